@@ -1,0 +1,62 @@
+# The commands of this repository. `make` alone lists them.
+# Every tool that is not Rust's own comes from target/tools, at the version that
+# tests/tools/requirements.txt locks; nothing else is installed, nothing outside target/ is written.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Cargo and the tests use all cores by themselves; parallel targets would only wait for its lock.
+.NOTPARALLEL:
+
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+# Called by their own names: `cargo deny` and `cargo nextest` would prefer copies in ~/.cargo/bin.
+DENY := cargo-deny --locked --all-features
+NEXTEST := cargo-nextest nextest
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: preflight
+preflight:
+	@sh tests/tools/preflight.sh
+
+.PHONY: tools
+tools: preflight ## install the pinned back ends, clients and gates into target/tools
+	@python3 tests/tools/install.py
+
+.PHONY: build
+build: preflight ## build taskpassd and taskpass into target/debug
+	cargo build --locked --workspace
+
+.PHONY: quickstart
+quickstart: tools build ## from nothing to a revoked credential, on this machine, in one go
+	python3 tests/quickstart/quickstart.py
+
+# The runner goes last, so that its summary is the last thing on the screen.
+.PHONY: test
+test: tools ## run every test against the real back ends
+	cargo test --locked --workspace --all-features --doc --quiet
+	$(NEXTEST) run --locked --workspace --all-features
+
+# Cheap gates first.
+.PHONY: check
+check: tools ## format, dependencies, protocol, lints and docs: what a change must pass
+	cargo fmt --all --check
+	$(DENY) check -D unmatched-skip bans licenses sources
+	buf lint proto
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --all-features --no-deps
+
+.PHONY: advisories
+advisories: tools ## look for known vulnerabilities in the dependencies (needs the network)
+	$(DENY) check advisories
+
+.PHONY: bench
+bench: tools ## measure against the budgets; takes minutes and wants a quiet machine
+	cargo run --locked --profile bench -p taskpass-tests --bin taskpass-bench
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all

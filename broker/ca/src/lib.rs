@@ -1,0 +1,1 @@
+//! taskpass-ca

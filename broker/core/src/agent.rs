@@ -1,0 +1,129 @@
+//! Agents, the tokens that let them join, and the SVIDs they were given.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AgentName, Digest, Identity, InvalidValue, JoinTokenId, LabelKey, Owner, SpiffeId, TaskId,
+    Text, Timestamp, limits,
+};
+
+/// Labels of an agent or a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Labels(BTreeMap<LabelKey, Text>);
+
+impl Labels {
+    /// Reads `key=value` pairs; refuses duplicates and more than [`limits::LABELS_MAX`].
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, InvalidValue> {
+        let mut labels = BTreeMap::new();
+        for (key, value) in pairs {
+            let key: LabelKey = key.as_ref().parse()?;
+            if labels
+                .insert(key.clone(), value.as_ref().parse()?)
+                .is_some()
+            {
+                return Err(InvalidValue::new(format!("label `{key}` is given twice")));
+            }
+        }
+        if labels.len() > limits::LABELS_MAX {
+            return Err(InvalidValue::new(format!(
+                "at most {} labels are possible",
+                limits::LABELS_MAX
+            )));
+        }
+        Ok(Self(labels))
+    }
+
+    /// All labels in order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+}
+
+/// A registered AI workload and the person who answers for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Unique name.
+    pub name: AgentName,
+    /// The person who answers for it.
+    pub owner: Owner,
+    /// The owner's team.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team: Option<AgentName>,
+    /// What kind of agent it is; policies speak about classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<AgentName>,
+    /// Free labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+    /// Who registered it.
+    pub registered_by: SpiffeId,
+}
+
+/// A single-use token with which an agent proves itself the first time. The secret itself is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Names the token in lists and in the ledger.
+    pub id: JoinTokenId,
+    /// The agent it lets in.
+    pub agent: AgentName,
+    /// SHA-256 of the secret part, in hex.
+    pub secret_sha256: String,
+    /// Until when it can be used.
+    pub expires_at: Timestamp,
+    /// Who made it.
+    pub created_by: SpiffeId,
+}
+
+/// Whether an issued SVID counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SvidState {
+    /// Issued, not used yet. The SVID before it still counts, so that a lost reply locks nobody out.
+    Pending,
+    /// In use.
+    Active,
+}
+
+/// An X.509-SVID that was issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Svid {
+    /// The certificate's serial number as 32 hex digits.
+    pub serial: String,
+    /// The agent it belongs to.
+    pub agent: AgentName,
+    /// The task it is bound to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo), in hex.
+    pub key_sha256: String,
+    /// From when it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Whether it counts already.
+    pub state: SvidState,
+}
+
+impl Svid {
+    /// The identity in the certificate.
+    pub fn identity(&self) -> Identity {
+        match self.task {
+            None => Identity::Agent(self.agent.clone()),
+            Some(task) => Identity::AgentTask(self.agent.clone(), task),
+        }
+    }
+}
+
+impl JoinToken {
+    /// How the secret part of a token is recognised without keeping it.
+    pub fn digest_of(secret: &[u8]) -> String {
+        Digest::of(secret).to_string()
+    }
+}

@@ -1,0 +1,39 @@
+//! Decisions with their provenance, as the ledger keeps them.
+
+use serde::{Deserialize, Serialize};
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Go on.
+    Allow,
+    /// Refused.
+    Deny,
+}
+
+/// One decision: enough to see afterwards who asked for what, which policies decided, and on what facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Who asked, as a SPIFFE ID.
+    pub principal: String,
+    /// The action, as policies spell it, such as `credential.issue`.
+    pub action: String,
+    /// On what, in words: a role, a task, an agent.
+    pub resource: String,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// SHA-256 of the policy set, in hex.
+    pub policy_set: String,
+    /// The policies that decided.
+    pub policies: Vec<String>,
+    /// Errors of policies; any of them is a deny.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// SHA-256 of the request's canonical JSON, in hex.
+    pub input_sha256: String,
+    /// How long deciding took.
+    pub duration_us: u64,
+}

@@ -1,0 +1,144 @@
+//! Identifiers: a letter for the kind and 80 bits in Crockford's base32, lower case, ordered by time of making.
+//!
+//! 48 bits of milliseconds and 32 random bits, so `t01hx3k9m2q7v4d8e` sorts after everything made before it, is
+//! short enough for a deny list in a cloud's policy, and is a legal SPIFFE path segment. Identifiers are names, not
+//! secrets; the store refuses a second use of one.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{Clock, Entropy, EntropyError, InvalidValue, Timestamp, excerpt};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const DIGITS: usize = 16;
+
+/// 80 bits as 16 base32 digits, most significant first.
+fn encode(millis: u64, random: u32) -> [u8; DIGITS] {
+    let value = (u128::from(millis & 0xffff_ffff_ffff) << 32) | u128::from(random);
+    let mut digits = [0_u8; DIGITS];
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        let index = usize::try_from((value >> (5 * place)) & 31).unwrap_or(0);
+        *digit = ALPHABET.get(index).copied().unwrap_or(b'0');
+    }
+    digits
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; DIGITS]);
+
+        impl $name {
+            /// A new identifier from the time and fresh randomness.
+            pub fn generate(clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, EntropyError> {
+                let millis = u64::try_from(clock.now().millis()).unwrap_or(0);
+                let random = u32::try_from(entropy.next_u64()? >> 32).unwrap_or(0);
+                Ok(Self(encode(millis, random)))
+            }
+
+            /// The smallest identifier that can be made at `time`: where a listing by time begins.
+            pub fn first_at(time: Timestamp) -> Self {
+                Self(encode(u64::try_from(time.millis()).unwrap_or(0), 0))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($prefix)?;
+                // INVARIANT: only ASCII digits of ALPHABET are ever stored.
+                f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidValue;
+
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                s.strip_prefix($prefix)
+                    .and_then(|digits| <[u8; DIGITS]>::try_from(digits.as_bytes()).ok())
+                    .filter(|digits| digits.iter().all(|d| ALPHABET.contains(d)))
+                    .map(Self)
+                    .ok_or_else(|| {
+                        InvalidValue(format!(
+                            "`{}` is not a {}: expected `{}` and 16 of the characters 0-9 a-z without i, l, o, u",
+                            excerpt(s), $what, $prefix
+                        ))
+                    })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// Names a task: `t…`.
+    TaskId, "t", "task id"
+);
+id!(
+    /// Names a credential: `c…`.
+    CredentialId, "c", "credential id"
+);
+id!(
+    /// Names a join token (not the token itself, which is a secret): `j…`.
+    JoinTokenId, "j", "join token id"
+);
+id!(
+    /// Names an anchor, the recorded handle by which a task's session at a provider is found again: `a…`.
+    AnchorId, "a", "anchor id"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ManualClock, SeededEntropy};
+
+    #[test]
+    fn ids_parse_as_printed_and_sort_by_time() {
+        let (clock, entropy) = (
+            ManualClock::new(Timestamp::from_millis(1_700_000_000_000)),
+            SeededEntropy::new(1),
+        );
+        let first = TaskId::generate(&clock, &entropy).unwrap();
+        clock.advance(std::time::Duration::from_millis(1));
+        let second = TaskId::generate(&clock, &entropy).unwrap();
+        assert!(first < second && first.to_string() < second.to_string());
+        assert_eq!(first.to_string().parse::<TaskId>().unwrap(), first);
+        assert_eq!(first.to_string().len(), 17);
+        assert!(TaskId::first_at(Timestamp::from_millis(1_700_000_000_000)) <= first);
+    }
+
+    #[test]
+    fn foreign_spellings_are_refused() {
+        for bad in [
+            "",
+            "t",
+            "c0000000000000000",
+            "t000000000000000",
+            "t000000000000000O",
+            "T0000000000000000",
+            "t000000000000000\u{e9}",
+        ] {
+            assert!(bad.parse::<TaskId>().is_err(), "{bad}");
+        }
+    }
+}

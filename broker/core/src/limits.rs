@@ -1,0 +1,48 @@
+//! Every limit that is not configuration, by name. Units are last in the names.
+
+use std::time::Duration;
+
+/// Bytes of a short name (agent, provider, role, parameter, label key).
+pub const NAME_BYTES_MAX: usize = 63;
+/// Bytes of one free text: purpose, reason, label value.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Labels of one agent or task.
+pub const LABELS_MAX: usize = 16;
+/// Parameters of one scope.
+pub const SCOPE_PARAMS_MAX: usize = 32;
+/// Bytes of one scope parameter's value.
+pub const SCOPE_VALUE_BYTES_MAX: usize = 512;
+/// Roles one task may draw on.
+pub const TASK_ROLES_MAX: usize = 32;
+/// How many tasks deep delegation may go; a task without parent is at depth 0.
+pub const TASK_DEPTH_MAX: u8 = 4;
+/// Direct and indirect open children of one task.
+pub const TASK_DESCENDANTS_MAX: usize = 256;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Rows in one page of a listing.
+pub const PAGE_ROWS_MAX: usize = 1000;
+/// Rows in one page when the caller does not say.
+pub const PAGE_ROWS_DEFAULT: usize = 100;
+/// Join tokens of one agent that are neither used nor expired.
+pub const JOIN_TOKENS_PER_AGENT_MAX: usize = 16;
+/// The longest life of a join token.
+pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// SVIDs of one identity that were issued but not yet used; an older one is dropped for a newer one.
+pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
+/// SVIDs are valid from this long before they are made, for clocks that lag.
+pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
+/// Bytes of a certificate signing request.
+pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a provider's handle, as JSON.
+pub const HANDLE_BYTES_MAX: usize = 8 * 1024;
+/// Characters of a provider's error text that are kept in the ledger.
+pub const ERROR_TEXT_CHARS_MAX: usize = 240;
+/// The longest pause between two attempts to revoke.
+pub const REVOKE_RETRY_MAX: Duration = Duration::from_secs(300);
+/// The pause before the second attempt to revoke; it doubles from there.
+pub const REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Failed attempts after which a credential counts as stuck and people are told; retrying goes on.
+pub const REVOKE_ATTEMPTS_BEFORE_STUCK: u32 = 10;

@@ -1,0 +1,126 @@
+//! Tasks: the only parent of credentials.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentName, Labels, RoleName, Scope, TaskId, Text, Timestamp, Ttl};
+
+/// Who set the purpose of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Requester {
+    /// The agent says so itself; nobody vouches for it.
+    SelfDeclared {
+        /// Whom the agent names, if anybody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Text>,
+    },
+    /// The agent of the parent task.
+    Delegated {
+        /// The delegating task.
+        parent: TaskId,
+    },
+}
+
+/// Why a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// The agent said it is done.
+    Completed,
+    /// The agent or an operator broke it off.
+    Cancelled,
+    /// Its deadline passed.
+    Deadline,
+    /// No heartbeat came in time.
+    HeartbeatLost,
+    /// Its parent ended.
+    ParentEnded,
+}
+
+impl EndCause {
+    /// The word used in the API, the ledger and the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Deadline => "deadline",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::ParentEnded => "parent_ended",
+        }
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Credentials can be drawn.
+    Open,
+    /// No more credentials; what was given is being revoked.
+    Ending,
+    /// Every credential has reached its final state.
+    Ended,
+}
+
+impl TaskState {
+    /// The word used in the API, the ledger and the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Ending => "ending",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// A piece of work of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Unique name.
+    pub id: TaskId,
+    /// Who works on it.
+    pub agent: AgentName,
+    /// What for.
+    pub purpose: Text,
+    /// Who set the purpose.
+    pub requester: Requester,
+    /// The roles it may draw on, each with the scope parameters that are fixed for it.
+    pub roles: BTreeMap<RoleName, Scope>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ends at the latest.
+    pub deadline: Timestamp,
+    /// How long it may stay silent; `None` when it needs no heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Ttl>,
+    /// The task that delegated it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
+    /// How many delegations lie above it.
+    pub depth: u8,
+    /// Live credentials it and everything below it may hold together.
+    pub max_credentials: u32,
+    /// Free labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it ended, once it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_cause: Option<EndCause>,
+    /// When ending began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_at: Option<Timestamp>,
+    /// When the last credential reached its final state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Task {
+    /// How much of its life is left at `now`.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        self.deadline.since(now)
+    }
+}
