@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 # Every tool that is not Rust's own comes from target/tools, at the version that
-# tests/tools/requirements.txt locks; nothing else is installed, nothing outside target/ is written.
+# tests/tools/requirements.txt locks; apart from cargo's cache nothing outside target/ is written.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Installs the pinned test back ends, clients and gates into target/tools.
 
 A virtual environment in target/tools/venv takes what requirements.txt locks (version and
