@@ -9,6 +9,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+export BUF_CACHE_DIR := $(CURDIR)/target/tools/buf-cache
 
 # Called by their own names: `cargo deny` and `cargo nextest` would prefer copies in ~/.cargo/bin.
 DENY := cargo-deny --locked --all-features
