@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
-    InvalidValue, JoinToken, JoinTokenId, RevokeCause, SpiffeId, Svid, Task, TaskId, Timestamp,
-    TrustDomain, limits,
+    InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause, SpiffeId, Svid, Task, TaskId,
+    Timestamp, TrustDomain, limits,
 };
 
 /// Who caused an event.
@@ -135,6 +135,20 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         join_token: Option<JoinTokenId>,
         /// The serial of the SVID with which a renewal was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renews: Option<String>,
+    },
+    /// An operator was given an identity, signed by the root so that it outlives the issuing authorities.
+    OperatorSvidIssued {
+        /// The operator.
+        operator: OperatorName,
+        /// The certificate's serial number.
+        serial: String,
+        /// SHA-256 of the public key, in hex.
+        key_sha256: String,
+        /// Until when it is valid.
+        not_after: Timestamp,
+        /// The serial of the one with which a renewal was asked for; absent for the first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,
     },
