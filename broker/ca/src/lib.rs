@@ -1,1 +1,53 @@
-//! taskpass-ca
+//! The certificate authority of one installation: custody of its keys, X.509-SVIDs, rotation, and the check of
+//! what peers present.
+//!
+//! A self-signed *root* is the trust bundle. It signs *issuing authorities*, each valid for a day, and the
+//! long-lived identities of operators; everything else is signed by the one issuing authority that is active.
+//! Files in, certificates out: no network, no task runtime, and no opinion on who may have which identity. Time
+//! comes from [`taskpass_core::Clock`] and serial numbers from [`taskpass_core::Entropy`]; private keys and
+//! signature nonces come from the system's random source inside ring, which takes no other.
+//!
+//! The rules X-1 … X-13 that comments and tests name are those of the SPIFFE standards X509-SVID.md and
+//! SPIFFE_Trust_Domain_and_Bundle.md, numbered in the order they appear there.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use taskpass_ca::{Authority, Config, IssueOptions, NewKey};
+//! use taskpass_core::{Identity, ManualClock, SeededEntropy, Timestamp};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("ca");
+//! let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000)));
+//! let entropy = Arc::new(SeededEntropy::new(1));
+//! let domain = "acme.test".parse()?;
+//! let authority = Authority::create(&dir, &domain, Config::default(), clock, entropy)?;
+//! authority.rotate()?;
+//!
+//! let key = NewKey::generate()?;
+//! let builder = Identity::Agent("builder".parse()?);
+//! let issued = authority.issue(&builder, key.public_key(), &IssueOptions::default())?;
+//! let peer = authority.peer_verifier().verify_client(&issued.chain_der, issued.not_before)?;
+//! assert_eq!(peer.identity, builder);
+//! # Ok(())
+//! # }
+//! ```
+
+mod authority;
+mod bundle;
+mod certificate;
+mod custody;
+mod error;
+mod peer;
+mod pem;
+mod public_key;
+mod rotation;
+mod state;
+mod template;
+
+pub use authority::{Authority, Config, IssueOptions, Issued};
+pub use bundle::Bundle;
+pub use error::Error;
+pub use peer::{PeerError, PeerIdentity, PeerVerifier};
+pub use public_key::{CsrError, NewKey, PublicKey};
+pub use state::{CaRecord, CaStep, Stage};

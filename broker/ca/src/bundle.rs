@@ -1,0 +1,54 @@
+//! The trust bundle: what others need to believe this installation's certificates.
+
+use std::time::Duration;
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use rustls_pki_types::CertificateDer;
+use serde_json::json;
+
+use crate::{PublicKey, pem};
+
+/// How often others should look for a new bundle (B-3).
+const REFRESH_HINT: Duration = Duration::from_secs(300);
+/// Changes with the content (B-2). The content is the one root, which is never replaced.
+const SEQUENCE: u64 = 1;
+
+/// The roots of one trust domain in the forms that peers want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The roots as PEM, for TLS libraries.
+    pub pem: String,
+    /// The roots as a SPIFFE bundle: a JWK Set as SPIFFE_Trust_Domain_and_Bundle.md section 4 has it.
+    pub jwks: String,
+    /// The roots as DER.
+    pub roots_der: Vec<CertificateDer<'static>>,
+}
+
+impl Bundle {
+    pub(crate) fn new(root: CertificateDer<'static>, key: &PublicKey) -> Self {
+        let mut jwk = json!({
+            "use": "x509-svid",
+            // exactly one certificate, and no `kid`.
+            "x5c": [STANDARD.encode(&root)],
+        });
+        if let (Some(fields), Some((x, y))) = (jwk.as_object_mut(), key.p256_coordinates()) {
+            fields.insert("kty".to_owned(), json!("EC"));
+            fields.insert("crv".to_owned(), json!("P-256"));
+            fields.insert("x".to_owned(), json!(URL_SAFE_NO_PAD.encode(x)));
+            fields.insert("y".to_owned(), json!(URL_SAFE_NO_PAD.encode(y)));
+        }
+        let jwks = json!({
+            "spiffe_sequence": SEQUENCE,
+            "spiffe_refresh_hint": REFRESH_HINT.as_secs(),
+            "keys": [jwk],
+        });
+        Self {
+            pem: pem::certificate(&root),
+            jwks: jwks.to_string(),
+            roots_der: vec![root],
+        }
+    }
+}

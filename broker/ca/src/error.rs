@@ -1,0 +1,93 @@
+//! What can go wrong in the authority, in words for the person who has to repair it.
+
+use std::{io, path::PathBuf};
+
+use taskpass_core::{EntropyError, InvalidValue, Timestamp};
+
+/// Why the authority could not be created, opened, rotated or asked to sign.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lifetimes do not fit together.
+    #[error("{0}")]
+    Config(String),
+    /// There is an authority already; a second one would orphan everything the first has signed.
+    #[error("`{}` holds a certificate authority already; remove the directory to start a new installation", .0.display())]
+    Exists(PathBuf),
+    /// There is no authority here.
+    #[error("`{}` holds no certificate authority; run `taskpassd init` first", .0.display())]
+    Missing(PathBuf),
+    /// Another process works with the same keys.
+    #[error("`{}` is in use by another process; stop it first", .0.display())]
+    InUse(PathBuf),
+    /// Keys that others can read.
+    #[error(
+        "`{}` is open to other users (mode {mode:04o}); run `chmod {wanted:o} '{}'`, and start a new installation if anyone else could have read it",
+        .path.display(), .path.display()
+    )]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What they must be.
+        wanted: u32,
+    },
+    /// A file does not hold what it must.
+    #[error("`{}` is damaged: {why}; restore it from a backup", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The disk did not do what was asked.
+    #[error("cannot {action} `{}`", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No random bytes, so no key and no serial number.
+    #[error("cannot draw random bytes for a certificate")]
+    Entropy(#[source] EntropyError),
+    /// The signing library refused.
+    #[error("cannot {action}")]
+    Sign {
+        /// What was tried.
+        action: &'static str,
+        /// What the library said.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// The name cannot be put into a certificate.
+    #[error("the name cannot be certified")]
+    Name(#[source] InvalidValue),
+    /// Names of servers belong into the broker's own certificate only.
+    #[error("`{0}` may not have server names in its certificate; only a broker may")]
+    ServerNames(String),
+    /// What was signed is not what was meant; it was thrown away.
+    #[error("a certificate was signed that breaks a rule, and was thrown away")]
+    Signed(#[source] crate::PeerError),
+    /// What was signed differs from what was asked for; it was thrown away.
+    #[error("a certificate was signed with another {0} than asked for, and was thrown away")]
+    SignedOther(&'static str),
+    /// No issuing authority is valid.
+    #[error("no issuing authority is valid at {0}; rotation has not run, see the log for why")]
+    NoActive(Timestamp),
+    /// The clock says a time before the authority existed.
+    #[error("the clock says {now}, before the authority's own start at {start}; set the clock")]
+    ClockWentBack {
+        /// What the clock says.
+        now: Timestamp,
+        /// From when the authority is valid.
+        start: Timestamp,
+    },
+    /// The installation's root is past its end.
+    #[error("the root certificate ended at {0}; a new installation is needed")]
+    RootExpired(Timestamp),
+}

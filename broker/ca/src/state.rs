@@ -1,0 +1,151 @@
+//! Which issuing authorities exist and how far each has come. Kept in one small file, `state.json`.
+
+use serde::{Deserialize, Serialize};
+use taskpass_core::Timestamp;
+
+use crate::{Error, custody::Custody};
+
+const STATE: &str = "state.json";
+const VERSION: u32 = 1;
+
+/// How far an issuing authority has come. It only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Key and certificate exist; nobody knows of them yet.
+    Prepared,
+    /// Verifiers accept what it would sign.
+    Published,
+    /// It signs.
+    Active,
+    /// It signs no more and its key is erased; what it signed is accepted until it ends.
+    Retired,
+}
+
+impl Stage {
+    /// The word for it in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Published => "published",
+            Self::Active => "active",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+/// One issuing authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRecord {
+    /// The certificate's serial number as 32 hex digits.
+    pub serial: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// From when it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// SHA-256 of its certificate, in hex.
+    pub certificate_sha256: String,
+}
+
+impl CaRecord {
+    /// The file with its private key.
+    pub(crate) fn key_file(&self) -> String {
+        format!("{ISSUING_PREFIX}{}.key", self.serial)
+    }
+
+    /// The file with its certificate.
+    pub(crate) fn certificate_file(&self) -> String {
+        format!("{ISSUING_PREFIX}{}.pem", self.serial)
+    }
+}
+
+const ISSUING_PREFIX: &str = "issuing-";
+
+/// One thing that rotation did: this authority is now in this stage.
+pub type CaStep = CaRecord;
+
+/// All issuing authorities that still matter, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    version: u32,
+    /// Grows with every change.
+    pub(crate) generation: u64,
+    pub(crate) authorities: Vec<CaRecord>,
+}
+
+impl State {
+    /// Reads the file; without one there are no authorities.
+    pub(crate) fn load(custody: &Custody) -> Result<Self, Error> {
+        let Some(text) = custody.read(STATE)? else {
+            return Ok(Self {
+                version: VERSION,
+                generation: 0,
+                authorities: Vec::new(),
+            });
+        };
+        let damaged = |why| Error::Damaged {
+            path: custody.path(STATE),
+            why,
+        };
+        let state: Self = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if state.version != VERSION {
+            return Err(damaged(format!(
+                "version `{}` was written by another release; this one knows {VERSION}",
+                state.version
+            )));
+        }
+        // The serial becomes part of file names.
+        if state.authorities.iter().any(|ca| !is_serial(&ca.serial)) {
+            return Err(damaged("a serial number is not 32 hex digits".to_owned()));
+        }
+        Ok(state)
+    }
+
+    /// Writes the file durably, with a new generation.
+    pub(crate) fn save(&mut self, custody: &Custody) -> Result<(), Error> {
+        self.generation = self.generation.saturating_add(1);
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::Io {
+            action: "write",
+            path: custody.path(STATE),
+            source: e.into(),
+        })?;
+        custody.write(STATE, &text)
+    }
+
+    /// The authority that signs.
+    pub(crate) fn active(&self) -> Option<&CaRecord> {
+        self.in_stage(Stage::Active)
+    }
+
+    /// The first authority in `stage`.
+    pub(crate) fn in_stage(&self, stage: Stage) -> Option<&CaRecord> {
+        self.authorities.iter().find(|ca| ca.stage == stage)
+    }
+
+    /// Whether `name` is a file of some issuing authority, or of this state.
+    pub(crate) fn is_ours(name: &str) -> bool {
+        name.starts_with(ISSUING_PREFIX)
+            || name == STATE
+            || name == "root.key"
+            || name == "root.pem"
+    }
+
+    /// Whether the file `name` is still needed. Keys of retired authorities are not, nor are leftovers.
+    pub(crate) fn needs(&self, name: &str) -> bool {
+        [STATE, "root.key", "root.pem"].contains(&name)
+            || self.authorities.iter().any(|ca| {
+                name == ca.certificate_file()
+                    || (ca.stage != Stage::Retired && name == ca.key_file())
+            })
+    }
+}
+
+fn is_serial(text: &str) -> bool {
+    text.len() == 32
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
