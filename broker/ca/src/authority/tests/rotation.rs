@@ -233,6 +233,30 @@ fn a_crash_at_any_point_loses_nothing() {
     assert!(cuts > 60, "{cuts}");
 }
 
+/// A write fails, the process goes on, and the power is cut during that: what the failed write may have left on
+/// the disk counts as much as what the process believes.
+#[test]
+fn a_crash_after_a_failed_write_loses_nothing() {
+    for steps in 0..30 {
+        for second in 1..4 {
+            let home = Home::new();
+            let before = home.create();
+            let (root, issued) = (before.root_sha256(), issue(&before));
+            drop(before);
+            home.clock.advance(HOUR * 13);
+            let fuse = Fuse::set(steps);
+            let crashed = home.try_open().unwrap();
+            let failed = crashed.rotate();
+            fuse.relight(second);
+            let again = crashed.rotate();
+            drop(crashed);
+            Fuse::clear();
+            check(&home.open(), &home, &root, Some(&issued));
+            assert!(failed.is_ok() || again.is_ok() || fuse.blown());
+        }
+    }
+}
+
 fn check(authority: &Authority, home: &Home, root: &str, issued: Option<&Issued>) {
     let now = home.clock.now();
     assert!(is_accepted(authority, &issue(authority), now));
