@@ -1,1 +1,60 @@
-//! taskpass-ledger
+//! The ledger: an append-only, Merkle-tree record of opaque entries that anyone can verify offline.
+//!
+//! Entries are bytes; what they mean is the caller's affair. They are kept in checksummed segment files, are leaves
+//! of an RFC 6962 tree, and the tree's head is signed as a C2SP checkpoint. [`Ledger`] is the one writer,
+//! [`Reader`]s see what is durable, [`export`] and [`verify`] are for auditors who have only a file and a key.
+//!
+//! ```
+//! use taskpass_core::SystemEntropy;
+//! use taskpass_ledger::{Ledger, Options, Priority, SigningKey, export, verify};
+//!
+//! # let scratch = tempfile::tempdir()?;
+//! # let data = scratch.path();
+//! let key = SigningKey::generate("taskpass/acme.test", &data.join("ledger.key"), &SystemEntropy::new())?;
+//! let verifying = key.verifying_key().clone();
+//!
+//! let (mut ledger, _) = Ledger::open(&data.join("ledger"), Options::new(key))?;
+//! ledger.append_batch(&[br#"{"event":"one"}"#, br#"{"event":"two"}"#], Priority::Normal)?;
+//! let checkpoint = ledger.checkpoint_now()?;
+//!
+//! let mut file = Vec::new();
+//! export::write_full(&ledger.reader(), &checkpoint, &mut file)?;
+//! let verified = verify::verify_export(file.as_slice(), &verifying, None, &mut |_| ())?;
+//! assert_eq!(verified.entries, 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checkpoint;
+mod cursor;
+pub mod disk;
+mod error;
+pub mod export;
+mod forest;
+mod key;
+mod ledger;
+mod line;
+mod note;
+mod open;
+mod proof_file;
+mod reader;
+mod scan;
+mod segment;
+mod shared;
+mod tail;
+#[cfg(test)]
+mod testing;
+mod tiles;
+pub mod tree;
+pub mod verify;
+
+pub use checkpoint::Checkpoint;
+pub use error::Error;
+pub use key::{KeyError, SigningKey, VerifyingKey};
+pub use ledger::{Ledger, Priority};
+pub use note::NoteError;
+pub use open::{Accepted, Damage, OpenReport, Options};
+pub use proof_file::ProofFile;
+pub use reader::{Entries, Reader};
+pub use scan::{DamageAt, Torn};
+pub use segment::ENTRY_BYTES_MAX;
+pub use tree::Hash;

@@ -1,0 +1,127 @@
+//! Walks over entries by index, across segment files, with one buffer.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Error,
+    scan::damaged_since,
+    segment::{FrameReader, Next, Segment},
+};
+
+/// Where to start reading for an entry.
+#[derive(Debug)]
+pub(crate) struct Place {
+    path: PathBuf,
+    /// The entry that begins at `offset`; at or before the one that is wanted.
+    index: u64,
+    offset: u64,
+    /// Where reading stops: in the file, and by index.
+    end: u64,
+    next: u64,
+}
+
+/// Finds the segment of an entry, to read from there to the segment's end.
+pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
+    let behind = segments.partition_point(|segment| segment.first <= wanted);
+    let segment = segments.get(behind.checked_sub(1)?)?;
+    let (index, offset) = segment.before(wanted);
+    Some(Place {
+        path: segment.path(ledger),
+        index,
+        offset,
+        end: segment.end,
+        next: segment.next(),
+    })
+}
+
+/// The same, to read only that entry.
+pub(crate) fn locate_one(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
+    let behind = segments.partition_point(|segment| segment.first <= wanted);
+    let segment = segments.get(behind.checked_sub(1)?)?;
+    let end = segment.block_end(wanted);
+    let place = locate(ledger, segments, wanted)?;
+    Some(Place { end, ..place })
+}
+
+/// A position between two entries.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    /// The open segment, its path, and the index behind what may be read of it.
+    open: Option<(FrameReader, PathBuf, u64)>,
+    next: u64,
+    end: u64,
+}
+
+impl Cursor {
+    /// Stands before `range.start`. The caller has checked that the ledger has all of the range.
+    pub(crate) const fn new(range: &std::ops::Range<u64>) -> Self {
+        Self {
+            open: None,
+            next: range.start,
+            end: range.end,
+        }
+    }
+
+    /// How many entries are left.
+    pub(crate) const fn left(&self) -> u64 {
+        self.end.saturating_sub(self.next)
+    }
+
+    /// The next entry and its index; `locate` is asked at the beginning of each segment.
+    pub(crate) fn next(
+        &mut self,
+        locate: impl FnOnce(u64) -> Option<Place>,
+    ) -> Result<Option<(u64, &[u8])>, Error> {
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        let wanted = self.next;
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(_, _, next)| wanted >= *next)
+        {
+            self.open = None;
+            let place = locate(wanted).ok_or(Error::OutOfRange {
+                asked: wanted,
+                size: wanted,
+            })?;
+            self.open = Some(start(place, wanted)?);
+        }
+        let Some((reader, path, _)) = &mut self.open else {
+            return Ok(None);
+        };
+        self.next += 1;
+        let offset = reader.position();
+        match reader.next(wanted).map_err(Error::io("read", &*path))? {
+            Next::Entry(frame) => Ok(Some((wanted, frame.bytes))),
+            Next::Bad(bad) => Err(damaged_since(path, offset, wanted, Some(bad))),
+            Next::End => Err(damaged_since(path, offset, wanted, None)),
+        }
+    }
+}
+
+/// Opens a segment and passes over what is before the wanted entry.
+fn start(place: Place, wanted: u64) -> Result<(FrameReader, PathBuf, u64), Error> {
+    let Place {
+        path,
+        index,
+        offset,
+        end,
+        next,
+    } = place;
+    let mut reader =
+        FrameReader::open(&path, offset, end).map_err(Error::io("open", path.as_path()))?;
+    for passed in index..wanted {
+        let offset = reader.position();
+        match reader
+            .next(passed)
+            .map_err(Error::io("read", path.as_path()))?
+        {
+            Next::Entry(_) => {}
+            Next::Bad(bad) => return Err(damaged_since(&path, offset, passed, Some(bad))),
+            Next::End => return Err(damaged_since(&path, offset, passed, None)),
+        }
+    }
+    Ok((reader, path, next))
+}

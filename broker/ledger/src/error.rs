@@ -1,0 +1,125 @@
+//! What can go wrong with a ledger on disk, in words for the person who has to act.
+
+use std::{io, path::PathBuf};
+
+use crate::{NoteError, disk};
+
+/// A ledger operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// No room for ordinary entries; the reserve is kept for revocations.
+    #[error(
+        "no room left for the ledger in `{path}`: nothing was recorded; free some space, then it goes on by itself"
+    )]
+    DiskFull {
+        /// The segment that could not grow.
+        path: PathBuf,
+    },
+    /// An entry is longer than 65,535 bytes, the limit of C2SP tlog-tiles.
+    #[error(
+        "an entry of {bytes} bytes does not fit: the limit is 65535; store large content by its hash"
+    )]
+    EntryTooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// An entry has no bytes.
+    #[error("an entry without content cannot be recorded")]
+    EmptyEntry,
+    /// One batch is larger than 32 MiB.
+    #[error("a batch of {bytes} bytes does not fit: the limit is 33554432; split it")]
+    BatchTooLarge {
+        /// Its length on disk.
+        bytes: usize,
+    },
+    /// A failure left it unknown what is on disk.
+    #[error(
+        "the ledger in `{path}` takes no more entries after a failed write; restart to check it and go on"
+    )]
+    Poisoned {
+        /// The ledger's directory.
+        path: PathBuf,
+    },
+    /// Another process has the ledger open.
+    #[error("the ledger in `{path}` is in use by another process; stop that one first")]
+    Locked {
+        /// The ledger's directory.
+        path: PathBuf,
+    },
+    /// The ledger is not what it was when it was written.
+    #[error(
+        "the ledger is damaged at entry {index}, `{segment}` offset {offset}: {reason}; restore the directory from a backup, or accept the damage to go on without what is unreadable"
+    )]
+    Damaged {
+        /// The file.
+        segment: PathBuf,
+        /// The byte in it where the trouble begins.
+        offset: u64,
+        /// The first entry concerned.
+        index: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An entry or a tree size beyond the end was asked for.
+    #[error("entry or size {asked} is beyond the ledger's {size} entries")]
+    OutOfRange {
+        /// What was asked for.
+        asked: u64,
+        /// How many entries there are.
+        size: u64,
+    },
+    /// A checkpoint is not one of this ledger.
+    #[error("`{path}` is not a checkpoint of this ledger")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: NoteError,
+    },
+    /// What was read does not lead to the signed root; nothing of it is to be trusted.
+    #[error(
+        "the entries do not lead to the root of the checkpoint of size {size}; run `taskpass ledger verify` on the ledger's directory"
+    )]
+    RootMismatch {
+        /// The checkpoint's size.
+        size: u64,
+    },
+}
+
+impl Error {
+    /// Whether the disk is full, so that the caller can stop issuing and go on revoking.
+    pub const fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. })
+    }
+
+    /// For `map_err`: says what was tried on which file.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            if disk::is_full(&source) {
+                Self::DiskFull { path }
+            } else {
+                Self::Io {
+                    action,
+                    path,
+                    source,
+                }
+            }
+        }
+    }
+}

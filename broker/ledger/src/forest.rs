@@ -1,0 +1,124 @@
+//! Full tiles and the right edge, made from tile files where they can be trusted and from entries where not.
+//!
+//! Tile files are a cache and never synced. What a checkpoint covers may be read from them, because the result is
+//! compared with a signed root or with the hash in the tile above; everything else is hashed again.
+
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Error,
+    cursor::{Cursor, locate},
+    segment::Segment,
+    tiles::{self, Edge, FullTile, TILE_LEVELS, TILE_WIDTH, Tile, full_tiles},
+    tree::leaf_hash,
+};
+
+/// Makes tiles for one state of the ledger.
+#[derive(Debug)]
+pub(crate) struct Forest<'a> {
+    pub(crate) ledger: &'a Path,
+    pub(crate) segments: &'a [Segment],
+    /// Tile files that end at or before this entry are read, later ones made anew.
+    pub(crate) trusted: u64,
+    /// Whether tiles that were made anew are written to their files.
+    pub(crate) keeps: bool,
+    /// How many tiles were made anew.
+    pub(crate) rebuilt: u64,
+    /// The first entry whose hash is not the one in its tile file, as far as tiles were made anew.
+    pub(crate) differs: Option<u64>,
+}
+
+impl Forest<'_> {
+    /// The right edge of the tree of `size` entries; makes missing tiles below it.
+    pub(crate) fn edge(&mut self, size: u64) -> Result<Edge, Error> {
+        let mut partial = Vec::new();
+        let mut hashes = size;
+        for level in 0_u32.. {
+            if hashes == 0 {
+                break;
+            }
+            let first = full_tiles(size, level) * TILE_WIDTH;
+            partial.push(self.tile_of(level, first..hashes)?);
+            hashes >>= TILE_LEVELS;
+        }
+        Ok(Edge::new(partial, size))
+    }
+
+    /// A full tile, from its file if that can be trusted.
+    pub(crate) fn full(&mut self, level: u32, index: u64) -> Result<Tile, Error> {
+        let covered = self.trusted >> (TILE_LEVELS * (level + 1));
+        if index < covered
+            && let Some(tile) = read(self.ledger, level, index)
+        {
+            return Ok(tile);
+        }
+        let first = index * TILE_WIDTH;
+        let tile = self.tile_of(level, first..first + TILE_WIDTH)?;
+        self.rebuilt += 1;
+        if level == 0 && self.differs.is_none() {
+            let kept = read(self.ledger, level, index);
+            let place = kept.and_then(|kept| {
+                (0..TILE_WIDTH).find(|place| kept.node(0, *place) != tile.node(0, *place))
+            });
+            self.differs = place.map(|place| first + place);
+        }
+        if !self.keeps {
+            return Ok(tile);
+        }
+        let full = FullTile { level, index, tile };
+        write(self.ledger, &full);
+        Ok(full.tile)
+    }
+
+    /// The tile over some hashes of a level, each made from what is below it.
+    fn tile_of(&mut self, level: u32, hashes: Range<u64>) -> Result<Tile, Error> {
+        let mut tile = Tile::default();
+        let Some(below) = level.checked_sub(1) else {
+            let mut cursor = Cursor::new(&hashes);
+            while let Some((_, entry)) =
+                cursor.next(|index| locate(self.ledger, self.segments, index))?
+            {
+                tile.push(leaf_hash(entry));
+            }
+            return Ok(tile);
+        };
+        for index in hashes {
+            // INVARIANT: `full` returns full tiles, and those have a root.
+            if let Some(root) = self.full(below, index)?.root() {
+                tile.push(root);
+            }
+        }
+        Ok(tile)
+    }
+}
+
+/// Where a full tile is kept.
+pub(crate) fn file(ledger: &Path, level: u32, index: u64) -> PathBuf {
+    tiles::path(ledger, &level.to_string(), index, TILE_WIDTH)
+}
+
+/// A tile's file, if it is there and whole.
+pub(crate) fn read(ledger: &Path, level: u32, index: u64) -> Option<Tile> {
+    Tile::from_bytes(&fs::read(file(ledger, level, index)).ok()?)
+}
+
+/// Keeps a full tile. Failing is no harm: it is made again from the entries when it is needed.
+pub(crate) fn write(ledger: &Path, full: &FullTile) {
+    let path = file(ledger, full.level, full.index);
+    let write = |bytes: &[u8]| match fs::write(&path, bytes) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(&path, bytes)
+        }
+        result => result,
+    };
+    if let Err(error) = write(&full.tile.bytes()) {
+        tracing::warn!(path = %path.display(), %error, "a tile could not be kept; proofs will be slower until the next start");
+    }
+}

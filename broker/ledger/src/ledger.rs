@@ -1,0 +1,218 @@
+//! The one writer of a ledger: appends batches durably and signs checkpoints.
+//!
+//! Meant for one thread that gathers what is pending. Order of one append: room, one write, one `fdatasync`, then
+//! the leaves, then readers see it. What fails before that leaves the ledger as it was.
+
+use std::{fs::File, ops::Range, path::Path, sync::Arc};
+
+use crate::{
+    Checkpoint, Error, Reader, SigningKey,
+    disk::{Disk, write_all_at},
+    open::{self, OpenReport, Options},
+    segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
+    shared::Shared,
+    tail::{Failure, SEGMENT_BYTES, Tail},
+    tree::leaf_hash,
+};
+
+/// The largest batch on disk.
+const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What the write buffer may hold on to between batches.
+const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
+/// Room for the next checkpoint, so that it can be written on a full disk.
+const SPARE_BYTES: u64 = 4096;
+
+/// Whether an entry may use the room that is kept back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Refused on a full disk.
+    Normal,
+    /// Records that something is being taken back: may use the reserve of 8 MiB, so that a full disk stops
+    /// issuing and not revoking.
+    Release,
+}
+
+/// An open ledger that can be appended to. The directory is locked until this is dropped.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    key: SigningKey,
+    disk: Arc<dyn Disk>,
+    tail: Tail,
+    buffer: Vec<u8>,
+    poisoned: bool,
+    _lock: File,
+}
+
+impl Ledger {
+    /// Opens the ledger in `directory`, or makes a new one there; repairs what a power cut left, and says so.
+    ///
+    /// Damage refuses to open, unless [`Options::damage`] accepts it.
+    pub fn open(directory: &Path, options: Options) -> Result<(Self, OpenReport), Error> {
+        open::open(directory, options)
+    }
+
+    pub(crate) fn assemble(
+        shared: Shared,
+        key: SigningKey,
+        disk: Arc<dyn Disk>,
+        tail: Tail,
+        lock: File,
+    ) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            key,
+            disk,
+            tail,
+            buffer: Vec::new(),
+            poisoned: false,
+            _lock: lock,
+        }
+    }
+
+    /// A view for reading; any number of them may be used on any thread.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Appends entries in order and returns their indexes once all of them are durable.
+    ///
+    /// All or nothing: on an error none of them is in the ledger. After a failure that leaves it unknown what is on
+    /// disk every further append fails with [`Error::Poisoned`] until the ledger is opened anew.
+    pub fn append_batch(
+        &mut self,
+        entries: &[&[u8]],
+        priority: Priority,
+    ) -> Result<Range<u64>, Error> {
+        let first = self.shared.state().edge.size();
+        if self.poisoned {
+            return Err(Error::Poisoned {
+                path: self.shared.ledger.clone(),
+            });
+        }
+        if entries.is_empty() {
+            return Ok(first..first);
+        }
+        check(entries)?;
+        self.roll(first, priority)?;
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        for (index, entry) in (first..).zip(entries) {
+            segment::encode(index, index == first, entry, &mut self.buffer);
+        }
+        if let Err(failure) = self.tail.append(&self.buffer, priority) {
+            return Err(self.failed(failure));
+        }
+        self.publish(entries);
+        Ok(first..first + entries.len() as u64)
+    }
+
+    /// Signs the tree of all entries and keeps the checkpoint durably; does nothing when it is signed already.
+    pub fn checkpoint_now(&mut self) -> Result<Arc<Checkpoint>, Error> {
+        let (size, root) = {
+            let state = self.shared.state();
+            if state.checkpoint.size() == state.edge.size() {
+                return Ok(Arc::clone(&state.checkpoint));
+            }
+            (state.edge.size(), state.edge.root())
+        };
+        let checkpoint = Arc::new(Checkpoint::sign(size, root, &self.key));
+        store_checkpoint(self.disk.as_ref(), &self.shared.ledger, &checkpoint)?;
+        self.shared.state_mut().checkpoint = Arc::clone(&checkpoint);
+        Ok(checkpoint)
+    }
+
+    /// Begins a new segment when the current one is full.
+    fn roll(&mut self, next: u64, priority: Priority) -> Result<(), Error> {
+        if self.tail.end() < SEGMENT_BYTES {
+            return Ok(());
+        }
+        match Tail::create(&self.disk, &self.shared.ledger, next) {
+            Ok(tail) => {
+                std::mem::replace(&mut self.tail, tail).finish();
+                self.shared.state_mut().segments.push(Segment::empty(next));
+                Ok(())
+            }
+            // The old segment still has its reserve; it may grow beyond its limit by that much.
+            Err(Failure::Clean(Error::DiskFull { .. })) if priority == Priority::Release => Ok(()),
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) -> Error {
+        match failure {
+            Failure::Clean(error) => error,
+            Failure::Unknown(error) => {
+                self.poisoned = true;
+                error
+            }
+        }
+    }
+
+    /// Makes durable entries visible. Full tiles are kept first, so that no reader looks for them in vain.
+    fn publish(&self, entries: &[&[u8]]) {
+        let mut edge = self.shared.state().edge.clone();
+        let mut full = Vec::new();
+        for entry in entries {
+            edge.push(leaf_hash(entry), &mut full);
+        }
+        self.shared.keep(full);
+        let mut state = self.shared.state_mut();
+        state.edge = edge;
+        if let Some(segment) = state.segments.last_mut() {
+            for entry in entries {
+                segment.push(FRAME_BYTES + entry.len());
+            }
+        }
+    }
+}
+
+fn check(entries: &[&[u8]]) -> Result<(), Error> {
+    let mut bytes: usize = 0;
+    for entry in entries {
+        if entry.is_empty() {
+            return Err(Error::EmptyEntry);
+        }
+        if entry.len() > ENTRY_BYTES_MAX {
+            return Err(Error::EntryTooLarge { bytes: entry.len() });
+        }
+        bytes = bytes.saturating_add(FRAME_BYTES + entry.len());
+    }
+    if bytes > BATCH_BYTES_MAX {
+        return Err(Error::BatchTooLarge { bytes });
+    }
+    Ok(())
+}
+
+/// Replaces the checkpoint file atomically. The file it is written to was made the last time, with its room.
+pub(crate) fn store_checkpoint(
+    disk: &dyn Disk,
+    ledger: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<(), Error> {
+    let spare = ledger.join("checkpoint.next");
+    let file = match disk.open(&spare) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => disk.create(&spare),
+        result => result,
+    };
+    let file = file.map_err(Error::io("create", &spare))?;
+    let note = checkpoint.note().as_bytes();
+    write_all_at(file.as_ref(), note, 0).map_err(Error::io("write", &spare))?;
+    file.set_len(note.len() as u64)
+        .map_err(Error::io("cut", &spare))?;
+    file.sync_data().map_err(Error::io("sync", &spare))?;
+    let path = open::checkpoint_path(ledger);
+    disk.rename(&spare, &path)
+        .map_err(Error::io("replace", &path))?;
+    disk.sync_dir(ledger).map_err(Error::io("sync", ledger))?;
+    let next = disk
+        .create(&spare)
+        .and_then(|file| file.allocate(SPARE_BYTES));
+    if let Err(error) = next {
+        tracing::debug!(%error, "no room was set aside for the next checkpoint");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,423 @@
+//! Opening a ledger: what it holds, what a power cut left, and what is damaged.
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Read, Seek},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    Checkpoint, DamageAt, Error, Ledger, SigningKey, Torn, VerifyingKey,
+    cursor::{Cursor, locate},
+    disk::{Disk, SystemDisk},
+    forest::{self, Forest},
+    ledger::store_checkpoint,
+    note::NOTE_BYTES_MAX,
+    scan::{self, Scan},
+    segment::{self, HEADER_BYTES, Segment},
+    shared::{Shared, State},
+    tail::{Failure, Tail},
+    tiles::Edge,
+    tree::{empty_root, leaf_hash},
+};
+
+/// What to do about damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Do not open; say where it is.
+    Refuse,
+    /// Move what is unreadable to `*.damaged`, go on with the entries before it, and sign what is left.
+    ///
+    /// Whoever holds an older checkpoint will see that the history was cut.
+    Accept,
+}
+
+/// How to open a ledger.
+#[derive(Debug)]
+pub struct Options {
+    /// Signs the checkpoints; its name is the ledger's origin.
+    pub key: SigningKey,
+    /// What to do about damage.
+    pub damage: Damage,
+    /// Where the files are; anything but [`SystemDisk`] is for tests.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Options {
+    /// The machine's file system, and damage is refused.
+    pub fn new(key: SigningKey) -> Self {
+        Self {
+            key,
+            damage: Damage::Refuse,
+            disk: Arc::new(SystemDisk),
+        }
+    }
+}
+
+/// What was found on opening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Whether the ledger was made now.
+    pub created: bool,
+    /// How many entries it has.
+    pub size: u64,
+    /// How many of them the checkpoint that was found had signed.
+    pub signed: u64,
+    /// What was cut off of an unfinished write.
+    pub torn: Option<Torn>,
+    /// Damage that was accepted, in the order it was found.
+    pub accepted: Vec<Accepted>,
+    /// Tile files that were made again.
+    pub tiles_rebuilt: u64,
+}
+
+/// Damage that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// What it was.
+    pub at: DamageAt,
+    /// Where the unreadable parts are now.
+    pub moved: Vec<PathBuf>,
+}
+
+pub(crate) fn checkpoint_path(ledger: &Path) -> PathBuf {
+    ledger.join("checkpoint")
+}
+
+pub(crate) fn open(ledger: &Path, options: Options) -> Result<(Ledger, OpenReport), Error> {
+    let lock = prepare(ledger)?;
+    let Options { key, damage, disk } = options;
+    let mut opening = Opening {
+        ledger,
+        disk,
+        damage,
+        accepted: Vec::new(),
+    };
+    let created = opening.is_new()?;
+    if created {
+        let empty = Checkpoint::sign(0, empty_root(), &key);
+        store_checkpoint(opening.disk.as_ref(), ledger, &empty)?;
+    }
+    let mut checkpoint = opening.checkpoint(key.verifying_key())?;
+    let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
+    let scan = opening.scan(&mut checkpoint)?;
+    let (edge, tiles_rebuilt) = opening.edge(&mut checkpoint, &scan)?;
+    let mut segments = scan.segments;
+    if segments.is_empty() {
+        segments.push(Segment::empty(0));
+    }
+    let tail = opening.tail(&segments)?;
+    let checkpoint = match checkpoint {
+        Some(checkpoint) => checkpoint,
+        None => {
+            let checkpoint = Checkpoint::sign(edge.size(), edge.root(), &key);
+            store_checkpoint(opening.disk.as_ref(), ledger, &checkpoint)?;
+            checkpoint
+        }
+    };
+    let report = OpenReport {
+        created,
+        size: edge.size(),
+        signed,
+        torn: scan.torn,
+        accepted: opening.accepted,
+        tiles_rebuilt,
+    };
+    let state = State {
+        segments,
+        edge,
+        checkpoint: Arc::new(checkpoint),
+    };
+    let shared = Shared::new(ledger.to_owned(), state);
+    let ledger = Ledger::assemble(shared, key, opening.disk, tail, lock);
+    Ok((ledger, report))
+}
+
+/// Makes the directories, readable by their owner only, and takes the lock.
+fn prepare(ledger: &Path) -> Result<File, Error> {
+    let segments = segment::directory(ledger);
+    let absent = !segments.exists();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&segments)
+        .map_err(Error::io("create", &segments))?;
+    if absent {
+        let parent = ledger.parent().filter(|dir| !dir.as_os_str().is_empty());
+        for directory in [ledger, parent.unwrap_or_else(|| Path::new("."))] {
+            File::open(directory)
+                .and_then(|dir| dir.sync_all())
+                .map_err(Error::io("sync", directory))?;
+        }
+    }
+    let path = ledger.join("lock");
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked {
+            path: ledger.to_owned(),
+        }),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
+    }
+}
+
+struct Opening<'a> {
+    ledger: &'a Path,
+    disk: Arc<dyn Disk>,
+    damage: Damage,
+    accepted: Vec<Accepted>,
+}
+
+impl Opening<'_> {
+    fn is_new(&self) -> Result<bool, Error> {
+        let checkpoint = checkpoint_path(self.ledger);
+        let exists = checkpoint
+            .try_exists()
+            .map_err(Error::io("read", &checkpoint))?;
+        Ok(!exists && scan::list(self.ledger)?.is_empty())
+    }
+
+    /// The checkpoint; none when it is unusable and that was accepted.
+    fn checkpoint(&mut self, key: &VerifyingKey) -> Result<Option<Checkpoint>, Error> {
+        let path = checkpoint_path(self.ledger);
+        let problem = match read_checkpoint(&path, key) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(error @ (Error::Damaged { .. } | Error::Checkpoint { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        if self.damage == Damage::Refuse {
+            return Err(problem);
+        }
+        let at = DamageAt {
+            segment: path,
+            offset: 0,
+            index: 0,
+            reason: problem.to_string(),
+        };
+        let moved = self.set_checkpoint_aside()?;
+        self.accepted.push(Accepted { at, moved });
+        Ok(None)
+    }
+
+    /// Reads the segments; cuts a torn tail, and sets damage aside where that is accepted.
+    fn scan(&mut self, checkpoint: &mut Option<Checkpoint>) -> Result<Scan, Error> {
+        let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
+        let scan = scan::scan(self.ledger, signed, &mut |_| ())?;
+        if let Some(torn) = &scan.torn {
+            tracing::warn!(segment = %torn.segment.display(), offset = torn.offset, bytes = torn.bytes, "an unfinished write was cut off the ledger");
+            self.cut(&torn.segment, torn.offset)?;
+        }
+        if let Some(at) = &scan.damage {
+            if self.damage == Damage::Refuse {
+                return Err(at.clone().into());
+            }
+            let mut moved = self.set_segments_aside(at, &scan)?;
+            if scan.size() < signed {
+                moved.extend(self.set_checkpoint_aside()?);
+                *checkpoint = None;
+            }
+            self.accepted.push(Accepted {
+                at: at.clone(),
+                moved,
+            });
+        }
+        Ok(scan)
+    }
+
+    /// The right edge over all entries, compared with the signed root on the way; and how many tiles were made anew.
+    fn edge(
+        &mut self,
+        checkpoint: &mut Option<Checkpoint>,
+        scan: &Scan,
+    ) -> Result<(Edge, u64), Error> {
+        let (mut edge, mut rebuilt) = (Edge::default(), 0);
+        if let Some(signed) = checkpoint.as_ref() {
+            match signed_edge(self.ledger, scan, signed)? {
+                Ok(found) => (edge, rebuilt) = found,
+                Err(at) if self.damage == Damage::Refuse => return Err(at.into()),
+                Err(at) => {
+                    let moved = self.set_checkpoint_aside()?;
+                    self.accepted.push(Accepted { at, moved });
+                    *checkpoint = None;
+                }
+            }
+        }
+        let mut cursor = Cursor::new(&(edge.size()..scan.size()));
+        let mut full = Vec::new();
+        while let Some((_, entry)) =
+            cursor.next(|index| locate(self.ledger, &scan.segments, index))?
+        {
+            edge.push(leaf_hash(entry), &mut full);
+            for tile in full.drain(..) {
+                forest::write(self.ledger, &tile);
+                rebuilt += 1;
+            }
+        }
+        Ok((edge, rebuilt))
+    }
+
+    fn tail(&self, segments: &[Segment]) -> Result<Tail, Error> {
+        match segments.last() {
+            Some(last) if last.path(self.ledger).exists() => {
+                Tail::open(&self.disk, self.ledger, last)
+            }
+            _ => Tail::create(&self.disk, self.ledger, 0).map_err(|failure| match failure {
+                Failure::Clean(error) | Failure::Unknown(error) => error,
+            }),
+        }
+    }
+
+    fn cut(&self, path: &Path, length: u64) -> Result<(), Error> {
+        let file = self.disk.open(path).map_err(Error::io("open", path))?;
+        file.set_len(length)
+            .and_then(|()| file.sync_data())
+            .map_err(Error::io("cut", path))
+    }
+
+    fn set_checkpoint_aside(&self) -> Result<Vec<PathBuf>, Error> {
+        let path = checkpoint_path(self.ledger);
+        if path.symlink_metadata().is_err() {
+            return Ok(Vec::new());
+        }
+        let aside = free_name(&path);
+        self.disk
+            .rename(&path, &aside)
+            .map_err(Error::io("move aside", &path))?;
+        Ok(vec![aside])
+    }
+
+    /// Moves everything from the damage on out of the way; the readable part keeps its place.
+    fn set_segments_aside(&self, at: &DamageAt, scan: &Scan) -> Result<Vec<PathBuf>, Error> {
+        let mut moved = Vec::new();
+        let readable = scan.segments.last().map(|segment| segment.first);
+        for first in scan::list(self.ledger)? {
+            let path = Segment::empty(first).path(self.ledger);
+            let aside = free_name(&path);
+            if readable.is_none_or(|readable| first > readable) {
+                self.disk
+                    .rename(&path, &aside)
+                    .map_err(Error::io("move aside", &path))?;
+                moved.push(aside);
+            } else if path == at.segment && copy_rest(&path, at.offset, &aside)? {
+                self.cut(&path, at.offset)?;
+                moved.push(aside);
+            }
+        }
+        let directory = segment::directory(self.ledger);
+        self.disk
+            .sync_dir(&directory)
+            .map_err(Error::io("sync", &directory))?;
+        Ok(moved)
+    }
+}
+
+/// Reads and verifies the checkpoint file of a ledger that has entries.
+pub(crate) fn read_checkpoint(path: &Path, key: &VerifyingKey) -> Result<Checkpoint, Error> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::Damaged {
+                segment: path.to_owned(),
+                offset: 0,
+                index: 0,
+                reason: "the checkpoint is missing".to_owned(),
+            });
+        }
+        file => file.map_err(Error::io("open", path))?,
+    };
+    let mut note = String::new();
+    match file
+        .take(NOTE_BYTES_MAX as u64 + 1)
+        .read_to_string(&mut note)
+    {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => note.clear(),
+        result => {
+            result.map_err(Error::io("read", path))?;
+        }
+    }
+    Checkpoint::open(&note, key).map_err(|source| Error::Checkpoint {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The edge of the signed tree: from tile files if they lead to the root, else from the entries, else it is damage.
+fn signed_edge(
+    ledger: &Path,
+    scan: &Scan,
+    signed: &Checkpoint,
+) -> Result<Result<(Edge, u64), DamageAt>, Error> {
+    let mut forest = Forest {
+        ledger,
+        segments: &scan.segments,
+        trusted: signed.size(),
+        keeps: true,
+        rebuilt: 0,
+        differs: None,
+    };
+    let edge = forest.edge(signed.size())?;
+    if edge.root() == *signed.root() {
+        return Ok(Ok((edge, forest.rebuilt)));
+    }
+    // Wrong tiles or wrong entries: the entries decide. Tiles stay as they are until that is known.
+    (forest.trusted, forest.keeps) = (0, false);
+    let edge = forest.edge(signed.size())?;
+    if edge.root() == *signed.root() {
+        (forest.keeps, forest.rebuilt) = (true, 0);
+        let edge = forest.edge(signed.size())?;
+        return Ok(Ok((edge, forest.rebuilt)));
+    }
+    let index = forest.differs.unwrap_or(0);
+    let behind = scan
+        .segments
+        .partition_point(|segment| segment.first <= index);
+    let segment = scan.segments.get(behind.saturating_sub(1));
+    Ok(Err(DamageAt {
+        segment: segment.map_or_else(|| segment::directory(ledger), |s| s.path(ledger)),
+        offset: segment.map_or(0, |s| s.before(index).1),
+        index,
+        reason: format!(
+            "the entries up to {} are not those that the checkpoint signed",
+            signed.size()
+        ),
+    }))
+}
+
+/// The first unused name of the form `<path>.damaged`, `<path>.damaged.1`, …
+fn free_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    let base = PathBuf::from(name);
+    let mut candidate = base.clone();
+    for number in 1_u32.. {
+        if candidate.symlink_metadata().is_err() {
+            break;
+        }
+        let mut name = base.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        candidate = PathBuf::from(name);
+    }
+    candidate
+}
+
+/// Copies what is behind `offset` durably; says whether there was anything.
+fn copy_rest(path: &Path, offset: u64, aside: &Path) -> Result<bool, Error> {
+    let copy = || {
+        let mut from = File::open(path)?;
+        from.seek(io::SeekFrom::Start(offset.max(HEADER_BYTES)))?;
+        if from.metadata()?.len() <= offset {
+            return Ok(false);
+        }
+        let mut to = File::create_new(aside)?;
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()?;
+        Ok(true)
+    };
+    copy().map_err(Error::io("copy aside", path))
+}
