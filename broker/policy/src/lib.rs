@@ -1,1 +1,73 @@
-//! taskpass-policy
+//! Facts in, decision out: the only crate that knows Cedar.
+//!
+//! Policies are Cedar files in one directory, read once and checked strictly against the schema
+//! ([`schema_text`]). The engine describes a request as [`Facts`] and asks [`PolicySet::decide`]. Nothing is
+//! permitted unless a policy permits it and none forbids it, and every failure on the way (a policy that cannot be
+//! evaluated, facts that do not fit the schema) is a deny.
+//!
+//! ```
+//! use taskpass_core::{ManualClock, OperatorName, Timestamp, TrustDomain};
+//! use taskpass_policy::{Action, Facts, PolicyFile, PolicySet, Principal, Resource};
+//!
+//! let policies = PolicySet::parse(&[PolicyFile {
+//!     name: "people.cedar".to_owned(),
+//!     text: r#"@id("readers") permit (principal is Taskpass::Operator,
+//!              action in Taskpass::Action::"read", resource);"#.to_owned(),
+//! }])?;
+//! let (domain, ann): (TrustDomain, OperatorName) = ("acme.test".parse()?, "ann".parse()?);
+//! let clock = ManualClock::new(Timestamp::EPOCH);
+//! let mut facts = Facts {
+//!     trust_domain: &domain,
+//!     principal: Principal::Operator(&ann),
+//!     action: Action::LedgerRead,
+//!     resource: Resource::Installation,
+//!     now: Timestamp::EPOCH,
+//!     ip: None,
+//!     draw: None,
+//! };
+//! assert_eq!(policies.decide(&facts, &clock).record().policies, ["readers"]);
+//! facts.action = Action::ProviderCheck;
+//! assert!(!policies.decide(&facts, &clock).is_allowed());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod check;
+mod decide;
+mod facts;
+mod files;
+mod index;
+mod policies;
+mod schema;
+mod source;
+mod starter;
+#[cfg(test)]
+mod testing;
+mod view;
+
+pub use check::{Finding, KnownNames, Report, Severity, check, check_files};
+pub use decide::Decision;
+pub use facts::{Action, Draw, Facts, Principal, Resource};
+pub use files::PolicyFile;
+pub use policies::{LoadError, PolicySet};
+pub use schema::schema_text;
+pub use starter::{StarterOptions, starter_policy};
+
+/// Limits of policy files, by name. Units are last in the names.
+pub mod limits {
+    /// Bytes of one policy file.
+    pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+    /// Files in a policy directory.
+    pub const FILES_MAX: usize = 1000;
+    /// Policies in a policy set.
+    pub const POLICIES_MAX: usize = 10_000;
+    /// Characters of an `@id`, which every decision repeats.
+    pub const ID_CHARS_MAX: usize = 128;
+    /// Characters of a `@reason`, which a refused caller is shown.
+    pub const REASON_CHARS_MAX: usize = 240;
+    /// Policies named in one decision, so that its record stays small.
+    pub const DECIDING_POLICIES_MAX: usize = 16;
+    /// Errors kept in one decision.
+    pub const ERRORS_MAX: usize = 4;
+    /// Findings kept in one report.
+    pub const FINDINGS_MAX: usize = 200;
+}

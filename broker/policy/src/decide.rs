@@ -1,0 +1,197 @@
+//! Deciding: [`Facts`] against a [`PolicySet`].
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use cedar_policy::{AuthorizationError, Authorizer, EntityUid};
+use taskpass_core::{Clock, DecisionRecord, Identity, Outcome, sha256_hex};
+
+use crate::{Facts, PolicySet, Principal, Resource, limits, schema::one_line, view::View};
+
+/// What was decided, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision(DecisionRecord);
+
+impl Decision {
+    /// Whether to go on.
+    pub fn is_allowed(&self) -> bool {
+        self.0.outcome == Outcome::Allow
+    }
+
+    /// Why, in one sentence that may be shown to the caller.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// The decision as the ledger keeps it.
+    pub const fn record(&self) -> &DecisionRecord {
+        &self.0
+    }
+
+    /// The same, taking it.
+    pub fn into_record(self) -> DecisionRecord {
+        self.0
+    }
+}
+
+/// What Cedar said, over all policies that can apply.
+#[derive(Debug, Default)]
+struct Verdict {
+    permits: BTreeSet<String>,
+    forbids: BTreeSet<String>,
+    /// Policy and message of each that could not be evaluated.
+    failed: BTreeSet<(String, String)>,
+}
+
+impl PolicySet {
+    /// Decides. Anything but a clear permit is a deny: a policy that forbids, one that cannot be evaluated, facts that
+    /// do not fit the schema. `clock` only measures how long it took; the time policies see is in `facts`.
+    pub fn decide(&self, facts: &Facts<'_>, clock: &dyn Clock) -> Decision {
+        let started = clock.monotonic();
+        let view = View::of(facts);
+        let mut record = DecisionRecord {
+            principal: principal_text(facts),
+            action: facts.action.to_string(),
+            resource: resource_text(&facts.resource),
+            outcome: Outcome::Deny,
+            reason: String::new(),
+            policy_set: self.hash().to_owned(),
+            policies: Vec::new(),
+            errors: Vec::new(),
+            input_sha256: String::new(),
+            duration_us: 0,
+        };
+        match serde_json::to_vec(&view) {
+            Ok(json) => {
+                record.input_sha256 = sha256_hex(&json);
+                match self.evaluate(facts, &view) {
+                    Ok(verdict) => self.conclude(verdict, &mut record),
+                    Err(message) => refuse(&message, &mut record),
+                }
+            }
+            Err(e) => refuse(&one_line(&e), &mut record),
+        }
+        let took: Duration = clock.monotonic().saturating_sub(started);
+        record.duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        Decision(record)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>, view: &View) -> Result<Verdict, String> {
+        let policies = self
+            .index
+            .get(facts.action)
+            .ok_or_else(|| format!("the schema has no action `{}`", facts.action))?;
+        let request = self.language.request(view)?;
+        let entities = self.language.entities(view, policies.entity.clone())?;
+        let involved = view
+            .lineage(&view.principal)
+            .chain(view.lineage(&view.resource))
+            .map(|uid| self.language.uid(uid))
+            .collect::<Result<HashSet<EntityUid>, String>>()?;
+        let authorizer = Authorizer::new();
+        let mut verdict = Verdict::default();
+        // Taken apart, sets decide as they would together: a forbid anywhere forbids, else a permit anywhere permits.
+        for set in policies.candidates(involved.iter()) {
+            let response = authorizer.is_authorized(&request, set, &entities);
+            let ids = response.diagnostics().reason().map(ToString::to_string);
+            match response.decision() {
+                cedar_policy::Decision::Allow => verdict.permits.extend(ids),
+                cedar_policy::Decision::Deny => verdict.forbids.extend(ids),
+            }
+            for error in response.diagnostics().errors() {
+                let AuthorizationError::PolicyEvaluationError(error) = error;
+                let (id, message) = (error.policy_id().to_string(), one_line(error.inner()));
+                verdict.failed.insert((id, message));
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Draws the conclusion, in this order: any failure denies, any forbid denies, any permit allows.
+    fn conclude(&self, verdict: Verdict, record: &mut DecisionRecord) {
+        let Verdict {
+            permits,
+            forbids,
+            failed,
+        } = verdict;
+        let deciding: BTreeSet<String> = if !failed.is_empty() {
+            let errors = failed.iter().take(limits::ERRORS_MAX);
+            record.errors = errors
+                .map(|(id, message)| excerpt(&format!("policy `{id}`: {message}")))
+                .collect();
+            failed.into_iter().map(|(id, _)| id).collect()
+        } else if !forbids.is_empty() {
+            forbids
+        } else {
+            if !permits.is_empty() {
+                record.outcome = Outcome::Allow;
+            }
+            permits
+        };
+        record.reason = self.reason(&deciding, record);
+        let named = deciding.into_iter().take(limits::DECIDING_POLICIES_MAX);
+        record.policies = named.collect();
+    }
+
+    /// The first reason that a deciding policy states, else which policy it was.
+    fn reason(&self, deciding: &BTreeSet<String>, record: &DecisionRecord) -> String {
+        let Some(first) = deciding.first() else {
+            return "no policy permits it".to_owned();
+        };
+        // A policy that failed has not spoken: its reason would mislead.
+        if !record.errors.is_empty() {
+            return format!("denied because policy `{first}` cannot be evaluated");
+        }
+        let stated = deciding.iter().find_map(|id| self.reasons.get(id));
+        stated.cloned().unwrap_or_else(|| match record.outcome {
+            Outcome::Allow => format!("permitted by policy `{first}`"),
+            Outcome::Deny => format!("forbidden by policy `{first}`"),
+        })
+    }
+}
+
+/// A request that no policy was asked about.
+fn refuse(message: &str, record: &mut DecisionRecord) {
+    record.reason = "denied because the request does not fit the policy schema".to_owned();
+    record.errors = vec![excerpt(message)];
+}
+
+fn excerpt(message: &str) -> String {
+    let kept = taskpass_core::limits::ERROR_TEXT_CHARS_MAX;
+    message.chars().take(kept).collect()
+}
+
+/// The principal's SPIFFE ID.
+fn principal_text(facts: &Facts<'_>) -> String {
+    let identity = match facts.principal {
+        Principal::Agent {
+            agent,
+            bound_to: Some(task),
+        } => Identity::AgentTask(agent.name.clone(), task),
+        Principal::Agent { agent, .. } => Identity::Agent(agent.name.clone()),
+        Principal::Operator(name) => Identity::Operator(name.clone()),
+    };
+    // INVARIANT: names of agents, operators and tasks are valid segments of a SPIFFE ID.
+    identity
+        .spiffe_id(facts.trust_domain)
+        .map_or_else(|e| e.to_string(), |id| id.to_string())
+}
+
+/// The resource in words.
+fn resource_text(resource: &Resource<'_>) -> String {
+    match resource {
+        Resource::Role(role) => format!("role {}", role.name),
+        Resource::Task(task) => format!("task {}", task.id),
+        Resource::Agent(agent) => format!("agent {}", agent.name),
+        Resource::Provider(name) => format!("provider {name}"),
+        Resource::Credential { credential, .. } => {
+            format!("credential {} of role {}", credential.id, credential.role)
+        }
+        Resource::Installation => "installation".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
