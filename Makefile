@@ -29,11 +29,11 @@ tools: preflight ## install the pinned back ends, clients and gates into target/
 
 .PHONY: build
 build: preflight ## build taskpassd and taskpass into target/debug
-	cargo build --locked --workspace
+	cargo build --locked --workspace --all-features
 
 .PHONY: quickstart
 quickstart: tools build ## from nothing to a revoked credential, on this machine, in one go
-	python3 tests/quickstart/quickstart.py
+	target/tools/venv/bin/python tests/quickstart/quickstart.py
 
 # The runner goes last, so that its summary is the last thing on the screen.
 .PHONY: test

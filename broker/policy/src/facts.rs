@@ -108,7 +108,7 @@ actions! {
     /// Turn a join token into a first SVID. By an agent, on itself ([`Resource::Agent`]).
     SvidAttest = "svid.attest",
     /// Get a new SVID. By an agent, on itself ([`Resource::Agent`]), or on its task ([`Resource::Task`]) when the
-    /// SVID is bound to one.
+    /// SVID is bound to one. By an operator, on the [`Resource::Installation`].
     SvidRenew = "svid.renew",
     /// Start a task. By an agent. Decided once for each role the task names ([`Resource::Role`], with what the task
     /// fixes for it as scope), so that policy says which roles an agent may put into a task; once on

@@ -53,6 +53,7 @@ pub struct PolicySet {
     pub(crate) index: Index,
     /// `@reason` by policy id.
     pub(crate) reasons: HashMap<String, String>,
+    files: Vec<PolicyFile>,
     hash: String,
     len: usize,
 }
@@ -80,8 +81,14 @@ impl PolicySet {
             language,
             reasons,
             hash: files::set_hash(files),
+            files: files.to_vec(),
             len: policies.len(),
         })
+    }
+
+    /// The files the set was made from, as they were read.
+    pub fn files(&self) -> &[PolicyFile] {
+        &self.files
     }
 
     /// SHA-256 over the schema, the names of the files and what is in them, in hex: what records name the set by.

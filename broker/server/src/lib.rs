@@ -1,1 +1,32 @@
-//! taskpass-broker
+//! The Taskpass broker as a library: transport, authentication, API, engine, reconcilers, and the [`App`] that
+//! puts them together. The program `taskpassd` is a thin shell around it.
+//!
+//! A request goes one way: `transport` (bytes to peer) → `authn` (peer to caller) → `api` (message to use case) →
+//! [`engine`] (decide, record, act, record) and back. `reconcile` does the same use cases when nobody asks: at
+//! deadlines, after crashes, for ever where a revocation fails.
+//!
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use taskpass_broker::{App, Deps, config::Config};
+//! use taskpass_core::{SystemClock, SystemEntropy};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load(Path::new("taskpass.toml"))?;
+//! let deps = Deps { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
+//! let app = App::build(config, deps).await?;
+//! println!("listening on {}", app.local_addr());
+//! app.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod api;
+mod app;
+mod authn;
+pub mod config;
+pub mod engine;
+pub mod failpoint;
+mod reconcile;
+pub mod transport;
+
+pub use app::{App, AppError, Deps};

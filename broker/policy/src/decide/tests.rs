@@ -231,6 +231,29 @@ fn entities_conform_to_the_schema() {
     assert_eq!(requests, language.schema.request_envs().count());
 }
 
+/// A rule about a task, a role or a provider holds for the credentials drawn from it, whether or not the role is still
+/// configured.
+#[test]
+fn credentials_are_in_their_task_role_and_provider() {
+    let world = World::new();
+    let credential = credential(&world.task, &role(1));
+    let resource = Resource::Credential {
+        credential: &credential,
+        role: None,
+    };
+    for parent in [
+        "Taskpass::Task::\"t0000000000000001\"",
+        "Taskpass::Role::\"vault-main/impact-1\"",
+        "Taskpass::Provider::\"vault-main\"",
+    ] {
+        let set = policies(&format!(
+            "permit (principal, action, resource in {parent});"
+        ));
+        let decision = decide(&set, &world.facts(Action::CredentialRevoke, resource));
+        assert!(decision.is_allowed(), "{parent}: {decision:?}");
+    }
+}
+
 /// An IPv4 caller of a dual-stack listener must not slip past a rule about IPv4 ranges.
 #[test]
 fn mapped_addresses_are_ipv4() {

@@ -16,7 +16,7 @@ fn it_passes_its_own_check() {
     let file = starter_policy(&StarterOptions { admin: &admin });
     let report = check_files(std::slice::from_ref(&file), None).unwrap();
     assert_eq!(report.to_string(), "");
-    assert_eq!(report.policies, 15);
+    assert_eq!(report.policies, 16);
     assert!(file.text.contains("Operator::\"platform-1\"") && !file.text.contains("{admin}"));
 }
 
@@ -40,7 +40,7 @@ fn the_commented_examples_pass_too() {
     file.text = lines.join("\n");
     let report = check_files(&[file], None).unwrap();
     assert_eq!(report.to_string(), "");
-    assert_eq!(report.policies, 15 + 6);
+    assert_eq!(report.policies, 16 + 6);
     assert!(
         !report
             .findings
@@ -82,6 +82,7 @@ fn truth_table() {
         "admin provider.check provider",
         "admin provider.read installation",
         "admin provider.read provider",
+        "admin svid.renew installation",
         "admin task.end foreign task",
         "admin task.end task",
         "admin task.read agent",
@@ -115,6 +116,7 @@ fn truth_table() {
         "agent task.start installation",
         "agent task.start role-0",
         "agent task.start role-1",
+        "nobody svid.renew installation",
     ];
     assert_eq!(table(&World::new()), allowed);
 }

@@ -1,0 +1,87 @@
+//! The gRPC services: from request to use case and back. The only place that knows protobuf.
+//!
+//! Every handler begins by finding out who calls, then parses, calls one use case and converts its result. What is
+//! allowed is decided in the engine.
+
+mod agent;
+mod convert;
+mod credential;
+mod identity;
+mod ledger;
+mod policy;
+mod provider;
+mod status;
+mod task;
+
+use std::sync::Arc;
+
+use taskpass_proto::v1::{
+    agent_service_server::AgentServiceServer, credential_service_server::CredentialServiceServer,
+    identity_service_server::IdentityServiceServer, ledger_service_server::LedgerServiceServer,
+    policy_service_server::PolicyServiceServer, provider_service_server::ProviderServiceServer,
+    task_service_server::TaskServiceServer,
+};
+use tonic::{Request, Status, service::Routes};
+
+use crate::{
+    authn,
+    engine::{Call, Engine},
+    transport::Peer,
+};
+
+/// What every service holds.
+#[derive(Debug, Clone)]
+struct Api {
+    engine: Arc<Engine>,
+}
+
+impl Api {
+    /// Who calls, by the connection the request came on.
+    async fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        let peer = Self::peer(request)?;
+        authn::authenticate(&self.engine, &peer)
+            .await
+            .map_err(status::from)
+    }
+
+    fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+        // INVARIANT: the transport puts a `Peer` on every request.
+        request
+            .extensions()
+            .get::<Peer>()
+            .cloned()
+            .ok_or_else(|| Status::internal("the connection is not known"))
+    }
+}
+
+/// All services of `taskpass.v1` with health, and reflection if it is wanted.
+pub(crate) fn routes(
+    engine: Arc<Engine>,
+    message_bytes_max: usize,
+    reflection: bool,
+) -> Result<(Routes, tonic_health::server::HealthReporter), tonic_reflection::server::Error> {
+    let api = Api { engine };
+    macro_rules! limited {
+        ($server:ident) => {
+            $server::new(api.clone()).max_decoding_message_size(message_bytes_max)
+        };
+    }
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::default()
+        .add_service(health)
+        .add_service(limited!(IdentityServiceServer))
+        .add_service(limited!(AgentServiceServer))
+        .add_service(limited!(TaskServiceServer))
+        .add_service(limited!(CredentialServiceServer))
+        .add_service(limited!(ProviderServiceServer))
+        .add_service(limited!(PolicyServiceServer))
+        .add_service(limited!(LedgerServiceServer));
+    if reflection {
+        let service = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(taskpass_proto::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        routes = routes.add_service(service);
+    }
+    Ok((routes, reporter))
+}

@@ -1,0 +1,221 @@
+//! Domain types to messages, and the few that go the other way.
+
+use std::collections::HashMap;
+
+use prost_types::Timestamp as WireTime;
+use taskpass_core::{Credential, Labels, Requester, RoleSpec, Scope, Task, Timestamp};
+use taskpass_proto::v1 as pb;
+use taskpass_store::Page;
+
+use crate::engine::{AgentView, Error, IssuedSvid, ProviderView, Receipt};
+
+pub(super) fn time(at: Timestamp) -> WireTime {
+    let nanos = at.millis().rem_euclid(1000).saturating_mul(1_000_000);
+    WireTime {
+        seconds: at.seconds(),
+        nanos: i32::try_from(nanos).unwrap_or(0),
+    }
+}
+
+/// A time from the wire; refuses what no calendar knows.
+pub(super) fn from_time(field: &str, at: WireTime) -> Result<Timestamp, Error> {
+    let millis = at
+        .seconds
+        .checked_mul(1000)
+        .and_then(|ms| ms.checked_add(i64::from(at.nanos) / 1_000_000));
+    let time = millis
+        .map(Timestamp::from_millis)
+        .filter(|t| Some(t.millis()) == millis);
+    time.filter(|_| (0..1_000_000_000).contains(&at.nanos))
+        .ok_or_else(|| Error::invalid(field, "this is not a time between the years 1 and 9999"))
+}
+
+pub(super) fn page(request: Option<pb::PageRequest>) -> Result<Page, Error> {
+    let request = request.unwrap_or_default();
+    let size = usize::try_from(request.page_size).unwrap_or(usize::MAX);
+    Page::new(size, &request.page_token).map_err(|e| Error::invalid("page", e))
+}
+
+/// Pairs in a fixed order, so that equal requests have equal digests.
+pub(super) fn pairs(map: HashMap<String, String>) -> Vec<(String, String)> {
+    let mut pairs: Vec<_> = map.into_iter().collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+pub(super) fn scope(scope: &Scope) -> HashMap<String, String> {
+    scope
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_owned()))
+        .collect()
+}
+
+fn labels(labels: &Labels) -> HashMap<String, String> {
+    labels
+        .iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+pub(super) fn agent(view: &AgentView) -> pb::Agent {
+    let agent = &view.agent;
+    pb::Agent {
+        name: agent.name.to_string(),
+        owner: agent.owner.to_string(),
+        team: agent
+            .team
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        class: agent
+            .class
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        labels: labels(&agent.labels),
+        registered_at: Some(time(agent.registered_at)),
+        registered_by: agent.registered_by.to_string(),
+        open_tasks: view.usage.open_tasks,
+        live_credentials: view.usage.live_credentials,
+    }
+}
+
+pub(super) fn task(task: &Task) -> pb::Task {
+    let (requester, self_declared) = match &task.requester {
+        Requester::SelfDeclared { name } => (
+            name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            true,
+        ),
+        Requester::Delegated { parent } => (format!("parent:{parent}"), false),
+    };
+    pb::Task {
+        id: task.id.to_string(),
+        agent: task.agent.to_string(),
+        purpose: task.purpose.to_string(),
+        requester,
+        self_declared,
+        roles: task
+            .roles
+            .iter()
+            .map(|(role, pins)| pb::TaskRole {
+                role: role.to_string(),
+                scope: scope(pins),
+            })
+            .collect(),
+        started_at: Some(time(task.started_at)),
+        deadline: Some(time(task.deadline)),
+        heartbeat_seconds: task.heartbeat.map_or(0, |interval| interval.seconds()),
+        parent: task.parent.map(|id| id.to_string()).unwrap_or_default(),
+        depth: u32::from(task.depth),
+        max_credentials: task.max_credentials,
+        labels: labels(&task.labels),
+        state: task.state.as_str().to_owned(),
+        end_cause: task
+            .end_cause
+            .map(|cause| cause.as_str().to_owned())
+            .unwrap_or_default(),
+        ending_at: task.ending_at.map(time),
+        ended_at: task.ended_at.map(time),
+    }
+}
+
+pub(super) fn credential(credential: &Credential, renewable: bool) -> pb::Credential {
+    pb::Credential {
+        id: credential.id.to_string(),
+        task_id: credential.task.to_string(),
+        agent: credential.agent.to_string(),
+        role: credential.role.to_string(),
+        scope: scope(&credential.scope),
+        state: credential.shown_state().to_owned(),
+        revocation_class: credential.revocation_class.as_str().to_owned(),
+        issued_at: credential.issued_at.map(time),
+        expires_at: Some(time(credential.expires_at)),
+        revocation: credential.revocation.as_ref().map(revocation),
+        renewable,
+    }
+}
+
+fn revocation(revocation: &taskpass_core::Revocation) -> pb::Revocation {
+    use taskpass_core::RevokeCause;
+    let cause = match revocation.cause {
+        RevokeCause::Requested => "requested",
+        RevokeCause::TaskEnded(_) => "task_ended",
+        RevokeCause::Interrupted => "interrupted",
+        RevokeCause::NotDelivered => "not_delivered",
+    };
+    pb::Revocation {
+        cause: cause.to_owned(),
+        since: Some(time(revocation.since)),
+        attempts: revocation.attempts,
+        retry_at: revocation
+            .done_at
+            .is_none()
+            .then(|| time(revocation.retry_at)),
+        last_error: revocation.last_error.clone().unwrap_or_default(),
+        proof: revocation.proof.clone().unwrap_or_default(),
+        done_at: revocation.done_at.map(time),
+        may_live_until: revocation.may_live_until.map(time),
+    }
+}
+
+pub(super) fn receipt(receipt: &Receipt) -> pb::Receipt {
+    pb::Receipt {
+        credential_id: receipt.credential.to_string(),
+        role: receipt.role.to_string(),
+        state: receipt.state.to_owned(),
+        revocation_class: receipt.revocation_class.as_str().to_owned(),
+        took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
+        may_live_until: receipt.may_live_until.map(time),
+        proof: receipt.proof.clone(),
+    }
+}
+
+pub(super) fn svid(issued: &IssuedSvid) -> pb::X509Svid {
+    pb::X509Svid {
+        spiffe_id: issued.id.to_string(),
+        chain: issued
+            .signed
+            .chain_der
+            .iter()
+            .map(|der| der.as_ref().to_vec())
+            .collect(),
+        expires_at: Some(time(issued.signed.not_after)),
+        serial: issued.signed.serial.clone(),
+    }
+}
+
+pub(super) fn provider(view: &ProviderView) -> pb::Provider {
+    pb::Provider {
+        name: view.name.to_string(),
+        kind: view.kind.to_owned(),
+        circuit: if view.status.circuit_open {
+            "open"
+        } else {
+            "closed"
+        }
+        .to_owned(),
+        in_flight: u32::try_from(view.status.in_flight).unwrap_or(u32::MAX),
+        live_credentials: view.usage.live_credentials,
+        pending_revocations: view.usage.revoking,
+        roles: view.roles.iter().map(role).collect(),
+    }
+}
+
+fn role(spec: &RoleSpec) -> pb::Role {
+    pb::Role {
+        name: spec.name.to_string(),
+        r#type: spec.kind.clone(),
+        max_ttl_seconds: spec.max_ttl.seconds(),
+        impact: u32::from(u8::from(spec.impact)),
+        environment: spec.environment.clone(),
+        data_classes: spec.data_classes.clone(),
+        revocation_class: spec.revocation_class.as_str().to_owned(),
+        renewable: spec.renewable,
+        params: spec
+            .params
+            .iter()
+            .map(|(name, rule)| (name.to_string(), rule.to_string()))
+            .collect(),
+        required_params: spec.required.iter().map(ToString::to_string).collect(),
+    }
+}

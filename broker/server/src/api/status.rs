@@ -1,0 +1,92 @@
+//! The only mapping from the engine's errors to gRPC: a code, a stable upper-case reason, and details that say which
+//! field is wrong or when to try again. The reasons are part of the API; the README lists them.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::engine::Error;
+
+/// The domain of every `ErrorInfo`.
+const DOMAIN: &str = "taskpass";
+/// What a caller is told to wait when the broker cannot say better.
+const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Converts an error of the engine. Those that are the broker's own fault are logged here, once.
+pub(super) fn from(error: Error) -> Status {
+    let (code, reason) = classify(&error);
+    if matches!(code, Code::Internal | Code::Unavailable) {
+        tracing::warn!(reason, %error, "a request failed");
+    }
+    let mut metadata = HashMap::new();
+    let mut details = ErrorDetails::new();
+    match &error {
+        Error::Invalid { field, message } => {
+            details.add_bad_request_violation(field, message);
+        }
+        Error::Exhausted { retry_after, .. } => {
+            details.set_retry_info(Some(*retry_after));
+        }
+        Error::Provider { provider, source } => {
+            metadata.insert("provider".to_owned(), provider.to_string());
+            metadata.insert("kind".to_owned(), source.kind().to_owned());
+            if let taskpass_provider::ProviderError::Retryable { after, .. } = source {
+                details.set_retry_info(Some(after.unwrap_or(RETRY_DEFAULT)));
+            }
+        }
+        Error::AlreadyIssued { credential } => {
+            metadata.insert("credential_id".to_owned(), credential.to_string());
+        }
+        Error::Denied { policies, .. } => {
+            metadata.insert("policies".to_owned(), policies.join(","));
+        }
+        Error::DiskFull | Error::Store(_) | Error::ClockWentBack { .. } => {
+            details.set_retry_info(Some(RETRY_DEFAULT));
+        }
+        _ => {}
+    }
+    details.set_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+fn classify(error: &Error) -> (Code, &'static str) {
+    use taskpass_provider::ProviderError as P;
+    match error {
+        Error::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
+        Error::Denied { .. } => (Code::PermissionDenied, "DENIED"),
+        Error::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
+        Error::Invalid { .. } => (Code::InvalidArgument, "INVALID_ARGUMENT"),
+        Error::AlreadyExists(_) => (Code::AlreadyExists, "ALREADY_EXISTS"),
+        Error::AlreadyIssued { .. } => (Code::AlreadyExists, "ALREADY_ISSUED"),
+        Error::KeyReused => (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
+        Error::TaskEnded(_) => (Code::FailedPrecondition, "TASK_ENDED"),
+        Error::Precondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+        Error::Exhausted { .. } => (Code::ResourceExhausted, "LIMIT_EXCEEDED"),
+        Error::Provider {
+            source: P::Retryable { .. },
+            ..
+        } => (Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+        Error::Provider {
+            source: P::Denied(_),
+            ..
+        } => (Code::FailedPrecondition, "PROVIDER_DENIED"),
+        Error::Provider {
+            source: P::Misconfigured(_),
+            ..
+        } => (Code::FailedPrecondition, "PROVIDER_MISCONFIGURED"),
+        Error::Provider {
+            source: P::Gone(_), ..
+        } => (Code::NotFound, "PROVIDER_GONE"),
+        Error::Provider {
+            source: P::Unsupported(_),
+            ..
+        } => (Code::FailedPrecondition, "PROVIDER_UNSUPPORTED"),
+        Error::ClockWentBack { .. } => (Code::Unavailable, "CLOCK_WENT_BACK"),
+        Error::DiskFull => (Code::Unavailable, "DISK_FULL"),
+        Error::Store(_) => (Code::Unavailable, "STORE_UNAVAILABLE"),
+        Error::Ledger(_) => (Code::Internal, "LEDGER_UNREADABLE"),
+        Error::Authority(_) => (Code::Internal, "AUTHORITY_FAILED"),
+        Error::Entropy(_) => (Code::Internal, "NO_RANDOMNESS"),
+    }
+}

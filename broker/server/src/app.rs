@@ -1,0 +1,348 @@
+//! The composition root: the one place that names concrete stores and providers and puts the parts together.
+
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use taskpass_ca::{Authority, IssueOptions, NewKey};
+use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
+use taskpass_ledger::{Reader, SigningKey};
+use taskpass_policy::PolicySet;
+use taskpass_provider::Provider;
+use taskpass_provider_aws::AwsProvider;
+use taskpass_provider_vault::VaultProvider;
+use taskpass_store::{Batch, EmbeddedStore, Store};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use crate::{
+    api,
+    config::{Config, ProviderKind},
+    engine::{self, Engine},
+    reconcile,
+    transport::{ServerTls, Transport},
+};
+
+/// How long background work may go on after the last connection is closed. What is left is found again at the next
+/// start: it stands in the ledger.
+const BACKGROUND_DRAIN: Duration = Duration::from_secs(5);
+
+/// What differs between a real broker and one in a test or simulation.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Why a broker does not start, or did not stop in good order.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A part could not be set up.
+    #[error("{what} failed")]
+    Setup {
+        /// Which, and what to do.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The configured address cannot be listened on.
+    #[error("cannot listen on {address}; is another broker running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> AppError {
+    let what = what.into();
+    move |source| AppError::Setup {
+        what,
+        source: source.into(),
+    }
+}
+
+/// A broker, ready to serve.
+#[derive(Debug)]
+pub struct App {
+    engine: Arc<Engine>,
+    store: Arc<EmbeddedStore>,
+    transport: Transport<Routes>,
+    tls: Arc<ServerTls>,
+    listener: TcpListener,
+    address: SocketAddr,
+    health: tonic_health::server::HealthReporter,
+    config: Config,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Opens everything, checks it, and listens. Nothing is served before [`App::run`].
+    pub async fn build(config: Config, deps: Deps) -> Result<Self, AppError> {
+        let (key, store) = open_store(&config, &deps).await?;
+        let authority = open_authority(&config, &deps)?;
+        let policy =
+            PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
+        let providers = providers(&config, &deps)?;
+        let tasks = TaskTracker::new();
+        let reader = store.ledger_reader();
+        let engine = Engine::new(engine::Deps {
+            trust_domain: config.trust_domain.clone(),
+            newest: newest_time(&reader).map_err(setup("reading the newest ledger entry"))?,
+            store: Arc::<EmbeddedStore>::clone(&store),
+            ledger: reader,
+            ledger_key: key,
+            policy: Arc::new(policy),
+            authority: Arc::clone(&authority),
+            providers,
+            clock: Arc::clone(&deps.clock),
+            entropy: Arc::clone(&deps.entropy),
+            settings: config.settings(),
+            tasks: tasks.clone(),
+        })
+        .await
+        .map_err(setup("setting up the engine"))?;
+        // Before the first certificate: after a long downtime every authority may have ended.
+        engine
+            .rotate_authority()
+            .await
+            .map_err(setup("rotating the certificate authority"))?;
+        let (chain, server_key, _) = server_certificate(&authority, &config)?;
+        let tls = ServerTls::new(chain, server_key, authority, deps.clock)
+            .map_err(setup("setting up TLS"))?;
+        let tls = Arc::new(tls);
+        let (routes, health) = api::routes(
+            Arc::clone(&engine),
+            config.limits.request_bytes,
+            config.listen.reflection,
+        )
+        .map_err(setup("setting up gRPC reflection"))?;
+        let listener = listen(config.listen.grpc).await?;
+        let address = listener
+            .local_addr()
+            .map_err(setup("reading the listening address"))?;
+        let transport = Transport::new(
+            routes.prepare(),
+            Arc::clone(&tls),
+            config.transport_limits(),
+        );
+        Ok(Self {
+            engine,
+            store,
+            transport,
+            tls,
+            listener,
+            address,
+            health,
+            config,
+            tasks,
+        })
+    }
+
+    /// The address it listens on; with port 0 in the configuration, the one that was free.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` ends; then takes no more requests, lets those in flight finish up to the drain
+    /// deadline, and closes the store.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
+        let started = Event::BrokerStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_sha256: self.config.config_sha256().to_owned(),
+            policy_set: self.engine.policy_hash().to_owned(),
+        };
+        self.store
+            .commit(Batch::new([started]))
+            .await
+            .map_err(setup("recording the start"))?;
+        let stop = CancellationToken::new();
+        reconcile::start(&self.engine, &stop);
+        self.tasks.spawn(renew_certificate(
+            Arc::clone(self.engine.authority()),
+            Arc::clone(&self.tls),
+            self.config.clone(),
+            Arc::clone(self.engine.clock()),
+            stop.clone(),
+        ));
+        self.health
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
+        let draining = CancellationToken::new();
+        let serving = self.transport.serve(self.listener, draining.clone());
+        tokio::pin!(serving);
+        let drained = tokio::select! {
+            drained = &mut serving => drained,
+            () = shutdown => {
+                self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+                draining.cancel();
+                serving.await
+            }
+        };
+        tracing::info!(
+            open = drained.open,
+            cut = drained.cut,
+            "connections are drained"
+        );
+        stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(BACKGROUND_DRAIN, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "background work did not finish in time; it is taken up at the next start"
+            );
+        }
+        self.store
+            .commit(Batch::release([Event::BrokerStopped {}]))
+            .await
+            .map_err(setup("recording the stop"))?;
+        self.store.close().await.map_err(setup("closing the store"))
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    deps: &Deps,
+) -> Result<(taskpass_ledger::VerifyingKey, Arc<EmbeddedStore>), AppError> {
+    let key_path = config.ledger_key();
+    let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(setup(format!(
+        "loading the ledger's key `{}`",
+        key_path.display()
+    )))?;
+    let verifying = key.verifying_key().clone();
+    let (store_config, clock) = (
+        taskpass_store::Config::new(&config.data_dir),
+        Arc::clone(&deps.clock),
+    );
+    let opened =
+        tokio::task::spawn_blocking(move || EmbeddedStore::open(&store_config, key, clock))
+            .await
+            .map_err(setup("opening the store"))?;
+    let (store, report) = opened.map_err(setup(format!(
+        "opening the store in `{}`",
+        config.data_dir.display()
+    )))?;
+    if let Some(reason) = &report.index.rebuilt {
+        tracing::warn!(reason, moved_to = ?report.index.moved_to, "the index was built again from the ledger");
+    }
+    Ok((verifying, Arc::new(store)))
+}
+
+fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppError> {
+    let lifetimes = config.ca().map_err(setup("checking [identity]"))?;
+    let dir = config.ca_dir();
+    Authority::open(
+        &dir,
+        &config.trust_domain,
+        lifetimes,
+        Arc::clone(&deps.clock),
+        Arc::clone(&deps.entropy),
+    )
+    .map(Arc::new)
+    .map_err(setup(format!(
+        "opening the certificate authority in `{}`",
+        dir.display()
+    )))
+}
+
+/// A new provider is one package and one line here.
+fn providers(config: &Config, deps: &Deps) -> Result<Vec<Arc<dyn Provider>>, AppError> {
+    let base = config.path.parent().unwrap_or_else(|| Path::new("."));
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::with_capacity(config.providers.len());
+    for configured in &config.providers {
+        let clock = Arc::clone(&deps.clock);
+        let failed = || format!("setting up provider `{}`", configured.name);
+        providers.push(match &configured.kind {
+            ProviderKind::Vault(c) => {
+                Arc::new(VaultProvider::new(c, base, clock).map_err(setup(failed()))?)
+            }
+            ProviderKind::Aws(c) => {
+                Arc::new(AwsProvider::new(c, base, clock).map_err(setup(failed()))?)
+            }
+        });
+    }
+    Ok(providers)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Listen { address, source })
+}
+
+fn newest_time(reader: &Reader) -> Result<Timestamp, Box<dyn std::error::Error + Send + Sync>> {
+    #[derive(Deserialize)]
+    struct Head {
+        time: Timestamp,
+    }
+    let Some(last) = reader.size().checked_sub(1) else {
+        return Ok(Timestamp::EPOCH);
+    };
+    let head: Head = serde_json::from_slice(&reader.entry(last)?)?;
+    Ok(head.time)
+}
+
+type ServerCertificate = (
+    Vec<rustls_pki_types::CertificateDer<'static>>,
+    rustls_pki_types::PrivateKeyDer<'static>,
+    (Timestamp, Timestamp),
+);
+
+/// A fresh key and certificate for the broker itself. The root goes along in the chain, so that a newcomer who knows
+/// only its fingerprint can check it.
+fn server_certificate(
+    authority: &Authority,
+    config: &Config,
+) -> Result<ServerCertificate, AppError> {
+    let key = NewKey::generate().map_err(setup("making the broker's key"))?;
+    let identity = Identity::Broker(config.identity.node.clone());
+    let issued = authority
+        .issue(&identity, key.public_key(), &IssueOptions::default())
+        .map_err(setup("signing the broker's certificate"))?;
+    let mut chain = issued.chain_der;
+    chain.extend(authority.bundle().roots_der.iter().cloned());
+    Ok((
+        chain,
+        key.private_key_der(),
+        (issued.not_before, issued.not_after),
+    ))
+}
+
+/// Replaces the broker's certificate at half of its life; connections stay open.
+async fn renew_certificate(
+    authority: Arc<Authority>,
+    tls: Arc<ServerTls>,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    const LOOK: Duration = Duration::from_secs(10);
+    let mut renew_at = Timestamp::EPOCH;
+    loop {
+        if clock.now() >= renew_at {
+            let renewed = server_certificate(&authority, &config).and_then(|(chain, key, life)| {
+                tls.replace(chain, key)
+                    .map_err(setup("replacing the certificate"))
+                    .map(|()| life)
+            });
+            match renewed {
+                Ok((from, until)) => renew_at = from.plus(until.since(from) / 2),
+                Err(error) => {
+                    tracing::error!(%error, "the broker's certificate could not be renewed; trying again")
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The use cases: one file each, in plain Rust. No transport, protobuf or TLS type is known here.
+//!
+//! Every use case goes the same way: look up, [`authorize`](authorize), commit the intent, call the provider or the
+//! authority, commit the outcome. What may not be answered is refused with an [`Error`] that says what to do.
+
+mod agents;
+mod anchors;
+mod attest;
+mod authorize;
+mod backend;
+mod caller;
+mod end_task;
+mod error;
+mod heartbeat;
+mod history;
+mod idempotency;
+mod in_flight;
+mod issue;
+mod providers;
+mod queries;
+mod rate;
+mod renew;
+mod renew_svid;
+mod revocation;
+mod revoke;
+mod settings;
+mod start_task;
+mod upkeep;
+mod wait;
+
+pub use agents::{CreateJoinToken, MintedJoinToken, RegisterAgent};
+pub use attest::{Attest, IssuedSvid};
+pub use backend::BackendStatus;
+pub use caller::{Call, Caller};
+pub use end_task::{EndTask, Ended, Receipt};
+pub use error::Error;
+pub use heartbeat::Heartbeat;
+pub use history::{Consistency, ExportFilter, ExportPlan};
+pub use issue::{IssueCredential, IssuedCredential};
+pub use providers::ProviderView;
+pub use queries::AgentView;
+pub use renew::RenewCredential;
+pub(crate) use revocation::Progress;
+pub use revoke::RevokeCredential;
+pub use settings::{ProviderSettings, Rate, Settings};
+pub use start_task::{StartTask, StartedTask};
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use taskpass_ca::Authority;
+use taskpass_core::{
+    Clock, Entropy, Event, ProviderName, RoleName, RoleSpec, Timestamp, TrustDomain,
+};
+use taskpass_ledger::{Reader, VerifyingKey};
+use taskpass_policy::PolicySet;
+use taskpass_provider::Provider;
+use taskpass_store::{Batch, Committed, Guard, Priority, Store};
+use tokio_util::task::TaskTracker;
+
+use backend::Backend;
+use heartbeat::Heartbeats;
+use in_flight::InFlight;
+use rate::RateLimits;
+
+/// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
+const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
+
+/// What the engine is made of.
+#[derive(Debug)]
+pub struct Deps {
+    /// The installation's trust domain.
+    pub trust_domain: TrustDomain,
+    /// State and ledger.
+    pub store: Arc<dyn Store>,
+    /// The history, for export and proofs.
+    pub ledger: Reader,
+    /// With which the ledger's checkpoints are verified.
+    pub ledger_key: VerifyingKey,
+    /// The policy set in force.
+    pub policy: Arc<PolicySet>,
+    /// Signs SVIDs.
+    pub authority: Arc<Authority>,
+    /// The configured back ends.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The time of the newest entry in the ledger.
+    pub newest: Timestamp,
+    /// Limits and defaults.
+    pub settings: Settings,
+    /// Where background work is spawned, so that draining waits for it.
+    pub tasks: TaskTracker,
+}
+
+/// The broker's use cases. Shared by all connections.
+#[derive(Debug)]
+pub struct Engine {
+    trust_domain: TrustDomain,
+    store: Arc<dyn Store>,
+    ledger: Reader,
+    ledger_key: VerifyingKey,
+    policy: Arc<PolicySet>,
+    authority: Arc<Authority>,
+    backends: BTreeMap<ProviderName, Arc<Backend>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    settings: Settings,
+    tasks: TaskTracker,
+    heartbeats: Heartbeats,
+    in_flight: InFlight,
+    rates: RateLimits,
+    /// Milliseconds of the newest committed time: a clock that falls behind it went backwards.
+    newest_ms: AtomicI64,
+}
+
+impl Engine {
+    /// Puts the engine together and takes up the open tasks' heartbeats, which begin anew after a restart.
+    pub async fn new(deps: Deps) -> Result<Arc<Self>, Error> {
+        let backends = deps
+            .providers
+            .into_iter()
+            .map(|provider| {
+                let name = provider.name().clone();
+                let clock = deps.clock.clone();
+                (
+                    name,
+                    Arc::new(Backend::new(
+                        provider,
+                        deps.settings.provider.clone(),
+                        clock,
+                    )),
+                )
+            })
+            .collect();
+        let rates = RateLimits::new(&deps.settings, deps.clock.clone());
+        let engine = Arc::new(Self {
+            trust_domain: deps.trust_domain,
+            store: deps.store,
+            ledger: deps.ledger,
+            ledger_key: deps.ledger_key,
+            policy: deps.policy,
+            authority: deps.authority,
+            backends,
+            heartbeats: Heartbeats::new(deps.clock.clone()),
+            clock: deps.clock,
+            entropy: deps.entropy,
+            settings: deps.settings,
+            tasks: deps.tasks,
+            in_flight: InFlight::default(),
+            rates,
+            newest_ms: AtomicI64::new(deps.newest.millis()),
+        });
+        for task in engine.store.open_tasks().await? {
+            engine.heartbeats.begin(&task);
+        }
+        Ok(engine)
+    }
+
+    /// The installation's trust domain.
+    pub const fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The authority that signs SVIDs.
+    pub const fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// The key with which the ledger's checkpoints are verified.
+    pub const fn ledger_key(&self) -> &VerifyingKey {
+        &self.ledger_key
+    }
+
+    /// SHA-256 of the policy set in force.
+    pub fn policy_hash(&self) -> &str {
+        self.policy.hash()
+    }
+
+    /// Where the time comes from.
+    pub(crate) const fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The store, for authentication and reconcilers.
+    pub(crate) const fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Where background work is spawned.
+    pub(crate) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// The time for decisions: the wall clock, but never before what the ledger already says.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now().max(Timestamp::from_millis(
+            self.newest_ms.load(Ordering::Acquire),
+        ))
+    }
+
+    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a wrong time.
+    fn require_sane_clock(&self) -> Result<Timestamp, Error> {
+        let (clock, now) = (self.clock.now(), self.now());
+        if now.since(clock) > CLOCK_LAG_MAX {
+            return Err(Error::ClockWentBack { clock, ledger: now });
+        }
+        Ok(now)
+    }
+
+    /// Commits events that give something out: refused when the disk is full.
+    async fn commit(&self, events: Vec<Event>, guards: Vec<Guard>) -> Result<Committed, Error> {
+        self.commit_with(events, guards, Priority::Normal).await
+    }
+
+    /// Commits events that take something back: these have room on a full disk, too.
+    async fn commit_release(
+        &self,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+    ) -> Result<Committed, Error> {
+        self.commit_with(events, guards, Priority::Release).await
+    }
+
+    async fn commit_with(
+        &self,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+        priority: Priority,
+    ) -> Result<Committed, Error> {
+        let committed = self
+            .store
+            .commit(Batch {
+                events,
+                guards,
+                priority,
+            })
+            .await?;
+        self.newest_ms
+            .fetch_max(committed.time.millis(), Ordering::AcqRel);
+        Ok(committed)
+    }
+
+    /// The provider and the specification of a configured role.
+    fn role(&self, name: &RoleName) -> Result<(&Arc<Backend>, &RoleSpec), Error> {
+        let found = self.backends.get(name.provider()).and_then(|backend| {
+            let spec = backend
+                .provider()
+                .roles()
+                .iter()
+                .find(|spec| spec.name == *name)?;
+            Some((backend, spec))
+        });
+        found.ok_or_else(|| Error::NotFound {
+            what: format!("role `{name}`"),
+            advice: "see `taskpass provider list` for the configured roles",
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! Registering agents and making join tokens for them.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
+use taskpass_core::{
+    Agent, AgentName, Event, JoinToken, JoinTokenId, Labels, Owner, Secret, Timestamp, Ttl, limits,
+};
+use taskpass_policy::{Action, Resource};
+use taskpass_store::{Guard, Subject};
+use zeroize::Zeroizing;
+
+use super::{Call, Caller, Engine, Error, error::InField};
+
+/// The life of a join token when the caller does not say.
+const JOIN_TOKEN_TTL_DEFAULT_SECONDS: u32 = 600;
+/// Random bytes in a join token.
+const JOIN_TOKEN_SECRET_BYTES: usize = 32;
+
+/// An agent to register.
+#[derive(Debug, Clone, Serialize)]
+pub struct RegisterAgent {
+    /// The name, not used before.
+    pub name: String,
+    /// The person who answers for it.
+    pub owner: String,
+    /// The owner's team; may be empty.
+    pub team: String,
+    /// The kind of agent; may be empty.
+    pub class: String,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A join token to make.
+#[derive(Debug, Clone)]
+pub struct CreateJoinToken {
+    /// For which agent.
+    pub agent: String,
+    /// Its life in seconds; ten minutes when 0.
+    pub ttl_seconds: u32,
+}
+
+/// A fresh join token. The text is shown once and kept nowhere.
+#[derive(Debug)]
+pub struct MintedJoinToken {
+    /// The token as the agent needs it.
+    pub text: Secret,
+    /// Its record.
+    pub token: JoinToken,
+}
+
+impl Engine {
+    /// Registers an agent. Its owner is mandatory: somebody answers for every agent.
+    pub async fn register_agent(
+        &self,
+        call: &Call,
+        key: &str,
+        request: &RegisterAgent,
+    ) -> Result<Agent, Error> {
+        let optional = |text: &str, field: &str| -> Result<Option<AgentName>, Error> {
+            if text.is_empty() {
+                Ok(None)
+            } else {
+                text.parse().in_field(field).map(Some)
+            }
+        };
+        let agent = Agent {
+            name: request.name.parse().in_field("name")?,
+            owner: request.owner.parse::<Owner>().in_field("owner")?,
+            team: optional(&request.team, "team")?,
+            class: optional(&request.class, "class")?,
+            labels: Labels::from_pairs(request.labels.iter().map(|(k, v)| (k, v)))
+                .in_field("labels")?,
+            registered_at: self.now(),
+            registered_by: call.caller.id().clone(),
+        };
+        if call.agent().is_some() {
+            return Err(self
+                .refuse_kind(
+                    call,
+                    Action::AgentRegister,
+                    "only operators register agents",
+                )
+                .await);
+        }
+        let idempotency = Self::idempotency_key(call, key, request)?;
+        if let Some(Subject::Agent(name)) = self.earlier(idempotency.as_ref()).await? {
+            return self.existing_agent(&name).await;
+        }
+        let allowed = self
+            .authorize(call, Action::AgentRegister, Resource::Agent(&agent), None)
+            .await?;
+        if self.store.agent(&agent.name).await?.is_some() {
+            return Err(Error::AlreadyExists(format!(
+                "agent `{}` is already registered",
+                agent.name
+            )));
+        }
+        let event = Event::AgentRegistered {
+            agent: agent.clone(),
+            idempotency,
+        };
+        self.commit(vec![allowed.into_event(), event], Vec::new())
+            .await?;
+        Ok(agent)
+    }
+
+    /// Makes a single-use join token. Its text carries the fingerprint of our root, so that the agent can be sure
+    /// whom it shows the token to.
+    pub async fn create_join_token(
+        &self,
+        call: &Call,
+        request: &CreateJoinToken,
+    ) -> Result<MintedJoinToken, Error> {
+        let name: AgentName = request.agent.parse().in_field("agent")?;
+        let seconds = if request.ttl_seconds == 0 {
+            JOIN_TOKEN_TTL_DEFAULT_SECONDS
+        } else {
+            request.ttl_seconds
+        };
+        let ttl = Ttl::from_seconds(u64::from(seconds)).in_field("ttl_seconds")?;
+        if ttl.duration() > limits::JOIN_TOKEN_TTL_MAX {
+            return Err(Error::invalid(
+                "ttl_seconds",
+                "a join token lives at most 24h",
+            ));
+        }
+        let Caller::Operator { id, .. } = &call.caller else {
+            return Err(self
+                .refuse_kind(call, Action::AgentToken, "only operators make join tokens")
+                .await);
+        };
+        let agent = self.existing_agent(&name).await?;
+        let allowed = self
+            .authorize(call, Action::AgentToken, Resource::Agent(&agent), None)
+            .await?;
+        let mut secret = Zeroizing::new([0_u8; JOIN_TOKEN_SECRET_BYTES]);
+        self.entropy.fill(secret.as_mut())?;
+        let token = JoinToken {
+            id: JoinTokenId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
+            agent: name.clone(),
+            secret_sha256: JoinToken::digest_of(secret.as_ref()),
+            expires_at: self.now().plus(ttl.duration()),
+            created_by: id.clone(),
+        };
+        let most = u32::try_from(limits::JOIN_TOKENS_PER_AGENT_MAX).unwrap_or(u32::MAX);
+        let event = Event::JoinTokenCreated {
+            token: token.clone(),
+        };
+        self.commit(
+            vec![allowed.into_event(), event],
+            vec![Guard::JoinTokensBelow(name, most)],
+        )
+        .await?;
+        let pin = URL_SAFE_NO_PAD.encode(self.root_fingerprint());
+        let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
+        let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));
+        Ok(MintedJoinToken { text, token })
+    }
+
+    /// A registered agent by name.
+    pub(super) async fn existing_agent(&self, name: &AgentName) -> Result<Agent, Error> {
+        let found = self.store.agent(name).await?;
+        found
+            .map(|agent| agent.as_ref().clone())
+            .ok_or_else(|| Error::NotFound {
+                what: format!("agent `{name}`"),
+                advice: "see `taskpass agent list`, or register it with `taskpass agent register`",
+            })
+    }
+
+    /// SHA-256 of the root's public key, as raw bytes.
+    fn root_fingerprint(&self) -> Vec<u8> {
+        let hex = self.authority.root_sha256();
+        let digit = |c: u8| {
+            char::from(c)
+                .to_digit(16)
+                .and_then(|d| u8::try_from(d).ok())
+                .unwrap_or(0)
+        };
+        hex.as_bytes()
+            .chunks_exact(2)
+            .map(|pair| pair.iter().fold(0_u8, |byte, c| (byte << 4) | digit(*c)))
+            .collect()
+    }
+}
+
+impl MintedJoinToken {
+    /// Until when it can be used.
+    pub const fn expires_at(&self) -> Timestamp {
+        self.token.expires_at
+    }
+}

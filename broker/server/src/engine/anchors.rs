@@ -1,0 +1,57 @@
+//! Recording anchors while a provider mints: durable before the provider lets the thing live long.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use taskpass_core::{
+    Anchor, AnchorId, AnchorState, Event, ProviderName, TaskId, Timestamp, limits,
+};
+use taskpass_provider::{Anchors, ProviderError};
+use taskpass_store::Guard;
+
+use super::Engine;
+
+/// Records for one task at one provider.
+#[derive(Debug)]
+pub(super) struct AnchorRecorder<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) task: TaskId,
+    pub(super) provider: ProviderName,
+}
+
+#[async_trait]
+impl Anchors for AnchorRecorder<'_> {
+    async fn record(
+        &self,
+        handle: Value,
+        expires_at: Timestamp,
+    ) -> Result<AnchorId, ProviderError> {
+        if handle.to_string().len() > limits::HANDLE_BYTES_MAX {
+            return Err(ProviderError::Unsupported(
+                "the provider's handle is too long to be recorded".to_owned(),
+            ));
+        }
+        let refused = |why: String| {
+            ProviderError::retryable(format!("the session could not be recorded: {why}"))
+        };
+        let id = AnchorId::generate(self.engine.clock.as_ref(), self.engine.entropy.as_ref())
+            .map_err(|e| refused(e.to_string()))?;
+        let anchor = Anchor {
+            id,
+            task: self.task,
+            provider: self.provider.clone(),
+            handle,
+            recorded_at: self.engine.now(),
+            expires_at,
+            state: AnchorState::Live,
+        };
+        // A task that ended meanwhile takes no more: the provider then lets go of what it just made.
+        self.engine
+            .commit(
+                vec![Event::AnchorRecorded { anchor }],
+                vec![Guard::TaskOpen(self.task)],
+            )
+            .await
+            .map_err(|e| refused(e.to_string()))?;
+        Ok(id)
+    }
+}

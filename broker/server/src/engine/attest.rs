@@ -1,0 +1,123 @@
+//! Attestation: a join token becomes the first SVID of an agent.
+
+use std::net::IpAddr;
+
+use ring::hmac;
+use taskpass_ca::{IssueOptions, PublicKey};
+use taskpass_core::{Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState};
+use taskpass_store::Guard;
+
+use super::{Engine, Error};
+
+/// What an agent shows to get in.
+#[derive(Debug)]
+pub struct Attest<'a> {
+    /// Names the token.
+    pub token: JoinTokenId,
+    /// The token's secret part.
+    pub secret: &'a [u8],
+    /// PKCS#10, PEM or DER.
+    pub csr: &'a [u8],
+    /// Where the request came from.
+    pub ip: Option<IpAddr>,
+}
+
+/// A signed and recorded SVID.
+#[derive(Debug)]
+pub struct IssuedSvid {
+    /// The identity in it.
+    pub id: SpiffeId,
+    /// The certificate, then the issuing authority.
+    pub signed: taskpass_ca::Issued,
+}
+
+/// All the ways a token can be wrong read the same: which one it was helps only those who guess.
+fn bad_token() -> Error {
+    Error::Unauthenticated(
+        "the join token is unknown, used or expired; ask for a new one with `taskpass agent token`"
+            .to_owned(),
+    )
+}
+
+impl Engine {
+    /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
+    pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
+        self.rates.admit_attestation()?;
+        let now = self.require_sane_clock()?;
+        let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
+        let record = self
+            .store
+            .join_token(request.token)
+            .await?
+            .ok_or_else(bad_token)?;
+        let shown = Digest::of(request.secret).to_string();
+        let same = same_in_constant_time(shown.as_bytes(), record.token.secret_sha256.as_bytes());
+        if !same || record.used || record.token.expires_at <= now {
+            return Err(bad_token());
+        }
+        let agent = self
+            .store
+            .agent(&record.token.agent)
+            .await?
+            .ok_or_else(bad_token)?;
+        let allowed = self.authorize_newcomer(&agent, request.ip).await?;
+        let identity = Identity::Agent(agent.name.clone());
+        let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
+        let events = vec![
+            allowed.into_event(),
+            Event::SvidIssued {
+                svid,
+                join_token: Some(request.token),
+                renews: None,
+            },
+        ];
+        match self
+            .commit(events, vec![Guard::JoinTokenUnused(request.token)])
+            .await
+        {
+            Err(Error::Unauthenticated(_)) => Err(bad_token()),
+            other => other.map(|_| issued),
+        }
+    }
+
+    /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that is committed.
+    pub(super) fn sign(
+        &self,
+        identity: &Identity,
+        key: &PublicKey,
+        options: &IssueOptions,
+    ) -> Result<(IssuedSvid, Svid), Error> {
+        let (agent, task) = match identity {
+            Identity::Agent(name) => (name.clone(), None),
+            Identity::AgentTask(name, task) => (name.clone(), Some(*task)),
+            Identity::Operator(_) | Identity::Broker(_) => {
+                return Err(Error::Authority(
+                    "only agents are given SVIDs on request".to_owned(),
+                ));
+            }
+        };
+        let signed = self
+            .authority
+            .issue(identity, key, options)
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        let id = identity
+            .spiffe_id(&self.trust_domain)
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        let svid = Svid {
+            serial: signed.serial.clone(),
+            agent,
+            task,
+            key_sha256: signed.key_sha256.clone(),
+            not_before: signed.not_before,
+            not_after: signed.not_after,
+            state: SvidState::Pending,
+        };
+        Ok((IssuedSvid { id, signed }, svid))
+    }
+}
+
+/// Compares without telling by the time taken where the two differ: ring compares only authentication codes that way.
+fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"taskpass join token");
+    hmac::verify(&key, a, hmac::sign(&key, b).as_ref()).is_ok()
+}

@@ -1,0 +1,87 @@
+//! Who is asking, as authentication found out. The engine believes it and looks nothing up again.
+
+use std::{net::IpAddr, sync::Arc};
+
+use taskpass_core::{Agent, OperatorName, SpiffeId, Task};
+use taskpass_policy::Principal;
+
+/// An authenticated caller.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// An agent, by an SVID that counts.
+    Agent {
+        /// Its record.
+        agent: Arc<Agent>,
+        /// The SPIFFE ID in the SVID.
+        id: SpiffeId,
+        /// The SVID's serial.
+        serial: String,
+        /// The open task the SVID is bound to, if it is bound to one.
+        bound_to: Option<Arc<Task>>,
+    },
+    /// A person.
+    Operator {
+        /// The name.
+        name: OperatorName,
+        /// The SPIFFE ID.
+        id: SpiffeId,
+        /// The certificate's serial.
+        serial: String,
+    },
+}
+
+/// One call: who, and from where.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who asks.
+    pub caller: Caller,
+    /// The caller's address.
+    pub ip: Option<IpAddr>,
+}
+
+impl Caller {
+    /// The caller's SPIFFE ID.
+    pub const fn id(&self) -> &SpiffeId {
+        match self {
+            Self::Agent { id, .. } | Self::Operator { id, .. } => id,
+        }
+    }
+
+    /// The serial of the certificate the caller came with.
+    pub fn serial(&self) -> &str {
+        match self {
+            Self::Agent { serial, .. } | Self::Operator { serial, .. } => serial,
+        }
+    }
+
+    /// The caller as policy sees it.
+    pub(super) fn principal(&self) -> Principal<'_> {
+        match self {
+            Self::Agent {
+                agent, bound_to, ..
+            } => Principal::Agent {
+                agent,
+                bound_to: bound_to.as_ref().map(|task| task.id),
+            },
+            Self::Operator { name, .. } => Principal::Operator(name),
+        }
+    }
+}
+
+impl Call {
+    /// The calling agent; `None` for an operator.
+    pub(super) const fn agent(&self) -> Option<&Arc<Agent>> {
+        match &self.caller {
+            Caller::Agent { agent, .. } => Some(agent),
+            Caller::Operator { .. } => None,
+        }
+    }
+
+    /// The task the caller's SVID is bound to.
+    pub(super) const fn bound_to(&self) -> Option<&Arc<Task>> {
+        match &self.caller {
+            Caller::Agent { bound_to, .. } => bound_to.as_ref(),
+            Caller::Operator { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Ending a task, for whatever reason: no more credentials, and everything it was given is revoked.
+
+use std::time::Duration;
+
+use taskpass_core::{
+    Actor, Credential, CredentialId, CredentialState, EndCause, Event, RevocationClass, RoleName,
+    Task, TaskId, TaskState, Timestamp,
+};
+use taskpass_policy::{Action, Resource};
+
+use crate::failpoint;
+
+use super::{Call, Engine, Error, error::InField};
+
+/// A task to end.
+#[derive(Debug, Clone)]
+pub struct EndTask {
+    /// Which.
+    pub task_id: String,
+    /// Broken off rather than completed.
+    pub cancel: bool,
+    /// Milliseconds to wait for revocation; the default when 0.
+    pub wait_ms: u32,
+}
+
+/// How ending went.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The task as it is now.
+    pub task: Task,
+    /// One receipt for each credential of the task and of everything below it.
+    pub receipts: Vec<Receipt>,
+}
+
+/// The result of revoking one credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The credential.
+    pub credential: CredentialId,
+    /// Its role.
+    pub role: RoleName,
+    /// Its state, in the words of the API.
+    pub state: &'static str,
+    /// What revoking can truly do.
+    pub revocation_class: RevocationClass,
+    /// From the decision to revoke to the final state, or until now.
+    pub took: Duration,
+    /// Until when it may still be usable; `None` when it is proven dead or was never minted.
+    pub may_live_until: Option<Timestamp>,
+    /// How it was proved, or why it is not.
+    pub proof: String,
+}
+
+impl Receipt {
+    /// The receipt of a credential as it stands at `now`.
+    pub(super) fn of(credential: &Credential, now: Timestamp) -> Self {
+        let revocation = credential.revocation.as_ref();
+        let took = revocation.map_or(Duration::ZERO, |r| r.done_at.unwrap_or(now).since(r.since));
+        let may_live_until = match credential.state {
+            CredentialState::RevokedVerified
+            | CredentialState::Abandoned
+            | CredentialState::Expired => None,
+            CredentialState::RevokedUnverified => revocation.and_then(|r| r.may_live_until),
+            CredentialState::Intended | CredentialState::Active | CredentialState::Revoking => {
+                let forever = credential.revocation_class == RevocationClass::None;
+                Some(if forever {
+                    Timestamp::MAX
+                } else {
+                    credential.expires_at
+                })
+            }
+        };
+        let proof = revocation
+            .and_then(|r| {
+                r.proof
+                    .clone()
+                    .or_else(|| r.last_error.clone().map(|e| format!("not yet: {e}")))
+            })
+            .unwrap_or_default();
+        Self {
+            credential: credential.id,
+            role: credential.role.clone(),
+            state: credential.shown_state(),
+            revocation_class: credential.revocation_class,
+            took,
+            may_live_until,
+            proof,
+        }
+    }
+}
+
+impl Engine {
+    /// Ends a task and waits for its receipts up to a deadline. What is not proven by then says so, and goes on in
+    /// the background. Ending a task twice gives the same receipts.
+    pub async fn end_task(&self, call: &Call, request: &EndTask) -> Result<Ended, Error> {
+        let id: TaskId = request.task_id.parse().in_field("task_id")?;
+        let task = self.reachable_task(call, Action::TaskEnd, id).await?;
+        let allowed = self
+            .authorize(call, Action::TaskEnd, Resource::Task(&task), None)
+            .await?;
+        let mut family = vec![id];
+        family.extend(self.store.descendants(id).await?);
+        let cause = if request.cancel || call.agent().is_none() {
+            EndCause::Cancelled
+        } else {
+            EndCause::Completed
+        };
+        let by = Actor::Caller(call.caller.id().clone());
+        if task.state == TaskState::Open {
+            let ending = Event::TaskEnding {
+                task: id,
+                cause,
+                by,
+            };
+            match self
+                .commit_release(vec![allowed.into_event(), ending], Vec::new())
+                .await
+            {
+                Ok(_) => {}
+                // Somebody else ended it in between; what counts is that it ends.
+                Err(error) if !self.is_open(id).await? => {
+                    tracing::debug!(%error, task = %id, "ended meanwhile")
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            self.commit_release(vec![allowed.into_event()], Vec::new())
+                .await?;
+        }
+        failpoint::reached("end.intended");
+        self.stop_task(&family);
+        let mut credentials = Vec::new();
+        for task in &family {
+            credentials.extend(
+                self.store
+                    .credentials_of_task(*task)
+                    .await?
+                    .iter()
+                    .map(|c| c.id),
+            );
+        }
+        self.settled(&credentials, self.wait_for(request.wait_ms))
+            .await?;
+        self.ended(id, &credentials).await
+    }
+
+    /// Ends a task on the broker's own account: deadline, lost heartbeat.
+    pub(crate) async fn end_by_broker(&self, id: TaskId, cause: EndCause) -> Result<(), Error> {
+        let mut family = vec![id];
+        family.extend(self.store.descendants(id).await?);
+        if self.is_open(id).await? {
+            self.commit_release(
+                vec![Event::TaskEnding {
+                    task: id,
+                    cause,
+                    by: Actor::Broker,
+                }],
+                Vec::new(),
+            )
+            .await?;
+        }
+        self.stop_task(&family);
+        Ok(())
+    }
+
+    async fn is_open(&self, id: TaskId) -> Result<bool, Error> {
+        Ok(self
+            .store
+            .task(id)
+            .await?
+            .is_some_and(|task| task.state == TaskState::Open))
+    }
+
+    /// Breaks off what still runs for these tasks, so that revoking need not wait.
+    fn stop_task(&self, family: &[TaskId]) {
+        for task in family {
+            self.heartbeats.stop(*task);
+            self.in_flight.break_off(*task);
+        }
+    }
+
+    async fn ended(&self, id: TaskId, credentials: &[CredentialId]) -> Result<Ended, Error> {
+        let now = self.now();
+        let mut receipts = Vec::with_capacity(credentials.len());
+        for id in credentials {
+            if let Some(credential) = self.store.credential(*id).await? {
+                receipts.push(Receipt::of(&credential, now));
+            }
+        }
+        let task = self
+            .store
+            .task(id)
+            .await?
+            .ok_or_else(|| Error::no_task(id))?;
+        Ok(Ended {
+            task: task.as_ref().clone(),
+            receipts,
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Why a use case refused or failed. The API turns each into one gRPC status; texts are for the caller to read.
+
+use std::time::Duration;
+
+use taskpass_core::{
+    CredentialId, EntropyError, InvalidValue, ProviderName, ScopeError, TaskId, Timestamp,
+};
+use taskpass_provider::ProviderError;
+use taskpass_store::{GuardFailure, StoreError};
+
+/// What a caller whose quota is full is told to wait; ending a task frees it sooner.
+const QUOTA_RETRY: Duration = Duration::from_secs(5);
+
+/// An error of a use case. Messages are one line, without secrets, and say what to do next where that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller did not prove who it is, or its identity no longer counts.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// Policy, ownership or delegation rules refused.
+    #[error("denied: {reason}")]
+    Denied {
+        /// Why.
+        reason: String,
+        /// Which policies or rules decided.
+        policies: Vec<String>,
+    },
+    /// There is no such thing.
+    #[error("{what} does not exist; {advice}")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The request itself is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// The field, as the API names it.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The name is taken.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The request was carried out before; the secret was in the first reply only.
+    #[error(
+        "credential `{credential}` was already issued for this idempotency key; revoke it and issue anew with another key"
+    )]
+    AlreadyIssued {
+        /// What was issued then.
+        credential: CredentialId,
+    },
+    /// The idempotency key belongs to a different request.
+    #[error("the idempotency key was used for a different request; use a new key for each request")]
+    KeyReused,
+    /// The task no longer gives credentials.
+    #[error("task `{0}` has ended; start a new one")]
+    TaskEnded(TaskId),
+    /// The thing is not in the state the request needs.
+    #[error("{0}")]
+    Precondition(String),
+    /// A quota, a rate or a queue is full.
+    #[error("{message}; try again in {retry_after:?}")]
+    Exhausted {
+        /// Which.
+        message: String,
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// The provider did not do it.
+    #[error("provider `{provider}`: {source}")]
+    Provider {
+        /// The provider.
+        provider: ProviderName,
+        /// What it said.
+        source: ProviderError,
+    },
+    /// The wall clock is behind the ledger.
+    #[error(
+        "the broker's clock says {clock}, but the ledger already has entries of {ledger}; nothing is issued until the clock is right"
+    )]
+    ClockWentBack {
+        /// The wall clock.
+        clock: Timestamp,
+        /// The newest entry.
+        ledger: Timestamp,
+    },
+    /// The disk is full: nothing is issued, revoking goes on.
+    #[error(
+        "the broker's disk is full: nothing can be issued until there is room; revoking goes on"
+    )]
+    DiskFull,
+    /// The store cannot be written or read.
+    #[error("the broker's store is not available: {0}")]
+    Store(String),
+    /// The authority could not sign.
+    #[error("the broker's certificate authority failed: {0}")]
+    Authority(String),
+    /// The ledger could not be read.
+    #[error("the ledger cannot be read: {0}")]
+    Ledger(String),
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+impl Error {
+    /// A wrong field.
+    pub(crate) fn invalid(field: &str, error: impl std::fmt::Display) -> Self {
+        Self::Invalid {
+            field: field.to_owned(),
+            message: error.to_string(),
+        }
+    }
+
+    /// A wrong scope parameter.
+    pub(crate) fn scope(error: &ScopeError) -> Self {
+        Self::Invalid {
+            field: format!("scope.{}", error.param()),
+            message: error.to_string(),
+        }
+    }
+
+    /// A condition that did not hold when the ledger was about to be written.
+    pub(super) fn from_guard(failure: GuardFailure) -> Self {
+        let message = failure.to_string();
+        match failure {
+            GuardFailure::TaskGone(id)
+            | GuardFailure::TaskNotOpen(id, _)
+            | GuardFailure::TaskOverdue(id) => Self::TaskEnded(id),
+            GuardFailure::OpenTasks { .. }
+            | GuardFailure::AgentCredentials { .. }
+            | GuardFailure::TaskCredentials { .. }
+            | GuardFailure::JoinTokens { .. } => Self::Exhausted {
+                message,
+                retry_after: QUOTA_RETRY,
+            },
+            GuardFailure::JoinTokenUnknown(_)
+            | GuardFailure::JoinTokenUsed(_)
+            | GuardFailure::JoinTokenExpired(_)
+            | GuardFailure::SvidNotLive(_) => Self::Unauthenticated(message),
+            GuardFailure::CredentialGone(id) => Self::no_credential(id),
+            GuardFailure::CredentialState(..) => Self::Precondition(message),
+        }
+    }
+
+    /// There is no such task, or it is none of the caller's business.
+    pub(crate) fn no_task(id: TaskId) -> Self {
+        Self::NotFound {
+            what: format!("task `{id}`"),
+            advice: "see `taskpass task list`",
+        }
+    }
+
+    /// There is no such credential, or it is none of the caller's business.
+    pub(crate) fn no_credential(id: CredentialId) -> Self {
+        Self::NotFound {
+            what: format!("credential `{id}`"),
+            advice: "see `taskpass credential list`",
+        }
+    }
+}
+
+/// Extends `Result` of parsers with the field the value came from.
+pub(crate) trait InField<T> {
+    /// Turns the parser's error into [`Error::Invalid`].
+    fn in_field(self, field: &str) -> Result<T, Error>;
+}
+
+impl<T> InField<T> for Result<T, InvalidValue> {
+    fn in_field(self, field: &str) -> Result<T, Error> {
+        self.map_err(|e| Error::invalid(field, e))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}

@@ -1,0 +1,114 @@
+//! Heartbeats: a task says that it is still being worked on, or it ends.
+//!
+//! They live in memory and on the monotonic clock: a wall clock that jumps ends no task, and after a restart every
+//! task has its whole interval again. An allowed heartbeat is the one decision that is not written to the ledger; it
+//! changes nothing, and a task a second over a day would be 86,400 entries.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use taskpass_core::{Clock, Task, TaskId, TaskState, Timestamp};
+use taskpass_policy::{Action, Resource};
+
+use super::{Call, Engine, Error, error::InField};
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// When the task ends unless another heartbeat comes; `None` when it needs none.
+    pub next_before: Option<Timestamp>,
+    /// When the task ends at the latest.
+    pub deadline: Timestamp,
+}
+
+impl Engine {
+    /// Notes that a task is alive. Refused once it is ending, which is how its agent learns of the end.
+    pub async fn heartbeat(&self, call: &Call, task: &str) -> Result<Heartbeat, Error> {
+        let id: TaskId = task.parse().in_field("task_id")?;
+        let task = self.reachable_task(call, Action::TaskHeartbeat, id).await?;
+        if call.agent().is_none() {
+            return Err(self
+                .refuse_kind(
+                    call,
+                    Action::TaskHeartbeat,
+                    "only the agent itself sends heartbeats",
+                )
+                .await);
+        }
+        let _allowed = self
+            .authorize(call, Action::TaskHeartbeat, Resource::Task(&task), None)
+            .await?;
+        if task.state != TaskState::Open {
+            return Err(Error::TaskEnded(id));
+        }
+        self.heartbeats.beat(id);
+        Ok(Heartbeat {
+            next_before: task
+                .heartbeat
+                .map(|interval| self.now().plus(interval.duration())),
+            deadline: task.deadline,
+        })
+    }
+
+    /// Tasks that were silent for longer than they may be, and how long until the next one would be.
+    pub(crate) fn silent_tasks(&self) -> (Vec<TaskId>, Option<Duration>) {
+        self.heartbeats.silent()
+    }
+}
+
+/// When each task with a heartbeat was last heard of.
+#[derive(Debug)]
+pub(super) struct Heartbeats {
+    clock: Arc<dyn Clock>,
+    pulses: Mutex<HashMap<TaskId, Pulse>>,
+}
+
+#[derive(Debug)]
+struct Pulse {
+    interval: Duration,
+    last: Duration,
+}
+
+impl Heartbeats {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            pulses: Mutex::default(),
+        }
+    }
+
+    /// Begins to expect heartbeats of a task, if it promised any.
+    pub(super) fn begin(&self, task: &Task) {
+        if let Some(interval) = task.heartbeat {
+            let pulse = Pulse {
+                interval: interval.duration(),
+                last: self.clock.monotonic(),
+            };
+            self.pulses.lock().insert(task.id, pulse);
+        }
+    }
+
+    /// Stops expecting heartbeats of a task that ends.
+    pub(super) fn stop(&self, task: TaskId) {
+        self.pulses.lock().remove(&task);
+    }
+
+    fn beat(&self, task: TaskId) {
+        if let Some(pulse) = self.pulses.lock().get_mut(&task) {
+            pulse.last = self.clock.monotonic();
+        }
+    }
+
+    fn silent(&self) -> (Vec<TaskId>, Option<Duration>) {
+        let now = self.clock.monotonic();
+        let mut silent = Vec::new();
+        let mut next: Option<Duration> = None;
+        for (task, pulse) in self.pulses.lock().iter() {
+            match (pulse.last + pulse.interval).checked_sub(now) {
+                Some(left) if !left.is_zero() => next = Some(next.map_or(left, |n| n.min(left))),
+                _ => silent.push(*task),
+            }
+        }
+        (silent, next)
+    }
+}

@@ -1,0 +1,294 @@
+//! Reading the ledger: checkpoints, proofs, exports. For operators whom policy lets read it.
+
+use std::{io::Write, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use taskpass_core::{TaskId, Timestamp};
+use taskpass_ledger::{Checkpoint, ProofFile, Reader, export};
+use taskpass_policy::{Action, Resource};
+
+use super::{Call, Engine, Error, error::InField};
+
+/// Indexes fetched from the index at once.
+const INDEXES_PER_QUERY: usize = 4096;
+/// Lines gathered before they are passed on.
+const LINES_PER_WRITE: usize = 64;
+/// How long to wait for a checkpoint over what is in the ledger now; one is made at least every second.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
+
+/// A checkpoint with the proof that it continues an earlier one.
+#[derive(Debug, Clone)]
+pub struct Consistency {
+    /// The newest checkpoint.
+    pub checkpoint: Arc<Checkpoint>,
+    /// RFC 6962 consistency proof; empty when none was asked for.
+    pub proof: Vec<[u8; 32]>,
+}
+
+/// What to export.
+#[derive(Debug, Clone, Default)]
+pub struct ExportFilter {
+    /// Only entries from this time on.
+    pub since: Option<Timestamp>,
+    /// Only entries about this task; may be empty.
+    pub task_id: String,
+    /// The size of an older checkpoint, for a proof that the history continues it; 0 for none.
+    pub consistent_with: u64,
+}
+
+/// A prepared export. Writing it is blocking work.
+#[derive(Debug)]
+pub struct ExportPlan {
+    reader: Reader,
+    checkpoint: Arc<Checkpoint>,
+    selection: Selection,
+    older: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Selection {
+    /// Everything: the tree itself is the proof.
+    All,
+    /// These, each with its proof.
+    Some(Vec<u64>),
+    /// From this index on, each with its proof.
+    From(u64),
+}
+
+impl Engine {
+    /// The newest checkpoint, and the proof that it continues the log of `older` entries when that is not 0.
+    pub async fn checkpoint(&self, call: &Call, older: u64) -> Result<Consistency, Error> {
+        self.require_operator(call, Action::LedgerRead).await?;
+        self.authorize_read(call, Action::LedgerRead, Resource::Installation)
+            .await?;
+        let checkpoint = self.fresh_checkpoint().await?;
+        let proof = if older == 0 {
+            Vec::new()
+        } else {
+            Self::require_within(older, &checkpoint)?;
+            let reader = self.ledger.clone();
+            let size = checkpoint.size();
+            blocking(move || reader.consistency_proof(older, size)).await?
+        };
+        Ok(Consistency { checkpoint, proof })
+    }
+
+    /// The inclusion proof of one entry, and the entry.
+    pub async fn prove(&self, call: &Call, index: u64) -> Result<(String, Vec<u8>), Error> {
+        self.require_operator(call, Action::LedgerRead).await?;
+        self.authorize_read(call, Action::LedgerRead, Resource::Installation)
+            .await?;
+        let checkpoint = self.fresh_checkpoint().await?;
+        if index >= checkpoint.size() {
+            return Err(Error::NotFound {
+                what: format!("ledger entry {index}"),
+                advice: "see `taskpass ledger checkpoint` for the ledger's size",
+            });
+        }
+        let reader = self.ledger.clone();
+        blocking(move || {
+            let proof = ProofFile::new(&reader, &checkpoint, index)?;
+            Ok((proof.to_string(), reader.entry(index)?))
+        })
+        .await
+    }
+
+    /// Decides about an export and finds what belongs to it.
+    pub async fn plan_export(
+        &self,
+        call: &Call,
+        filter: &ExportFilter,
+    ) -> Result<ExportPlan, Error> {
+        self.require_operator(call, Action::LedgerRead).await?;
+        self.authorize_read(call, Action::LedgerRead, Resource::Installation)
+            .await?;
+        let checkpoint = self.fresh_checkpoint().await?;
+        let older = (filter.consistent_with != 0).then_some(filter.consistent_with);
+        if let Some(older) = older {
+            Self::require_within(older, &checkpoint)?;
+        }
+        let from = match filter.since {
+            None => 0,
+            Some(since) => {
+                let (reader, size) = (self.ledger.clone(), checkpoint.size());
+                blocking(move || first_index_since(&reader, size, since)).await?
+            }
+        };
+        let selection = if filter.task_id.is_empty() {
+            if filter.since.is_some() {
+                Selection::From(from)
+            } else {
+                Selection::All
+            }
+        } else {
+            let task: TaskId = filter.task_id.parse().in_field("task_id")?;
+            self.store
+                .task(task)
+                .await?
+                .ok_or_else(|| Error::no_task(task))?;
+            Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
+        };
+        Ok(ExportPlan {
+            reader: self.ledger.clone(),
+            checkpoint,
+            selection,
+            older,
+        })
+    }
+
+    async fn entries_of_task(&self, task: TaskId, from: u64, size: u64) -> Result<Vec<u64>, Error> {
+        let mut indexes = Vec::new();
+        let mut next = from;
+        loop {
+            let page = self
+                .store
+                .entries_of_task(task, next, INDEXES_PER_QUERY)
+                .await?;
+            let Some(last) = page.last().copied() else {
+                break;
+            };
+            indexes.extend(page.into_iter().filter(|index| *index < size));
+            next = last.saturating_add(1);
+        }
+        Ok(indexes)
+    }
+
+    /// A checkpoint that covers everything that was in the ledger when asked for.
+    async fn fresh_checkpoint(&self) -> Result<Arc<Checkpoint>, Error> {
+        let wanted = self.ledger.size();
+        self.store.seal().await?;
+        let fresh = async {
+            loop {
+                let checkpoint = self.ledger.checkpoint();
+                if checkpoint.size() >= wanted {
+                    return checkpoint;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(CHECKPOINT_WAIT, fresh)
+            .await
+            .map_err(|_elapsed| {
+                Error::Ledger("no checkpoint could be signed; see the broker's log".to_owned())
+            })
+    }
+
+    fn require_within(older: u64, checkpoint: &Checkpoint) -> Result<(), Error> {
+        if older <= checkpoint.size() {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "consistent_with",
+            format!(
+                "the ledger has only {} entries, fewer than your checkpoint's {older}",
+                checkpoint.size()
+            ),
+        ))
+    }
+}
+
+impl ExportPlan {
+    /// How many entries it has.
+    pub fn total(&self) -> u64 {
+        match &self.selection {
+            Selection::All => self.checkpoint.size(),
+            Selection::From(index) => self.checkpoint.size().saturating_sub(*index),
+            Selection::Some(indexes) => u64::try_from(indexes.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Writes the lines of the export.
+    pub fn write(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let size = self.checkpoint.size();
+        let unreadable = |e: taskpass_ledger::Error| Error::Ledger(e.to_string());
+        match &self.selection {
+            Selection::All => {
+                export::write_full(&self.reader, &self.checkpoint, out).map_err(unreadable)?;
+            }
+            Selection::From(index) => {
+                let (reader, range) = (&self.reader, *index..size);
+                export::write_selection(
+                    reader,
+                    &self.checkpoint,
+                    range,
+                    &mut |_, _| true,
+                    self.older,
+                    out,
+                )
+                .map_err(unreadable)?;
+            }
+            Selection::Some(indexes) => {
+                for chunk in indexes.chunks(LINES_PER_WRITE) {
+                    let lines = self.lines_of(chunk).map_err(unreadable)?;
+                    out.write_all(&lines)
+                        .map_err(|e| Error::Ledger(e.to_string()))?;
+                }
+                let lines = self.last_lines().map_err(unreadable)?;
+                out.write_all(&lines)
+                    .map_err(|e| Error::Ledger(e.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lines_of(&self, indexes: &[u64]) -> Result<Vec<u8>, taskpass_ledger::Error> {
+        let size = self.checkpoint.size();
+        let mut lines = Vec::new();
+        for index in indexes {
+            let proof = self.reader.inclusion_proof(*index, size)?;
+            export::proven_entry_line(
+                *index,
+                size,
+                &proof,
+                &self.reader.entry(*index)?,
+                &mut lines,
+            );
+        }
+        Ok(lines)
+    }
+
+    fn last_lines(&self) -> Result<Vec<u8>, taskpass_ledger::Error> {
+        let mut lines = Vec::new();
+        if let Some(older) = self.older {
+            let proof = self
+                .reader
+                .consistency_proof(older, self.checkpoint.size())?;
+            export::consistency_line(older, &self.reader.root_at(older)?, &proof, &mut lines);
+        }
+        export::checkpoint_line(&self.checkpoint, Some(self.total()), &mut lines);
+        Ok(lines)
+    }
+}
+
+/// The first entry at or after `since`. Entry times never go back, so halving finds it.
+fn first_index_since(
+    reader: &Reader,
+    size: u64,
+    since: Timestamp,
+) -> Result<u64, taskpass_ledger::Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        time: Timestamp,
+    }
+    let (mut low, mut high) = (0, size);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let entry = reader.entry(middle)?;
+        let before = serde_json::from_slice::<Head>(&entry).is_ok_and(|head| head.time < since);
+        if before {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, taskpass_ledger::Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Ledger(e.to_string()))?
+        .map_err(|e| Error::Ledger(e.to_string()))
+}

@@ -1,0 +1,68 @@
+//! Idempotency: a repeated request finds what the first one did, whoever of the two was faster.
+
+use serde::Serialize;
+use taskpass_core::IdempotencyKey;
+use taskpass_store::{CommitError, IdempotencyRecord, Subject};
+
+use super::{Call, Engine, Error, error::InField};
+
+impl Engine {
+    /// Binds the caller's key to the request; `None` when the caller gave no key.
+    pub(super) fn idempotency_key<R: Serialize>(
+        call: &Call,
+        key: &str,
+        request: &R,
+    ) -> Result<Option<IdempotencyKey>, Error> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let canonical =
+            serde_json::to_vec(request).map_err(|e| Error::invalid("idempotency_key", e))?;
+        IdempotencyKey::new(call.caller.id().clone(), key, &canonical)
+            .in_field("idempotency_key")
+            .map(Some)
+    }
+
+    /// What an earlier request with the same key did, if there was one and it was the same request.
+    pub(super) async fn earlier(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Subject>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        match self.store.idempotent(&key.caller, &key.key).await? {
+            Some(record) => Self::same_request(key, record).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn same_request(key: &IdempotencyKey, record: IdempotencyRecord) -> Result<Subject, Error> {
+        if record.request_sha256 == key.request_sha256 {
+            Ok(record.subject)
+        } else {
+            Err(Error::KeyReused)
+        }
+    }
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::DiskFull => Self::DiskFull,
+            CommitError::Guard(failure) => Self::from_guard(failure),
+            CommitError::Duplicate {
+                record,
+                same_request,
+            } => match record.subject {
+                _ if !same_request => Self::KeyReused,
+                Subject::Credential(credential) => Self::AlreadyIssued { credential },
+                Subject::Task(id) => {
+                    Self::AlreadyExists(format!("task `{id}` was already started by this request"))
+                }
+                Subject::Agent(name) => {
+                    Self::AlreadyExists(format!("agent `{name}` was already registered"))
+                }
+            },
+            other => Self::Store(other.to_string()),
+        }
+    }
+}

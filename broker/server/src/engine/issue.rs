@@ -1,0 +1,361 @@
+//! Issuing a credential: decide, record the intent, ask the provider, record the outcome, hand over.
+//!
+//! The provider call runs on its own, not in the request: a caller that goes away cannot leave a call half done. If
+//! nobody is there to take the secret any more, the credential is revoked at once.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use taskpass_core::{
+    Credential, CredentialId, CredentialState, Event, IdempotencyKey, RevocationClass, RevokeCause,
+    RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState, Timestamp, Ttl, limits,
+};
+use taskpass_policy::{Action, Draw, Resource};
+use taskpass_provider::{IssueOrder, Issued, ProviderError};
+use taskpass_store::{Guard, Subject};
+
+use crate::failpoint;
+
+use super::{
+    Call, Engine, Error, anchors::AnchorRecorder, backend::Backend, error::InField,
+    in_flight::InFlightCall,
+};
+
+/// A credential to issue, as the caller words it.
+#[derive(Debug, Clone, Serialize)]
+pub struct IssueCredential {
+    /// From which task.
+    pub task_id: String,
+    /// Which role.
+    pub role: String,
+    /// What to narrow it to.
+    pub scope: Vec<(String, String)>,
+    /// Its life in seconds; as long as role and task allow when 0.
+    pub ttl_seconds: u32,
+}
+
+/// What the caller gets. This is the only place where a secret leaves the broker.
+#[derive(Debug)]
+pub struct IssuedCredential {
+    /// Names the credential.
+    pub id: CredentialId,
+    /// The role.
+    pub role: RoleName,
+    /// Until when it lives if nobody revokes it.
+    pub expires_at: Timestamp,
+    /// What revoking it can truly do.
+    pub revocation_class: RevocationClass,
+    /// Whether it can be extended.
+    pub renewable: bool,
+    /// The secret parts.
+    pub data: SecretFields,
+}
+
+impl Engine {
+    /// Issues one credential from an open task.
+    pub async fn issue_credential(
+        self: &Arc<Self>,
+        call: &Call,
+        key: &str,
+        request: &IssueCredential,
+    ) -> Result<IssuedCredential, Error> {
+        let now = self.require_sane_clock()?;
+        let id: TaskId = request.task_id.parse().in_field("task_id")?;
+        let role: RoleName = request.role.parse().in_field("role")?;
+        let task = self
+            .reachable_task(call, Action::CredentialIssue, id)
+            .await?;
+        let Some(agent) = call.agent() else {
+            return Err(self
+                .refuse_kind(
+                    call,
+                    Action::CredentialIssue,
+                    "only agents draw credentials",
+                )
+                .await);
+        };
+        if task.state != TaskState::Open || task.deadline <= now {
+            return Err(Error::TaskEnded(id));
+        }
+        let (backend, spec) = self.role(&role)?;
+        let Some(pins) = task.roles.get(&role) else {
+            let reason = format!("task `{id}` was not started with role `{role}`");
+            return Err(self
+                .refuse_by_rule(
+                    call,
+                    Action::CredentialIssue,
+                    role.to_string().as_str(),
+                    &reason,
+                )
+                .await);
+        };
+        let scope = drawn_scope(pins, spec, &request.scope)?;
+        let expires_at = drawn_expiry(&task, spec, request.ttl_seconds, now)?;
+        let idempotency = Self::idempotency_key(call, key, request)?;
+        if let Some(Subject::Credential(credential)) = self.earlier(idempotency.as_ref()).await? {
+            return Err(Error::AlreadyIssued { credential });
+        }
+        self.rates.admit(&agent.name, Some(id))?;
+        let draw = self.draw(&task, &scope, expires_at, now).await?;
+        let allowed = self
+            .authorize(
+                call,
+                Action::CredentialIssue,
+                Resource::Role(spec),
+                Some(draw),
+            )
+            .await?;
+        backend.admit()?;
+        let credential = Credential {
+            id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
+            task: id,
+            agent: agent.name.clone(),
+            role,
+            scope,
+            state: CredentialState::Intended,
+            revocation_class: spec.revocation_class,
+            intended_at: now,
+            issued_at: None,
+            expires_at,
+            anchor: None,
+            handle: None,
+            revocation: None,
+        };
+        let running = self.in_flight.enter(credential.id, id);
+        self.commit_intent(call, allowed.into_event(), &credential, idempotency)
+            .await?;
+        failpoint::reached("issue.intended");
+        self.mint(
+            Arc::clone(backend),
+            &task,
+            credential,
+            spec.renewable,
+            running,
+        )
+        .await
+    }
+
+    async fn commit_intent(
+        &self,
+        call: &Call,
+        decided: Event,
+        credential: &Credential,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<(), Error> {
+        let intent = Event::CredentialIntended {
+            credential: Box::new(credential.clone()),
+            idempotency,
+        };
+        let guards = vec![
+            Guard::SvidLive(call.caller.serial().to_owned()),
+            Guard::TaskOpen(credential.task),
+            Guard::AgentLiveCredentialsBelow(
+                credential.agent.clone(),
+                self.settings.live_credentials_per_agent,
+            ),
+            Guard::TaskCredentialsWithin(credential.task),
+        ];
+        self.commit(vec![decided, intent], guards).await.map(|_| ())
+    }
+
+    /// Runs the provider call apart from the request and waits for its outcome.
+    async fn mint(
+        self: &Arc<Self>,
+        backend: Arc<Backend>,
+        task: &Task,
+        credential: Credential,
+        renewable: bool,
+        running: InFlightCall,
+    ) -> Result<IssuedCredential, Error> {
+        let provider = backend.provider().name().clone();
+        let order = IssueOrder {
+            credential: credential.id,
+            task: task.id,
+            agent: task.agent.clone(),
+            task_deadline: task.deadline,
+            task_roles: task
+                .roles
+                .keys()
+                .filter(|role| *role.provider() == provider)
+                .cloned()
+                .collect(),
+            role: credential.role.clone(),
+            scope: credential.scope.clone(),
+            expires_at: credential.expires_at,
+        };
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let engine = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let anchors = AnchorRecorder { engine: &engine, task: order.task, provider };
+            let began = engine.clock.monotonic();
+            let result = tokio::select! {
+                result = backend.issue(backend.provider().issue(&order, &anchors)) => result,
+                () = running.broken_off() => Err(ProviderError::retryable("the task ended meanwhile")),
+            };
+            failpoint::reached("issue.minted");
+            let took = engine.clock.monotonic().saturating_sub(began);
+            let outcome = engine.commit_outcome(&backend, &order, result, took, renewable).await;
+            failpoint::reached("issue.recorded");
+            drop(running);
+            if answer.send(outcome).is_err() {
+                engine.take_back(order.credential).await;
+            }
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
+    }
+
+    /// Records what the provider said. The secret is only passed on when the record is durable and the task is
+    /// still open.
+    async fn commit_outcome(
+        &self,
+        backend: &Backend,
+        order: &IssueOrder,
+        result: Result<Issued, ProviderError>,
+        took: std::time::Duration,
+        renewable: bool,
+    ) -> Result<IssuedCredential, Error> {
+        let issued = match result.and_then(checked) {
+            Ok(issued) => issued,
+            Err(error) => {
+                self.commit_failure(order.credential, &error).await;
+                return Err(backend.error(error));
+            }
+        };
+        let event = Event::CredentialIssued {
+            credential: order.credential,
+            expires_at: issued.expires_at,
+            revocation_class: issued.revocation_class,
+            anchor: issued.anchor,
+            handle: issued.handle,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        };
+        // If this fails the credential stays intended, and the reconcilers revoke it.
+        self.commit_release(vec![event], Vec::new()).await?;
+        let recorded = self.store.credential(order.credential).await?;
+        if recorded.is_none_or(|c| c.state != CredentialState::Active) {
+            return Err(Error::TaskEnded(order.task));
+        }
+        Ok(IssuedCredential {
+            id: order.credential,
+            role: order.role.clone(),
+            expires_at: issued.expires_at,
+            revocation_class: issued.revocation_class,
+            renewable,
+            data: issued.data,
+        })
+    }
+
+    /// An error leaves either nothing, which is recorded as abandoned, or doubt, which is revoked.
+    async fn commit_failure(&self, credential: CredentialId, error: &ProviderError) {
+        let event = if error.nothing_was_minted() {
+            Event::CredentialAbandoned {
+                credential,
+                reason: shortened(&error.to_string()),
+            }
+        } else {
+            Event::CredentialRevoking {
+                credential,
+                cause: RevokeCause::Interrupted,
+                by: taskpass_core::Actor::Broker,
+            }
+        };
+        // It may be in `revoking` already, because its task ended; and if the ledger cannot be written it stays
+        // intended. The reconcilers take care of both.
+        if let Err(error) = self.commit_release(vec![event], Vec::new()).await {
+            tracing::warn!(%credential, %error, "the outcome of an interrupted issue is left to the reconcilers");
+        }
+    }
+
+    /// Nobody took the secret: the credential must not live on.
+    async fn take_back(&self, credential: CredentialId) {
+        let event = Event::CredentialRevoking {
+            credential,
+            cause: RevokeCause::NotDelivered,
+            by: taskpass_core::Actor::Broker,
+        };
+        if let Err(error) = self.commit_release(vec![event], Vec::new()).await {
+            tracing::warn!(%credential, %error, "an undelivered credential could not be marked; it ends with its task");
+        }
+    }
+
+    /// What policy is told about a request to draw.
+    pub(super) async fn draw<'a>(
+        &self,
+        task: &'a Task,
+        scope: &'a Scope,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Draw<'a>, Error> {
+        let ttl =
+            Ttl::from_seconds(expires_at.since(now).as_secs().max(1)).in_field("ttl_seconds")?;
+        let live_of_agent = u64::from(
+            self.store
+                .usage_of_agent(&task.agent)
+                .await?
+                .live_credentials,
+        );
+        let live_in_task = u64::from(self.store.live_in_task(task.id).await?);
+        Ok(Draw {
+            task,
+            ttl,
+            scope,
+            live_in_task,
+            live_of_agent,
+        })
+    }
+}
+
+/// The scope asked for together with what the task fixes, checked against the role.
+fn drawn_scope(pins: &Scope, spec: &RoleSpec, asked: &[(String, String)]) -> Result<Scope, Error> {
+    let asked = Scope::from_pairs(asked.iter().map(|(k, v)| (k, v.clone()))).in_field("scope")?;
+    let scope = pins.merged_with(&asked).map_err(|param| {
+        Error::invalid(
+            "scope",
+            format!("the task fixes parameter `{param}`; it cannot be changed when drawing"),
+        )
+    })?;
+    spec.check_scope(&scope).map_err(|e| Error::scope(&e))?;
+    Ok(scope)
+}
+
+/// Until when: as asked, at most the role's longest, and never past the task's deadline.
+fn drawn_expiry(
+    task: &Task,
+    spec: &RoleSpec,
+    ttl_seconds: u32,
+    now: Timestamp,
+) -> Result<Timestamp, Error> {
+    let ttl = if ttl_seconds == 0 {
+        spec.max_ttl
+    } else {
+        Ttl::from_seconds(u64::from(ttl_seconds)).in_field("ttl_seconds")?
+    };
+    if ttl > spec.max_ttl {
+        let message = format!(
+            "credentials of role `{}` live at most {}",
+            spec.name, spec.max_ttl
+        );
+        return Err(Error::invalid("ttl_seconds", message));
+    }
+    Ok(now.plus(ttl.duration()).min(task.deadline))
+}
+
+/// A handle that the ledger could not take would lose the credential.
+fn checked(issued: Issued) -> Result<Issued, ProviderError> {
+    match &issued.handle {
+        Some(handle) if handle.to_string().len() > limits::HANDLE_BYTES_MAX => Err(
+            ProviderError::retryable("the provider's handle is too long to be recorded"),
+        ),
+        _ => Ok(issued),
+    }
+}
+
+/// A provider's text as it goes into the ledger.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars()
+        .take(limits::ERROR_TEXT_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

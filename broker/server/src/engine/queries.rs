@@ -1,0 +1,180 @@
+//! Reading: agents, tasks, credentials, the policy set. Agents see their own, operators what policy lets them see.
+
+use std::sync::Arc;
+
+use taskpass_core::{Agent, AgentName, Credential, CredentialId, Task, TaskId};
+use taskpass_policy::{Action, PolicySet, Resource};
+use taskpass_store::{CredentialFilter, Listing, Page, TaskFilter, Usage};
+
+use super::{Call, Engine, Error, Receipt, error::InField};
+
+/// An agent and what it has out.
+#[derive(Debug, Clone)]
+pub struct AgentView {
+    /// The agent.
+    pub agent: Agent,
+    /// What it has out.
+    pub usage: Usage,
+}
+
+impl Engine {
+    /// One agent.
+    pub async fn agent(&self, call: &Call, name: &str) -> Result<AgentView, Error> {
+        self.require_operator(call, Action::AgentRead).await?;
+        let agent = self.existing_agent(&name.parse().in_field("name")?).await?;
+        self.authorize_read(call, Action::AgentRead, Resource::Agent(&agent))
+            .await?;
+        self.agent_view(&agent).await
+    }
+
+    /// All agents, by name.
+    pub async fn list_agents(&self, call: &Call, page: &Page) -> Result<Listing<AgentView>, Error> {
+        self.require_operator(call, Action::AgentRead).await?;
+        self.authorize_read(call, Action::AgentRead, Resource::Installation)
+            .await?;
+        let listing = self.store.list_agents(page).await?;
+        let mut rows = Vec::with_capacity(listing.rows.len());
+        for agent in &listing.rows {
+            rows.push(self.agent_view(agent).await?);
+        }
+        Ok(Listing {
+            rows,
+            next: listing.next,
+        })
+    }
+
+    /// One task with its receipts so far.
+    pub async fn task(&self, call: &Call, id: &str) -> Result<(Arc<Task>, Vec<Receipt>), Error> {
+        let id: TaskId = id.parse().in_field("task_id")?;
+        let task = self.reachable_task(call, Action::TaskRead, id).await?;
+        self.authorize_read(call, Action::TaskRead, Resource::Task(&task))
+            .await?;
+        let now = self.now();
+        let credentials = self.store.credentials_of_task(id).await?;
+        let receipts = credentials
+            .iter()
+            .filter(|c| c.revocation.is_some())
+            .map(|c| Receipt::of(c, now))
+            .collect();
+        Ok((task, receipts))
+    }
+
+    /// Tasks, newest first. An agent sees its own; through an identity bound to a task just that one.
+    pub async fn list_tasks(
+        &self,
+        call: &Call,
+        mut filter: TaskFilter,
+        page: &Page,
+    ) -> Result<Listing<Arc<Task>>, Error> {
+        if let Some(bound) = call.bound_to() {
+            let (task, _) = self.task(call, &bound.id.to_string()).await?;
+            return Ok(Listing {
+                rows: vec![task],
+                next: None,
+            });
+        }
+        self.narrow_to_caller(call, Action::TaskRead, &mut filter.agent)
+            .await?;
+        Ok(self.store.list_tasks(&filter, page).await?)
+    }
+
+    /// One credential, without its secret, and whether its role can be renewed.
+    pub async fn credential(
+        &self,
+        call: &Call,
+        id: &str,
+    ) -> Result<(Arc<Credential>, bool), Error> {
+        let id: CredentialId = id.parse().in_field("credential_id")?;
+        let credential = self
+            .reachable_credential(call, Action::CredentialRead, id)
+            .await?;
+        let role = self.role(&credential.role).ok().map(|(_, spec)| spec);
+        let resource = Resource::Credential {
+            credential: &credential,
+            role,
+        };
+        self.authorize_read(call, Action::CredentialRead, resource)
+            .await?;
+        let renewable = role.is_some_and(|spec| spec.renewable);
+        Ok((credential, renewable))
+    }
+
+    /// Credentials, newest first, without secrets.
+    pub async fn list_credentials(
+        &self,
+        call: &Call,
+        mut filter: CredentialFilter,
+        page: &Page,
+    ) -> Result<Listing<(Arc<Credential>, bool)>, Error> {
+        if let (None, Some(bound)) = (filter.task, call.bound_to()) {
+            filter.task = Some(bound.id);
+        }
+        if let Some(id) = filter.task {
+            let task = self
+                .reachable_task(call, Action::CredentialRead, id)
+                .await?;
+            self.authorize_read(call, Action::CredentialRead, Resource::Task(&task))
+                .await?;
+        } else {
+            self.narrow_to_caller(call, Action::CredentialRead, &mut filter.agent)
+                .await?;
+        }
+        let listing = self.store.list_credentials(&filter, page).await?;
+        let renewable = |c: &Credential| self.role(&c.role).is_ok_and(|(_, spec)| spec.renewable);
+        let rows = listing
+            .rows
+            .into_iter()
+            .map(|c| (Arc::clone(&c), renewable(&c)))
+            .collect();
+        Ok(Listing {
+            rows,
+            next: listing.next,
+        })
+    }
+
+    /// The policy set in force.
+    pub async fn policy_set(&self, call: &Call) -> Result<&PolicySet, Error> {
+        self.require_operator(call, Action::PolicyRead).await?;
+        self.authorize_read(call, Action::PolicyRead, Resource::Installation)
+            .await?;
+        Ok(&self.policy)
+    }
+
+    /// Keeps an agent's listing to its own, and decides about an operator's.
+    async fn narrow_to_caller(
+        &self,
+        call: &Call,
+        action: Action,
+        wanted: &mut Option<AgentName>,
+    ) -> Result<(), Error> {
+        if let Some(agent) = call.agent() {
+            if wanted.as_ref().is_some_and(|name| *name != agent.name) {
+                return Err(self
+                    .refuse_by_rule(call, action, "agent", "an agent sees only its own")
+                    .await);
+            }
+            *wanted = Some(agent.name.clone());
+            return self
+                .authorize_read(call, action, Resource::Agent(agent))
+                .await;
+        }
+        match wanted {
+            Some(name) => {
+                let agent = self.existing_agent(name).await?;
+                self.authorize_read(call, action, Resource::Agent(&agent))
+                    .await
+            }
+            None => {
+                self.authorize_read(call, action, Resource::Installation)
+                    .await
+            }
+        }
+    }
+
+    async fn agent_view(&self, agent: &Agent) -> Result<AgentView, Error> {
+        Ok(AgentView {
+            agent: agent.clone(),
+            usage: self.store.usage_of_agent(&agent.name).await?,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Renewal: the holder of an identity that counts gets a new certificate for a new key.
+
+use taskpass_ca::{IssueOptions, PublicKey};
+use taskpass_core::{Event, Identity, SvidState, Ttl};
+use taskpass_policy::{Action, Resource};
+use taskpass_store::Guard;
+
+use super::{Call, Caller, Engine, Error, IssuedSvid};
+
+/// The life of an operator's identity.
+const OPERATOR_TTL_SECONDS: u64 = 365 * 86_400;
+
+impl Engine {
+    /// Signs a new SVID for the caller. The old one counts until the new one is first used, so that an answer that
+    /// got lost locks nobody out.
+    pub async fn renew_svid(&self, call: &Call, csr: &[u8]) -> Result<IssuedSvid, Error> {
+        self.require_sane_clock()?;
+        let key = PublicKey::from_csr(csr).map_err(|e| Error::invalid("csr", e))?;
+        match &call.caller {
+            Caller::Agent {
+                agent,
+                serial,
+                bound_to,
+                ..
+            } => {
+                self.rates
+                    .admit(&agent.name, bound_to.as_ref().map(|task| task.id))?;
+                let resource = bound_to
+                    .as_ref()
+                    .map_or(Resource::Agent(agent), |task| Resource::Task(task));
+                let allowed = self
+                    .authorize(call, Action::SvidRenew, resource, None)
+                    .await?;
+                let (identity, ttl) = match bound_to {
+                    None => (Identity::Agent(agent.name.clone()), None),
+                    Some(task) => (
+                        Identity::AgentTask(agent.name.clone(), task.id),
+                        self.life_left(task)?,
+                    ),
+                };
+                let (issued, svid) = self.sign(
+                    &identity,
+                    &key,
+                    &IssueOptions {
+                        ttl,
+                        ..IssueOptions::default()
+                    },
+                )?;
+                let event = Event::SvidIssued {
+                    svid,
+                    join_token: None,
+                    renews: Some(serial.clone()),
+                };
+                self.commit(
+                    vec![allowed.into_event(), event],
+                    vec![Guard::SvidLive(serial.clone())],
+                )
+                .await?;
+                Ok(issued)
+            }
+            Caller::Operator { name, id, serial } => {
+                let allowed = self
+                    .authorize(call, Action::SvidRenew, Resource::Installation, None)
+                    .await?;
+                let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)
+                    .map_err(|e| Error::Authority(e.to_string()))?;
+                let signed = self
+                    .authority
+                    .issue_operator(name, &key, ttl)
+                    .map_err(|e| Error::Authority(e.to_string()))?;
+                let event = Event::OperatorSvidIssued {
+                    operator: name.clone(),
+                    serial: signed.serial.clone(),
+                    key_sha256: signed.key_sha256.clone(),
+                    not_after: signed.not_after,
+                    renews: Some(serial.clone()),
+                };
+                self.commit(vec![allowed.into_event(), event], Vec::new())
+                    .await?;
+                Ok(IssuedSvid {
+                    id: id.clone(),
+                    signed,
+                })
+            }
+        }
+    }
+
+    /// Notes the first use of an SVID: from now on the others of its identity do not count.
+    pub(crate) async fn activate_svid(&self, serial: &str) -> Result<(), Error> {
+        let event = Event::SvidActivated {
+            serial: serial.to_owned(),
+        };
+        match self
+            .commit(vec![event], vec![Guard::SvidLive(serial.to_owned())])
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Two first requests at once: the other one noted it.
+            Err(error) => match self.store.svid(serial).await? {
+                Some(svid) if svid.state == SvidState::Active => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// An SVID bound to a task never outlives it.
+    pub(super) fn life_left(&self, task: &taskpass_core::Task) -> Result<Option<Ttl>, Error> {
+        let seconds = task.remaining(self.now()).as_secs();
+        if seconds == 0 {
+            return Err(Error::TaskEnded(task.id));
+        }
+        let longest = u64::from(Ttl::MAX.seconds());
+        Ttl::from_seconds(seconds.min(longest))
+            .map(Some)
+            .map_err(|e| Error::Authority(e.to_string()))
+    }
+}

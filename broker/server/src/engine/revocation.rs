@@ -1,0 +1,321 @@
+//! Carrying out revocations: one order for the credentials of one task at one provider.
+//!
+//! Called by the revoker for whatever the ledger says is due; it does not matter who decided it, or whether this
+//! process was there when it was decided.
+
+use std::{sync::Arc, time::Duration};
+
+use taskpass_core::{
+    Actor, Anchor, AnchorState, Credential, CredentialId, CredentialState, Event, ProviderName,
+    RevokeCause, Task, TaskId, TaskState, Timestamp, limits,
+};
+use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
+
+use crate::failpoint;
+
+use super::{Engine, Error, issue::shortened};
+
+/// Outcomes in one commit.
+const EVENTS_PER_COMMIT: usize = 512;
+
+type Outcome = Result<Revoked, ProviderError>;
+
+/// How far one order came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Everything is revoked.
+    Done,
+    /// Some attempts failed; the ledger says when the next is due.
+    Failed,
+    /// Nothing could be tried yet, because calls to issue are still being broken off.
+    NotYet,
+}
+
+impl Engine {
+    /// Revokes what is due of one task at one provider, and records each outcome. With no credentials it is about
+    /// the task's anchors alone.
+    pub(crate) async fn revoke_group(
+        &self,
+        provider: &ProviderName,
+        task: TaskId,
+        ids: &[CredentialId],
+    ) -> Result<Progress, Error> {
+        let Some(task) = self.store.task(task).await? else {
+            return Ok(Progress::Done);
+        };
+        let anchors = self.live_anchors(provider, task.id).await?;
+        let due = self.due(&task, provider, ids, &anchors).await?;
+        if due.is_empty() && (!ids.is_empty() || anchors.is_empty()) {
+            return Ok(Progress::NotYet);
+        }
+        let order = order(&task, &due, &anchors);
+        let began = self.clock.monotonic();
+        let result = match self.backend(provider) {
+            Ok(backend) => backend.revoke(backend.provider().revoke(&order)).await,
+            Err(_) => Err(ProviderError::Misconfigured(format!(
+                "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
+            ))),
+        };
+        failpoint::reached("revoke.called");
+        let took = self.clock.monotonic().saturating_sub(began);
+        let outcomes = outcomes(result, due.len());
+        self.record(provider, &due, &outcomes, took).await?;
+        failpoint::reached("revoke.recorded");
+        let done = outcomes.iter().all(Result::is_ok);
+        if done && order.scope == RevokeScope::Task {
+            let gone = anchors
+                .iter()
+                .map(|anchor| Event::AnchorGone { anchor: anchor.id })
+                .collect();
+            self.commit_release(gone, Vec::new()).await?;
+        }
+        Ok(if done {
+            Progress::Done
+        } else {
+            Progress::Failed
+        })
+    }
+
+    /// The credentials that can be worked on now. One whose call still runs waits until it has been broken off.
+    async fn due(
+        &self,
+        task: &Task,
+        provider: &ProviderName,
+        ids: &[CredentialId],
+        anchors: &[Arc<Anchor>],
+    ) -> Result<Vec<Arc<Credential>>, Error> {
+        let mut due = Vec::with_capacity(ids.len());
+        for id in ids {
+            let credential = self.store.credential(*id).await?;
+            let workable = |c: &Arc<Credential>| {
+                c.state == CredentialState::Revoking && !self.in_flight.contains(*id)
+            };
+            due.extend(credential.filter(workable));
+        }
+        let in_doubt = due.iter().any(|c| c.issued_at.is_none());
+        if in_doubt && !anchors.is_empty() && task.state == TaskState::Open {
+            due.extend(self.mark_siblings(task, provider, anchors).await?);
+        }
+        Ok(due)
+    }
+
+    /// A credential whose outcome nobody knows can only be killed together with the session it was drawn with.
+    /// Everything else that was drawn with it dies as well, and the ledger must say so first.
+    async fn mark_siblings(
+        &self,
+        task: &Task,
+        provider: &ProviderName,
+        anchors: &[Arc<Anchor>],
+    ) -> Result<Vec<Arc<Credential>>, Error> {
+        let all = self.store.credentials_of_task(task.id).await?;
+        let siblings: Vec<CredentialId> = all
+            .iter()
+            .filter(|c| c.state == CredentialState::Active && c.role.provider() == provider)
+            .filter(|c| {
+                c.anchor
+                    .is_some_and(|id| anchors.iter().any(|anchor| anchor.id == id))
+            })
+            .map(|c| c.id)
+            .collect();
+        let events = siblings
+            .iter()
+            .map(|id| Event::CredentialRevoking {
+                credential: *id,
+                cause: RevokeCause::Interrupted,
+                by: Actor::Broker,
+            })
+            .collect();
+        self.commit_release(events, Vec::new()).await?;
+        let mut marked = Vec::with_capacity(siblings.len());
+        for id in siblings {
+            marked.extend(self.store.credential(id).await?);
+        }
+        Ok(marked)
+    }
+
+    async fn live_anchors(
+        &self,
+        provider: &ProviderName,
+        task: TaskId,
+    ) -> Result<Vec<Arc<Anchor>>, Error> {
+        let mut anchors = self.store.anchors_of_task(task).await?;
+        anchors.retain(|anchor| anchor.provider == *provider && anchor.state == AnchorState::Live);
+        Ok(anchors)
+    }
+
+    async fn record(
+        &self,
+        provider: &ProviderName,
+        credentials: &[Arc<Credential>],
+        outcomes: &[Outcome],
+        took: Duration,
+    ) -> Result<(), Error> {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let mut events = Vec::with_capacity(credentials.len());
+        for (credential, outcome) in credentials.iter().zip(outcomes) {
+            events.push(match outcome {
+                Ok(revoked) => Event::CredentialRevoked {
+                    credential: credential.id,
+                    verified: revoked.verified,
+                    proof: shortened(&revoked.proof),
+                    took_ms,
+                    may_live_until: if revoked.verified {
+                        None
+                    } else {
+                        may_live_until(credential, revoked)
+                    },
+                },
+                Err(error) => self.failed_attempt(provider, credential, error)?,
+            });
+        }
+        for chunk in events.chunks(EVENTS_PER_COMMIT) {
+            self.commit_release(chunk.to_vec(), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    fn failed_attempt(
+        &self,
+        provider: &ProviderName,
+        credential: &Credential,
+        error: &ProviderError,
+    ) -> Result<Event, Error> {
+        let before = credential.revocation.as_ref();
+        let attempt = before.map_or(0, |r| r.attempts).saturating_add(1);
+        let stuck = attempt >= limits::REVOKE_ATTEMPTS_BEFORE_STUCK;
+        if stuck && !before.is_some_and(|r| r.stuck) {
+            tracing::error!(
+                credential = %credential.id, task = %credential.task, %provider, attempt, %error,
+                "a credential cannot be revoked; it is tried again for ever, but a person must look"
+            );
+        } else {
+            tracing::warn!(credential = %credential.id, %provider, attempt, %error, "revoking failed; it is tried again");
+        }
+        let pause = retry_pause(attempt, error, self.entropy.next_u64()?);
+        Ok(Event::RevokeFailed {
+            credential: credential.id,
+            attempt,
+            error: shortened(&error.to_string()),
+            retry_at: self.now().plus(pause),
+            stuck,
+        })
+    }
+}
+
+fn order(task: &Task, credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> RevokeOrder {
+    let handle_of = |credential: &Credential| {
+        let id = credential.anchor?;
+        anchors
+            .iter()
+            .find(|anchor| anchor.id == id)
+            .map(|anchor| anchor.handle.clone())
+    };
+    let items = credentials
+        .iter()
+        .map(|credential| RevokeItem {
+            credential: credential.id,
+            role: credential.role.clone(),
+            scope: credential.scope.clone(),
+            intended_at: credential.intended_at,
+            expires_at: credential.expires_at,
+            revocation_class: credential.revocation_class,
+            handle: credential.handle.clone(),
+            anchor: handle_of(credential),
+            outcome_known: credential.issued_at.is_some(),
+        })
+        .collect();
+    RevokeOrder {
+        task: task.id,
+        agent: task.agent.clone(),
+        task_deadline: task.deadline,
+        scope: if task.state == TaskState::Open {
+            RevokeScope::Credentials
+        } else {
+            RevokeScope::Task
+        },
+        anchors: anchors
+            .iter()
+            .map(|anchor| (anchor.id, anchor.handle.clone()))
+            .collect(),
+        items,
+    }
+}
+
+/// One outcome for each credential, whatever the provider returned.
+fn outcomes(result: Result<Vec<Outcome>, ProviderError>, wanted: usize) -> Vec<Outcome> {
+    match result {
+        Ok(outcomes) if outcomes.len() == wanted => outcomes,
+        Ok(outcomes) => {
+            let error = ProviderError::retryable(format!(
+                "the provider answered for {} of {wanted} credentials",
+                outcomes.len()
+            ));
+            vec![Err(error); wanted]
+        }
+        Err(error) => vec![Err(error); wanted.max(1)],
+    }
+}
+
+/// An unproven revocation that names no end must not look proven: the recorded end of life stands in.
+fn may_live_until(credential: &Credential, revoked: &Revoked) -> Option<Timestamp> {
+    Some(revoked.may_live_until.unwrap_or(credential.expires_at))
+}
+
+/// Doubling pauses with half of each at random, so that many failures do not come back as one wave.
+fn retry_pause(attempt: u32, error: &ProviderError, random: u64) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    let full = limits::REVOKE_RETRY_MIN
+        .saturating_mul(1 << doublings)
+        .min(limits::REVOKE_RETRY_MAX);
+    let full_ms = u64::try_from(full.as_millis()).unwrap_or(u64::MAX).max(2);
+    let pause = Duration::from_millis(full_ms / 2 + random % (full_ms / 2));
+    match error {
+        ProviderError::Retryable {
+            after: Some(after), ..
+        } => pause.max(*after).min(limits::REVOKE_RETRY_MAX),
+        _ => pause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_cap_and_never_beyond() {
+        let error = ProviderError::retryable("down");
+        for random in [0, 1, u64::MAX] {
+            let mut longest = Duration::ZERO;
+            for attempt in 1..200 {
+                let pause = retry_pause(attempt, &error, random);
+                assert!(pause <= limits::REVOKE_RETRY_MAX, "{pause:?}");
+                assert!(pause >= limits::REVOKE_RETRY_MIN / 2);
+                longest = longest.max(pause);
+            }
+            assert!(longest >= limits::REVOKE_RETRY_MAX / 2);
+        }
+        let asked = ProviderError::Retryable {
+            message: String::new(),
+            after: Some(Duration::from_secs(20)),
+        };
+        assert_eq!(retry_pause(1, &asked, 0), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_wrong_number_of_answers_is_no_answer() {
+        let dead = || {
+            Ok(Revoked {
+                verified: true,
+                proof: String::new(),
+                may_live_until: None,
+            })
+        };
+        assert!(outcomes(Ok(vec![dead()]), 2).iter().all(Result::is_err));
+        assert!(
+            outcomes(Ok(vec![dead(), dead()]), 2)
+                .iter()
+                .all(Result::is_ok)
+        );
+        assert_eq!(outcomes(Err(ProviderError::retryable("x")), 3).len(), 3);
+    }
+}

@@ -1,0 +1,63 @@
+//! Revoking one credential on request, while its task goes on.
+
+use taskpass_core::{Actor, CredentialId, CredentialState, Event, RevokeCause};
+use taskpass_policy::{Action, Resource};
+
+use crate::failpoint;
+
+use super::{Call, Engine, Error, Receipt, error::InField};
+
+/// A credential to revoke.
+#[derive(Debug, Clone)]
+pub struct RevokeCredential {
+    /// Which.
+    pub credential_id: String,
+    /// Milliseconds to wait for the proof; the default when 0.
+    pub wait_ms: u32,
+}
+
+impl Engine {
+    /// Revokes and waits for the proof. When the time is over first, the receipt says so and revoking goes on.
+    /// Revoking what is already being revoked, or was, is no error.
+    pub async fn revoke_credential(
+        &self,
+        call: &Call,
+        request: &RevokeCredential,
+    ) -> Result<Receipt, Error> {
+        let id: CredentialId = request.credential_id.parse().in_field("credential_id")?;
+        let credential = self
+            .reachable_credential(call, Action::CredentialRevoke, id)
+            .await?;
+        let role = self.role(&credential.role).ok().map(|(_, spec)| spec);
+        let resource = Resource::Credential {
+            credential: &credential,
+            role,
+        };
+        let allowed = self
+            .authorize(call, Action::CredentialRevoke, resource, None)
+            .await?;
+        let mut events = vec![allowed.into_event()];
+        if credential.state == CredentialState::Active {
+            let by = Actor::Caller(call.caller.id().clone());
+            events.push(Event::CredentialRevoking {
+                credential: id,
+                cause: RevokeCause::Requested,
+                by,
+            });
+        } else if credential.state == CredentialState::Intended {
+            return Err(Error::Precondition(format!(
+                "credential `{id}` is just being issued; try again"
+            )));
+        }
+        self.commit_release(events, Vec::new()).await?;
+        failpoint::reached("revoke.intended");
+        self.settled(&[id], self.wait_for(request.wait_ms)).await?;
+        let now = self.now();
+        let credential = self
+            .store
+            .credential(id)
+            .await?
+            .ok_or_else(|| Error::no_credential(id))?;
+        Ok(Receipt::of(&credential, now))
+    }
+}

@@ -1,0 +1,124 @@
+//! What the broker does on its own account: it takes no input, only looks at what is and does what is due.
+//! Every step is idempotent and is found again after a crash.
+
+use std::time::Duration;
+
+use taskpass_core::{
+    Actor, CredentialId, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
+};
+use taskpass_store::Work;
+
+use crate::failpoint;
+
+use super::{Engine, Error};
+
+/// Rows of each kind that are looked at in one round; what is over comes in the next.
+const WORK_ROWS_MAX: usize = 1024;
+
+impl Engine {
+    /// What is due now.
+    pub(crate) async fn work(&self) -> Result<Work, Error> {
+        Ok(self.store.work(self.now(), WORK_ROWS_MAX).await?)
+    }
+
+    /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and
+    /// what is done. Returns when to look again at the latest.
+    pub(crate) async fn reap(&self) -> Result<Option<Duration>, Error> {
+        let work = self.work().await?;
+        for task in &work.overdue_tasks {
+            self.end_by_broker(*task, EndCause::Deadline).await?;
+        }
+        let (silent, next_silent) = self.silent_tasks();
+        for task in silent {
+            tracing::info!(%task, "no heartbeat came in time; the task ends");
+            self.end_by_broker(task, EndCause::HeartbeatLost).await?;
+        }
+        for credential in &work.interrupted {
+            self.take_up(*credential).await?;
+        }
+        for credential in &work.expired_credentials {
+            self.expire(*credential).await?;
+        }
+        for task in &work.ending_tasks {
+            self.commit_release(vec![Event::TaskEnded { task: *task }], Vec::new())
+                .await?;
+            failpoint::reached("end.recorded");
+        }
+        let until = |at: Timestamp| at.since(self.now());
+        Ok([work.next_due.map(until), next_silent]
+            .into_iter()
+            .flatten()
+            .min())
+    }
+
+    /// An intent without outcome and without a running call: the broker was killed in between, or the ledger could
+    /// not take the outcome. Whether the provider minted it is unknown, so it is revoked.
+    async fn take_up(&self, credential: CredentialId) -> Result<(), Error> {
+        if self.in_flight.contains(credential) {
+            return Ok(());
+        }
+        // The call may have left with its outcome recorded since the work was listed.
+        let recorded = self.store.credential(credential).await?;
+        if recorded.is_none_or(|c| c.state != taskpass_core::CredentialState::Intended) {
+            return Ok(());
+        }
+        let event = Event::CredentialRevoking {
+            credential,
+            cause: RevokeCause::Interrupted,
+            by: Actor::Broker,
+        };
+        self.commit_release(vec![event], Vec::new())
+            .await
+            .map(|_| ())
+    }
+
+    /// Its own end came. A static secret has none: it is taken back as far as that goes, and the receipt says so.
+    async fn expire(&self, id: CredentialId) -> Result<(), Error> {
+        let Some(credential) = self.store.credential(id).await? else {
+            return Ok(());
+        };
+        let event = if credential.revocation_class == RevocationClass::None {
+            Event::CredentialRevoking {
+                credential: id,
+                cause: RevokeCause::Requested,
+                by: Actor::Broker,
+            }
+        } else {
+            Event::CredentialExpired { credential: id }
+        };
+        self.commit_release(vec![event], Vec::new())
+            .await
+            .map(|_| ())
+    }
+
+    /// Ends when something changed that reconcilers may have to act on.
+    pub(crate) async fn changed(&self, changes: &mut tokio::sync::watch::Receiver<u64>) {
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = self.in_flight.one_left() => {}
+        }
+    }
+
+    /// Moves the certificate authority's keys one step where that is due, and records it.
+    pub(crate) async fn rotate_authority(&self) -> Result<Timestamp, Error> {
+        let authority = std::sync::Arc::clone(&self.authority);
+        // Key generation and file syncs: off the async threads.
+        let steps = tokio::task::spawn_blocking(move || authority.rotate())
+            .await
+            .map_err(|e| Error::Authority(e.to_string()))?
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        let events: Vec<Event> = steps
+            .into_iter()
+            .map(|step| Event::CaChanged {
+                serial: step.serial,
+                stage: step.stage.as_str().to_owned(),
+                not_after: step.not_after,
+                certificate_sha256: step.certificate_sha256,
+            })
+            .collect();
+        if !events.is_empty() {
+            self.commit_release(events, Vec::new()).await?;
+        }
+        Ok(self.authority.next_rotation_at())
+    }
+}

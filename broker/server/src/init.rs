@@ -1,0 +1,248 @@
+//! `taskpassd init`: everything a new installation needs, in one directory.
+//!
+//! `taskpass.toml` is written last and as a whole. Without it no broker runs, so a crash on the way leaves nothing
+//! that could be taken for an installation, and the next `init` says what to remove.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use taskpass_ca::{Authority, NewKey};
+use taskpass_core::{
+    Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl,
+};
+use taskpass_ledger::{KeyError, Ledger, Options, Priority, SigningKey};
+use taskpass_policy::{StarterOptions, starter_policy};
+use taskpass_store::Entry;
+
+use crate::config::{Config, ConfigError};
+
+/// The life of an operator's certificate. People renew it with `taskpass svid renew`.
+const OPERATOR_TTL_SECONDS: u64 = 365 * 86_400;
+
+const CONFIG: &str = "taskpass.toml";
+const POLICY: &str = "policy";
+const OPERATOR: &str = "operator";
+const DATA: &str = "data";
+
+/// What to install.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where. Made with mode 0700 if it is not there.
+    pub dir: PathBuf,
+    /// The SPIFFE trust domain.
+    pub trust_domain: TrustDomain,
+    /// The first operator, who may do everything operators can do.
+    pub operator: OperatorName,
+}
+
+/// Why nothing was installed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is an installation.
+    #[error("`{}` holds an installation already; choose another directory", .0.display())]
+    Exists(PathBuf),
+    /// A former `init` did not finish.
+    #[error(
+        "`{}` holds an installation that was not finished; remove it with `rm -r {}` and try again",
+        dir.display(), left.join(" ")
+    )]
+    Unfinished {
+        /// The directory.
+        dir: PathBuf,
+        /// What is left of it, quoted for a shell.
+        left: Vec<String>,
+    },
+    /// Others can enter the directory.
+    #[error("`{}` is open to other users (mode {mode:04o}); run `chmod 700 {}` and try again", dir.display(), quoted(dir))]
+    Exposed {
+        /// The directory.
+        dir: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The disk did not do what was asked.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate authority was not made.
+    #[error("the certificate authority could not be made")]
+    Authority(#[from] taskpass_ca::Error),
+    /// The ledger's key was not made.
+    #[error("the ledger's key could not be made")]
+    Key(#[from] KeyError),
+    /// The ledger was not made.
+    #[error("the ledger could not be made")]
+    Ledger(#[from] taskpass_ledger::Error),
+    /// A bug.
+    #[error("BUG: {0}")]
+    Invalid(#[from] InvalidValue),
+    /// A bug.
+    #[error("BUG: an event cannot be written as JSON")]
+    Event(#[from] serde_json::Error),
+    /// A bug: the configuration that was to be written is not one.
+    #[error("BUG: the new configuration is wrong")]
+    Config(#[from] ConfigError),
+}
+
+/// What was installed.
+#[derive(Debug)]
+pub struct Installed {
+    plan: Plan,
+    operator_until: Timestamp,
+    config: Config,
+}
+
+/// Makes a new installation. Fails, and changes nothing, when there is one or the remains of one.
+pub fn install(
+    mut plan: Plan,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Installed, Error> {
+    // The commands that are printed work from everywhere.
+    plan.dir = std::path::absolute(&plan.dir)
+        .map_err(|source| Error::Write { path: plan.dir.clone(), source })?;
+    let dir = plan.dir.as_path();
+    let text = include_str!("init/taskpass.toml")
+        .replace("{trust_domain}", plan.trust_domain.as_str());
+    let config = Config::parse(&dir.join(CONFIG), &text)?;
+    refuse_occupied(dir)?;
+    files::private_dir(dir)?;
+    // Of two that run at the same time, only one makes this directory.
+    files::new_dir(&dir.join(DATA))?;
+
+    let authority = Authority::create(
+        &config.ca_dir(),
+        &plan.trust_domain,
+        config.ca()?,
+        Arc::clone(clock),
+        Arc::clone(entropy),
+    )?;
+    let ledger_key =
+        SigningKey::generate(&config.ledger_origin(), &config.ledger_key(), entropy.as_ref())?;
+    let verifying = ledger_key.verifying_key().to_string();
+    let key = NewKey::generate()?;
+    let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)?;
+    let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
+    let events = [
+        Event::Initialized {
+            trust_domain: plan.trust_domain.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        Event::OperatorSvidIssued {
+            operator: plan.operator.clone(),
+            serial: svid.serial.clone(),
+            key_sha256: svid.key_sha256.clone(),
+            not_after: svid.not_after,
+            renews: None,
+        },
+    ];
+    // The identity is on record before anyone can use it.
+    record(&config, ledger_key, &events, clock.now())?;
+
+    let identity = dir.join(OPERATOR);
+    files::new_dir(&identity)?;
+    files::new_file(&identity.join("key.pem"), key.private_key_pem().expose().as_bytes())?;
+    files::new_file(&identity.join("svid.pem"), svid.chain_pem.as_bytes())?;
+    files::new_file(&identity.join("bundle.pem"), authority.bundle().pem.as_bytes())?;
+    files::new_file(&identity.join("ledger.vkey"), format!("{verifying}\n").as_bytes())?;
+
+    let starter = starter_policy(&StarterOptions { admin: &plan.operator });
+    let policy = dir.join(POLICY);
+    files::new_dir(&policy)?;
+    files::new_file(&policy.join(&starter.name), starter.text.as_bytes())?;
+
+    files::publish(&config.path, text.as_bytes())?;
+    let config = Config::load(&config.path)?;
+    Ok(Installed { plan, operator_until: svid.not_after, config })
+}
+
+/// Writes the first entries of the ledger and signs them.
+fn record(
+    config: &Config,
+    key: SigningKey,
+    events: &[Event],
+    time: Timestamp,
+) -> Result<(), Error> {
+    let entries = events
+        .iter()
+        .map(|event| serde_json::to_vec(&Entry { time, event: event.clone() }))
+        .collect::<Result<Vec<_>, _>>()?;
+    let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    let (mut ledger, _) = Ledger::open(&config.ledger_dir(), Options::new(key))?;
+    ledger.append_batch(&entries, Priority::Normal)?;
+    ledger.checkpoint_now()?;
+    Ok(())
+}
+
+fn refuse_occupied(dir: &Path) -> Result<(), Error> {
+    // Links that lead nowhere count too: something was meant to be there.
+    let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
+    let config = dir.join(CONFIG);
+    if is_there(&config) {
+        return Err(Error::Exists(dir.to_owned()));
+    }
+    let made = [dir.join(DATA), dir.join(OPERATOR), dir.join(POLICY), files::temporary(&config)];
+    let left: Vec<String> = made.iter().filter(|path| is_there(path)).map(|p| quoted(p)).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unfinished { dir: dir.to_owned(), left })
+}
+
+impl Installed {
+    /// The configuration as it was written.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The directory with the operator's identity.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.plan.dir.join(OPERATOR)
+    }
+}
+
+/// What was made and what to do next.
+impl fmt::Display for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { dir, trust_domain, operator } = &self.plan;
+        let (config, identity) = (quoted(&self.config.path), quoted(&self.identity_dir()));
+        let person = format!("spiffe://{trust_domain}/operator/{operator}");
+        writeln!(f, "A new installation of `{trust_domain}` is in `{}`:", dir.display())?;
+        writeln!(f)?;
+        writeln!(f, "  taskpass.toml  the configuration; providers stand there as comments")?;
+        writeln!(f, "  policy/        the policies; `{operator}` may do all that operators can do")?;
+        writeln!(f, "  data/          ledger, index and keys; keep it private and back it up as one")?;
+        writeln!(f, "  operator/      the identity {person}, valid until {}", self.operator_until)?;
+        writeln!(f)?;
+        writeln!(f, "Start the broker:")?;
+        writeln!(f)?;
+        writeln!(f, "  taskpassd run --config {config}")?;
+        writeln!(f)?;
+        writeln!(f, "Then, in another terminal:")?;
+        writeln!(f)?;
+        writeln!(f, "  export TASKPASS_ADDR={} TASKPASS_IDENTITY={identity}", self.config.listen.grpc)?;
+        writeln!(f, "  taskpass agent register builder --owner you@example.com")?;
+        write!(f, "  taskpass agent token builder")
+    }
+}
+
+/// A path as a shell reads it back.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ':');
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,19 @@
+//! Upkeep of providers: their own tokens are renewed, their deny lists pruned.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+
+const PAUSE: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        engine.maintain_providers().await;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Requests in flight: how many there may be, in all and of one caller, and how long one may take to answer.
+//!
+//! There is no queue. What is too much is refused at once with a hint when to try again, so that what was let in
+//! stays fast and a caller learns early.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tonic::{Code, Status, body::Body};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::ServiceExt;
+
+use super::{Limits, Peer, drain::Activity};
+
+/// How long a refused caller should wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The same for clients that retry by themselves (gRPC proposal A6).
+const PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
+
+/// What the transport hands requests to. `tonic::service::Routes` is one.
+pub trait RequestService:
+    tower::Service<
+        Request<Incoming>,
+        Response = Response<Body>,
+        Error = std::convert::Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> RequestService for S where
+    S: tower::Service<
+            Request<Incoming>,
+            Response = Response<Body>,
+            Error = std::convert::Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Counts something up to a limit.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    pub(super) fn take(counter: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let grow = |count: usize| (count < limit).then(|| count + 1);
+        counter
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, grow)
+            .is_ok()
+            .then(|| Self(Arc::clone(counter)))
+    }
+
+    /// Counts without a limit.
+    fn count(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What one connection does with each of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Gate<S> {
+    pub(super) service: S,
+    pub(super) peer: Peer,
+    pub(super) limits: Limits,
+    /// Requests in flight over all connections.
+    pub(super) all: Arc<AtomicUsize>,
+    /// Requests in flight of this connection's caller.
+    pub(super) of_caller: Arc<AtomicUsize>,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let permits = match self.admit() {
+            Ok(permits) => permits,
+            Err(status) => return Box::pin(std::future::ready(Ok(refusal(&status)))),
+        };
+        request.extensions_mut().insert(self.peer.clone());
+        let (service, timeout) = (self.service.clone(), self.limits.request_timeout);
+        Box::pin(async move {
+            let Ok(answer) = tokio::time::timeout(timeout, service.oneshot(request)).await else {
+                return Ok(refusal(&Status::deadline_exceeded(
+                    "the broker took too long; the request may or may not have been carried out",
+                )));
+            };
+            answer.map(|response| response.map(|body| Body::new(Held { body, permits })))
+        })
+    }
+}
+
+impl<S> Gate<S> {
+    /// The caller's own share first: who takes too much hears it as their own doing.
+    fn admit(&self) -> Result<[Permit; 3], Status> {
+        let share = match self.peer.identity {
+            Some(_) => self.limits.requests_per_caller,
+            None => self.limits.requests_per_nobody,
+        };
+        let of_caller = Permit::take(&self.of_caller, share).ok_or_else(|| {
+            try_later(
+                Code::ResourceExhausted,
+                format!("you have {share} requests in flight, which is the most one caller may; wait for some to finish"),
+            )
+        })?;
+        let all = Permit::take(&self.all, self.limits.requests).ok_or_else(|| {
+            let message = "the broker has as many requests in flight as it takes; try again";
+            try_later(Code::Unavailable, message.to_owned())
+        })?;
+        self.activity.begun.fetch_add(1, Ordering::AcqRel);
+        // Bounded by HTTP/2 itself; counted to know when a connection is idle.
+        let of_connection = Permit::count(&self.activity.in_flight);
+        Ok([of_caller, all, of_connection])
+    }
+}
+
+fn try_later(code: Code, message: String) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(code, message, details)
+}
+
+/// A response that consists of a status only.
+fn refusal(status: &Status) -> Response<Body> {
+    let mut response = status.clone().into_http::<Body>();
+    if matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
+        let millis = HeaderValue::from_static("1000");
+        response.headers_mut().insert(PUSHBACK_HEADER, millis);
+    }
+    response
+}
+
+/// A response body that counts as a request in flight until it ends.
+struct Held {
+    body: Body,
+    #[expect(dead_code, reason = "held for what its drop does")]
+    permits: [Permit; 3],
+}
+
+impl HttpBody for Held {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,132 @@
+//! How much one peer may take.
+
+use tokio::io::AsyncReadExt;
+use tonic_types::StatusExt;
+
+use super::*;
+
+async fn from_address(server: &Server, source: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
+    socket.connect(server.addr).await
+}
+
+async fn is_closed(socket: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(within(socket.read(&mut byte)).await, Ok(0) | Err(_))
+}
+
+#[tokio::test]
+async fn connections_are_limited_in_all_and_by_address() {
+    let limits = Limits {
+        connections: 3,
+        connections_per_address: 2,
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let connections = server.transport.connections();
+    let open = |count| {
+        let connections = connections.clone();
+        async move { eventually(|| connections.counts().connections == count).await }
+    };
+    let first = from_address(&server, "127.0.0.1").await.unwrap();
+    let _second = from_address(&server, "127.0.0.1").await.unwrap();
+    open(2).await;
+    let mut third = from_address(&server, "127.0.0.1").await.unwrap();
+    assert!(is_closed(&mut third).await, "two from one address");
+    let _other = from_address(&server, "127.0.0.2").await.unwrap();
+    open(3).await;
+    let mut fourth = from_address(&server, "127.0.0.3").await.unwrap();
+    assert!(is_closed(&mut fourth).await, "three in all");
+    drop(first);
+    open(2).await;
+    assert!(
+        server.agent("builder").hello().await.is_ok(),
+        "a place is free again"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_caller_cannot_take_all_connections() {
+    let limits = Limits {
+        connections_per_caller: 2,
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let task = server.identity("spiffe://acme.test/agent/builder/task/t0123456789abcdef");
+    let (mut agent, mut task_client) = (server.agent("builder"), server.client(Some(&task)));
+    agent.hello().await.unwrap();
+    task_client.hello().await.unwrap();
+    assert!(
+        server.client(Some(&task)).hello().await.is_err(),
+        "tasks count with their agent"
+    );
+    assert!(server.agent("other").hello().await.is_ok());
+    drop(agent);
+    eventually(|| server.transport.connections().counts().connections == 2).await;
+    assert!(server.client(Some(&task)).hello().await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_caller_cannot_take_all_requests() {
+    let limits = Limits {
+        requests_per_caller: 1,
+        requests: 3,
+        requests_per_nobody: 1,
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let (agent, mut again) = (server.agent("builder"), server.agent("builder"));
+    let hanging = server.hang(&agent).await;
+    let refused = again.send("/hello").await.unwrap();
+    assert_eq!(status(&refused), Some(tonic::Code::ResourceExhausted));
+    assert_eq!(refused.headers()["grpc-retry-pushback-ms"], "1000");
+    let details = tonic::Status::from_header_map(refused.headers()).unwrap();
+    assert!(details.get_error_details().retry_info().is_some());
+
+    let nobody = server.client(None);
+    let _hanging = server.hang(&nobody).await;
+    let refused = server.client(None).send("/hello").await.unwrap();
+    assert_eq!(status(&refused), Some(tonic::Code::ResourceExhausted));
+
+    let other = server.agent("other");
+    let _hanging = server.hang(&other).await;
+    let refused = server.agent("third").send("/hello").await.unwrap();
+    assert_eq!(status(&refused), Some(tonic::Code::Unavailable));
+    assert_eq!(server.transport.requests(), 3);
+
+    server.handler.release.notify_waiters();
+    within(hanging).await.unwrap().unwrap();
+    eventually(|| server.transport.requests() == 0).await;
+    assert!(again.hello().await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_has_a_deadline() {
+    let limits = Limits {
+        request_timeout: Duration::from_millis(50),
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let response = server.agent("builder").send("/hang").await.unwrap();
+    assert_eq!(status(&response), Some(tonic::Code::DeadlineExceeded));
+    assert_eq!(server.handler.gone.load(Ordering::SeqCst), 1);
+    assert_eq!(server.transport.requests(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn oversized_headers_are_refused() {
+    let server = Server::start(patient()).await;
+    let mut client = server.agent("builder");
+    let big = "x".repeat(20 * 1024);
+    let request = Request::post("http://localhost/hello").header("x-big", big);
+    let request = request.body(Body::empty()).unwrap();
+    let answer = within(async { client.channel.ready().await?.call(request).await }).await;
+    assert!(answer.is_err() || answer.is_ok_and(|it| !it.status().is_success()));
+    assert!(client.hello().await.is_ok());
+    server.stop().await;
+}
