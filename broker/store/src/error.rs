@@ -1,0 +1,224 @@
+//! Why a commit or a read did not happen.
+
+use taskpass_core::{
+    AgentName, CredentialId, InvalidValue, JoinTokenId, RoleName, TaskId, TaskState,
+};
+
+use crate::IdempotencyRecord;
+
+/// Why a batch was not committed. Nothing of it happened, except possibly after [`CommitError::Unavailable`].
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CommitError {
+    /// A condition did not hold.
+    #[error("{0}")]
+    Guard(GuardFailure),
+    /// The caller used this idempotency key before.
+    #[error("the idempotency key was used before{}", if *.same_request { "" } else { ", for a different request; use a new key" })]
+    Duplicate {
+        /// What was made then.
+        record: IdempotencyRecord,
+        /// Whether it is the same request again, rather than another one under the same key.
+        same_request: bool,
+    },
+    /// An event does not fit the state.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// The disk is full. Batches with [`Priority::Release`](crate::Priority::Release) may still go through.
+    #[error("the disk of the ledger is full; free some space, revoking goes on meanwhile")]
+    DiskFull,
+    /// The ledger cannot be written to, or the store is closed. The outcome of the batch is unknown until restart.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// An event is larger than a ledger entry may be, or there are too many events.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+/// Which condition did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GuardFailure {
+    /// There is no such task, or it has ended.
+    #[error("task `{0}` is not known or has ended")]
+    TaskGone(TaskId),
+    /// The task is not open.
+    #[error("task `{0}` is {state}", state = .1.as_str())]
+    TaskNotOpen(TaskId, TaskState),
+    /// The task's deadline has passed.
+    #[error("the deadline of task `{0}` has passed")]
+    TaskOverdue(TaskId),
+    /// The agent has as many open tasks as it may have.
+    #[error("agent `{agent}` has {limit} open tasks or more; end one first")]
+    OpenTasks {
+        /// The agent.
+        agent: AgentName,
+        /// The limit.
+        limit: u32,
+    },
+    /// The agent has as many live credentials as it may have.
+    #[error("agent `{agent}` has {limit} live credentials or more; revoke one or end a task first")]
+    AgentCredentials {
+        /// The agent.
+        agent: AgentName,
+        /// The limit.
+        limit: u32,
+    },
+    /// A task, with all below it, has as many live credentials as it may have.
+    #[error("task `{task}` holds {limit} live credentials or more; revoke one first")]
+    TaskCredentials {
+        /// The task whose limit it is: the one asked about or one above it.
+        task: TaskId,
+        /// The limit.
+        limit: u32,
+    },
+    /// There is no such join token, or it was forgotten long after its end.
+    #[error("join token `{0}` is not known")]
+    JoinTokenUnknown(JoinTokenId),
+    /// The join token was used.
+    #[error("join token `{0}` was used already; make a new one")]
+    JoinTokenUsed(JoinTokenId),
+    /// The join token has expired.
+    #[error("join token `{0}` has expired; make a new one")]
+    JoinTokenExpired(JoinTokenId),
+    /// The agent has as many unused join tokens as it may have.
+    #[error("agent `{agent}` has {limit} unused join tokens or more; let one expire first")]
+    JoinTokens {
+        /// The agent.
+        agent: AgentName,
+        /// The limit.
+        limit: u32,
+    },
+    /// The SVID does not count.
+    #[error("the SVID `{0}` is unknown, superseded or expired, or its task has ended")]
+    SvidNotLive(String),
+    /// There is no such credential, or its task has ended.
+    #[error("credential `{0}` is not known or its task has ended")]
+    CredentialGone(CredentialId),
+    /// The credential is in another state.
+    #[error("credential `{0}` is {1}")]
+    CredentialState(CredentialId, &'static str),
+}
+
+/// How an event does not fit the state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The name or id is taken.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// It is not there, or it is history.
+    #[error("{0} is not known or has ended")]
+    Missing(String),
+    /// The event cannot happen in this state.
+    #[error("{what} is {state}, so {event} cannot follow")]
+    WrongState {
+        /// On what.
+        what: String,
+        /// Its state.
+        state: &'static str,
+        /// The event's type, as in the ledger.
+        event: &'static str,
+    },
+    /// A task would be wider than the one above it.
+    #[error("the task would be wider than its parent `{parent}`: {wider}")]
+    WiderThanParent {
+        /// The parent.
+        parent: TaskId,
+        /// In what.
+        wider: Wider,
+    },
+    /// The event contradicts itself or the record it is about.
+    #[error("{event} cannot be recorded: {reason}")]
+    Invalid {
+        /// The event's type, as in the ledger.
+        event: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// In what a task would be wider than its parent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Wider {
+    /// The parent may not draw on this role.
+    #[error("the parent may not draw on role `{0}`")]
+    Role(RoleName),
+    /// A parameter that the parent fixes for this role is free or different.
+    #[error("a scope parameter that the parent fixes for role `{0}` is left free or different")]
+    Scope(RoleName),
+    /// It would end later.
+    #[error("it would end after the parent")]
+    Deadline,
+    /// It could hold more credentials.
+    #[error("it could hold more credentials than the parent")]
+    MaxCredentials,
+    /// There are too many delegations above it.
+    #[error(
+        "delegation goes no deeper than {}",
+        taskpass_core::limits::TASK_DEPTH_MAX
+    )]
+    Depth,
+    /// There are too many tasks under the topmost one.
+    #[error(
+        "there are {} tasks below the topmost one already",
+        taskpass_core::limits::TASK_DESCENDANTS_MAX
+    )]
+    Descendants,
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// History cannot be read; what is alive still can. A restart builds the index again.
+    #[error("the index of history is out of order ({0}); restart the broker to build it again")]
+    Index(String),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The ledger could not be signed.
+    #[error("a checkpoint of the ledger could not be written: {0}")]
+    Seal(String),
+    /// The page token is none of this listing's.
+    #[error("the page token does not belong to this listing; start again without it")]
+    PageToken(#[source] InvalidValue),
+}
+
+/// Why the store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The ledger did not open.
+    #[error("the ledger in `{dir}` did not open")]
+    Ledger {
+        /// Its directory.
+        dir: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An entry of the ledger is not an event this version knows, or cannot follow those before it.
+    #[error("ledger entry {index} cannot be applied: {reason}")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A directory could not be made, moved or synchronised.
+    #[error("`{path}` could not be prepared")]
+    Files {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The index did not open, not even a new one.
+    #[error("a new index in `{path}` could not be made: {reason}")]
+    Index {
+        /// Where.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("the store's threads could not be started")]
+    Threads(#[source] std::io::Error),
+}

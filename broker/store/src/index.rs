@@ -1,0 +1,154 @@
+//! The index: current records and history in sled, derived from the ledger and never trusted more than it.
+//!
+//! One tree with key prefixes, one writer. sled's own `flush` does not reach the platter (it calls
+//! `sync_file_range`), so its file is synchronised here after each flush; and sled panics on some damage, so every
+//! call is caught. What is written carries its position in the ledger and the hash of the last entry, in the same
+//! atomic batch; an index that does not fit the ledger is moved aside and built again.
+
+mod keys;
+mod load;
+mod read;
+mod write;
+
+use std::{
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use taskpass_core::{Digest, Timestamp, TrustDomain};
+use taskpass_ledger::Reader;
+
+pub(crate) use self::{read::Owner, write::Portion};
+
+/// The layout below; another one is built again.
+const FORMAT: u32 = 1;
+
+/// Why the index did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct IndexError(pub(crate) String);
+
+/// How far the index is, in itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) format: u32,
+    /// The ledger it belongs to.
+    pub(crate) origin: String,
+    /// How many entries it has seen.
+    pub(crate) position: u64,
+    /// SHA-256 of the last of them.
+    pub(crate) entry_sha256: String,
+    /// The time of the last of them.
+    pub(crate) time: Timestamp,
+    pub(crate) trust_domain: Option<TrustDomain>,
+}
+
+/// An open index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    db: sled::Db,
+    path: PathBuf,
+    origin: String,
+}
+
+impl Index {
+    /// Opens or makes the index in `path`.
+    pub(crate) fn open(path: &Path, cache_bytes: u64, origin: &str) -> Result<Self, IndexError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(None);
+        Ok(Self {
+            db: guarded(|| config.open())?,
+            path: path.to_owned(),
+            origin: origin.to_owned(),
+        })
+    }
+
+    /// How far it is; `None` when it is new. Fails when it does not belong to this ledger.
+    pub(crate) fn checked_meta(&self, ledger: &Reader) -> Result<Option<Meta>, IndexError> {
+        let Some(bytes) = self.get(keys::META)? else {
+            return Ok(None);
+        };
+        let meta: Meta = parse(&bytes)?;
+        if meta.format != FORMAT {
+            return Err(IndexError(format!(
+                "it has format {}, not {FORMAT}",
+                meta.format
+            )));
+        }
+        if meta.origin != self.origin {
+            return Err(IndexError(format!(
+                "it belongs to the ledger `{}`",
+                meta.origin
+            )));
+        }
+        let Some(last) = meta.position.checked_sub(1) else {
+            return Err(IndexError("its position is missing".to_owned()));
+        };
+        if meta.position > ledger.size() {
+            return Err(IndexError(format!(
+                "it has seen {} entries and the ledger has {}",
+                meta.position,
+                ledger.size()
+            )));
+        }
+        let entry = ledger
+            .entry(last)
+            .map_err(|e| IndexError(format!("its last entry cannot be read: {e}")))?;
+        if Digest::of(&entry).to_string() != meta.entry_sha256 {
+            return Err(IndexError("its last entry is not the ledger's".to_owned()));
+        }
+        Ok(Some(meta))
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn flush(&self) -> Result<(), IndexError> {
+        guarded(|| self.db.flush())?;
+        let sync = || -> io::Result<()> {
+            File::open(self.path.join("db"))?.sync_data()?;
+            let blobs = self.path.join("blobs");
+            if blobs.is_dir() {
+                for file in blobs.read_dir()? {
+                    File::open(file?.path())?.sync_data()?;
+                }
+                File::open(blobs)?.sync_all()?;
+            }
+            File::open(&self.path)?.sync_all()
+        };
+        sync().map_err(|e| IndexError(format!("cannot sync `{}`: {e}", self.path.display())))
+    }
+
+    fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, IndexError> {
+        guarded(|| self.db.get(key))
+    }
+}
+
+/// Runs a call into sled; its panics become errors, since they mean damage and the ledger is unharmed.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| IndexError(one_line(&e.to_string()))),
+        Err(panic) => {
+            let said = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
+            Err(IndexError(format!("it is damaged: {}", one_line(said))))
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars()
+        .take(taskpass_core::limits::ERROR_TEXT_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
+    serde_json::from_slice(bytes).map_err(|e| IndexError(format!("a record cannot be read: {e}")))
+}

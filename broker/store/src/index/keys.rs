@@ -1,0 +1,63 @@
+//! The keys of the index. Ids have a fixed length and sort by time; names end before the byte that follows them.
+
+use std::fmt::Display;
+
+use taskpass_core::{AgentName, TaskId};
+
+/// Position and origin.
+pub(super) const META: &[u8] = b"m";
+/// Agents by name.
+pub(super) const AGENT: &str = "a/";
+/// Tasks by id.
+pub(super) const TASK: &str = "t/";
+/// Credentials by id.
+pub(super) const CREDENTIAL: &str = "c/";
+/// Anchors by id.
+pub(super) const ANCHOR: &str = "x/";
+/// Join tokens by id, until they are forgotten.
+pub(super) const TOKEN: &str = "j/";
+/// SVIDs that count, by serial.
+pub(super) const SVID: &str = "s/";
+/// Idempotency keys by hash, until they are forgotten.
+pub(super) const KEY: &[u8] = b"i/";
+/// Tasks that have not ended.
+pub(super) const LIVE: &str = "l/";
+
+pub(super) fn record(prefix: &str, id: &dyn Display) -> Vec<u8> {
+    format!("{prefix}{id}").into_bytes()
+}
+
+pub(super) fn remembered(hash: &[u8]) -> Vec<u8> {
+    [KEY, hash].concat()
+}
+
+/// All credentials of a task: this and the credential's id.
+pub(super) fn credentials_of(task: TaskId) -> String {
+    format!("tc/{task}/")
+}
+
+/// All anchors of a task: this and the anchor's id.
+pub(super) fn anchors_of(task: TaskId) -> String {
+    format!("tx/{task}/")
+}
+
+/// All tasks of an agent: this and the task's id.
+pub(super) fn tasks_of_agent(agent: &AgentName) -> String {
+    format!("ta/{agent}/")
+}
+
+/// All credentials of an agent: this and the credential's id.
+pub(super) fn credentials_of_agent(agent: &AgentName) -> String {
+    format!("ca/{agent}/")
+}
+
+/// All entries about a task: this and the entry's index, big-endian.
+pub(super) fn entries_of(task: TaskId) -> String {
+    format!("e/{task}/")
+}
+
+pub(super) fn entry(task: TaskId, index: u64) -> Vec<u8> {
+    let mut key = entries_of(task).into_bytes();
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}

@@ -1,0 +1,189 @@
+//! Reading history.
+
+use std::{str::FromStr, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use taskpass_core::{AgentName, Anchor, AnchorId, Credential, CredentialId, Task, TaskId};
+
+use super::{Index, IndexError, guarded, keys, parse};
+
+/// Rows from an index, and whether there may be more.
+pub(crate) type Rows<T> = (Vec<Arc<T>>, bool);
+
+impl Index {
+    pub(crate) fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, IndexError> {
+        self.record(&keys::record(keys::TASK, &id))
+    }
+
+    pub(crate) fn credential(
+        &self,
+        id: CredentialId,
+    ) -> Result<Option<Arc<Credential>>, IndexError> {
+        self.record(&keys::record(keys::CREDENTIAL, &id))
+    }
+
+    pub(crate) fn anchor(&self, id: AnchorId) -> Result<Option<Arc<Anchor>>, IndexError> {
+        self.record(&keys::record(keys::ANCHOR, &id))
+    }
+
+    /// The credentials of a task, by id.
+    pub(crate) fn credentials_of(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, IndexError> {
+        let ids = self.ids(&keys::credentials_of(task))?;
+        self.records(ids, |index, id| index.credential(id))
+    }
+
+    /// The anchors of a task, by id.
+    pub(crate) fn anchors_of(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, IndexError> {
+        let ids = self.ids(&keys::anchors_of(task))?;
+        self.records(ids, |index, id| index.anchor(id))
+    }
+
+    /// Tasks that pass `keep`, newest first, from below `before`.
+    pub(crate) fn tasks(
+        &self,
+        agent: Option<&AgentName>,
+        before: Option<TaskId>,
+        size: usize,
+        keep: impl Fn(&Task) -> bool,
+    ) -> Result<Rows<Task>, IndexError> {
+        let prefix = agent.map_or_else(|| keys::TASK.to_owned(), keys::tasks_of_agent);
+        self.newest(&prefix, before, size, |id| self.task(id), keep)
+    }
+
+    /// Credentials that pass `keep`, newest first, from below `before`.
+    pub(crate) fn credentials(
+        &self,
+        of: Option<Owner<'_>>,
+        before: Option<CredentialId>,
+        size: usize,
+        keep: impl Fn(&Credential) -> bool,
+    ) -> Result<Rows<Credential>, IndexError> {
+        let prefix = match of {
+            None => keys::CREDENTIAL.to_owned(),
+            Some(Owner::Agent(agent)) => keys::credentials_of_agent(agent),
+            Some(Owner::Task(task)) => keys::credentials_of(task),
+        };
+        self.newest(&prefix, before, size, |id| self.credential(id), keep)
+    }
+
+    /// Indexes of the entries about a task, from `from` on.
+    pub(crate) fn entries_of(
+        &self,
+        task: TaskId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<u64>, IndexError> {
+        let range = keys::entry(task, from)..=keys::entry(task, u64::MAX);
+        let mut found = Vec::new();
+        let mut rows = guarded(|| Ok(self.db.range(range)))?;
+        while found.len() < limit {
+            let Some((key, _)) = guarded(|| rows.next().transpose())? else {
+                break;
+            };
+            let index = key.last_chunk::<8>().copied().map(u64::from_be_bytes);
+            found.extend(index);
+        }
+        Ok(found)
+    }
+
+    /// The newest task id there is.
+    pub(crate) fn newest_task(&self) -> Result<Option<TaskId>, IndexError> {
+        self.last_id(keys::TASK)
+    }
+
+    /// The newest credential id there is.
+    pub(crate) fn newest_credential(&self) -> Result<Option<CredentialId>, IndexError> {
+        self.last_id(keys::CREDENTIAL)
+    }
+
+    /// The newest anchor id there is.
+    pub(crate) fn newest_anchor(&self) -> Result<Option<AnchorId>, IndexError> {
+        self.last_id(keys::ANCHOR)
+    }
+
+    fn last_id<I: FromStr>(&self, prefix: &str) -> Result<Option<I>, IndexError> {
+        let last = guarded(|| self.db.scan_prefix(prefix).next_back().transpose())?;
+        last.map(|(key, _)| id_in(&key, prefix)).transpose()
+    }
+
+    fn newest<I: FromStr + std::fmt::Display, T>(
+        &self,
+        prefix: &str,
+        before: Option<I>,
+        size: usize,
+        record: impl Fn(I) -> Result<Option<Arc<T>>, IndexError>,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Rows<T>, IndexError> {
+        // `~` sorts behind every character of an id.
+        let end = before.map_or_else(
+            || keys::record(prefix, &"~"),
+            |id| keys::record(prefix, &id),
+        );
+        let mut rows = guarded(|| Ok(self.db.range(prefix.as_bytes().to_vec()..end)))?;
+        let mut found = Vec::new();
+        while let Some((key, _)) = guarded(|| rows.next_back().transpose())? {
+            let Some(row) = record(id_in(&key, prefix)?)?.filter(|row| keep(row)) else {
+                continue;
+            };
+            if found.len() == size {
+                return Ok((found, true));
+            }
+            found.push(row);
+        }
+        Ok((found, false))
+    }
+
+    pub(super) fn ids<I: FromStr>(&self, prefix: &str) -> Result<Vec<I>, IndexError> {
+        let mut ids = Vec::new();
+        self.each(prefix, |key, _| {
+            ids.push(id_in(key, prefix)?);
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// Calls `row` with every key and value under `prefix`.
+    pub(super) fn each(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        let mut rows = guarded(|| Ok(self.db.scan_prefix(prefix)))?;
+        while let Some((key, value)) = guarded(|| rows.next().transpose())? {
+            row(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    fn records<I: Copy, T>(
+        &self,
+        ids: Vec<I>,
+        record: impl Fn(&Self, I) -> Result<Option<Arc<T>>, IndexError>,
+    ) -> Result<Vec<Arc<T>>, IndexError> {
+        ids.into_iter()
+            .filter_map(|id| record(self, id).transpose())
+            .collect()
+    }
+
+    fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
+        match self.get(key)? {
+            None => Ok(None),
+            Some(bytes) => parse(&bytes).map(|record| Some(Arc::new(record))),
+        }
+    }
+}
+
+/// Whose credentials to list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    Agent(&'a AgentName),
+    Task(TaskId),
+}
+
+/// The id behind a prefix.
+fn id_in<I: FromStr>(key: &[u8], prefix: &str) -> Result<I, IndexError> {
+    key.strip_prefix(prefix.as_bytes())
+        .and_then(|id| std::str::from_utf8(id).ok())
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| IndexError(format!("a key under `{prefix}` cannot be read")))
+}

@@ -1,0 +1,435 @@
+//! What an event does to the state. No rule is checked here: history is applied as it was recorded.
+
+use std::sync::Arc;
+
+use taskpass_core::{
+    AgentName, AnchorState, Credential, CredentialId, CredentialState, EndCause, Event,
+    IdempotencyKey, Identity, JoinTokenId, Revocation, Svid, SvidState, Task, TaskId, TaskState,
+    Timestamp, limits,
+};
+
+use super::{Change, Remembered, State, key_hash};
+use crate::{Conflict, JoinTokenRecord, Subject};
+
+/// What an event does.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// The records it sets, in this order.
+    pub(crate) changes: Vec<Change>,
+    /// A task in its final form; it leaves the state and is history from now on.
+    pub(crate) ended: Option<Arc<Task>>,
+    /// The tasks it is about.
+    pub(crate) about: Vec<TaskId>,
+}
+
+impl Effects {
+    fn of(changes: impl Into<Vec<Change>>) -> Self {
+        Self {
+            changes: changes.into(),
+            ..Self::default()
+        }
+    }
+
+    fn about(mut self, task: TaskId) -> Self {
+        self.about.push(task);
+        self
+    }
+
+    fn remember(mut self, key: Option<&IdempotencyKey>, time: Timestamp, subject: Subject) -> Self {
+        if let Some(key) = key {
+            let remembered = Remembered {
+                time,
+                request_sha256: key.request_sha256.as_str().into(),
+                subject,
+            };
+            let hash = key_hash(&key.caller, &key.key);
+            self.changes
+                .push(Change::Key(hash, Some(Arc::new(remembered))));
+        }
+        self
+    }
+}
+
+impl State {
+    /// The changes that `event`, recorded at `time`, makes. Fails only when what it is about is not there.
+    pub(crate) fn effects(&self, event: &Event, time: Timestamp) -> Result<Effects, Conflict> {
+        Ok(match event {
+            Event::Initialized { trust_domain, .. } => {
+                Effects::of([Change::TrustDomain(Some(trust_domain.clone()))])
+            }
+            Event::BrokerStarted { .. }
+            | Event::BrokerStopped {}
+            | Event::IndexRebuilt { .. }
+            | Event::OperatorSvidIssued { .. }
+            | Event::CaChanged { .. } => Effects::default(),
+            Event::Decided { decision } => Effects {
+                about: mentioned(&[&decision.resource, &decision.principal]),
+                ..Effects::default()
+            },
+            Event::AgentRegistered { agent, idempotency } => Effects::of([Change::Agent(
+                agent.name.clone(),
+                Some(Arc::new(agent.clone())),
+            )])
+            .remember(
+                idempotency.as_ref(),
+                time,
+                Subject::Agent(agent.name.clone()),
+            ),
+            Event::JoinTokenCreated { token } => Effects::of([Change::Token(
+                token.id,
+                Some(Arc::new(JoinTokenRecord {
+                    token: token.clone(),
+                    used: false,
+                })),
+            )]),
+            Event::SvidIssued {
+                svid, join_token, ..
+            } => self.svid_issued(svid, *join_token)?,
+            Event::SvidActivated { serial } => self.svid_activated(serial)?,
+            Event::TaskStarted { .. } | Event::TaskEnding { .. } | Event::TaskEnded { .. } => {
+                self.task_event(event, time)?
+            }
+            Event::AnchorRecorded { anchor } => {
+                Effects::of([Change::Anchor(anchor.id, Some(Arc::new(anchor.clone())))])
+                    .about(anchor.task)
+            }
+            Event::AnchorGone { anchor: id } => {
+                let anchor = self.anchors.get(id).ok_or_else(|| missing("anchor", id))?;
+                let mut gone = anchor.as_ref().clone();
+                gone.state = AnchorState::Gone;
+                Effects::of([Change::Anchor(*id, Some(Arc::new(gone)))]).about(anchor.task)
+            }
+            Event::CredentialIntended {
+                credential,
+                idempotency,
+            } => Effects::of([Change::Credential(
+                credential.id,
+                Some(Arc::new(credential.as_ref().clone())),
+            )])
+            .about(credential.task)
+            .remember(
+                idempotency.as_ref(),
+                time,
+                Subject::Credential(credential.id),
+            ),
+            Event::CredentialIssued { credential, .. }
+            | Event::CredentialAbandoned { credential, .. }
+            | Event::CredentialRenewIntended { credential, .. }
+            | Event::CredentialRenewed { credential, .. }
+            | Event::CredentialRevoking { credential, .. }
+            | Event::RevokeFailed { credential, .. }
+            | Event::CredentialRevoked { credential, .. }
+            | Event::CredentialExpired { credential } => {
+                self.credential_event(*credential, event, time)?
+            }
+        })
+    }
+
+    fn svid_issued(
+        &self,
+        svid: &Svid,
+        join_token: Option<JoinTokenId>,
+    ) -> Result<Effects, Conflict> {
+        let mut changes = Vec::new();
+        if let Some(id) = join_token {
+            let token = self
+                .tokens
+                .get(&id)
+                .ok_or_else(|| missing("join token", &id))?;
+            let used = JoinTokenRecord {
+                token: token.token.clone(),
+                used: true,
+            };
+            changes.push(Change::Token(id, Some(Arc::new(used))));
+        }
+        match svid.state {
+            SvidState::Active => changes.extend(self.other_svids(&svid.identity(), &svid.serial)),
+            SvidState::Pending => {
+                let pending: Vec<&str> = self
+                    .serials_of(&svid.identity())
+                    .filter(|serial| {
+                        self.svids
+                            .get(*serial)
+                            .is_some_and(|s| s.state == SvidState::Pending)
+                    })
+                    .collect();
+                let surplus =
+                    (pending.len() + 1).saturating_sub(limits::PENDING_SVIDS_PER_IDENTITY_MAX);
+                changes.extend(
+                    pending
+                        .into_iter()
+                        .take(surplus)
+                        .map(|serial| Change::Svid(serial.to_owned(), None)),
+                );
+            }
+        }
+        changes.push(Change::Svid(
+            svid.serial.clone(),
+            Some(Arc::new(svid.clone())),
+        ));
+        let effects = Effects::of(changes);
+        Ok(match svid.task {
+            Some(task) => effects.about(task),
+            None => effects,
+        })
+    }
+
+    fn svid_activated(&self, serial: &str) -> Result<Effects, Conflict> {
+        let svid = self
+            .svids
+            .get(serial)
+            .ok_or_else(|| missing("SVID", &serial))?;
+        let mut active = svid.as_ref().clone();
+        active.state = SvidState::Active;
+        let mut effects = Effects::of(self.other_svids(&svid.identity(), serial));
+        effects
+            .changes
+            .push(Change::Svid(serial.to_owned(), Some(Arc::new(active))));
+        effects.about.extend(svid.task);
+        Ok(effects)
+    }
+
+    /// Takes out all SVIDs of an identity but one.
+    fn other_svids(&self, identity: &Identity, but: &str) -> Vec<Change> {
+        self.serials_of(identity)
+            .filter(|serial| *serial != but)
+            .map(|serial| Change::Svid(serial.to_owned(), None))
+            .collect()
+    }
+
+    fn serials_of(&self, identity: &Identity) -> impl Iterator<Item = &str> {
+        let of_identity = self.svids_of.get(identity);
+        of_identity
+            .into_iter()
+            .flatten()
+            .map(|(_, serial)| serial.as_str())
+    }
+
+    fn task_event(&self, event: &Event, time: Timestamp) -> Result<Effects, Conflict> {
+        let node = |id: &TaskId| self.tasks.get(id).ok_or_else(|| missing("task", id));
+        Ok(match event {
+            Event::TaskStarted { task, idempotency } => {
+                let effects = Effects::of([Change::Task(task.id, Some(Arc::new(task.clone())))])
+                    .about(task.id)
+                    .remember(idempotency.as_ref(), time, Subject::Task(task.id));
+                match task.parent {
+                    Some(parent) => effects.about(parent),
+                    None => effects,
+                }
+            }
+            Event::TaskEnding {
+                task: id, cause, ..
+            } => {
+                let task = &node(id)?.task;
+                let mut ending = task.as_ref().clone();
+                ending.state = TaskState::Ending;
+                ending.end_cause = Some(*cause);
+                ending.ending_at = Some(time);
+                let identity = Identity::AgentTask(task.agent.clone(), *id);
+                let mut changes = self.other_svids(&identity, "");
+                changes.push(Change::Task(*id, Some(Arc::new(ending))));
+                Effects::of(changes).about(*id)
+            }
+            Event::TaskEnded { task: id } => {
+                let node = node(id)?;
+                let mut ended = node.task.as_ref().clone();
+                ended.state = TaskState::Ended;
+                ended.ended_at = Some(time);
+                let credentials = node
+                    .credentials
+                    .iter()
+                    .map(|c| Change::Credential(*c, None));
+                let anchors = node.anchors.iter().map(|a| Change::Anchor(*a, None));
+                let mut changes: Vec<Change> = credentials.chain(anchors).collect();
+                changes.push(Change::Task(*id, None));
+                Effects {
+                    ended: Some(Arc::new(ended)),
+                    ..Effects::of(changes).about(*id)
+                }
+            }
+            _ => Effects::default(),
+        })
+    }
+
+    fn credential_event(
+        &self,
+        id: CredentialId,
+        event: &Event,
+        time: Timestamp,
+    ) -> Result<Effects, Conflict> {
+        let before = self
+            .credentials
+            .get(&id)
+            .ok_or_else(|| missing("credential", &id))?;
+        let mut credential = before.as_ref().clone();
+        advance(&mut credential, event, time);
+        let task = credential.task;
+        Ok(Effects::of([Change::Credential(id, Some(Arc::new(credential)))]).about(task))
+    }
+
+    /// The events that the end of a task brings along: the end of all tasks below, and the revoking of everything
+    /// that is alive in any of them. They follow the first [`Event::TaskEnding`] in the same batch.
+    pub(crate) fn cascade(&self, event: &Event) -> Vec<Event> {
+        let Event::TaskEnding { task, cause, by } = event else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        for id in std::iter::once(*task).chain(self.descendants(*task)) {
+            let Some(node) = self
+                .tasks
+                .get(&id)
+                .filter(|n| n.task.state == TaskState::Open)
+            else {
+                continue;
+            };
+            let cause = if id == *task {
+                *cause
+            } else {
+                events.push(Event::TaskEnding {
+                    task: id,
+                    cause: EndCause::ParentEnded,
+                    by: by.clone(),
+                });
+                EndCause::ParentEnded
+            };
+            let alive = node.credentials.iter().filter(|c| {
+                self.credentials.get(c).is_some_and(|c| {
+                    matches!(c.state, CredentialState::Intended | CredentialState::Active)
+                })
+            });
+            events.extend(alive.map(|credential| Event::CredentialRevoking {
+                credential: *credential,
+                cause: taskpass_core::RevokeCause::TaskEnded(cause),
+                by: by.clone(),
+            }));
+        }
+        events
+    }
+
+    /// What has no meaning any more at `now` and only takes room. Admission looks at the times itself, so pruning
+    /// early or late never changes an answer.
+    pub(crate) fn stale(&self, now: Timestamp) -> Vec<Change> {
+        let kept = limits::IDEMPOTENCY_KEPT;
+        let svids = self.svids_by_end.iter().take_while(|(end, _)| *end <= now);
+        let tokens = self
+            .tokens_by_end
+            .iter()
+            .take_while(|(end, _)| end.plus(kept) <= now);
+        let keys = self
+            .keys_by_time
+            .iter()
+            .take_while(|(time, _)| time.plus(kept) <= now);
+        svids
+            .map(|(_, serial)| Change::Svid(serial.clone(), None))
+            .chain(tokens.map(|(_, id)| Change::Token(*id, None)))
+            .chain(keys.map(|(_, hash)| Change::Key(*hash, None)))
+            .collect()
+    }
+
+    /// Whether the agent is registered.
+    pub(crate) fn knows_agent(&self, name: &AgentName) -> bool {
+        self.agents.contains_key(name)
+    }
+}
+
+/// Moves a credential on by one of its own events.
+fn advance(credential: &mut Credential, event: &Event, time: Timestamp) {
+    match event {
+        Event::CredentialIssued {
+            expires_at,
+            revocation_class,
+            anchor,
+            handle,
+            ..
+        } => {
+            // Its task may have ended while the provider worked: then it stays to be revoked, now findable.
+            if credential.state == CredentialState::Intended {
+                credential.state = CredentialState::Active;
+            }
+            credential.issued_at = Some(time);
+            credential.expires_at = *expires_at;
+            credential.revocation_class = *revocation_class;
+            credential.anchor = anchor.or(credential.anchor);
+            credential.handle = handle.clone().or_else(|| credential.handle.take());
+        }
+        Event::CredentialAbandoned { reason, .. } => {
+            credential.state = CredentialState::Abandoned;
+            if let Some(revocation) = &mut credential.revocation {
+                revocation.done_at = Some(time);
+                revocation.proof = Some(reason.clone());
+            }
+        }
+        Event::CredentialRenewIntended { until, .. } => {
+            credential.expires_at = credential.expires_at.max(*until);
+        }
+        Event::CredentialRenewed { expires_at, .. } => credential.expires_at = *expires_at,
+        Event::CredentialRevoking { cause, .. } => {
+            credential.state = CredentialState::Revoking;
+            credential.revocation = Some(Revocation {
+                cause: *cause,
+                since: time,
+                attempts: 0,
+                retry_at: time,
+                last_error: None,
+                stuck: false,
+                done_at: None,
+                proof: None,
+                may_live_until: None,
+            });
+        }
+        Event::RevokeFailed {
+            attempt,
+            error,
+            retry_at,
+            stuck,
+            ..
+        } => {
+            if let Some(revocation) = &mut credential.revocation {
+                revocation.attempts = *attempt;
+                revocation.last_error = Some(error.clone());
+                revocation.retry_at = *retry_at;
+                revocation.stuck = *stuck;
+            }
+        }
+        Event::CredentialRevoked {
+            verified,
+            proof,
+            may_live_until,
+            ..
+        } => {
+            credential.state = if *verified {
+                CredentialState::RevokedVerified
+            } else {
+                CredentialState::RevokedUnverified
+            };
+            if let Some(revocation) = &mut credential.revocation {
+                revocation.done_at = Some(time);
+                revocation.proof = Some(proof.clone());
+                revocation.may_live_until = *may_live_until;
+            }
+        }
+        Event::CredentialExpired { .. } => {
+            credential.state = CredentialState::Expired;
+            if let Some(revocation) = &mut credential.revocation {
+                revocation.done_at = Some(time);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The tasks that texts name, each once.
+fn mentioned(texts: &[&str]) -> Vec<TaskId> {
+    let mut tasks: Vec<TaskId> = texts
+        .iter()
+        .flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric()))
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    tasks.sort_unstable();
+    tasks.dedup();
+    tasks
+}
+
+pub(super) fn missing(what: &str, id: &dyn std::fmt::Display) -> Conflict {
+    Conflict::Missing(format!("{what} `{id}`"))
+}

@@ -1,0 +1,187 @@
+//! Questions to what is alive.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use taskpass_core::{
+    Agent, AgentName, Anchor, AnchorState, Credential, CredentialId, JoinTokenId, ProviderName,
+    Svid, Task, TaskId, TaskState, Timestamp, limits,
+};
+
+use super::{AgentUse, KeyHash, Node, Remembered, State};
+use crate::{JoinTokenRecord, ProviderUsage, Usage, Work};
+
+impl State {
+    pub(crate) fn agent(&self, name: &AgentName) -> Option<&Arc<Agent>> {
+        self.agents.get(name)
+    }
+
+    /// Agents by name, after `after`.
+    pub(crate) fn agents_after(
+        &self,
+        after: Option<&AgentName>,
+    ) -> impl Iterator<Item = &Arc<Agent>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.agents.range((from, Unbounded)).map(|(_, agent)| agent)
+    }
+
+    pub(crate) fn token(&self, id: JoinTokenId) -> Option<&Arc<JoinTokenRecord>> {
+        self.tokens.get(&id)
+    }
+
+    /// The SVID if it counts at `now`.
+    pub(crate) fn live_svid(&self, serial: &str, now: Timestamp) -> Option<&Arc<Svid>> {
+        let open = |task: TaskId| self.task_open(task, now).is_ok();
+        self.svids
+            .get(serial)
+            .filter(|svid| svid.not_after > now && svid.task.is_none_or(open))
+    }
+
+    /// A task that has not ended, with what hangs on it.
+    pub(crate) fn node(&self, id: TaskId) -> Option<&Node> {
+        self.tasks.get(&id)
+    }
+
+    pub(crate) fn open_tasks(&self) -> Vec<Arc<Task>> {
+        self.tasks
+            .values()
+            .filter(|node| node.task.state == TaskState::Open)
+            .map(|node| Arc::clone(&node.task))
+            .collect()
+    }
+
+    pub(crate) fn credential(&self, id: CredentialId) -> Option<&Arc<Credential>> {
+        self.credentials.get(&id)
+    }
+
+    /// All credentials in memory that were made before `before`, newest first.
+    pub(crate) fn credentials_before(
+        &self,
+        before: Option<CredentialId>,
+    ) -> impl Iterator<Item = &Arc<Credential>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let to = before.map_or(Unbounded, Excluded);
+        let range = self.credentials.range((Unbounded, to));
+        range.rev().map(|(_, credential)| credential)
+    }
+
+    /// All tasks that have not ended and were made before `before`, newest first.
+    pub(crate) fn tasks_before(&self, before: Option<TaskId>) -> impl Iterator<Item = &Arc<Task>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let to = before.map_or(Unbounded, Excluded);
+        let range = self.tasks.range((Unbounded, to));
+        range.rev().map(|(_, node)| &node.task)
+    }
+
+    /// The credentials of a task that has not ended, by id.
+    pub(crate) fn credentials_of(&self, node: &Node) -> Vec<Arc<Credential>> {
+        let ids = node.credentials.iter();
+        ids.filter_map(|id| self.credentials.get(id).cloned())
+            .collect()
+    }
+
+    /// The anchors of a task that has not ended, by id.
+    pub(crate) fn anchors_of(&self, node: &Node) -> Vec<Arc<Anchor>> {
+        let ids = node.anchors.iter();
+        ids.filter_map(|id| self.anchors.get(id).cloned()).collect()
+    }
+
+    /// What was made with an idempotency key, while it is remembered.
+    pub(crate) fn remembered(&self, hash: &KeyHash, now: Timestamp) -> Option<&Arc<Remembered>> {
+        self.keys
+            .get(hash)
+            .filter(|key| key.time.plus(limits::IDEMPOTENCY_KEPT) > now)
+    }
+
+    pub(crate) fn usage(&self, agent: &AgentName, now: Timestamp) -> Usage {
+        let Some(held) = self.agent_use.get(agent) else {
+            return Usage::default();
+        };
+        let AgentUse {
+            open_tasks,
+            live_credentials,
+            unused_tokens,
+        } = held;
+        let usable = unused_tokens
+            .iter()
+            .filter(|id| self.token_unused(**id, now).is_ok());
+        Usage {
+            open_tasks: *open_tasks,
+            live_credentials: *live_credentials,
+            join_tokens: u32::try_from(usable.count()).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(crate) fn usage_of_provider(&self, name: &ProviderName) -> ProviderUsage {
+        self.providers.get(name).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn work(&self, now: Timestamp, limit: usize) -> Work {
+        let mut revocations: BTreeMap<(&ProviderName, TaskId), Vec<CredentialId>> = BTreeMap::new();
+        for (provider, due) in &self.retries {
+            for (_, id) in due.iter().take_while(|(at, _)| *at <= now).take(limit) {
+                if let Some(credential) = self.credentials.get(id) {
+                    let group = revocations.entry((provider, credential.task)).or_default();
+                    group.push(*id);
+                }
+            }
+        }
+        Work {
+            overdue_tasks: due(&self.deadlines, now, limit),
+            ending_tasks: self.finished.iter().copied().take(limit).collect(),
+            due_revocations: revocations
+                .into_iter()
+                .map(|((provider, task), ids)| (provider.clone(), task, ids))
+                .collect(),
+            expired_credentials: due(&self.expiries, now, limit),
+            interrupted: self.intended.iter().copied().take(limit).collect(),
+            live_anchors: self.waiting_anchors(limit),
+            next_due: self.next_due(now),
+        }
+    }
+
+    fn waiting_anchors(
+        &self,
+        limit: usize,
+    ) -> Vec<(ProviderName, TaskId, Vec<taskpass_core::AnchorId>)> {
+        let mut groups: BTreeMap<(&ProviderName, TaskId), Vec<_>> = BTreeMap::new();
+        let nodes = self.anchored.iter().filter_map(|id| self.tasks.get(id));
+        for node in nodes.take(limit) {
+            let anchors = node.anchors.iter().filter_map(|id| self.anchors.get(id));
+            for anchor in anchors.filter(|a| a.state == AnchorState::Live) {
+                let group = groups.entry((&anchor.provider, anchor.task)).or_default();
+                group.push(anchor.id);
+            }
+        }
+        groups
+            .into_iter()
+            .map(|((provider, task), ids)| (provider.clone(), task, ids))
+            .collect()
+    }
+
+    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let deadline = later(&self.deadlines, now);
+        let expiry = later(&self.expiries, now);
+        let retries = self.retries.values().filter_map(|due| later(due, now));
+        deadline.into_iter().chain(expiry).chain(retries).min()
+    }
+}
+
+/// What is due at `now`, the longest due first.
+fn due<T: Copy>(
+    set: &std::collections::BTreeSet<(Timestamp, T)>,
+    now: Timestamp,
+    limit: usize,
+) -> Vec<T> {
+    set.iter()
+        .take_while(|(at, _)| *at <= now)
+        .take(limit)
+        .map(|(_, id)| *id)
+        .collect()
+}
+
+/// The first time after `now`.
+fn later<T>(set: &std::collections::BTreeSet<(Timestamp, T)>, now: Timestamp) -> Option<Timestamp> {
+    // What is due already is little, or is being worked off.
+    set.iter().map(|(at, _)| *at).find(|at| *at > now)
+}
