@@ -1,0 +1,364 @@
+//! Revoking: put the ids on the deny lists of their IAM roles, then prove it with a canary.
+//!
+//! Works from the intent alone, as tags are the task's and the credential's ids: whether STS ever answered does not
+//! matter.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use taskpass_core::{Clock, RevocationClass, RoleName, TaskId, Timestamp};
+use taskpass_provider::{
+    Health, Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
+};
+
+use crate::{
+    canary::{Prober, Proof, Tags, Verdict},
+    deny_list::{CLOCK_MARGIN, Mark},
+    revoker::{RoleDenyList, Written},
+    role::Role,
+};
+
+/// Everything that revoking needs.
+#[derive(Debug)]
+pub(crate) struct Revocation {
+    pub(crate) roles: Arc<BTreeMap<RoleName, Role>>,
+    /// By the ARN of the IAM role; empty without a revoker.
+    pub(crate) lists: BTreeMap<String, RoleDenyList>,
+    pub(crate) prober: Prober,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) proof_timeout: Duration,
+}
+
+type Outcome = Result<Revoked, ProviderError>;
+
+impl Revocation {
+    pub(crate) fn class(&self) -> RevocationClass {
+        if self.lists.is_empty() {
+            RevocationClass::ExpiryOnly
+        } else {
+            RevocationClass::Denylist
+        }
+    }
+
+    /// One outcome for each item, in order.
+    pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Vec<Outcome> {
+        let now = self.clock.now();
+        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+        let mut by_role: BTreeMap<&RoleName, Vec<(usize, &RevokeItem)>> = BTreeMap::new();
+        for (place, item) in order.items.iter().enumerate() {
+            if let Some(settled) = self.without_a_call(item, now) {
+                outcomes.insert(place, settled);
+            } else {
+                by_role.entry(&item.role).or_default().push((place, item));
+            }
+        }
+        for (role, items) in by_role {
+            // INVARIANT: `without_a_call` has settled items of roles that have no list.
+            let Some((role, list)) = self.role_and_list(role) else {
+                continue;
+            };
+            match order.scope {
+                RevokeScope::Task => {
+                    self.revoke_task(order.task, role, list, &items, &mut outcomes)
+                        .await
+                }
+                RevokeScope::Credentials => {
+                    self.revoke_each(role, list, &items, &mut outcomes).await
+                }
+            }
+        }
+        outcomes.into_values().collect()
+    }
+
+    async fn revoke_task(
+        &self,
+        task: TaskId,
+        role: &Role,
+        list: &RoleDenyList,
+        items: &[(usize, &RevokeItem)],
+        outcomes: &mut BTreeMap<usize, Outcome>,
+    ) {
+        let end = items
+            .iter()
+            .map(|(_, item)| item.expires_at)
+            .max()
+            .unwrap_or(Timestamp::EPOCH);
+        let marks = [(Mark::Task(task), end)];
+        let id = task.to_string();
+        let tags = Tags {
+            task: Some(&id),
+            credential: None,
+        };
+        let proved = self.deny_and_prove(role, list, &marks, tags).await;
+        for (place, item) in items {
+            outcomes.insert(*place, proved.clone().map(|proof| proof.revoked(item)));
+        }
+    }
+
+    async fn revoke_each(
+        &self,
+        role: &Role,
+        list: &RoleDenyList,
+        items: &[(usize, &RevokeItem)],
+        outcomes: &mut BTreeMap<usize, Outcome>,
+    ) {
+        let marks: Vec<_> = items
+            .iter()
+            .map(|(_, i)| (Mark::Credential(i.credential), i.expires_at))
+            .collect();
+        for (place, item) in items {
+            let id = item.credential.to_string();
+            let tags = Tags {
+                task: None,
+                credential: Some(&id),
+            };
+            // The first writes all of them; for the others there is nothing left to write.
+            let proved = self.deny_and_prove(role, list, &marks, tags).await;
+            outcomes.insert(*place, proved.map(|proof| proof.revoked(item)));
+        }
+    }
+
+    async fn deny_and_prove(
+        &self,
+        role: &Role,
+        list: &RoleDenyList,
+        marks: &[(Mark, Timestamp)],
+        tags: Tags<'_>,
+    ) -> Result<Proved, ProviderError> {
+        let written = list.deny(marks).await?;
+        let Some(probe) = &role.probe else {
+            return Ok(Proved::no(
+                written,
+                "it is on the role's deny list; no `probe` is configured for the role, so nobody has tried",
+            ));
+        };
+        let repair = || async { list.deny(marks).await.map(drop) };
+        match self
+            .prober
+            .prove(role, probe, tags, self.proof_timeout, repair)
+            .await
+        {
+            Ok(Proof::Denied(how)) => Ok(Proved {
+                verified: true,
+                how,
+                written,
+            }),
+            Ok(Proof::Allowed(how) | Proof::Unclear(how)) => {
+                Err(ProviderError::retryable(format!(
+                    "it is on the deny list of role `{}`, but after {} s {how}",
+                    role.iam_name,
+                    self.proof_timeout.as_secs()
+                )))
+            }
+            Ok(Proof::Useless(why)) => Ok(Proved::no(
+                written,
+                &format!("it is on the role's deny list, unproved: {why}"),
+            )),
+            Err(error) if error.is_retryable() => Err(error),
+            Err(error) => Ok(Proved::no(
+                written,
+                &format!("it is on the role's deny list, unproved: {error}"),
+            )),
+        }
+    }
+
+    /// What can be said of an item for which AWS cannot or need not be asked.
+    fn without_a_call(&self, item: &RevokeItem, now: Timestamp) -> Option<Outcome> {
+        let unverified = |proof: String| {
+            Some(Ok(Revoked {
+                verified: false,
+                proof,
+                may_live_until: Some(item.expires_at),
+            }))
+        };
+        if item.expires_at.plus(CLOCK_MARGIN) <= now {
+            return unverified(format!(
+                "its session policy has denied everything since {}",
+                item.expires_at
+            ));
+        }
+        if self.role_and_list(&item.role).is_some() {
+            return None;
+        }
+        if !self.roles.contains_key(&item.role) && !self.lists.is_empty() {
+            return Some(Err(ProviderError::Misconfigured(format!(
+                "role `{}` is not configured any more, so its deny list cannot be found; configure it until {}",
+                item.role, item.expires_at
+            ))));
+        }
+        unverified(format!(
+            "AWS cannot take a session back and no revoker is configured; its session policy denies everything from {}",
+            item.expires_at
+        ))
+    }
+
+    fn role_and_list(&self, role: &RoleName) -> Option<(&Role, &RoleDenyList)> {
+        let role = self.roles.get(role)?;
+        Some((role, self.lists.get(&role.arn)?))
+    }
+
+    /// Whether new sessions with the tags of the order's items are denied. Changes nothing.
+    pub(crate) async fn probe(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
+        let now = self.clock.now();
+        let task = order.task.to_string();
+        let mut proofs = BTreeSet::new();
+        let mut tried: BTreeSet<(&RoleName, Option<String>)> = BTreeSet::new();
+        for item in order
+            .items
+            .iter()
+            .filter(|item| item.expires_at.plus(CLOCK_MARGIN) > now)
+        {
+            let Some(role) = self.roles.get(&item.role) else {
+                return Ok(Liveness::Unknown(format!(
+                    "role `{}` is not configured any more",
+                    item.role
+                )));
+            };
+            let (Some(probe), Some(_)) = (&role.probe, self.lists.get(&role.arn)) else {
+                return Ok(Liveness::Unknown(format!(
+                    "role `{}` has no revoker or no `probe`; the session policy denies everything from {}",
+                    item.role, item.expires_at
+                )));
+            };
+            let credential =
+                (order.scope == RevokeScope::Credentials).then(|| item.credential.to_string());
+            if !tried.insert((&item.role, credential.clone())) {
+                continue;
+            }
+            let tags = Tags {
+                task: Some(&task),
+                credential: credential.as_deref(),
+            };
+            let (canary, control) = self.prober.sessions(role, probe, tags).await?;
+            match self.prober.compare(probe, &canary, &control).await? {
+                Proof::Allowed(how) => return Ok(Liveness::Alive(how)),
+                Proof::Unclear(why) | Proof::Useless(why) => return Ok(Liveness::Unknown(why)),
+                Proof::Denied(how) => drop(proofs.insert(how)),
+            }
+        }
+        if proofs.is_empty() {
+            return Ok(Liveness::Unknown(
+                "all are past their deadline, from which their session policies deny everything; nobody has tried".to_owned(),
+            ));
+        }
+        Ok(Liveness::Dead(
+            proofs.into_iter().collect::<Vec<_>>().join("; "),
+        ))
+    }
+
+    /// Prunes and repairs every list; says the first failure after trying all.
+    pub(crate) async fn maintain(&self) -> Result<(), ProviderError> {
+        let mut failure = None;
+        for list in self.lists.values() {
+            if let Err(error) = list.refresh().await {
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Assumes the role with a session that can do no more than the probe.
+    pub(crate) async fn check_role(
+        &self,
+        role: &Role,
+        health: &mut Health,
+    ) -> Result<(), ProviderError> {
+        let session = self
+            .prober
+            .session(role, role.probe.as_ref(), Tags::default())
+            .await?;
+        health.findings.push(format!(
+            "role `{}`: `{}` can be assumed",
+            role.name, role.arn
+        ));
+        if !self.lists.contains_key(&role.arn) {
+            return Ok(());
+        }
+        let Some(probe) = &role.probe else {
+            health.warnings.push(format!(
+                "role `{}`: no `probe` is configured, so a revocation is never verified",
+                role.name
+            ));
+            return Ok(());
+        };
+        match self.prober.attempt(probe, &session).await {
+            Ok(Verdict::Allowed) => {
+                health
+                    .findings
+                    .push(format!("role `{}`: {probe} works as a probe", role.name));
+            }
+            Ok(Verdict::Denied) => health.warnings.push(format!(
+                "role `{}`: the IAM role does not allow {probe}, so a revocation is never verified",
+                role.name
+            )),
+            Ok(Verdict::Unclear(why)) => {
+                health.warnings.push(format!("role `{}`: {why}", role.name))
+            }
+            Err(error) => health
+                .warnings
+                .push(format!("role `{}`: {error}", role.name)),
+        }
+        Ok(())
+    }
+
+    /// Reads every deny list as the revoker.
+    pub(crate) async fn check_lists(&self, health: &mut Health) {
+        if self.lists.is_empty() {
+            health.warnings.push(
+                "no revoker is configured: credentials cannot be revoked, they live until their deadline".to_owned(),
+            );
+        }
+        for (arn, list) in &self.lists {
+            match list.inspect().await {
+                Ok(size) => health
+                    .findings
+                    .push(format!("deny list of `{arn}`: {size}")),
+                Err(error) => health
+                    .warnings
+                    .push(format!("deny list of `{arn}`: {error}")),
+            }
+            if let windows @ 1.. = list.windows().await {
+                health.warnings.push(format!(
+                    "deny list of `{arn}`: overflowed into {windows} windows of time; sessions of other tasks begun in them had to be issued again"
+                ));
+            }
+        }
+    }
+}
+
+/// What came of a write and its proof.
+#[derive(Debug, Clone)]
+struct Proved {
+    verified: bool,
+    how: String,
+    written: Written,
+}
+
+impl Proved {
+    fn no(written: Written, why: &str) -> Self {
+        Self {
+            verified: false,
+            how: why.to_owned(),
+            written,
+        }
+    }
+
+    fn revoked(&self, item: &RevokeItem) -> Revoked {
+        let mut proof = self.how.clone();
+        if self.written.windows > 0 {
+            proof.push_str(&format!(
+                "; the list overflowed: {} windows of time are denied, other tasks' older sessions in them too",
+                self.written.windows
+            ));
+        }
+        let may_live_until = (!self.verified).then_some(item.expires_at);
+        Revoked {
+            verified: self.verified,
+            proof,
+            may_live_until,
+        }
+    }
+}

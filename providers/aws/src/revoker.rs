@@ -1,0 +1,194 @@
+//! The one writer of a role's deny list in this process.
+//!
+//! Revocations that arrive while a write is under way wait and go out together with the next one (group commit), so
+//! a thousand tasks that end at once cost a handful of IAM writes. Every write begins with a read: what another
+//! broker added is kept, and what somebody removed is put back. IAM has no conditional write, so two brokers can
+//! still overwrite each other; the loser's ids come back with its next write, which the proof of a revocation and
+//! [`RoleDenyList::refresh`] both cause.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use taskpass_core::{Clock, Timestamp};
+use taskpass_provider::ProviderError;
+use tokio::sync::Mutex;
+
+use crate::{
+    deny_list::{DenyList, Mark},
+    iam::PolicyStore,
+};
+
+/// Below this the fixed parts of the policy do not fit.
+pub(crate) const POLICY_CHARACTERS_MIN: usize = 1024;
+
+/// The deny list of one IAM role.
+#[derive(Debug)]
+pub(crate) struct RoleDenyList {
+    role: String,
+    store: Arc<dyn PolicyStore>,
+    clock: Arc<dyn Clock>,
+    characters_max: usize,
+    queue: parking_lot::Mutex<Queue>,
+    state: Mutex<State>,
+}
+
+/// What the list is after a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Windows that deny more than exact ids; zero unless the list overflowed.
+    pub(crate) windows: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Counts arrivals; an arrival is served by the first round that began after it.
+    last: u64,
+    waiting: BTreeMap<Mark, Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    list: DenyList,
+    /// What we wrote last. As long as IAM shows just that, there is nothing to learn from it.
+    written: Option<String>,
+    /// The last round: up to which arrival, and what came of it.
+    round: Option<(u64, Result<Written, ProviderError>)>,
+}
+
+impl RoleDenyList {
+    pub(crate) fn new(
+        role: String,
+        store: Arc<dyn PolicyStore>,
+        clock: Arc<dyn Clock>,
+        characters_max: usize,
+    ) -> Self {
+        Self {
+            role,
+            store,
+            clock,
+            characters_max,
+            queue: parking_lot::Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns once the role's policy denies all `marks`, each until its last session has ended.
+    pub(crate) async fn deny(&self, marks: &[(Mark, Timestamp)]) -> Result<Written, ProviderError> {
+        let arrival = {
+            let mut queue = self.queue.lock();
+            for (mark, session_end) in marks {
+                let end = queue.waiting.entry(*mark).or_insert(*session_end);
+                *end = (*end).max(*session_end);
+            }
+            queue.last += 1;
+            queue.last
+        };
+        let mut state = self.state.lock().await;
+        if let Some((served, outcome)) = &state.round
+            && *served >= arrival
+        {
+            return outcome.clone();
+        }
+        self.round(&mut state).await
+    }
+
+    /// Prunes, and repairs what others have changed.
+    pub(crate) async fn refresh(&self) -> Result<Written, ProviderError> {
+        self.round(&mut *self.state.lock().await).await
+    }
+
+    /// Reads the policy and says how large it is. Changes nothing.
+    pub(crate) async fn inspect(&self) -> Result<String, ProviderError> {
+        Ok(match self.store.read(&self.role).await? {
+            Some(document) => {
+                format!(
+                    "{} of at most {} characters",
+                    document.len(),
+                    self.characters_max
+                )
+            }
+            None => "can be read; nothing was revoked so far".to_owned(),
+        })
+    }
+
+    /// Windows of time on the list, as of the last write.
+    pub(crate) async fn windows(&self) -> usize {
+        self.state.lock().await.list.window_count()
+    }
+
+    async fn round(&self, state: &mut State) -> Result<Written, ProviderError> {
+        let now = self.clock.now();
+        let served = {
+            let mut queue = self.queue.lock();
+            for (mark, end) in std::mem::take(&mut queue.waiting) {
+                // From here on they are on the list, so a round that is cut short loses none of them.
+                state.list.add(mark, end, now);
+            }
+            queue.last
+        };
+        let outcome = self.synchronise(state, now).await;
+        state.round = Some((served, outcome.clone()));
+        outcome
+    }
+
+    async fn synchronise(
+        &self,
+        state: &mut State,
+        now: Timestamp,
+    ) -> Result<Written, ProviderError> {
+        let found = self.store.read(&self.role).await?;
+        let ours = found.is_some() && found == state.written;
+        let list = &mut state.list;
+        if let Some(document) = &found
+            && !ours
+            && !list.merge(document, now)
+        {
+            tracing::warn!(role = %self.role, "the deny list was not a policy document any more and is written anew");
+        }
+        list.prune(now);
+        if found.is_none() && list.is_empty(now) {
+            return Ok(Written { windows: 0 });
+        }
+        let mut characters_max = self.characters_max;
+        loop {
+            let windows_before = list.window_count();
+            let document = list.document(now, characters_max);
+            if list.window_count() > windows_before {
+                tracing::warn!(
+                    role = %self.role,
+                    windows = list.window_count(),
+                    "the deny list overflowed: sessions of other tasks begun in the same windows of time must be issued again"
+                );
+            }
+            let written = Written {
+                windows: list.window_count(),
+            };
+            let unchanged = match &found {
+                Some(found) if ours => *found == document,
+                Some(found) => same_document(found, &document),
+                None => false,
+            };
+            if unchanged {
+                return Ok(written);
+            }
+            if self.store.write(&self.role, &document).await? {
+                state.written = Some(document);
+                return Ok(written);
+            }
+            // The role's own policies leave less room than configured.
+            if characters_max <= POLICY_CHARACTERS_MIN {
+                return Err(ProviderError::Misconfigured(format!(
+                    "the inline policies of role `{}` leave no room for {POLICY_CHARACTERS_MIN} characters of deny list; make them smaller or managed",
+                    self.role
+                )));
+            }
+            characters_max = (characters_max / 2).max(POLICY_CHARACTERS_MIN);
+            tracing::warn!(role = %self.role, characters_max, "the role's policies leave less room than configured; the deny list is folded");
+        }
+    }
+}
+
+/// IAM may hand a document out with other white space or order of keys than it was given.
+fn same_document(one: &str, other: &str) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    one == other || matches!((parse(one), parse(other)), (Some(one), Some(other)) if one == other)
+}

@@ -1,0 +1,19 @@
+//! Tests of the whole provider.
+//!
+//! Against ministack with `AUTH=true`, which enforces role policies, session policies and denials by tag and by time,
+//! and against moto, which only checks the wire format. Neither knows the packed size of policies, spreads a policy
+//! slowly, or counts the characters of a role's policies, so these are not proved here. What ministack cannot show
+//! at scale is shown with a store in memory and our own evaluator of IAM's rules.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "emulators go by the machine's clock and are child processes of the test"
+)]
+
+mod conformance;
+mod evaluator;
+mod ministack;
+mod moto;
+mod properties;
+mod scale;
+mod support;

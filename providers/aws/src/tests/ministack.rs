@@ -1,0 +1,286 @@
+//! Against an emulator that enforces: narrowing, the deadline, revocation, restart, repair.
+
+use std::time::Duration;
+
+use taskpass_core::{Clock, RevocationClass, SystemClock};
+use taskpass_provider::{
+    Issued, Liveness, Provider, RevokeItem, RevokeOrder, RevokeScope, Revoked,
+    conformance::{RecordedAnchors, intent_item, known_item, revoke_order},
+};
+
+use super::support::{Emulator, Orders, agent, cloud, object, provider};
+use crate::transport::Call;
+
+const LIFE: Duration = Duration::from_secs(600);
+const SCOPE: &[(&str, &str)] = &[("bucket", "logs"), ("key", "a.txt")];
+
+async fn issue(
+    provider: &dyn Provider,
+    order: &taskpass_provider::IssueOrder,
+) -> (Issued, RevokeItem) {
+    let anchors = RecordedAnchors::new();
+    let issued = provider.issue(order, &anchors).await.unwrap();
+    let item = known_item(order, &issued, &anchors, SystemClock::new().now());
+    (issued, item)
+}
+
+async fn revoke(provider: &dyn Provider, order: &RevokeOrder) -> Revoked {
+    provider.revoke(order).await.unwrap().remove(0).unwrap()
+}
+
+async fn may_read(cloud: &Emulator, issued: &Issued) -> bool {
+    object(cloud, issued, "GET", "/logs/a.txt").await.0 == 200
+}
+
+#[tokio::test]
+async fn a_session_may_do_what_template_and_scope_say_and_nothing_else() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let provider = provider(&cloud, true);
+    let (issued, _) = issue(&provider, &orders.order(orders.task(), LIFE, SCOPE)).await;
+    assert_eq!(issued.revocation_class, RevocationClass::Denylist);
+    assert!(may_read(&cloud, &issued).await);
+    for (method, path) in [
+        ("GET", "/logs/b.txt"),
+        ("GET", "/other/a.txt"),
+        ("PUT", "/logs/a.txt"),
+        ("DELETE", "/logs/a.txt"),
+        ("GET", "/logs?list-type=2"),
+    ] {
+        let refused = object(&cloud, &issued, method, path).await;
+        assert_eq!(refused, (403, "AccessDenied".to_owned()), "{method} {path}");
+    }
+    let body = "Action=DescribeRegions&Version=2016-11-15";
+    let call = Call {
+        method: "POST",
+        path: "/",
+        body,
+    };
+    assert_eq!(cloud.send("ec2", &agent(&issued), &call).await.status, 403);
+}
+
+#[tokio::test]
+async fn after_the_deadline_nothing_is_allowed_though_nobody_revokes() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let order = orders.order(orders.task(), Duration::from_secs(3), SCOPE);
+    let issued = {
+        // The broker is gone once this provider is.
+        let provider = provider(&cloud, false);
+        issue(&provider, &order).await.0
+    };
+    assert_eq!(issued.revocation_class, RevocationClass::ExpiryOnly);
+    assert!(issued.expires_at <= order.expires_at);
+    assert!(may_read(&cloud, &issued).await);
+    let clock = SystemClock::new();
+    let denied = tokio::time::timeout(Duration::from_secs(30), async {
+        while may_read(&cloud, &issued).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        clock.now()
+    });
+    let denied = denied.await.unwrap();
+    assert!(denied >= issued.expires_at, "denied {denied}, too early");
+    assert!(
+        denied < issued.expires_at.plus(Duration::from_secs(2)),
+        "denied {denied}, too late"
+    );
+}
+
+#[tokio::test]
+async fn ending_a_task_denies_its_sessions_and_no_others() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let provider = provider(&cloud, true);
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (issued, item) = issue(&provider, &order).await;
+    let (other, _) = issue(&provider, &orders.order(orders.task(), LIFE, SCOPE)).await;
+    let anchors = RecordedAnchors::new();
+    let order = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    assert!(matches!(
+        provider.probe(&order).await,
+        Ok(Liveness::Alive(_))
+    ));
+
+    let revoked = revoke(&provider, &order).await;
+    assert!(
+        revoked.verified && revoked.may_live_until.is_none(),
+        "{revoked:?}"
+    );
+    assert!(!may_read(&cloud, &issued).await);
+    assert!(may_read(&cloud, &other).await);
+    assert!(matches!(
+        provider.probe(&order).await,
+        Ok(Liveness::Dead(_))
+    ));
+    let list = cloud.deny_list("reader").await;
+    assert!(list.contains(&order.task.to_string()), "{list}");
+}
+
+#[tokio::test]
+async fn without_a_revoker_nothing_is_claimed() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let provider = provider(&cloud, false);
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (issued, item) = issue(&provider, &order).await;
+    let order = revoke_order(
+        &order,
+        RevokeScope::Task,
+        &RecordedAnchors::new(),
+        vec![item],
+    );
+    let revoked = revoke(&provider, &order).await;
+    assert!(!revoked.verified, "{revoked:?}");
+    assert_eq!(revoked.may_live_until, Some(issued.expires_at));
+    assert!(may_read(&cloud, &issued).await, "it lives, as was said");
+    assert!(matches!(
+        provider.probe(&order).await,
+        Ok(Liveness::Unknown(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_refusal_to_everybody_is_no_proof() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let provider = provider(&cloud, true);
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (_, item) = issue(&provider, &order).await;
+    // The role loses what the probe needs; the canary is now refused whatever the deny list says.
+    cloud
+        .iam(&[
+            ("Action", "PutRolePolicy"),
+            ("RoleName", "reader"),
+            ("PolicyName", "own"),
+            ("PolicyDocument", r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#),
+        ])
+        .await;
+    let order = revoke_order(
+        &order,
+        RevokeScope::Task,
+        &RecordedAnchors::new(),
+        vec![item],
+    );
+    let revoked = revoke(&provider, &order).await;
+    assert!(
+        !revoked.verified && revoked.may_live_until.is_some(),
+        "{revoked:?}"
+    );
+    let health = provider.check().await.unwrap();
+    assert!(
+        health.warnings.iter().any(|w| w.contains("never verified")),
+        "{health:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_restarted_broker_keeps_the_list_and_repairs_it() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        // Each time a provider that knows nothing of the one before.
+        let provider = provider(&cloud, true);
+        let order = orders.order(orders.task(), LIFE, SCOPE);
+        let item = intent_item(&provider, &order, SystemClock::new().now());
+        let order = revoke_order(
+            &order,
+            RevokeScope::Task,
+            &RecordedAnchors::new(),
+            vec![item],
+        );
+        assert!(revoke(&provider, &order).await.verified);
+        tasks.push(order.task.to_string());
+    }
+    let list = cloud.deny_list("reader").await;
+    assert!(tasks.iter().all(|task| list.contains(task)), "{list}");
+
+    let provider = provider(&cloud, true);
+    provider.maintain().await.unwrap();
+    cloud
+        .iam(&[
+            ("Action", "DeleteRolePolicy"),
+            ("RoleName", "reader"),
+            ("PolicyName", "taskpass-deny"),
+        ])
+        .await;
+    provider.maintain().await.unwrap();
+    assert_eq!(
+        cloud.deny_list("reader").await,
+        list,
+        "what somebody removed comes back"
+    );
+}
+
+#[tokio::test]
+async fn two_hundred_tasks_end_at_once() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let provider = provider(&cloud, true);
+    let now = SystemClock::new().now();
+    let all: Vec<RevokeOrder> = (0..200)
+        .map(|_| {
+            let order = orders.order(orders.task(), LIFE, SCOPE);
+            let item = intent_item(&provider, &order, now);
+            revoke_order(
+                &order,
+                RevokeScope::Task,
+                &RecordedAnchors::new(),
+                vec![item],
+            )
+        })
+        .collect();
+    let provider = std::sync::Arc::new(provider);
+    let running: Vec<_> = all
+        .iter()
+        .cloned()
+        .map(|order| {
+            let provider = provider.clone();
+            tokio::spawn(async move { provider.revoke(&order).await.unwrap().remove(0) })
+        })
+        .collect();
+    for outcome in running {
+        let revoked = outcome.await.unwrap().unwrap();
+        assert!(revoked.verified, "{revoked:?}");
+    }
+    let list = cloud.deny_list("reader").await;
+    assert!(
+        all.iter()
+            .all(|order| list.contains(&order.task.to_string()))
+    );
+    assert!(list.len() <= 8192, "{} characters", list.len());
+}
+
+#[tokio::test]
+async fn errors_say_whose_fault_it_is() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let anchors = RecordedAnchors::new();
+    let kind =
+        |outcome: Result<Issued, taskpass_provider::ProviderError>| outcome.unwrap_err().kind();
+
+    let mut foreign = super::support::config(&cloud.url, true);
+    foreign.roles[0].role_arn = foreign.roles[0].role_arn.replace("reader", "nobody");
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let build = |config| crate::AwsProvider::new(config, cloud.dir.path(), clock.clone()).unwrap();
+    assert_eq!(
+        kind(build(&foreign).issue(&order, &anchors).await),
+        "denied"
+    );
+    assert!(build(&foreign).check().await.is_err());
+
+    let healthy = super::support::config(&cloud.url, true);
+    let health = build(&healthy).check().await.unwrap();
+    assert!(
+        health.warnings.is_empty() && health.findings.len() == 4,
+        "{health:?}"
+    );
+
+    super::support::write_secret(
+        &cloud.dir.path().join("broker.ini"),
+        "[default]\naws_access_key_id=AKIAAAAAAAAAAAAAAAAA\naws_secret_access_key=x\n",
+    );
+    assert_eq!(
+        kind(build(&healthy).issue(&order, &anchors).await),
+        "misconfigured"
+    );
+    std::fs::remove_file(cloud.dir.path().join("broker.ini")).unwrap();
+    assert_eq!(
+        kind(build(&healthy).issue(&order, &anchors).await),
+        "misconfigured"
+    );
+}

@@ -1,0 +1,219 @@
+//! The one writer of a deny list over many tasks, with a policy store in memory.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use taskpass_core::{ManualClock, SeededEntropy, TaskId, Timestamp};
+use taskpass_provider::ProviderError;
+
+use crate::{
+    deny_list::{CLOCK_MARGIN, Mark},
+    iam::PolicyStore,
+    revoker::RoleDenyList,
+};
+
+/// IAM as far as one inline policy goes, with its limit.
+#[derive(Debug, Default)]
+pub(super) struct MemoryIam {
+    pub(super) document: Mutex<Option<String>>,
+    pub(super) writes: AtomicUsize,
+    pub(super) limit: AtomicUsize,
+    pub(super) down: Mutex<bool>,
+}
+
+#[async_trait]
+impl PolicyStore for MemoryIam {
+    async fn read(&self, _role: &str) -> Result<Option<String>, ProviderError> {
+        if *self.down.lock() {
+            return Err(ProviderError::retryable("down"));
+        }
+        Ok(self.document.lock().clone())
+    }
+
+    async fn write(&self, _role: &str, document: &str) -> Result<bool, ProviderError> {
+        // Others get their turn, as they would during a real write.
+        tokio::task::yield_now().await;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let limit = self.limit.load(Ordering::SeqCst);
+        if limit > 0 && document.len() > limit {
+            return Ok(false);
+        }
+        *self.document.lock() = Some(document.to_owned());
+        Ok(true)
+    }
+}
+
+/// The ids that a document denies exactly.
+pub(super) fn exact_ids(document: &str) -> BTreeSet<String> {
+    document
+        .split('"')
+        .filter(|part| part.parse::<TaskId>().is_ok())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn start() -> (Arc<ManualClock>, SeededEntropy, Arc<MemoryIam>) {
+    let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+    (
+        Arc::new(ManualClock::new(now)),
+        SeededEntropy::new(5),
+        Arc::default(),
+    )
+}
+
+fn list(iam: &Arc<MemoryIam>, clock: &Arc<ManualClock>, characters_max: usize) -> RoleDenyList {
+    RoleDenyList::new("r".to_owned(), iam.clone(), clock.clone(), characters_max)
+}
+
+#[tokio::test]
+async fn over_five_thousand_tasks_the_list_is_exact_pruned_and_within_its_limit() {
+    let (clock, entropy, iam) = start();
+    let list = list(&iam, &clock, 8192);
+    let life = Duration::from_secs(900);
+    let mut wanted: Vec<(String, Timestamp)> = Vec::new();
+    let mut largest = 0;
+    for _ in 0..1000 {
+        let mut marks = Vec::new();
+        for _ in 0..5 {
+            clock.advance(Duration::from_secs(3));
+            let task = TaskId::generate(&*clock, &entropy).unwrap();
+            let end = taskpass_core::Clock::now(&*clock).plus(life);
+            marks.push((Mark::Task(task), end));
+            wanted.push((task.to_string(), end.plus(CLOCK_MARGIN)));
+        }
+        let now = taskpass_core::Clock::now(&*clock);
+        assert_eq!(list.deny(&marks).await.unwrap().windows, 0);
+        wanted.retain(|(_, until)| *until > now);
+        let document = iam.document.lock().clone().unwrap();
+        let ids: BTreeSet<String> = wanted.iter().map(|(id, _)| id.clone()).collect();
+        assert_eq!(exact_ids(&document), ids);
+        largest = largest.max(document.len());
+    }
+    assert!(largest <= 8192, "{largest}");
+    clock.advance(life + CLOCK_MARGIN);
+    list.refresh().await.unwrap();
+    assert!(exact_ids(&iam.document.lock().clone().unwrap()).is_empty());
+    let writes = iam.writes.load(Ordering::SeqCst);
+    list.refresh().await.unwrap();
+    assert_eq!(
+        iam.writes.load(Ordering::SeqCst),
+        writes,
+        "nothing changed, nothing written"
+    );
+}
+
+#[tokio::test]
+async fn revocations_that_come_together_are_written_together() {
+    let (clock, entropy, iam) = start();
+    let list = Arc::new(list(&iam, &clock, 10_240));
+    let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
+    let tasks: Vec<TaskId> = (0..400)
+        .map(|_| TaskId::generate(&*clock, &entropy).unwrap())
+        .collect();
+    let running: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            let (list, task) = (list.clone(), *task);
+            tokio::spawn(async move { list.deny(&[(Mark::Task(task), end)]).await })
+        })
+        .collect();
+    for outcome in running {
+        outcome.await.unwrap().unwrap();
+    }
+    let ids: BTreeSet<String> = tasks.iter().map(ToString::to_string).collect();
+    assert_eq!(exact_ids(&iam.document.lock().clone().unwrap()), ids);
+    let writes = iam.writes.load(Ordering::SeqCst);
+    assert!(writes <= 4, "{writes} writes");
+}
+
+#[tokio::test]
+async fn a_failed_write_is_told_to_all_and_made_good_by_the_next() {
+    let (clock, entropy, iam) = start();
+    let list = list(&iam, &clock, 8192);
+    let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
+    let lost = TaskId::generate(&*clock, &entropy).unwrap();
+    *iam.down.lock() = true;
+    assert!(
+        list.deny(&[(Mark::Task(lost), end)])
+            .await
+            .unwrap_err()
+            .is_retryable()
+    );
+    *iam.down.lock() = false;
+    list.refresh().await.unwrap();
+    assert!(exact_ids(&iam.document.lock().clone().unwrap()).contains(&lost.to_string()));
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_short_loses_nothing() {
+    let (clock, entropy, iam) = start();
+    let list = list(&iam, &clock, 8192);
+    let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
+    let cut = TaskId::generate(&*clock, &entropy).unwrap();
+    {
+        let marks = [(Mark::Task(cut), end)];
+        let mut deny = Box::pin(list.deny(&marks));
+        // Polled once, up to the write, and dropped there.
+        tokio::select! { biased; _ = &mut deny => panic!("finished"), () = std::future::ready(()) => {} }
+    }
+    let next = TaskId::generate(&*clock, &entropy).unwrap();
+    list.deny(&[(Mark::Task(next), end)]).await.unwrap();
+    let ids = exact_ids(&iam.document.lock().clone().unwrap());
+    assert!(ids.contains(&cut.to_string()) && ids.contains(&next.to_string()));
+}
+
+#[tokio::test]
+async fn two_brokers_on_one_role_keep_each_others_ids() {
+    let (clock, entropy, iam) = start();
+    let (one, two) = (list(&iam, &clock, 8192), list(&iam, &clock, 8192));
+    let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
+    let mut all = BTreeSet::new();
+    for broker in [&one, &two, &one, &two] {
+        let task = TaskId::generate(&*clock, &entropy).unwrap();
+        broker.deny(&[(Mark::Task(task), end)]).await.unwrap();
+        all.insert(task.to_string());
+        assert_eq!(exact_ids(&iam.document.lock().clone().unwrap()), all);
+    }
+    // A lost update: the loser's next round brings its ids back.
+    *iam.document.lock() = Some("{}".to_owned());
+    one.refresh().await.unwrap();
+    two.refresh().await.unwrap();
+    assert_eq!(exact_ids(&iam.document.lock().clone().unwrap()), all);
+}
+
+#[tokio::test]
+async fn a_role_with_less_room_than_configured_gets_a_smaller_list_or_a_clear_refusal() {
+    let (clock, entropy, iam) = start();
+    iam.limit.store(3000, Ordering::SeqCst);
+    let list = list(&iam, &clock, 8192);
+    let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
+    let marks: Vec<_> = (0..300)
+        .map(|_| {
+            clock.advance(Duration::from_secs(1));
+            (
+                Mark::Task(TaskId::generate(&*clock, &entropy).unwrap()),
+                end,
+            )
+        })
+        .collect();
+    let written = list.deny(&marks).await.unwrap();
+    assert!(written.windows > 0);
+    assert!(iam.document.lock().as_ref().unwrap().len() <= 3000);
+    iam.limit.store(100, Ordering::SeqCst);
+    let more = (
+        Mark::Task(TaskId::generate(&*clock, &entropy).unwrap()),
+        end,
+    );
+    assert_eq!(
+        list.deny(&[more]).await.unwrap_err().kind(),
+        "misconfigured"
+    );
+}

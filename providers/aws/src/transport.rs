@@ -1,0 +1,252 @@
+//! The one way out: an HTTP client over rustls and ring, and requests that we sign ourselves (SigV4) where an SDK
+//! crate would be hundreds of times larger than the call. Redirects are not followed, answers are capped, and every
+//! request has a deadline.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::{
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
+    sign::v4,
+};
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_http_client::{
+    Connector,
+    tls::{self, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::{
+    client::http::{HttpConnector, HttpConnectorSettings, SharedHttpClient},
+    http::{Request, Response},
+};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use taskpass_core::Timestamp;
+use taskpass_provider::ProviderError;
+
+use crate::failure;
+
+/// One request, from connecting to the last byte.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long connecting may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes of an answer; the largest policy is a tenth of it.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The HTTP client for the SDK.
+pub(crate) fn sdk_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .build_https()
+}
+
+/// A moment as the SDK writes it.
+pub(crate) fn system_time(time: Timestamp) -> SystemTime {
+    let millis = u64::try_from(time.millis()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+/// Where a request goes, and for whom its signature is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The service's signing name.
+    pub(crate) service: &'static str,
+    /// The signing region.
+    pub(crate) region: String,
+    /// Scheme, host and port, without a slash at the end.
+    pub(crate) base: String,
+}
+
+/// One request of the AWS query protocol, or of S3.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// `GET`, `POST`, …
+    pub(crate) method: &'a str,
+    /// With the query; percent-encoded.
+    pub(crate) path: &'a str,
+    /// A form, or an object's content.
+    pub(crate) body: &'a str,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The error code of an AWS answer, or an empty text.
+    pub(crate) fn code(&self) -> Cow<'_, str> {
+        element(&self.body, "Code").unwrap_or_default()
+    }
+
+    /// The answer as an error of `action`.
+    pub(crate) fn refusal(&self, action: &str) -> ProviderError {
+        let message = element(&self.body, "Message").unwrap_or_default();
+        failure::refused(action, self.status, &self.code(), &message)
+    }
+}
+
+/// Sends signed requests.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    connector: Connector,
+}
+
+impl Transport {
+    pub(crate) fn new() -> Self {
+        let settings = HttpConnectorSettings::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(REQUEST_TIMEOUT)
+            .build();
+        Self {
+            connector: Connector::builder()
+                .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+                .connector_settings(settings)
+                .sleep_impl(TokioSleep::new())
+                .build(),
+        }
+    }
+
+    /// Signs and sends; the error text names `action` and never the request.
+    pub(crate) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+        now: Timestamp,
+        call: &Call<'_>,
+        action: &str,
+    ) -> Result<Answer, ProviderError> {
+        let request = signed(endpoint, credentials, now, call).map_err(|reason| {
+            ProviderError::Misconfigured(format!("{action} could not be signed: {reason}"))
+        })?;
+        let exchange = async {
+            let response = self
+                .connector
+                .call(request)
+                .await
+                .map_err(|e| failure::unanswered(action, &failure::reason(&e)))?;
+            read(response)
+                .await
+                .map_err(|reason| failure::unanswered(action, &reason))
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(failure::unanswered(action, &elapsed.to_string())),
+        }
+    }
+}
+
+fn signed(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    now: Timestamp,
+    call: &Call<'_>,
+) -> Result<Request<SdkBody>, String> {
+    let uri = format!("{}{}", endpoint.base, call.path);
+    let mut request = http::Request::builder()
+        .method(call.method)
+        .uri(&uri)
+        .body(SdkBody::from(call.body))
+        .map_err(|e| e.to_string())?;
+    if call.method == "POST" {
+        request.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8"),
+        );
+    }
+    let mut settings = SigningSettings::default();
+    if endpoint.service == "s3" {
+        // S3 signs the path as sent and wants the body's hash in a header.
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    let identity = credentials.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(&endpoint.region)
+        .name(endpoint.service)
+        .time(system_time(now))
+        .settings(settings)
+        .build()
+        .map_err(|e| e.to_string())?
+        .into();
+    let headers = request
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let signable = SignableRequest::new(
+        call.method,
+        &uri,
+        headers,
+        SignableBody::Bytes(call.body.as_bytes()),
+    )
+    .map_err(|e| e.to_string())?;
+    let (instructions, _signature) = sign(signable, &params)
+        .map_err(|e| e.to_string())?
+        .into_parts();
+    instructions.apply_to_request_http1x(&mut request);
+    Request::try_from(request).map_err(|e| e.to_string())
+}
+
+async fn read(response: Response<SdkBody>) -> Result<Answer, String> {
+    let status = response.status().as_u16();
+    let mut stream = ByteStream::new(response.into_body());
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.try_next().await.map_err(|e| e.to_string())? {
+        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!("the answer has more than {ANSWER_BYTES_MAX} bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    let body = String::from_utf8(bytes).map_err(|e| e.to_string())?;
+    Ok(Answer { status, body })
+}
+
+/// The text of the first `<name>` in a small, flat XML answer. AWS's answers to our few calls need no more.
+pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (_, after) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = after.split_once(&format!("</{name}>"))?;
+    if !text.contains('&') {
+        return Some(Cow::Borrowed(text));
+    }
+    let plain = text
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&#34;", "\"")
+        .replace("&apos;", "'")
+        .replace("&#39;", "'")
+        .replace("&amp;", "&");
+    Some(Cow::Owned(plain))
+}
+
+/// A form body of the query protocol.
+pub(crate) fn form(fields: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_found_and_unescaped() {
+        let xml = "<E><Code>AccessDenied</Code><Message>a &amp;lt; &quot;b&quot;</Message></E>";
+        assert_eq!(element(xml, "Code").unwrap(), "AccessDenied");
+        assert_eq!(element(xml, "Message").unwrap(), "a &lt; \"b\"");
+        assert_eq!(element(xml, "Other"), None);
+        assert_eq!(
+            form(&[("a", "1 2"), ("b", "{\"&\"}")]),
+            "a=1+2&b=%7B%22%26%22%7D"
+        );
+    }
+}
