@@ -182,7 +182,7 @@ def tell(story, directory, running):
 
     began = time.monotonic()
     export = directory / "ledger.jsonl"
-    operator("ledger", "export", "--output", export, as_json=False)
+    operator("ledger", "export", "--to", export, as_json=False)
     broker.stop()
     verified = run(
         BIN / "taskpass", "ledger", "verify", "--key", home / "operator" / "ledger.vkey", export,
