@@ -227,7 +227,7 @@ async fn within<F: Future>(future: F) -> F::Output {
 }
 
 /// Returns when `condition` holds.
-async fn eventually(condition: impl Fn() -> bool + Send) {
+async fn eventually(condition: impl Fn() -> bool + Send + Sync) {
     within(async {
         while !condition() {
             tokio::task::yield_now().await;

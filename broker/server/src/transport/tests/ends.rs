@@ -81,6 +81,26 @@ async fn a_drain_ends_at_its_deadline() {
     );
 }
 
+/// The grace of a connection that was asked to end for another reason does not hold up a shutdown.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_longer_grace() {
+    let limits = Limits {
+        connection_age: Duration::from_millis(20),
+        connection_grace: PATIENCE * 2,
+        drain_timeout: Duration::from_millis(50),
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let client = server.agent("builder");
+    let request = server.hang(&client).await;
+    // It is past its age and was asked to end.
+    let aged = tokio::time::timeout(limits.connection_age * 3, server.shutdown.cancelled());
+    aged.await.unwrap_err();
+    assert_eq!(server.transport.requests(), 1);
+    assert_eq!(server.stop().await, Drained { open: 1, cut: 1 });
+    assert!(within(request).await.unwrap().is_err());
+}
+
 #[tokio::test]
 async fn a_connection_ends_with_its_certificate() {
     let server = Server::start(patient()).await;
@@ -140,14 +160,14 @@ async fn old_and_idle_connections_are_replaced_without_losing_a_request() {
 #[tokio::test]
 async fn a_busy_connection_is_not_idle() {
     let limits = Limits {
-        idle_timeout: Duration::from_millis(40),
+        idle_timeout: Duration::from_millis(500),
         ..patient()
     };
     let server = Server::start(limits).await;
     let mut client = server.agent("builder");
     let (_, first) = client.hello().await.unwrap();
     let started = tokio::time::Instant::now();
-    while started.elapsed() < limits.idle_timeout * 5 {
+    while started.elapsed() < limits.idle_timeout * 5 / 2 {
         assert_eq!(client.hello().await.unwrap().1, first);
     }
     server.stop().await;

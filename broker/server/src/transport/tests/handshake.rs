@@ -1,6 +1,6 @@
 //! Who gets in, by which TLS.
 
-use rustls::HandshakeKind;
+use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -34,19 +34,28 @@ async fn certificates_of_others_and_expired_ones_do_not_get_in() {
 
     let (_other_home, other) = authority("other.test", &server.clock);
     let (_twin_home, twin) = authority("acme.test", &server.clock);
-    for (what, stranger) in [
+    use AlertDescription::{AccessDenied, CertificateExpired, UnknownCA};
+    for (stranger, alert) in [
         (
-            "another trust domain",
             identity(&other, "spiffe://other.test/agent/builder"),
+            AccessDenied,
         ),
         (
-            "the same name, another root",
             identity(&twin, "spiffe://acme.test/agent/builder"),
+            UnknownCA,
         ),
-        ("expired", expired),
+        (expired, CertificateExpired),
     ] {
         let mut client = server.client(Some(&stranger));
-        assert!(client.hello().await.is_err(), "{what}");
+        assert!(client.hello().await.is_err(), "{alert:?}");
+        // The client is told which it is, so that it can help itself.
+        let config = client_config(&server.authority, &server.clock, Some(&stranger));
+        let mut stream = tls_connect(server.addr, Arc::new(config)).await.unwrap();
+        let error = within(stream.read_u8()).await.unwrap_err();
+        let error = error
+            .get_ref()
+            .and_then(|it| it.downcast_ref::<rustls::Error>());
+        assert_eq!(error, Some(&rustls::Error::AlertReceived(alert)));
     }
     assert!(server.agent("builder").hello().await.is_ok());
     eventually(|| server.transport.connections().counts().identified == 1).await;
