@@ -21,7 +21,7 @@ use taskpass_proto::v1::{
     policy_service_server::PolicyServiceServer, provider_service_server::ProviderServiceServer,
     task_service_server::TaskServiceServer,
 };
-use tonic::{Request, Status, service::Routes};
+use tonic::{Extensions, Status, service::Routes};
 
 use crate::{
     authn,
@@ -37,17 +37,16 @@ struct Api {
 
 impl Api {
     /// Who calls, by the connection the request came on.
-    async fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let peer = Self::peer(request)?;
+    async fn call(&self, extensions: &Extensions) -> Result<Call, Status> {
+        let peer = Self::peer(extensions)?;
         authn::authenticate(&self.engine, &peer)
             .await
             .map_err(status::from)
     }
 
-    fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+    fn peer(extensions: &Extensions) -> Result<Peer, Status> {
         // INVARIANT: the transport puts a `Peer` on every request.
-        request
-            .extensions()
+        extensions
             .get::<Peer>()
             .cloned()
             .ok_or_else(|| Status::internal("the connection is not known"))

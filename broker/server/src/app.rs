@@ -17,7 +17,7 @@ use tonic::service::Routes;
 
 use crate::{
     api,
-    config::{Config, ProviderKind},
+    config::{Config, ProviderConfig, ProviderKind},
     engine::{self, Engine},
     reconcile,
     transport::{ServerTls, Transport},
@@ -253,23 +253,29 @@ fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppErr
     )))
 }
 
-/// A new provider is one package and one line here.
 fn providers(config: &Config, deps: &Deps) -> Result<Vec<Arc<dyn Provider>>, AppError> {
+    let configured = config.providers.iter();
+    configured
+        .map(|configured| provider(config, configured, Arc::clone(&deps.clock)))
+        .collect()
+}
+
+/// One configured provider, without calling it. A new provider is one package and one line here.
+pub fn provider(
+    config: &Config,
+    configured: &ProviderConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Provider>, AppError> {
     let base = config.path.parent().unwrap_or_else(|| Path::new("."));
-    let mut providers: Vec<Arc<dyn Provider>> = Vec::with_capacity(config.providers.len());
-    for configured in &config.providers {
-        let clock = Arc::clone(&deps.clock);
-        let failed = || format!("setting up provider `{}`", configured.name);
-        providers.push(match &configured.kind {
-            ProviderKind::Vault(c) => {
-                Arc::new(VaultProvider::new(c, base, clock).map_err(setup(failed()))?)
-            }
-            ProviderKind::Aws(c) => {
-                Arc::new(AwsProvider::new(c, base, clock).map_err(setup(failed()))?)
-            }
-        });
-    }
-    Ok(providers)
+    let failed = || format!("setting up provider `{}`", configured.name);
+    Ok(match &configured.kind {
+        ProviderKind::Vault(c) => {
+            Arc::new(VaultProvider::new(c, base, clock).map_err(setup(failed()))?)
+        }
+        ProviderKind::Aws(c) => {
+            Arc::new(AwsProvider::new(c, base, clock).map_err(setup(failed()))?)
+        }
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {

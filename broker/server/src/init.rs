@@ -110,11 +110,13 @@ pub fn install(
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Installed, Error> {
     // The commands that are printed work from everywhere.
-    plan.dir = std::path::absolute(&plan.dir)
-        .map_err(|source| Error::Write { path: plan.dir.clone(), source })?;
+    plan.dir = std::path::absolute(&plan.dir).map_err(|source| Error::Write {
+        path: plan.dir.clone(),
+        source,
+    })?;
     let dir = plan.dir.as_path();
-    let text = include_str!("init/taskpass.toml")
-        .replace("{trust_domain}", plan.trust_domain.as_str());
+    let text =
+        include_str!("init/taskpass.toml").replace("{trust_domain}", plan.trust_domain.as_str());
     let config = Config::parse(&dir.join(CONFIG), &text)?;
     refuse_occupied(dir)?;
     files::private_dir(dir)?;
@@ -128,8 +130,11 @@ pub fn install(
         Arc::clone(clock),
         Arc::clone(entropy),
     )?;
-    let ledger_key =
-        SigningKey::generate(&config.ledger_origin(), &config.ledger_key(), entropy.as_ref())?;
+    let ledger_key = SigningKey::generate(
+        &config.ledger_origin(),
+        &config.ledger_key(),
+        entropy.as_ref(),
+    )?;
     let verifying = ledger_key.verifying_key().to_string();
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)?;
@@ -152,19 +157,34 @@ pub fn install(
 
     let identity = dir.join(OPERATOR);
     files::new_dir(&identity)?;
-    files::new_file(&identity.join("key.pem"), key.private_key_pem().expose().as_bytes())?;
+    files::new_file(
+        &identity.join("key.pem"),
+        key.private_key_pem().expose().as_bytes(),
+    )?;
     files::new_file(&identity.join("svid.pem"), svid.chain_pem.as_bytes())?;
-    files::new_file(&identity.join("bundle.pem"), authority.bundle().pem.as_bytes())?;
-    files::new_file(&identity.join("ledger.vkey"), format!("{verifying}\n").as_bytes())?;
+    files::new_file(
+        &identity.join("bundle.pem"),
+        authority.bundle().pem.as_bytes(),
+    )?;
+    files::new_file(
+        &identity.join("ledger.vkey"),
+        format!("{verifying}\n").as_bytes(),
+    )?;
 
-    let starter = starter_policy(&StarterOptions { admin: &plan.operator });
+    let starter = starter_policy(&StarterOptions {
+        admin: &plan.operator,
+    });
     let policy = dir.join(POLICY);
     files::new_dir(&policy)?;
     files::new_file(&policy.join(&starter.name), starter.text.as_bytes())?;
 
     files::publish(&config.path, text.as_bytes())?;
     let config = Config::load(&config.path)?;
-    Ok(Installed { plan, operator_until: svid.not_after, config })
+    Ok(Installed {
+        plan,
+        operator_until: svid.not_after,
+        config,
+    })
 }
 
 /// Writes the first entries of the ledger and signs them.
@@ -176,7 +196,12 @@ fn record(
 ) -> Result<(), Error> {
     let entries = events
         .iter()
-        .map(|event| serde_json::to_vec(&Entry { time, event: event.clone() }))
+        .map(|event| {
+            serde_json::to_vec(&Entry {
+                time,
+                event: event.clone(),
+            })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
     let (mut ledger, _) = Ledger::open(&config.ledger_dir(), Options::new(key))?;
@@ -192,12 +217,24 @@ fn refuse_occupied(dir: &Path) -> Result<(), Error> {
     if is_there(&config) {
         return Err(Error::Exists(dir.to_owned()));
     }
-    let made = [dir.join(DATA), dir.join(OPERATOR), dir.join(POLICY), files::temporary(&config)];
-    let left: Vec<String> = made.iter().filter(|path| is_there(path)).map(|p| quoted(p)).collect();
+    let made = [
+        dir.join(DATA),
+        dir.join(OPERATOR),
+        dir.join(POLICY),
+        files::temporary(&config),
+    ];
+    let left: Vec<String> = made
+        .iter()
+        .filter(|path| is_there(path))
+        .map(|p| quoted(p))
+        .collect();
     if left.is_empty() {
         return Ok(());
     }
-    Err(Error::Unfinished { dir: dir.to_owned(), left })
+    Err(Error::Unfinished {
+        dir: dir.to_owned(),
+        left,
+    })
 }
 
 impl Installed {
@@ -215,15 +252,36 @@ impl Installed {
 /// What was made and what to do next.
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { dir, trust_domain, operator } = &self.plan;
+        let Plan {
+            dir,
+            trust_domain,
+            operator,
+        } = &self.plan;
         let (config, identity) = (quoted(&self.config.path), quoted(&self.identity_dir()));
         let person = format!("spiffe://{trust_domain}/operator/{operator}");
-        writeln!(f, "A new installation of `{trust_domain}` is in `{}`:", dir.display())?;
+        writeln!(
+            f,
+            "A new installation of `{trust_domain}` is in `{}`:",
+            dir.display()
+        )?;
         writeln!(f)?;
-        writeln!(f, "  taskpass.toml  the configuration; providers stand there as comments")?;
-        writeln!(f, "  policy/        the policies; `{operator}` may do all that operators can do")?;
-        writeln!(f, "  data/          ledger, index and keys; keep it private and back it up as one")?;
-        writeln!(f, "  operator/      the identity {person}, valid until {}", self.operator_until)?;
+        writeln!(
+            f,
+            "  taskpass.toml  the configuration; providers stand there as comments"
+        )?;
+        writeln!(
+            f,
+            "  policy/        the policies; `{operator}` may do all that operators can do"
+        )?;
+        writeln!(
+            f,
+            "  data/          ledger, index and keys; keep it private and back it up as one"
+        )?;
+        writeln!(
+            f,
+            "  operator/      the identity {person}, valid until {}",
+            self.operator_until
+        )?;
         writeln!(f)?;
         writeln!(f, "Start the broker:")?;
         writeln!(f)?;
@@ -231,8 +289,15 @@ impl fmt::Display for Installed {
         writeln!(f)?;
         writeln!(f, "Then, in another terminal:")?;
         writeln!(f)?;
-        writeln!(f, "  export TASKPASS_ADDR={} TASKPASS_IDENTITY={identity}", self.config.listen.grpc)?;
-        writeln!(f, "  taskpass agent register builder --owner you@example.com")?;
+        writeln!(
+            f,
+            "  export TASKPASS_ADDR={} TASKPASS_IDENTITY={identity}",
+            self.config.listen.grpc
+        )?;
+        writeln!(
+            f,
+            "  taskpass agent register builder --owner you@example.com"
+        )?;
         write!(f, "  taskpass agent token builder")
     }
 }
@@ -240,7 +305,8 @@ impl fmt::Display for Installed {
 /// A path as a shell reads it back.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ':');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ':');
     if !text.is_empty() && text.chars().all(plain) {
         return text;
     }

@@ -23,10 +23,14 @@
 mod api;
 mod app;
 mod authn;
+pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod failpoint;
+pub mod init;
+pub mod observe;
 mod reconcile;
 pub mod transport;
 
-pub use app::{App, AppError, Deps};
+pub use app::{App, AppError, Deps, provider};

@@ -18,7 +18,7 @@ impl AgentService for Api {
         &self,
         request: Request<RegisterAgentRequest>,
     ) -> Result<Response<RegisterAgentResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let register = RegisterAgent {
             name: message.name,
@@ -45,7 +45,7 @@ impl AgentService for Api {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let create = CreateJoinToken {
             agent: message.agent,
@@ -67,7 +67,7 @@ impl AgentService for Api {
         &self,
         request: Request<GetAgentRequest>,
     ) -> Result<Response<GetAgentResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let view = self
             .engine
             .agent(&call, &request.get_ref().name)
@@ -82,7 +82,7 @@ impl AgentService for Api {
         &self,
         request: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let page = convert::page(request.into_inner().page).map_err(status::from)?;
         let listing = self
             .engine

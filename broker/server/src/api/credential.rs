@@ -19,7 +19,7 @@ impl CredentialService for Api {
         &self,
         request: Request<IssueCredentialRequest>,
     ) -> Result<Response<IssueCredentialResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let issue = IssueCredential {
             task_id: message.task_id,
@@ -50,7 +50,7 @@ impl CredentialService for Api {
         &self,
         request: Request<RenewCredentialRequest>,
     ) -> Result<Response<RenewCredentialResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let renew = RenewCredential {
             credential_id: message.credential_id,
@@ -71,7 +71,7 @@ impl CredentialService for Api {
         &self,
         request: Request<RevokeCredentialRequest>,
     ) -> Result<Response<RevokeCredentialResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let revoke = RevokeCredential {
             credential_id: message.credential_id,
@@ -91,7 +91,7 @@ impl CredentialService for Api {
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let (credential, renewable) = self
             .engine
             .credential(&call, &request.get_ref().credential_id)
@@ -106,7 +106,7 @@ impl CredentialService for Api {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let page = convert::page(message.page.clone()).map_err(status::from)?;
         let filter = filter(&message).map_err(status::from)?;

@@ -19,7 +19,7 @@ impl IdentityService for Api {
         &self,
         request: Request<AttestRequest>,
     ) -> Result<Response<AttestResponse>, Status> {
-        let ip = Some(Self::peer(&request)?.remote_addr.ip());
+        let ip = Some(Self::peer(request.extensions())?.remote_addr.ip());
         let message = request.into_inner();
         let token = JoinTokenText::parse(&message.join_token).map_err(status::from)?;
         let attest = Attest {
@@ -39,7 +39,7 @@ impl IdentityService for Api {
         &self,
         request: Request<RenewSvidRequest>,
     ) -> Result<Response<RenewSvidResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let issued = self
             .engine
             .renew_svid(&call, &request.get_ref().csr)
@@ -64,8 +64,8 @@ impl IdentityService for Api {
         &self,
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
-        let call = self.call(&request).await?;
-        let peer = Self::peer(&request)?;
+        let call = self.call(request.extensions()).await?;
+        let peer = Self::peer(request.extensions())?;
         let kind = match &call.caller {
             Caller::Agent { bound_to: None, .. } => "agent",
             Caller::Agent {

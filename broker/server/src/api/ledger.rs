@@ -28,7 +28,7 @@ impl LedgerService for Api {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let older = request.get_ref().consistent_with;
         let found = self
             .engine
@@ -46,7 +46,7 @@ impl LedgerService for Api {
         &self,
         request: Request<ExportLedgerRequest>,
     ) -> Result<Response<Self::ExportLedgerStream>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let since = message
             .since
@@ -88,7 +88,7 @@ impl LedgerService for Api {
         &self,
         request: Request<ProveEntryRequest>,
     ) -> Result<Response<ProveEntryResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let (proof, entry) = self
             .engine
             .prove(&call, request.get_ref().index)

@@ -13,7 +13,7 @@ impl PolicyService for Api {
         &self,
         request: Request<GetPolicyRequest>,
     ) -> Result<Response<GetPolicyResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let policy = self.engine.policy_set(&call).await.map_err(status::from)?;
         let files = policy
             .files()

@@ -15,7 +15,7 @@ impl ProviderService for Api {
         &self,
         request: Request<ListProvidersRequest>,
     ) -> Result<Response<ListProvidersResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let views = self
             .engine
             .list_providers(&call)
@@ -31,7 +31,7 @@ impl ProviderService for Api {
         &self,
         request: Request<GetProviderRequest>,
     ) -> Result<Response<GetProviderResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let view = self
             .engine
             .provider(&call, &request.get_ref().name)
@@ -46,7 +46,7 @@ impl ProviderService for Api {
         &self,
         request: Request<CheckProviderRequest>,
     ) -> Result<Response<CheckProviderResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let health = self
             .engine
             .check_provider(&call, &request.get_ref().name)

@@ -14,6 +14,10 @@ const DOMAIN: &str = "taskpass";
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Converts an error of the engine. Those that are the broker's own fault are logged here, once.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the form that `map_err` takes"
+)]
 pub(super) fn from(error: Error) -> Status {
     let (code, reason) = classify(&error);
     if matches!(code, Code::Internal | Code::Unavailable) {

@@ -19,7 +19,7 @@ impl TaskService for Api {
         &self,
         request: Request<StartTaskRequest>,
     ) -> Result<Response<StartTaskResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let start = StartTask {
             purpose: message.purpose,
@@ -51,7 +51,7 @@ impl TaskService for Api {
         &self,
         request: Request<EndTaskRequest>,
     ) -> Result<Response<EndTaskResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let end = EndTask {
             task_id: message.task_id,
@@ -79,7 +79,7 @@ impl TaskService for Api {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let beat = self
             .engine
             .heartbeat(&call, &request.get_ref().task_id)
@@ -95,7 +95,7 @@ impl TaskService for Api {
         &self,
         request: Request<GetTaskRequest>,
     ) -> Result<Response<GetTaskResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let (task, receipts) = self
             .engine
             .task(&call, &request.get_ref().task_id)
@@ -111,7 +111,7 @@ impl TaskService for Api {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let call = self.call(&request).await?;
+        let call = self.call(request.extensions()).await?;
         let message = request.into_inner();
         let page = convert::page(message.page).map_err(status::from)?;
         let filter = filter(&message.agent, &message.state).map_err(status::from)?;

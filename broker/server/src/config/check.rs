@@ -120,11 +120,15 @@ pub(crate) fn policy(config: &Config, report: &mut Report) {
             Severity::Warning => report.warnings.push(line),
         }
     }
+    let count = |n: usize, one: &str, many: &str| match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
+    };
     report.summary.push(format!(
-        "policies in {}: {} in {} files",
-        dir.display(),
-        found.policies,
-        found.files
+        "{} in {} in {}",
+        count(found.policies, "policy", "policies"),
+        count(found.files, "file", "files"),
+        dir.display()
     ));
 }
 
@@ -181,7 +185,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("no providers") && text.contains(": 1 in 1 files"),
+            text.contains("no providers") && text.contains("1 policy in 1 file in "),
             "{text}"
         );
     }

@@ -48,7 +48,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         TD,
         "[limits]\n[limits]",
-        "3:1: this is not TOML: duplicate key",
+        "3:2: this is not TOML: duplicate key",
     ),
     (
         "",

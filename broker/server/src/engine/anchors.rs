@@ -8,6 +8,8 @@ use taskpass_core::{
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
 
+use crate::failpoint;
+
 use super::Engine;
 
 /// Records for one task at one provider.
@@ -44,6 +46,7 @@ impl Anchors for AnchorRecorder<'_> {
             expires_at,
             state: AnchorState::Live,
         };
+        failpoint::reached("anchor.made");
         // A task that ended meanwhile takes no more: the provider then lets go of what it just made.
         self.engine
             .commit(
@@ -52,6 +55,7 @@ impl Anchors for AnchorRecorder<'_> {
             )
             .await
             .map_err(|e| refused(e.to_string()))?;
+        failpoint::reached("anchor.recorded");
         Ok(id)
     }
 }

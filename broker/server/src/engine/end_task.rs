@@ -158,6 +158,7 @@ impl Engine {
                 Vec::new(),
             )
             .await?;
+            failpoint::reached("end.by_broker");
         }
         self.stop_task(&family);
         Ok(())

@@ -124,12 +124,12 @@ impl Error {
     }
 
     /// A condition that did not hold when the ledger was about to be written.
-    pub(super) fn from_guard(failure: GuardFailure) -> Self {
+    pub(super) fn from_guard(failure: &GuardFailure) -> Self {
         let message = failure.to_string();
         match failure {
             GuardFailure::TaskGone(id)
             | GuardFailure::TaskNotOpen(id, _)
-            | GuardFailure::TaskOverdue(id) => Self::TaskEnded(id),
+            | GuardFailure::TaskOverdue(id) => Self::TaskEnded(*id),
             GuardFailure::OpenTasks { .. }
             | GuardFailure::AgentCredentials { .. }
             | GuardFailure::TaskCredentials { .. }
@@ -141,7 +141,7 @@ impl Error {
             | GuardFailure::JoinTokenUsed(_)
             | GuardFailure::JoinTokenExpired(_)
             | GuardFailure::SvidNotLive(_) => Self::Unauthenticated(message),
-            GuardFailure::CredentialGone(id) => Self::no_credential(id),
+            GuardFailure::CredentialGone(id) => Self::no_credential(*id),
             GuardFailure::CredentialState(..) => Self::Precondition(message),
         }
     }

@@ -48,7 +48,7 @@ impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::DiskFull => Self::DiskFull,
-            CommitError::Guard(failure) => Self::from_guard(failure),
+            CommitError::Guard(failure) => Self::from_guard(&failure),
             CommitError::Duplicate {
                 record,
                 same_request,

@@ -21,14 +21,20 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), Error> {
         .map_err(failed(dir))?;
     let mode = fs::metadata(dir).map_err(failed(dir))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(Error::Exposed { dir: dir.to_owned(), mode });
+        return Err(Error::Exposed {
+            dir: dir.to_owned(),
+            mode,
+        });
     }
     sync_parent(dir)
 }
 
 /// Makes a directory that must not be there.
 pub(super) fn new_dir(dir: &Path) -> Result<(), Error> {
-    DirBuilder::new().mode(DIRECTORY_MODE).create(dir).map_err(failed(dir))?;
+    DirBuilder::new()
+        .mode(DIRECTORY_MODE)
+        .create(dir)
+        .map_err(failed(dir))?;
     sync_parent(dir)
 }
 
@@ -54,17 +60,28 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
 fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed(parent))
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed(parent))
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> Error {
-    |source| Error::Write { path: path.to_owned(), source }
+    |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -62,7 +62,11 @@ fn everything_is_there_and_for_its_owner_only() {
         let is_secret = path.extension().is_some_and(|e| e == "key") || path.ends_with("key.pem");
         assert!(!is_secret || mode == 0o600, "{} {mode:o}", path.display());
         // The ledger's own files follow the umask, behind a directory that nobody else can enter.
-        assert!(others == 0 || path.starts_with(dir.join("data/ledger")), "{} {mode:o} {ours:o}", path.display());
+        assert!(
+            others == 0 || path.starts_with(dir.join("data/ledger")),
+            "{} {mode:o} {ours:o}",
+            path.display()
+        );
     }
     assert!(!dir.join("taskpass.toml.new").exists());
     let config = Config::load(&dir.join("taskpass.toml")).unwrap();
@@ -72,7 +76,10 @@ fn everything_is_there_and_for_its_owner_only() {
     assert!(!policies.is_empty());
     let next = installed.to_string();
     for command in [
-        format!("\n  taskpassd run --config {}/taskpass.toml\n", dir.display()),
+        format!(
+            "\n  taskpassd run --config {}/taskpass.toml\n",
+            dir.display()
+        ),
         format!("TASKPASS_IDENTITY={}/operator\n", dir.display()),
     ] {
         assert!(next.contains(&command), "{next}");
@@ -96,7 +103,10 @@ fn the_ledger_verifies_and_names_the_operator() {
     let (ledger, _) = Ledger::open(&config.ledger_dir(), Options::new(key)).unwrap();
     let entry = |index| Entry::parse(&ledger.reader().entry(index).unwrap()).unwrap();
     assert!(matches!(entry(0).event, Event::Initialized { .. }));
-    let Event::OperatorSvidIssued { operator, serial, .. } = entry(1).event else {
+    let Event::OperatorSvidIssued {
+        operator, serial, ..
+    } = entry(1).event
+    else {
         panic!("{:?}", entry(1));
     };
     assert_eq!(operator.as_str(), "admin");
@@ -124,9 +134,16 @@ fn what_a_crash_leaves_is_recognised() {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         let message = try_install(&dir).unwrap_err().to_string();
         let quoted = quoted(&dir.join(left));
-        assert!(message.contains(&format!("rm -r {quoted}` and try again")), "{message}");
+        assert!(
+            message.contains(&format!("rm -r {quoted}` and try again")),
+            "{message}"
+        );
         assert!(Config::load(&dir.join("taskpass.toml")).is_err());
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing may be added");
+        assert_eq!(
+            fs::read_dir(&dir).unwrap().count(),
+            1,
+            "nothing may be added"
+        );
         fs::remove_dir(dir.join(left)).unwrap();
         try_install(&dir).unwrap();
     }
@@ -175,7 +192,10 @@ fn a_directory_that_others_can_enter_is_refused_with_the_command_that_helps() {
     fs::create_dir(&dir).unwrap();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     let message = try_install(&dir).unwrap_err().to_string();
-    assert!(message.contains("(mode 0755); run `chmod 700 "), "{message}");
+    assert!(
+        message.contains("(mode 0755); run `chmod 700 "),
+        "{message}"
+    );
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
     try_install(&dir).unwrap();
 }
@@ -201,7 +221,11 @@ fn the_commented_examples_are_right() {
     let (head, examples) = text.split_at(start);
     let uncommented: Vec<&str> = examples
         .lines()
-        .map(|line| line.strip_prefix("# ").or_else(|| line.strip_prefix('#')).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("# ")
+                .or_else(|| line.strip_prefix('#'))
+                .unwrap_or(line)
+        })
         .collect();
     let text = format!("{head}{}", uncommented.join("\n"));
     let config = Config::parse(Path::new("/t/taskpass.toml"), &text).unwrap();

@@ -41,7 +41,10 @@ pub fn start(log: &Log, environment: Option<&str>) -> Result<(), Error> {
     let level = level(log, environment)?;
     let colours = std::io::stderr().is_terminal();
     let layer = layer(log.format, colours, &level, std::io::stderr);
-    tracing_subscriber::registry().with(layer).try_init().map_err(Error::Twice)
+    tracing_subscriber::registry()
+        .with(layer)
+        .try_init()
+        .map_err(Error::Twice)
 }
 
 fn level(log: &Log, environment: Option<&str>) -> Result<LogFilter, Error> {
@@ -56,7 +59,9 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colours);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -66,8 +71,7 @@ where
 
 /// Whether an event or span cannot hold a secret of a library's making.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with(OURS)
-        || (metadata.is_event() && *metadata.level() <= Level::INFO)
+    metadata.target().starts_with(OURS) || (metadata.is_event() && *metadata.level() <= Level::INFO)
 }
 
 #[cfg(test)]
@@ -115,13 +119,17 @@ mod tests {
             tracing::debug!(target: "rustls::client", "hunter2");
             tracing::debug!(target: "aws_smithy_runtime", "hunter2");
             tracing::debug!(target: "a_crate_of_next_year", "hunter2");
-            let span = tracing::error_span!(target: "rustify::client", "request", secret = "hunter2");
+            let span =
+                tracing::error_span!(target: "rustify::client", "request", secret = "hunter2");
             let _inside = span.enter();
             tracing::info!(target: "hyper::proto", "connected");
             tracing::trace!(target: "taskpass_broker::engine", "our own");
         });
         assert!(!lines.contains("hunter2"), "{lines}");
-        assert!(lines.contains("connected") && lines.contains("our own"), "{lines}");
+        assert!(
+            lines.contains("connected") && lines.contains("our own"),
+            "{lines}"
+        );
     }
 
     #[test]
@@ -143,6 +151,9 @@ mod tests {
         assert_eq!(level(&log, Some("")).unwrap().as_str(), "info");
         assert_eq!(level(&log, Some("debug")).unwrap().as_str(), "debug");
         let message = level(&log, Some("loud")).unwrap_err().to_string();
-        assert!(message.starts_with("TASKPASS_LOG is wrong: `loud` is not a log level"), "{message}");
+        assert!(
+            message.starts_with("TASKPASS_LOG is wrong: `loud` is not a log level"),
+            "{message}"
+        );
     }
 }

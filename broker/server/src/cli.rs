@@ -1,0 +1,240 @@
+//! The command line of `taskpassd`: words and help only. What the commands do is in `main.rs`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use taskpass_core::{OperatorName, TrustDomain};
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  A first look, in a directory that is removed at the end:
+    taskpassd dev
+  A new installation:
+    taskpassd init --dir /var/lib/taskpass --trust-domain acme.test
+    taskpassd run --config /var/lib/taskpass/taskpass.toml
+  What is wrong with it:
+    taskpassd config check --config /var/lib/taskpass/taskpass.toml
+    taskpassd doctor --config /var/lib/taskpass/taskpass.toml
+
+EXIT CODES:
+  0 done, 1 failed, 2 wrong usage";
+
+const INIT_EXAMPLES: &str = "\
+EXAMPLES:
+  taskpassd init --dir /var/lib/taskpass --trust-domain acme.test
+  taskpassd init --dir ./tp --trust-domain dev.example --operator alice";
+
+const RUN_AFTER: &str = "\
+When it serves, it prints one line on standard output:
+  ready addr=127.0.0.1:7443 trust_domain=acme.test
+Logs go to standard error; TASKPASS_LOG=debug shows more.
+
+SIGNALS:
+  TERM, INT  finish requests in flight, then stop; a second one stops at once
+  HUP        ignored: the configuration is read at the start only
+
+EXAMPLES:
+  taskpassd run --config /var/lib/taskpass/taskpass.toml";
+
+const DEV_AFTER: &str = "\
+Everything lives in a new temporary directory, which is removed when the broker stops. It
+listens on a free port of 127.0.0.1 and prints the environment for `taskpass`, to be pasted
+into another terminal.
+
+EXAMPLES:
+  taskpassd dev
+  taskpassd dev --trust-domain demo.example";
+
+const CHECK_EXAMPLES: &str = "\
+Reads the file, the policies and the session policies it names. Opens no ledger, calls no
+provider.
+
+EXAMPLES:
+  taskpassd config check --config /var/lib/taskpass/taskpass.toml";
+
+const REFERENCE_EXAMPLES: &str = "\
+EXAMPLES:
+  taskpassd config reference | less";
+
+const DOCTOR_EXAMPLES: &str = "\
+Only reads, so it may run beside a broker. Exits with 1 when anything failed.
+
+EXAMPLES:
+  taskpassd doctor --config /var/lib/taskpass/taskpass.toml
+  taskpassd doctor --config /var/lib/taskpass/taskpass.toml -o json";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+EXAMPLES:
+  taskpassd completions bash > /etc/bash_completion.d/taskpassd";
+
+/// The Taskpass broker: credentials that live exactly as long as the task
+#[derive(Debug, Parser)]
+#[command(name = "taskpassd", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new installation: configuration, keys, starter policy, first operator
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(Init),
+    /// Serve
+    #[command(after_help = RUN_AFTER)]
+    Run(ConfigFile),
+    /// Check or explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say what is well and what is not, with advice
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
+    /// Try everything out in a temporary directory
+    #[command(after_help = DEV_AFTER)]
+    Dev(Dev),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `taskpassd init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The directory to make; must not hold an installation
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The SPIFFE trust domain; cannot be changed later
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: TrustDomain,
+    /// The first operator, who may do everything operators can do
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub operator: OperatorName,
+}
+
+/// `--config FILE`
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `taskpassd config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say `ok` and what is configured, or everything that is wrong
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(ConfigFile),
+    /// Print every key with unit and default, as Markdown
+    #[command(after_help = REFERENCE_EXAMPLES)]
+    Reference,
+}
+
+/// `taskpassd doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `taskpassd dev`
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// The SPIFFE trust domain
+    #[arg(long, value_name = "NAME", default_value = "dev.test")]
+    pub trust_domain: TrustDomain,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn render(command: &mut clap::Command, path: &str, out: &mut String) {
+        let name = format!("{path} {}", command.get_name()).trim().to_owned();
+        let help = command
+            .clone()
+            .bin_name(&name)
+            .term_width(100)
+            .render_help();
+        writeln!(out, "$ {name} --help\n{help}").unwrap();
+        let names: Vec<String> = command
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .collect();
+        for below in names.iter().filter(|n| *n != "help") {
+            render(command.find_subcommand_mut(below).unwrap(), &name, out);
+        }
+    }
+
+    /// The help is part of the contract; a change of it must be meant.
+    #[test]
+    fn the_help_is_as_checked_in() {
+        let mut help = String::new();
+        render(&mut Cli::command(), "", &mut help);
+        let expected = include_str!("cli/help.txt");
+        assert!(
+            help.trim() == expected.trim(),
+            "src/cli/help.txt is stale; it is now:\n{help}"
+        );
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_an_example() {
+        Cli::command().debug_assert();
+        let help = include_str!("cli/help.txt");
+        let commands = help.split("$ taskpassd").skip(1);
+        for command in commands.filter(|text| !text.starts_with(" config --help")) {
+            assert!(command.contains("EXAMPLES:\n"), "{command}");
+        }
+    }
+
+    #[test]
+    fn usage_table() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        for good in [
+            "taskpassd init --dir d --trust-domain acme.test",
+            "taskpassd init --dir d --trust-domain acme.test --operator bob",
+            "taskpassd run --config f",
+            "taskpassd config check --config f",
+            "taskpassd config reference",
+            "taskpassd doctor --config f -o json",
+            "taskpassd dev",
+            "taskpassd completions zsh",
+        ] {
+            assert!(parses(good), "{good}");
+        }
+        for bad in [
+            "taskpassd",
+            "taskpassd init --dir d",
+            "taskpassd init --dir d --trust-domain Acme",
+            "taskpassd init --dir d --trust-domain a.test --operator A",
+            "taskpassd run",
+            "taskpassd doctor --config f -o xml",
+            "taskpassd operator add x",
+        ] {
+            assert!(!parses(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `taskpassd dev`: a broker in a temporary directory, for a first look.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use taskpass_broker::{
+    App, Deps,
+    config::Config,
+    init::{self, quoted},
+    observe::logging,
+};
+use taskpass_core::{Entropy, OperatorName, TrustDomain};
+
+use crate::process;
+
+/// Makes an installation, serves it on a free port until a signal, and removes it.
+pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitCode> {
+    let scratch = Scratch::new(deps.entropy.as_ref())?;
+    let operator: OperatorName = "admin".parse()?;
+    let plan = init::Plan {
+        dir: scratch.0.join("taskpass"),
+        trust_domain,
+        operator,
+    };
+    let installed = init::install(plan, &deps.clock, &deps.entropy)?;
+    let mut config: Config = installed.config().clone();
+    config.listen.grpc.set_port(0);
+    logging::start(
+        &config.log,
+        process::environment(logging::ENVIRONMENT).as_deref(),
+    )?;
+    let identity = installed.identity_dir();
+    process::runtime()?.block_on(async {
+        let signals = process::Signals::new().context("listening for signals")?;
+        let trust_domain = config.trust_domain.clone();
+        let path = config.path.clone();
+        let app = App::build(config, deps).await?;
+        let address = app.local_addr();
+        let message = format!(
+            "ready addr={address} trust_domain={trust_domain}\n\
+             \n\
+             Paste this into another terminal:\n\
+             \n  export TASKPASS_ADDR={address} TASKPASS_IDENTITY={}\n\
+             \n\
+             Then, for example:\n\
+             \n  taskpass agent register builder --owner you@example.com\
+             \n  taskpass agent token builder\n\
+             \n\
+             The configuration is {}. Ctrl-C stops the broker and removes everything.",
+            quoted(&identity),
+            quoted(&path),
+        );
+        process::run(app, signals, || say(&message)).await
+    })
+}
+
+fn say(message: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{message}")
+        .and_then(|()| out.flush())
+        .context("writing the output")
+}
+
+/// A directory of our own that goes when this goes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(entropy: &dyn Entropy) -> anyhow::Result<Self> {
+        // A name that nobody can guess, made by us and nobody else, or not at all.
+        let path = std::env::temp_dir().join(format!("taskpass-dev-{:016x}", entropy.next_u64()?));
+        fs::create_dir(&path).with_context(|| format!("making `{}`", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn remove(path: &Path) {
+        if let Err(e) = fs::remove_dir_all(path) {
+            let _closed = writeln!(
+                io::stderr(),
+                "error: cannot remove `{}`: {e}",
+                path.display()
+            );
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        Self::remove(&self.0);
+    }
+}

@@ -1,0 +1,161 @@
+//! Who can read what, and how much room is left.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use taskpass_provider_aws::CredentialsConfig;
+
+use super::Diagnosis;
+use crate::{
+    config::{Config, ProviderKind},
+    init::quoted,
+};
+
+/// With less room than this, the ledger may be full before anyone has read the warning.
+const ROOM_BYTES_LOW: u64 = 1024 * 1024 * 1024;
+/// With less than this, nothing is issued for long.
+const ROOM_BYTES_MIN: u64 = 64 * 1024 * 1024;
+const MEBIBYTE: u64 = 1024 * 1024;
+
+pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
+    let private = [
+        config.data_dir.clone(),
+        config.ca_dir(),
+        config.ledger_dir(),
+    ];
+    let mut all_private = true;
+    for dir in &private {
+        all_private &= is_private(dir, 0o700, diagnosis);
+    }
+    let keys = keys(&config.ca_dir())
+        .into_iter()
+        .chain([config.ledger_key()]);
+    for key in keys {
+        all_private &= is_private(&key, 0o600, diagnosis);
+    }
+    if all_private {
+        diagnosis.ok(
+            "keys",
+            format!(
+                "`{}` and the keys in it are private",
+                config.data_dir.display()
+            ),
+        );
+    }
+    for (provider, secret) in secrets(config) {
+        if is_private(&secret, 0o600, diagnosis) {
+            diagnosis.ok(
+                "secrets",
+                format!("provider `{provider}`: `{}` is private", secret.display()),
+            );
+        }
+    }
+    unwritable(&config.path, diagnosis);
+    room(&config.data_dir, diagnosis);
+}
+
+/// The private keys of the certificate authority.
+fn keys(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        // That the directory cannot be read has been said.
+        return Vec::new();
+    };
+    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths
+        .filter(|path| path.extension().is_some_and(|e| e == "key"))
+        .collect()
+}
+
+/// The files with secrets that providers read.
+fn secrets(config: &Config) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for provider in &config.providers {
+        let mut add = |path: &Path| found.push((provider.name.to_string(), path.to_owned()));
+        match &provider.kind {
+            ProviderKind::Vault(vault) => {
+                vault.token_file.iter().for_each(|path| add(path));
+                vault
+                    .approle
+                    .iter()
+                    .for_each(|approle| add(&approle.secret_id_file));
+            }
+            ProviderKind::Aws(aws) => {
+                let revoker = aws.revoker.iter().map(|revoker| &revoker.credentials);
+                for source in revoker.chain([&aws.credentials]) {
+                    match source {
+                        CredentialsConfig::File { path, .. } => add(path),
+                        CredentialsConfig::WebIdentity { token_file, .. } => add(token_file),
+                        CredentialsConfig::Instance {} => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn is_private(path: &Path, wanted: u32, diagnosis: &mut Diagnosis) -> bool {
+    match mode(path) {
+        Ok(mode) if mode & 0o077 == 0 => return true,
+        Ok(mode) => diagnosis.fail(
+            "permissions",
+            format!(
+                "`{}` is open to other users (mode {mode:04o})",
+                path.display()
+            ),
+            format!(
+                "run `chmod {wanted:o} {}`, and replace the secret if others could have read it",
+                quoted(path)
+            ),
+        ),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => diagnosis.fail(
+            "permissions",
+            format!("`{}` is not there", path.display()),
+            "run `taskpassd init`, restore a backup, or correct the path in the configuration",
+        ),
+        Err(e) => diagnosis.fail(
+            "permissions",
+            format!("`{}` cannot be looked at: {e}", path.display()),
+            "run this as the user that the broker runs as",
+        ),
+    }
+    false
+}
+
+/// Whoever can change the configuration can name other keys and policies.
+fn unwritable(path: &Path, diagnosis: &mut Diagnosis) {
+    if let Ok(mode) = mode(path)
+        && mode & 0o022 != 0
+    {
+        diagnosis.fail(
+            "permissions",
+            format!(
+                "`{}` can be changed by other users (mode {mode:04o})",
+                path.display()
+            ),
+            format!("run `chmod go-w {}`", quoted(path)),
+        );
+    }
+}
+
+fn mode(path: &Path) -> io::Result<u32> {
+    fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777)
+}
+
+fn room(dir: &Path, diagnosis: &mut Diagnosis) {
+    let Ok(volume) = rustix::fs::statvfs(dir) else {
+        // That the directory is not there has been said.
+        return;
+    };
+    let bytes = volume.f_bavail.saturating_mul(volume.f_frsize);
+    let message = format!("{} MiB are free for `{}`", bytes / MEBIBYTE, dir.display());
+    let advice = "make room: without it nothing is issued, only revoked";
+    match bytes {
+        bytes if bytes < ROOM_BYTES_MIN => diagnosis.fail("disk", message, advice),
+        bytes if bytes < ROOM_BYTES_LOW => diagnosis.warn("disk", message, advice),
+        _ => diagnosis.ok("disk", message),
+    }
+}

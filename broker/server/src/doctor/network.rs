@@ -1,0 +1,76 @@
+//! The address to listen on, and the providers.
+
+use std::{io, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Diagnosis, Patient};
+use crate::config::Config;
+
+/// How long a provider may take; providers have shorter deadlines of their own for each call.
+const PROVIDER_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Is the address free, or does a broker answer there?
+pub(super) async fn address(config: &Config, diagnosis: &mut Diagnosis) {
+    let address = config.listen.grpc;
+    match TcpListener::bind(address).await {
+        Ok(_) => diagnosis.ok(
+            "address",
+            format!("{address} is free: no broker is running there"),
+        ),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+            let connected = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address));
+            match connected.await {
+                Ok(Ok(_)) => diagnosis.ok("address", format!("something answers at {address}")),
+                Ok(Err(_)) | Err(_) => diagnosis.warn(
+                    "address",
+                    format!("{address} is in use, but nothing answers there"),
+                    "look at the log of the broker, or choose another address in [listen]",
+                ),
+            }
+        }
+        Err(e) => diagnosis.fail(
+            "address",
+            format!("cannot listen on {address}: {e}"),
+            "give an address of this machine in [listen]",
+        ),
+    }
+}
+
+/// Asks every provider whether it can do its job. One that hangs does not keep the others from answering.
+pub(super) async fn ask(patients: Vec<Patient>, diagnosis: &mut Diagnosis) {
+    let answers = patients.into_iter().map(|(name, provider)| async move {
+        let answer = match provider {
+            Ok(provider) => tokio::time::timeout(PROVIDER_DEADLINE, provider.check()).await,
+            Err(reason) => return (name, Err(reason)),
+        };
+        let answer = match answer {
+            Ok(Ok(health)) => Ok(health),
+            Ok(Err(error)) => Err(crate::config::check::with_sources(&error)),
+            Err(_elapsed) => Err(format!(
+                "no answer within {} s",
+                PROVIDER_DEADLINE.as_secs()
+            )),
+        };
+        (name, answer)
+    });
+    for (name, answer) in futures_util::future::join_all(answers).await {
+        let check = format!("provider {name}");
+        match answer {
+            Ok(health) => {
+                for finding in &health.findings {
+                    diagnosis.ok(&check, finding);
+                }
+                for warning in &health.warnings {
+                    diagnosis.warn(&check, warning, "credentials are issued all the same");
+                }
+            }
+            Err(reason) => diagnosis.fail(
+                &check,
+                reason,
+                "its credentials cannot be issued or revoked until this is repaired",
+            ),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The ledger, the certificate authority, and whether the clock can be right.
+
+use std::{fs, io, path::Path, time::UNIX_EPOCH};
+
+use serde::Deserialize;
+use taskpass_ca::{CaRecord, Stage};
+use taskpass_core::{Clock, Timestamp};
+use taskpass_ledger::{SigningKey, verify};
+
+use super::Diagnosis;
+use crate::config::{Config, check::with_sources};
+
+/// A newest file that is younger than this much after now was written under another clock.
+const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
+/// A root that ends sooner than this wants a plan.
+const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_400);
+
+pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
+    let now = clock.now();
+    ledger(config, diagnosis);
+    authority(&config.ca_dir(), now, diagnosis);
+    time(config, now, diagnosis);
+}
+
+fn ledger(config: &Config, diagnosis: &mut Diagnosis) {
+    let key = match SigningKey::load(&config.ledger_origin(), &config.ledger_key()) {
+        Ok(key) => key,
+        Err(e) => {
+            let advice =
+                "restore the key from a backup: without it the broker cannot sign its history";
+            return diagnosis.fail("ledger", with_sources(&e), advice);
+        }
+    };
+    match verify::verify_dir(&config.ledger_dir(), key.verifying_key(), None, &mut |_| ()) {
+        Ok(found) => {
+            let entries = found.entries;
+            diagnosis.ok(
+                "ledger",
+                format!("{entries} entries are as they were written and signed"),
+            );
+        }
+        Err(e) => diagnosis.fail(
+            "ledger",
+            with_sources(&e),
+            "stop the broker, keep a copy of the directory, and restore a backup",
+        ),
+    }
+}
+
+/// What the authority says about itself. Opening it would take its lock.
+#[derive(Deserialize)]
+struct AuthorityState {
+    authorities: Vec<CaRecord>,
+}
+
+fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
+    match root_end(&dir.join("root.pem")) {
+        Ok(end) if end <= now => diagnosis.fail(
+            "authority",
+            format!("the root certificate ended at {end}"),
+            "start a new installation: nobody can verify identities of this one",
+        ),
+        Ok(end) if end.since(now) < ROOT_LEFT => diagnosis.warn(
+            "authority",
+            format!("the root certificate ends at {end}"),
+            "plan a new installation: the root cannot be replaced",
+        ),
+        Ok(end) => diagnosis.ok(
+            "authority",
+            format!("the root certificate is valid until {end}"),
+        ),
+        Err(e) => {
+            diagnosis.fail(
+                "authority",
+                format!("`root.pem` cannot be read: {e}"),
+                "restore a backup",
+            );
+        }
+    }
+    let path = dir.join("state.json");
+    let state = match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str::<AuthorityState>(&text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(AuthorityState {
+            authorities: Vec::new(),
+        }),
+        Err(e) => Err(serde_json::Error::io(e)),
+    };
+    let authorities = match state {
+        Ok(state) => state.authorities,
+        Err(e) => {
+            let message = format!("`{}` cannot be read: {e}", path.display());
+            return diagnosis.fail("authority", message, "restore a backup");
+        }
+    };
+    match authorities.iter().find(|ca| ca.stage == Stage::Active) {
+        Some(ca) if now < ca.not_before => diagnosis.fail(
+            "authority",
+            format!("the signing CA is valid from {} only", ca.not_before),
+            "set the machine's clock: it is behind",
+        ),
+        Some(ca) if now < ca.not_after => {
+            diagnosis.ok(
+                "authority",
+                format!("the signing CA is valid until {}", ca.not_after),
+            );
+        }
+        Some(ca) => diagnosis.warn(
+            "authority",
+            format!("the signing CA ended at {}", ca.not_after),
+            "start the broker: it makes another; if it is running, look at its log",
+        ),
+        None => diagnosis.ok(
+            "authority",
+            "there is no signing CA yet: the broker makes one at its start",
+        ),
+    }
+}
+
+fn root_end(path: &Path) -> Result<Timestamp, String> {
+    let text = fs::read(path).map_err(|e| e.to_string())?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&text).map_err(|e| e.to_string())?;
+    let certificate = pem.parse_x509().map_err(|e| e.to_string())?;
+    let seconds = certificate.validity().not_after.timestamp();
+    Ok(Timestamp::from_millis(seconds.saturating_mul(1000)))
+}
+
+/// A clock behind the ledger's newest file went backwards, and then the broker refuses to issue.
+fn time(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
+    let Some(written) = newest(&config.ledger_dir()) else {
+        // That there is no ledger has been said.
+        return;
+    };
+    if now.plus(CLOCK_LAG) < written {
+        let message = format!("it is {now}, but the ledger was written at {written}");
+        return diagnosis.fail(
+            "clock",
+            message,
+            "set the machine's clock: nothing is issued until then",
+        );
+    }
+    diagnosis.ok(
+        "clock",
+        format!("it is {now}; the ledger was last written at {written}"),
+    );
+}
+
+/// When the newest file in `dir` and the directories in it was written.
+fn newest(dir: &Path) -> Option<Timestamp> {
+    let entries = fs::read_dir(dir).ok()?;
+    let times = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let metadata = entry.metadata().ok()?;
+        if metadata.is_dir() {
+            return newest(&entry.path());
+        }
+        let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_millis())
+            .ok()
+            .map(Timestamp::from_millis)
+    });
+    times.max()
+}

@@ -1,0 +1,272 @@
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+
+use taskpass_core::{Entropy, ManualClock, SeededEntropy, Timestamp};
+
+use super::*;
+use crate::init::{Plan, install};
+
+struct Installation {
+    scratch: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl Installation {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        // After the times of the files that are written now.
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(4_000_000_000_000)));
+        let plan = Plan {
+            dir: scratch.path().join("t"),
+            trust_domain: "acme.test".parse().unwrap(),
+            operator: "admin".parse().unwrap(),
+        };
+        let dyn_clock: Arc<dyn Clock> = clock.clone();
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        install(plan, &dyn_clock, &entropy).unwrap();
+        let this = Self { scratch, clock };
+        // Tests run in parallel, beside whatever else listens on this machine.
+        this.edit(|text| text.replace("127.0.0.1:7443", "127.0.0.1:0"));
+        this
+    }
+
+    fn dir(&self, below: &str) -> PathBuf {
+        self.scratch.path().join("t").join(below)
+    }
+
+    fn edit(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.dir("taskpass.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, change(&text)).unwrap();
+    }
+
+    async fn diagnose(&self) -> Diagnosis {
+        let none = |_: &Config| Vec::new();
+        diagnose(&self.dir("taskpass.toml"), self.clock.as_ref(), none).await
+    }
+
+    /// The only finding that is not ok.
+    async fn only_trouble(&self) -> Finding {
+        let diagnosis = self.diagnose().await;
+        let text = diagnosis.to_string();
+        let trouble = |f: &Finding| f.verdict != Verdict::Ok && f.check != "disk";
+        let mut bad = diagnosis.findings.into_iter().filter(trouble);
+        let first = bad.next().unwrap_or_else(|| panic!("all is well:\n{text}"));
+        assert_eq!(bad.next(), None, "{text}");
+        first
+    }
+}
+
+fn chmod(path: &std::path::Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn a_new_installation_is_well_and_is_left_as_it_was() {
+    let installation = Installation::new();
+    let lock = fs::metadata(installation.dir("data/ledger/lock"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let diagnosis = installation.diagnose().await;
+    let text = diagnosis.to_string();
+    assert!(!diagnosis.has_failed(), "{text}");
+    for (check, words) in [
+        ("config", "is right"),
+        ("keys", "are private"),
+        ("ledger", "2 entries are as they were written and signed"),
+        ("authority", "the root certificate is valid until"),
+        ("authority", "there is no signing CA yet"),
+        ("policy", "policies in 1 file in"),
+        ("address", "is free"),
+        ("clock", "the ledger was last written"),
+    ] {
+        let found = diagnosis
+            .findings
+            .iter()
+            .any(|f| f.check == check && f.message.contains(words));
+        assert!(found, "{check} {words}\n{text}");
+    }
+    assert_eq!(
+        fs::metadata(installation.dir("data/ledger/lock"))
+            .unwrap()
+            .modified()
+            .unwrap(),
+        lock
+    );
+}
+
+/// A running broker holds the locks; looking must need none of them.
+#[tokio::test]
+async fn it_works_beside_a_running_broker() {
+    let installation = Installation::new();
+    let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
+    let clock: Arc<dyn Clock> = installation.clock.clone();
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(2));
+    let authority = taskpass_ca::Authority::open(
+        &config.ca_dir(),
+        &config.trust_domain,
+        config.ca().unwrap(),
+        clock,
+        entropy,
+    )
+    .unwrap();
+    authority.rotate().unwrap();
+    let key =
+        taskpass_ledger::SigningKey::load(&config.ledger_origin(), &config.ledger_key()).unwrap();
+    let _ledger =
+        taskpass_ledger::Ledger::open(&config.ledger_dir(), taskpass_ledger::Options::new(key))
+            .unwrap();
+    let diagnosis = installation.diagnose().await;
+    let text = diagnosis.to_string();
+    assert!(
+        !diagnosis.has_failed() && text.contains("the signing CA is valid until"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_others_can_read_is_a_failure_with_the_command_that_helps() {
+    for (name, mode, words) in [
+        ("data/ledger.key", 0o640, "chmod 600 "),
+        ("data/ca/root.key", 0o604, "chmod 600 "),
+        ("data", 0o750, "chmod 700 "),
+        ("data/ca", 0o701, "chmod 700 "),
+        ("taskpass.toml", 0o620, "chmod go-w "),
+    ] {
+        let installation = Installation::new();
+        chmod(&installation.dir(name), mode);
+        let diagnosis = installation.diagnose().await;
+        let text = diagnosis.to_string();
+        assert!(diagnosis.has_failed(), "{name}: {text}");
+        let advice = format!("{words}{}", installation.dir(name).display());
+        assert!(text.contains(&advice), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_s_secret_must_be_there_and_private() {
+    let installation = Installation::new();
+    installation.edit(|text| {
+        format!("{text}\n[[provider]]\nname = \"v\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:1\"\ntoken_file = \"token\"\n")
+    });
+    let trouble = installation.only_trouble().await;
+    assert!(
+        trouble.message.ends_with("/t/token` is not there"),
+        "{trouble:?}"
+    );
+    fs::write(installation.dir("token"), "secret").unwrap();
+    chmod(&installation.dir("token"), 0o644);
+    let trouble = installation.only_trouble().await;
+    assert!(trouble.message.contains("(mode 0644)"), "{trouble:?}");
+    chmod(&installation.dir("token"), 0o600);
+    assert!(!installation.diagnose().await.has_failed());
+}
+
+#[tokio::test]
+async fn a_changed_ledger_is_a_failure() {
+    let installation = Installation::new();
+    let segments = installation.dir("data/ledger/segments");
+    let segment = fs::read_dir(&segments)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"admin").unwrap();
+    bytes[at] = b'b';
+    fs::write(&segment, bytes).unwrap();
+    let trouble = installation.only_trouble().await;
+    assert_eq!(
+        (trouble.check.as_str(), trouble.verdict),
+        ("ledger", Verdict::Fail)
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_is_a_failure() {
+    let installation = Installation::new();
+    installation
+        .clock
+        .set(Timestamp::EPOCH.plus(Duration::from_secs(86_400)));
+    let diagnosis = installation.diagnose().await;
+    let clock = diagnosis
+        .findings
+        .iter()
+        .find(|f| f.check == "clock")
+        .unwrap();
+    assert_eq!(clock.verdict, Verdict::Fail, "{clock:?}");
+}
+
+#[tokio::test]
+async fn an_old_root_and_a_wrong_policy_are_seen() {
+    let installation = Installation::new();
+    installation
+        .clock
+        .advance(Duration::from_secs(3600 * 86_400));
+    let trouble = installation.only_trouble().await;
+    assert_eq!(
+        (trouble.check.as_str(), trouble.verdict),
+        ("authority", Verdict::Warn)
+    );
+    installation.clock.advance(Duration::from_secs(60 * 86_400));
+    let trouble = installation.only_trouble().await;
+    assert_eq!(
+        (trouble.check.as_str(), trouble.verdict),
+        ("authority", Verdict::Fail)
+    );
+
+    let installation = Installation::new();
+    fs::write(installation.dir("policy/x.cedar"), "permit(").unwrap();
+    let trouble = installation.only_trouble().await;
+    assert_eq!(
+        (trouble.check.as_str(), trouble.verdict),
+        ("policy", Verdict::Fail)
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_all_that_is_said() {
+    let installation = Installation::new();
+    installation.edit(|text| format!("adress = 1\n{text}"));
+    let diagnosis = installation.diagnose().await;
+    assert_eq!(diagnosis.findings.len(), 1);
+    assert!(
+        diagnosis.findings[0]
+            .message
+            .contains("taskpass.toml:1:1: unknown key `adress`")
+    );
+    let json: serde_json::Value = serde_json::from_str(&diagnosis.to_json()).unwrap();
+    assert_eq!(json["verdict"], "fail");
+    assert_eq!(json["findings"][0]["check"], "config");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_said() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let installation = Installation::new();
+    installation.edit(|text| text.replace("127.0.0.1:0", &address.to_string()));
+    let diagnosis = installation.diagnose().await;
+    let found = format!("something answers at {address}");
+    assert!(
+        diagnosis.findings.iter().any(|f| f.message == found),
+        "{diagnosis}"
+    );
+}
+
+#[tokio::test]
+async fn providers_are_asked() {
+    let installation = Installation::new();
+    let providers =
+        |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];
+    let path = installation.dir("taskpass.toml");
+    let diagnosis = diagnose(&path, installation.clock.as_ref(), providers).await;
+    assert!(diagnosis.has_failed());
+    assert!(
+        diagnosis
+            .to_string()
+            .contains("[fail] provider v: a template is wrong; "),
+        "{diagnosis}"
+    );
+}

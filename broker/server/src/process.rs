@@ -1,0 +1,123 @@
+//! The process around a broker: what others can see of it, its threads, its signals, its service manager.
+
+use std::{io, process::ExitCode};
+
+use anyhow::Context as _;
+use rustix::{
+    fs::Mode,
+    process::{DumpableBehavior, Resource, Rlimit},
+};
+use sd_notify::NotifyState;
+use taskpass_broker::App;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+/// Secrets pass through this memory: no core dumps, no debugger of the same user, no files for others.
+pub(crate) fn harden() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // Both are refused only where a sandbox forbids the call, and then it forbids dumps too.
+    let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _refused = rustix::process::setrlimit(Resource::Core, none);
+}
+
+/// A variable of the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read where the program starts"
+)]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The one crypto provider, for libraries that ask for a default.
+pub(crate) fn choose_crypto() {
+    // Fails only when there is one already; it can only be this one.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The one runtime.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("taskpassd")
+        .build()
+        .context("starting the threads")
+}
+
+/// The signals that mean something here.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the process is asked to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::info!(
+                    "SIGHUP is ignored: the configuration is read at the start, restart to apply a change"
+                ),
+            }
+        }
+    }
+}
+
+/// Serves until a signal, then drains; a second signal ends it at once. `announce` is called when it serves.
+pub(crate) async fn run(
+    app: App,
+    mut signals: Signals,
+    announce: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut serving = std::pin::pin!(app.run(async {
+        // An error means that the sender is gone, which is no less a reason to stop.
+        let _either = stopped.await;
+    }));
+    // The socket listens already, so what connects from now on is served.
+    announce()?;
+    notify(&[NotifyState::Ready]);
+    tokio::select! {
+        ended = &mut serving => {
+            ended?;
+            anyhow::bail!("the broker stopped serving without being asked to");
+        }
+        () = signals.stop() => {}
+    }
+    tracing::info!("stopping: requests in flight may finish; a second signal stops at once");
+    notify(&[NotifyState::Stopping]);
+    // The receiver lives as long as `serving`.
+    let _stopping = stop.send(());
+    tokio::select! {
+        ended = &mut serving => ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        () = signals.stop() => {
+            tracing::warn!("stopped by a second signal; what was in flight is taken up at the next start");
+            anyhow::bail!("stopped by a second signal before the drain was complete")
+        }
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::warn!(error = %e, "the service manager could not be told");
+    }
+}
