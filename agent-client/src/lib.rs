@@ -1,1 +1,59 @@
-//! taskpass-client
+//! Credentials that live exactly as long as the task: the client side of Taskpass.
+//!
+//! A [`Client`] keeps the agent's SPIFFE identity fresh and talks to the broker over mutual TLS. A [`TaskGuard`] is
+//! one piece of work: it sends heartbeats, hands out [`Credential`]s that refresh themselves, and ends the task, with
+//! everything that was issued for it, when the work is over. Secrets are [`taskpass_core::Secret`]s and are never
+//! handed out after their expiry.
+//!
+//! ```no_run
+//! use taskpass_client::{Client, ClientConfig, TaskOptions};
+//!
+//! # async fn work() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ClientConfig::new("127.0.0.1:7443".parse()?, "/var/lib/agent/identity");
+//! let client = Client::connect(config).await?;
+//! let task = client
+//!     .start_task(TaskOptions::new("migrate the orders table").role("vault-main/ci-db".parse()?))
+//!     .await?;
+//! let database = task.credential("vault-main/ci-db".parse()?).issue().await?;
+//! let login = database.current().await?;
+//! if let Some(password) = login.field("password") {
+//!     // … connect with password.expose()
+//! }
+//! for receipt in task.end().await? {
+//!     println!("{} is {}", receipt.credential_id, receipt.state);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod attest;
+#[cfg(feature = "aws")]
+mod aws;
+mod channel;
+mod client;
+mod credential;
+mod directory;
+mod error;
+mod issue;
+mod join_token;
+mod pem;
+mod receipt;
+mod renewal;
+mod retry;
+mod svid;
+mod task;
+mod tls;
+pub mod wire;
+
+#[cfg(feature = "aws")]
+pub use aws::AwsCredentials;
+pub use channel::BrokerAddr;
+pub use client::{Client, ClientConfig, RPC_TIMEOUT, Renewal, WAIT_TIMEOUT, WhoAmI};
+pub use credential::{Credential, CredentialRequest};
+pub use directory::IdentityDirectory;
+pub use error::{Error, Refusal};
+pub use issue::Issued;
+pub use join_token::JoinToken;
+pub use receipt::{EndedTask, Receipt};
+pub use svid::Leaf;
+pub use task::{EndMode, TaskGuard, TaskOptions};

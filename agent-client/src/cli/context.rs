@@ -1,0 +1,82 @@
+//! What every command needs: where the broker is, who we are, and how to print.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use taskpass_client::{BrokerAddr, Client, ClientConfig, Error, Renewal};
+use taskpass_proto::v1::PageRequest;
+
+use super::output::{self, Format};
+
+/// Rows asked for in one page.
+const PAGE_ROWS: usize = 1000;
+
+pub(crate) struct Context {
+    pub(crate) addr: BrokerAddr,
+    pub(crate) identity: Option<PathBuf>,
+    pub(crate) format: Format,
+}
+
+impl Context {
+    /// How to connect, and as whom.
+    pub(crate) fn config(&self) -> anyhow::Result<ClientConfig> {
+        let directory = self.identity.as_ref().context(
+            "there is no home directory; name the identity directory with --identity or TASKPASS_IDENTITY",
+        )?;
+        Ok(ClientConfig::new(self.addr.clone(), directory))
+    }
+
+    /// Connects for one command. An SVID that is due is renewed on the way, so that an agent which only ever uses
+    /// this tool keeps its identity.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        let mut config = self.config()?;
+        config.renewal = Renewal::OnDemand;
+        let client = Client::connect(config).await?;
+        if let Err(error) = client.renew_svid_if_due().await {
+            tracing::debug!(%error, "the identity could not be renewed");
+        }
+        Ok(client)
+    }
+
+    /// Prints a value: as JSON, or as `human` words it.
+    pub(crate) fn print<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => output::write_json(value),
+            Format::Table => output::write_text(&human()),
+        }
+    }
+}
+
+/// Reads page after page, up to `limit` rows.
+pub(crate) async fn pages<T>(
+    limit: Option<usize>,
+    fetch: impl AsyncFn(PageRequest) -> Result<(Vec<T>, String), Error>,
+) -> anyhow::Result<Vec<T>> {
+    let mut rows: Vec<T> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let wanted = limit.map_or(PAGE_ROWS, |l| l.saturating_sub(rows.len()).min(PAGE_ROWS));
+        if wanted == 0 {
+            return Ok(rows);
+        }
+        let (page, next) = fetch(PageRequest {
+            page_size: u32::try_from(wanted)?,
+            page_token: page_token.clone(),
+        })
+        .await?;
+        rows.extend(page.into_iter().take(wanted));
+        if next.is_empty() {
+            return Ok(rows);
+        }
+        anyhow::ensure!(
+            next != page_token,
+            "the broker sends the same page again and again"
+        );
+        page_token = next;
+    }
+}

@@ -1,0 +1,146 @@
+//! `taskpass ledger`: getting the history out, and verifying it without trusting the broker.
+
+mod export;
+mod tiles;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use serde::Serialize;
+use taskpass_client::RPC_TIMEOUT;
+use taskpass_core::{TaskId, Timestamp};
+use taskpass_ledger::{Checkpoint, ProofFile, VerifyingKey};
+use taskpass_proto::v1::{
+    GetCheckpointRequest, ProveEntryRequest, ledger_service_client::LedgerServiceClient,
+};
+
+use super::{context::Context, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Write the history, or a part of it, into a file that others can verify.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass ledger export --to history.jsonl\n  taskpass ledger export --task t06f3k2m9q7v4d8e1 > task.jsonl\n  taskpass ledger export --format tlog-tiles --to tiles/"
+    )]
+    Export(ExportArgs),
+    /// Verify an export or a ledger's directory, offline.
+    ///
+    /// Trusts the ledger's public key and, if one is named, an older checkpoint kept elsewhere, and nothing else.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass ledger verify history.jsonl\n  taskpass ledger export | taskpass ledger verify -\n  taskpass ledger verify --checkpoint last-month.txt --key ledger.vkey history.jsonl"
+    )]
+    Verify(verify::VerifyArgs),
+    /// Prove that the ledger has an entry (C2SP tlog-proof).
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass ledger prove 42\n  taskpass ledger prove 42 -o json"
+    )]
+    Prove {
+        /// The entry's index, from 0.
+        index: u64,
+    },
+    /// Show the newest signed checkpoint. Keep it elsewhere: it shows later that nothing was rewritten.
+    #[command(after_help = "EXAMPLES:\n  taskpass ledger checkpoint > checkpoint-2026-11.txt")]
+    Checkpoint,
+}
+
+/// How to write the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// One JSON object on each line.
+    Jsonl,
+    /// A directory in C2SP tlog-tiles form, for the verifiers of others.
+    TlogTiles,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    format: ExportFormat,
+    /// The file, or the directory for tlog-tiles [default: standard output]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    to: Option<PathBuf>,
+    /// Only entries from this time on, like 2026-11-22T10:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Only entries about this task, its credentials and identities.
+    #[arg(long, value_name = "TASK")]
+    task: Option<TaskId>,
+    /// An older checkpoint; the export then proves that it continues it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    checkpoint: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct ProofView {
+    index: u64,
+    proof: String,
+    entry: serde_json::Value,
+    ledger_size: u64,
+}
+
+#[derive(Serialize)]
+struct CheckpointView {
+    checkpoint: String,
+    vkey: String,
+    origin: String,
+    size: u64,
+}
+
+pub(crate) async fn run(command: LedgerCommand, context: &Context) -> anyhow::Result<()> {
+    match command {
+        LedgerCommand::Export(args) => export::run(args, context).await,
+        LedgerCommand::Verify(args) => verify::run(args, context).await,
+        LedgerCommand::Prove { index } => prove(index, context).await,
+        LedgerCommand::Checkpoint => checkpoint(context).await,
+    }
+}
+
+/// The key that the broker's claims are checked with: the one stored at login, not one sent along with the claim.
+fn stored_key(context: &Context) -> anyhow::Result<VerifyingKey> {
+    Ok(context.config()?.directory.ledger_vkey()?.parse()?)
+}
+
+async fn prove(index: u64, context: &Context) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let reply = client
+        .call(RPC_TIMEOUT, |channel| async move {
+            LedgerServiceClient::new(channel)
+                .prove_entry(ProveEntryRequest { index })
+                .await
+        })
+        .await?;
+    let checkpoint = ProofFile::parse(&reply.proof)?.verify(&reply.entry, &stored_key(context)?)?;
+    let view = ProofView {
+        index,
+        entry: serde_json::from_slice(&reply.entry)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&reply.entry).into()),
+        proof: reply.proof,
+        ledger_size: checkpoint.size(),
+    };
+    context.print(&view, || {
+        let entry = String::from_utf8_lossy(&reply.entry);
+        output::note(&format!("entry {index}: {entry}"));
+        view.proof.clone()
+    })
+}
+
+async fn checkpoint(context: &Context) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let reply = client
+        .call(RPC_TIMEOUT, |channel| async move {
+            LedgerServiceClient::new(channel)
+                .get_checkpoint(GetCheckpointRequest::default())
+                .await
+        })
+        .await?;
+    let checkpoint = Checkpoint::open(&reply.checkpoint, &stored_key(context)?)?;
+    let view = CheckpointView {
+        origin: checkpoint.origin().to_owned(),
+        size: checkpoint.size(),
+        checkpoint: reply.checkpoint,
+        vkey: reply.vkey,
+    };
+    context.print(&view, || view.checkpoint.clone())
+}

@@ -1,0 +1,112 @@
+//! `taskpass ledger verify`: works without a broker and without an identity, given the ledger's key.
+
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueHint};
+use serde::Serialize;
+use taskpass_ledger::{
+    Checkpoint, VerifyingKey,
+    verify::{Extent, Verified, verify_dir, verify_export},
+};
+
+use super::stored_key;
+use crate::cli::context::Context;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// An export, `-` for standard input, or the directory of a ledger.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    path: PathBuf,
+    /// An older checkpoint that the history must continue.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    checkpoint: Option<PathBuf>,
+    /// The ledger's public key (C2SP vkey), or a file with it [default: ledger.vkey of the identity]
+    #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+    key: Option<String>,
+}
+
+#[derive(Serialize)]
+struct VerifiedView {
+    valid: bool,
+    entries: u64,
+    complete: bool,
+    origin: String,
+    ledger_size: u64,
+    continues: Option<u64>,
+    unsigned: u64,
+}
+
+pub(super) async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<()> {
+    let key = match &args.key {
+        None => stored_key(context).context("name the ledger's key with --key")?,
+        Some(text) => key(text)?,
+    };
+    let older = args
+        .checkpoint
+        .as_deref()
+        .map(|path| older(path, &key))
+        .transpose()?;
+    let path = args.path.clone();
+    let verified =
+        tokio::task::spawn_blocking(move || verify(&path, &key, older.as_ref())).await??;
+    let view = VerifiedView {
+        valid: true,
+        entries: verified.entries,
+        complete: verified.extent == Extent::Full,
+        origin: verified.checkpoint.origin().to_owned(),
+        ledger_size: verified.checkpoint.size(),
+        continues: verified.continues,
+        unsigned: verified.unsigned,
+    };
+    context.print(&view, || sentence(&view))
+}
+
+fn sentence(view: &VerifiedView) -> String {
+    let (entries, size, origin) = (view.entries, view.ledger_size, &view.origin);
+    let mut text = if view.complete {
+        format!("valid: all {entries} entries of {origin}, nothing changed, removed or added")
+    } else {
+        format!("valid: {entries} of the {size} entries of {origin}, each one proven")
+    };
+    match view.continues {
+        Some(older) => text += &format!("\nit continues the older checkpoint of {older} entries"),
+        None => text += "\nnot compared with an older checkpoint (--checkpoint FILE)",
+    }
+    if view.unsigned > 0 {
+        text += &format!("\n{} younger entries have no checkpoint yet", view.unsigned);
+    }
+    text
+}
+
+fn verify(path: &Path, key: &VerifyingKey, older: Option<&Checkpoint>) -> anyhow::Result<Verified> {
+    let silent = &mut |_| ();
+    if path.as_os_str() == "-" {
+        return Ok(verify_export(io::stdin().lock(), key, older, silent)?);
+    }
+    if path.is_dir() {
+        return Ok(verify_dir(path, key, older, silent)?);
+    }
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(verify_export(BufReader::new(file), key, older, silent)?)
+}
+
+/// A key as text, or the name of a file with one.
+fn key(text: &str) -> anyhow::Result<VerifyingKey> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let content = std::fs::read_to_string(text)
+        .with_context(|| format!("`{text}` is neither a vkey nor a file with one"))?;
+    Ok(content.trim().parse()?)
+}
+
+fn older(path: &Path, key: &VerifyingKey) -> anyhow::Result<Checkpoint> {
+    let note = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the checkpoint `{}`", path.display()))?;
+    Ok(Checkpoint::open(&note, key)?)
+}

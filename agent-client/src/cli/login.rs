@@ -1,0 +1,80 @@
+//! `taskpass login`: from a join token to an identity directory.
+
+use std::{io::Read, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueHint};
+use serde::Serialize;
+use taskpass_client::{Client, JoinToken};
+use taskpass_core::Timestamp;
+
+use super::context::Context;
+
+/// Bytes read of a token file; a token is much shorter.
+const TOKEN_BYTES_MAX: u64 = 4096;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --join-token -\n\n\
+        The token names the broker's root certificate, so it is sent to the right broker only. A token given as an\n\
+        argument can be seen by other users of the machine; prefer a file or standard input."
+)]
+pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The join token itself, or `-` to read it from standard input.
+    #[arg(long, value_name = "TOKEN")]
+    join_token: Option<String>,
+    /// A file with the join token, or `-` for standard input.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    join_token_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct LoginView {
+    spiffe_id: String,
+    expires_at: Timestamp,
+    identity: PathBuf,
+}
+
+pub(crate) async fn run(args: LoginArgs, context: &Context) -> anyhow::Result<()> {
+    let text = match (args.source.join_token, args.source.join_token_file) {
+        (Some(token), _) if token != "-" => token,
+        (None, Some(path)) if path.as_os_str() != "-" => {
+            let file = std::fs::File::open(&path)
+                .with_context(|| format!("cannot read the join token from `{}`", path.display()))?;
+            read(file)?
+        }
+        _ => read(std::io::stdin().lock())?,
+    };
+    let token: JoinToken = text.parse().map_err(taskpass_client::Error::Invalid)?;
+    let config = context.config()?;
+    let leaf = Client::login(&config, &token).await?;
+    let view = LoginView {
+        spiffe_id: leaf.spiffe_id.to_string(),
+        expires_at: leaf.not_after,
+        identity: config.directory.path().to_owned(),
+    };
+    context.print(&view, || {
+        format!(
+            "logged in as {}\nidentity in {}, valid until {} and renewed by itself when used in time",
+            view.spiffe_id,
+            view.identity.display(),
+            view.expires_at
+        )
+    })
+}
+
+fn read(source: impl Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    source
+        .take(TOKEN_BYTES_MAX)
+        .read_to_string(&mut text)
+        .context("cannot read the join token")?;
+    Ok(text)
+}

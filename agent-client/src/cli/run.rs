@@ -1,0 +1,235 @@
+//! `taskpass run`: a task around one command.
+//!
+//! Whatever happens to the command, to this process by a signal it can catch, or to the task at the broker, the task
+//! is ended. What cannot be caught (SIGKILL, power) ends it too, a heartbeat later.
+
+mod child;
+mod environment;
+
+use std::{collections::BTreeMap, ffi::OsString, process::ExitCode, sync::Arc};
+
+use clap::Args;
+use taskpass_client::{Client, EndMode, EndedTask, Issued, TaskGuard, TaskOptions};
+use taskpass_core::{RoleName, Text, Ttl};
+use taskpass_proto::v1::{GetProviderRequest, provider_service_client::ProviderServiceClient};
+
+use super::{
+    context::Context,
+    failure::{self, Usage},
+    output::note,
+    parse::{self, Pair, PinnedRole, RolePair},
+    views::{ReceiptView, shown},
+};
+use child::{Outcome, Signals};
+use environment::Shape;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose publish --role aws-prod/artifact-writer --scope aws-prod/artifact-writer:bucket=releases -- aws s3 sync out s3://releases\n\n\
+        ENVIRONMENT OF THE COMMAND (and of nothing else):\n  \
+        role of an aws provider      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN\n  \
+        vault role of type token     VAULT_TOKEN\n  \
+        any other role               <ROLE>_<FIELD>: vault-main/ci-db gives CI_DB_USERNAME and CI_DB_PASSWORD\n  \
+        always                       TASKPASS_TASK\n\n\
+        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are passed on.\n\
+        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the library."
+)]
+pub(crate) struct RunArgs {
+    /// What the task is for, in one line; people and policies read it.
+    #[arg(long, value_name = "TEXT")]
+    purpose: Text,
+    /// A role to get a credential of, with scope parameters fixed for the task; may be repeated.
+    #[arg(long = "role", value_name = "ROLE[:k=v,…]", required = true)]
+    roles: Vec<PinnedRole>,
+    /// A scope parameter of one credential; may be repeated.
+    #[arg(long = "scope", value_name = "ROLE:KEY=VALUE")]
+    scope: Vec<RolePair>,
+    /// When the task ends by itself [default: as the broker is configured]
+    #[arg(long, value_name = "TTL")]
+    ttl: Option<Ttl>,
+    /// End the task when nothing is heard of this command for so long.
+    #[arg(long, value_name = "INTERVAL", default_value = "15s")]
+    heartbeat: Ttl,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// One role and what is asked of it.
+struct Wanted {
+    pinned: PinnedRole,
+    scope: Vec<(String, String)>,
+}
+
+pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    // From here on a signal ends the task in order instead of this process.
+    let mut signals = Signals::listen()?;
+    let wanted = plan(&args)?;
+    let client = Client::connect(context.config()?).await?;
+    let shapes = shapes(&client, &wanted).await;
+    environment::check(&shapes)?;
+    let mut options = TaskOptions::new(args.purpose.as_str()).heartbeat(args.heartbeat);
+    for Wanted { pinned, .. } in &wanted {
+        options = options.role_within(pinned.role.clone(), pinned.scope.clone());
+    }
+    if let Some(ttl) = args.ttl {
+        options = options.ttl(ttl);
+    }
+    let task = client.start_task(options).await?;
+    let outcome = work(&task, &wanted, &shapes, &args.command, &mut signals).await;
+    let mode = match &outcome {
+        Ok(Outcome::Exited(0)) => EndMode::Completed,
+        _ => EndMode::Cancelled,
+    };
+    let id = task.id();
+    match task.finish(mode).await {
+        Ok(ended) => summarise(&ended),
+        Err(error) => {
+            note(&format!(
+                "warning: {id} could not be ended: {error}; without heartbeats the broker ends it within {}",
+                args.heartbeat
+            ));
+        }
+    }
+    client.shutdown().await;
+    Ok(ExitCode::from(outcome?.code()))
+}
+
+/// Puts roles and scopes together; a role can be had once, since its variables have one name.
+fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for pinned in &args.roles {
+        if wanted.iter().any(|w| w.pinned.role == pinned.role) {
+            return Err(Usage(format!("role `{}` is given twice", pinned.role)).into());
+        }
+        wanted.push(Wanted {
+            pinned: pinned.clone(),
+            scope: Vec::new(),
+        });
+    }
+    for RolePair { role, pair } in &args.scope {
+        let Some(entry) = wanted.iter_mut().find(|w| w.pinned.role == *role) else {
+            let message = format!("--scope names `{role}`, which is not among the roles");
+            return Err(Usage(message).into());
+        };
+        entry.scope.push((pair.key.clone(), pair.value.clone()));
+    }
+    for entry in &wanted {
+        let pairs: Vec<Pair> = entry
+            .scope
+            .iter()
+            .map(|(key, value)| Pair {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect();
+        parse::scope(&pairs).map_err(taskpass_client::Error::Invalid)?;
+    }
+    Ok(wanted)
+}
+
+/// What each role hands out, as far as the broker tells this caller. Unknown is not an error: the reply to issue
+/// shows it as well, only later.
+async fn shapes(client: &Client, wanted: &[Wanted]) -> BTreeMap<RoleName, Option<Shape>> {
+    let mut shapes = BTreeMap::new();
+    for Wanted { pinned, .. } in wanted {
+        let role = &pinned.role;
+        let reply = client
+            .call(taskpass_client::RPC_TIMEOUT, |channel| {
+                let request = GetProviderRequest {
+                    name: role.provider().to_string(),
+                };
+                async move {
+                    ProviderServiceClient::new(channel)
+                        .get_provider(request)
+                        .await
+                }
+            })
+            .await;
+        let provider = reply.ok().and_then(|reply| reply.provider);
+        let shape = provider.and_then(|p| Shape::of_role(&p, role));
+        shapes.insert(role.clone(), shape);
+    }
+    shapes
+}
+
+/// Everything between the start of the task and its end.
+async fn work(
+    task: &TaskGuard,
+    wanted: &[Wanted],
+    shapes: &BTreeMap<RoleName, Option<Shape>>,
+    command: &[OsString],
+    signals: &mut Signals,
+) -> anyhow::Result<Outcome> {
+    let issued = tokio::select! {
+        issued = issue(task, wanted) => issued?,
+        signal = signals.next() => return Ok(Outcome::Signalled(signal)),
+    };
+    for credential in &issued {
+        if credential.expires_at < task.deadline() {
+            note(&format!(
+                "warning: the credential of `{}` expires at {}, before the task does at {}; the command cannot get a fresh one",
+                credential.role,
+                credential.expires_at,
+                task.deadline()
+            ));
+        }
+    }
+    let variables = environment::variables(&issued, shapes)?;
+    let child = match child::spawn(command, &variables, task.id()) {
+        Ok(child) => child,
+        Err((code, message)) => {
+            note(&format!("error: {message}"));
+            return Ok(Outcome::Exited(code));
+        }
+    };
+    // The child has its copies; ours are wiped.
+    drop(variables);
+    drop(issued);
+    child.supervise(task, signals).await
+}
+
+async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Arc<Issued>>> {
+    let mut issued = Vec::new();
+    for Wanted { pinned, scope } in wanted {
+        let mut request = task.credential(pinned.role.clone());
+        for (key, value) in scope {
+            request = request.scope(key, value);
+        }
+        issued.push(Arc::new(request.issue_once().await?));
+    }
+    Ok(issued)
+}
+
+/// One line, and one more for each credential that is not proven dead.
+fn summarise(ended: &EndedTask) {
+    let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
+    note(&format!(
+        "taskpass: {} {} ({}): {verified} of {} credentials proven revoked",
+        ended.task_id,
+        ended.state,
+        ended.end_cause,
+        ended.receipts.len()
+    ));
+    for receipt in ended.receipts.iter().filter(|r| !r.is_verified()) {
+        let view = ReceiptView::from(receipt.clone());
+        let until = match view.may_live_until {
+            Some(_) => format!(", may live until {}", shown(view.may_live_until)),
+            None => String::new(),
+        };
+        note(&format!(
+            "taskpass: {} of {}: {}{until}",
+            view.credential_id, view.role, view.state
+        ));
+    }
+}
+
+impl Outcome {
+    /// As shells report it.
+    fn code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signalled(signal) => u8::try_from(128 + signal).unwrap_or(failure::FAILED),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! `taskpass task`: starting, ending, looking, heartbeats.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use taskpass_client::{EndMode, RPC_TIMEOUT, TaskOptions, wire};
+use taskpass_core::{AgentName, TaskId, Text, Timestamp, Ttl};
+use taskpass_proto::v1::{
+    GetTaskRequest, HeartbeatRequest, ListTasksRequest, task_service_client::TaskServiceClient,
+};
+
+use super::{
+    agent::{label_map, pairs},
+    context::{Context, pages},
+    output,
+    parse::{Pair, PinnedRole},
+    views::{EndedView, ReceiptView, TaskView, shown},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Start a task and leave it open.
+    ///
+    /// It ends with `task end`, at its deadline, or when it has a heartbeat interval and nothing is heard for that long.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass task start --purpose \"migrate orders\" --role vault-main/ci-db --ttl 30m\n  taskpass task start --purpose \"publish\" --role aws-prod/artifact-reader:bucket=releases,prefix=1.2/\n  TASKPASS_TASK=$(taskpass task start --purpose p --role vault-main/ci-db -o json | jq -r .task_id)"
+    )]
+    Start(Box<StartArgs>),
+    /// End a task and everything below it, and revoke all of its credentials.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass task end t06f3k2m9q7v4d8e1\n  taskpass task end t06f3k2m9q7v4d8e1 --cancel -o json"
+    )]
+    End {
+        /// The task.
+        id: TaskId,
+        /// Broken off rather than completed.
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// List tasks: an agent its own, an operator all.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass task list --state open\n  taskpass task list --agent nightly-builder --limit 20 -o json"
+    )]
+    List {
+        /// Only those of this agent.
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+        /// Only those in this state.
+        #[arg(long, value_parser = ["open", "ending", "ended"])]
+        state: Option<String>,
+        /// At most so many [default: all]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show one task, with a receipt for each credential once it ends.
+    #[command(after_help = "EXAMPLES:\n  taskpass task show t06f3k2m9q7v4d8e1")]
+    Show {
+        /// The task.
+        #[arg(env = "TASKPASS_TASK")]
+        id: TaskId,
+    },
+    /// Say that a task is still being worked on.
+    #[command(after_help = "EXAMPLES:\n  taskpass task heartbeat t06f3k2m9q7v4d8e1")]
+    Heartbeat {
+        /// The task.
+        #[arg(env = "TASKPASS_TASK")]
+        id: TaskId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// What the task is for, in one line; people and policies read it.
+    #[arg(long, value_name = "TEXT")]
+    purpose: Text,
+    /// A role the task may draw on, with scope parameters fixed for the whole task; may be repeated.
+    #[arg(long = "role", value_name = "ROLE[:k=v,…]", required = true)]
+    roles: Vec<PinnedRole>,
+    /// When it ends by itself [default: as the broker is configured]
+    #[arg(long, value_name = "TTL")]
+    ttl: Option<Ttl>,
+    /// End it when nothing is heard for so long [default: no heartbeat]
+    #[arg(long, value_name = "INTERVAL")]
+    heartbeat: Option<Ttl>,
+    /// The task that delegates this one.
+    #[arg(long, value_name = "TASK")]
+    parent: Option<TaskId>,
+    /// Who asked for it; recorded as self-declared.
+    #[arg(long, value_name = "NAME")]
+    requester: Option<String>,
+    /// A label; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<Pair>,
+}
+
+#[derive(Serialize)]
+struct HeartbeatView {
+    task_id: String,
+    next_before: Option<Timestamp>,
+    deadline: Option<Timestamp>,
+}
+
+pub(crate) async fn run(command: TaskCommand, context: &Context) -> anyhow::Result<()> {
+    match command {
+        TaskCommand::Start(args) => start(*args, context).await,
+        TaskCommand::End { id, cancel } => {
+            let mode = if cancel {
+                EndMode::Cancelled
+            } else {
+                EndMode::Completed
+            };
+            end(id, mode, context).await
+        }
+        TaskCommand::List {
+            agent,
+            state,
+            limit,
+        } => list(agent, state, limit, context).await,
+        TaskCommand::Show { id } => show(id, context).await,
+        TaskCommand::Heartbeat { id } => heartbeat(id, context).await,
+    }
+}
+
+async fn start(args: StartArgs, context: &Context) -> anyhow::Result<()> {
+    let mut options = TaskOptions::new(args.purpose.as_str());
+    for PinnedRole { role, scope } in args.roles {
+        options = options.role_within(role, scope);
+    }
+    if let Some(ttl) = args.ttl {
+        options = options.ttl(ttl);
+    }
+    if let Some(interval) = args.heartbeat {
+        options = options.heartbeat(interval);
+    }
+    if let Some(parent) = args.parent {
+        options = options.parent(parent);
+    }
+    if let Some(requester) = args.requester {
+        options = options.requester(requester);
+    }
+    for (key, value) in label_map::<Vec<_>>(args.labels)? {
+        options = options.label(key, value);
+    }
+    let client = context.connect().await?;
+    let view = TaskView::from(client.open_task(options).await?);
+    context.print(&view, || {
+        format!(
+            "started {}, which ends by itself at {}",
+            view.task_id,
+            shown(view.deadline)
+        )
+    })
+}
+
+async fn end(id: TaskId, mode: EndMode, context: &Context) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let view = EndedView::from(client.end_task(id, mode, None).await?);
+    context.print(&view, || {
+        let cause = view.end_cause.as_deref().unwrap_or("not yet");
+        let head = format!("{} {} ({cause})\n", view.task_id, view.state);
+        match view.receipts.as_slice() {
+            [] => head,
+            receipts => head + &receipt_table(receipts),
+        }
+    })
+}
+
+async fn list(
+    agent: Option<AgentName>,
+    state: Option<String>,
+    limit: Option<usize>,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let filter = ListTasksRequest {
+        page: None,
+        agent: agent.map(|a| a.to_string()).unwrap_or_default(),
+        state: state.unwrap_or_default(),
+    };
+    let tasks = pages(limit, async |page| {
+        let reply = client
+            .call(RPC_TIMEOUT, |channel| {
+                let mut request = filter.clone();
+                request.page = Some(page.clone());
+                async move { TaskServiceClient::new(channel).list_tasks(request).await }
+            })
+            .await?;
+        Ok((reply.tasks, reply.next_page_token))
+    })
+    .await?;
+    let views: Vec<TaskView> = tasks.into_iter().map(TaskView::from).collect();
+    context.print(&views, || {
+        let rows = views.iter().map(|t| {
+            vec![
+                t.task_id.clone(),
+                t.agent.clone(),
+                t.state.clone(),
+                t.end_cause.clone().unwrap_or_default(),
+                shown(t.deadline),
+                t.purpose.clone(),
+            ]
+        });
+        let headings = ["task", "agent", "state", "cause", "deadline", "purpose"];
+        output::table(&headings, rows.collect())
+    })
+}
+
+async fn show(id: TaskId, context: &Context) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let reply = client
+        .call(RPC_TIMEOUT, |channel| {
+            let request = GetTaskRequest {
+                task_id: id.to_string(),
+            };
+            async move { TaskServiceClient::new(channel).get_task(request).await }
+        })
+        .await?;
+    let receipts: Vec<ReceiptView> = reply.receipts.into_iter().map(ReceiptView::from).collect();
+    let mut view = TaskView::from(reply.task.unwrap_or_default());
+    view.receipts = Some(receipts);
+    context.print(&view, || human(&view))
+}
+
+fn human(task: &TaskView) -> String {
+    let roles: Vec<String> = task
+        .roles
+        .iter()
+        .map(|r| match pairs(&r.scope) {
+            pins if pins.is_empty() => r.role.clone(),
+            pins => format!("{} ({pins})", r.role),
+        })
+        .collect();
+    let heartbeat = match task.heartbeat_seconds {
+        0 => String::new(),
+        seconds => format!("every {seconds} s"),
+    };
+    let declared = if task.self_declared {
+        " (self-declared)"
+    } else {
+        ""
+    };
+    let text = output::fields(&[
+        ("task", task.task_id.clone()),
+        ("agent", task.agent.clone()),
+        ("purpose", task.purpose.clone()),
+        (
+            "requester",
+            task.requester
+                .as_ref()
+                .map(|r| format!("{r}{declared}"))
+                .unwrap_or_default(),
+        ),
+        ("roles", roles.join("; ")),
+        ("state", task.state.clone()),
+        ("end cause", task.end_cause.clone().unwrap_or_default()),
+        ("started", shown(task.started_at)),
+        ("deadline", shown(task.deadline)),
+        ("ended", shown(task.ended_at)),
+        ("heartbeat", heartbeat),
+        ("parent", task.parent.clone().unwrap_or_default()),
+        ("labels", pairs(&task.labels)),
+    ]);
+    match task.receipts.as_deref() {
+        None | Some([]) => text,
+        Some(receipts) => format!("{text}\n{}", receipt_table(receipts)),
+    }
+}
+
+async fn heartbeat(id: TaskId, context: &Context) -> anyhow::Result<()> {
+    let client = context.connect().await?;
+    let reply = client
+        .call(RPC_TIMEOUT, |channel| {
+            let request = HeartbeatRequest {
+                task_id: id.to_string(),
+            };
+            async move { TaskServiceClient::new(channel).heartbeat(request).await }
+        })
+        .await?;
+    let view = HeartbeatView {
+        task_id: id.to_string(),
+        next_before: reply.next_before.as_ref().map(wire::timestamp),
+        deadline: reply.deadline.as_ref().map(wire::timestamp),
+    };
+    context.print(&view, || match view.next_before {
+        Some(before) => format!("{id} lives on; the next heartbeat is due before {before}"),
+        None => format!("{id} lives until {}", shown(view.deadline)),
+    })
+}
+
+/// What became of each credential.
+pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
+    let rows = receipts.iter().map(|r| {
+        vec![
+            r.credential_id.clone(),
+            r.role.clone(),
+            r.state.clone(),
+            r.revocation_class.clone(),
+            format!("{} ms", r.took_ms),
+            shown(r.may_live_until),
+        ]
+    });
+    output::table(
+        &[
+            "credential",
+            "role",
+            "state",
+            "class",
+            "took",
+            "may live until",
+        ],
+        rows.collect(),
+    )
+}

@@ -1,0 +1,292 @@
+//! What can go wrong between a program and the broker, in words for the person who reads it.
+//!
+//! A refusal by the broker is a [`Refusal`]: its stable reason, the fields that were wrong and how long to wait. No
+//! variant ever carries a secret.
+
+use std::{collections::HashMap, error::Error as StdError, io, path::PathBuf, time::Duration};
+
+use taskpass_core::{CredentialId, EntropyError, InvalidValue, TaskId};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// The domain of the reasons that the broker itself gives (`google.rpc.ErrorInfo`).
+const ERROR_DOMAIN: &str = "taskpass";
+
+/// Why a call, or the work around it, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection, or it broke.
+    #[error("cannot reach the broker at `{addr}`; is it running, and is the address right?")]
+    Unreachable {
+        /// Where it was looked for.
+        addr: String,
+        /// What the network said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The broker took longer than the call may take.
+    #[error("the broker at `{addr}` did not answer within {seconds} s")]
+    Timeout {
+        /// Who did not answer.
+        addr: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Somebody answered who did not prove to be the broker.
+    #[error("the server at `{addr}` is not the broker this identity trusts: {why}")]
+    Untrusted {
+        /// Who answered.
+        addr: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
+    /// The broker ended the TLS handshake because of our certificate.
+    #[error("the broker at `{addr}` does not accept this identity ({alert}); log in again")]
+    Rejected {
+        /// Who refused.
+        addr: String,
+        /// The TLS alert.
+        alert: String,
+    },
+    /// The broker answered no.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// A value that cannot be right; nothing was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+    /// There is no identity to connect with.
+    #[error("`{}` has no identity; log in first", dir.display())]
+    NoIdentity {
+        /// The identity directory.
+        dir: PathBuf,
+    },
+    /// A file of the identity directory cannot be used.
+    #[error("`{}` cannot be used: {why}", path.display())]
+    IdentityFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The SVID is past its end, so that only a new login helps.
+    #[error("the identity `{spiffe_id}` expired at {expired_at}; log in again")]
+    IdentityExpired {
+        /// Whose.
+        spiffe_id: String,
+        /// When.
+        expired_at: taskpass_core::Timestamp,
+    },
+    /// Reading or writing a file failed.
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        /// The verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The broker's reply makes no sense.
+    #[error("the broker sent a reply that cannot be used: {0}")]
+    Reply(String),
+    /// Keys and certificates on our side.
+    #[error("cannot prepare the key or the TLS configuration: {0}")]
+    Crypto(String),
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The credential is over and no other could be had in time.
+    #[error(
+        "credential `{id}` expired and could not be refreshed; its secret is not handed out any more"
+    )]
+    CredentialExpired {
+        /// Which one.
+        id: CredentialId,
+        /// Why refreshing failed, when it was tried.
+        #[source]
+        source: Option<Box<Error>>,
+    },
+    /// The task is over.
+    #[error("task `{task}` has ended ({why}); start another one")]
+    TaskEnded {
+        /// Which one.
+        task: TaskId,
+        /// As far as known, why.
+        why: String,
+    },
+}
+
+/// A refusal as the broker worded it (`google.rpc.Status`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: Code,
+    /// One line for people.
+    pub message: String,
+    /// The stable reason, upper case; empty when the answer did not come from the broker itself.
+    pub reason: String,
+    /// What belongs to the reason, such as `credential_id`.
+    pub metadata: HashMap<String, String>,
+    /// Fields of the request and what is wrong with each.
+    pub violations: Vec<(String, String)>,
+    /// How long to wait before trying again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// Reads the status of a failed call to `addr`.
+    pub(crate) fn from_status(addr: &str, status: Status) -> Self {
+        if let Some(failure) = status.source().and_then(|s| from_transport(addr, s)) {
+            return failure;
+        }
+        let refusal = Refusal::from(status);
+        if refusal.code == Code::Unavailable && refusal.reason.is_empty() {
+            return Self::Unreachable {
+                addr: addr.to_owned(),
+                source: Box::new(refusal),
+            };
+        }
+        Self::Refused(Box::new(refusal))
+    }
+
+    /// Reads a failure to connect to `addr`.
+    pub(crate) fn from_connect(addr: &str, failure: tonic::transport::Error) -> Self {
+        from_transport(addr, &failure).unwrap_or_else(|| Self::Unreachable {
+            addr: addr.to_owned(),
+            source: Box::new(failure),
+        })
+    }
+
+    /// The broker's refusal, when this is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::CredentialExpired {
+                source: Some(source),
+                ..
+            } => source.refusal(),
+            _ => None,
+        }
+    }
+
+    /// The broker's stable reason, when it gave one.
+    pub fn reason(&self) -> Option<&str> {
+        self.refusal()
+            .map(|r| r.reason.as_str())
+            .filter(|reason| !reason.is_empty())
+    }
+
+    /// Whether the broker could not be reached or was not ready, so that the same call may work later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => true,
+            Self::Refused(refusal) => refusal.code == Code::Unavailable,
+            _ => false,
+        }
+    }
+
+    /// Whether the broker understood and said no to this caller.
+    pub fn is_denied(&self) -> bool {
+        self.refusal()
+            .is_some_and(|r| r.code == Code::PermissionDenied)
+    }
+
+    /// Whether the broker does not know this certificate (any more).
+    pub(crate) fn is_unknown_identity(&self) -> bool {
+        match self {
+            Self::Rejected { .. } => true,
+            Self::Refused(refusal) => refusal.code == Code::Unauthenticated,
+            _ => false,
+        }
+    }
+
+    /// How long to wait before the same call, when that makes sense at all.
+    pub(crate) fn retry_hint(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => Some(None),
+            Self::Refused(r) if r.code == Code::Unavailable => Some(r.retry_after),
+            Self::Refused(r) if r.code == Code::ResourceExhausted => r.retry_after.map(Some),
+            _ => None,
+        }
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details
+            .error_info()
+            .filter(|info| info.domain == ERROR_DOMAIN);
+        let violations = details
+            .bad_request()
+            .map(|b| b.field_violations.as_slice())
+            .unwrap_or_default();
+        Self {
+            code: status.code(),
+            message: one_line(status.message(), status.code()),
+            reason: info.map(|i| i.reason.clone()).unwrap_or_default(),
+            metadata: info.map(|i| i.metadata.clone()).unwrap_or_default(),
+            violations: violations
+                .iter()
+                .map(|v| (v.field.clone(), v.description.clone()))
+                .collect(),
+            retry_after: details.retry_info().and_then(|r| r.retry_delay),
+        }
+    }
+}
+
+/// What the transport failed with, when it is more telling than "transport error".
+fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Error> {
+    let mut texts = Vec::new();
+    let mut next = Some(failure);
+    while let Some(error) = next {
+        match error.downcast_ref::<Error>() {
+            Some(Error::Untrusted { addr, why }) => {
+                return Some(Error::Untrusted {
+                    addr: addr.clone(),
+                    why: why.clone(),
+                });
+            }
+            Some(Error::Timeout { addr, seconds }) => {
+                return Some(Error::Timeout {
+                    addr: addr.clone(),
+                    seconds: *seconds,
+                });
+            }
+            _ => {}
+        }
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    // TLS 1.3 tells a client only after its handshake that its certificate was refused, and h2 keeps no source:
+    // the alert is left in a text.
+    let alert = texts
+        .iter()
+        .find_map(|t| t.split_once("received fatal alert: "))
+        .map(|(_, alert)| alert.to_owned());
+    if let Some(alert) = alert {
+        return Some(Error::Rejected {
+            addr: addr.to_owned(),
+            alert,
+        });
+    }
+    let innermost = texts.pop()?;
+    Some(Error::Unreachable {
+        addr: addr.to_owned(),
+        source: innermost.into(),
+    })
+}
+
+/// A message that fits on one line and is never empty.
+fn one_line(message: &str, code: Code) -> String {
+    if message.is_empty() {
+        return format!("the broker refused without a message ({code:?})");
+    }
+    message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

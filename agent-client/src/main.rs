@@ -1,0 +1,37 @@
+//! `taskpass`: the command line tool of everyone who is not the broker.
+//!
+//! Reads the environment, hands everything else to [`cli`], and turns the outcome into an exit code.
+
+mod cli;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    cli::main(arguments, default_identity()).await
+}
+
+/// `$XDG_CONFIG_HOME/taskpass`, else `~/.config/taskpass`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment apart from the arguments"
+)]
+fn default_identity() -> Option<PathBuf> {
+    let directory = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    directory("XDG_CONFIG_HOME")
+        .or_else(|| directory("HOME").map(|home| home.join(".config")))
+        .map(|config| config.join("taskpass"))
+}

@@ -1,0 +1,160 @@
+//! Keeping the SVID fresh: at two thirds of its life, or when asked.
+//!
+//! The order makes every crash harmless: the new pair is durable before it is first used (the broker drops the old
+//! certificate at that moment), and it is used once, successfully, before it replaces the old one here.
+
+use std::{sync::Arc, time::Duration};
+
+use taskpass_proto::v1::{
+    RenewSvidRequest, WhoAmIRequest, identity_service_client::IdentityServiceClient,
+};
+
+use crate::{
+    Error, Leaf, RPC_TIMEOUT, WhoAmI,
+    attest::accept,
+    client::{Link, Shared, blocking},
+    directory::Identity,
+    retry::jitter,
+    svid::new_key_and_csr,
+    wire,
+};
+
+/// The wall clock is looked at this often, since it may jump and machines sleep.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// After a failure, doubling.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Whether the age of the SVID matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Only past two thirds of its life.
+    Due,
+    /// In any case.
+    Always,
+}
+
+/// Renews until the client is gone.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let (mut failures, mut floor) = (0_u32, Duration::ZERO);
+    loop {
+        let pause = if failures == 0 {
+            shared.until_due().clamp(floor, LOOK_INTERVAL)
+        } else {
+            shared.jittered((PAUSE_FIRST * (1 << failures.min(6))).min(PAUSE_MAX))
+        };
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if !shared.until_due().is_zero() {
+            continue;
+        }
+        // However short-lived the next certificate is, renewing does not become a loop without a pause.
+        floor = PAUSE_FIRST;
+        match shared.renew(When::Due).await {
+            Ok(leaf) => {
+                failures = 0;
+                tracing::debug!(serial = leaf.serial, until = %leaf.not_after, "identity renewed");
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(%error, failures, "the identity could not be renewed; trying again");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Replaces the SVID and proves the new one before the old one is let go.
+    pub(crate) async fn renew(&self, when: When) -> Result<Leaf, Error> {
+        let _turn = self.renewing.lock().await;
+        if let Err(error) = self.adopt_stored(&self.link.load_full()).await {
+            tracing::debug!(%error, "the stored identity is not used; renewing the one in use");
+        }
+        let present = self.link.load_full();
+        if when == When::Due && !self.until_due().is_zero() {
+            return Ok(present.svid.leaf.clone());
+        }
+        let (key, csr) = new_key_and_csr()?;
+        let reply = self
+            .call(RPC_TIMEOUT, |channel| {
+                let request = RenewSvidRequest { csr: csr.clone() };
+                async move {
+                    IdentityServiceClient::new(channel)
+                        .renew_svid(request)
+                        .await
+                }
+            })
+            .await?;
+        let bundle = wire::required(reply.bundle, "bundle")?;
+        let svid = wire::required(reply.svid, "svid")?;
+        let (svid, roots) = accept(key, svid, &bundle, self.config.clock.now())?;
+        if svid.leaf.spiffe_id != present.svid.leaf.spiffe_id {
+            return Err(Error::Reply(format!(
+                "the renewed identity is `{}`, not `{}`",
+                svid.leaf.spiffe_id, present.svid.leaf.spiffe_id
+            )));
+        }
+        let leaf = svid.leaf.clone();
+        let (directory, stored) = (self.config.directory.clone(), svid.duplicate());
+        let (bundle_roots, vkey) = (roots.clone(), bundle.ledger_vkey);
+        blocking(move || {
+            directory.save_bundle(&bundle_roots, &vkey)?;
+            directory.stage(&stored)
+        })
+        .await?;
+        let fresh = self.prove(Identity {
+            svid,
+            bundle: roots,
+        });
+        let fresh = match fresh.await {
+            Ok(link) => link,
+            Err(error) => {
+                // Left staged otherwise: the broker may have seen it and dropped the old one.
+                if error.is_unknown_identity() {
+                    let directory = self.config.directory.clone();
+                    blocking(move || directory.discard()).await?;
+                }
+                return Err(error);
+            }
+        };
+        let directory = self.config.directory.clone();
+        blocking(move || directory.promote()).await?;
+        self.link.store(Arc::new(fresh));
+        Ok(leaf)
+    }
+
+    /// Connects with a new identity and has the broker confirm it.
+    async fn prove(&self, identity: Identity) -> Result<Link, Error> {
+        let expected = identity.svid.leaf.spiffe_id.to_string();
+        let link = Link::open(&self.config, identity).await?;
+        let mut service = IdentityServiceClient::new(link.channel());
+        let reply = self
+            .attempt(RPC_TIMEOUT, service.who_am_i(WhoAmIRequest {}))
+            .await
+            .map(WhoAmI::from_wire)?;
+        if reply.spiffe_id != expected {
+            return Err(Error::Reply(format!(
+                "the broker takes `{expected}` for `{}`",
+                reply.spiffe_id
+            )));
+        }
+        Ok(link)
+    }
+
+    /// How long until the SVID should be renewed; zero when it is time. Clients spread over a twentieth of its life.
+    fn until_due(&self) -> Duration {
+        let link = self.link.load();
+        let leaf = &link.svid.leaf;
+        let spread = leaf.not_after.since(leaf.not_before) / 20;
+        // The serial is random and stays the same for one certificate, unlike a fresh draw on every look.
+        let share = u32::from_str_radix(leaf.serial.get(24..).unwrap_or_default(), 16).unwrap_or(0);
+        let lead = spread.mul_f64(f64::from(share) / f64::from(u32::MAX));
+        leaf.renew_at().minus(lead).since(self.config.clock.now())
+    }
+
+    fn jittered(&self, span: Duration) -> Duration {
+        jitter(span, &*self.config.entropy).unwrap_or(span)
+    }
+}

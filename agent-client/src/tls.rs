@@ -1,0 +1,209 @@
+//! TLS 1.3 towards the broker: whom we trust, and with which certificate we come.
+//!
+//! A broker is known by its SPIFFE ID, `spiffe://<trust domain>/broker/<node>`, never by a host name. Before the
+//! first login only the root's fingerprint from the join token is known ([`Trust::Pin`]); afterwards the bundle.
+//! No resumption: every connection is verified in full.
+
+use std::{sync::Arc, time::Duration};
+
+use ring::digest::{SHA256, digest};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls13_signature},
+    time_provider::TimeProvider,
+};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use taskpass_ca::{PeerError, PeerVerifier};
+use taskpass_core::{Clock, Identity, Timestamp, TrustDomain};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{Error, svid::Leaf, svid::Svid};
+
+/// Whom to believe that it is the broker.
+#[derive(Debug, Clone)]
+pub(crate) enum Trust {
+    /// Any broker of the trust domain whose chain ends at one of the roots.
+    Bundle {
+        domain: TrustDomain,
+        roots: Vec<CertificateDer<'static>>,
+    },
+    /// Any broker whose chain, sent with its root, ends at a root with this SHA-256 of its SubjectPublicKeyInfo.
+    Pin([u8; 32]),
+}
+
+/// Why the server is not taken for the broker.
+#[derive(Debug, thiserror::Error)]
+enum Rejection {
+    #[error("its root is not the one that the join token names")]
+    OtherRoot,
+    #[error("it sent no root certificate to compare with the join token")]
+    NoRoot,
+    #[error("{0}")]
+    Malformed(String),
+    #[error("it proved to be `{0}`, which is not a broker")]
+    NotABroker(String),
+    #[error("{0}")]
+    Peer(String),
+}
+
+/// The TLS configuration of one identity, or of none yet.
+pub(crate) fn client_config(
+    trust: Trust,
+    identity: Option<&Svid>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let crypto = |e: rustls::Error| Error::Crypto(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = BrokerVerifier {
+        trust,
+        provider: Arc::clone(&provider),
+    };
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(crypto)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(svid) => builder
+            .with_client_auth_cert(
+                svid.chain.clone(),
+                PrivatePkcs8KeyDer::from(svid.key.expose().to_vec()).into(),
+            )
+            .map_err(crypto)?,
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    // The name in the ClientHello would be a host name, which means nothing here.
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// Finds out why a handshake failed, in the words of [`Rejection`], when it failed because of the server.
+pub(crate) fn rejection(error: &std::io::Error) -> Option<String> {
+    let tls: &rustls::Error = error.get_ref()?.downcast_ref()?;
+    match tls {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            Some(other.0.to_string())
+        }
+        rustls::Error::InvalidCertificate(other) => Some(format!("{other:?}")),
+        rustls::Error::NoCertificatesPresented => Some("it sent no certificate".to_owned()),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+struct BrokerVerifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl BrokerVerifier {
+    fn check(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), Rejection> {
+        let verifier = match &self.trust {
+            Trust::Bundle { domain, roots } => PeerVerifier::for_bundle(domain, roots),
+            Trust::Pin(pin) => {
+                let [leaf, .., root] = chain else {
+                    return Err(Rejection::NoRoot);
+                };
+                if public_key_digest(root)? != *pin {
+                    return Err(Rejection::OtherRoot);
+                }
+                // The name is not trusted yet: the path from the pinned root to the leaf is validated below.
+                let leaf = Leaf::parse(leaf).map_err(Rejection::Malformed)?;
+                PeerVerifier::for_bundle(&leaf.trust_domain, std::slice::from_ref(root))
+            }
+        };
+        let peer = verifier
+            .and_then(|v| v.verify_server(chain, now))
+            .map_err(|e| Rejection::Peer(in_words(&e)))?;
+        match peer.identity {
+            Identity::Broker(_) => Ok(()),
+            _ => Err(Rejection::NotABroker(peer.spiffe_id.to_string())),
+        }
+    }
+}
+
+impl ServerCertVerifier for BrokerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity)
+            .chain(intermediates)
+            .cloned()
+            .collect();
+        let millis = i64::try_from(now.as_secs().saturating_mul(1000)).unwrap_or(i64::MAX);
+        match self.check(&chain, Timestamp::from_millis(millis)) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(why) => Err(rustls::Error::InvalidCertificate(CertificateError::Other(
+                OtherError(Arc::new(why)),
+            ))),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo: what a join token pins.
+pub(crate) fn root_pin(root: &CertificateDer<'_>) -> Result<[u8; 32], Error> {
+    public_key_digest(root).map_err(|e| Error::Reply(e.to_string()))
+}
+
+fn public_key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], Rejection> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|e| Rejection::Malformed(format!("its root cannot be read: {e}")))?;
+    <[u8; 32]>::try_from(digest(&SHA256, parsed.public_key().raw).as_ref())
+        .map_err(|e| Rejection::Malformed(e.to_string()))
+}
+
+/// The error and what caused it, on one line.
+fn in_words(error: &PeerError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Certificates are judged by the same clock as everything else.
+#[derive(Debug)]
+struct OurTime(Arc<dyn Clock>);
+
+impl TimeProvider for OurTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().seconds()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}

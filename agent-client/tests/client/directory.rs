@@ -1,0 +1,182 @@
+//! The identity directory after crashes at every place, and with wrong permissions.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use taskpass_client::{Error, IdentityDirectory};
+
+use crate::fake::Fake;
+
+/// Names and contents.
+type Files<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// A directory with an old identity, and the files of a newer one.
+struct Scene {
+    fake: Fake,
+    old: String,
+    new: String,
+    new_key: Vec<u8>,
+    new_svid: Vec<u8>,
+    old_key: Vec<u8>,
+    old_svid: Vec<u8>,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let fake = Fake::start().await;
+        let client = fake.client().await;
+        let (old_key, old_svid) = (read(&fake, "key.pem"), read(&fake, "svid.pem"));
+        let old = client.svid().serial;
+        let new = client.renew_svid().await.unwrap().serial;
+        let (new_key, new_svid) = (read(&fake, "key.pem"), read(&fake, "svid.pem"));
+        assert!(old != new && old_key != new_key && old_svid != new_svid);
+        Self {
+            fake,
+            old,
+            new,
+            new_key,
+            new_svid,
+            old_key,
+            old_svid,
+        }
+    }
+
+    /// Lays out the files as a crash leaves them and loads.
+    fn after(&self, files: &[(&str, &[u8])]) -> Result<String, Error> {
+        let directory = self.fake.identity();
+        for name in ["key.pem", "svid.pem", "key.pem.new", "svid.pem.new"] {
+            drop(fs::remove_file(directory.join(name)));
+        }
+        for (name, content) in files {
+            put(&directory.join(name), content);
+        }
+        let identity = IdentityDirectory::new(&directory);
+        let serial = identity.leaf()?.serial;
+        assert!(
+            !directory.join("key.pem.new").exists() && !directory.join("svid.pem.new").exists()
+        );
+        assert_eq!(
+            identity.leaf()?.serial,
+            serial,
+            "a second look gives another answer"
+        );
+        Ok(serial)
+    }
+}
+
+fn read(fake: &Fake, name: &str) -> Vec<u8> {
+    fs::read(fake.identity().join(name)).unwrap()
+}
+
+fn put(path: &PathBuf, content: &[u8]) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn wherever_renewing_is_cut_off_there_is_a_working_pair() {
+    let s = Scene::set().await;
+    let (old_key, old_svid) = (s.old_key.as_slice(), s.old_svid.as_slice());
+    let (new_key, new_svid) = (s.new_key.as_slice(), s.new_svid.as_slice());
+    let old = [("key.pem", old_key), ("svid.pem", old_svid)];
+    let cases: [(&str, Files<'_>, &String); 7] = [
+        ("before anything", old.to_vec(), &s.old),
+        (
+            "the new key is written",
+            [&old[..], &[("key.pem.new", new_key)]].concat(),
+            &s.old,
+        ),
+        (
+            "both are written",
+            [
+                &old[..],
+                &[("key.pem.new", new_key), ("svid.pem.new", new_svid)],
+            ]
+            .concat(),
+            &s.new,
+        ),
+        (
+            "the key is in place",
+            vec![
+                ("key.pem", new_key),
+                ("svid.pem", old_svid),
+                ("svid.pem.new", new_svid),
+            ],
+            &s.new,
+        ),
+        (
+            "both are in place",
+            vec![("key.pem", new_key), ("svid.pem", new_svid)],
+            &s.new,
+        ),
+        (
+            "the new certificate is damaged",
+            [
+                &old[..],
+                &[("key.pem.new", new_key), ("svid.pem.new", b"-----BEGIN")],
+            ]
+            .concat(),
+            &s.old,
+        ),
+        (
+            "the new files are no pair",
+            [
+                &old[..],
+                &[("key.pem.new", old_key), ("svid.pem.new", new_svid)],
+            ]
+            .concat(),
+            &s.old,
+        ),
+    ];
+    for (what, files, serial) in cases {
+        assert_eq!(&s.after(&files).unwrap(), serial, "{what}");
+    }
+    let parted = s
+        .after(&[("key.pem", new_key), ("svid.pem", old_svid)])
+        .unwrap_err();
+    assert!(parted.to_string().contains("another key"), "{parted}");
+}
+
+#[tokio::test]
+async fn a_first_login_that_was_cut_off_is_no_identity() {
+    let s = Scene::set().await;
+    for files in [vec![], vec![("key.pem.new", s.new_key.as_slice())]] {
+        let error = s.after(&files).unwrap_err();
+        assert!(matches!(error, Error::NoIdentity { .. }), "{error:?}");
+    }
+    let nowhere = IdentityDirectory::new(s.fake.dir.path().join("nowhere"));
+    assert!(matches!(
+        nowhere.leaf().unwrap_err(),
+        Error::NoIdentity { .. }
+    ));
+}
+
+#[tokio::test]
+async fn what_is_written_is_for_the_owner_only() {
+    let fake = Fake::start().await;
+    drop(fake.client().await);
+    let directory = fake.identity();
+    assert_eq!(mode(&directory), 0o700);
+    for name in ["key.pem", "svid.pem", "bundle.pem", "ledger.vkey"] {
+        assert_eq!(mode(&directory.join(name)), 0o600, "{name}");
+    }
+    assert_eq!(
+        fs::read_dir(&directory).unwrap().count(),
+        4,
+        "nothing else is left"
+    );
+    let identity = IdentityDirectory::new(&directory);
+    assert!(identity.permission_findings().is_empty());
+
+    fs::set_permissions(directory.join("key.pem"), fs::Permissions::from_mode(0o640)).unwrap();
+    let refusal = identity.leaf().unwrap_err().to_string();
+    assert!(refusal.contains("chmod 600"), "{refusal}");
+    assert_eq!(identity.permission_findings().len(), 1);
+}

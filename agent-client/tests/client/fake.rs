@@ -1,0 +1,328 @@
+//! A broker in this process: real TLS, real gRPC, and a script for what shall go wrong.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+};
+
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use taskpass_client::{BrokerAddr, Client, ClientConfig, JoinToken};
+use taskpass_proto::v1;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tonic::{Status, transport::server::Connected};
+
+use crate::pki::{Bearer, DOMAIN, Leaf, Pki};
+
+pub(crate) const SECRET: &str = "c2VjcmV0";
+pub(crate) const AGENT: &str = "/agent/builder";
+
+/// What the broker knows and what it shall do.
+pub(crate) struct State {
+    pub(crate) pki: Pki,
+    /// Errors to answer with, by call, before anything is done.
+    pub(crate) refuse: HashMap<&'static str, VecDeque<Status>>,
+    /// Calls that are carried out and whose answer is lost, by call.
+    pub(crate) lose: HashMap<&'static str, u32>,
+    /// Calls in their order.
+    pub(crate) calls: Vec<&'static str>,
+    /// Idempotency keys of requests to issue and their credential.
+    pub(crate) keys: Vec<(String, String)>,
+    pub(crate) token_used: bool,
+    /// Serials that were replaced by others that were used.
+    pub(crate) dead_serials: HashSet<String>,
+    /// A serial waits for its first use, and the one it then replaces.
+    pub(crate) pending: HashMap<String, String>,
+    pub(crate) svid_life: time::Duration,
+    pub(crate) credential_life: time::Duration,
+    pub(crate) task_life: time::Duration,
+    pub(crate) renewable: bool,
+    pub(crate) data: Vec<(&'static str, String)>,
+    pub(crate) issued: Vec<String>,
+    pub(crate) revoked: Vec<String>,
+    pub(crate) tasks: Vec<v1::Task>,
+    pub(crate) provider_kind: &'static str,
+    pub(crate) role_type: &'static str,
+    pub(crate) ledger: Option<crate::services::FakeLedger>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Shared {
+    state: Arc<Mutex<State>>,
+    /// Counts calls, so that tests wait for events and not for time.
+    events: watch::Sender<usize>,
+}
+
+pub(crate) struct Fake {
+    pub(crate) shared: Shared,
+    pub(crate) addr: SocketAddr,
+    pub(crate) dir: TempDir,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Notes a call; fails if the script says so.
+    pub(crate) fn enter(&self, call: &'static str) -> Result<(), Status> {
+        let mut state = self.lock();
+        state.calls.push(call);
+        let scripted = state.refuse.get_mut(call).and_then(VecDeque::pop_front);
+        drop(state);
+        self.events.send_modify(|n| *n += 1);
+        scripted.map_or(Ok(()), Err)
+    }
+
+    /// Loses the answer if the script says so.
+    pub(crate) fn leave<T>(
+        &self,
+        call: &'static str,
+        reply: T,
+    ) -> Result<tonic::Response<T>, Status> {
+        let mut state = self.lock();
+        match state.lose.get_mut(call) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                Err(Status::unavailable("connection lost"))
+            }
+            _ => Ok(tonic::Response::new(reply)),
+        }
+    }
+
+    /// Waits until `done` holds after some call.
+    pub(crate) async fn until(&self, done: impl Fn(&State) -> bool + Send + Sync) {
+        let mut events = self.events.subscribe();
+        let wait = async {
+            while !done(&self.lock()) {
+                events.changed().await.unwrap();
+            }
+        };
+        let seconds = std::time::Duration::from_secs(20);
+        tokio::time::timeout(seconds, wait)
+            .await
+            .expect("the event never came");
+    }
+}
+
+impl Fake {
+    /// A broker that proves itself as `/broker/one`.
+    pub(crate) async fn start() -> Self {
+        Self::start_as(&Leaf::named("/broker/one")).await
+    }
+
+    pub(crate) async fn start_as(leaf: &Leaf) -> Self {
+        let pki = Pki::new();
+        let mut server = pki.bearer(leaf);
+        server.chain.push(pki.root.clone());
+        Self::start_with(pki, server).await
+    }
+
+    /// A broker that shows any certificate at all.
+    pub(crate) async fn start_with(pki: Pki, server: Bearer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&pki.root, server)));
+        let shared = Shared {
+            state: Arc::new(Mutex::new(State::new(pki))),
+            events: watch::Sender::new(0),
+        };
+        let (connections, incoming) = mpsc::channel(16);
+        let router = crate::services::router(&shared);
+        let tracker = TaskTracker::new();
+        let serving = tracker.spawn(async move {
+            let accept = accept(listener, acceptor, connections);
+            let serve = router.serve_with_incoming(ReceiverStream::new(incoming));
+            let (_, served) = tokio::join!(accept, serve);
+            served.unwrap();
+        });
+        Self {
+            shared,
+            addr,
+            dir: tempfile::tempdir().unwrap(),
+            _server: AbortOnDropHandle::new(serving),
+        }
+    }
+
+    pub(crate) fn token_text(&self) -> String {
+        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+        let pin = URL_SAFE_NO_PAD.encode(self.shared.lock().pki.pin);
+        format!("tp1.j0123456789abcdef.{SECRET}.{pin}")
+    }
+
+    pub(crate) fn token(&self) -> JoinToken {
+        self.token_text().parse().unwrap()
+    }
+
+    pub(crate) fn identity(&self) -> std::path::PathBuf {
+        self.dir.path().join("identity")
+    }
+
+    pub(crate) fn config(&self) -> ClientConfig {
+        let addr: BrokerAddr = self.addr.to_string().parse().unwrap();
+        let mut config = ClientConfig::new(addr, self.identity());
+        config.renewal = taskpass_client::Renewal::OnDemand;
+        config.overlap = std::time::Duration::ZERO;
+        config
+    }
+
+    /// Logged in and connected.
+    pub(crate) async fn client(&self) -> Client {
+        Client::attest(self.config(), &self.token()).await.unwrap()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+}
+
+impl State {
+    fn new(pki: Pki) -> Self {
+        Self {
+            pki,
+            refuse: HashMap::new(),
+            lose: HashMap::new(),
+            calls: Vec::new(),
+            keys: Vec::new(),
+            token_used: false,
+            dead_serials: HashSet::new(),
+            pending: HashMap::new(),
+            svid_life: time::Duration::hours(1),
+            credential_life: time::Duration::minutes(15),
+            task_life: time::Duration::hours(2),
+            renewable: false,
+            data: vec![
+                ("username", "u".to_owned()),
+                ("password", "hunter2".to_owned()),
+            ],
+            issued: Vec::new(),
+            revoked: Vec::new(),
+            tasks: Vec::new(),
+            provider_kind: "vault",
+            role_type: "dynamic",
+            ledger: None,
+        }
+    }
+
+    pub(crate) fn count(&self, call: &str) -> usize {
+        self.calls.iter().filter(|c| **c == call).count()
+    }
+
+    pub(crate) fn bundle(&self) -> v1::Bundle {
+        v1::Bundle {
+            trust_domain: DOMAIN.to_owned(),
+            x509_authorities: vec![self.pki.root.to_vec()],
+            jwks: String::new(),
+            ledger_vkey: self
+                .ledger
+                .as_ref()
+                .map_or_else(|| "not-a-key".to_owned(), |l| l.vkey.clone()),
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: mpsc::Sender<Result<Connection, std::io::Error>>,
+) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        if let Ok(tls) = acceptor.accept(tcp).await
+            && connections.send(Ok(Connection(tls))).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn server_config(root: &CertificateDer<'static>, server: Bearer) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .unwrap();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(server.chain, PrivatePkcs8KeyDer::from(server.key).into())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+/// Whose certificate a connection came with: its URI and serial.
+#[derive(Clone, Default)]
+pub(crate) struct PeerInfo {
+    pub(crate) uri: String,
+    pub(crate) serial: String,
+}
+
+struct Connection(TlsStream<TcpStream>);
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let Some([leaf, ..]) = self.0.get_ref().1.peer_certificates() else {
+            return PeerInfo::default();
+        };
+        let (_, certificate) = X509Certificate::from_der(leaf).unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        let uri = names
+            .value
+            .general_names
+            .iter()
+            .find_map(|name| match name {
+                x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
+                _ => None,
+            });
+        PeerInfo {
+            uri: uri.unwrap_or_default(),
+            serial: certificate.raw_serial_as_string(),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,163 @@
+//! `taskpass run`: the environment of the command, signals, exit codes, and that the task always ends.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
+
+use crate::{
+    commands::{command, logged_in, run, text},
+    fake::Fake,
+    services::refusal,
+};
+
+const HEAD: [&str; 5] = ["run", "--purpose", "p", "--role", "vault-main/ci-db"];
+
+async fn sh(fake: &Fake, script: &str) -> std::process::Output {
+    run(fake, &[&HEAD[..], &["--", "sh", "-c", script]].concat()).await
+}
+
+/// Starts `script`, which prints a line when it is ready, sends `signal` to taskpass and returns the exit code.
+async fn interrupted(fake: &Fake, script: &str, signal: Option<Signal>) -> Option<i32> {
+    let mut command = command(
+        fake,
+        &[&HEAD[..], &["--heartbeat", "3s", "--", "sh", "-c", script]].concat(),
+    );
+    command.stdout(Stdio::piped());
+    tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        if let Some(signal) = signal {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            kill_process(pid, signal).unwrap();
+        }
+        child.wait().unwrap().code()
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn the_command_alone_gets_the_credentials_and_the_task_ends() {
+    let fake = logged_in().await;
+    let output = sh(&fake, "echo $CI_DB_USERNAME $CI_DB_PASSWORD $TASKPASS_TASK").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stdout), "u hunter2 t0000000000000000\n");
+    let notes = text(&output.stderr);
+    assert!(notes.contains("1 of 1 credentials proven revoked") && !notes.contains("hunter2"));
+    assert!(
+        notes.contains("before the task does"),
+        "15 minutes of 2 hours: {notes}"
+    );
+    assert_eq!(fake.state().tasks[0].end_cause, "completed");
+}
+
+#[tokio::test]
+async fn the_exit_code_is_the_commands_own() {
+    let fake = logged_in().await;
+    assert_eq!(sh(&fake, "exit 42").await.status.code(), Some(42));
+    assert_eq!(sh(&fake, "kill -KILL $$").await.status.code(), Some(137));
+    let missing = run(&fake, &[&HEAD[..], &["--", "/nonexistent"]].concat()).await;
+    assert_eq!(missing.status.code(), Some(127), "{missing:?}");
+    let not_executable = run(&fake, &[&HEAD[..], &["--", "/etc/hostname"]].concat()).await;
+    assert_eq!(
+        not_executable.status.code(),
+        Some(126),
+        "{not_executable:?}"
+    );
+    let state = fake.state();
+    assert!(
+        state.tasks.iter().all(|t| t.end_cause == "cancelled"),
+        "{:?}",
+        state.tasks
+    );
+    assert_eq!(state.tasks.len(), 4);
+}
+
+#[tokio::test]
+async fn signals_reach_the_command_which_decides() {
+    let fake = logged_in().await;
+    let polite = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    assert_eq!(
+        interrupted(&fake, polite, Some(Signal::TERM)).await,
+        Some(7)
+    );
+    let plain = "echo ready; sleep 60";
+    assert_eq!(
+        interrupted(&fake, plain, Some(Signal::INT)).await,
+        Some(130)
+    );
+    assert_eq!(
+        interrupted(&fake, plain, Some(Signal::HUP)).await,
+        Some(129)
+    );
+    assert!(fake.state().tasks.iter().all(|t| t.state == "ended"));
+}
+
+#[tokio::test]
+async fn a_task_that_the_broker_ended_stops_the_command() {
+    let fake = logged_in().await;
+    let over = refusal(Code::FailedPrecondition, "TASK_ENDED", &[]);
+    fake.state().refuse.insert("heartbeat", [over].into());
+    assert_eq!(
+        interrupted(&fake, "echo ready; sleep 60", None).await,
+        Some(143)
+    );
+}
+
+#[tokio::test]
+async fn a_refused_credential_ends_the_task_and_runs_nothing() {
+    let fake = logged_in().await;
+    let denied = refusal(Code::PermissionDenied, "DENIED", &[]);
+    fake.state()
+        .refuse
+        .insert("issue_credential", [denied].into());
+    let output = sh(&fake, "echo must not run").await;
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(fake.state().tasks[0].end_cause, "cancelled");
+}
+
+#[tokio::test]
+async fn names_that_clash_are_refused_before_there_is_a_task() {
+    let fake = logged_in().await;
+    fake.state().role_type = "token";
+    let both = ["--role", "vault-main/other", "--", "true"];
+    let output = run(&fake, &[&HEAD[..], &both].concat()).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("VAULT_TOKEN"));
+    assert!(fake.state().tasks.is_empty());
+}
+
+#[tokio::test]
+async fn aws_and_vault_tools_find_their_own_names() {
+    let fake = logged_in().await;
+    {
+        let mut state = fake.state();
+        state.role_type = "token";
+        state.data = vec![("token", "hvs.x".to_owned())];
+    }
+    assert_eq!(
+        text(&sh(&fake, "echo $VAULT_TOKEN").await.stdout),
+        "hvs.x\n"
+    );
+    {
+        let mut state = fake.state();
+        state.provider_kind = "aws";
+        state.data = ["access_key_id", "secret_access_key", "session_token"]
+            .map(|name| (name, format!("v-{name}")))
+            .to_vec();
+    }
+    let script = "echo $AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY $AWS_SESSION_TOKEN";
+    let output = sh(&fake, script).await;
+    assert_eq!(
+        text(&output.stdout),
+        "v-access_key_id v-secret_access_key v-session_token\n"
+    );
+}
