@@ -6,22 +6,53 @@
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
 };
 
+use parking_lot::{Condvar, Mutex};
 use taskpass_core::Clock;
 use tokio::sync::watch;
 
 use crate::index::{Index, IndexError, Portion};
 
 /// Records written in one batch. sled lets nobody read while it applies one, so it must be short.
-const BATCH_CHANGES: usize = 512;
+const BATCH_CHANGES: usize = 2048;
 /// Records after which the index is flushed, whatever the time.
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// Changes that may wait for the index; the writer waits when there are more, so that memory stays bounded.
+const BACKLOG_CHANGES_MAX: usize = 65_536;
+
+/// How much waits for the index.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    changes: Mutex<usize>,
+    less: Condvar,
+    /// Nobody works it off any more.
+    abandoned: AtomicBool,
+}
+
+impl Backlog {
+    /// Waits for room and takes it. One portion always fits.
+    pub(crate) fn add(&self, changes: usize) {
+        let mut waiting = self.changes.lock();
+        while *waiting >= BACKLOG_CHANGES_MAX && !self.abandoned.load(Ordering::SeqCst) {
+            self.less.wait(&mut waiting);
+        }
+        *waiting = waiting.saturating_add(changes);
+    }
+
+    fn remove(&self, changes: usize) {
+        let mut waiting = self.changes.lock();
+        *waiting = waiting.saturating_sub(changes);
+        self.less.notify_all();
+    }
+}
 
 /// How far the index is.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +68,16 @@ pub(crate) struct Applier {
     pub(crate) index: Arc<Index>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) backlog: Arc<Backlog>,
+}
+
+impl Drop for Applier {
+    /// Also after a panic: the writer must never wait for a thread that is gone.
+    fn drop(&mut self) {
+        let _waiting = self.backlog.changes.lock();
+        self.backlog.abandoned.store(true, Ordering::SeqCst);
+        self.backlog.less.notify_all();
+    }
 }
 
 impl Applier {
@@ -50,7 +91,9 @@ impl Applier {
                 .send_modify(|progress| progress.failed = Some(error.to_string().into()));
         }
         // The writer must not wait for an index that is out of order.
-        while inbox.recv().is_ok() {}
+        while let Ok(portion) = inbox.recv() {
+            self.backlog.remove(portion.changes.len());
+        }
     }
 
     fn apply(&self, inbox: &Receiver<Portion>) -> Result<(), IndexError> {
@@ -86,7 +129,9 @@ impl Applier {
             changes += portion.changes.len();
             portions.push(portion);
         }
-        self.index.write(&portions)?;
+        let written = self.index.write(&portions);
+        self.backlog.remove(changes);
+        written?;
         if let Some(last) = portions.last() {
             self.progress
                 .send_modify(|progress| progress.applied = last.position);

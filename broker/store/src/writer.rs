@@ -9,7 +9,7 @@ mod group;
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use self::group::Group;
 use crate::{
     Batch, CommitError, Committed, Priority,
-    applier::Progress,
+    applier::{Backlog, Progress},
     entry,
     index::Portion,
     past::Past,
@@ -71,7 +71,8 @@ pub(crate) struct Writer {
     pub(crate) ledger: Ledger,
     pub(crate) past: Past,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) applier: SyncSender<Portion>,
+    pub(crate) applier: Sender<Portion>,
+    pub(crate) backlog: Arc<Backlog>,
     pub(crate) progress: watch::Receiver<Progress>,
     /// What was pruned and not passed on yet.
     pub(crate) pruned: Vec<Change>,
@@ -340,6 +341,7 @@ impl Writer {
             ended,
             about,
         };
+        self.backlog.add(portion.changes.len());
         if self.applier.send(portion).is_err() {
             tracing::error!("the index has stopped; restart the broker to build it again");
         }

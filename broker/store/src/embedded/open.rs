@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{Config, EmbeddedStore, QUEUE_EVENTS_MAX};
 use crate::{
     Batch, OpenError,
-    applier::{Applier, FLUSH_CHANGES, Progress},
+    applier::{Applier, Backlog, FLUSH_CHANGES, Progress},
     entry::{self, Entry},
     index::{Index, IndexError, Portion},
     past::Past,
@@ -25,8 +25,6 @@ use crate::{
 
 /// Entries replayed into the index in one batch.
 const REPLAY_ENTRIES: u64 = 512;
-/// Groups that may wait for the index before the writer waits for it.
-const APPLIER_QUEUE: usize = 512;
 
 /// What was found on opening.
 #[derive(Debug)]
@@ -103,7 +101,8 @@ impl EmbeddedStore {
             path: "index".to_owned(),
             reason: e.0,
         })?;
-        let (portions, portions_inbox) = mpsc::sync_channel(APPLIER_QUEUE);
+        let (portions, portions_inbox) = mpsc::channel();
+        let backlog = Arc::new(Backlog::default());
         let (inbox, messages) = mpsc::channel();
         let mut writer = Writer {
             ahead: state,
@@ -112,6 +111,7 @@ impl EmbeddedStore {
             past,
             clock: Arc::clone(&clock),
             applier: portions,
+            backlog: Arc::clone(&backlog),
             progress: watched.clone(),
             pruned: Vec::new(),
             pruned_at: Timestamp::EPOCH,
@@ -124,6 +124,7 @@ impl EmbeddedStore {
             index: Arc::clone(&index),
             clock: Arc::clone(&clock),
             progress,
+            backlog,
         };
         let threads = vec![
             spawn("store-writer", move || writer.run(&messages))?,

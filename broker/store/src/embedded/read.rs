@@ -35,7 +35,13 @@ impl EmbeddedStore {
             return Err(StoreError::Index(reason.to_string()));
         }
         let index = Arc::clone(&self.index);
-        tokio::task::spawn_blocking(move || read(&index))
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = read(&index);
+            // Before the answer is out: whoever closes the store next may open its files again at once.
+            drop(index);
+            answer
+        });
+        asked
             .await
             .map_err(|e| StoreError::Index(e.to_string()))?
             .map_err(|e| StoreError::Index(e.0))

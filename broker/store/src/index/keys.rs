@@ -51,7 +51,10 @@ pub(super) fn credentials_of_agent(agent: &AgentName) -> String {
     format!("ca/{agent}/")
 }
 
-/// All entries about a task: this and the entry's index, big-endian.
+/// Entries that are listed under one key.
+pub(super) const ENTRIES_PER_KEY: usize = 128;
+
+/// All entries about a task: this and an entry's index, big-endian; the value lists that one and some that follow.
 pub(super) fn entries_of(task: TaskId) -> String {
     format!("e/{task}/")
 }

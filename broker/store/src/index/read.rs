@@ -73,16 +73,22 @@ impl Index {
         from: u64,
         limit: usize,
     ) -> Result<Vec<u64>, IndexError> {
-        let range = keys::entry(task, from)..=keys::entry(task, u64::MAX);
+        // `from` may be listed under an earlier key, the last one that is not behind it.
+        let before = keys::entry(task, 0)..=keys::entry(task, from);
+        let first = guarded(|| self.db.range(before).next_back().transpose())?;
+        let start = first.map_or_else(|| keys::entry(task, from), |(key, _)| key.to_vec());
+        let range = start..=keys::entry(task, u64::MAX);
         let mut found = Vec::new();
         let mut rows = guarded(|| Ok(self.db.range(range)))?;
         while found.len() < limit {
-            let Some((key, _)) = guarded(|| rows.next().transpose())? else {
+            let Some((_, value)) = guarded(|| rows.next().transpose())? else {
                 break;
             };
-            let index = key.last_chunk::<8>().copied().map(u64::from_be_bytes);
-            found.extend(index);
+            let (indexes, _) = value.as_chunks::<8>();
+            let indexes = indexes.iter().map(|bytes| u64::from_be_bytes(*bytes));
+            found.extend(indexes.filter(|index| *index >= from));
         }
+        found.truncate(limit);
         Ok(found)
     }
 

@@ -1,12 +1,21 @@
 //! Writing to the index, in ledger order.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::Serialize;
-use taskpass_core::{Digest, Task, TaskId, Timestamp, TrustDomain};
+use taskpass_core::{
+    Agent, Anchor, Credential, CredentialState, Digest, Svid, Task, TaskId, TaskState, Timestamp,
+    TrustDomain,
+};
 
 use super::{FORMAT, Index, IndexError, Meta, guarded, keys};
-use crate::state::Change;
+use crate::{
+    JoinTokenRecord,
+    state::{Change, Remembered},
+};
 
 /// What some consecutive entries did.
 #[derive(Debug)]
@@ -24,23 +33,53 @@ pub(crate) struct Portion {
     pub(crate) about: Vec<(TaskId, u64)>,
 }
 
+/// What a key is set to. Records are written as JSON only once, in their last state of a batch.
+enum Value<'a> {
+    Gone,
+    Mark,
+    Agent(&'a Agent),
+    Token(&'a JoinTokenRecord),
+    Svid(&'a Svid),
+    Task(&'a Task),
+    Credential(&'a Credential),
+    Anchor(&'a Anchor),
+    Key(&'a Remembered),
+}
+
+type Values<'a> = HashMap<Vec<u8>, Value<'a>>;
+
 impl Index {
     /// Writes consecutive portions in one atomic batch.
     pub(crate) fn write(&self, portions: &[Portion]) -> Result<(), IndexError> {
         let Some(last) = portions.last() else {
             return Ok(());
         };
-        let mut batch = sled::Batch::default();
+        let mut values = Values::new();
+        let mut entries: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
         for portion in portions {
             for change in &portion.changes {
-                write_change(&mut batch, change)?;
+                collect(&mut values, change);
             }
             for task in &portion.ended {
-                batch.insert(keys::record(keys::TASK, &task.id), json(task)?);
-                batch.remove(keys::record(keys::LIVE, &task.id));
+                values.insert(keys::record(keys::TASK, &task.id), Value::Task(task));
+                values.insert(keys::record(keys::LIVE, &task.id), Value::Gone);
             }
             for (task, index) in &portion.about {
-                batch.insert(keys::entry(*task, *index), Vec::new());
+                entries.entry(*task).or_default().push(*index);
+            }
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in values {
+            match value.bytes()? {
+                Some(bytes) => batch.insert(key, bytes),
+                None => batch.remove(key),
+            }
+        }
+        for (task, indexes) in entries {
+            for run in indexes.chunks(keys::ENTRIES_PER_KEY) {
+                let bytes: Vec<u8> = run.iter().flat_map(|index| index.to_be_bytes()).collect();
+                let first = run.first().copied().unwrap_or_default();
+                batch.insert(keys::entry(task, first), bytes);
             }
         }
         let meta = Meta {
@@ -57,7 +96,8 @@ impl Index {
 }
 
 /// What left memory because it ended stays here as history; what was only forgotten goes.
-fn write_change(batch: &mut sled::Batch, change: &Change) -> Result<(), IndexError> {
+fn collect<'a>(values: &mut Values<'a>, change: &'a Change) {
+    use keys::record;
     match change {
         Change::Position(..)
         | Change::TrustDomain(_)
@@ -66,41 +106,62 @@ fn write_change(batch: &mut sled::Batch, change: &Change) -> Result<(), IndexErr
         | Change::Credential(_, None)
         | Change::Anchor(_, None) => {}
         Change::Agent(name, Some(agent)) => {
-            batch.insert(keys::record(keys::AGENT, name), json(agent)?);
+            values.insert(record(keys::AGENT, name), Value::Agent(agent));
         }
-        Change::Token(id, Some(token)) => {
-            batch.insert(keys::record(keys::TOKEN, id), json(token)?);
+        Change::Token(id, token) => {
+            let value = token.as_deref().map_or(Value::Gone, Value::Token);
+            values.insert(record(keys::TOKEN, id), value);
         }
-        Change::Token(id, None) => batch.remove(keys::record(keys::TOKEN, id)),
-        Change::Svid(serial, Some(svid)) => {
-            batch.insert(keys::record(keys::SVID, serial), json(svid)?);
+        Change::Svid(serial, svid) => {
+            let value = svid.as_deref().map_or(Value::Gone, Value::Svid);
+            values.insert(record(keys::SVID, serial), value);
         }
-        Change::Svid(serial, None) => batch.remove(keys::record(keys::SVID, serial)),
-        Change::Key(hash, Some(key)) => batch.insert(keys::remembered(hash), json(key)?),
-        Change::Key(hash, None) => batch.remove(keys::remembered(hash)),
+        Change::Key(hash, key) => {
+            let value = key.as_deref().map_or(Value::Gone, Value::Key);
+            values.insert(keys::remembered(hash), value);
+        }
         Change::Task(id, Some(task)) => {
-            batch.insert(keys::record(keys::TASK, id), json(task)?);
-            batch.insert(keys::record(keys::LIVE, id), Vec::new());
-            let of_agent = keys::tasks_of_agent(&task.agent);
-            batch.insert(keys::record(&of_agent, id), Vec::new());
+            values.insert(record(keys::TASK, id), Value::Task(task));
+            if task.state == TaskState::Open {
+                values.insert(record(keys::LIVE, id), Value::Mark);
+                let of_agent = keys::tasks_of_agent(&task.agent);
+                values.insert(record(&of_agent, id), Value::Mark);
+            }
         }
         Change::Credential(id, Some(credential)) => {
-            batch.insert(keys::record(keys::CREDENTIAL, id), json(credential)?);
+            values.insert(record(keys::CREDENTIAL, id), Value::Credential(credential));
             // The state only moves away from intended, so these are written once.
-            if credential.state == taskpass_core::CredentialState::Intended {
+            if credential.state == CredentialState::Intended {
                 let of_task = keys::credentials_of(credential.task);
-                batch.insert(keys::record(&of_task, id), Vec::new());
+                values.insert(record(&of_task, id), Value::Mark);
                 let of_agent = keys::credentials_of_agent(&credential.agent);
-                batch.insert(keys::record(&of_agent, id), Vec::new());
+                values.insert(record(&of_agent, id), Value::Mark);
             }
         }
         Change::Anchor(id, Some(anchor)) => {
-            batch.insert(keys::record(keys::ANCHOR, id), json(anchor)?);
+            values.insert(record(keys::ANCHOR, id), Value::Anchor(anchor));
             let of_task = keys::anchors_of(anchor.task);
-            batch.insert(keys::record(&of_task, id), Vec::new());
+            values.insert(record(&of_task, id), Value::Mark);
         }
     }
-    Ok(())
+}
+
+impl Value<'_> {
+    /// What is stored; `None` takes the key out.
+    fn bytes(&self) -> Result<Option<Vec<u8>>, IndexError> {
+        match self {
+            Self::Gone => return Ok(None),
+            Self::Mark => Ok(Vec::new()),
+            Self::Agent(record) => json(record),
+            Self::Token(record) => json(record),
+            Self::Svid(record) => json(record),
+            Self::Task(record) => json(record),
+            Self::Credential(record) => json(record),
+            Self::Anchor(record) => json(record),
+            Self::Key(record) => json(record),
+        }
+        .map(Some)
+    }
 }
 
 fn json(record: &impl Serialize) -> Result<Vec<u8>, IndexError> {

@@ -247,7 +247,8 @@ fn child_is_never_wider_than_its_parent() {
     let mut parent = new_task(1, 1);
     let pins = Scope::from_pairs([("db", "orders")]).unwrap();
     parent.roles.insert(role(), pins.clone());
-    let cases: [(&str, fn(&mut Task), Option<Wider>); 9] = [
+    type Case = (&'static str, fn(&mut Task), Option<Wider>);
+    let cases: [Case; 9] = [
         ("equal", |_| (), None),
         ("fewer roles", |t| t.roles.clear(), None),
         (

@@ -124,3 +124,43 @@ async fn foreign_page_tokens_are_refused() {
     assert!(Page::new(1, &"x".repeat(100)).is_err());
     assert_eq!(Page::new(0, "").unwrap().size(), 100);
 }
+
+/// Entries are listed many to a key; any part of the list can be asked for.
+#[tokio::test]
+async fn entries_of_a_task_can_be_asked_for_from_anywhere() {
+    let fixture = Fixture::new().await;
+    fixture
+        .all([started(new_task(1, 1)), started(new_task(2, 1))])
+        .await;
+    fixture
+        .all((0..300).map(|n| intended(n, n % 2 + 1, 1)))
+        .await;
+    fixture.all((300..310).map(|n| intended(n, 1, 1))).await;
+    let entries = async |from, limit| {
+        let store = fixture.store();
+        store
+            .entries_of_task(task_id(1), from, limit)
+            .await
+            .unwrap()
+    };
+    let all = entries(0, 1000).await;
+    assert_eq!(all.len(), 1 + 150 + 10);
+    for (from, limit) in [
+        (0, 5),
+        (3, 1),
+        (4, 2),
+        (200, 1000),
+        (261, 9),
+        (300, 3),
+        (314, 9),
+        (400, 9),
+    ] {
+        let expected: Vec<u64> = all
+            .iter()
+            .copied()
+            .filter(|i| *i >= from)
+            .take(limit)
+            .collect();
+        assert_eq!(entries(from, limit).await, expected, "{from} {limit}");
+    }
+}
