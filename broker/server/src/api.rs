@@ -39,9 +39,11 @@ impl Api {
     /// Who calls, by the connection the request came on.
     async fn call(&self, extensions: &Extensions) -> Result<Call, Status> {
         let peer = Self::peer(extensions)?;
-        authn::authenticate(&self.engine, &peer)
+        let call = authn::authenticate(&self.engine, &peer)
             .await
-            .map_err(status::from)
+            .map_err(status::from)?;
+        self.engine.admit(&call).map_err(status::from)?;
+        Ok(call)
     }
 
     fn peer(extensions: &Extensions) -> Result<Peer, Status> {

@@ -180,6 +180,12 @@ impl Engine {
         &self.ledger_key
     }
 
+    /// Counts a request against its caller's rate. Operators have none.
+    pub(crate) fn admit(&self, call: &Call) -> Result<(), Error> {
+        call.agent()
+            .map_or(Ok(()), |agent| self.rates.admit_agent(&agent.name))
+    }
+
     /// SHA-256 of the policy set in force.
     pub fn policy_hash(&self) -> &str {
         self.policy.hash()

@@ -46,14 +46,13 @@ section! {
         drain_timeout: Duration = Duration::from_secs(20), Duration::ZERO..=Duration::from_secs(600);
         /// Bytes of one request message.
         request_bytes: usize = 256 * 1024, 16_384..=4 * 1024 * 1024;
-        /// How often one agent may start tasks or have credentials issued or renewed: requests per second in the
-        /// long run.
-        agent_requests_per_second: u32 = 20, 1..=100_000;
+        /// How often one agent may ask for anything at all, heartbeats included: requests per second in the long run.
+        agent_requests_per_second: u32 = 100, 1..=100_000;
         /// The same: requests at once.
-        agent_requests_burst: u32 = 100, 1..=1_000_000;
-        /// The same within one task: requests per second in the long run.
+        agent_requests_burst: u32 = 500, 1..=1_000_000;
+        /// How often credentials may be issued or renewed within one task: per second in the long run.
         task_requests_per_second: u32 = 10, 1..=100_000;
-        /// The same within one task: requests at once.
+        /// The same: credentials at once.
         task_requests_burst: u32 = 50, 1..=1_000_000;
         /// Attempts to attest, over all callers, since nobody is known before it succeeds: per second in the long
         /// run.

@@ -21,40 +21,34 @@ const ROOM_BYTES_MIN: u64 = 64 * 1024 * 1024;
 const MEBIBYTE: u64 = 1024 * 1024;
 
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
-    let private = [
-        config.data_dir.clone(),
-        config.ca_dir(),
-        config.ledger_dir(),
-    ];
-    let mut all_private = true;
-    for dir in &private {
-        all_private &= is_private(dir, 0o700, diagnosis);
-    }
-    let keys = keys(&config.ca_dir())
-        .into_iter()
-        .chain([config.ledger_key()]);
-    for key in keys {
-        all_private &= is_private(&key, 0o600, diagnosis);
-    }
-    if all_private {
-        diagnosis.ok(
-            "keys",
-            format!(
-                "`{}` and the keys in it are private",
-                config.data_dir.display()
-            ),
-        );
-    }
+    installation(config, diagnosis);
     for (provider, secret) in secrets(config) {
-        if is_private(&secret, 0o600, diagnosis) {
-            diagnosis.ok(
-                "secrets",
-                format!("provider `{provider}`: `{}` is private", secret.display()),
-            );
+        if is_private(&secret, 0o600, "put the secret there, with mode 0600", diagnosis) {
+            let message = format!("provider `{provider}`: `{}` is private", secret.display());
+            diagnosis.ok("secrets", message);
         }
     }
     unwritable(&config.path, diagnosis);
-    room(&config.data_dir, diagnosis);
+}
+
+fn installation(config: &Config, diagnosis: &mut Diagnosis) {
+    let advice = "run `taskpassd init`, restore a backup, or correct `data_dir`";
+    let dir = &config.data_dir;
+    if !is_private(dir, 0o700, advice, diagnosis) && !dir.exists() {
+        return;
+    }
+    let advice = "restore a backup: a part of the installation is missing";
+    let mut all_private = true;
+    for part in [config.ca_dir(), config.ledger_dir()] {
+        all_private &= is_private(&part, 0o700, advice, diagnosis);
+    }
+    for key in keys(&config.ca_dir()).iter().chain([&config.ledger_key()]) {
+        all_private &= is_private(key, 0o600, advice, diagnosis);
+    }
+    if all_private {
+        diagnosis.ok("keys", format!("the keys in `{}` are private", dir.display()));
+    }
+    room(dir, diagnosis);
 }
 
 /// The private keys of the certificate authority.
@@ -97,7 +91,8 @@ fn secrets(config: &Config) -> Vec<(String, PathBuf)> {
     found
 }
 
-fn is_private(path: &Path, wanted: u32, diagnosis: &mut Diagnosis) -> bool {
+/// Whether only its owner can get at `path`; `missing` is what to do when it is not there.
+fn is_private(path: &Path, wanted: u32, missing: &str, diagnosis: &mut Diagnosis) -> bool {
     match mode(path) {
         Ok(mode) if mode & 0o077 == 0 => return true,
         Ok(mode) => diagnosis.fail(
@@ -114,7 +109,7 @@ fn is_private(path: &Path, wanted: u32, diagnosis: &mut Diagnosis) -> bool {
         Err(e) if e.kind() == io::ErrorKind::NotFound => diagnosis.fail(
             "permissions",
             format!("`{}` is not there", path.display()),
-            "run `taskpassd init`, restore a backup, or correct the path in the configuration",
+            missing,
         ),
         Err(e) => diagnosis.fail(
             "permissions",

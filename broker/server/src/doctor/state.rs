@@ -17,6 +17,10 @@ const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_4
 
 pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
     let now = clock.now();
+    if !config.data_dir.exists() {
+        // That has been said.
+        return;
+    }
     ledger(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     time(config, now, diagnosis);

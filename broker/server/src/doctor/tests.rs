@@ -72,7 +72,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
     assert!(!diagnosis.has_failed(), "{text}");
     for (check, words) in [
         ("config", "is right"),
-        ("keys", "are private"),
+        ("keys", "the keys in "),
         ("ledger", "2 entries are as they were written and signed"),
         ("authority", "the root certificate is valid until"),
         ("authority", "there is no signing CA yet"),

@@ -53,6 +53,7 @@ impl Engine {
         let shown = Digest::of(request.secret).to_string();
         let same = same_in_constant_time(shown.as_bytes(), record.token.secret_sha256.as_bytes());
         if !same || record.used || record.token.expires_at <= now {
+            tracing::warn!(token = %request.token, ip = ?request.ip, used = record.used, "a join token was refused");
             return Err(bad_token());
         }
         let agent = self

@@ -9,6 +9,7 @@ use taskpass_core::{
     Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, Task, TaskId, sha256_hex,
 };
 use taskpass_policy::{Action, Draw, Facts, Principal, Resource};
+use taskpass_store::Priority;
 
 use std::sync::Arc;
 
@@ -70,7 +71,9 @@ impl Engine {
         resource: Resource<'_>,
     ) -> Result<(), Error> {
         let allowed = self.authorize(call, action, resource, None).await?;
-        self.commit(vec![allowed.into_event()], Vec::new()).await?;
+        let priority = priority(call.agent().is_some());
+        self.commit_with(vec![allowed.into_event()], Vec::new(), priority)
+            .await?;
         Ok(())
     }
 
@@ -97,7 +100,8 @@ impl Engine {
         if allowed {
             Ok(Allowed(record))
         } else {
-            Err(self.refuse(record).await)
+            let is_agent = matches!(principal, Principal::Agent { .. });
+            Err(self.refuse(record, priority(is_agent)).await)
         }
     }
 
@@ -212,11 +216,11 @@ impl Engine {
             input_sha256: sha256_hex(&canonical),
             duration_us: 0,
         };
-        self.refuse(record).await
+        self.refuse(record, priority(call.agent().is_some())).await
     }
 
     /// Records a refusal. When that fails the answer is a refusal all the same.
-    async fn refuse(&self, record: DecisionRecord) -> Error {
+    async fn refuse(&self, record: DecisionRecord, priority: Priority) -> Error {
         let denied = Error::Denied {
             reason: record.reason.clone(),
             policies: record.policies.clone(),
@@ -226,11 +230,25 @@ impl Engine {
             reason = %record.reason, "denied"
         );
         if let Err(error) = self
-            .commit_release(vec![Event::Decided { decision: record }], Vec::new())
+            .commit_with(
+                vec![Event::Decided { decision: record }],
+                Vec::new(),
+                priority,
+            )
             .await
         {
-            tracing::error!(%error, "a refusal could not be recorded");
+            tracing::warn!(%error, "a refusal could not be recorded");
         }
         denied
+    }
+}
+
+/// People must see what goes on when the disk is full; agents must not be able to use up the room that is kept for
+/// revoking.
+const fn priority(is_agent: bool) -> Priority {
+    if is_agent {
+        Priority::Normal
+    } else {
+        Priority::Release
     }
 }

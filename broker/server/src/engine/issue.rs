@@ -95,7 +95,7 @@ impl Engine {
         if let Some(Subject::Credential(credential)) = self.earlier(idempotency.as_ref()).await? {
             return Err(Error::AlreadyIssued { credential });
         }
-        self.rates.admit(&agent.name, Some(id))?;
+        self.rates.admit_draw(id)?;
         let draw = self.draw(&task, &scope, expires_at, now).await?;
         let allowed = self
             .authorize(

@@ -31,20 +31,22 @@ impl RateLimits {
         }
     }
 
-    /// Counts one request of an agent, within a task if it has one.
-    pub(super) fn admit(&self, agent: &AgentName, task: Option<TaskId>) -> Result<(), Error> {
-        let now = self.clock.monotonic();
+    /// Counts one request of an agent, whatever it asks for: even a refusal costs an entry in the ledger.
+    pub(super) fn admit_agent(&self, agent: &AgentName) -> Result<(), Error> {
         self.agents
-            .admit(agent.clone(), now)
+            .admit(agent.clone(), self.clock.monotonic())
             .map_err(|retry_after| Error::Exhausted {
                 message: format!("agent `{agent}` makes requests faster than its limit"),
                 retry_after,
-            })?;
-        let Some(task) = task else { return Ok(()) };
+            })
+    }
+
+    /// Counts one request to draw on a task.
+    pub(super) fn admit_draw(&self, task: TaskId) -> Result<(), Error> {
         self.tasks
-            .admit(task, now)
+            .admit(task, self.clock.monotonic())
             .map_err(|retry_after| Error::Exhausted {
-                message: format!("task `{task}` makes requests faster than its limit"),
+                message: format!("task `{task}` is drawn on faster than its limit"),
                 retry_after,
             })
     }

@@ -55,7 +55,7 @@ impl Engine {
                 .min(spec.max_ttl)
         };
         let until = now.plus(ttl.duration()).min(task.deadline);
-        self.rates.admit(&credential.agent, Some(task.id))?;
+        self.rates.admit_draw(task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
         let resource = Resource::Credential {
             credential: &credential,

@@ -23,8 +23,6 @@ impl Engine {
                 bound_to,
                 ..
             } => {
-                self.rates
-                    .admit(&agent.name, bound_to.as_ref().map(|task| task.id))?;
                 let resource = bound_to
                     .as_ref()
                     .map_or(Resource::Agent(agent), |task| Resource::Task(task));

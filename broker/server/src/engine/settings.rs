@@ -19,9 +19,9 @@ pub struct Settings {
     pub live_credentials_per_agent: u32,
     /// Live credentials of one task and everything below it; a task may ask for less.
     pub live_credentials_per_task: u32,
-    /// How often one agent may start tasks or have credentials issued or renewed.
+    /// How often one agent may ask for anything at all, heartbeats included.
     pub requests_per_agent: Rate,
-    /// The same within one task.
+    /// How often credentials may be issued or renewed within one task.
     pub requests_per_task: Rate,
     /// Attempts to attest, over all callers, since nobody is known before it succeeds.
     pub attestations: Rate,
@@ -71,8 +71,8 @@ impl Default for Settings {
             live_credentials_per_agent: 1000,
             live_credentials_per_task: 100,
             requests_per_agent: Rate {
-                per_second: 20,
-                burst: 100,
+                per_second: 100,
+                burst: 500,
             },
             requests_per_task: Rate {
                 per_second: 10,

@@ -80,8 +80,6 @@ impl Engine {
                 svid: None,
             });
         }
-        self.rates
-            .admit(&agent.name, parent.as_ref().map(|p| p.id))?;
         let mut events = self.authorize_start(call, &task, now).await?;
         events.push(Event::TaskStarted {
             task: task.clone(),
