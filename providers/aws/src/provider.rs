@@ -264,12 +264,21 @@ fn check(config: &AwsConfig) -> Result<(), Error> {
         return fail(format!("`{region}` is not a region, like eu-central-1"));
     }
     if let Some(endpoint) = &config.endpoint_url {
-        let usable = url::Url::parse(endpoint).is_ok_and(|u| {
-            matches!(u.scheme(), "http" | "https") && u.has_host() && u.username().is_empty()
+        // Without TLS everybody on the way could read the sessions.
+        let usable = url::Url::parse(endpoint).is_ok_and(|url| {
+            let here = match url.host() {
+                Some(url::Host::Domain(name)) => name == "localhost",
+                Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+                Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+                None => false,
+            };
+            url.username().is_empty()
+                && url.has_host()
+                && (url.scheme() == "https" || url.scheme() == "http" && here)
         });
         if !usable {
             return fail(format!(
-                "`endpoint_url` is `{endpoint}`; write https://host[:port]"
+                "`endpoint_url` is `{endpoint}`; write https://host[:port], or http:// on this machine"
             ));
         }
     }

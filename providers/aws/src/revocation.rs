@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use taskpass_core::{Clock, RevocationClass, RoleName, TaskId, Timestamp};
+use taskpass_core::{Clock, RevocationClass, RoleName, Timestamp};
 use taskpass_provider::{
     Health, Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
 };
@@ -43,7 +43,7 @@ impl Revocation {
         }
     }
 
-    /// One outcome for each item, in order.
+    /// One outcome for each item, in order. The roles of a task are seen to at the same time.
     pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Vec<Outcome> {
         let now = self.clock.now();
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
@@ -55,80 +55,85 @@ impl Revocation {
                 by_role.entry(&item.role).or_default().push((place, item));
             }
         }
-        for (role, items) in by_role {
-            // INVARIANT: `without_a_call` has settled items of roles that have no list.
-            let Some((role, list)) = self.role_and_list(role) else {
-                continue;
-            };
-            match order.scope {
-                RevokeScope::Task => {
-                    self.revoke_task(order.task, role, list, &items, &mut outcomes)
-                        .await
-                }
-                RevokeScope::Credentials => {
-                    self.revoke_each(role, list, &items, &mut outcomes).await
-                }
-            }
-        }
+        let roles = by_role
+            .into_iter()
+            .map(|(role, items)| self.revoke_of_role(order, role, items));
+        outcomes.extend(
+            futures_util::future::join_all(roles)
+                .await
+                .into_iter()
+                .flatten(),
+        );
         outcomes.into_values().collect()
     }
 
-    async fn revoke_task(
+    async fn revoke_of_role(
         &self,
-        task: TaskId,
-        role: &Role,
-        list: &RoleDenyList,
-        items: &[(usize, &RevokeItem)],
-        outcomes: &mut BTreeMap<usize, Outcome>,
-    ) {
-        let end = items
-            .iter()
-            .map(|(_, item)| item.expires_at)
-            .max()
-            .unwrap_or(Timestamp::EPOCH);
-        let marks = [(Mark::Task(task), end)];
-        let id = task.to_string();
-        let tags = Tags {
-            task: Some(&id),
-            credential: None,
+        order: &RevokeOrder,
+        role: &RoleName,
+        items: Vec<(usize, &RevokeItem)>,
+    ) -> Vec<(usize, Outcome)> {
+        // INVARIANT: `without_a_call` has settled items of roles that have no list.
+        let Some((role, list)) = self.role_and_list(role) else {
+            return Vec::new();
         };
-        let proved = self.deny_and_prove(role, list, &marks, tags).await;
+        let task = order.task.to_string();
+        let marks: Vec<(Mark, Timestamp)> = match order.scope {
+            RevokeScope::Task => {
+                let end = items.iter().map(|(_, item)| item.expires_at).max();
+                vec![(Mark::Task(order.task), end.unwrap_or(Timestamp::EPOCH))]
+            }
+            RevokeScope::Credentials => items
+                .iter()
+                .map(|(_, i)| (Mark::Credential(i.credential), i.expires_at))
+                .collect(),
+        };
+        let written = match list.deny(&marks).await {
+            Ok(written) => written,
+            Err(error) => {
+                return items
+                    .into_iter()
+                    .map(|(place, _)| (place, Err(error.clone())))
+                    .collect();
+            }
+        };
+        let mut outcomes = Vec::new();
+        let mut of_task = None;
         for (place, item) in items {
-            outcomes.insert(*place, proved.clone().map(|proof| proof.revoked(item)));
-        }
-    }
-
-    async fn revoke_each(
-        &self,
-        role: &Role,
-        list: &RoleDenyList,
-        items: &[(usize, &RevokeItem)],
-        outcomes: &mut BTreeMap<usize, Outcome>,
-    ) {
-        let marks: Vec<_> = items
-            .iter()
-            .map(|(_, i)| (Mark::Credential(i.credential), i.expires_at))
-            .collect();
-        for (place, item) in items {
-            let id = item.credential.to_string();
-            let tags = Tags {
-                task: None,
-                credential: Some(&id),
+            let proved = match (&of_task, order.scope) {
+                (Some(proved), RevokeScope::Task) => Result::clone(proved),
+                (_, RevokeScope::Task) => {
+                    let tags = Tags {
+                        task: Some(&task),
+                        credential: None,
+                    };
+                    of_task
+                        .insert(self.prove(role, list, &marks, tags, written).await)
+                        .clone()
+                }
+                (_, RevokeScope::Credentials) => {
+                    let id = item.credential.to_string();
+                    let tags = Tags {
+                        task: None,
+                        credential: Some(&id),
+                    };
+                    self.prove(role, list, &marks, tags, written).await
+                }
             };
-            // The first writes all of them; for the others there is nothing left to write.
-            let proved = self.deny_and_prove(role, list, &marks, tags).await;
-            outcomes.insert(*place, proved.map(|proof| proof.revoked(item)));
+            outcomes.push((place, proved.map(|proved| proved.revoked(item))));
         }
+        outcomes
     }
 
-    async fn deny_and_prove(
+    /// Proves that the deny list is in force for `tags`; it holds `marks` since `written`.
+    async fn prove(
         &self,
         role: &Role,
         list: &RoleDenyList,
         marks: &[(Mark, Timestamp)],
         tags: Tags<'_>,
+        written: Written,
     ) -> Result<Proved, ProviderError> {
-        let written = list.deny(marks).await?;
         let Some(probe) = &role.probe else {
             return Ok(Proved::no(
                 written,
@@ -217,7 +222,7 @@ impl Revocation {
                     item.role
                 )));
             };
-            let (Some(probe), Some(_)) = (&role.probe, self.lists.get(&role.arn)) else {
+            let (Some(probe), Some(list)) = (&role.probe, self.lists.get(&role.arn)) else {
                 return Ok(Liveness::Unknown(format!(
                     "role `{}` has no revoker or no `probe`; the session policy denies everything from {}",
                     item.role, item.expires_at
@@ -234,6 +239,12 @@ impl Revocation {
             };
             let (canary, control) = self.prober.sessions(role, probe, tags).await?;
             match self.prober.compare(probe, &canary, &control).await? {
+                // A window covers sessions issued before it was folded; a canary is new.
+                Proof::Allowed(_) if list.windows().await > 0 => {
+                    return Ok(Liveness::Unknown(
+                        "the role's deny list is folded, and a canary cannot be as old as the sessions it denies".to_owned(),
+                    ));
+                }
                 Proof::Allowed(how) => return Ok(Liveness::Alive(how)),
                 Proof::Unclear(why) | Proof::Useless(why) => return Ok(Liveness::Unknown(why)),
                 Proof::Denied(how) => drop(proofs.insert(how)),

@@ -122,7 +122,7 @@ impl Template {
     fn document(&self, statements: &[Value], deadline: Timestamp) -> String {
         let mut all = statements.to_vec();
         all.push(deny_from(deadline));
-        all.push(json!({"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": "*"}));
+        all.push(json!({"Effect": "Deny", "Action": "sts:Assume*", "Resource": "*"}));
         json!({"Version": "2012-10-17", "Statement": all}).to_string()
     }
 }

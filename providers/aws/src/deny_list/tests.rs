@@ -37,7 +37,10 @@ fn the_document_is_the_store() {
     read.prune(last.minus(Duration::from_secs(1)));
     assert!(!read.is_empty(last.minus(Duration::from_secs(1))));
     read.prune(last);
-    assert!(read.is_empty(last));
+    assert!(
+        read.is_empty(last) && read.exact.is_empty(),
+        "nothing stays in memory"
+    );
     assert!(read.document(last, 8192).contains("TaskpassNobody"));
 }
 

@@ -33,7 +33,7 @@ fn parameters_fill_values_and_iam_keeps_its_own() {
         policy["Statement"][1]["Condition"]["DateGreaterThanEquals"]["aws:CurrentTime"],
         "2026-11-22T10:00:00Z"
     );
-    assert_eq!(policy["Statement"][2]["Action"], "sts:AssumeRole");
+    assert_eq!(policy["Statement"][2]["Action"], "sts:Assume*");
     assert_eq!(policy["Statement"][2]["Effect"], "Deny");
 }
 

@@ -284,3 +284,50 @@ async fn errors_say_whose_fault_it_is() {
         "misconfigured"
     );
 }
+
+#[tokio::test]
+async fn https_is_spoken_by_both_clients_and_a_broken_handshake_is_retryable() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["broker.ini", "revoker.ini"] {
+        super::support::write_secret(
+            &dir.path().join(name),
+            "[default]\naws_access_key_id=a\naws_secret_access_key=b\n",
+        );
+    }
+    std::fs::write(
+        dir.path().join("reader.json"),
+        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:Get*","Resource":"${bucket}${key}"}}"#,
+    )
+    .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let hellos = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = hellos.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut start = [0; 2];
+            if tokio::io::AsyncReadExt::read_exact(&mut stream, &mut start)
+                .await
+                .is_ok()
+            {
+                seen.lock().push(start);
+            }
+        }
+    });
+    let config = super::support::config(&url, true);
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let provider = crate::AwsProvider::new(&config, dir.path(), clock).unwrap();
+    let orders = Orders::new();
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let issued = provider.issue(&order, &RecordedAnchors::new()).await;
+    assert!(issued.unwrap_err().is_retryable());
+    let by_sdk = hellos.lock().len();
+    assert!(provider.maintain().await.unwrap_err().is_retryable());
+    let hellos = hellos.lock();
+    assert!(by_sdk > 0 && hellos.len() > by_sdk);
+    // A TLS record of type handshake.
+    assert!(
+        hellos.iter().all(|start| *start == [0x16, 0x03]),
+        "{hellos:?}"
+    );
+}

@@ -64,7 +64,7 @@ proptest! {
         let declared: BTreeSet<_> =
             ["p", "q"].into_iter().filter(|n| used.contains(&format!("${{{n}}}"))).map(|n| n.parse().unwrap()).collect();
         let document = serde_json::json!({"Version": "2012-10-17", "Statement": [
-            {"Effect": "Allow", "Action": "s3:Get*", "Resource": allow.concat()},
+            {"Effect": "Allow", "Action": ["s3:Get*", "sts:*"], "Resource": allow.concat()},
             {"Effect": "Deny", "Action": "*", "Resource": deny.concat()},
         ]});
         let template = Template::parse(&document.to_string(), &declared);
@@ -87,7 +87,7 @@ proptest! {
             allowed(&[EVERYTHING], &policy, &ask("s3:GetObject")),
             !forbidden && seconds < 0
         );
-        for action in ["s3:PutObject", "sts:AssumeRole"] {
+        for action in ["s3:PutObject", "sts:AssumeRole", "sts:AssumeRoot"] {
             prop_assert!(!allowed(&[EVERYTHING], &policy, &ask(action)));
         }
         // A role never gives what it does not have, whatever the template says.
