@@ -48,6 +48,11 @@ pub enum AppError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The ledger takes no more entries.
+    #[error(
+        "the ledger takes no more entries after a failed write; the broker ends, so that it is started again and checks its files"
+    )]
+    Broken,
     /// The configured address cannot be listened on.
     #[error("cannot listen on {address}; is another broker running there?")]
     Listen {
@@ -162,6 +167,10 @@ impl App {
             .commit(Batch::new([started]))
             .await
             .map_err(setup("recording the start"))?;
+        self.engine
+            .record_authorities()
+            .await
+            .map_err(setup("recording the authorities"))?;
         let stop = CancellationToken::new();
         reconcile::start(&self.engine, &stop);
         self.tasks.spawn(renew_certificate(
@@ -179,6 +188,7 @@ impl App {
         tokio::pin!(serving);
         let drained = tokio::select! {
             drained = &mut serving => drained,
+            () = self.store.broken() => return Err(AppError::Broken),
             () = shutdown => {
                 self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
                 draining.cancel();

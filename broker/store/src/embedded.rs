@@ -101,6 +101,14 @@ impl EmbeddedStore {
         Ok(low)
     }
 
+    /// Ends when the ledger takes no more entries, whatever happens: after a failed sync nobody knows what is on the
+    /// disk until the files are opened anew. The process should then end, so that it is started again.
+    pub async fn broken(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.
+        let _closed = broken.wait_for(|broken| *broken).await;
+    }
+
     /// Takes no more commits, finishes those that are queued, signs the ledger and flushes the index.
     pub async fn close(&self) -> Result<(), StoreError> {
         let threads = self.stop();

@@ -61,6 +61,8 @@ pub(crate) enum Message {
 pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,
     pub(crate) size: watch::Sender<u64>,
+    /// Whether the ledger has refused an append for good.
+    pub(crate) broken: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -180,7 +182,10 @@ impl Writer {
                 CommitError::TooLarge(error.to_string())
             }
             other => {
-                tracing::error!(error = chain(&other), "the ledger takes no entries");
+                if !*self.shared.broken.borrow() {
+                    tracing::error!(error = chain(&other), "the ledger takes no entries");
+                    self.shared.broken.send_replace(true);
+                }
                 CommitError::Unavailable(other.to_string())
             }
         })?;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use taskpass_core::IdempotencyKey;
-use taskpass_store::{CommitError, IdempotencyRecord, Subject};
+use taskpass_store::{CommitError, Conflict, IdempotencyRecord, Subject};
 
 use super::{Call, Engine, Error, error::InField};
 
@@ -62,7 +62,19 @@ impl From<CommitError> for Error {
                     Self::AlreadyExists(format!("agent `{name}` was already registered"))
                 }
             },
-            other => Self::Store(other.to_string()),
+            CommitError::Conflict(conflict) => match conflict {
+                Conflict::WiderThanParent { .. } => Self::Denied {
+                    reason: conflict.to_string(),
+                    policies: vec!["taskpass.delegation".to_owned()],
+                },
+                Conflict::Exists(_) => Self::AlreadyExists(conflict.to_string()),
+                Conflict::Missing(_) | Conflict::WrongState { .. } | Conflict::Invalid { .. } => {
+                    Self::Precondition(conflict.to_string())
+                }
+            },
+            CommitError::Unavailable(_) | CommitError::TooLarge(_) => {
+                Self::Store(error.to_string())
+            }
         }
     }
 }

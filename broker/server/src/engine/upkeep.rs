@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use taskpass_ca::CaStep;
 use taskpass_core::{
     Actor, CredentialId, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
 };
@@ -107,18 +108,31 @@ impl Engine {
             .await
             .map_err(|e| Error::Authority(e.to_string()))?
             .map_err(|e| Error::Authority(e.to_string()))?;
-        let events: Vec<Event> = steps
-            .into_iter()
-            .map(|step| Event::CaChanged {
-                serial: step.serial,
-                stage: step.stage.as_str().to_owned(),
-                not_after: step.not_after,
-                certificate_sha256: step.certificate_sha256,
-            })
-            .collect();
-        if !events.is_empty() {
+        if !steps.is_empty() {
+            let events = steps.into_iter().map(ca_changed).collect();
             self.commit_release(events, Vec::new()).await?;
         }
         Ok(self.authority.next_rotation_at())
+    }
+
+    /// Records where every authority stands. At each start, since a broker that was killed between a step and its
+    /// record left the ledger one step behind.
+    pub(crate) async fn record_authorities(&self) -> Result<(), Error> {
+        let events = self
+            .authority
+            .authorities()
+            .into_iter()
+            .map(ca_changed)
+            .collect();
+        self.commit_release(events, Vec::new()).await.map(|_| ())
+    }
+}
+
+fn ca_changed(step: CaStep) -> Event {
+    Event::CaChanged {
+        serial: step.serial,
+        stage: step.stage.as_str().to_owned(),
+        not_after: step.not_after,
+        certificate_sha256: step.certificate_sha256,
     }
 }

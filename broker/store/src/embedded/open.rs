@@ -95,6 +95,7 @@ impl EmbeddedStore {
         let watched = progress.subscribe();
         let shared = Arc::new(Shared {
             size: watch::Sender::new(state.next()),
+            broken: watch::Sender::new(false),
             state: RwLock::new(state.clone()),
         });
         let past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
