@@ -15,7 +15,10 @@ const FILES: [&str; 8] = [
     "taskpass/v1/ledger.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "cargo names the output directory in the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo names the output directory in the environment"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
