@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use taskpass_ca::{Authority, NewKey};
+use taskpass_ca::{Authority, Issued, NewKey};
 use taskpass_core::{
     Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl,
 };
@@ -139,38 +139,22 @@ pub fn install(
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)?;
     let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
-    let events = [
-        Event::Initialized {
-            trust_domain: plan.trust_domain.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
-        Event::OperatorSvidIssued {
-            operator: plan.operator.clone(),
-            serial: svid.serial.clone(),
-            key_sha256: svid.key_sha256.clone(),
-            not_after: svid.not_after,
-            renews: None,
-        },
-    ];
     // The identity is on record before anyone can use it.
-    record(&config, ledger_key, &events, clock.now())?;
-
-    let identity = dir.join(OPERATOR);
-    files::new_dir(&identity)?;
-    files::new_file(
-        &identity.join("key.pem"),
-        key.private_key_pem().expose().as_bytes(),
-    )?;
-    files::new_file(&identity.join("svid.pem"), svid.chain_pem.as_bytes())?;
-    files::new_file(
-        &identity.join("bundle.pem"),
-        authority.bundle().pem.as_bytes(),
-    )?;
-    files::new_file(
-        &identity.join("ledger.vkey"),
-        format!("{verifying}\n").as_bytes(),
+    record(
+        &config,
+        ledger_key,
+        &first_events(&plan, &svid),
+        clock.now(),
     )?;
 
+    let vkey = format!("{verifying}\n");
+    hand_over(
+        &dir.join(OPERATOR),
+        &key,
+        &svid.chain_pem,
+        &authority.bundle().pem,
+        &vkey,
+    )?;
     let starter = starter_policy(&StarterOptions {
         admin: &plan.operator,
     });
@@ -185,6 +169,34 @@ pub fn install(
         operator_until: svid.not_after,
         config,
     })
+}
+
+/// Writes the directory that `taskpass` takes an identity from.
+fn hand_over(dir: &Path, key: &NewKey, chain: &str, bundle: &str, vkey: &str) -> Result<(), Error> {
+    files::new_dir(dir)?;
+    files::new_file(
+        &dir.join("key.pem"),
+        key.private_key_pem().expose().as_bytes(),
+    )?;
+    files::new_file(&dir.join("svid.pem"), chain.as_bytes())?;
+    files::new_file(&dir.join("bundle.pem"), bundle.as_bytes())?;
+    files::new_file(&dir.join("ledger.vkey"), vkey.as_bytes())
+}
+
+fn first_events(plan: &Plan, svid: &Issued) -> [Event; 2] {
+    [
+        Event::Initialized {
+            trust_domain: plan.trust_domain.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        Event::OperatorSvidIssued {
+            operator: plan.operator.clone(),
+            serial: svid.serial.clone(),
+            key_sha256: svid.key_sha256.clone(),
+            not_after: svid.not_after,
+            renews: None,
+        },
+    ]
 }
 
 /// Writes the first entries of the ledger and signs them.

@@ -23,7 +23,12 @@ const MEBIBYTE: u64 = 1024 * 1024;
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     installation(config, diagnosis);
     for (provider, secret) in secrets(config) {
-        if is_private(&secret, 0o600, "put the secret there, with mode 0600", diagnosis) {
+        if is_private(
+            &secret,
+            0o600,
+            "put the secret there, with mode 0600",
+            diagnosis,
+        ) {
             let message = format!("provider `{provider}`: `{}` is private", secret.display());
             diagnosis.ok("secrets", message);
         }
@@ -46,7 +51,10 @@ fn installation(config: &Config, diagnosis: &mut Diagnosis) {
         all_private &= is_private(key, 0o600, advice, diagnosis);
     }
     if all_private {
-        diagnosis.ok("keys", format!("the keys in `{}` are private", dir.display()));
+        diagnosis.ok(
+            "keys",
+            format!("the keys in `{}` are private", dir.display()),
+        );
     }
     room(dir, diagnosis);
 }
