@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use taskpass_core::{Entropy, EntropyError};
+use tonic::Code;
 
 use crate::Error;
 
@@ -11,6 +12,8 @@ const ATTEMPTS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// A broker that asks for more than this is answered with the error: the caller knows better what to do.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The same for a limit that is reached: a rate passes in a moment, a quota needs somebody to let something go.
+const PAUSE_AT_LIMIT_MAX: Duration = Duration::from_secs(1);
 
 /// The repetitions of one call.
 #[derive(Debug, Default)]
@@ -29,7 +32,11 @@ impl Attempts {
         let Some(asked) = error.retry_hint() else {
             return Ok(None);
         };
-        if self.made >= ATTEMPTS_MAX || asked.is_some_and(|pause| pause > PAUSE_MAX) {
+        let longest = match error.refusal() {
+            Some(refusal) if refusal.code == Code::ResourceExhausted => PAUSE_AT_LIMIT_MAX,
+            _ => PAUSE_MAX,
+        };
+        if self.made >= ATTEMPTS_MAX || asked.is_some_and(|pause| pause > longest) {
             return Ok(None);
         }
         let grown = PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(self.made - 1));
@@ -80,15 +87,15 @@ mod tests {
     fn the_brokers_wish_is_a_lower_bound_up_to_a_limit() {
         use tonic_types::{ErrorDetails, StatusExt};
         let entropy = SeededEntropy::new(1);
-        let asked = |seconds| {
+        let asked = |code, seconds| {
             let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds)));
-            let status =
-                Status::with_error_details(tonic::Code::ResourceExhausted, "slow down", details);
-            Attempts::default()
-                .pause_after(&Error::from_status("a:1", status), &entropy)
-                .unwrap()
+            let status = Status::with_error_details(code, "slow down", details);
+            let error = Error::Refused(Box::new(status.into()));
+            Attempts::default().pause_after(&error, &entropy).unwrap()
         };
-        assert!(asked(2).unwrap() >= Duration::from_secs(2));
-        assert_eq!(asked(60), None);
+        assert!(asked(Code::Unavailable, 2).unwrap() >= Duration::from_secs(2));
+        assert_eq!(asked(Code::Unavailable, 60), None);
+        assert!(asked(Code::ResourceExhausted, 1).unwrap() >= Duration::from_secs(1));
+        assert_eq!(asked(Code::ResourceExhausted, 2), None);
     }
 }

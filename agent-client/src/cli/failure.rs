@@ -24,12 +24,14 @@ pub(crate) struct Usage(pub(crate) String);
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     note(&format!("error: {}", in_one_line(error)));
     let cause = error.downcast_ref::<Error>();
-    for (field, description) in cause
-        .and_then(Error::refusal)
-        .map(|refusal| refusal.violations.as_slice())
-        .unwrap_or_default()
-    {
-        note(&format!("  {field}: {description}"));
+    if let Some(refusal) = cause.and_then(Error::refusal) {
+        for (field, description) in &refusal.violations {
+            if *description == refusal.message {
+                note(&format!("  field: {field}"));
+            } else {
+                note(&format!("  {field}: {description}"));
+            }
+        }
     }
     if let Some(next) = cause.and_then(next_step) {
         note(&format!("try: {next}"));
@@ -63,31 +65,27 @@ fn in_one_line(error: &anyhow::Error) -> String {
     text.replace('\n', " ")
 }
 
-fn next_step(error: &Error) -> Option<&'static str> {
-    match error {
-        Error::NoIdentity { .. } | Error::IdentityExpired { .. } | Error::Rejected { .. } => Some(
-            "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`)",
-        ),
+fn next_step(error: &Error) -> Option<String> {
+    const LOGIN: &str = "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`)";
+    let fixed = match error {
+        Error::NoIdentity { .. } | Error::IdentityExpired { .. } | Error::Rejected { .. } => LOGIN,
         Error::Unreachable { .. } | Error::Timeout { .. } | Error::Untrusted { .. } => {
-            Some("taskpass doctor")
+            "taskpass doctor"
         }
-        Error::TaskEnded { .. } => Some("taskpass task list"),
-        Error::Refused(refusal) => {
-            let begins = |prefix: &str| refusal.reason.starts_with(prefix);
-            if begins("TASK_") {
-                Some("taskpass task list")
-            } else if begins("CREDENTIAL_") {
-                Some("taskpass credential list")
-            } else if begins("ROLE_") || begins("PROVIDER_") {
-                Some("taskpass provider list")
-            } else if begins("AGENT_") {
-                Some("taskpass agent list")
-            } else if refusal.reason == "DENIED" || begins("POLICY_") {
-                Some("taskpass policy show")
-            } else {
-                None
+        Error::TaskEnded { .. } => "taskpass task list",
+        // The broker has named the next command itself.
+        Error::Refused(refusal) if refusal.message.contains("`taskpass ") => return None,
+        Error::Refused(refusal) => match refusal.reason.as_str() {
+            "UNAUTHENTICATED" => LOGIN,
+            "DENIED" => "taskpass policy show",
+            "TASK_ENDED" | "LIMIT_EXCEEDED" => "taskpass task list --state open",
+            reason if reason.starts_with("PROVIDER_") => {
+                let provider = refusal.metadata.get("provider")?;
+                return Some(format!("taskpass provider check {provider}"));
             }
-        }
-        _ => None,
-    }
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(fixed.to_owned())
 }

@@ -6,12 +6,11 @@
 mod child;
 mod environment;
 
-use std::{collections::BTreeMap, ffi::OsString, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Args;
 use taskpass_client::{Client, EndMode, EndedTask, Issued, TaskGuard, TaskOptions};
-use taskpass_core::{RoleName, Text, Ttl};
-use taskpass_proto::v1::{GetProviderRequest, provider_service_client::ProviderServiceClient};
+use taskpass_core::{Text, Ttl};
 
 use super::{
     context::Context,
@@ -21,7 +20,6 @@ use super::{
     views::{ReceiptView, shown},
 };
 use child::{Outcome, Signals};
-use environment::Shape;
 
 #[derive(Debug, Args)]
 #[command(
@@ -30,7 +28,8 @@ use environment::Shape;
         role of an aws provider      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN\n  \
         vault role of type token     VAULT_TOKEN\n  \
         any other role               <ROLE>_<FIELD>: vault-main/ci-db gives CI_DB_USERNAME and CI_DB_PASSWORD\n  \
-        always                       TASKPASS_TASK\n\n\
+        always                       TASKPASS_TASK\n  \
+        Roles that would set the same variable are refused; nothing is run then.\n\n\
         The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are passed on.\n\
         Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the library."
 )]
@@ -66,8 +65,6 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
     let mut signals = Signals::listen()?;
     let wanted = plan(&args)?;
     let client = Client::connect(context.config()?).await?;
-    let shapes = shapes(&client, &wanted).await;
-    environment::check(&shapes)?;
     let mut options = TaskOptions::new(args.purpose.as_str()).heartbeat(args.heartbeat);
     for Wanted { pinned, .. } in &wanted {
         options = options.role_within(pinned.role.clone(), pinned.scope.clone());
@@ -76,7 +73,7 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
         options = options.ttl(ttl);
     }
     let task = client.start_task(options).await?;
-    let outcome = work(&task, &wanted, &shapes, &args.command, &mut signals).await;
+    let outcome = work(&task, &wanted, &args.command, &mut signals).await;
     let mode = match &outcome {
         Ok(Outcome::Exited(0)) => EndMode::Completed,
         _ => EndMode::Cancelled,
@@ -128,36 +125,10 @@ fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
     Ok(wanted)
 }
 
-/// What each role hands out, as far as the broker tells this caller. Unknown is not an error: the reply to issue
-/// shows it as well, only later.
-async fn shapes(client: &Client, wanted: &[Wanted]) -> BTreeMap<RoleName, Option<Shape>> {
-    let mut shapes = BTreeMap::new();
-    for Wanted { pinned, .. } in wanted {
-        let role = &pinned.role;
-        let reply = client
-            .call(taskpass_client::RPC_TIMEOUT, |channel| {
-                let request = GetProviderRequest {
-                    name: role.provider().to_string(),
-                };
-                async move {
-                    ProviderServiceClient::new(channel)
-                        .get_provider(request)
-                        .await
-                }
-            })
-            .await;
-        let provider = reply.ok().and_then(|reply| reply.provider);
-        let shape = provider.and_then(|p| Shape::of_role(&p, role));
-        shapes.insert(role.clone(), shape);
-    }
-    shapes
-}
-
 /// Everything between the start of the task and its end.
 async fn work(
     task: &TaskGuard,
     wanted: &[Wanted],
-    shapes: &BTreeMap<RoleName, Option<Shape>>,
     command: &[OsString],
     signals: &mut Signals,
 ) -> anyhow::Result<Outcome> {
@@ -175,7 +146,7 @@ async fn work(
             ));
         }
     }
-    let variables = environment::variables(&issued, shapes)?;
+    let variables = environment::variables(&issued)?;
     let child = match child::spawn(command, &variables, task.id()) {
         Ok(child) => child,
         Err((code, message)) => {
@@ -189,14 +160,14 @@ async fn work(
     child.supervise(task, signals).await
 }
 
-async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Arc<Issued>>> {
+async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued>> {
     let mut issued = Vec::new();
     for Wanted { pinned, scope } in wanted {
         let mut request = task.credential(pinned.role.clone());
         for (key, value) in scope {
             request = request.scope(key, value);
         }
-        issued.push(Arc::new(request.issue_once().await?));
+        issued.push(request.issue_once().await?);
     }
     Ok(issued)
 }

@@ -179,7 +179,9 @@ async fn lists_go_through_all_pages_unless_told_otherwise() {
 async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
     let fake = logged_in().await;
     let mut details = ErrorDetails::with_bad_request_violation("roles[0]", "there is no such role");
-    details.set_error_info("ROLE_UNKNOWN", "taskpass", std::collections::HashMap::new());
+    let metadata: std::collections::HashMap<_, _> =
+        [("provider".to_owned(), "v".to_owned())].into();
+    details.set_error_info("PROVIDER_UNSUPPORTED", "taskpass", metadata);
     let wrong = Status::with_error_details(Code::InvalidArgument, "the role is unknown", details);
     let down = (0..5).map(|_| refusal(Code::Unavailable, "STARTING", &[]));
     let script = [wrong, refusal(Code::PermissionDenied, "DENIED", &[])];
@@ -192,7 +194,7 @@ async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(
         text(&failed.stderr),
-        "error: the role is unknown\n  roles[0]: there is no such role\ntry: taskpass provider list\n"
+        "error: the role is unknown\n  roles[0]: there is no such role\ntry: taskpass provider check v\n"
     );
     let denied = run(&fake, &args).await;
     assert_eq!(denied.status.code(), Some(3));

@@ -52,8 +52,6 @@ pub(crate) struct State {
     pub(crate) issued: Vec<String>,
     pub(crate) revoked: Vec<String>,
     pub(crate) tasks: Vec<v1::Task>,
-    pub(crate) provider_kind: &'static str,
-    pub(crate) role_type: &'static str,
     pub(crate) ledger: Option<crate::services::FakeLedger>,
 }
 
@@ -210,8 +208,6 @@ impl State {
             issued: Vec::new(),
             revoked: Vec::new(),
             tasks: Vec::new(),
-            provider_kind: "vault",
-            role_type: "dynamic",
             ledger: None,
         }
     }

@@ -125,32 +125,26 @@ async fn a_refused_credential_ends_the_task_and_runs_nothing() {
 }
 
 #[tokio::test]
-async fn names_that_clash_are_refused_before_there_is_a_task() {
+async fn names_that_clash_are_refused_and_nothing_is_run() {
     let fake = logged_in().await;
-    fake.state().role_type = "token";
-    let both = ["--role", "vault-main/other", "--", "true"];
+    fake.state().data = vec![("token", "hvs.x".to_owned())];
+    let both = ["--role", "vault-main/other", "--", "echo", "must not run"];
     let output = run(&fake, &[&HEAD[..], &both].concat()).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(text(&output.stderr).contains("VAULT_TOKEN"));
-    assert!(fake.state().tasks.is_empty());
+    assert!(text(&output.stderr).contains("VAULT_TOKEN") && output.stdout.is_empty());
+    assert_eq!(fake.state().tasks[0].end_cause, "cancelled");
 }
 
 #[tokio::test]
 async fn aws_and_vault_tools_find_their_own_names() {
     let fake = logged_in().await;
-    {
-        let mut state = fake.state();
-        state.role_type = "token";
-        state.data = vec![("token", "hvs.x".to_owned())];
-    }
+    fake.state().data = vec![("token", "hvs.x".to_owned())];
     assert_eq!(
         text(&sh(&fake, "echo $VAULT_TOKEN").await.stdout),
         "hvs.x\n"
     );
     {
-        let mut state = fake.state();
-        state.provider_kind = "aws";
-        state.data = ["access_key_id", "secret_access_key", "session_token"]
+        fake.state().data = ["access_key_id", "secret_access_key", "session_token"]
             .map(|name| (name, format!("v-{name}")))
             .to_vec();
     }

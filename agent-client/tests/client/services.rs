@@ -418,16 +418,16 @@ impl agent_service_server::AgentService for Shared {
     }
 }
 
-fn provider(state: &State, name: String) -> Provider {
+fn provider(name: String) -> Provider {
     let role = |short: &str| Role {
         name: format!("{name}/{short}"),
-        r#type: state.role_type.to_owned(),
+        r#type: "dynamic".to_owned(),
         max_ttl_seconds: 900,
         revocation_class: "immediate".to_owned(),
         ..Role::default()
     };
     Provider {
-        kind: state.provider_kind.to_owned(),
+        kind: "vault".to_owned(),
         circuit: "closed".to_owned(),
         roles: vec![role("ci-db"), role("other")],
         name,
@@ -442,7 +442,7 @@ impl provider_service_server::ProviderService for Shared {
         _request: Request<ListProvidersRequest>,
     ) -> Reply<ListProvidersResponse> {
         self.enter("list_providers")?;
-        let providers = vec![provider(&self.lock(), "vault-main".to_owned())];
+        let providers = vec![provider("vault-main".to_owned())];
         let next_page_token = String::new();
         self.leave(
             "list_providers",
@@ -458,7 +458,7 @@ impl provider_service_server::ProviderService for Shared {
         request: Request<GetProviderRequest>,
     ) -> Reply<GetProviderResponse> {
         self.enter("get_provider")?;
-        let provider = Some(provider(&self.lock(), request.into_inner().name));
+        let provider = Some(provider(request.into_inner().name));
         self.leave("get_provider", GetProviderResponse { provider })
     }
 

@@ -1,10 +1,9 @@
 //! Credentials as environment variables of the command: which names, and that no two of them clash.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use taskpass_client::Issued;
 use taskpass_core::{RoleName, Secret};
-use taskpass_proto::v1::Provider;
 
 use crate::cli::failure::Usage;
 
@@ -15,10 +14,12 @@ const AWS: [(&str, &str); 3] = [
     ("session_token", "AWS_SESSION_TOKEN"),
 ];
 const VAULT_TOKEN: &str = "VAULT_TOKEN";
+/// The revocation class of a stored secret, which may be a token for anything.
+const STATIC: &str = "none";
 
 /// What kind of names a role's fields get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+enum Shape {
     Aws,
     VaultToken,
     Fields,
@@ -28,26 +29,12 @@ pub(super) enum Shape {
 pub(super) type Variables = BTreeMap<String, Secret>;
 
 impl Shape {
-    /// By what the provider says about the role.
-    pub(super) fn of_role(provider: &Provider, role: &RoleName) -> Option<Self> {
-        let full = role.to_string();
-        let spec = provider
-            .roles
-            .iter()
-            .find(|r| r.name == full || r.name == role.name())?;
-        Some(match (provider.kind.as_str(), spec.r#type.as_str()) {
-            ("aws", _) => Self::Aws,
-            ("vault", "token") => Self::VaultToken,
-            _ => Self::Fields,
-        })
-    }
-
-    /// By the fields that came.
-    fn of_fields(issued: &Issued) -> Self {
+    /// By the fields that came: agents may not read what kind a provider is.
+    fn of(issued: &Issued) -> Self {
         let names: Vec<&str> = issued.fields().map(|(name, _)| name).collect();
         if AWS.iter().all(|(field, _)| names.contains(field)) {
             Self::Aws
-        } else if names == ["token"] {
+        } else if names == ["token"] && issued.revocation_class != STATIC {
             Self::VaultToken
         } else {
             Self::Fields
@@ -55,35 +42,13 @@ impl Shape {
     }
 }
 
-/// Refuses roles whose variables must clash, before anything is issued. The fields of other roles are known only
-/// once they are there; [`variables`] checks those.
-pub(super) fn check(shapes: &BTreeMap<RoleName, Option<Shape>>) -> Result<(), Usage> {
-    let mut owners: BTreeMap<String, &RoleName> = BTreeMap::new();
-    for (role, shape) in shapes {
-        let claimed = match shape {
-            None => continue,
-            Some(Shape::Aws) => "AWS_ACCESS_KEY_ID".to_owned(),
-            Some(Shape::VaultToken) => VAULT_TOKEN.to_owned(),
-            Some(Shape::Fields) => format!("{}_*", upper(role.name())),
-        };
-        if let Some(other) = owners.insert(claimed.clone(), role) {
-            return Err(clash(&claimed, other, role));
-        }
-    }
-    Ok(())
-}
-
 /// The variables of all credentials.
-pub(super) fn variables(
-    issued: &[Arc<Issued>],
-    shapes: &BTreeMap<RoleName, Option<Shape>>,
-) -> Result<Variables, Usage> {
+pub(super) fn variables(issued: &[Issued]) -> Result<Variables, Usage> {
     let mut variables = Variables::new();
     let mut owners: BTreeMap<String, &RoleName> = BTreeMap::new();
     for credential in issued {
         let role = &credential.role;
-        let known = shapes.get(role).copied().flatten();
-        let shape = known.unwrap_or_else(|| Shape::of_fields(credential));
+        let shape = Shape::of(credential);
         for (field, secret) in credential.fields() {
             let name = name(shape, role, field);
             if let Some(other) = owners.insert(name.clone(), role) {
@@ -131,13 +96,6 @@ fn clash(name: &str, first: &RoleName, second: &RoleName) -> Usage {
 mod tests {
     use super::*;
 
-    fn shapes(roles: &[(&str, Shape)]) -> BTreeMap<RoleName, Option<Shape>> {
-        roles
-            .iter()
-            .map(|(role, shape)| (role.parse().unwrap(), Some(*shape)))
-            .collect()
-    }
-
     #[test]
     fn names_follow_the_role_and_the_field() {
         let role: RoleName = "vault-main/ci-db".parse().unwrap();
@@ -148,19 +106,5 @@ mod tests {
             name(Shape::Aws, &role, "session_token"),
             "AWS_SESSION_TOKEN"
         );
-    }
-
-    #[test]
-    fn what_must_clash_is_refused_before_anything_is_issued() {
-        use Shape::{Aws, Fields, VaultToken};
-        for clashing in [
-            [("a/x", Aws), ("b/y", Aws)],
-            [("a/x", VaultToken), ("b/y", VaultToken)],
-            [("a/ci-db", Fields), ("b/ci-db", Fields)],
-        ] {
-            assert!(check(&shapes(&clashing)).is_err(), "{clashing:?}");
-        }
-        let fine = [("a/x", Aws), ("b/y", VaultToken), ("b/z", Fields)];
-        assert!(check(&shapes(&fine)).is_ok());
     }
 }
