@@ -88,55 +88,37 @@ pub struct App {
 }
 
 impl App {
-    /// Opens everything, checks it, and listens. Nothing is served before [`App::run`].
+    /// Opens everything, checks it, records the start, and listens. Nothing is served before [`App::run`].
     pub async fn build(config: Config, deps: Deps) -> Result<Self, AppError> {
-        let (key, store) = open_store(&config, &deps).await?;
-        let authority = open_authority(&config, &deps)?;
-        let policy =
-            PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
-        let providers = providers(&config, &deps)?;
         let tasks = TaskTracker::new();
-        let reader = store.ledger_reader();
-        let engine = Engine::new(engine::Deps {
-            trust_domain: config.trust_domain.clone(),
-            newest: newest_time(&reader).map_err(setup("reading the newest ledger entry"))?,
-            store: Arc::<EmbeddedStore>::clone(&store),
-            ledger: reader,
-            ledger_key: key,
-            policy: Arc::new(policy),
-            authority: Arc::clone(&authority),
-            providers,
-            clock: Arc::clone(&deps.clock),
-            entropy: Arc::clone(&deps.entropy),
-            settings: config.settings(),
-            tasks: tasks.clone(),
-        })
-        .await
-        .map_err(setup("setting up the engine"))?;
-        // Before the first certificate: after a long downtime every authority may have ended.
-        engine
-            .rotate_authority()
-            .await
-            .map_err(setup("rotating the certificate authority"))?;
-        let (chain, server_key, _) = server_certificate(&authority, &config)?;
-        let tls = ServerTls::new(chain, server_key, authority, deps.clock)
-            .map_err(setup("setting up TLS"))?;
+        let (store, engine) = open_engine(&config, &deps, &tasks).await?;
+        let (chain, key, _) = server_certificate(engine.authority(), &config)?;
+        let authority = Arc::clone(engine.authority());
+        let tls =
+            ServerTls::new(chain, key, authority, deps.clock).map_err(setup("setting up TLS"))?;
         let tls = Arc::new(tls);
-        let (routes, health) = api::routes(
-            Arc::clone(&engine),
-            config.limits.request_bytes,
-            config.listen.reflection,
-        )
-        .map_err(setup("setting up gRPC reflection"))?;
+        let (request_bytes, reflection) = (config.limits.request_bytes, config.listen.reflection);
+        let (routes, health) = api::routes(Arc::clone(&engine), request_bytes, reflection)
+            .map_err(setup("setting up gRPC reflection"))?;
         let listener = listen(config.listen.grpc).await?;
         let address = listener
             .local_addr()
             .map_err(setup("reading the listening address"))?;
-        let transport = Transport::new(
-            routes.prepare(),
-            Arc::clone(&tls),
-            config.transport_limits(),
-        );
+        let limits = config.transport_limits();
+        let transport = Transport::new(routes.prepare(), Arc::clone(&tls), limits);
+        let started = Event::BrokerStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_sha256: config.config_sha256().to_owned(),
+            policy_set: engine.policy_hash().to_owned(),
+        };
+        store
+            .commit(Batch::new([started]))
+            .await
+            .map_err(setup("recording the start"))?;
+        engine
+            .record_authorities()
+            .await
+            .map_err(setup("recording the authorities"))?;
         Ok(Self {
             engine,
             store,
@@ -158,19 +140,6 @@ impl App {
     /// Serves until `shutdown` ends; then takes no more requests, lets those in flight finish up to the drain
     /// deadline, and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
-        let started = Event::BrokerStarted {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_sha256: self.config.config_sha256().to_owned(),
-            policy_set: self.engine.policy_hash().to_owned(),
-        };
-        self.store
-            .commit(Batch::new([started]))
-            .await
-            .map_err(setup("recording the start"))?;
-        self.engine
-            .record_authorities()
-            .await
-            .map_err(setup("recording the authorities"))?;
         let stop = CancellationToken::new();
         reconcile::start(&self.engine, &stop);
         self.tasks.spawn(renew_certificate(
@@ -216,6 +185,40 @@ impl App {
             .map_err(setup("recording the stop"))?;
         self.store.close().await.map_err(setup("closing the store"))
     }
+}
+
+/// Store, authority, policy and providers, and the engine over them.
+async fn open_engine(
+    config: &Config,
+    deps: &Deps,
+    tasks: &TaskTracker,
+) -> Result<(Arc<EmbeddedStore>, Arc<Engine>), AppError> {
+    let (ledger_key, store) = open_store(config, deps).await?;
+    let authority = open_authority(config, deps)?;
+    let policy = PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
+    let reader = store.ledger_reader();
+    let engine = Engine::new(engine::Deps {
+        trust_domain: config.trust_domain.clone(),
+        newest: newest_time(&reader).map_err(setup("reading the newest ledger entry"))?,
+        store: Arc::<EmbeddedStore>::clone(&store),
+        ledger: reader,
+        ledger_key,
+        policy: Arc::new(policy),
+        authority,
+        providers: providers(config, deps)?,
+        clock: Arc::clone(&deps.clock),
+        entropy: Arc::clone(&deps.entropy),
+        settings: config.settings(),
+        tasks: tasks.clone(),
+    })
+    .await
+    .map_err(setup("setting up the engine"))?;
+    // Before the first certificate: after a long downtime every authority may have ended.
+    engine
+        .rotate_authority()
+        .await
+        .map_err(setup("rotating the certificate authority"))?;
+    Ok((store, engine))
 }
 
 async fn open_store(

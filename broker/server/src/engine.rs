@@ -1,6 +1,6 @@
 //! The use cases: one file each, in plain Rust. No transport, protobuf or TLS type is known here.
 //!
-//! Every use case goes the same way: look up, [`authorize`](authorize), commit the intent, call the provider or the
+//! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or the
 //! authority, commit the outcome. What may not be answered is refused with an [`Error`] that says what to do.
 
 mod agents;

@@ -84,6 +84,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
 
+    /// The ledger index of the first entry recorded at `time` or later; the ledger's size when there is none.
+    async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError>;
+
     /// Signs a checkpoint over everything that is durable now, if there is none yet; otherwise one is signed within a
     /// second of an append. For exports that must not lack the last second.
     async fn seal(&self) -> Result<(), StoreError>;

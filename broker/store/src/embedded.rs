@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{Clock, Timestamp};
+use taskpass_core::Clock;
 use taskpass_ledger::{Checkpoint, Damage, Reader, disk::Disk, disk::SystemDisk};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -83,22 +83,6 @@ impl EmbeddedStore {
     /// The last signed head of the ledger.
     pub fn latest_checkpoint(&self) -> Arc<Checkpoint> {
         self.reader.checkpoint()
-    }
-
-    /// The index of the first entry recorded at `time` or later; the ledger's size when there is none.
-    pub fn first_index_since(&self, time: Timestamp) -> Result<u64, taskpass_ledger::Error> {
-        let (mut low, mut high) = (0, self.reader.size());
-        while low < high {
-            let middle = low.midpoint(high);
-            let entry = self.reader.entry(middle)?;
-            // An entry that cannot be read is left to the reader of the range.
-            if entry::time_of(&entry).is_ok_and(|at| at < time) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
     }
 
     /// Ends when the ledger takes no more entries, whatever happens: after a failed sync nobody knows what is on the

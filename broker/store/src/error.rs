@@ -173,6 +173,9 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+    /// The ledger could not be read.
+    #[error("the ledger could not be read: {0}")]
+    Ledger(String),
     /// The ledger could not be signed.
     #[error("a checkpoint of the ledger could not be written: {0}")]
     Seal(String),

@@ -177,6 +177,9 @@ impl<T> InField<T> for Result<T, InvalidValue> {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        Self::Store(error.to_string())
+        match error {
+            StoreError::PageToken(_) => Self::invalid("page.page_token", error),
+            other => Self::Store(other.to_string()),
+        }
     }
 }

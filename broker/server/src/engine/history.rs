@@ -1,8 +1,7 @@
 //! Reading the ledger: checkpoints, proofs, exports. For operators whom policy lets read it.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc};
 
-use serde::Deserialize;
 use taskpass_core::{TaskId, Timestamp};
 use taskpass_ledger::{Checkpoint, ProofFile, Reader, export};
 use taskpass_policy::{Action, Resource};
@@ -13,9 +12,6 @@ use super::{Call, Engine, Error, error::InField};
 const INDEXES_PER_QUERY: usize = 4096;
 /// Lines gathered before they are passed on.
 const LINES_PER_WRITE: usize = 64;
-/// How long to wait for a checkpoint over what is in the ledger now; one is made at least every second.
-const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
-
 /// A checkpoint with the proof that it continues an earlier one.
 #[derive(Debug, Clone)]
 pub struct Consistency {
@@ -109,10 +105,7 @@ impl Engine {
         }
         let from = match filter.since {
             None => 0,
-            Some(since) => {
-                let (reader, size) = (self.ledger.clone(), checkpoint.size());
-                blocking(move || first_index_since(&reader, size, since)).await?
-            }
+            Some(since) => self.store.first_index_since(since).await?,
         };
         let selection = if filter.task_id.is_empty() {
             if filter.since.is_some() {
@@ -155,22 +148,8 @@ impl Engine {
 
     /// A checkpoint that covers everything that was in the ledger when asked for.
     async fn fresh_checkpoint(&self) -> Result<Arc<Checkpoint>, Error> {
-        let wanted = self.ledger.size();
         self.store.seal().await?;
-        let fresh = async {
-            loop {
-                let checkpoint = self.ledger.checkpoint();
-                if checkpoint.size() >= wanted {
-                    return checkpoint;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(CHECKPOINT_WAIT, fresh)
-            .await
-            .map_err(|_elapsed| {
-                Error::Ledger("no checkpoint could be signed; see the broker's log".to_owned())
-            })
+        Ok(self.ledger.checkpoint())
     }
 
     fn require_within(older: u64, checkpoint: &Checkpoint) -> Result<(), Error> {
@@ -258,30 +237,6 @@ impl ExportPlan {
         export::checkpoint_line(&self.checkpoint, Some(self.total()), &mut lines);
         Ok(lines)
     }
-}
-
-/// The first entry at or after `since`. Entry times never go back, so halving finds it.
-fn first_index_since(
-    reader: &Reader,
-    size: u64,
-    since: Timestamp,
-) -> Result<u64, taskpass_ledger::Error> {
-    #[derive(Deserialize)]
-    struct Head {
-        time: Timestamp,
-    }
-    let (mut low, mut high) = (0, size);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let entry = reader.entry(middle)?;
-        let before = serde_json::from_slice::<Head>(&entry).is_ok_and(|head| head.time < since);
-        if before {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(low)
 }
 
 async fn blocking<T: Send + 'static>(

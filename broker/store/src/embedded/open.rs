@@ -195,7 +195,7 @@ fn open_index(
         if report.rebuilt.is_some() {
             report.moved_to = Some(move_aside(&path)?);
         }
-    } else if ledger.size() > 0 {
+    } else if was_served(ledger) {
         report.rebuilt = Some("it was missing".to_owned());
     }
     if let Some(reason) = &report.rebuilt {
@@ -207,6 +207,18 @@ fn open_index(
         reason: e.0,
     })?;
     Ok((index, State::new(), report))
+}
+
+/// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was lost.
+fn was_served(ledger: &Reader) -> bool {
+    /// A new installation has a handful of entries.
+    const FIRST_ENTRIES: u64 = 16;
+    let started = |index| {
+        let entry = ledger.entry(index).ok()?;
+        let event = entry::Entry::parse(&entry).ok()?.event;
+        matches!(event, Event::BrokerStarted { .. }).then_some(())
+    };
+    ledger.size() > FIRST_ENTRIES || (0..ledger.size()).any(|index| started(index).is_some())
 }
 
 fn load(

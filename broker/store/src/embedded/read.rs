@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::EmbeddedStore;
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Store, StoreError, TaskFilter, Usage, Work,
+    Page, ProviderUsage, Store, StoreError, TaskFilter, Usage, Work, entry,
     index::{Index, IndexError, Owner},
     state::key_hash,
     writer::Message,
@@ -228,6 +228,27 @@ impl Store for EmbeddedStore {
     ) -> Result<Vec<u64>, StoreError> {
         self.history(move |index| index.entries_of(task, from, limit))
             .await
+    }
+
+    async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError> {
+        let reader = self.reader.clone();
+        let search = move || {
+            let (mut low, mut high) = (0, reader.size());
+            while low < high {
+                let middle = low.midpoint(high);
+                let entry = reader.entry(middle)?;
+                // An entry that cannot be read is left to the reader of the range.
+                if entry::time_of(&entry).is_ok_and(|at| at < time) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            Ok::<u64, taskpass_ledger::Error>(low)
+        };
+        let found = tokio::task::spawn_blocking(search).await;
+        let found = found.map_err(|e| StoreError::Ledger(e.to_string()))?;
+        found.map_err(|e| StoreError::Ledger(e.to_string()))
     }
 
     async fn seal(&self) -> Result<(), StoreError> {

@@ -364,7 +364,11 @@ async fn ledger_time_never_goes_back_and_can_be_searched() {
     let store = fixture.store();
     for (seconds, first) in [(0, 0), (1, 3), (10, 3), (11, 4), (30, 5), (31, 7)] {
         let since = NOW.plus(Duration::from_secs(seconds));
-        assert_eq!(store.first_index_since(since).unwrap(), first, "{seconds}");
+        assert_eq!(
+            store.first_index_since(since).await.unwrap(),
+            first,
+            "{seconds}"
+        );
     }
 }
 
