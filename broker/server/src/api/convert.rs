@@ -33,7 +33,8 @@ pub(super) fn from_time(field: &str, at: WireTime) -> Result<Timestamp, Error> {
 pub(super) fn page(request: Option<pb::PageRequest>) -> Result<Page, Error> {
     let request = request.unwrap_or_default();
     let size = usize::try_from(request.page_size).unwrap_or(usize::MAX);
-    Page::new(size, &request.page_token).map_err(|e| Error::invalid("page", e))
+    Page::new(size, "").map_err(|e| Error::invalid("page.page_size", e))?;
+    Page::new(size, &request.page_token).map_err(|e| Error::invalid("page.page_token", e))
 }
 
 /// Pairs in a fixed order, so that equal requests have equal digests.

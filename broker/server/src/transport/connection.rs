@@ -4,8 +4,9 @@ use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc};
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -88,9 +89,11 @@ async fn secure<S: RequestService>(
     admission: &Admission,
 ) -> Result<(TlsStream<TcpStream>, Peer, Registration), Refusal> {
     let handshake = async {
+        // Whoever says nothing waits here and takes no turn from those who do.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
         // The semaphore is never closed.
         let _turn = shared.handshakes.acquire().await;
-        TlsAcceptor::from(shared.tls.current()).accept(socket).await
+        hello.into_stream(shared.tls.current()).await
     };
     let stream = timeout(shared.limits.handshake_timeout, handshake)
         .await
