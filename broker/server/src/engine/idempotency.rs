@@ -72,9 +72,8 @@ impl From<CommitError> for Error {
                     Self::Precondition(conflict.to_string())
                 }
             },
-            CommitError::Unavailable(_) | CommitError::TooLarge(_) => {
-                Self::Store(error.to_string())
-            }
+            CommitError::TooLarge(message) => Self::invalid("request", message),
+            CommitError::Unavailable(message) => Self::Store(message),
         }
     }
 }
