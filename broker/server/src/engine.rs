@@ -68,6 +68,7 @@ use backend::Backend;
 use heartbeat::Heartbeats;
 use in_flight::InFlight;
 use rate::RateLimits;
+use renew::Renewals;
 
 /// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
 const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
@@ -117,6 +118,7 @@ pub struct Engine {
     tasks: TaskTracker,
     heartbeats: Heartbeats,
     in_flight: InFlight,
+    renewals: Renewals,
     rates: RateLimits,
     /// Milliseconds of the newest committed time: a clock that falls behind it went backwards.
     newest_ms: AtomicI64,
@@ -156,6 +158,7 @@ impl Engine {
             settings: deps.settings,
             tasks: deps.tasks,
             in_flight: InFlight::default(),
+            renewals: Renewals::default(),
             rates,
             newest_ms: AtomicI64::new(deps.newest.millis()),
         });

@@ -1,7 +1,8 @@
 //! Renewing a credential: the ledger knows how long it may live before the provider does.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
+use parking_lot::Mutex;
 use taskpass_core::{Credential, CredentialId, CredentialState, Event, TaskState, Timestamp, Ttl};
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::RenewOrder;
@@ -82,6 +83,11 @@ impl Engine {
             )));
         }
         backend.admit()?;
+        let running = self.renewals.begin(id).ok_or_else(|| {
+            Error::Precondition(format!(
+                "credential `{id}` is just being renewed; try again"
+            ))
+        })?;
         let intent = Event::CredentialRenewIntended {
             credential: id,
             until,
@@ -94,7 +100,7 @@ impl Engine {
         self.commit(vec![allowed.into_event(), intent], guards)
             .await?;
         failpoint::reached("renew.intended");
-        let expires_at = self.extend(&credential, until).await?;
+        let expires_at = self.extend(&credential, until, running).await?;
         Ok((id, expires_at))
     }
 
@@ -103,6 +109,7 @@ impl Engine {
         self: &Arc<Self>,
         credential: &Credential,
         until: Timestamp,
+        running: Renewing,
     ) -> Result<Timestamp, Error> {
         let (backend, _) = self.role(&credential.role)?;
         let backend = Arc::clone(backend);
@@ -145,6 +152,7 @@ impl Engine {
                 Err(error) => Err(backend.error(error)),
             };
             failpoint::reached("renew.recorded");
+            drop(running);
             if answer.send(outcome).is_err() {
                 tracing::debug!(credential = %order.credential, "nobody waited for the renewal");
             }
@@ -152,5 +160,55 @@ impl Engine {
         answered
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
+    }
+}
+
+/// Credentials that are being renewed. One renewal of each at a time: the answers of two could be recorded in another
+/// order than the provider carried them out, and the ledger would let a credential expire that lives on.
+#[derive(Debug, Default)]
+pub(super) struct Renewals(Arc<Mutex<HashSet<CredentialId>>>);
+
+impl Renewals {
+    /// Begins a renewal; `None` while another one runs.
+    fn begin(&self, credential: CredentialId) -> Option<Renewing> {
+        let renewals = Arc::clone(&self.0);
+        renewals.lock().insert(credential).then_some(())?;
+        Some(Renewing {
+            renewals,
+            credential,
+        })
+    }
+}
+
+/// A renewal that runs; it ends on drop.
+#[derive(Debug)]
+struct Renewing {
+    renewals: Arc<Mutex<HashSet<CredentialId>>>,
+    credential: CredentialId,
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.renewals.lock().remove(&self.credential);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_renewal_of_a_credential_at_a_time() {
+        let (renewals, id) = (
+            Renewals::default(),
+            CredentialId::first_at(Timestamp::EPOCH),
+        );
+        let running = renewals.begin(id);
+        assert!(running.is_some());
+        assert!(renewals.begin(id).is_none());
+        let other = CredentialId::first_at(Timestamp::from_millis(1));
+        assert!(renewals.begin(other).is_some());
+        drop(running);
+        assert!(renewals.begin(id).is_some());
     }
 }

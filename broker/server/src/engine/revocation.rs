@@ -62,7 +62,8 @@ impl Engine {
         self.record(provider, &due, &outcomes, took).await?;
         failpoint::reached("revoke.recorded");
         let done = outcomes.iter().all(Result::is_ok);
-        if done && order.scope == RevokeScope::Task {
+        // What is still to be revoked may need them: a credential without a known outcome is found by its session alone.
+        if done && order.scope == RevokeScope::Task && !self.holds_more(task.id, provider).await? {
             let gone = anchors
                 .iter()
                 .map(|anchor| Event::AnchorGone { anchor: anchor.id })
@@ -131,6 +132,13 @@ impl Engine {
             marked.extend(self.store.credential(id).await?);
         }
         Ok(marked)
+    }
+
+    /// Whether a credential of the task at this provider is not settled yet.
+    async fn holds_more(&self, task: TaskId, provider: &ProviderName) -> Result<bool, Error> {
+        let all = self.store.credentials_of_task(task).await?;
+        let mut of_provider = all.iter().filter(|c| c.role.provider() == provider);
+        Ok(of_provider.any(|c| !c.state.is_final()))
     }
 
     async fn live_anchors(

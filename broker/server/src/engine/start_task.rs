@@ -149,17 +149,15 @@ impl Engine {
     ) -> Result<(), Error> {
         let Some(parent) = parent else { return Ok(()) };
         for (role, _) in &request.roles {
-            if !parent
-                .roles
-                .keys()
-                .any(|allowed| allowed.to_string() == *role)
-            {
+            // The refusal goes into the ledger: only what is a role's name may get there.
+            let role: RoleName = role.parse().in_field("roles.role")?;
+            if !parent.roles.contains_key(&role) {
                 let reason = format!(
                     "the parent task `{}` may not draw on role `{role}` itself",
                     parent.id
                 );
                 return Err(self
-                    .refuse_by_rule(call, Action::TaskStart, role, &reason)
+                    .refuse_by_rule(call, Action::TaskStart, &role.to_string(), &reason)
                     .await);
             }
         }

@@ -23,27 +23,35 @@ impl Engine {
     }
 
     /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and
-    /// what is done. Returns when to look again at the latest.
+    /// what is done. Returns when to look again at the latest. One thing that cannot be done holds up no other.
     pub(crate) async fn reap(&self) -> Result<Option<Duration>, Error> {
         let work = self.work().await?;
+        let mut failed = None;
         for task in &work.overdue_tasks {
-            self.end_by_broker(*task, EndCause::Deadline).await?;
+            let ended = self.end_by_broker(*task, EndCause::Deadline).await;
+            note(&mut failed, ended)?;
         }
         let (silent, next_silent) = self.silent_tasks();
         for task in silent {
             tracing::info!(%task, "no heartbeat came in time; the task ends");
-            self.end_by_broker(task, EndCause::HeartbeatLost).await?;
+            let ended = self.end_by_broker(task, EndCause::HeartbeatLost).await;
+            note(&mut failed, ended)?;
         }
         for credential in &work.interrupted {
-            self.take_up(*credential).await?;
+            note(&mut failed, self.take_up(*credential).await)?;
         }
         for credential in &work.expired_credentials {
-            self.expire(*credential).await?;
+            note(&mut failed, self.expire(*credential).await)?;
         }
         for task in &work.ending_tasks {
-            self.commit_release(vec![Event::TaskEnded { task: *task }], Vec::new())
-                .await?;
+            let ended = self
+                .commit_release(vec![Event::TaskEnded { task: *task }], Vec::new())
+                .await;
             failpoint::reached("end.recorded");
+            note(&mut failed, ended.map(drop))?;
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let until = |at: Timestamp| at.since(self.now());
         Ok([work.next_due.map(until), next_silent]
@@ -125,6 +133,18 @@ impl Engine {
             .map(ca_changed)
             .collect();
         self.commit_release(events, Vec::new()).await.map(|_| ())
+    }
+}
+
+/// Keeps the first failure for later. Only a full disk, which everything else would meet as well, is returned at once.
+fn note(failed: &mut Option<Error>, done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(Error::DiskFull) => Err(Error::DiskFull),
+        Err(error) => {
+            failed.get_or_insert(error);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -3,10 +3,10 @@
 //! It never gives up and holds nothing: what is due stands in the ledger, attempts and pauses included. Groups of one
 //! provider run as long as it has places free, so a provider that hangs keeps only its own waiting.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, ProviderName, TaskId, Timestamp};
+use taskpass_core::{CredentialId, ProviderName, TaskId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -16,24 +16,19 @@ use crate::engine::{Engine, Progress};
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// How long a group rests after an attempt that could not even be recorded, or that was about anchors alone: those
-/// have no retry time in the ledger.
+/// have no retry time in the ledger. For anchors it doubles up to the longest.
 const REST: Duration = Duration::from_secs(2);
+const REST_MAX: Duration = Duration::from_secs(60);
 /// How long it rests while calls to issue are being broken off.
 const REST_SHORT: Duration = Duration::from_millis(20);
 
 type Group = (ProviderName, TaskId);
 
-/// Groups that are being worked on, or rest.
+/// Groups that are being worked on, or rest. Resting is real time: by a wall clock that was set back it would not end.
 #[derive(Debug, Default)]
 struct Busy {
-    groups: Mutex<HashMap<Group, State>>,
+    groups: Mutex<HashSet<Group>>,
     done: Notify,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum State {
-    Running,
-    RestsUntil(Timestamp),
 }
 
 pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
@@ -44,10 +39,10 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         let pause = match engine.work().await {
             Ok(work) => {
                 for (provider, task, credentials) in work.due_revocations {
-                    hand_over(&engine, &busy, (provider, task), credentials);
+                    hand_over(&engine, &busy, &stop, (provider, task), credentials);
                 }
                 for (provider, task, _) in work.live_anchors {
-                    hand_over(&engine, &busy, (provider, task), Vec::new());
+                    hand_over(&engine, &busy, &stop, (provider, task), Vec::new());
                 }
                 let next = work.next_due.map(|at| at.since(engine.now()));
                 next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX)
@@ -67,37 +62,46 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 }
 
 /// Starts work on a group unless it is worked on, rests, or its provider has no place free.
-fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, group: Group, credentials: Vec<CredentialId>) {
-    if !engine.can_revoke(&group.0) {
+fn hand_over(
+    engine: &Arc<Engine>,
+    busy: &Arc<Busy>,
+    stop: &CancellationToken,
+    group: Group,
+    credentials: Vec<CredentialId>,
+) {
+    if !engine.can_revoke(&group.0) || !busy.groups.lock().insert(group.clone()) {
         return;
     }
-    let now = engine.now();
-    let mut groups = busy.groups.lock();
-    match groups.get(&group) {
-        Some(State::Running) => return,
-        Some(State::RestsUntil(until)) if *until > now => return,
-        _ => {}
-    }
-    groups.insert(group.clone(), State::Running);
-    drop(groups);
-    let (worker, done) = (Arc::clone(engine), Arc::clone(busy));
+    let (worker, busy, stop) = (Arc::clone(engine), Arc::clone(busy), stop.clone());
     engine.tasks().spawn(async move {
-        let rest = match worker.revoke_group(&group.0, group.1, &credentials).await {
-            Ok(Progress::NotYet) => Some(REST_SHORT),
-            Ok(Progress::Failed) if credentials.is_empty() => Some(REST),
-            Ok(Progress::Done | Progress::Failed) => None,
+        carry_out(&worker, &group, &credentials, &stop).await;
+        busy.groups.lock().remove(&group);
+        busy.done.notify_one();
+    });
+}
+
+/// Works on a group, and rests afterwards where the ledger does not say when to try again.
+async fn carry_out(
+    engine: &Engine,
+    (provider, task): &Group,
+    credentials: &[CredentialId],
+    stop: &CancellationToken,
+) {
+    let mut rest = REST;
+    loop {
+        let (pause, again) = match engine.revoke_group(provider, *task, credentials).await {
+            Ok(Progress::NotYet) => (REST_SHORT, false),
+            Ok(Progress::Failed) if credentials.is_empty() => (rest, true),
+            Ok(Progress::Done | Progress::Failed) => return,
             Err(error) => {
-                tracing::warn!(provider = %group.0, task = %group.1, %error, "revoking could not be recorded");
-                Some(REST)
+                tracing::warn!(%provider, %task, %error, "revoking could not be recorded");
+                (REST, false)
             }
         };
-        let mut groups = done.groups.lock();
-        match rest {
-            Some(rest) => groups.insert(group, State::RestsUntil(worker.now().plus(rest))),
-            None => groups.remove(&group),
-        };
-        groups.retain(|_, state| !matches!(state, State::RestsUntil(until) if *until <= now));
-        drop(groups);
-        done.done.notify_one();
-    });
+        let rested = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        if rested.is_none() || !again {
+            return;
+        }
+        rest = rest.saturating_mul(2).min(REST_MAX);
+    }
 }
