@@ -21,6 +21,7 @@ use taskpass_proto::v1::{
     policy_service_server::PolicyServiceServer, provider_service_server::ProviderServiceServer,
     task_service_server::TaskServiceServer,
 };
+use tokio::sync::Semaphore;
 use tonic::{Extensions, Status, service::Routes};
 
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Api {
     engine: Arc<Engine>,
+    /// Places for exports of the ledger.
+    exports: Arc<Semaphore>,
 }
 
 impl Api {
@@ -61,7 +64,10 @@ pub(crate) fn routes(
     message_bytes_max: usize,
     reflection: bool,
 ) -> Result<(Routes, tonic_health::server::HealthReporter), tonic_reflection::server::Error> {
-    let api = Api { engine };
+    let api = Api {
+        engine,
+        exports: Arc::new(Semaphore::new(ledger::EXPORTS_MAX)),
+    };
     macro_rules! limited {
         ($server:ident) => {
             $server::new(api.clone()).max_decoding_message_size(message_bytes_max)

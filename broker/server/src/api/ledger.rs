@@ -1,7 +1,7 @@
 //! `LedgerService`. An export is read off the async threads and streamed with back-pressure: a slow reader slows
 //! only itself.
 
-use std::io;
+use std::{io, sync::Arc, time::Duration};
 
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, GetCheckpointRequest, GetCheckpointResponse,
@@ -11,10 +11,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::engine::ExportFilter;
+use crate::engine::{Error, ExportFilter};
 
 use super::{Api, convert, status};
 
+/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need threads, too.
+pub(super) const EXPORTS_MAX: usize = 16;
+/// What a caller is told to wait when there are that many.
+const EXPORT_RETRY: Duration = Duration::from_secs(5);
 /// Messages read ahead of a slow reader.
 const MESSAGES_AHEAD: usize = 8;
 /// Bytes of lines in one message.
@@ -47,6 +51,13 @@ impl LedgerService for Api {
         request: Request<ExportLedgerRequest>,
     ) -> Result<Response<Self::ExportLedgerStream>, Status> {
         let call = self.call(request.extensions()).await?;
+        let turn = Arc::clone(&self.exports).try_acquire_owned();
+        let turn = turn.map_err(|_none_left| {
+            status::from(Error::Exhausted {
+                message: format!("{EXPORTS_MAX} exports of the ledger are under way"),
+                retry_after: EXPORT_RETRY,
+            })
+        })?;
         let message = request.into_inner();
         let since = message
             .since
@@ -65,6 +76,7 @@ impl LedgerService for Api {
             .map_err(status::from)?;
         let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let mut out = Messages {
                 sender,
                 lines: Vec::new(),

@@ -54,8 +54,8 @@ section! {
         task_requests_per_second: u32 = 10, 1..=100_000;
         /// The same: credentials at once.
         task_requests_burst: u32 = 50, 1..=1_000_000;
-        /// Attempts to attest, over all callers, since nobody is known before it succeeds: per second in the long
-        /// run.
+        /// Refused attempts to attest, over all callers, since nobody is known before it succeeds: per second in
+        /// the long run. A good token is never held up by them.
         attestations_per_second: u32 = 50, 1..=100_000;
         /// The same: attempts at once.
         attestations_burst: u32 = 200, 1..=1_000_000;

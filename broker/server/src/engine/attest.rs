@@ -1,16 +1,17 @@
 //! Attestation: a join token becomes the first SVID of an agent.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use ring::hmac;
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState};
+use taskpass_core::{
+    Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp,
+};
 use taskpass_store::Guard;
 
 use super::{Engine, Error};
 
 /// What an agent shows to get in.
-#[derive(Debug)]
 pub struct Attest<'a> {
     /// Names the token.
     pub token: JoinTokenId,
@@ -20,6 +21,15 @@ pub struct Attest<'a> {
     pub csr: &'a [u8],
     /// Where the request came from.
     pub ip: Option<IpAddr>,
+}
+
+impl fmt::Debug for Attest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attest")
+            .field("token", &self.token)
+            .field("ip", &self.ip)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A signed and recorded SVID.
@@ -42,25 +52,16 @@ fn bad_token() -> Error {
 impl Engine {
     /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
-        self.rates.admit_attestation()?;
         let now = self.require_sane_clock()?;
-        let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
-        let record = self
-            .store
-            .join_token(request.token)
-            .await?
-            .ok_or_else(bad_token)?;
-        let shown = Digest::of(request.secret).to_string();
-        let same = same_in_constant_time(shown.as_bytes(), record.token.secret_sha256.as_bytes());
-        if !same || record.used || record.token.expires_at <= now {
-            tracing::warn!(token = %request.token, ip = ?request.ip, used = record.used, "a join token was refused");
+        let Some(agent) = self.agent_of_token(request, now).await? else {
+            // Only what is refused counts against the limit that all strangers share: whoever guesses keeps out
+            // nobody with a good token.
+            self.rates.admit_attestation()?;
+            tracing::warn!(token = %request.token, ip = ?request.ip, "a join token was refused");
             return Err(bad_token());
-        }
-        let agent = self
-            .store
-            .agent(&record.token.agent)
-            .await?
-            .ok_or_else(bad_token)?;
+        };
+        self.rates.admit_agent(&agent.name)?;
+        let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
         let allowed = self.authorize_newcomer(&agent, request.ip).await?;
         let identity = Identity::Agent(agent.name.clone());
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
@@ -79,6 +80,23 @@ impl Engine {
             Err(Error::Unauthenticated(_)) => Err(bad_token()),
             other => other.map(|_| issued),
         }
+    }
+
+    /// The agent whose token this is; `None` when the token is not good.
+    async fn agent_of_token(
+        &self,
+        request: &Attest<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Agent>>, Error> {
+        let Some(record) = self.store.join_token(request.token).await? else {
+            return Ok(None);
+        };
+        let shown = Digest::of(request.secret).to_string();
+        let same = same_in_constant_time(shown.as_bytes(), record.token.secret_sha256.as_bytes());
+        if !same || record.used || record.token.expires_at <= now {
+            return Ok(None);
+        }
+        Ok(self.store.agent(&record.token.agent).await?)
     }
 
     /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that is committed.

@@ -51,7 +51,7 @@ impl RateLimits {
             })
     }
 
-    /// Counts one attempt to attest; nobody is known yet, so all share one limit.
+    /// Counts one refused attempt to attest; nobody is known, so all share one limit.
     pub(super) fn admit_attestation(&self) -> Result<(), Error> {
         self.attestations
             .admit((), self.clock.monotonic())

@@ -23,7 +23,7 @@ pub struct Settings {
     pub requests_per_agent: Rate,
     /// How often credentials may be issued or renewed within one task.
     pub requests_per_task: Rate,
-    /// Attempts to attest, over all callers, since nobody is known before it succeeds.
+    /// Refused attempts to attest, over all callers, since nobody is known before it succeeds.
     pub attestations: Rate,
     /// How long ending a task or revoking waits for the provider when the caller does not say.
     pub revoke_wait_default: Duration,

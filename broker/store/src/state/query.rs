@@ -160,9 +160,14 @@ impl State {
     }
 
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let deadline = later(&self.deadlines, now);
-        let expiry = later(&self.expiries, now);
-        let retries = self.retries.values().filter_map(|due| later(due, now));
+        let (task, credential) = (
+            TaskId::first_at(Timestamp::EPOCH),
+            CredentialId::first_at(Timestamp::EPOCH),
+        );
+        let deadline = later(&self.deadlines, now, task);
+        let expiry = later(&self.expiries, now, credential);
+        let retries = self.retries.values();
+        let retries = retries.filter_map(|due| later(due, now, credential));
         deadline.into_iter().chain(expiry).chain(retries).min()
     }
 }
@@ -180,8 +185,12 @@ fn due<T: Copy>(
         .collect()
 }
 
-/// The first time after `now`.
-fn later<T>(set: &std::collections::BTreeSet<(Timestamp, T)>, now: Timestamp) -> Option<Timestamp> {
-    // What is due already is little, or is being worked off.
-    set.iter().map(|(at, _)| *at).find(|at| *at > now)
+/// The first time after `now`; `least` is the smallest id. What is due already may be much, when a provider hangs.
+fn later<T: Ord>(
+    set: &std::collections::BTreeSet<(Timestamp, T)>,
+    now: Timestamp,
+    least: T,
+) -> Option<Timestamp> {
+    let next = now.plus(std::time::Duration::from_millis(1));
+    set.range((next, least)..).next().map(|(at, _)| *at)
 }
