@@ -138,7 +138,8 @@ impl Engine {
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {
-                    let expires_at = renewed.expires_at.min(order.until);
+                    // Later than asked for when the provider gave more: the ledger says what is so.
+                    let expires_at = renewed.expires_at;
                     let event = Event::CredentialRenewed {
                         credential: order.credential,
                         expires_at,
