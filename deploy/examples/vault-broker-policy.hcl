@@ -1,0 +1,46 @@
+# What the broker's own token may do in Vault or OpenBao. `taskpass provider check NAME` says what is missing.
+#
+#     vault policy write taskpass-broker vault-broker-policy.hcl
+#     vault token create -orphan -period=24h -policy=taskpass-broker
+#
+# It never holds the rights of the tasks itself: every task gets an orphan token with the policies of its roles. Sudo on
+# create-orphan is what Vault asks for that, and it lets the broker give a token any policy but root. Guard this
+# token as you guard the broker.
+
+path "auth/token/create-orphan" {
+  capabilities = ["update", "sudo"]
+}
+path "auth/token/renew-accessor" {
+  capabilities = ["update"]
+}
+path "auth/token/lookup-accessor" {
+  capabilities = ["update"]
+}
+path "auth/token/revoke-accessor" {
+  capabilities = ["update"]
+}
+
+path "sys/leases/lookup" {
+  capabilities = ["update"]
+}
+path "sys/leases/renew" {
+  capabilities = ["update"]
+}
+path "sys/leases/revoke" {
+  capabilities = ["update"]
+}
+# Optional: proves that an issue which was interrupted left no lease behind. Lists lease ids, never secrets.
+path "sys/leases/lookup/*" {
+  capabilities = ["list", "sudo"]
+}
+
+# The token looks after itself.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}

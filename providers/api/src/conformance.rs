@@ -1,0 +1,254 @@
+//! The suite every provider runs in its own tests, against a real back end.
+//!
+//! A provider's tests implement [`Fixture`] and say `taskpass_provider::conformance!(make_fixture())`; each promise
+//! of [`Provider`] becomes one test. A check panics with a sentence when the promise is broken. Compiled only with
+//! the feature `conformance`; nothing here runs in the broker.
+//!
+//! ```ignore
+//! taskpass_provider::conformance!(VaultFixture::start());
+//! ```
+
+#![expect(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a failed check is a failed test"
+)]
+
+mod checks;
+
+pub use checks::*;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+use taskpass_core::{AnchorId, ManualClock, SeededEntropy, TaskId, Timestamp};
+
+use crate::{
+    Anchors, IssueOrder, Issued, Provider, ProviderError, RevokeItem, RevokeOrder, RevokeScope,
+};
+
+/// What the suite needs to know about a provider and its back end.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// The provider under test.
+    fn provider(&self) -> &dyn Provider;
+
+    /// The time the provider goes by.
+    fn now(&self) -> Timestamp;
+
+    /// A new task id, different at each call.
+    fn new_task(&self) -> TaskId;
+
+    /// An order of `task` that must succeed; each call has a new credential id.
+    fn order(&self, task: TaskId) -> IssueOrder;
+
+    /// Uses the credential for real: does the back end accept it now?
+    async fn usable(&self, issued: &Issued) -> bool;
+
+    /// An order that the back end refuses, for want of permission.
+    fn denied_order(&self) -> Option<IssueOrder> {
+        None
+    }
+
+    /// Orders whose scope the provider must refuse by itself, because it would reach beyond the role.
+    fn hostile_orders(&self) -> Vec<IssueOrder> {
+        Vec::new()
+    }
+
+    /// Texts that may appear nowhere: the provider's own credentials.
+    fn canaries(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether revoking truly makes the credentials of [`Fixture::order`] unusable.
+    fn revoking_kills(&self) -> bool {
+        true
+    }
+
+    /// Makes the back end unreachable, if the fixture can.
+    async fn break_back_end(&self) -> bool {
+        false
+    }
+
+    /// Undoes [`Fixture::break_back_end`].
+    async fn mend_back_end(&self) {}
+}
+
+/// Anchors that a test can look at.
+#[derive(Debug)]
+pub struct RecordedAnchors {
+    entropy: SeededEntropy,
+    clock: ManualClock,
+    records: Mutex<Vec<(AnchorId, Value, Timestamp)>>,
+    refuses: bool,
+}
+
+impl RecordedAnchors {
+    /// Keeps what is recorded.
+    pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// Records nothing, as a full disk would.
+    pub fn refusing() -> Self {
+        Self::with(true)
+    }
+
+    fn with(refuses: bool) -> Self {
+        Self {
+            entropy: SeededEntropy::new(1),
+            clock: ManualClock::new(Timestamp::from_millis(1_700_000_000_000)),
+            records: Mutex::new(Vec::new()),
+            refuses,
+        }
+    }
+
+    /// What was recorded so far, in the form a revoke order wants.
+    pub fn handles(&self) -> Vec<(AnchorId, Value)> {
+        let records = self.records.lock();
+        records
+            .iter()
+            .map(|(id, handle, _)| (*id, handle.clone()))
+            .collect()
+    }
+
+    /// The handle of one anchor.
+    pub fn handle(&self, id: AnchorId) -> Option<Value> {
+        let records = self.records.lock();
+        records
+            .iter()
+            .find(|(known, ..)| *known == id)
+            .map(|(_, handle, _)| handle.clone())
+    }
+
+    /// The latest time any recorded anchor may live.
+    pub fn latest_expiry(&self) -> Option<Timestamp> {
+        self.records
+            .lock()
+            .iter()
+            .map(|(.., expires_at)| *expires_at)
+            .max()
+    }
+}
+
+impl Default for RecordedAnchors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Anchors for RecordedAnchors {
+    async fn record(
+        &self,
+        handle: Value,
+        expires_at: Timestamp,
+    ) -> Result<AnchorId, ProviderError> {
+        if self.refuses {
+            return Err(ProviderError::retryable(
+                "the anchor could not be recorded: disk full",
+            ));
+        }
+        let id = AnchorId::generate(&self.clock, &self.entropy)
+            .map_err(|e| ProviderError::retryable(e.to_string()))?;
+        self.records.lock().push((id, handle, expires_at));
+        Ok(id)
+    }
+}
+
+/// The revoke item of a credential whose outcome is on record.
+pub fn known_item(
+    order: &IssueOrder,
+    issued: &Issued,
+    anchors: &RecordedAnchors,
+    intended_at: Timestamp,
+) -> RevokeItem {
+    RevokeItem {
+        credential: order.credential,
+        role: order.role.clone(),
+        scope: order.scope.clone(),
+        intended_at,
+        expires_at: issued.expires_at,
+        revocation_class: issued.revocation_class,
+        handle: issued.handle.clone(),
+        anchor: issued.anchor.and_then(|id| anchors.handle(id)),
+        outcome_known: true,
+    }
+}
+
+/// The revoke item of an intent whose outcome nobody knows.
+pub fn intent_item(
+    provider: &dyn Provider,
+    order: &IssueOrder,
+    intended_at: Timestamp,
+) -> RevokeItem {
+    let Some(spec) = provider.roles().iter().find(|spec| spec.name == order.role) else {
+        panic!(
+            "the fixture's order names `{}`, which the provider does not have",
+            order.role
+        );
+    };
+    RevokeItem {
+        credential: order.credential,
+        role: order.role.clone(),
+        scope: order.scope.clone(),
+        intended_at,
+        expires_at: order.expires_at,
+        revocation_class: spec.revocation_class,
+        handle: None,
+        anchor: None,
+        outcome_known: false,
+    }
+}
+
+/// An order to revoke `items` of the task of `order`, with every anchor that was recorded.
+pub fn revoke_order(
+    order: &IssueOrder,
+    scope: RevokeScope,
+    anchors: &RecordedAnchors,
+    items: Vec<RevokeItem>,
+) -> RevokeOrder {
+    RevokeOrder {
+        task: order.task,
+        agent: order.agent.clone(),
+        task_deadline: order.task_deadline,
+        scope,
+        anchors: anchors.handles(),
+        items,
+    }
+}
+
+/// Makes one test of each promise. Takes an expression that awaits to something that implements
+/// [`Fixture`](crate::conformance::Fixture); it is evaluated once for each test.
+#[macro_export]
+macro_rules! conformance {
+    ($setup:expr) => {
+        $crate::conformance!(@tests $setup;
+            roles_are_well_formed,
+            check_and_maintain_succeed,
+            issued_works_until_revoked,
+            revoking_is_idempotent,
+            intent_alone_is_enough_to_revoke,
+            unknown_credentials_revoke_without_complaint,
+            concurrent_issues_are_distinct,
+            nothing_lives_longer_than_asked,
+            secrets_stay_in_the_data,
+            refusals_mint_nothing,
+            hostile_scopes_are_refused,
+            ending_the_task_covers_everything,
+            revoking_one_leaves_the_others,
+            renewing_stays_within_bounds,
+            nothing_is_handed_out_unrecorded,
+            a_broken_back_end_is_retryable,
+        );
+    };
+    (@tests $setup:expr; $($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let fixture = $setup.await;
+                $crate::conformance::$name(&fixture).await;
+            }
+        )+
+    };
+}

@@ -1,0 +1,474 @@
+//! The promises, one function each. The names are the names of the tests.
+
+use std::time::Duration;
+
+use taskpass_core::{RevocationClass, Timestamp};
+
+use super::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order};
+use crate::{
+    IssueOrder, Issued, Liveness, ProviderError, RenewOrder, RevokeOrder, RevokeScope, Revoked,
+};
+
+/// How often a revocation that says "again later" is asked again before the check gives up.
+const REVOKE_TRIES: u32 = 100;
+
+/// Every role belongs to the provider, is named once, and its required parameters exist.
+pub async fn roles_are_well_formed(fixture: &dyn Fixture) {
+    let provider = fixture.provider();
+    assert!(!provider.kind().is_empty(), "the provider has no kind");
+    let roles = provider.roles();
+    for (index, role) in roles.iter().enumerate() {
+        assert_eq!(
+            role.name.provider(),
+            provider.name(),
+            "a role of another provider"
+        );
+        assert!(!role.kind.is_empty(), "role `{}` has no type", role.name);
+        let named_again = roles
+            .iter()
+            .skip(index + 1)
+            .any(|other| other.name == role.name);
+        assert!(!named_again, "role `{}` is there twice", role.name);
+        for param in &role.required {
+            assert!(
+                role.params.contains_key(param),
+                "`{}` requires unknown `{param}`",
+                role.name
+            );
+        }
+    }
+}
+
+/// A healthy back end passes the check, and upkeep can run at any time, twice in a row.
+pub async fn check_and_maintain_succeed(fixture: &dyn Fixture) {
+    let health = fixture.provider().check().await;
+    assert!(
+        health.is_ok_and(|h| !h.findings.is_empty()),
+        "the check of a healthy back end fails"
+    );
+    for _ in 0..2 {
+        assert_eq!(fixture.provider().maintain().await, Ok(()), "upkeep fails");
+    }
+}
+
+/// What is issued works; once revoked it does not, and proof is claimed only when a probe agrees.
+pub async fn issued_works_until_revoked(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    assert!(
+        fixture.usable(&issued).await,
+        "a fresh credential is not accepted"
+    );
+    let revoke = credentials_order(fixture, &order, &issued, &anchors);
+    if fixture.revoking_kills() {
+        let liveness = probe(fixture, &revoke).await;
+        assert!(
+            !matches!(liveness, Liveness::Dead(_)),
+            "a live credential is called dead"
+        );
+    }
+    let revoked = revoke_one(fixture, &revoke).await;
+    judge(fixture, &revoke, &revoked).await;
+    assert_eq!(
+        fixture.usable(&issued).await,
+        !fixture.revoking_kills(),
+        "revoked as `{}`, but use says otherwise",
+        revoked.proof
+    );
+}
+
+/// Revoking what is revoked succeeds and says the same.
+pub async fn revoking_is_idempotent(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    let revoke = credentials_order(fixture, &order, &issued, &anchors);
+    let first = revoke_one(fixture, &revoke).await;
+    let second = revoke_one(fixture, &revoke).await;
+    assert_eq!(
+        first.verified, second.verified,
+        "{first:?}, then {second:?}"
+    );
+}
+
+/// After a crash between minting and recording, the intent and the anchors must suffice.
+pub async fn intent_alone_is_enough_to_revoke(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    let item = intent_item(fixture.provider(), &order, fixture.now());
+    let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let revoked = revoke_one(fixture, &revoke).await;
+    judge(fixture, &revoke, &revoked).await;
+    assert_eq!(
+        fixture.usable(&issued).await,
+        !fixture.revoking_kills(),
+        "revoked from its intent as `{}`, but use says otherwise",
+        revoked.proof
+    );
+}
+
+/// An intent that never reached the back end must not be stuck for ever: once it is old, revoking it succeeds.
+pub async fn unknown_credentials_revoke_without_complaint(fixture: &dyn Fixture) {
+    let order = fixture.order(fixture.new_task());
+    let long_ago = fixture.now().minus(Duration::from_secs(7200));
+    let item = intent_item(fixture.provider(), &order, long_ago);
+    let none = RecordedAnchors::new();
+    let revoke = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
+    revoke_one(fixture, &revoke).await;
+    let empty = revoke_order(&order, RevokeScope::Task, &none, Vec::new());
+    let results = fixture.provider().revoke(&empty).await;
+    assert_eq!(
+        results,
+        Ok(Vec::new()),
+        "a task without anything cannot be revoked"
+    );
+}
+
+/// Two calls at once yield two different credentials, and both work.
+pub async fn concurrent_issues_are_distinct(fixture: &dyn Fixture) {
+    let anchors = RecordedAnchors::new();
+    let task = fixture.new_task();
+    let (one, two) = (fixture.order(task), fixture.order(task));
+    let provider = fixture.provider();
+    let (first, second) = tokio::join!(
+        provider.issue(&one, &anchors),
+        provider.issue(&two, &anchors)
+    );
+    let (first, second) = (expect_issued(first), expect_issued(second));
+    // A static secret is the same thing for everybody, and its handle says so.
+    assert!(
+        first.handle.is_none() || first.handle != second.handle || !fixture.revoking_kills(),
+        "both have the same handle"
+    );
+    assert!(
+        fixture.usable(&first).await && fixture.usable(&second).await,
+        "one does not work"
+    );
+}
+
+/// A credential and its anchors end by the time they were asked for, and by the task's deadline.
+pub async fn nothing_lives_longer_than_asked(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    assert!(
+        issued.expires_at <= order.expires_at,
+        "asked until {}, got until {}",
+        order.expires_at,
+        issued.expires_at
+    );
+    assert!(
+        issued.expires_at > fixture.now(),
+        "expired when it was issued"
+    );
+    let latest = anchors.latest_expiry().unwrap_or(order.task_deadline);
+    assert!(
+        latest <= order.task_deadline,
+        "an anchor lives until {latest}, beyond the deadline"
+    );
+}
+
+/// Neither the credential's secrets nor the provider's own are in handles, anchors, proofs, errors or `Debug`.
+pub async fn secrets_stay_in_the_data(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    let revoke = credentials_order(fixture, &order, &issued, &anchors);
+    let liveness = probe(fixture, &revoke).await;
+    let revoked = revoke_one(fixture, &revoke).await;
+    let refusal = match fixture.denied_order() {
+        Some(denied) => format!(
+            "{:?}",
+            fixture.provider().issue(&denied, &anchors).await.err()
+        ),
+        None => String::new(),
+    };
+    let said = [
+        format!("{issued:?}"),
+        format!("{:?}", fixture.provider()),
+        format!("{:?}", anchors.handles()),
+        format!("{:?}", fixture.provider().check().await),
+        format!("{liveness:?} {revoked:?} {revoke:?} {refusal}"),
+    ];
+    // Short fields, such as a serial's prefix or a flag, are no secrets and appear by chance.
+    const SECRET_BYTES_MIN: usize = 12;
+    let fields = issued
+        .data
+        .iter()
+        .map(|(_, secret)| secret.expose().to_owned());
+    // A handle that repeats a public field of the data, such as an access key's id, is the provider's to defend in
+    // its own tests; private parts are named so by every engine.
+    let canaries = fixture.canaries().into_iter().chain(fields);
+    for canary in canaries.filter(|text| text.len() >= SECRET_BYTES_MIN) {
+        for text in &said {
+            assert!(
+                !text.contains(&canary),
+                "a secret is shown in `{}`",
+                masked(text, &canary)
+            );
+        }
+    }
+}
+
+/// A refusal is final and promises that nothing was minted.
+pub async fn refusals_mint_nothing(fixture: &dyn Fixture) {
+    let Some(order) = fixture.denied_order() else {
+        return;
+    };
+    let outcome = fixture
+        .provider()
+        .issue(&order, &RecordedAnchors::new())
+        .await;
+    let error = outcome.err();
+    assert!(
+        error
+            .as_ref()
+            .is_some_and(|e| e.nothing_was_minted() && !e.is_retryable()),
+        "an order without permission ends as {error:?}"
+    );
+}
+
+/// A scope that would reach beyond the role's template is refused before anything is minted.
+pub async fn hostile_scopes_are_refused(fixture: &dyn Fixture) {
+    for order in fixture.hostile_orders() {
+        let outcome = fixture
+            .provider()
+            .issue(&order, &RecordedAnchors::new())
+            .await;
+        let refused = matches!(&outcome, Err(e) if e.nothing_was_minted());
+        assert!(refused, "scope {:?} ends as {outcome:?}", order.scope);
+    }
+}
+
+/// Ending the task kills what the broker knows, and what hangs on its anchors although nobody knows it.
+pub async fn ending_the_task_covers_everything(fixture: &dyn Fixture) {
+    let anchors = RecordedAnchors::new();
+    let task = fixture.new_task();
+    let (known_order, lost_order) = (fixture.order(task), fixture.order(task));
+    let known = expect_issued(fixture.provider().issue(&known_order, &anchors).await);
+    let lost = expect_issued(fixture.provider().issue(&lost_order, &anchors).await);
+    let items = vec![
+        known_item(&known_order, &known, &anchors, fixture.now()),
+        intent_item(fixture.provider(), &lost_order, fixture.now()),
+    ];
+    let revoke = revoke_order(&known_order, RevokeScope::Task, &anchors, items);
+    for revoked in revoke_all(fixture, &revoke).await {
+        judge(fixture, &revoke, &revoked).await;
+    }
+    for issued in [&known, &lost] {
+        let usable = fixture.usable(issued).await;
+        assert_eq!(usable, !fixture.revoking_kills(), "after its task's end");
+    }
+}
+
+/// Revoking one credential does not touch another of the same task.
+pub async fn revoking_one_leaves_the_others(fixture: &dyn Fixture) {
+    let anchors = RecordedAnchors::new();
+    let task = fixture.new_task();
+    let (one, two) = (fixture.order(task), fixture.order(task));
+    let first = expect_issued(fixture.provider().issue(&one, &anchors).await);
+    let second = expect_issued(fixture.provider().issue(&two, &anchors).await);
+    revoke_one(fixture, &credentials_order(fixture, &one, &first, &anchors)).await;
+    assert!(
+        fixture.usable(&second).await,
+        "revoking one killed the other"
+    );
+}
+
+/// Renewing never goes beyond what was asked; a role that cannot be renewed says so.
+pub async fn renewing_stays_within_bounds(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    let renewable = fixture
+        .provider()
+        .roles()
+        .iter()
+        .any(|spec| spec.name == order.role && spec.renewable);
+    let renew = RenewOrder {
+        credential: order.credential,
+        task: order.task,
+        role: order.role.clone(),
+        handle: issued.handle.clone(),
+        anchor: issued.anchor.and_then(|id| anchors.handle(id)),
+        until: order.task_deadline,
+    };
+    match fixture.provider().renew(&renew).await {
+        Ok(renewed) => assert!(
+            renewed.expires_at <= renew.until,
+            "renewed until {}, asked for {}",
+            renewed.expires_at,
+            renew.until
+        ),
+        // An engine may give single credentials that cannot be renewed although the role's usually can.
+        Err(ProviderError::Unsupported(_)) => {}
+        Err(error) => panic!("renewing ends as {error:?} (renewable: {renewable})"),
+    }
+}
+
+/// When the anchor cannot be recorded, a provider that needs one hands out nothing.
+pub async fn nothing_is_handed_out_unrecorded(fixture: &dyn Fixture) {
+    let order = fixture.order(fixture.new_task());
+    let refusing = RecordedAnchors::refusing();
+    let outcome = fixture.provider().issue(&order, &refusing).await;
+    if let Ok(issued) = outcome {
+        assert!(
+            issued.anchor.is_none(),
+            "claims an anchor that was never recorded"
+        );
+        let item = intent_item(fixture.provider(), &order, fixture.now());
+        let revoke = revoke_order(&order, RevokeScope::Credentials, &refusing, vec![item]);
+        revoke_one(fixture, &revoke).await;
+        assert_eq!(
+            fixture.usable(&issued).await,
+            !fixture.revoking_kills(),
+            "minted without an anchor, and its intent is not enough to revoke it"
+        );
+    }
+}
+
+/// While the back end is down nothing is claimed; when it is back, revoking succeeds.
+pub async fn a_broken_back_end_is_retryable(fixture: &dyn Fixture) {
+    let (order, issued, anchors) = issue_one(fixture).await;
+    let revoke = credentials_order(fixture, &order, &issued, &anchors);
+    if !fixture.break_back_end().await {
+        return;
+    }
+    let results = fixture.provider().revoke(&revoke).await;
+    let claimed = results
+        .iter()
+        .flatten()
+        .any(|r| matches!(r, Ok(done) if done.verified));
+    // What nothing can kill may be settled without asking; anything else has to wait.
+    let may_settle = !fixture.revoking_kills();
+    let retryable = match &results {
+        Ok(items) => items.iter().all(|result| match result {
+            Ok(revoked) => may_settle && !revoked.verified,
+            Err(error) => error.is_retryable(),
+        }),
+        Err(error) => error.is_retryable(),
+    };
+    assert!(
+        !claimed && retryable,
+        "with the back end down, revoking ends as {results:?}"
+    );
+    let liveness = fixture.provider().probe(&revoke).await;
+    assert!(
+        !matches!(liveness, Ok(Liveness::Dead(_))),
+        "called dead while nobody could know"
+    );
+    let issue = fixture
+        .provider()
+        .issue(&fixture.order(order.task), &anchors)
+        .await;
+    assert!(
+        matches!(&issue, Err(e) if e.is_retryable()),
+        "issuing ends as {issue:?}"
+    );
+    fixture.mend_back_end().await;
+    let revoked = revoke_one(fixture, &revoke).await;
+    judge(fixture, &revoke, &revoked).await;
+}
+
+async fn issue_one(fixture: &dyn Fixture) -> (IssueOrder, Issued, RecordedAnchors) {
+    let anchors = RecordedAnchors::new();
+    let order = fixture.order(fixture.new_task());
+    let issued = expect_issued(fixture.provider().issue(&order, &anchors).await);
+    (order, issued, anchors)
+}
+
+fn expect_issued(outcome: Result<Issued, ProviderError>) -> Issued {
+    match outcome {
+        Ok(issued) => issued,
+        Err(error) => panic!("issuing ends as {error:?}"),
+    }
+}
+
+fn credentials_order(
+    fixture: &dyn Fixture,
+    order: &IssueOrder,
+    issued: &Issued,
+    anchors: &RecordedAnchors,
+) -> RevokeOrder {
+    let item = known_item(order, issued, anchors, fixture.now());
+    revoke_order(order, RevokeScope::Credentials, anchors, vec![item])
+}
+
+async fn probe(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Liveness {
+    match fixture.provider().probe(revoke).await {
+        Ok(liveness) => liveness,
+        Err(error) => panic!("probing ends as {error:?}"),
+    }
+}
+
+async fn revoke_one(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Revoked {
+    let mut results = revoke_all(fixture, revoke).await;
+    match results.pop() {
+        Some(revoked) if results.is_empty() => revoked,
+        _ => panic!("one item was to be revoked; the number of results is not one"),
+    }
+}
+
+/// Asks again while the provider says "later", as the broker does.
+async fn revoke_all(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Vec<Revoked> {
+    let mut last = String::new();
+    for _ in 0..REVOKE_TRIES {
+        match fixture.provider().revoke(revoke).await {
+            Ok(results) => {
+                assert_eq!(
+                    results.len(),
+                    revoke.items.len(),
+                    "one result for each item"
+                );
+                let failed = results.iter().find_map(|r| r.as_ref().err()).cloned();
+                match failed {
+                    None => return results.into_iter().flatten().collect(),
+                    Some(error) if error.is_retryable() => last = error.to_string(),
+                    Some(error) => panic!("revoking ends as {error:?}"),
+                }
+            }
+            Err(error) if error.is_retryable() => last = error.to_string(),
+            Err(error) => panic!("revoking ends as {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("revoking is still to be retried: {last}");
+}
+
+/// A claim of death must be backed by a probe, and anything less must say until when it may live.
+async fn judge(fixture: &dyn Fixture, revoke: &RevokeOrder, revoked: &Revoked) {
+    assert!(
+        !revoked.proof.is_empty() && !revoked.proof.contains('\n'),
+        "{:?}",
+        revoked.proof
+    );
+    if revoked.verified {
+        assert_eq!(
+            revoked.may_live_until, None,
+            "verified, and yet it may live"
+        );
+        let class_can_die = revoke.items.iter().any(|item| {
+            !matches!(
+                item.revocation_class,
+                RevocationClass::None | RevocationClass::ExpiryOnly
+            )
+        });
+        assert!(
+            class_can_die,
+            "a class that cannot be revoked is called verified"
+        );
+        let all_known = revoke.items.iter().all(|item| item.outcome_known);
+        let liveness = probe(fixture, revoke).await;
+        let agrees = match &liveness {
+            Liveness::Dead(_) => true,
+            // Of an intent that may never have been minted a probe cannot always tell.
+            Liveness::Unknown(_) => !all_known,
+            Liveness::Alive(_) => false,
+        };
+        assert!(
+            agrees,
+            "verified as `{}`, but the probe says {liveness:?}",
+            revoked.proof
+        );
+    } else {
+        let until = revoked.may_live_until.unwrap_or(Timestamp::EPOCH);
+        assert!(
+            until > Timestamp::EPOCH,
+            "not verified, and not said until when it may live"
+        );
+    }
+}
+
+fn masked(text: &str, canary: &str) -> String {
+    text.replace(canary, "<the secret>")
+}

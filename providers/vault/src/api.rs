@@ -1,0 +1,160 @@
+//! The calls this provider makes, typed.
+
+use async_trait::async_trait;
+use rustify::{
+    endpoint::Endpoint,
+    enums::{RequestMethod, RequestType, ResponseType},
+    errors::ClientError,
+};
+use rustify_derive::Endpoint;
+use serde::Serialize;
+use serde_json::Value;
+use taskpass_core::Secret;
+use vaultrs::api::{AuthInfo, EndpointResult};
+
+use crate::{fault::Fault, role::Draw, transport::Transport};
+
+/// Only the path of what is built from it is used; the transport knows the address.
+const ORIGIN: &str = "http://vault.invalid/";
+
+/// Looks a lease up. Neither this nor the next two exist in `vaultrs`.
+#[derive(Endpoint, Serialize)]
+#[endpoint(path = "sys/leases/lookup", method = "PUT")]
+pub(crate) struct LookupLease<'a> {
+    pub(crate) lease_id: &'a str,
+}
+
+/// Revokes a lease; with `sync`, Vault answers only when the engine has done it.
+#[derive(Endpoint, Serialize)]
+#[endpoint(path = "sys/leases/revoke", method = "PUT")]
+pub(crate) struct RevokeLease<'a> {
+    pub(crate) lease_id: &'a str,
+    pub(crate) sync: bool,
+}
+
+/// Extends a lease, or shortens it.
+#[derive(Endpoint, Serialize)]
+#[endpoint(path = "sys/leases/renew", method = "PUT")]
+pub(crate) struct RenewLease<'a> {
+    pub(crate) lease_id: &'a str,
+    pub(crate) increment: u32,
+}
+
+/// Lists the ends of the lease ids below a path.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/leases/lookup/{self.path}", method = "LIST")]
+pub(crate) struct ListLeases<'a> {
+    #[endpoint(skip)]
+    pub(crate) path: &'a str,
+}
+
+/// Asks what our own token may do.
+#[derive(Endpoint, Serialize)]
+#[endpoint(path = "sys/capabilities-self", method = "POST")]
+pub(crate) struct CapabilitiesSelf<'a> {
+    pub(crate) paths: &'a [String],
+}
+
+/// Extends our own token. That of `vaultrs` has a tab in its path.
+#[derive(Endpoint)]
+#[endpoint(path = "auth/token/renew-self", method = "POST")]
+pub(crate) struct RenewSelf {}
+
+/// Whether the server is up, unsealed and active.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/health", method = "GET")]
+pub(crate) struct HealthCheck {}
+
+/// A call to an engine, whatever it is; `vaultrs` has typed ones that drop the lease.
+#[async_trait]
+impl Endpoint for Draw {
+    type Response = Value;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    fn method(&self) -> RequestMethod {
+        match self.body {
+            Some(_) => RequestMethod::POST,
+            None => RequestMethod::GET,
+        }
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        let Some(body) = &self.body else {
+            return Ok(None);
+        };
+        rustify::http::build_body(body, Self::REQUEST_BODY_TYPE).map(Some)
+    }
+}
+
+/// What Vault answered; no `Debug`, since it holds secrets.
+#[derive(Default)]
+pub(crate) struct Reply {
+    pub(crate) data: Option<Value>,
+    pub(crate) auth: Option<AuthInfo>,
+    pub(crate) lease_id: String,
+    pub(crate) lease_seconds: u32,
+    pub(crate) renewable: bool,
+}
+
+impl Reply {
+    /// A number below `data`.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.data.as_ref()?.get(name)?.as_i64()
+    }
+}
+
+/// Makes one call.
+pub(crate) async fn call<E: Endpoint>(
+    transport: &Transport,
+    endpoint: E,
+    token: Option<&Secret>,
+) -> Result<Reply, Fault> {
+    let request = endpoint
+        .request(ORIGIN)
+        .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
+    let answer = transport.send(request, token).await?;
+    if !(200..=299).contains(&answer.status) {
+        return Err(Fault::refused(
+            answer.status,
+            &answer.body,
+            answer.retry_after,
+        ));
+    }
+    if answer.body.is_empty() {
+        return Ok(Reply::default());
+    }
+    // The parser's message may quote the input; the place is enough.
+    let result: EndpointResult<Value> = serde_json::from_slice(&answer.body).map_err(|e| {
+        Fault::Garbled(format!(
+            "it is not what Vault answers (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
+    })?;
+    Ok(Reply {
+        data: result.data,
+        auth: result.auth,
+        lease_id: result.lease_id,
+        lease_seconds: result.lease_duration,
+        renewable: result.renewable,
+    })
+}
+
+/// Asks for the server's health, whose answer has a form of its own.
+pub(crate) async fn health(transport: &Transport) -> Result<Value, Fault> {
+    let request = HealthCheck {}
+        .request(ORIGIN)
+        .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
+    let answer = transport.send(request, None).await?;
+    match answer.status {
+        // A standby (429, 473) passes requests on.
+        200 | 429 | 473 => serde_json::from_slice(&answer.body)
+            .map_err(|e| Fault::Garbled(format!("it is not a health report (line {})", e.line()))),
+        status => Err(Fault::refused(status, &answer.body, answer.retry_after)),
+    }
+}

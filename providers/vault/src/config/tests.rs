@@ -1,0 +1,140 @@
+use super::*;
+
+const HEAD: &str = "name = \"v\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:8200\"\n";
+
+fn with(rest: &str) -> Result<(), String> {
+    let text = format!("{HEAD}token_file = \"t\"\n{rest}");
+    let config: VaultConfig = toml::from_str(&text).map_err(|e| e.to_string())?;
+    config.validate().map_err(|e| e.to_string())
+}
+
+fn role(rest: &str) -> Result<(), String> {
+    with(&format!(
+        "[[role]]\nname = \"r\"\npolicies = [\"p\"]\n{rest}"
+    ))
+}
+
+#[test]
+fn addresses_are_refused_unless_they_keep_secrets() {
+    let address = |address: &str, rest: &str| {
+        let text = format!(
+            "name = \"v\"\nkind = \"vault\"\naddress = \"{address}\"\ntoken_file = \"t\"\n{rest}"
+        );
+        toml::from_str::<VaultConfig>(&text).unwrap().validate()
+    };
+    for good in [
+        "https://vault:8200",
+        "http://127.0.0.1:1",
+        "http://[::1]:1",
+        "http://localhost",
+        "https://x/prefix/",
+    ] {
+        assert!(address(good, "").is_ok(), "{good}");
+    }
+    for bad in [
+        "vault:8200",
+        "ftp://x",
+        "http://vault:8200",
+        "https://u:p@x",
+        "https://x?y",
+        "https://x#y",
+        "",
+    ] {
+        assert!(address(bad, "").is_err(), "{bad}");
+    }
+    assert!(address("http://vault:8200", "allow_plaintext = true").is_ok());
+}
+
+#[test]
+fn the_broker_has_exactly_one_way_in() {
+    let parse = |rest: &str| {
+        toml::from_str::<VaultConfig>(&format!("{HEAD}{rest}"))
+            .unwrap()
+            .validate()
+    };
+    let approle = "[approle]\nrole_id = \"r\"\nsecret_id_file = \"s\"\n";
+    assert!(parse("token_file = \"t\"").is_ok() && parse(approle).is_ok());
+    assert!(parse("").is_err());
+    assert!(parse(&format!("token_file = \"t\"\n{approle}")).is_err());
+    assert!(parse(&format!("{approle}mount = \"../sys\"")).is_err());
+    assert!(parse("token_file = \"t\"\nnamespace = \"a\\nb\"").is_err());
+}
+
+#[test]
+fn roles_table() {
+    for good in [
+        "type = \"dynamic\"\npath = \"database/creds/ci\"",
+        "type = \"dynamic\"\npath = \"database/creds/${db}\"\nparams = { db = { one_of = [\"a\"] } }",
+        "type = \"dynamic\"\npath = \"pki/issue/web\"\nmethod = \"write\"\nttl_field = \"ttl\"\nbody = { format = \"pem\" }\nparams = { common_name = { pattern = \"[a-z.]+\" } }",
+        "type = \"token\"\nmax_ttl = \"1h\"\nimpact = 0",
+        "type = \"kv\"\npath = \"secret/data/app\"",
+        "type = \"kv\"\npath = \"old/app\"\nversion = 1",
+    ] {
+        assert_eq!(role(good), Ok(()), "{good}");
+    }
+    for (bad, words) in [
+        ("type = \"dynamic\"", "`path` is missing"),
+        (
+            "type = \"dynamic\"\npath = \"sys/raw\"",
+            "not a path of a secrets engine",
+        ),
+        (
+            "type = \"dynamic\"\npath = \"a/${x}\"",
+            "`params` does not have",
+        ),
+        (
+            "type = \"dynamic\"\npath = \"a/b\"\nparams = { x = { max = 1 } }",
+            "no effect",
+        ),
+        (
+            "type = \"dynamic\"\npath = \"a/b\"\nbody = { x = 1 }",
+            "need `method",
+        ),
+        (
+            "type = \"dynamic\"\npath = \"a/b\"\nmethod = \"write\"\nbody = { x = 1 }\nparams = { x = { max = 1 } }",
+            "both",
+        ),
+        (
+            "type = \"dynamic\"\npath = \"a/b\"\nmethod = \"write\"\nttl_field = \"x\"\nparams = { x = { max = 1 } }",
+            "both",
+        ),
+        ("type = \"token\"\npath = \"a/b\"", "has no `path`"),
+        (
+            "type = \"token\"\nparams = { x = { max = 1 } }",
+            "no effect",
+        ),
+        (
+            "type = \"kv\"\npath = \"secret/app\"",
+            "`data` after the mount",
+        ),
+        (
+            "type = \"kv\"\npath = \"secret/data/app\"\nversion = 3",
+            "neither 1 nor 2",
+        ),
+        (
+            "type = \"kv\"\npath = \"secret/data/app\"\nttl_field = \"x\"",
+            "has no `ttl_field`",
+        ),
+        ("type = \"lease\"\npath = \"a/b\"", "unknown variant"),
+        ("type = \"token\"\nttl = \"1h\"", "unknown field"),
+        ("type = \"token\"\nmax_ttl = \"0s\"", "not a lifetime"),
+    ] {
+        let said = role(bad).unwrap_err();
+        assert!(said.contains(words), "{bad}: {said}");
+    }
+}
+
+#[test]
+fn roles_need_policies_and_distinct_names() {
+    let policies = |list: &str| {
+        with(&format!(
+            "[[role]]\nname = \"r\"\ntype = \"token\"\npolicies = {list}"
+        ))
+    };
+    assert_eq!(policies("[\"a\", \"b\"]"), Ok(()));
+    for bad in ["[]", "[\"\"]", "[\"root\"]", "[\"Root\"]", "[\"a b\"]"] {
+        assert!(policies(bad).is_err(), "{bad}");
+    }
+    let twice = "[[role]]\nname = \"r\"\ntype = \"token\"\npolicies = [\"p\"]\n".repeat(2);
+    assert!(with(&twice).unwrap_err().contains("twice"));
+}

@@ -1,0 +1,197 @@
+//! What can go wrong in one call, and what that means for the broker.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use taskpass_provider::ProviderError;
+
+/// Characters of Vault's own words that are passed on.
+const WORDS_CHARS_MAX: usize = 160;
+/// A run of letters and digits this long is more likely a token, a password or a key than a word.
+const WORD_CHARS_MAX: usize = 15;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// Vault answered, and the answer is no.
+    #[error("{message}")]
+    Refused {
+        status: u16,
+        message: String,
+        retry_after: Option<Duration>,
+    },
+    /// No answer; what was asked may have been done.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer nobody can read; what was asked may have been done.
+    #[error("{0}")]
+    Garbled(String),
+    /// The broker's own token is not available.
+    #[error("{0}")]
+    Token(ProviderError),
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    errors: Vec<String>,
+}
+
+impl Fault {
+    pub(crate) fn refused(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+        let errors = serde_json::from_slice::<ErrorBody>(body).map(|body| body.errors);
+        let words = errors
+            .unwrap_or_default()
+            .iter()
+            .find_map(|error| own_words(error));
+        let message = words.unwrap_or_else(|| default_words(status).to_owned());
+        Self::Refused {
+            status,
+            message,
+            retry_after,
+        }
+    }
+
+    pub(crate) const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether Vault says that the thing does not exist: the only answers that prove a death.
+    pub(crate) fn says_gone(&self) -> bool {
+        // A 403 alone proves nothing: it may be our own token that is bad.
+        matches!(self, Self::Refused { status: 400 | 403 | 404, message, .. }
+            if ["invalid accessor", "invalid lease", "lease not found"].iter().any(|words| message.contains(words)))
+    }
+
+    /// The provider's error for having tried `doing`.
+    pub(crate) fn while_doing(self, doing: &str) -> ProviderError {
+        match self {
+            Self::Token(error) => error,
+            Self::Unreachable(why) => {
+                ProviderError::retryable(format!("Vault did not answer to {doing}: {why}"))
+            }
+            Self::Garbled(why) => {
+                ProviderError::retryable(format!("Vault's answer to {doing} cannot be used: {why}"))
+            }
+            Self::Refused {
+                status,
+                message,
+                retry_after,
+            } => {
+                let text = format!("Vault refused to {doing}: {message} (status {status})");
+                match status {
+                    401 | 403 => ProviderError::Denied(text),
+                    408 | 412 | 425 | 429 | 472 | 473 | 500.. => ProviderError::Retryable {
+                        message: text,
+                        after: retry_after,
+                    },
+                    _ => ProviderError::Misconfigured(text),
+                }
+            }
+        }
+    }
+}
+
+fn default_words(status: u16) -> &'static str {
+    match status {
+        300..=399 => "it answers with a redirect; set `address` to the server itself",
+        403 => "permission denied",
+        404 => "there is nothing at this path",
+        429 => "too many requests",
+        503 => "sealed or in maintenance",
+        _ => "no reason given",
+    }
+}
+
+/// The first sentence of Vault's error on one line, without what may be a secret.
+///
+/// Engines put statements and connection strings into their errors, passwords included.
+fn own_words(error: &str) -> Option<String> {
+    let sentence = error
+        .lines()
+        .map(|line| line.trim().trim_start_matches("* "))
+        .find(|line| !line.is_empty() && !line.ends_with("occurred:"))?;
+    let mut shown = String::new();
+    let mut word = String::new();
+    for c in sentence.chars().filter(|c| !c.is_control()).chain([' ']) {
+        if c.is_alphanumeric() || matches!(c, '_' | '+' | '=') {
+            word.push(c);
+            continue;
+        }
+        shown.push_str(if looks_secret(&word) { "…" } else { &word });
+        word.clear();
+        shown.push(c);
+    }
+    Some(shown.trim().chars().take(WORDS_CHARS_MAX).collect())
+}
+
+fn looks_secret(word: &str) -> bool {
+    let mixed = word.chars().any(|c| c.is_ascii_digit()) || word.chars().any(char::is_uppercase);
+    word.chars().count() > WORD_CHARS_MAX && mixed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, error: &str) -> Fault {
+        let body = serde_json::json!({ "errors": [error] }).to_string();
+        Fault::refused(status, body.as_bytes(), None)
+    }
+
+    #[test]
+    fn statuses_become_advice() {
+        let kind = |status| refused(status, "x").while_doing("try").kind();
+        for (status, expected) in [
+            (400, "misconfigured"),
+            (403, "denied"),
+            (404, "misconfigured"),
+            (429, "retryable"),
+            (472, "retryable"),
+            (500, "retryable"),
+            (503, "retryable"),
+            (307, "misconfigured"),
+        ] {
+            assert_eq!(kind(status), expected, "{status}");
+        }
+        let slow = Fault::refused(429, b"", Some(Duration::from_secs(7))).while_doing("try");
+        assert!(
+            matches!(slow, ProviderError::Retryable { after: Some(after), .. } if after.as_secs() == 7)
+        );
+    }
+
+    #[test]
+    fn vaults_words_lose_their_secrets() {
+        let text = "1 error occurred:\n\t* failed to run CREATE ROLE \"v-root-x\" PASSWORD 'aB3dE5fG7hI9jK1lM' for s.W4tMe5g7BBROuMXPQEcVyVkN\n\n";
+        let Fault::Refused { message, .. } = refused(400, text) else {
+            panic!()
+        };
+        assert!(
+            message.starts_with("failed to run CREATE ROLE"),
+            "{message}"
+        );
+        assert!(
+            !message.contains("aB3d") && !message.contains("W4tM") && !message.contains('\n'),
+            "{message}"
+        );
+        assert!(refused(500, &"long ".repeat(100)).to_string().len() <= WORDS_CHARS_MAX);
+    }
+
+    #[test]
+    fn only_vaults_own_words_prove_a_death() {
+        assert!(refused(400, "1 error occurred:\n\t* invalid accessor\n\n").says_gone());
+        assert!(refused(403, "invalid accessor").says_gone());
+        assert!(refused(400, "invalid lease").says_gone());
+        for (status, text) in [
+            (403, "permission denied"),
+            (404, ""),
+            (500, "invalid lease"),
+            (400, "missing lease id"),
+        ] {
+            assert!(!refused(status, text).says_gone(), "{status} {text}");
+        }
+    }
+}

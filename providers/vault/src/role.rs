@@ -1,0 +1,234 @@
+//! A role, checked: what the engine may know of it, and how its credentials are made.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use taskpass_core::{InvalidValue, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Ttl};
+use taskpass_provider::config::param_rules;
+
+use crate::{
+    config::{Method, RoleConfig, RoleType},
+    path::PathTemplate,
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Role {
+    pub(crate) spec: RoleSpec,
+    pub(crate) policies: Vec<String>,
+    pub(crate) making: Making,
+}
+
+/// How credentials of a role are made.
+#[derive(Debug, Clone)]
+pub(crate) enum Making {
+    Dynamic(Dynamic),
+    Token,
+    Kv {
+        path: PathTemplate,
+        version: KvVersion,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Dynamic {
+    path: PathTemplate,
+    method: Method,
+    body: BTreeMap<String, Value>,
+    ttl_field: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvVersion {
+    One,
+    Two,
+}
+
+/// A call to an engine, ready but for the token.
+#[derive(Debug, Clone)]
+pub(crate) struct Draw {
+    pub(crate) path: String,
+    /// `Some` for a write.
+    pub(crate) body: Option<Value>,
+}
+
+impl Role {
+    pub(crate) fn new(provider: &ProviderName, config: &RoleConfig) -> Result<Self, InvalidValue> {
+        let name = RoleName::new(provider.clone(), &config.name)?;
+        check_policies(&config.policies)?;
+        let params = param_rules(&config.params)?;
+        let making = making(config)?;
+        let required = match &making {
+            Making::Dynamic(Dynamic { path, .. }) | Making::Kv { path, .. } => path.params(),
+            Making::Token => Vec::new(),
+        };
+        if let Some(unknown) = required.iter().find(|param| !params.contains_key(*param)) {
+            return Err(InvalidValue::new(format!(
+                "`path` uses `${{{unknown}}}`, which `params` does not have"
+            )));
+        }
+        let takes_any =
+            matches!(&making, Making::Dynamic(dynamic) if dynamic.method == Method::Write);
+        if let Some(idle) = params
+            .keys()
+            .find(|param| !takes_any && !required.contains(param))
+        {
+            return Err(InvalidValue::new(format!(
+                "parameter `{idle}` has no effect: use it in `path`, or remove it"
+            )));
+        }
+        if let Some(fixed) = params.keys().find(|param| is_fixed(config, param.as_str())) {
+            return Err(InvalidValue::new(format!(
+                "`{fixed}` is both a parameter and a fixed field of the body"
+            )));
+        }
+        let (revocation_class, renewable) = match &making {
+            Making::Dynamic(dynamic) => (RevocationClass::Inherits, dynamic.method == Method::Read),
+            Making::Token => (RevocationClass::Immediate, true),
+            Making::Kv { .. } => (RevocationClass::None, false),
+        };
+        let spec = RoleSpec {
+            name,
+            kind: type_word(config.role_type).to_owned(),
+            params,
+            required,
+            max_ttl: config.max_ttl,
+            impact: config.impact,
+            environment: config.environment.clone(),
+            data_classes: config.data_classes.clone(),
+            revocation_class,
+            renewable: config.renewable.unwrap_or(renewable),
+        };
+        Ok(Self {
+            spec,
+            policies: config.policies.clone(),
+            making,
+        })
+    }
+}
+
+impl Dynamic {
+    /// The call for one credential that should live for `ttl`.
+    pub(crate) fn draw(&self, scope: &Scope, ttl: Ttl) -> Result<Draw, InvalidValue> {
+        let path = self.path.render(scope)?;
+        if self.method == Method::Read {
+            return Ok(Draw { path, body: None });
+        }
+        let in_path = self.path.params();
+        let mut body: Map<String, Value> = self.body.clone().into_iter().collect();
+        for (name, value) in scope.iter().filter(|(name, _)| !in_path.contains(name)) {
+            body.insert(name.as_str().to_owned(), Value::from(value));
+        }
+        if let Some(field) = &self.ttl_field {
+            body.insert(field.clone(), Value::from(format!("{}s", ttl.seconds())));
+        }
+        Ok(Draw {
+            path,
+            body: Some(Value::Object(body)),
+        })
+    }
+
+    /// Below what path Vault files the leases.
+    pub(crate) fn lease_path(&self, scope: &Scope) -> Result<String, InvalidValue> {
+        self.path.render(scope)
+    }
+
+    /// Whether the engine is told how long the credential shall live.
+    pub(crate) const fn tells_ttl(&self) -> bool {
+        self.ttl_field.is_some()
+    }
+}
+
+fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
+    let refuse = |present: bool, key: &str| {
+        if present {
+            let word = type_word(config.role_type);
+            return Err(InvalidValue::new(format!(
+                "a role of type `{word}` has no `{key}`"
+            )));
+        }
+        Ok(())
+    };
+    let path = || {
+        let path = config
+            .path
+            .as_deref()
+            .ok_or_else(|| InvalidValue::new("`path` is missing"))?;
+        PathTemplate::parse(path)
+    };
+    let has_body = !config.body.is_empty();
+    match config.role_type {
+        RoleType::Dynamic => {
+            let method = config.method.unwrap_or(Method::Read);
+            refuse(config.version.is_some(), "version")?;
+            if method == Method::Read && (has_body || config.ttl_field.is_some()) {
+                return Err(InvalidValue::new(
+                    "`body` and `ttl_field` need `method = \"write\"`",
+                ));
+            }
+            Ok(Making::Dynamic(Dynamic {
+                path: path()?,
+                method,
+                body: config.body.clone(),
+                ttl_field: config.ttl_field.clone(),
+            }))
+        }
+        RoleType::Token => {
+            refuse(config.path.is_some(), "path")?;
+            refuse(config.method.is_some(), "method")?;
+            refuse(has_body, "body")?;
+            refuse(config.ttl_field.is_some(), "ttl_field")?;
+            refuse(config.version.is_some(), "version")?;
+            Ok(Making::Token)
+        }
+        RoleType::Kv => {
+            refuse(config.method.is_some(), "method")?;
+            refuse(has_body, "body")?;
+            refuse(config.ttl_field.is_some(), "ttl_field")?;
+            let path = path()?;
+            let version = match config.version.unwrap_or(2) {
+                1 => KvVersion::One,
+                2 if path.has_segment("data") => KvVersion::Two,
+                2 => {
+                    return Err(InvalidValue::new(
+                        "the path of a version 2 secret has `data` after the mount, like `secret/data/app`",
+                    ));
+                }
+                other => {
+                    return Err(InvalidValue::new(format!(
+                        "`version = {other}` is neither 1 nor 2"
+                    )));
+                }
+            };
+            Ok(Making::Kv { path, version })
+        }
+    }
+}
+
+fn check_policies(policies: &[String]) -> Result<(), InvalidValue> {
+    if policies.is_empty() {
+        return Err(InvalidValue::new(
+            "`policies` is empty; without a policy nothing can be drawn",
+        ));
+    }
+    for policy in policies {
+        let odd = policy.is_empty() || !policy.chars().all(|c| c.is_ascii_graphic());
+        if odd || policy.eq_ignore_ascii_case("root") {
+            return Err(InvalidValue::new(format!(
+                "`{policy}` cannot be a role's policy: name one that was written for this role"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn is_fixed(config: &RoleConfig, name: &str) -> bool {
+    config.body.contains_key(name) || config.ttl_field.as_deref() == Some(name)
+}
+
+const fn type_word(role_type: RoleType) -> &'static str {
+    match role_type {
+        RoleType::Dynamic => "dynamic",
+        RoleType::Token => "token",
+        RoleType::Kv => "kv",
+    }
+}

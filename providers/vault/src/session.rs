@@ -1,0 +1,259 @@
+//! One Vault token for each task: made short, recorded, extended; kept in memory only.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use taskpass_core::{AnchorId, Secret, TaskId, Timestamp};
+use taskpass_provider::{Anchors, IssueOrder, ProviderError};
+use vaultrs::api::token::requests::{
+    CreateOrphanTokenRequest, LookupTokenAccessorRequest, RenewTokenAccessorRequest,
+    RevokeTokenAccessorRequest,
+};
+
+use crate::{fault::Fault, handle::AnchorHandle, provider::VaultProvider};
+
+/// How long a token lives that was made but not yet recorded.
+pub(crate) const PROBATION: Duration = Duration::from_secs(60);
+/// Tasks whose tokens are kept; far more than one broker serves.
+const SESSIONS_MAX: usize = 65_536;
+/// A token with less than this left is not worth drawing with.
+const SESSION_REST_MIN: Duration = Duration::from_secs(1);
+
+/// A token that was recorded and extended.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) token: Secret,
+    pub(crate) accessor: String,
+    pub(crate) anchor: AnchorId,
+    pub(crate) ends_at: Timestamp,
+}
+
+/// The sessions of all tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    by_task: Mutex<HashMap<TaskId, Arc<Slot>>>,
+}
+
+/// One task's place. Its lock is held while a session is made, so that a task never makes two at once and no task
+/// waits for another's.
+#[derive(Debug)]
+struct Slot {
+    session: tokio::sync::Mutex<Option<Arc<Session>>>,
+    deadline: Timestamp,
+}
+
+impl Sessions {
+    fn slot(&self, order: &IssueOrder, now: Timestamp) -> Result<Arc<Slot>, ProviderError> {
+        let mut by_task = self.by_task.lock();
+        if let Some(slot) = by_task.get(&order.task) {
+            return Ok(Arc::clone(slot));
+        }
+        if by_task.len() >= SESSIONS_MAX {
+            by_task.retain(|_, slot| slot.deadline > now);
+        }
+        if by_task.len() >= SESSIONS_MAX {
+            return Err(ProviderError::retryable(format!(
+                "{SESSIONS_MAX} tasks have sessions at this provider; wait for some to end"
+            )));
+        }
+        let slot = Arc::new(Slot {
+            session: tokio::sync::Mutex::default(),
+            deadline: order.task_deadline,
+        });
+        by_task.insert(order.task, Arc::clone(&slot));
+        Ok(slot)
+    }
+
+    /// Forgets the task's session and says which it was.
+    pub(crate) async fn close(&self, task: TaskId) -> Option<String> {
+        let slot = self.by_task.lock().remove(&task)?;
+        let session = slot.session.lock().await.take();
+        session.map(|session| session.accessor.clone())
+    }
+
+    /// Forgets `session`, which turned out to be dead, so that the next call makes another.
+    pub(crate) async fn forget(&self, task: TaskId, session: &Arc<Session>) {
+        let slot = self.by_task.lock().get(&task).map(Arc::clone);
+        if let Some(slot) = slot {
+            let mut held = slot.session.lock().await;
+            if held
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, session))
+            {
+                *held = None;
+            }
+        }
+    }
+
+    /// Forgets the sessions of tasks whose deadline has passed.
+    pub(crate) fn prune(&self, now: Timestamp) {
+        self.by_task.lock().retain(|_, slot| slot.deadline > now);
+    }
+}
+
+impl VaultProvider {
+    /// The task's session; makes one if there is none.
+    pub(crate) async fn session(
+        &self,
+        order: &IssueOrder,
+        anchors: &dyn Anchors,
+    ) -> Result<Arc<Session>, ProviderError> {
+        let now = self.clock.now();
+        let slot = self.sessions.slot(order, now)?;
+        let mut held = slot.session.lock().await;
+        if let Some(session) = held.as_ref()
+            && session.ends_at > now.plus(SESSION_REST_MIN)
+        {
+            return Ok(Arc::clone(session));
+        }
+        let policies = self.task_policies(order);
+        let born = self
+            .bear_token(order, policies, order.task_deadline, anchors)
+            .await?;
+        let session = Arc::new(born);
+        *held = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Makes an orphan token in two phases. It can live until `until`, and never beyond the task's deadline.
+    pub(crate) async fn bear_token(
+        &self,
+        order: &IssueOrder,
+        policies: Vec<String>,
+        until: Timestamp,
+        anchors: &dyn Anchors,
+    ) -> Result<Session, ProviderError> {
+        let now = self.clock.now();
+        let life = whole_seconds(until.since(now))?;
+        let whole_life = whole_seconds(order.task_deadline.since(now))?;
+        let probation = life.min(PROBATION.as_secs());
+        let request = || CreateOrphanTokenRequest {
+            display_name: Some(format!("taskpass-{}", order.task)),
+            meta: Some(HashMap::from([
+                ("task".to_owned(), order.task.to_string()),
+                ("agent".to_owned(), order.agent.to_string()),
+            ])),
+            explicit_max_ttl: Some(format!("{whole_life}s")),
+            ttl: Some(format!("{probation}s")),
+            no_default_policy: Some(true),
+            policies: Some(policies.clone()),
+            renewable: Some(true),
+            token_type: Some("service".to_owned()),
+            ..CreateOrphanTokenRequest::default()
+        };
+        let created = self.broker_call(request).await;
+        let auth = created
+            .map_err(|e| e.while_doing("create the task's token"))?
+            .auth
+            .ok_or_else(|| ProviderError::retryable("Vault created a token without telling it"))?;
+        let token = Secret::new(auth.client_token);
+        let accessor = auth.accessor;
+        let handle = AnchorHandle {
+            accessor: accessor.clone(),
+        }
+        .to_json();
+        let anchor = match anchors.record(handle, order.task_deadline).await {
+            Ok(anchor) => anchor,
+            Err(error) => {
+                self.let_go(&accessor).await;
+                return Err(error);
+            }
+        };
+        let mut ends_at = now.plus(Duration::from_secs(probation));
+        if life > probation {
+            match self.extend_token(&accessor, life).await {
+                Ok(granted) => ends_at = now.plus(Duration::from_secs(granted.min(life))),
+                Err(fault) => {
+                    let gone = self.let_go(&accessor).await;
+                    let error = fault.while_doing("extend the task's token");
+                    // A refusal promises that nothing was minted, which is true only of a token that is gone.
+                    return Err(if gone {
+                        error
+                    } else {
+                        ProviderError::retryable(error.to_string())
+                    });
+                }
+            }
+        }
+        Ok(Session {
+            token,
+            accessor,
+            anchor,
+            ends_at,
+        })
+    }
+
+    /// Extends a token to `seconds` from now; answers how many it got.
+    pub(crate) async fn extend_token(&self, accessor: &str, seconds: u64) -> Result<u64, Fault> {
+        let request = || RenewTokenAccessorRequest {
+            accessor: accessor.to_owned(),
+            increment: Some(format!("{seconds}s")),
+        };
+        let reply = self.broker_call(request).await?;
+        Ok(reply.auth.map_or(0, |auth| auth.lease_duration))
+    }
+
+    /// Whether a token still exists.
+    pub(crate) async fn token_is_alive(&self, accessor: &str) -> Result<bool, Fault> {
+        let request = || LookupTokenAccessorRequest {
+            accessor: accessor.to_owned(),
+        };
+        match self.broker_call(request).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.says_gone() => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Revokes a token and proves by a lookup that it is gone.
+    pub(crate) async fn end_token(&self, accessor: &str) -> Result<(), ProviderError> {
+        let request = || RevokeTokenAccessorRequest {
+            accessor: accessor.to_owned(),
+        };
+        match self.broker_call(request).await {
+            Ok(_) => {}
+            Err(fault) if fault.says_gone() => {}
+            Err(fault) => return Err(fault.while_doing("revoke a token")),
+        }
+        match self.token_is_alive(accessor).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(ProviderError::retryable(
+                "Vault revoked a token, but still finds it",
+            )),
+            Err(fault) => Err(fault.while_doing("look up a revoked token")),
+        }
+    }
+
+    /// Revokes a token that nobody will use; when that fails, its short life ends it.
+    async fn let_go(&self, accessor: &str) -> bool {
+        match self.end_token(accessor).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(provider = %self.name, %error, "a token that was not handed out is left to expire");
+                false
+            }
+        }
+    }
+
+    /// The policies of all roles that the task may draw on.
+    fn task_policies(&self, order: &IssueOrder) -> Vec<String> {
+        let roles = order.task_roles.iter().chain([&order.role]);
+        let mut policies: Vec<String> = roles
+            .filter_map(|name| self.role(name))
+            .flat_map(|role| role.policies.iter().cloned())
+            .collect();
+        policies.sort();
+        policies.dedup();
+        policies
+    }
+}
+
+/// Rounded down, so that nothing outlives what was asked.
+fn whole_seconds(span: Duration) -> Result<u64, ProviderError> {
+    match span.as_secs() {
+        0 => Err(ProviderError::Denied(
+            "the task ends within a second; nothing is issued any more".to_owned(),
+        )),
+        seconds => Ok(seconds),
+    }
+}

@@ -1,0 +1,183 @@
+//! Sends one request to Vault: bounded in time and size, no redirects, no proxy, no environment, ring's TLS.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use taskpass_core::Secret;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{ConfigError, VaultConfig},
+    fault::Fault,
+};
+
+/// The largest answer that is read; a credential is a few kilobytes.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Idle connections kept for the next burst.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("x-vault-namespace");
+const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-vault-request");
+
+pub(crate) struct Transport {
+    client: reqwest::Client,
+    /// The address with `/v1` behind it and no slash at the end.
+    base: String,
+}
+
+/// An answer as it came.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(config: &VaultConfig, base_dir: &Path) -> Result<Self, ConfigError> {
+        let url = config.url()?;
+        let trust = |message: String| ConfigError::Trust {
+            provider: config.name.clone(),
+            message,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_HEADER, HeaderValue::from_static("true"));
+        if let Some(namespace) = &config.namespace {
+            let value = HeaderValue::from_str(namespace)
+                .map_err(|e| trust(format!("`namespace` cannot be sent: {e}")))?;
+            headers.insert(NAMESPACE_HEADER, value);
+        }
+        let ca_file = config.ca_file.as_ref().map(|file| base_dir.join(file));
+        let tls = tls_config(&url, ca_file.as_deref()).map_err(trust)?;
+        let timeout = config.timeout.duration();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .default_headers(headers)
+            .user_agent("taskpass")
+            // A redirect would carry the token to a host that nobody configured.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build()
+            .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
+        let base = format!("{}/v1", url.as_str().trim_end_matches('/'));
+        Ok(Self { client, base })
+    }
+
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+        token: Option<&Secret>,
+    ) -> Result<Answer, Fault> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let mut builder = self
+            .client
+            .request(parts.method, format!("{}{path}", self.base));
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(token.expose())
+                .map_err(|_e| Fault::Garbled("the token cannot be sent in a header".to_owned()))?;
+            value.set_sensitive(true);
+            builder = builder.header(TOKEN_HEADER, value);
+        }
+        if !body.is_empty() {
+            builder = builder.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let mut response = builder
+            .send()
+            .await
+            .map_err(|e| Fault::Unreachable(reason(&e)))?;
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|e| Fault::Unreachable(reason(&e)))?
+        {
+            if body.len().saturating_add(chunk.len()) > ANSWER_BYTES_MAX {
+                return Err(Fault::Garbled(format!(
+                    "the answer is larger than {ANSWER_BYTES_MAX} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
+    }
+}
+
+/// TLS 1.3 and, since older Vaults sit behind older balancers, 1.2; ring whatever else is compiled in.
+fn tls_config(url: &Url, ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    if url.scheme() == "https" {
+        let certificates = match ca_file {
+            Some(path) => read_certificates(path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let (usable, _unusable) = roots.add_parsable_certificates(certificates);
+        if usable == 0 {
+            return Err("no trusted certificate was found; set `ca_file`".to_owned());
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let describe = |e: &dyn std::fmt::Display| {
+        format!(
+            "`ca_file` (`{}`) does not hold PEM certificates: {e}",
+            path.display()
+        )
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|e| describe(&e))?
+        .collect();
+    certificates.map_err(|e| describe(&e))
+}
+
+/// The innermost cause, which is what helps; without the URL, whose path may hold scope values.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}

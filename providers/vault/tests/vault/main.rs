@@ -1,0 +1,15 @@
+//! The provider against a real OpenBao, and against servers that behave badly.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the proxy between provider and server runs beside the test"
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of the tests fail the test"
+)]
+
+mod conformance;
+mod server;
+mod world;

@@ -1,0 +1,304 @@
+//! A server with engines, policies and roles, and a provider for it.
+
+use std::{os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use taskpass_core::{
+    Clock, CredentialId, RoleName, Scope, SeededEntropy, SystemClock, TaskId, Timestamp,
+};
+use taskpass_provider::{IssueOrder, Issued, Provider, conformance::Fixture};
+use taskpass_provider_vault::{BROKER_POLICY, VaultConfig, VaultProvider};
+
+use crate::server::{Bao, Proxy, ROOT_TOKEN, Weather};
+
+const ROLES: &str = r#"
+[[role]]
+name = "pki"
+type = "dynamic"
+path = "pki/issue/web"
+method = "write"
+ttl_field = "ttl"
+policies = ["web"]
+params = { common_name = { pattern = "[a-z.]+" } }
+
+[[role]]
+name = "pki-by-name"
+type = "dynamic"
+path = "pki/issue/${name}"
+method = "write"
+policies = ["web"]
+params = { name = { pattern = ".*" }, common_name = { pattern = ".*" } }
+
+[[role]]
+name = "pki-unleased"
+type = "dynamic"
+path = "pki/issue/unleased"
+method = "write"
+ttl_field = "ttl"
+policies = ["web"]
+params = { common_name = { pattern = "[a-z.]+" } }
+
+[[role]]
+name = "reader"
+type = "token"
+policies = ["reader"]
+
+[[role]]
+name = "static"
+type = "kv"
+path = "secret/data/app"
+policies = ["reader"]
+
+[[role]]
+name = "static-v1"
+type = "kv"
+path = "old/app"
+version = 1
+policies = ["reader"]
+
+[[role]]
+name = "denied"
+type = "dynamic"
+path = "pki/issue/web"
+method = "write"
+policies = ["nobody-wrote-this"]
+params = { common_name = { pattern = "[a-z.]+" } }
+"#;
+
+/// Everything one test needs.
+pub(crate) struct World {
+    pub(crate) bao: Bao,
+    pub(crate) proxy: Proxy,
+    pub(crate) provider: VaultProvider,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) broker_token: String,
+    entropy: SeededEntropy,
+    role: &'static str,
+}
+
+impl World {
+    /// A world whose [`Fixture::order`] asks for `role`.
+    pub(crate) async fn new(role: &'static str) -> Self {
+        Self::with_clock(role, Arc::new(SystemClock::new())).await
+    }
+
+    pub(crate) async fn with_clock(role: &'static str, clock: Arc<dyn Clock>) -> Self {
+        let bao = Bao::start();
+        prepare(&bao).await;
+        let proxy = Proxy::start(bao.port).await;
+        let dir = tempfile::tempdir().unwrap();
+        let created = bao
+            .must(
+                "POST",
+                "auth/token/create-orphan",
+                json!({"period": "1h", "policies": ["broker"], "no_default_policy": true}),
+            )
+            .await;
+        let broker_token = created["auth"]["client_token"].as_str().unwrap().to_owned();
+        write_secret(&dir, "token", &broker_token);
+        let config = config(proxy.port, "token_file = \"token\"");
+        let provider = VaultProvider::new(&config, dir.path(), Arc::clone(&clock)).unwrap();
+        let entropy = SeededEntropy::new(7);
+        Self {
+            bao,
+            proxy,
+            provider,
+            clock,
+            dir,
+            broker_token,
+            entropy,
+            role,
+        }
+    }
+
+    /// An order for any role.
+    pub(crate) fn order_for(&self, task: TaskId, role: &str, scope: &[(&str, &str)]) -> IssueOrder {
+        let now = self.clock.now();
+        let role: RoleName = format!("vault-test/{role}").parse().unwrap();
+        IssueOrder {
+            credential: CredentialId::generate(&*self.clock, &self.entropy).unwrap(),
+            task,
+            agent: "builder".parse().unwrap(),
+            task_deadline: now.plus(Duration::from_secs(1800)),
+            task_roles: vec![role.clone()],
+            role,
+            scope: Scope::from_pairs(scope.iter().copied()).unwrap(),
+            expires_at: now.plus(Duration::from_secs(600)),
+        }
+    }
+
+    /// An order for a PKI role.
+    pub(crate) fn pki_order(&self, task: TaskId, role: &str) -> IssueOrder {
+        self.order_for(task, role, &[("common_name", "web.test")])
+    }
+
+    /// Another broker process on the same Vault: it remembers no sessions.
+    pub(crate) fn restarted(&self) -> VaultProvider {
+        let config = config(self.proxy.port, "token_file = \"token\"");
+        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+    }
+
+    /// Whether Vault still knows a lease.
+    pub(crate) async fn lease_is_there(&self, lease_id: &str) -> bool {
+        let body = json!({"lease_id": lease_id});
+        self.bao.admin("PUT", "sys/leases/lookup", body).await.0 == 200
+    }
+
+    /// Whether Vault still knows a token.
+    pub(crate) async fn token_is_there(&self, accessor: &str) -> bool {
+        let body = json!({"accessor": accessor});
+        self.bao
+            .admin("POST", "auth/token/lookup-accessor", body)
+            .await
+            .0
+            == 200
+    }
+
+    /// The accessors of all tokens.
+    pub(crate) async fn accessors(&self) -> Vec<String> {
+        let listed = self
+            .bao
+            .must("LIST", "auth/token/accessors", Value::Null)
+            .await;
+        let keys = listed["data"]["keys"].as_array().unwrap();
+        keys.iter()
+            .map(|key| key.as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Fixture for World {
+    fn provider(&self) -> &dyn Provider {
+        &self.provider
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn new_task(&self) -> TaskId {
+        TaskId::generate(&*self.clock, &self.entropy).unwrap()
+    }
+
+    fn order(&self, task: TaskId) -> IssueOrder {
+        match self.role {
+            "pki" => self.pki_order(task, "pki"),
+            role => self.order_for(task, role, &[]),
+        }
+    }
+
+    async fn usable(&self, issued: &Issued) -> bool {
+        if let Some(token) = issued.data.field("token") {
+            let (status, _) = self
+                .bao
+                .call_as(token.expose(), "GET", "secret/data/app", Value::Null)
+                .await;
+            return status == 200;
+        }
+        if let Some(serial) = issued.data.field("serial_number") {
+            let path = format!("pki/cert/{}", serial.expose());
+            let answer = self.bao.must("GET", &path, Value::Null).await;
+            return answer["data"]["revocation_time"] == 0;
+        }
+        issued
+            .data
+            .field("password")
+            .is_some_and(|secret| secret.expose() == "canary-static-secret")
+    }
+
+    fn denied_order(&self) -> Option<IssueOrder> {
+        (self.role == "pki").then(|| self.pki_order(self.new_task(), "denied"))
+    }
+
+    fn hostile_orders(&self) -> Vec<IssueOrder> {
+        let names = [
+            "..",
+            ".",
+            "",
+            "web/../../sys",
+            "%2e%2e",
+            "a?b",
+            "a#b",
+            "..\\x",
+        ];
+        let order = |name: &&str| {
+            let scope = [("name", *name), ("common_name", "web.test")];
+            self.order_for(self.new_task(), "pki-by-name", &scope)
+        };
+        names.iter().map(order).collect()
+    }
+
+    fn canaries(&self) -> Vec<String> {
+        vec![ROOT_TOKEN.to_owned(), self.broker_token.clone()]
+    }
+
+    fn revoking_kills(&self) -> bool {
+        self.role != "static"
+    }
+
+    async fn break_back_end(&self) -> bool {
+        self.proxy.set(Weather::Down);
+        true
+    }
+
+    async fn mend_back_end(&self) {
+        self.proxy.set(Weather::Fair);
+    }
+}
+
+/// The configuration with every role of the tests.
+pub(crate) fn config(port: u16, access: &str) -> VaultConfig {
+    let text = format!(
+        "name = \"vault-test\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:{port}\"\n{access}\n{ROLES}"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+/// Writes a secret as an operator would.
+pub(crate) fn write_secret(dir: &tempfile::TempDir, name: &str, secret: &str) {
+    let (path, new) = (dir.path().join(name), dir.path().join("new"));
+    std::fs::write(&new, secret).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+async fn prepare(bao: &Bao) {
+    bao.must("POST", "sys/mounts/pki", json!({"type": "pki"}))
+        .await;
+    let ca = json!({"common_name": "test", "key_type": "ec", "key_bits": 256, "ttl": "24h"});
+    bao.must("POST", "pki/root/generate/internal", ca).await;
+    for (name, leased) in [("web", true), ("unleased", false)] {
+        let role = json!({
+            "allow_any_name": true, "generate_lease": leased, "max_ttl": "12h", "key_type": "ec", "key_bits": 256
+        });
+        bao.must("POST", &format!("pki/roles/{name}"), role).await;
+    }
+    bao.must("POST", "sys/mounts/old", json!({"type": "kv"}))
+        .await;
+    let secret = json!({"password": "canary-static-secret", "port": 5432});
+    bao.must("POST", "old/app", secret.clone()).await;
+    bao.must("POST", "secret/data/app", json!({ "data": secret }))
+        .await;
+    let policies = [
+        ("broker", BROKER_POLICY),
+        (
+            "web",
+            "path \"pki/issue/*\" { capabilities = [\"update\"] }",
+        ),
+        (
+            "reader",
+            "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }",
+        ),
+    ];
+    for (name, policy) in policies {
+        bao.must(
+            "POST",
+            &format!("sys/policies/acl/{name}"),
+            json!({ "policy": policy }),
+        )
+        .await;
+    }
+}
