@@ -71,10 +71,20 @@ impl Engine {
         resource: Resource<'_>,
     ) -> Result<(), Error> {
         let allowed = self.authorize(call, action, resource, None).await?;
-        let priority = priority(call.agent().is_some());
+        self.commit_allowed(call, allowed).await
+    }
+
+    /// Records a permission that changes nothing. People must see what goes on when the disk is full; agents must not
+    /// be able to use up the room that is kept for revoking.
+    pub(super) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
+        let priority = if call.agent().is_some() {
+            Priority::Normal
+        } else {
+            Priority::Release
+        };
         self.commit_with(vec![allowed.into_event()], Vec::new(), priority)
-            .await?;
-        Ok(())
+            .await
+            .map(drop)
     }
 
     async fn decide(
@@ -100,8 +110,7 @@ impl Engine {
         if allowed {
             Ok(Allowed(record))
         } else {
-            let is_agent = matches!(principal, Principal::Agent { .. });
-            Err(self.refuse(record, priority(is_agent)).await)
+            Err(self.refuse(record).await)
         }
     }
 
@@ -216,11 +225,12 @@ impl Engine {
             input_sha256: sha256_hex(&canonical),
             duration_us: 0,
         };
-        self.refuse(record, priority(call.agent().is_some())).await
+        self.refuse(record).await
     }
 
-    /// Records a refusal. When that fails the answer is a refusal all the same.
-    async fn refuse(&self, record: DecisionRecord, priority: Priority) -> Error {
+    /// Records a refusal. When that fails the answer is a refusal all the same: whoever may do nothing must not use up
+    /// the room that is kept for revoking.
+    async fn refuse(&self, record: DecisionRecord) -> Error {
         let denied = Error::Denied {
             reason: record.reason.clone(),
             policies: record.policies.clone(),
@@ -230,25 +240,11 @@ impl Engine {
             reason = %record.reason, "denied"
         );
         if let Err(error) = self
-            .commit_with(
-                vec![Event::Decided { decision: record }],
-                Vec::new(),
-                priority,
-            )
+            .commit(vec![Event::Decided { decision: record }], Vec::new())
             .await
         {
             tracing::warn!(%error, "a refusal could not be recorded");
         }
         denied
-    }
-}
-
-/// People must see what goes on when the disk is full; agents must not be able to use up the room that is kept for
-/// revoking.
-const fn priority(is_agent: bool) -> Priority {
-    if is_agent {
-        Priority::Normal
-    } else {
-        Priority::Release
     }
 }

@@ -124,8 +124,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         } else {
-            self.commit_release(vec![allowed.into_event()], Vec::new())
-                .await?;
+            self.commit_allowed(call, allowed).await?;
         }
         failpoint::reached("end.intended");
         self.stop_task(&family);

@@ -43,6 +43,10 @@ impl Engine {
         let Some(task) = self.store.task(task).await? else {
             return Ok(Progress::Done);
         };
+        if task.state != TaskState::Open {
+            // Whoever ended it may have gone away before doing so.
+            self.in_flight.break_off(task.id);
+        }
         let anchors = self.live_anchors(provider, task.id).await?;
         let due = self.due(&task, provider, ids, &anchors).await?;
         if due.is_empty() && (!ids.is_empty() || anchors.is_empty()) {

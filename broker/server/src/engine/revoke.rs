@@ -36,20 +36,22 @@ impl Engine {
         let allowed = self
             .authorize(call, Action::CredentialRevoke, resource, None)
             .await?;
-        let mut events = vec![allowed.into_event()];
         if credential.state == CredentialState::Active {
             let by = Actor::Caller(call.caller.id().clone());
-            events.push(Event::CredentialRevoking {
+            let revoking = Event::CredentialRevoking {
                 credential: id,
                 cause: RevokeCause::Requested,
                 by,
-            });
+            };
+            self.commit_release(vec![allowed.into_event(), revoking], Vec::new())
+                .await?;
         } else if credential.state == CredentialState::Intended {
             return Err(Error::Precondition(format!(
                 "credential `{id}` is just being issued; try again"
             )));
+        } else {
+            self.commit_allowed(call, allowed).await?;
         }
-        self.commit_release(events, Vec::new()).await?;
         failpoint::reached("revoke.intended");
         self.settled(&[id], self.wait_for(request.wait_ms)).await?;
         let now = self.now();
