@@ -97,7 +97,8 @@ pub struct RevokeItem {
     pub role: RoleName,
     /// Its scope.
     pub scope: Scope,
-    /// When the intent was recorded.
+    /// When the intent was recorded; without a known outcome, when the broker stopped waiting for it. A call to issue
+    /// it may have been under way until then.
     pub intended_at: Timestamp,
     /// Until when it lives at most.
     pub expires_at: Timestamp,

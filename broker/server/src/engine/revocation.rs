@@ -228,7 +228,7 @@ fn order(task: &Task, credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) 
             credential: credential.id,
             role: credential.role.clone(),
             scope: credential.scope.clone(),
-            intended_at: credential.intended_at,
+            intended_at: unanswered_since(credential),
             expires_at: credential.expires_at,
             revocation_class: credential.revocation_class,
             handle: credential.handle.clone(),
@@ -250,6 +250,15 @@ fn order(task: &Task, credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) 
             .map(|anchor| (anchor.id, anchor.handle.clone()))
             .collect(),
         items,
+    }
+}
+
+/// The intent, or, where nobody ever learned the outcome, when the broker stopped waiting for it: the provider may have
+/// been asked at any time until then, and calls may be configured to take long.
+fn unanswered_since(credential: &Credential) -> Timestamp {
+    match (&credential.revocation, credential.issued_at) {
+        (Some(revocation), None) => revocation.since.max(credential.intended_at),
+        _ => credential.intended_at,
     }
 }
 
