@@ -138,7 +138,7 @@ impl Engine {
                     .map(|c| c.id),
             );
         }
-        self.settled(&credentials, self.wait_for(request.wait_ms))
+        self.settled(&credentials, Some(id), self.wait_for(request.wait_ms))
             .await?;
         self.ended(id, &credentials).await
     }

@@ -92,8 +92,8 @@ impl Engine {
         let scope = drawn_scope(pins, spec, &request.scope)?;
         let expires_at = drawn_expiry(&task, spec, request.ttl_seconds, now)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
-        if let Some(Subject::Credential(credential)) = self.earlier(idempotency.as_ref()).await? {
-            return Err(Error::AlreadyIssued { credential });
+        if let Some(Subject::Credential(earlier)) = self.earlier(idempotency.as_ref()).await? {
+            return Err(self.repeated(backend, earlier).await?);
         }
         self.rates.admit_draw(id)?;
         let draw = self.draw(&task, &scope, expires_at, now).await?;
@@ -133,6 +133,22 @@ impl Engine {
             running,
         )
         .await
+    }
+
+    /// The answer to a request that was made before. Where the provider never answered there is no secret that
+    /// could have been lost, and saying that one was issued would send the caller after a credential it cannot have.
+    async fn repeated(&self, backend: &Backend, earlier: CredentialId) -> Result<Error, Error> {
+        let recorded = self.store.credential(earlier).await?;
+        let is_unanswered =
+            |c: &Credential| c.issued_at.is_none() && c.state != CredentialState::Intended;
+        if recorded.is_some_and(|c| is_unanswered(&c)) {
+            return Ok(backend.error(ProviderError::retryable(format!(
+                "the first attempt with this idempotency key gave no credential (`{earlier}`); try again with a new key"
+            ))));
+        }
+        Ok(Error::AlreadyIssued {
+            credential: earlier,
+        })
     }
 
     async fn commit_intent(

@@ -53,7 +53,7 @@ impl Engine {
         let credentials = self.store.credentials_of_task(id).await?;
         let receipts = credentials
             .iter()
-            .filter(|c| c.revocation.is_some())
+            .filter(|c| c.revocation.is_some() || c.state.is_final())
             .map(|c| Receipt::of(c, now))
             .collect();
         Ok((task, receipts))

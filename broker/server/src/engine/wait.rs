@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskpass_core::{Credential, CredentialId};
+use taskpass_core::{Credential, CredentialId, TaskId, TaskState};
 
 use super::{Engine, Error};
 
@@ -15,10 +15,12 @@ impl Engine {
         }
     }
 
-    /// Waits until every one of the credentials is in a final state, or the time is over. Either is fine.
+    /// Waits until every one of the credentials is in a final state, and the task, if one is named, has ended; or
+    /// until the time is over. Either is fine.
     pub(super) async fn settled(
         &self,
         credentials: &[CredentialId],
+        task: Option<TaskId>,
         wait: Duration,
     ) -> Result<(), Error> {
         let mut changes = self.store.changes();
@@ -34,7 +36,9 @@ impl Engine {
                     }
                 }
                 pending = still;
-                if pending.is_empty() || changes.changed().await.is_err() {
+                // The end of the task is recorded after that of its last credential.
+                let is_over = pending.is_empty() && self.has_ended(task).await?;
+                if is_over || changes.changed().await.is_err() {
                     return Ok(());
                 }
             }
@@ -42,5 +46,11 @@ impl Engine {
         tokio::time::timeout(wait, all_final)
             .await
             .unwrap_or(Ok(()))
+    }
+
+    async fn has_ended(&self, task: Option<TaskId>) -> Result<bool, Error> {
+        let Some(id) = task else { return Ok(true) };
+        let task = self.store.task(id).await?;
+        Ok(task.is_none_or(|task| task.state == TaskState::Ended))
     }
 }
