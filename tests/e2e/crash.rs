@@ -1,0 +1,210 @@
+//! SIGKILL between each intent and its outcome: after a restart and one sweep nothing is alive that the ledger does
+//! not know of, the history verifies, and the task goes on.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use taskpass_tests::{Cli, World, eventually};
+
+use crate::support::{
+    History, assert_not_shortened, assert_nothing_untracked, both, end, settled, text,
+    wait_one_sweep,
+};
+
+const CONFIG: &str = "vault-main/config";
+const CERT: &str = "vault-main/cert";
+
+/// What leads to the failpoint.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Issue(&'static str),
+    Renew,
+    Revoke,
+    End,
+    Deadline,
+}
+
+/// One test for each place: a table that names itself when it fails.
+macro_rules! killed_at {
+    ($($test:ident: $place:literal, $act:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            survive($place, $act);
+        }
+    )*};
+}
+
+killed_at! {
+    issue_token_intended: "issue.intended", Act::Issue(CONFIG);
+    issue_lease_intended: "issue.intended", Act::Issue(CERT);
+    issue_token_made: "anchor.made", Act::Issue(CONFIG);
+    issue_session_made: "anchor.made", Act::Issue(CERT);
+    issue_token_anchored: "anchor.recorded", Act::Issue(CONFIG);
+    issue_session_anchored: "anchor.recorded", Act::Issue(CERT);
+    issue_token_minted: "issue.minted", Act::Issue(CONFIG);
+    issue_lease_minted: "issue.minted", Act::Issue(CERT);
+    issue_token_recorded: "issue.recorded", Act::Issue(CONFIG);
+    issue_lease_recorded: "issue.recorded", Act::Issue(CERT);
+    renew_intended: "renew.intended", Act::Renew;
+    renew_extended: "renew.extended", Act::Renew;
+    renew_recorded: "renew.recorded", Act::Renew;
+    revoke_intended: "revoke.intended", Act::Revoke;
+    revoke_called: "revoke.called", Act::Revoke;
+    revoke_recorded: "revoke.recorded", Act::Revoke;
+    end_intended: "end.intended", Act::End;
+    end_called: "revoke.called", Act::End;
+    end_revoked: "revoke.recorded", Act::End;
+    end_recorded: "end.recorded", Act::End;
+    deadline_passed: "end.by_broker", Act::Deadline;
+    deadline_recorded: "end.recorded", Act::Deadline;
+}
+
+fn survive(place: &str, act: Act) {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let (task, token) = stage(&agent, act);
+    broker.kill();
+
+    let broker = world
+        .installation
+        .start_with(&[("TASKPASS_FAILPOINT", place)]);
+    let agent = broker.known("builder");
+    let mut running = start(&agent, act, &task, &token);
+    broker.wait_killed();
+    if let Some(running) = &mut running {
+        let status = running.wait().expect("taskpass ends");
+        // What is done may be told; what is not done may not.
+        let is_done = ["revoke.recorded", "end.recorded"].contains(&place);
+        assert!(
+            is_done || !status.success(),
+            "the answer came although the broker was killed at {place}"
+        );
+    }
+
+    let broker = world.start();
+    let (operator, agent) = both(&broker, "builder");
+    if matches!(act, Act::End | Act::Deadline) {
+        settled(&operator, &task, "ended");
+    }
+    wait_one_sweep(&operator);
+    let history = History::verified(&world.installation, &operator, "after-crash.jsonl");
+    assert_nothing_untracked(&world.bao, &history, &operator);
+    assert_outcome(&world, &operator, act, &token);
+    match act {
+        Act::End | Act::Deadline => assert!(!world.bao.token_works(text(&token["data"], "token"))),
+        Act::Issue(_) | Act::Renew | Act::Revoke => go_on_and_end(&world, &agent, &operator, &task),
+    }
+    let history = History::verified(&world.installation, &operator, "at-the-end.jsonl");
+    assert_nothing_untracked(&world.bao, &history, &operator);
+}
+
+/// A task with a token, the one that is renewed or revoked. Where issuing is broken off it has no session yet, so that
+/// the whole way is gone.
+fn stage(agent: &Cli, act: Act) -> (String, Value) {
+    let ttl = if matches!(act, Act::Deadline) {
+        "6s"
+    } else {
+        "10m"
+    };
+    let args = [
+        "task",
+        "start",
+        "--purpose",
+        "to be killed",
+        "--role",
+        CONFIG,
+        "--role",
+        CERT,
+        "--ttl",
+        ttl,
+    ];
+    let task = text(&agent.json(&args), "task_id").to_owned();
+    let token = match act {
+        Act::Issue(_) => Value::Null,
+        _ => World::draw(agent, &task, CONFIG, &[]),
+    };
+    (task, token)
+}
+
+/// Begins what leads to the failpoint, without waiting for it.
+fn start(agent: &Cli, act: Act, task: &str, token: &Value) -> Option<std::process::Child> {
+    let id = token["credential_id"].as_str().unwrap_or_default();
+    let scope = "common_name=ci.acme.test";
+    let args = match act {
+        Act::Issue(CERT) => vec![
+            "credential",
+            "issue",
+            "--task",
+            task,
+            "--role",
+            CERT,
+            "--scope",
+            scope,
+        ],
+        Act::Issue(role) => vec!["credential", "issue", "--task", task, "--role", role],
+        Act::Renew => vec!["credential", "renew", id],
+        Act::Revoke => vec!["credential", "revoke", id],
+        Act::End => vec!["task", "end", task],
+        Act::Deadline => return None,
+    };
+    let mut command = agent.command(&args);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Some(command.spawn().expect("taskpass starts"))
+}
+
+/// What must have become of the credential that was being worked on.
+fn assert_outcome(world: &World, operator: &Cli, act: Act, token: &Value) {
+    match act {
+        // Its secret was never handed over, so it may not stay alive.
+        Act::Issue(role) => {
+            let all = operator.json(&["credential", "list"]);
+            for credential in all.as_array().expect("credentials") {
+                let state = text(credential, "state");
+                let waits = state == "revoking";
+                assert!(
+                    waits || state == "revoked_verified" || state == "active",
+                    "{role}: {credential}"
+                );
+            }
+        }
+        Act::Renew => {
+            let shown = operator.json(&["credential", "show", text(token, "credential_id")]);
+            assert_eq!(text(&shown, "state"), "active");
+            assert_not_shortened(token, &shown);
+            assert!(world.bao.token_works(text(&token["data"], "token")));
+        }
+        Act::Revoke | Act::End => {
+            let shown = operator.json(&["credential", "show", text(token, "credential_id")]);
+            assert_eq!(text(&shown, "state"), "revoked_verified", "{shown}");
+            assert!(!world.bao.token_works(text(&token["data"], "token")));
+        }
+        Act::Deadline => {
+            let shown = operator.json(&["credential", "show", text(token, "credential_id")]);
+            assert!(
+                ["revoked_verified", "expired"].contains(&text(&shown, "state")),
+                "{shown}"
+            );
+        }
+    }
+}
+
+/// The task is as usable as before, and its end takes all that is left.
+fn go_on_and_end(world: &World, agent: &Cli, operator: &Cli, task: &str) {
+    let token = World::draw(agent, task, CONFIG, &[]);
+    let cert = World::draw(agent, task, CERT, &["common_name=ci.acme.test"]);
+    assert!(world.bao.token_works(text(&token["data"], "token")));
+    end(agent, task);
+    eventually("everything that is on record is revoked", || {
+        let live = World::live_credentials(operator);
+        live.iter()
+            .all(crate::support::is_waiting_for_probation)
+            .then_some(())
+    });
+    assert!(!world.bao.token_works(text(&token["data"], "token")));
+    assert!(
+        world
+            .bao
+            .certificate_is_revoked(text(&cert["data"], "serial_number"))
+    );
+}

@@ -1,0 +1,360 @@
+//! The history in the hands of an auditor, who has a file, a public key, and no reason to trust the broker.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use taskpass_ledger::{Ledger, Options, Priority, SigningKey, VerifyingKey};
+use taskpass_tests::{Broker, Cli, Installation, Output, World, eventually};
+
+use crate::support::{History, end, export, text, vkey};
+
+/// Two tasks with one credential each; the first one's id, and the time between the two.
+fn play(world: &World, broker: &Broker<'_>) -> (String, String, String) {
+    let agent = broker.agent("builder");
+    let first = World::task(&agent, &["vault-main/config"]);
+    World::draw(&agent, &first, "vault-main/config", &[]);
+    end(&agent, &first);
+    let second = World::task(&agent, &["vault-main/config"]);
+    let between = text(&agent.json(&["task", "show", &second]), "started_at").to_owned();
+    World::draw(&agent, &second, "vault-main/config", &[]);
+    assert!(world.bao.task_tokens().len() == 1);
+    (first, second, between)
+}
+
+/// `taskpass ledger verify` as an auditor runs it: without an identity and without a broker.
+fn verify(installation: &Installation, file: &Path, more: &[&str]) -> Output {
+    let auditor = Cli::new("127.0.0.1:9", &installation.scratch().join("auditor"));
+    let (key, file) = (
+        vkey(installation).display().to_string(),
+        file.display().to_string(),
+    );
+    auditor.run(
+        &[
+            &["-o", "json", "ledger", "verify", "--key", &key, &file],
+            more,
+        ]
+        .concat(),
+    )
+}
+
+fn verified(installation: &Installation, file: &Path, more: &[&str]) -> Value {
+    let done = verify(installation, file, more);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    serde_json::from_str(&done.stdout).expect("JSON")
+}
+
+fn assert_refused(installation: &Installation, file: &Path, what: &str) {
+    let done = verify(installation, file, &[]);
+    assert_eq!(done.code, 1, "{what}: {}{}", done.stdout, done.stderr);
+    assert!(
+        done.stderr.starts_with("error: "),
+        "{what}: {}",
+        done.stderr
+    );
+}
+
+#[test]
+fn everything_a_part_and_the_newest_part_verify_with_the_broker_off() {
+    let world = World::new();
+    let broker = world.start();
+    let operator = broker.operator();
+    let (first, second, between) = play(&world, &broker);
+    let all = export(&world.installation, &operator, "all.jsonl", &[]);
+    let of_task = export(
+        &world.installation,
+        &operator,
+        "task.jsonl",
+        &["--task", &first],
+    );
+    let newest = export(
+        &world.installation,
+        &operator,
+        "newest.jsonl",
+        &["--since", &between],
+    );
+    let home = world.installation.home();
+    broker.stop();
+
+    let whole = verified(&world.installation, &all, &[]);
+    assert_eq!(
+        (&whole["complete"], &whole["entries"]),
+        (&Value::Bool(true), &whole["ledger_size"])
+    );
+    for part in [&of_task, &newest] {
+        let found = verified(&world.installation, part, &[]);
+        assert_eq!(found["complete"], false);
+        assert!(
+            found["entries"].as_u64() > Some(0)
+                && found["entries"].as_u64() < whole["entries"].as_u64()
+        );
+    }
+    let task = fs::read_to_string(&of_task).expect("the export");
+    assert!(task.contains(&first) && !task.contains(&second));
+    for kind in [
+        "task_started",
+        "credential_intended",
+        "credential_issued",
+        "credential_revoked",
+        "task_ended",
+    ] {
+        assert_eq!(History::read(&of_task).of_type(kind).count(), 1, "{kind}");
+    }
+    assert!(
+        History::read(&newest)
+            .of_type("task_started")
+            .any(|e| e["task"]["id"] == *second)
+    );
+    assert!(
+        !History::read(&newest)
+            .of_type("task_started")
+            .any(|e| e["task"]["id"] == *first)
+    );
+    // The directory itself, as it lies on the broker's disk.
+    let on_disk = verified(&world.installation, &home.join("data/ledger"), &[]);
+    assert!(on_disk["entries"].as_u64() >= whole["entries"].as_u64());
+    // A line of standard input is as good as a file.
+    let auditor = Cli::new("127.0.0.1:9", &world.installation.scratch().join("auditor"));
+    let key = vkey(&world.installation).display().to_string();
+    let done = auditor.run_with(
+        &["ledger", "verify", "--key", &key, "-"],
+        &fs::read_to_string(&all).expect("the export"),
+    );
+    assert!(
+        done.code == 0 && done.stdout.starts_with("valid: all"),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
+}
+
+#[test]
+fn whatever_is_changed_in_an_export_is_refused() {
+    let world = World::new();
+    let broker = world.start();
+    let operator = broker.operator();
+    let (first, ..) = play(&world, &broker);
+    let whole = export(&world.installation, &operator, "all.jsonl", &[]);
+    let part = export(
+        &world.installation,
+        &operator,
+        "task.jsonl",
+        &["--task", &first],
+    );
+    for good in [&whole, &part] {
+        verified(&world.installation, good, &[]);
+        let original = fs::read_to_string(good).expect("the export");
+        for (what, changed) in forgeries(&original) {
+            assert_ne!(changed, original, "{what} changes nothing");
+            let forged = good.with_extension("forged");
+            fs::write(&forged, changed).expect("the forgery can be written");
+            assert_refused(&world.installation, &forged, what);
+        }
+    }
+}
+
+fn forgeries(original: &str) -> Vec<(&'static str, String)> {
+    let lines: Vec<&str> = original.lines().collect();
+    let joined = |lines: Vec<&str>| lines.join("\n") + "\n";
+    let with = |change: &dyn Fn(&mut Vec<&str>)| {
+        let mut lines = lines.clone();
+        change(&mut lines);
+        joined(lines)
+    };
+    vec![
+        ("another agent", original.replacen("builder", "buildeR", 1)),
+        (
+            "a claim of proof",
+            original.replacen("\"verified\":true", "\"verified\":false", 1),
+        ),
+        (
+            "a removed entry",
+            with(&|lines| {
+                lines.remove(2);
+            }),
+        ),
+        (
+            "a removed first entry",
+            with(&|lines| {
+                lines.remove(0);
+            }),
+        ),
+        (
+            "two entries in the other order",
+            with(&|lines| lines.swap(1, 2)),
+        ),
+        ("an entry twice", with(&|lines| lines.insert(2, lines[2]))),
+        (
+            "no checkpoint",
+            with(&|lines| {
+                lines.pop();
+            }),
+        ),
+        (
+            "cut off in the middle",
+            original[..original.len() / 2].to_owned(),
+        ),
+        ("a line behind the end", format!("{original}{}\n", lines[0])),
+    ]
+}
+
+#[test]
+fn an_older_checkpoint_shows_that_the_history_was_only_added_to_and_not_replaced() {
+    let world = World::new();
+    let broker = world.start();
+    let operator = broker.operator();
+    let old = world.installation.scratch().join("old.txt");
+    broker.agent("early");
+    let entries = History::verified(&world.installation, &operator, "early.jsonl")
+        .events
+        .len();
+    let checkpoint = eventually("the first entries are signed", || {
+        let checkpoint = operator.json(&["ledger", "checkpoint"]);
+        (checkpoint["size"].as_u64() >= u64::try_from(entries).ok()).then_some(checkpoint)
+    });
+    fs::write(&old, text(&checkpoint, "checkpoint")).expect("the checkpoint can be kept");
+    let (first, ..) = play(&world, &broker);
+    let old_name = old.to_str().expect("a path in UTF-8");
+    let all = export(&world.installation, &operator, "all.jsonl", &[]);
+    let more = ["--task", &first, "--checkpoint", old_name];
+    let part = export(&world.installation, &operator, "part.jsonl", &more);
+    for file in [&all, &part] {
+        let found = verified(&world.installation, file, &["--checkpoint", old_name]);
+        assert_eq!(found["continues"], checkpoint["size"]);
+    }
+    // A part that does not prove it cannot be compared, and must not pass.
+    let unproven = export(
+        &world.installation,
+        &operator,
+        "unproven.jsonl",
+        &["--task", &first],
+    );
+    assert_eq!(
+        verify(&world.installation, &unproven, &["--checkpoint", old_name]).code,
+        1
+    );
+
+    // The same key with another history: what a broker does that has something to hide.
+    let lie = world.installation.scratch().join("lie.jsonl");
+    write_lie(&world.installation, all.as_path(), &lie);
+    assert_eq!(verified(&world.installation, &lie, &[])["complete"], true);
+    let done = verify(&world.installation, &lie, &["--checkpoint", old_name]);
+    assert_eq!(done.code, 1, "the replaced history passed: {}", done.stdout);
+    // And another installation's key is another key.
+    let stranger = Installation::new();
+    assert_refused(&stranger, &all, "a history of another installation");
+}
+
+/// Another history of the same length, signed with the installation's own key.
+fn write_lie(installation: &Installation, truth: &Path, lie: &Path) {
+    let vkey = fs::read_to_string(vkey(installation)).expect("the public key");
+    let vkey: VerifyingKey = vkey.trim().parse().expect("a vkey");
+    let key = SigningKey::load(vkey.name(), &installation.home().join("data/ledger.key"))
+        .expect("the key");
+    let (mut ledger, _) = Ledger::open(&installation.scratch().join("lies"), Options::new(key))
+        .expect("a new ledger");
+    for line in fs::read_to_string(truth).expect("the export").lines() {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        if let Some(entry) = line.get("entry") {
+            let entry = entry
+                .to_string()
+                .replace("alice@acme.test", "mallory@acme.test");
+            ledger
+                .append_batch(&[entry.as_bytes()], Priority::Normal)
+                .expect("an entry");
+        }
+    }
+    let checkpoint = ledger.checkpoint_now().expect("a checkpoint");
+    let mut out = Vec::new();
+    taskpass_ledger::export::write_full(&ledger.reader(), &checkpoint, &mut out)
+        .expect("an export");
+    fs::write(lie, out).expect("the lie can be written");
+}
+
+#[test]
+fn single_entries_are_proven_and_tiles_are_what_other_verifiers_read() {
+    let world = World::new();
+    let broker = world.start();
+    let operator = broker.operator();
+    play(&world, &broker);
+    let size = operator.json(&["ledger", "checkpoint"])["size"]
+        .as_u64()
+        .expect("a size");
+    for index in [0, 1, size - 1] {
+        let proven = operator.json(&["ledger", "prove", &index.to_string()]);
+        assert!(
+            text(&proven, "proof").starts_with("c2sp.org/tlog-proof@v1\n"),
+            "{proven}"
+        );
+        assert!(proven["ledger_size"].as_u64() >= Some(size));
+    }
+    assert_eq!(
+        operator.json(&["ledger", "prove", "0"])["entry"]["event"]["type"],
+        "initialized"
+    );
+    operator.refused(&["ledger", "prove", "1000000"]);
+
+    let tiles = world.installation.scratch().join("tiles");
+    let done = operator.run(&[
+        "ledger",
+        "export",
+        "--format",
+        "tlog-tiles",
+        "--to",
+        &tiles.display().to_string(),
+    ]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let checkpoint = fs::read_to_string(tiles.join("checkpoint")).expect("tiles have a checkpoint");
+    let count: u64 = checkpoint
+        .lines()
+        .nth(1)
+        .expect("a size")
+        .parse()
+        .expect("a number");
+    assert!(count >= size);
+    assert!(tiles.join("tile/0").is_dir() && tiles.join("tile/entries").is_dir());
+}
+
+#[test]
+fn a_damaged_ledger_does_not_start_and_a_torn_tail_does() {
+    let mut installation = Installation::new();
+    installation.expect_error("ledger");
+    let broker = installation.start();
+    broker.agent("builder");
+    broker.kill();
+    let segment = segment(&installation);
+    let whole = fs::read(&segment).expect("the segment");
+
+    fs::write(&segment, &whole[..whole.len() - 7]).expect("the tail can be torn");
+    let broker = installation.start();
+    broker.operator().json(&["agent", "show", "builder"]);
+    broker.stop();
+
+    let mut damaged = fs::read(&segment).expect("the segment");
+    let middle = damaged.len() / 3;
+    damaged[middle] ^= 0x01;
+    fs::write(&segment, &damaged).expect("the segment can be damaged");
+    let config = installation
+        .home()
+        .join("taskpass.toml")
+        .display()
+        .to_string();
+    let done = installation.daemon(&["run", "--config", &config]);
+    assert!(!done.status.success());
+    let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(complaint.contains("ledger"), "{complaint}");
+    assert_refused(
+        &installation,
+        &installation.home().join("data/ledger"),
+        "a damaged directory",
+    );
+}
+
+/// The only segment of a small ledger.
+fn segment(installation: &Installation) -> PathBuf {
+    installation
+        .home()
+        .join("data/ledger/segments/00000000000000000000.seg")
+}

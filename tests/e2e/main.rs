@@ -1,0 +1,21 @@
+//! End to end: the two programs, real back ends, and what each of them says when it is asked by somebody else.
+//!
+//! One module for each topic. Every test starts what it needs and shares nothing with the others.
+
+mod aws;
+mod bad_input;
+mod canary;
+mod crash;
+mod denied;
+mod ends;
+mod house;
+mod identity;
+mod ledger;
+mod limits;
+mod main_path;
+mod outage;
+mod quotas;
+mod random_kills;
+mod rpc_matrix;
+mod run;
+mod support;

@@ -1,0 +1,201 @@
+//! `taskpass run`: a task around one command, however the command ends.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use taskpass_tests::{Cli, World, eventually};
+
+use crate::support::{settled, text};
+
+const RUN: [&str; 3] = ["run", "--purpose", "a test"];
+
+fn run(agent: &Cli, more: &[&str]) -> taskpass_tests::Output {
+    agent.run(&[RUN.as_slice(), more].concat())
+}
+
+/// Starts it and reads the first line that the command prints.
+fn begin(agent: &Cli, more: &[&str]) -> (Child, String) {
+    let mut command: Command = agent.command(&[RUN.as_slice(), more].concat());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().expect("taskpass starts");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("stdout is piped");
+    BufReader::new(out)
+        .read_line(&mut line)
+        .expect("the command prints a line");
+    (child, line.trim().to_owned())
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    kill_process(pid, signal).expect("it can be signalled");
+}
+
+fn only_task(operator: &Cli) -> Value {
+    let tasks = operator.json(&["task", "list"]);
+    let tasks = tasks.as_array().expect("tasks");
+    assert_eq!(tasks.len(), 1);
+    tasks[0].clone()
+}
+
+#[test]
+fn the_command_gets_the_credentials_and_gives_its_exit_code() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let script = "echo \"$VAULT_TOKEN $CERT_SERIAL_NUMBER $TASKPASS_TASK\"; exit 7";
+    let roles = [
+        "--role",
+        "vault-main/config",
+        "--role",
+        "vault-main/cert:common_name=ci.acme.test",
+    ];
+    let done = run(
+        &agent,
+        &[roles.as_slice(), &["--", "sh", "-c", script]].concat(),
+    );
+
+    assert_eq!(done.code, 7, "{}", done.stderr);
+    let words: Vec<&str> = done.stdout.split_whitespace().collect();
+    let [token, serial, task] = words.as_slice() else {
+        panic!("{}", done.stdout)
+    };
+    assert!(token.starts_with("s."), "an OpenBao token");
+    assert!(!world.bao.token_works(token));
+    assert!(world.bao.certificate_is_revoked(serial));
+    let shown = settled(&broker.operator(), task, "ended");
+    assert_eq!(text(&shown, "end_cause"), "cancelled");
+    assert!(
+        done.stderr.contains("2 of 2 credentials proven revoked"),
+        "{}",
+        done.stderr
+    );
+    assert!(!done.stderr.contains(token));
+
+    let done = run(&agent, &["--role", "vault-main/config", "--", "true"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let done = run(
+        &agent,
+        &["--role", "vault-main/config", "--", "/no/such/program"],
+    );
+    assert_eq!(done.code, 127, "{}", done.stderr);
+    assert!(world.bao.task_tokens().is_empty());
+}
+
+#[test]
+fn the_credentials_work_while_the_command_runs_and_signals_reach_it() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let script =
+        "trap 'kill $waiting; exit 42' TERM; sleep 600 & waiting=$!; echo \"$VAULT_TOKEN\"; wait";
+    let (mut child, token) = begin(
+        &agent,
+        &["--role", "vault-main/config", "--", "sh", "-c", script],
+    );
+    assert!(world.bao.token_works(&token));
+
+    send(child.id(), Signal::TERM);
+
+    let status = child.wait().expect("taskpass ends");
+    assert_eq!(status.code(), Some(42));
+    assert!(!world.bao.token_works(&token));
+    let task = only_task(&broker.operator());
+    assert_eq!(
+        (text(&task, "state"), text(&task, "end_cause")),
+        ("ended", "cancelled")
+    );
+}
+
+#[test]
+fn when_taskpass_itself_is_killed_the_lost_heartbeat_ends_the_task() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let script = "echo \"$$ $VAULT_TOKEN\"; exec sleep 600";
+    let more = [
+        "--heartbeat",
+        "3s",
+        "--role",
+        "vault-main/config",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let (mut child, line) = begin(&agent, &more);
+    let (pid, token) = line.split_once(' ').expect("two words");
+    assert!(world.bao.token_works(token));
+
+    child.kill().expect("it can be killed");
+    child.wait().expect("taskpass is gone");
+
+    let task = only_task(&broker.operator());
+    let shown = settled(&broker.operator(), text(&task, "task_id"), "ended");
+    assert_eq!(text(&shown, "end_cause"), "heartbeat_lost");
+    assert!(!world.bao.token_works(token));
+    // Nobody is left to do it for us.
+    send(pid.parse().expect("a pid"), Signal::KILL);
+}
+
+#[test]
+fn a_command_whose_task_is_cancelled_is_stopped() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let more = [
+        "--heartbeat",
+        "3s",
+        "--role",
+        "vault-main/config",
+        "--",
+        "sh",
+        "-c",
+        "echo $$; exec sleep 600",
+    ];
+    let (mut child, pid) = begin(&agent, &more);
+    let operator = broker.operator();
+    let task = only_task(&operator);
+    operator.json(&["task", "end", text(&task, "task_id")]);
+    eventually("taskpass stops the command and ends", || {
+        child.try_wait().expect("its state can be read")
+    });
+    assert!(
+        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+        "the command is still there"
+    );
+}
+
+#[test]
+fn two_roles_that_would_set_the_same_variable_are_refused_and_nothing_stays() {
+    let world = World::new();
+    let more = "
+  [[provider.role]]
+  name = \"config-too\"
+  type = \"token\"
+  policies = [\"config\"]
+  max_ttl = \"15m\"
+  impact = 0
+";
+    world.installation.configure(more);
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let roles = [
+        "--role",
+        "vault-main/config",
+        "--role",
+        "vault-main/config-too",
+    ];
+    let done = run(&agent, &[roles.as_slice(), &["--", "true"]].concat());
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(done.stderr.contains("VAULT_TOKEN"), "{}", done.stderr);
+    assert!(World::live_credentials(&broker.operator()).is_empty());
+    assert!(world.bao.task_tokens().is_empty());
+}

@@ -1,0 +1,254 @@
+//! `taskpassd` on an installation of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    cli::Cli,
+    process::{Server, program},
+};
+
+/// The directory `taskpassd init` made. Outlives any number of broker processes.
+#[derive(Debug)]
+pub struct Installation {
+    dir: TempDir,
+    expected_errors: Vec<String>,
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Installation {
+    /// A fresh installation for `acme.test`, listening on port 0.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let home = dir.path().join("broker");
+        let done = Command::new(program("taskpassd"))
+            .args(["init", "--trust-domain", "acme.test", "--dir"])
+            .arg(&home)
+            .env_clear()
+            .output()
+            .expect("taskpassd starts");
+        assert!(
+            done.status.success(),
+            "init: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let installation = Self {
+            dir,
+            expected_errors: Vec::new(),
+        };
+        installation.edit(|text| {
+            let listen = text.lines().map(|line| {
+                let key = line.trim_start_matches(['#', ' ']);
+                if key.starts_with("grpc =") {
+                    "grpc = \"127.0.0.1:0\""
+                } else {
+                    line
+                }
+            });
+            listen.collect::<Vec<_>>().join("\n") + "\n"
+        });
+        installation
+    }
+
+    /// The directory with `taskpass.toml`.
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("broker")
+    }
+
+    /// A directory beside it for identities and whatever else a test needs.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Adds to the end of `taskpass.toml`.
+    pub fn configure(&self, more: &str) {
+        self.edit(|text| format!("{text}\n{more}"));
+    }
+
+    /// Changes `taskpass.toml`.
+    pub fn edit(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.home().join("taskpass.toml");
+        let text = fs::read_to_string(&path).expect("the configuration is there");
+        fs::write(&path, change(&text)).expect("the configuration can be written");
+    }
+
+    /// Adds a file of policies.
+    pub fn policy(&self, name: &str, text: &str) {
+        fs::write(self.home().join("policy").join(name), text).expect("the policy can be written");
+    }
+
+    /// Announces that the broker will log an ERROR with this text in it.
+    pub fn expect_error(&mut self, text: &str) {
+        self.expected_errors.push(text.to_owned());
+    }
+
+    /// Starts the broker and waits until it serves.
+    pub fn start(&self) -> Broker<'_> {
+        self.start_with(&[])
+    }
+
+    /// The same with more in its environment, such as a failpoint.
+    pub fn start_with(&self, env: &[(&str, &str)]) -> Broker<'_> {
+        let config = self.home().join("taskpass.toml");
+        let config = config.to_str().expect("a path in UTF-8");
+        let env = [&[("TASKPASS_LOG", "debug")], env].concat();
+        let mut server = Server::start(
+            &program("taskpassd"),
+            &["run", "--config", config],
+            &env,
+            self.dir.path(),
+        );
+        let address = server.wait_for("the broker serves", |s| {
+            let log = s.log();
+            let ready = log.lines().find(|line| line.starts_with("ready "))?;
+            ready
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix("addr=").map(str::to_owned))
+        });
+        Broker {
+            installation: self,
+            server,
+            address,
+            stopped: false,
+        }
+    }
+
+    /// Runs another command of `taskpassd`.
+    pub fn daemon(&self, args: &[&str]) -> std::process::Output {
+        Command::new(program("taskpassd"))
+            .args(args)
+            .env_clear()
+            .output()
+            .expect("taskpassd starts")
+    }
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker<'a> {
+    installation: &'a Installation,
+    server: Server,
+    address: String,
+    stopped: bool,
+}
+
+impl Broker<'_> {
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// `taskpass` as the operator that `init` made.
+    pub fn operator(&self) -> Cli {
+        Cli::new(&self.address, &self.installation.home().join("operator"))
+    }
+
+    /// Registers an agent and lets it join; `taskpass` as that agent.
+    pub fn agent(&self, name: &str) -> Cli {
+        let operator = self.operator();
+        operator.json(&["agent", "register", name, "--owner", "alice@acme.test"]);
+        self.join(name)
+    }
+
+    /// Lets a registered agent join, in a new identity directory.
+    pub fn join(&self, name: &str) -> Cli {
+        let token = self.operator().json(&["agent", "token", name]);
+        let token = token["join_token"].as_str().expect("a join token");
+        let agent = self.known(name);
+        let done = agent.run_with(&["login", "--join-token", "-"], token);
+        assert_eq!(done.code, 0, "login: {}", done.stderr);
+        agent
+    }
+
+    /// `taskpass` as an agent that has joined before; after a restart the broker has another address.
+    pub fn known(&self, name: &str) -> Cli {
+        Cli::new(
+            &self.address,
+            &self.installation.scratch().join(format!("agent-{name}")),
+        )
+    }
+
+    /// SIGKILL: nothing is finished, nothing is flushed.
+    pub fn kill(mut self) {
+        self.server.kill();
+        self.check_log();
+    }
+
+    /// Waits until it is gone, as it should be when a failpoint killed it.
+    pub fn wait_killed(mut self) {
+        let pid = self.server.pid();
+        crate::eventually("the failpoint kills the broker", || {
+            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (state.is_empty() || state.contains(") Z ")).then_some(())
+        });
+        self.server.kill();
+        self.check_log();
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub fn stop(mut self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.server.pid()).expect("a pid"))
+            .expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("it can be signalled");
+        let raw = self.server.pid();
+        crate::eventually("the broker stops", || {
+            let state = fs::read_to_string(format!("/proc/{raw}/stat")).unwrap_or_default();
+            (state.is_empty() || state.contains(") Z ")).then_some(())
+        });
+        self.server.kill();
+        self.check_log();
+    }
+
+    fn check_log(&mut self) {
+        self.stopped = true;
+        let expected = &self.installation.expected_errors;
+        let log = self.server.log();
+        let unexpected: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(" ERROR ") || line.contains("panicked at"))
+            .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
+            .collect();
+        assert!(
+            unexpected.is_empty(),
+            "the broker logged errors:\n{}",
+            unexpected.join("\n")
+        );
+    }
+}
+
+impl Drop for Broker<'_> {
+    fn drop(&mut self) {
+        if !self.stopped && !std::thread::panicking() {
+            self.server.kill();
+            self.check_log();
+        } else if std::thread::panicking() {
+            eprintln!("--- the broker's log ---\n{}", tail(&self.server.log()));
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

@@ -1,0 +1,346 @@
+//! A real OpenBao development server, and its own word on what is alive in it.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Server, listening_port, tool, workspace};
+
+const ROOT_TOKEN: &str = "root-of-the-test";
+
+/// An OpenBao with a secret, a PKI engine that gives leases, and the policies the test roles use.
+#[derive(Debug)]
+pub struct OpenBao {
+    server: Option<Server>,
+    address: String,
+    dir: TempDir,
+}
+
+impl OpenBao {
+    /// Starts it on a free port and prepares it.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (server, port) = launch(&dir, 0);
+        let bao = Self {
+            server: Some(server),
+            address: format!("http://127.0.0.1:{port}"),
+            dir,
+        };
+        bao.prepare();
+        bao
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Stops it as a machine that is lost would. A development server keeps nothing, so this is for outages in which
+    /// it does not come back; see [`OpenBao::pause`] for one that does.
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Freezes the process: connections are taken, nothing answers.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on after [`OpenBao::pause`].
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.server.as_ref().expect("it runs").pid();
+        let pid =
+            rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+    }
+
+    /// `[[provider]]` for the configuration: roles `config` (a token), `cert` (a PKI lease) and `static` (kv), and
+    /// whatever `more` adds.
+    pub fn provider(&self, name: &str, more: &str) -> String {
+        let token = self.dir.path().join("broker-token");
+        format!(
+            r#"
+[[provider]]
+name = "{name}"
+kind = "vault"
+address = "{address}"
+allow_plaintext = true
+token_file = "{token}"
+
+  [[provider.role]]
+  name = "config"
+  type = "token"
+  policies = ["config"]
+  max_ttl = "15m"
+  impact = 0
+
+  [[provider.role]]
+  name = "cert"
+  type = "dynamic"
+  path = "pki/issue/ci"
+  method = "write"
+  policies = ["cert"]
+  params = {{ common_name = {{ pattern = "[a-z0-9.-]{{1,63}}" }} }}
+  max_ttl = "15m"
+  impact = 1
+
+  [[provider.role]]
+  name = "static"
+  type = "kv"
+  path = "secret/data/ci"
+  policies = ["config"]
+  max_ttl = "15m"
+  impact = 0
+{more}"#,
+            address = self.address,
+            token = token.display(),
+        )
+    }
+
+    /// A call with the root token. `Err` has the status.
+    pub fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, u16> {
+        self.call_as(ROOT_TOKEN, method, path, body)
+    }
+
+    /// A call with any token.
+    pub fn call_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, u16> {
+        let request = http()
+            .request(
+                method.parse().expect("a method"),
+                format!("{}/v1/{path}", self.address),
+            )
+            .header("X-Vault-Token", token);
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        runtime().block_on(async {
+            let answer = request.send().await.map_err(|_| 0_u16)?;
+            let status = answer.status();
+            let value = answer.json().await.unwrap_or(Value::Null);
+            if status.is_success() {
+                Ok(value)
+            } else {
+                Err(status.as_u16())
+            }
+        })
+    }
+
+    /// Whether a token that was handed out can still read what its role lets it read.
+    pub fn token_works(&self, token: &str) -> bool {
+        self.call_as(token, "GET", "secret/data/ci", None).is_ok()
+    }
+
+    /// All lease ids below a path, by OpenBao's own list.
+    pub fn leases(&self, path: &str) -> Vec<String> {
+        let Ok(listed) = self.call("LIST", &format!("sys/leases/lookup/{path}"), None) else {
+            return Vec::new();
+        };
+        let keys = listed["data"]["keys"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        keys.iter()
+            .filter_map(Value::as_str)
+            .map(|key| format!("{path}/{key}"))
+            .collect()
+    }
+
+    /// Accessors of all tokens that are alive, the test's root token and the broker's own left out.
+    pub fn task_tokens(&self) -> Vec<String> {
+        let listed = self
+            .call("LIST", "auth/token/accessors", None)
+            .expect("accessors can be listed");
+        let accessors = listed["data"]["keys"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        accessors
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|accessor| {
+                let found = self.call(
+                    "POST",
+                    "auth/token/lookup-accessor",
+                    Some(json!({ "accessor": accessor })),
+                );
+                found.is_ok_and(|token| {
+                    let policies = token["data"]["policies"]
+                        .as_array()
+                        .cloned()
+                        .unwrap_or_default();
+                    !policies.contains(&json!("root"))
+                        && !policies.contains(&json!("taskpass-broker"))
+                })
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// How many seconds a token has left, by its accessor; `None` when it is gone.
+    pub fn token_ttl(&self, accessor: &str) -> Option<i64> {
+        let found = self
+            .call(
+                "POST",
+                "auth/token/lookup-accessor",
+                Some(json!({ "accessor": accessor })),
+            )
+            .ok()?;
+        found["data"]["ttl"].as_i64()
+    }
+
+    /// Whether a certificate was revoked, by the PKI engine's word.
+    pub fn certificate_is_revoked(&self, serial: &str) -> bool {
+        let found = self
+            .call("GET", &format!("pki/cert/{serial}"), None)
+            .expect("the engine knows the certificate");
+        found["data"]["revocation_time"]
+            .as_i64()
+            .is_some_and(|seconds| seconds > 0)
+    }
+
+    /// The broker's own token.
+    pub fn broker_token(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("broker-token"))
+            .expect("the token's file is there")
+    }
+
+    /// Gives the broker another token, as whoever keeps the file fresh would, and revokes the one before.
+    pub fn rotate_broker_token(&self) {
+        let before = self.broker_token();
+        let fresh = self.dir.path().join("broker-token.new");
+        write_secret(&fresh, &self.make_broker_token());
+        std::fs::rename(fresh, self.dir.path().join("broker-token"))
+            .expect("the file can be replaced");
+        self.call(
+            "POST",
+            "auth/token/revoke",
+            Some(json!({ "token": before })),
+        )
+        .expect("the old token can be revoked");
+    }
+
+    fn make_broker_token(&self) -> String {
+        let order = json!({ "policies": ["taskpass-broker"], "period": "24h" });
+        let made = self
+            .call("POST", "auth/token/create-orphan", Some(order))
+            .expect("a token can be made");
+        made["auth"]["client_token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
+    }
+
+    fn prepare(&self) {
+        let call = |method: &str, path: &str, body: Value| {
+            self.call(method, path, Some(body))
+                .unwrap_or_else(|status| panic!("{method} {path}: {status}"))
+        };
+        call(
+            "POST",
+            "secret/data/ci",
+            json!({ "data": { "answer": "42" } }),
+        );
+        call("POST", "sys/mounts/pki", json!({ "type": "pki" }));
+        call(
+            "POST",
+            "pki/root/generate/internal",
+            json!({ "common_name": "acme.test", "ttl": "24h" }),
+        );
+        let role = json!({ "allow_any_name": true, "generate_lease": true, "max_ttl": "1h", "key_type": "ec", "key_bits": 256 });
+        call("POST", "pki/roles/ci", role);
+        let broker =
+            std::fs::read_to_string(workspace().join("deploy/examples/vault-broker-policy.hcl"))
+                .expect("the example policy is there");
+        for (name, policy) in [
+            ("taskpass-broker", broker.as_str()),
+            (
+                "config",
+                r#"path "secret/data/ci" { capabilities = ["read"] }"#,
+            ),
+            (
+                "cert",
+                r#"path "pki/issue/ci" { capabilities = ["update"] }"#,
+            ),
+        ] {
+            call(
+                "PUT",
+                &format!("sys/policies/acl/{name}"),
+                json!({ "policy": policy }),
+            );
+        }
+        write_secret(
+            &self.dir.path().join("broker-token"),
+            &self.make_broker_token(),
+        );
+    }
+}
+
+/// Writes a file only its owner can read.
+pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
+    use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .expect("a new file");
+    file.write_all(text.as_bytes())
+        .expect("the file can be written");
+}
+
+fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
+    std::fs::write(dir.path().join("dev.hcl"), "disable_clustering = true\n").expect("a file");
+    let args = [
+        "server",
+        "-dev",
+        "-config=dev.hcl",
+        &format!("-dev-root-token-id={ROOT_TOKEN}"),
+        &format!("-dev-listen-address=127.0.0.1:{port}"),
+        "-dev-no-store-token",
+        "-log-level=warn",
+    ];
+    let mut server = Server::start(&tool("bao"), &args, &[], dir.path());
+    let port = server.wait_for("OpenBao listens", |s| {
+        let port = listening_port(s.pid())?;
+        s.log().contains("server started!").then_some(port)
+    });
+    (server, port)
+}
+
+/// One HTTP client for the test process.
+fn http() -> reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT
+        .get_or_init(|| {
+            // Another part of the process may have been first.
+            let _installed = rustls::crypto::ring::default_provider().install_default();
+            reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("an HTTP client")
+        })
+        .clone()
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    })
+}
