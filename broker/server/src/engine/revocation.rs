@@ -265,7 +265,7 @@ fn unanswered_since(credential: &Credential) -> Timestamp {
 /// One outcome for each credential, whatever the provider returned.
 fn outcomes(result: Result<Vec<Outcome>, ProviderError>, wanted: usize) -> Vec<Outcome> {
     match result {
-        Ok(outcomes) if outcomes.len() == wanted => outcomes,
+        Ok(outcomes) if outcomes.len() == wanted => outcomes.into_iter().map(proven).collect(),
         Ok(outcomes) => {
             let error = ProviderError::retryable(format!(
                 "the provider answered for {} of {wanted} credentials",
@@ -274,6 +274,17 @@ fn outcomes(result: Result<Vec<Outcome>, ProviderError>, wanted: usize) -> Vec<O
             vec![Err(error); wanted]
         }
         Err(error) => vec![Err(error); wanted.max(1)],
+    }
+}
+
+/// A death without proof is none: the ledger refuses to say so, and the attempt must count as one that failed.
+fn proven(outcome: Outcome) -> Outcome {
+    match outcome {
+        Ok(revoked) if revoked.verified && revoked.proof.trim().is_empty() => {
+            let error = "the provider says that it is dead and gives no proof";
+            Err(ProviderError::retryable(error))
+        }
+        other => other,
     }
 }
 
@@ -327,10 +338,16 @@ mod tests {
         let dead = || {
             Ok(Revoked {
                 verified: true,
-                proof: String::new(),
+                proof: "seen".to_owned(),
                 may_live_until: None,
             })
         };
+        let unproven = Ok(Revoked {
+            verified: true,
+            proof: " ".to_owned(),
+            may_live_until: None,
+        });
+        assert!(outcomes(Ok(vec![unproven]), 1).iter().all(Result::is_err));
         assert!(outcomes(Ok(vec![dead()]), 2).iter().all(Result::is_err));
         assert!(
             outcomes(Ok(vec![dead(), dead()]), 2)
