@@ -56,7 +56,8 @@ advisories: tools ## look for known vulnerabilities in the dependencies (needs t
 
 .PHONY: bench
 bench: tools ## measure against the budgets; takes minutes and wants a quiet machine
-	cargo run --locked --profile bench -p taskpass-tests --bin taskpass-bench
+	cargo build --locked --profile bench -p taskpass-broker -p taskpass-client -p taskpass-tests --bins
+	target/release/taskpass-bench
 
 .PHONY: fmt
 fmt: ## format the code

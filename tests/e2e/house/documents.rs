@@ -1,0 +1,133 @@
+//! The documents say what is so.
+
+use std::{collections::BTreeSet, process::Command};
+
+use taskpass_tests::{program, workspace};
+
+use super::{files, none, read};
+
+#[test]
+fn links_lead_to_files_that_exist() {
+    let mut complaints = Vec::new();
+    for document in files(".", ".md") {
+        let text = read(&document);
+        let folder = workspace()
+            .join(&document)
+            .parent()
+            .expect("a folder")
+            .to_owned();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            if target.contains("://") || target.starts_with('#') || target.starts_with("mailto:") {
+                continue;
+            }
+            let path = target.split('#').next().unwrap_or_default();
+            if !folder.join(path).exists() {
+                complaints.push(format!("{document}: `{target}` leads nowhere"));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+/// Every command of the README, asked for its help: unknown commands and flags are refused before help is given.
+#[test]
+fn commands_in_the_readme_exist() {
+    let readme = read("README.md");
+    let mut commands = Vec::new();
+    for (index, block) in readme.split("```").enumerate() {
+        if index % 2 == 1 {
+            commands.extend(block.lines().map(str::trim));
+        } else {
+            commands.extend(block.split('`').skip(1).step_by(2));
+        }
+    }
+    let mut seen = 0;
+    let mut complaints = Vec::new();
+    for command in commands {
+        let command = command.split(" #").next().unwrap_or_default();
+        let command = command.split(" -- ").next().unwrap_or_default();
+        let words: Vec<&str> = command
+            .split_whitespace()
+            .take_while(|word| !["<", ">", "|"].contains(word))
+            .collect();
+        let [name @ ("taskpass" | "taskpassd"), arguments @ ..] = &words[..] else {
+            continue;
+        };
+        let mut arguments: Vec<String> = arguments
+            .iter()
+            .map(|a| a.trim_matches('"').to_owned())
+            .collect();
+        // Words in quotes are one argument; their number does not matter for help.
+        if let Some(at) = arguments.iter().position(|a| a == "--purpose") {
+            arguments.truncate(at);
+        }
+        // Placeholders stand for something that has a form of its own.
+        arguments.retain(|a| a != "NAME");
+        seen += 1;
+        let done = Command::new(program(name))
+            .args(&arguments)
+            .arg("--help")
+            .env_clear()
+            .output()
+            .expect("it starts");
+        if !done.status.success() {
+            complaints.push(format!(
+                "`{command}`: {}",
+                String::from_utf8_lossy(&done.stderr)
+            ));
+        }
+    }
+    assert!(seen > 10, "the README shows only {seen} commands");
+    none(&complaints);
+}
+
+#[test]
+fn make_targets_in_the_documents_exist() {
+    let makefile = read("Makefile");
+    let mut complaints = Vec::new();
+    for document in files(".", ".md") {
+        let text = read(&document);
+        let words = text
+            .match_indices("make ")
+            .filter(|(at, _)| *at == 0 || text[..*at].ends_with(['`', '\n']));
+        for (at, _) in words {
+            let target: String = text[at + 5..]
+                .chars()
+                .take_while(char::is_ascii_lowercase)
+                .collect();
+            if !makefile.contains(&format!("\n{target}:")) {
+                complaints.push(format!("{document}: there is no `make {target}`"));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+/// The reasons of errors are a part of the API: those in the code and those in the README are the same.
+#[test]
+fn the_readme_lists_the_reasons_of_the_api() {
+    let is_reason =
+        |word: &&str| word.len() > 4 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let source = read("broker/server/src/api/status.rs");
+    let load = read("broker/server/src/transport/load.rs");
+    let in_code: BTreeSet<&str> = source
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .chain(load.split('"').skip(1).step_by(2))
+        .filter(is_reason)
+        .collect();
+    let readme = read("README.md");
+    let table = readme
+        .split("### Errors of the API")
+        .nth(1)
+        .expect("the table of errors");
+    let in_readme: BTreeSet<&str> = table
+        .lines()
+        .filter(|l| l.starts_with("| `"))
+        .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`'))
+        .filter(is_reason)
+        .collect();
+    assert_eq!(in_code, in_readme);
+}

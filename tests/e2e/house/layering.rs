@@ -1,0 +1,374 @@
+//! Dependencies point one way, between packages and between the parts of the broker.
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use taskpass_tests::workspace;
+
+use super::{files, none, read};
+
+/// Each package with the packages of this workspace that it may know.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("taskpass-core", &[]),
+    ("taskpass-proto", &[]),
+    ("taskpass-ca", &["taskpass-core"]),
+    ("taskpass-policy", &["taskpass-core"]),
+    ("taskpass-ledger", &["taskpass-core"]),
+    ("taskpass-provider", &["taskpass-core"]),
+    ("taskpass-store", &["taskpass-core", "taskpass-ledger"]),
+    (
+        "taskpass-provider-vault",
+        &["taskpass-core", "taskpass-provider"],
+    ),
+    (
+        "taskpass-provider-aws",
+        &["taskpass-core", "taskpass-provider"],
+    ),
+    (
+        "taskpass-broker",
+        &[
+            "taskpass-core",
+            "taskpass-proto",
+            "taskpass-ca",
+            "taskpass-policy",
+            "taskpass-ledger",
+            "taskpass-store",
+            "taskpass-provider",
+            "taskpass-provider-vault",
+            "taskpass-provider-aws",
+        ],
+    ),
+    (
+        "taskpass-client",
+        &[
+            "taskpass-core",
+            "taskpass-proto",
+            "taskpass-ca",
+            "taskpass-policy",
+            "taskpass-ledger",
+        ],
+    ),
+    (
+        "taskpass-tests",
+        &[
+            "taskpass-core",
+            "taskpass-proto",
+            "taskpass-ca",
+            "taskpass-policy",
+            "taskpass-ledger",
+            "taskpass-client",
+        ],
+    ),
+];
+
+/// Crates, by the beginning of their names, that only these packages may know. The tests may know everything.
+const ONLY_KNOWN_BY: &[(&str, &[&str])] = &[
+    ("cedar-policy", &["taskpass-policy"]),
+    ("sled", &["taskpass-store"]),
+    (
+        "tonic",
+        &["taskpass-proto", "taskpass-broker", "taskpass-client"],
+    ),
+    (
+        "prost",
+        &["taskpass-proto", "taskpass-broker", "taskpass-client"],
+    ),
+    ("hyper", &["taskpass-broker", "taskpass-client"]),
+    ("tokio-rustls", &["taskpass-broker", "taskpass-client"]),
+    ("rcgen", &["taskpass-ca", "taskpass-client"]),
+    ("vaultrs", &["taskpass-provider-vault"]),
+    ("rustify", &["taskpass-provider-vault"]),
+    ("reqwest", &["taskpass-provider-vault"]),
+    ("aws-", &["taskpass-provider-aws", "taskpass-client"]),
+    ("clap", &["taskpass-broker", "taskpass-client"]),
+    ("anyhow", &["taskpass-broker", "taskpass-client"]),
+];
+
+/// Crypto that is not ring, whoever would bring it in.
+const NO_CRYPTO_BUT_RING: [&str; 5] = [
+    "aws-lc-rs",
+    "aws-lc-sys",
+    "openssl",
+    "openssl-sys",
+    "native-tls",
+];
+
+fn metadata() -> Metadata {
+    let manifest = workspace().join("Cargo.toml");
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("metadata")
+}
+
+/// What a package is built with; tests and build scripts may know more.
+fn dependencies(package: &Package) -> impl Iterator<Item = &str> {
+    package
+        .dependencies
+        .iter()
+        .filter(|d| d.kind == DependencyKind::Normal)
+        .map(|d| d.name.as_str())
+}
+
+#[test]
+fn packages_know_only_those_below_them() {
+    let metadata = metadata();
+    let mut complaints = Vec::new();
+    assert_eq!(
+        metadata.packages.len(),
+        MAY_KNOW.len(),
+        "a package is not in the table, or one in it is gone"
+    );
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let Some((_, allowed)) = MAY_KNOW.iter().find(|(known, _)| *known == name) else {
+            panic!("`{name}` is not in the table");
+        };
+        for dependency in dependencies(package) {
+            if dependency.starts_with("taskpass-") && !allowed.contains(&dependency) {
+                complaints.push(format!("{name} must not know {dependency}"));
+            }
+            if name == "taskpass-tests" {
+                continue;
+            }
+            for (prefix, only) in ONLY_KNOWN_BY {
+                if dependency.starts_with(prefix) && !only.contains(&name) {
+                    complaints.push(format!(
+                        "{name} must not know {dependency}: only {only:?} may"
+                    ));
+                }
+            }
+        }
+    }
+    none(&complaints);
+    let lock = read("Cargo.lock");
+    for name in NO_CRYPTO_BUT_RING {
+        assert!(
+            !lock.contains(&format!("name = \"{name}\"\n")),
+            "{name} is linked in; ring is the only crypto"
+        );
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason_and_is_used() {
+    let mut complaints = Vec::new();
+    for manifest in files(".", "Cargo.toml") {
+        let text = read(&manifest);
+        let folder = manifest.strip_suffix("Cargo.toml").expect("the name");
+        let sources: String = files(folder, ".rs").iter().map(|file| read(file)).collect();
+        let (mut in_dependencies, mut has_reason) = (false, false);
+        for line in text.lines() {
+            if line.starts_with('[') {
+                in_dependencies =
+                    line.ends_with("dependencies]") && line != "[workspace.dependencies]";
+                has_reason = false;
+            } else if line.is_empty() {
+                has_reason = false;
+            } else if line.starts_with('#') {
+                has_reason = true;
+            } else if in_dependencies {
+                let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
+                if !has_reason {
+                    complaints.push(format!("{manifest}: no reason above `{name}`"));
+                }
+                // What generated code needs is not in the sources.
+                let generated =
+                    folder == "proto/" && ["tonic-prost", "prost-types"].contains(&name);
+                let path = if name == "rustls-webpki" {
+                    "webpki".to_owned()
+                } else {
+                    name.replace('-', "_")
+                };
+                if !generated && !names(&sources, &path) {
+                    complaints.push(format!("{manifest}: `{name}` is not used"));
+                }
+            }
+        }
+    }
+    none(&complaints);
+}
+
+#[test]
+fn every_dependency_of_the_workspace_is_some_members() {
+    let root = read("Cargo.toml");
+    let table: toml::Table = root.parse().expect("TOML");
+    let members: String = files(".", "Cargo.toml")
+        .iter()
+        .filter(|f| *f != "Cargo.toml")
+        .map(|f| read(f))
+        .collect();
+    let declared = table["workspace"]["dependencies"]
+        .as_table()
+        .expect("a table");
+    let unused: Vec<String> = declared
+        .keys()
+        .filter(|name| *name != "taskpass-broker")
+        .filter(|name| {
+            !members.contains(&format!("\n{name}.workspace"))
+                && !members.contains(&format!("\n{name} = {{ workspace"))
+        })
+        .map(|name| format!("`{name}` is declared in Cargo.toml and nobody uses it"))
+        .collect();
+    none(&unused);
+}
+
+/// Parts of the broker with the crates they must not name.
+const MUST_NOT_NAME: &[(&str, &[&str])] = &[
+    ("broker/server/src/engine", WIRE),
+    ("broker/server/src/reconcile", WIRE),
+    ("broker/server/src/config", WIRE),
+    (
+        "broker/server/src/authn",
+        &["tonic", "prost", "prost_types", "taskpass_proto", "hyper"],
+    ),
+    (
+        "broker/server/src/transport",
+        &[
+            "prost",
+            "prost_types",
+            "taskpass_proto",
+            "taskpass_store",
+            "taskpass_provider",
+        ],
+    ),
+    (
+        "broker/server/src/api",
+        &[
+            "taskpass_provider_vault",
+            "taskpass_provider_aws",
+            "rustls",
+            "hyper",
+        ],
+    ),
+    (
+        "broker/server/src/engine",
+        &[
+            "taskpass_provider_vault",
+            "taskpass_provider_aws",
+            "EmbeddedStore",
+        ],
+    ),
+];
+const WIRE: &[&str] = &[
+    "tonic",
+    "tonic_types",
+    "prost",
+    "prost_types",
+    "taskpass_proto",
+    "rustls",
+    "tokio_rustls",
+    "hyper",
+    "hyper_util",
+    "tower",
+    "http",
+];
+
+#[test]
+fn parts_of_the_broker_name_nothing_above_or_beside_them() {
+    let mut complaints = Vec::new();
+    for (part, crates) in MUST_NOT_NAME {
+        let sources: Vec<String> = files("broker/server/src", ".rs")
+            .into_iter()
+            .filter(|f| f.starts_with(&format!("{part}/")) || *f == format!("{part}.rs"))
+            .collect();
+        assert!(!sources.is_empty(), "there is no {part}");
+        for file in sources {
+            let code = code(&file);
+            for name in crates.iter().filter(|name| names(&code, name)) {
+                complaints.push(format!("{file} must not name `{name}`"));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+/// The machine's clock and randomness come in where the programs start, and nowhere else.
+#[test]
+fn time_and_randomness_come_in_at_the_composition_roots() {
+    const MAY: [&str; 5] = [
+        "broker/core/src/clock.rs",
+        "broker/core/src/entropy.rs",
+        "broker/server/src/main.rs",
+        "agent-client/src/client.rs",
+        "agent-client/src/cli/ledger/tiles.rs",
+    ];
+    const SOURCES: [&str; 6] = [
+        "SystemClock::new",
+        "SystemEntropy::new",
+        "SystemTime::now",
+        "std::time::Instant",
+        "SystemRandom::new",
+        "OffsetDateTime::now_utc",
+    ];
+    let mut complaints = Vec::new();
+    for folder in ["broker", "providers", "agent-client", "proto"] {
+        for file in files(folder, ".rs") {
+            if MAY.contains(&file.as_str()) || is_test(&file) {
+                continue;
+            }
+            let code = code(&file);
+            for source in SOURCES.iter().filter(|source| code.contains(**source)) {
+                complaints.push(format!(
+                    "{file} uses `{source}`; take a `Clock` or an `Entropy`"
+                ));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+fn is_test(file: &str) -> bool {
+    file.contains("/tests/")
+        || file.ends_with("/tests.rs")
+        || file.contains("/examples/")
+        || file.ends_with("/testing.rs")
+}
+
+/// A source file without comments and without the tests in it.
+fn code(file: &str) -> String {
+    let text = read(file);
+    let text = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let mut code = String::new();
+    if !is_test(file) {
+        lines.for_each(|line| code += &format!("{line}\n"));
+    }
+    code
+}
+
+/// Whether code names a crate or type: the word, followed by a path or alone in a `use`.
+fn names(code: &str, word: &str) -> bool {
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = &code[at + word.len()..];
+        let is_word = !before.is_some_and(|c| part_of_word(c) || c == '.')
+            && !after.starts_with(part_of_word);
+        let used = after.starts_with("::")
+            || after.starts_with(';')
+            || after.starts_with(" as ")
+            || code[..at].ends_with("use ");
+        is_word && (used || word.starts_with(char::is_uppercase))
+    })
+}
+
+#[test]
+fn the_word_search_finds_words() {
+    assert!(
+        names("use http;", "http")
+            && names("let x = http::Request;", "http")
+            && names("use tonic::Code;", "tonic")
+    );
+    assert!(
+        !names("my_http::x", "http")
+            && !names("https://", "http")
+            && !names("a.http::b", "http")
+            && !names("// x", "http")
+    );
+}

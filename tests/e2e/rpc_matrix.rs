@@ -1,0 +1,495 @@
+//! Every RPC against every kind of caller. The table has a row for each RPC of the compiled descriptors; an RPC without
+//! a row fails the first test here, so that nobody adds one without saying who may call it.
+
+mod table;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use taskpass_ca::{Authority, IssueOptions, PublicKey};
+use taskpass_core::{Clock, Identity, ManualClock, SystemClock, SystemEntropy, Timestamp, Ttl};
+use taskpass_proto::v1::{
+    EndTaskRequest, EndTaskResponse, IssueCredentialRequest, IssueCredentialResponse,
+    RenewSvidRequest, RenewSvidResponse, StartTaskRequest, StartTaskResponse, TaskRole,
+    WhoAmIRequest, WhoAmIResponse, X509Svid,
+};
+use taskpass_tests::{
+    Broker, World,
+    wire::{Certificate, KeyAndCsr, Wire, knock},
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use table::{ROWS, Who};
+
+/// What the messages of the table speak of.
+pub(crate) struct Target {
+    pub(crate) task: String,
+    pub(crate) credential: String,
+    /// The parent to name when starting a task.
+    pub(crate) parent: String,
+    /// An identity bound to the task.
+    pub(crate) in_task: Certificate,
+}
+
+pub(crate) struct Stage<'a> {
+    pub(crate) broker: Broker<'a>,
+    pub(crate) operator: Wire,
+    agent: Certificate,
+}
+
+const LIMITS: &str = "
+[limits]
+agent_requests_per_second = 10000
+agent_requests_burst = 10000
+attestations_per_second = 10000
+[tasks]
+open_per_agent = 10000
+";
+
+impl<'a> Stage<'a> {
+    fn new(world: &'a World) -> Self {
+        world.installation.configure(LIMITS);
+        let broker = world.start();
+        let agent = Certificate::load(broker.agent("builder").identity());
+        broker.operator().json(&[
+            "agent",
+            "register",
+            "newcomer",
+            "--owner",
+            "alice@acme.test",
+        ]);
+        let operator = Certificate::load(&world.installation.home().join("operator"));
+        let operator = Wire::new(broker.address(), Some(&operator));
+        Self {
+            broker,
+            operator,
+            agent,
+        }
+    }
+
+    fn wire(&self, certificate: &Certificate) -> Wire {
+        Wire::new(self.broker.address(), Some(certificate))
+    }
+
+    /// A fresh task with a live credential.
+    fn target(&self) -> Target {
+        let agent = self.wire(&self.agent);
+        let (task, in_task) = start(&agent);
+        let issue = IssueCredentialRequest {
+            task_id: task.clone(),
+            role: "vault-main/config".to_owned(),
+            ..Default::default()
+        };
+        let issued: IssueCredentialResponse = agent
+            .ask("/taskpass.v1.CredentialService/IssueCredential", &issue)
+            .expect("a credential");
+        Target {
+            task,
+            credential: issued.credential_id,
+            parent: String::new(),
+            in_task,
+        }
+    }
+
+    fn who(&self, who: Who, target: &Target) -> Wire {
+        match who {
+            Who::Nobody => Wire::new(self.broker.address(), None),
+            Who::Agent => self.wire(&self.agent),
+            Who::InTask => self.wire(&target.in_task),
+            Who::Operator => self.operator.clone(),
+        }
+    }
+
+    /// The message of a row as `who` would send it.
+    fn message(&self, row: &table::Row, who: Who, target: &mut Target) -> Vec<u8> {
+        target.parent = if who == Who::InTask {
+            target.task.clone()
+        } else {
+            String::new()
+        };
+        (row.message)(self, target)
+    }
+}
+
+fn start(agent: &Wire) -> (String, Certificate) {
+    let key = KeyAndCsr::new();
+    let request = StartTaskRequest {
+        purpose: "a row of the table".to_owned(),
+        roles: vec![TaskRole {
+            role: "vault-main/config".to_owned(),
+            ..Default::default()
+        }],
+        csr: key.csr.clone(),
+        ..Default::default()
+    };
+    let started: StartTaskResponse = agent
+        .ask("/taskpass.v1.TaskService/StartTask", &request)
+        .expect("a task");
+    (
+        started.task.expect("a task").id,
+        certificate(started.svid, key),
+    )
+}
+
+fn certificate(svid: Option<X509Svid>, key: KeyAndCsr) -> Certificate {
+    let chain = svid.expect("an SVID").chain;
+    Certificate::new(chain.into_iter().map(Into::into).collect(), key.key)
+}
+
+fn reason(status: &Status) -> String {
+    status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default()
+}
+
+fn must_be(status: Result<Vec<prost::bytes::Bytes>, Status>, code: Code, what: &str) {
+    let status = status.expect_err(what);
+    assert_eq!(status.code(), code, "{what}: {status:?}");
+    let expected = match code {
+        Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::PermissionDenied => "DENIED",
+        other => panic!("{other:?} is not a refusal"),
+    };
+    assert_eq!(reason(&status), expected, "{what}: {status:?}");
+    assert_eq!(
+        status.message().lines().count(),
+        1,
+        "{what}: {}",
+        status.message()
+    );
+}
+
+#[test]
+fn the_table_has_exactly_the_rpcs_of_the_descriptors() {
+    let set = prost_types::FileDescriptorSet::decode(taskpass_proto::v1::FILE_DESCRIPTOR_SET)
+        .expect("descriptors");
+    let declared: BTreeSet<String> = set
+        .file
+        .iter()
+        .filter(|file| file.package().starts_with("taskpass."))
+        .flat_map(|file| {
+            file.service
+                .iter()
+                .map(move |service| (file.package(), service))
+        })
+        .flat_map(|(package, service)| {
+            service
+                .method
+                .iter()
+                .map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        })
+        .collect();
+    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.method.to_owned()).collect();
+    assert_eq!(rows.len(), ROWS.len(), "a method has two rows");
+    let missing: Vec<_> = declared.difference(&rows).collect();
+    let stale: Vec<_> = rows.difference(&declared).collect();
+    assert!(
+        missing.is_empty() && stale.is_empty(),
+        "no row for {missing:?}; no RPC for {stale:?}"
+    );
+    assert!(
+        declared.len() > 20,
+        "the descriptors are not those of the API"
+    );
+}
+
+#[test]
+fn each_kind_of_caller_may_call_what_the_table_says_and_nothing_else() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let mut target = stage.target();
+    for row in ROWS {
+        for who in Who::ALL
+            .into_iter()
+            .filter(|who| !row.allowed.contains(who))
+        {
+            let message = stage.message(row, who, &mut target);
+            let answer = stage.who(who, &target).call(row.method, message);
+            let code = if who == Who::Nobody {
+                Code::Unauthenticated
+            } else {
+                Code::PermissionDenied
+            };
+            must_be(answer, code, &format!("{} by {who:?}", row.method));
+        }
+    }
+    for row in ROWS {
+        for who in row.allowed {
+            let mut target = stage.target();
+            let message = stage.message(row, *who, &mut target);
+            let answer = stage.who(*who, &target).call(row.method, message);
+            assert!(answer.is_ok(), "{} by {who:?}: {answer:?}", row.method);
+        }
+    }
+}
+
+/// An operator who proved the name but whom no policy knows may do nothing but find out who it is and renew.
+#[test]
+fn an_operator_whom_no_policy_permits_anything_is_refused_on_each_rpc() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let mut target = stage.target();
+    let key = KeyAndCsr::new();
+    let public = PublicKey::from_csr(&key.csr).expect("a good request");
+    let signed = authority(&world, Arc::new(SystemClock::new()))
+        .issue_operator(
+            &"mallory".parse().expect("a name"),
+            &public,
+            Ttl::from_seconds(600).expect("a ttl"),
+        )
+        .expect("a certificate");
+    let mallory = stage.wire(&Certificate::new(signed.chain_der, key.key));
+    for row in ROWS {
+        let open = ["Attest", "GetBundle", "WhoAmI", "RenewSvid"]
+            .iter()
+            .any(|name| row.method.ends_with(name));
+        let message = stage.message(row, Who::Operator, &mut target);
+        let answer = mallory.call(row.method, message);
+        if open {
+            assert!(answer.is_ok(), "{}: {answer:?}", row.method);
+        } else {
+            must_be(answer, Code::PermissionDenied, row.method);
+        }
+    }
+}
+
+/// What belongs to somebody else and what never existed must look the same, or ids could be guessed.
+#[test]
+fn strangers_learn_nothing_about_tasks_and_credentials_of_others() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let mut real = stage.target();
+    let mut made_up = Target {
+        task: another(&real.task),
+        credential: another(&real.credential),
+        parent: String::new(),
+        in_task: Certificate::new(Vec::new(), Vec::new()),
+    };
+    let (_, sibling) = start(&stage.wire(&stage.agent));
+    let other = Certificate::load(stage.broker.agent("other").identity());
+    let mut rows = 0;
+    for (name, stranger) in [
+        ("another agent", &other),
+        ("the identity of a sibling task", &sibling),
+    ] {
+        let stranger = stage.wire(stranger);
+        for row in ROWS {
+            let message = stage.message(row, Who::InTask, &mut real);
+            let fake = stage.message(row, Who::InTask, &mut made_up);
+            let speaks_of = |id: &str| message.windows(id.len()).any(|part| part == id.as_bytes());
+            if !speaks_of(&real.task) && !speaks_of(&real.credential) {
+                continue;
+            }
+            rows += 1;
+            let what = format!("{} by {name}", row.method);
+            let [theirs, nothing] =
+                [(&message, &real), (&fake, &made_up)].map(|(message, target)| {
+                    let answer = stranger.call(row.method, message.clone());
+                    let status = answer.as_ref().expect_err(&what);
+                    let text = status
+                        .message()
+                        .replace(&target.task, "ID")
+                        .replace(&target.credential, "ID");
+                    let info = status.get_details_error_info().expect("details");
+                    let seen = (status.code(), text, info.reason, info.metadata);
+                    must_be(answer, Code::PermissionDenied, &what);
+                    seen
+                });
+            assert_eq!(theirs, nothing, "{what}");
+        }
+    }
+    assert!(rows >= 18, "only {rows} rows speak of a task or credential");
+}
+
+/// Certificates that were good once, or that our own authority signed for something that is not on record.
+#[test]
+fn identities_that_do_not_count_are_refused_on_each_rpc() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let mut target = stage.target();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let authority = authority(&world, clock);
+    let forged = |identity: Identity| {
+        let key = KeyAndCsr::new();
+        let public = PublicKey::from_csr(&key.csr).expect("a good request");
+        let signed = authority
+            .issue(&identity, &public, &IssueOptions::default())
+            .expect("a certificate");
+        Certificate::new(signed.chain_der, key.key)
+    };
+    let name = |name: &str| name.parse().expect("a name");
+    let open_task = target.task.parse().expect("an id");
+    let callers = [
+        ("no certificate", Wire::new(stage.broker.address(), None)),
+        (
+            "an unregistered agent",
+            stage.wire(&forged(Identity::Agent(name("ghost")))),
+        ),
+        (
+            "a serial that is not on record",
+            stage.wire(&forged(Identity::Agent(name("builder")))),
+        ),
+        (
+            "a task's serial that is not on record",
+            stage.wire(&forged(Identity::AgentTask(name("builder"), open_task))),
+        ),
+        ("a superseded SVID", superseded(&stage)),
+        ("the SVID of an ended task", of_ended_task(&stage)),
+    ];
+    for (caller, wire) in &callers {
+        for row in ROWS
+            .iter()
+            .filter(|row| !row.allowed.contains(&Who::Nobody))
+        {
+            let message = stage.message(row, Who::Agent, &mut target);
+            must_be(
+                wire.call(row.method, message),
+                Code::Unauthenticated,
+                &format!("{} with {caller}", row.method),
+            );
+        }
+    }
+}
+
+/// These do not get as far as a request.
+#[test]
+fn certificates_by_strangers_and_expired_ones_are_refused_in_the_handshake() {
+    let world = World::new();
+    let stage = Stage::new(&world);
+    let mut target = stage.target();
+    let operator = Certificate::load(&world.installation.home().join("operator"));
+    let callers = [
+        (
+            "an agent by its own authority",
+            Certificate::self_made("spiffe://acme.test/agent/builder"),
+            "UnknownCA",
+        ),
+        (
+            "an operator by its own authority",
+            Certificate::self_made("spiffe://acme.test/operator/admin"),
+            "UnknownCA",
+        ),
+        (
+            "another trust domain",
+            Certificate::self_made("spiffe://evil.test/agent/builder"),
+            "AccessDenied",
+        ),
+        (
+            "the operator's certificate without its key",
+            operator.with_key_of(&stage.agent),
+            "DecryptError",
+        ),
+        (
+            "an agent's certificate without its key",
+            stage.agent.with_key_of(&operator),
+            "DecryptError",
+        ),
+        ("an expired SVID", expired(&world), "CertificateExpired"),
+    ];
+    for (caller, certificate, alert) in &callers {
+        let refused = knock(stage.broker.address(), Some(certificate)).expect_err(caller);
+        assert!(refused.contains(alert), "{caller}: {refused}");
+        let wire = stage.wire(certificate);
+        for row in ROWS {
+            let message = stage.message(row, Who::Agent, &mut target);
+            let status = wire.call(row.method, message).expect_err(caller);
+            assert_eq!(
+                reason(&status),
+                "",
+                "{} answered {caller}: {status:?}",
+                row.method
+            );
+        }
+    }
+    knock(stage.broker.address(), Some(&stage.agent)).expect("a good certificate is taken");
+    knock(stage.broker.address(), None).expect("newcomers have none");
+}
+
+/// The installation's own authority, in a copy that the broker knows nothing of.
+fn authority(world: &World, clock: Arc<dyn Clock>) -> Authority {
+    let (from, to) = (
+        world.installation.home().join("data/ca"),
+        world.installation.scratch().join("stolen-ca"),
+    );
+    std::fs::create_dir(&to).expect("a new directory");
+    std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("permissions");
+    for file in std::fs::read_dir(from).expect("the authority is there") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("a copy");
+    }
+    let seconds = |s| Ttl::from_seconds(s).expect("a ttl");
+    let config = taskpass_ca::Config::new(
+        seconds(3600),
+        seconds(86_400),
+        Duration::from_secs(3650 * 86_400),
+    );
+    let domain = "acme.test".parse().expect("a trust domain");
+    Authority::open(
+        &to,
+        &domain,
+        config.expect("lifetimes"),
+        clock,
+        Arc::new(SystemEntropy::new()),
+    )
+    .expect("it opens")
+}
+
+/// Signed a few seconds ago, for one second.
+fn expired(world: &World) -> Certificate {
+    let now = SystemClock::new().now();
+    let clock = ManualClock::new(Timestamp::from_millis(now.millis() - 5000));
+    let key = KeyAndCsr::new();
+    let public = PublicKey::from_csr(&key.csr).expect("a good request");
+    let options = IssueOptions {
+        ttl: Some(Ttl::from_seconds(1).expect("a ttl")),
+        ..IssueOptions::default()
+    };
+    let identity = Identity::Agent("builder".parse().expect("a name"));
+    let signed = authority(world, Arc::new(clock))
+        .issue(&identity, &public, &options)
+        .expect("a certificate");
+    Certificate::new(signed.chain_der, key.key)
+}
+
+fn superseded(stage: &Stage<'_>) -> Wire {
+    let old = stage.wire(&Certificate::load(stage.broker.agent("renewed").identity()));
+    let key = KeyAndCsr::new();
+    let request = RenewSvidRequest {
+        csr: key.csr.clone(),
+    };
+    let renewed: RenewSvidResponse = old
+        .ask("/taskpass.v1.IdentityService/RenewSvid", &request)
+        .expect("a new SVID");
+    let who = |wire: &Wire| {
+        wire.ask::<_, WhoAmIResponse>("/taskpass.v1.IdentityService/WhoAmI", &WhoAmIRequest {})
+    };
+    who(&old).expect("the old one counts until the new one is used");
+    who(&stage.wire(&certificate(renewed.svid, key))).expect("the new one counts");
+    old
+}
+
+fn of_ended_task(stage: &Stage<'_>) -> Wire {
+    let agent = stage.wire(&stage.agent);
+    let (task, identity) = start(&agent);
+    let bound = stage.wire(&identity);
+    bound
+        .ask::<_, WhoAmIResponse>("/taskpass.v1.IdentityService/WhoAmI", &WhoAmIRequest {})
+        .expect("it counts while the task is open");
+    let end = EndTaskRequest {
+        task_id: task,
+        ..Default::default()
+    };
+    agent
+        .ask::<_, EndTaskResponse>("/taskpass.v1.TaskService/EndTask", &end)
+        .expect("the task ends");
+    bound
+}
+
+/// An id of the same form that was never given out.
+fn another(id: &str) -> String {
+    let last = if id.ends_with('0') { '1' } else { '0' };
+    format!("{}{last}", &id[..id.len() - 1])
+}

@@ -1,0 +1,109 @@
+//! The table: one row for each RPC, with a message that is right in everything and who may send it.
+
+use prost::Message as _;
+use taskpass_proto::v1 as pb;
+use taskpass_tests::wire::KeyAndCsr;
+
+use super::{Stage, Target};
+
+/// The kinds of callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Nobody,
+    Agent,
+    InTask,
+    Operator,
+}
+
+impl Who {
+    pub(crate) const ALL: [Self; 4] = [Self::Nobody, Self::Agent, Self::InTask, Self::Operator];
+}
+
+pub(crate) struct Row {
+    pub(crate) method: &'static str,
+    pub(crate) message: fn(&Stage<'_>, &Target) -> Vec<u8>,
+    pub(crate) allowed: &'static [Who],
+}
+
+const ANYBODY: &[Who] = &Who::ALL;
+const KNOWN: &[Who] = &[Who::Agent, Who::InTask, Who::Operator];
+const AGENTS: &[Who] = &[Who::Agent, Who::InTask];
+const OPERATORS: &[Who] = &[Who::Operator];
+
+macro_rules! rows {
+    ($($service:ident / $method:ident, $allowed:ident, |$stage:ident, $target:ident| $message:expr;)*) => {
+        pub(crate) const ROWS: &[Row] = &[$(Row {
+            method: concat!("/taskpass.v1.", stringify!($service), "/", stringify!($method)),
+            message: |$stage, $target| $message.encode_to_vec(),
+            allowed: $allowed,
+        }),*];
+    };
+}
+
+rows! {
+    IdentityService / Attest, ANYBODY, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr };
+    IdentityService / GetBundle, ANYBODY, |_s, _t| pb::GetBundleRequest {};
+    IdentityService / RenewSvid, KNOWN, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
+    IdentityService / WhoAmI, KNOWN, |_s, _t| pb::WhoAmIRequest {};
+
+    AgentService / RegisterAgent, OPERATORS, |_s, t| pb::RegisterAgentRequest {
+        name: format!("made-for-{}", t.task),
+        owner: "alice@acme.test".to_owned(),
+        ..Default::default()
+    };
+    AgentService / CreateJoinToken, OPERATORS, |_s, _t| pb::CreateJoinTokenRequest { agent: "builder".to_owned(), ttl_seconds: 1 };
+    AgentService / GetAgent, OPERATORS, |_s, _t| pb::GetAgentRequest { name: "builder".to_owned() };
+    AgentService / ListAgents, OPERATORS, |_s, _t| pb::ListAgentsRequest::default();
+
+    TaskService / StartTask, AGENTS, |_s, t| pb::StartTaskRequest {
+        purpose: "a task".to_owned(),
+        parent: t.parent.clone(),
+        ..Default::default()
+    };
+    TaskService / EndTask, KNOWN, |_s, t| pb::EndTaskRequest { task_id: t.task.clone(), ..Default::default() };
+    TaskService / Heartbeat, AGENTS, |_s, t| pb::HeartbeatRequest { task_id: t.task.clone() };
+    TaskService / GetTask, KNOWN, |_s, t| pb::GetTaskRequest { task_id: t.task.clone() };
+    TaskService / ListTasks, KNOWN, |_s, _t| pb::ListTasksRequest::default();
+
+    CredentialService / IssueCredential, AGENTS, |_s, t| pb::IssueCredentialRequest {
+        task_id: t.task.clone(),
+        role: "vault-main/config".to_owned(),
+        ..Default::default()
+    };
+    CredentialService / RenewCredential, AGENTS, |_s, t| pb::RenewCredentialRequest {
+        credential_id: t.credential.clone(),
+        ..Default::default()
+    };
+    CredentialService / RevokeCredential, KNOWN, |_s, t| pb::RevokeCredentialRequest {
+        credential_id: t.credential.clone(),
+        ..Default::default()
+    };
+    CredentialService / GetCredential, KNOWN, |_s, t| pb::GetCredentialRequest { credential_id: t.credential.clone() };
+    CredentialService / ListCredentials, KNOWN, |_s, t| pb::ListCredentialsRequest {
+        task_id: t.task.clone(),
+        ..Default::default()
+    };
+
+    ProviderService / ListProviders, OPERATORS, |_s, _t| pb::ListProvidersRequest::default();
+    ProviderService / GetProvider, OPERATORS, |_s, _t| pb::GetProviderRequest { name: "vault-main".to_owned() };
+    ProviderService / CheckProvider, OPERATORS, |_s, _t| pb::CheckProviderRequest { name: "vault-main".to_owned() };
+
+    PolicyService / GetPolicy, OPERATORS, |_s, _t| pb::GetPolicyRequest {};
+
+    LedgerService / GetCheckpoint, OPERATORS, |_s, _t| pb::GetCheckpointRequest::default();
+    LedgerService / ExportLedger, OPERATORS, |_s, t| pb::ExportLedgerRequest { task_id: t.task.clone(), ..Default::default() };
+    LedgerService / ProveEntry, OPERATORS, |_s, _t| pb::ProveEntryRequest { index: 0 };
+}
+
+/// A join token that nobody has used.
+fn token(stage: &Stage<'_>) -> String {
+    let request = pb::CreateJoinTokenRequest {
+        agent: "newcomer".to_owned(),
+        ttl_seconds: 60,
+    };
+    let made: pb::CreateJoinTokenResponse = stage
+        .operator
+        .ask("/taskpass.v1.AgentService/CreateJoinToken", &request)
+        .expect("a join token");
+    made.join_token
+}
