@@ -103,7 +103,7 @@ fn survive(place: &str, act: Act) {
 /// the whole way is gone.
 fn stage(agent: &Cli, act: Act) -> (String, Value) {
     let ttl = if matches!(act, Act::Deadline) {
-        "6s"
+        "8s"
     } else {
         "10m"
     };

@@ -31,7 +31,7 @@ fn a_lost_heartbeat_ends_the_task() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
-    let task = start(&agent, &["--role", CONFIG, "--heartbeat", "3s"]);
+    let task = start(&agent, &["--role", CONFIG, "--heartbeat", "5s"]);
     let token = World::draw(&agent, &task, CONFIG, &[]);
     let beat = agent.json(&["task", "heartbeat", &task]);
     assert!(text(&beat, "next_before") < text(&beat, "deadline"));
@@ -45,7 +45,7 @@ fn the_deadline_ends_the_task() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
-    let task = start(&agent, &["--role", CONFIG, "--ttl", "5s"]);
+    let task = start(&agent, &["--role", CONFIG, "--ttl", "8s"]);
     let token = World::draw(&agent, &task, CONFIG, &[]);
     let shown = agent.json(&["task", "show", &task]);
     assert!(text(&token, "expires_at") <= text(&shown, "deadline"));
@@ -57,7 +57,7 @@ fn the_deadline_counts_also_while_the_broker_is_off() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
-    let task = start(&agent, &["--role", CONFIG, "--ttl", "5s"]);
+    let task = start(&agent, &["--role", CONFIG, "--ttl", "8s"]);
     let token = World::draw(&agent, &task, CONFIG, &[]);
     broker.kill();
     // OpenBao ends the token by itself: it was never made to live longer.

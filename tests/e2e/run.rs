@@ -122,7 +122,7 @@ fn when_taskpass_itself_is_killed_the_lost_heartbeat_ends_the_task() {
     let script = "echo \"$$ $VAULT_TOKEN\"; exec sleep 600";
     let more = [
         "--heartbeat",
-        "3s",
+        "5s",
         "--role",
         "vault-main/config",
         "--",
@@ -152,7 +152,7 @@ fn a_command_whose_task_is_cancelled_is_stopped() {
     let agent = broker.agent("builder");
     let more = [
         "--heartbeat",
-        "3s",
+        "5s",
         "--role",
         "vault-main/config",
         "--",

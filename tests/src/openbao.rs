@@ -247,11 +247,11 @@ token_file = "{token}"
             self.call(method, path, Some(body))
                 .unwrap_or_else(|status| panic!("{method} {path}: {status}"))
         };
-        call(
-            "POST",
-            "secret/data/ci",
-            json!({ "data": { "answer": "42" } }),
-        );
+        // The secrets engine of a new server is not ready at once.
+        crate::eventually("OpenBao takes a secret", || {
+            let secret = json!({ "data": { "answer": "42" } });
+            self.call("POST", "secret/data/ci", Some(secret)).ok()
+        });
         call("POST", "sys/mounts/pki", json!({ "type": "pki" }));
         call(
             "POST",
