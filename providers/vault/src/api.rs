@@ -56,9 +56,11 @@ pub(crate) struct CapabilitiesSelf<'a> {
 }
 
 /// Extends our own token. That of `vaultrs` has a tab in its path.
-#[derive(Endpoint)]
+#[derive(Endpoint, Serialize)]
 #[endpoint(path = "auth/token/renew-self", method = "POST")]
-pub(crate) struct RenewSelf {}
+pub(crate) struct RenewSelf {
+    pub(crate) increment: i64,
+}
 
 /// Whether the server is up, unsealed and active.
 #[derive(Endpoint)]

@@ -92,7 +92,9 @@ impl BrokerToken {
         let whole = reply.number("creation_ttl").unwrap_or(0);
         // A ttl of 0 is a token without an end.
         if ttl > 0 && ttl.saturating_mul(2) < whole {
-            let renewed = self.call(transport, || RenewSelf {}).await;
+            let renewed = self
+                .call(transport, || RenewSelf { increment: whole })
+                .await;
             let granted = renewed
                 .as_ref()
                 .ok()

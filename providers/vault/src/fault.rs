@@ -19,6 +19,8 @@ pub(crate) enum Fault {
         status: u16,
         message: String,
         retry_after: Option<Duration>,
+        /// It is Vault's form of an error, with no error in it.
+        wordless: bool,
     },
     /// No answer; what was asked may have been done.
     #[error("{0}")]
@@ -33,13 +35,13 @@ pub(crate) enum Fault {
 
 #[derive(Deserialize)]
 struct ErrorBody {
-    #[serde(default)]
     errors: Vec<String>,
 }
 
 impl Fault {
     pub(crate) fn refused(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let errors = serde_json::from_slice::<ErrorBody>(body).map(|body| body.errors);
+        let wordless = errors.as_ref().is_ok_and(Vec::is_empty);
         let words = errors
             .unwrap_or_default()
             .iter()
@@ -49,7 +51,20 @@ impl Fault {
             status,
             message,
             retry_after,
+            wordless,
         }
+    }
+
+    /// Vault's way of saying that a list is empty. A balancer that knows no `LIST` says 404 as well, in other words.
+    pub(crate) const fn says_empty(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                status: 404,
+                wordless: true,
+                ..
+            }
+        )
     }
 
     pub(crate) const fn status(&self) -> Option<u16> {
@@ -80,6 +95,7 @@ impl Fault {
                 status,
                 message,
                 retry_after,
+                ..
             } => {
                 let text = format!("Vault refused to {doing}: {message} (status {status})");
                 match status {
@@ -117,7 +133,7 @@ fn own_words(error: &str) -> Option<String> {
     let mut shown = String::new();
     let mut word = String::new();
     for c in sentence.chars().filter(|c| !c.is_control()).chain([' ']) {
-        if c.is_alphanumeric() || matches!(c, '_' | '+' | '=') {
+        if c.is_alphanumeric() || matches!(c, '_' | '+' | '=' | '-' | '.') {
             word.push(c);
             continue;
         }
@@ -129,8 +145,17 @@ fn own_words(error: &str) -> Option<String> {
 }
 
 fn looks_secret(word: &str) -> bool {
-    let mixed = word.chars().any(|c| c.is_ascii_digit()) || word.chars().any(char::is_uppercase);
-    word.chars().count() > WORD_CHARS_MAX && mixed
+    let is_token = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."]
+        .iter()
+        .any(|prefix| word.starts_with(prefix));
+    // The name of a host that cannot be reached is what the reader needs most.
+    let is_host = !is_token
+        && word.contains('.')
+        && word
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-'));
+    let mixed = word.chars().any(|c| c.is_ascii_digit() || c.is_uppercase());
+    word.chars().count() > WORD_CHARS_MAX && (is_token || mixed) && !is_host
 }
 
 #[cfg(test)]
@@ -177,7 +202,32 @@ mod tests {
             !message.contains("aB3d") && !message.contains("W4tM") && !message.contains('\n'),
             "{message}"
         );
+        let host = refused(
+            500,
+            "dial tcp: lookup postgres-0.db.internal.acme.test: no such host",
+        );
+        assert!(
+            host.to_string()
+                .contains("postgres-0.db.internal.acme.test"),
+            "{host}"
+        );
         assert!(refused(500, &"long ".repeat(100)).to_string().len() <= WORDS_CHARS_MAX);
+    }
+
+    #[test]
+    fn only_vaults_own_form_is_an_empty_list() {
+        let answer =
+            |status, body: &str| Fault::refused(status, body.as_bytes(), None).says_empty();
+        assert!(answer(404, r#"{"errors":[]}"#));
+        for (status, body) in [
+            (404, "<html>not found</html>"),
+            (404, ""),
+            (404, "{}"),
+            (404, r#"{"errors":["no handler for route"]}"#),
+            (403, r#"{"errors":[]}"#),
+        ] {
+            assert!(!answer(status, body), "{status} {body}");
+        }
     }
 
     #[test]

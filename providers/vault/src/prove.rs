@@ -1,8 +1,11 @@
 //! Looking up what is left: the difference between "revoked" and "told Vault to revoke".
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use parking_lot::Mutex;
 use serde_json::Value;
 use taskpass_core::{RevocationClass, RoleName, Scope};
@@ -22,26 +25,66 @@ pub(crate) const CALLS_AT_ONCE: usize = 16;
 /// The pauses between looking a lease up: short at first, since Vault needs milliseconds for one.
 const PAUSE_MIN: Duration = Duration::from_millis(4);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Fewer leases than this are looked up one by one.
+const LIST_WORTH_MIN: usize = 32;
+/// Leases below more paths than this are looked up one by one.
+const LIST_PATHS_MAX: usize = 8;
+/// The pause between two lists.
+const LIST_PAUSE_MIN: Duration = Duration::from_millis(25);
 /// When no lease of the task has died for this long, Vault is not getting on by itself.
 const STALL: Duration = Duration::from_secs(5);
 /// More leases than this below one path are not looked through.
 const OVERDUE_SEARCH_MAX: usize = 4096;
 
-/// When a lease was last seen to be gone; shared by all lookups of one order.
-#[derive(Debug)]
-pub(crate) struct Progress(Mutex<Instant>);
+/// The longest that one order waits for leases; the rest is for the next attempt.
+const PATIENCE: Duration = Duration::from_secs(45);
 
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
+/// What became of leases, by id.
+pub(crate) type LeaseEnds = HashMap<String, Result<(), ProviderError>>;
+
+/// Leases whose token was revoked, and which Vault takes down in an order of its own.
+///
+/// They are looked at in turns: watching a few until they die would miss that Vault gets on with the others.
+#[derive(Debug)]
+struct Dying {
+    waiting: Mutex<VecDeque<String>>,
+    ends: Mutex<LeaseEnds>,
+    progress_at: Mutex<Instant>,
+    began_at: Instant,
+}
+
+impl Dying {
+    fn new(lease_ids: Vec<String>) -> Self {
+        let now = Instant::now();
+        Self {
+            waiting: Mutex::new(lease_ids.into()),
+            ends: Mutex::default(),
+            progress_at: Mutex::new(now),
+            began_at: now,
+        }
     }
 
-    fn made(&self) {
-        *self.0.lock() = Instant::now();
+    fn next(&self) -> Option<String> {
+        self.waiting.lock().pop_front()
+    }
+
+    fn look_again(&self, lease_id: String) {
+        self.waiting.lock().push_back(lease_id);
+    }
+
+    fn settle(&self, lease_id: String, end: Result<(), ProviderError>) {
+        if end.is_ok() {
+            *self.progress_at.lock() = Instant::now();
+        }
+        self.ends.lock().insert(lease_id, end);
     }
 
     fn stalled(&self) -> bool {
-        self.0.lock().elapsed() > STALL
+        self.progress_at.lock().elapsed() > STALL
+    }
+
+    fn out_of_patience(&self) -> bool {
+        self.began_at.elapsed() > PATIENCE
     }
 }
 
@@ -66,25 +109,117 @@ impl VaultProvider {
         }
     }
 
-    /// Waits for a lease whose token was revoked, and revokes it by itself when Vault does not get on.
-    pub(crate) async fn await_lease_end(
-        &self,
-        lease_id: &str,
-        progress: &Progress,
-    ) -> Result<(), ProviderError> {
-        let mut pause = PAUSE_MIN;
+    /// Waits for leases whose token was revoked; those that Vault does not get on with are revoked one by one.
+    pub(crate) async fn await_lease_ends(&self, lease_ids: Vec<String>) -> LeaseEnds {
+        let dying = Dying::new(lease_ids);
+        self.thin_out(&dying).await;
+        let watchers = (0..CALLS_AT_ONCE)
+            .map(|_| self.watch(&dying))
+            .collect::<Vec<_>>();
+        join_all(watchers).await;
+        dying.ends.into_inner()
+    }
+
+    /// Settles most of many leases by listing: a thousand lookups would compete with the revoking they wait for.
+    async fn thin_out(&self, dying: &Dying) {
         loop {
-            match self.lease_is_there(lease_id).await {
-                Ok(false) => {
-                    progress.made();
-                    return Ok(());
+            let waiting = std::mem::take(&mut *dying.waiting.lock());
+            let listed_at = Instant::now();
+            let there = match self.which_are_there(&waiting).await {
+                Some(there) if waiting.len() >= LIST_WORTH_MIN => there,
+                _ => {
+                    dying.waiting.lock().extend(waiting);
+                    return;
                 }
-                Ok(true) if progress.stalled() => return self.end_lease(lease_id).await,
-                Ok(true) => {}
-                Err(fault) => return Err(fault.while_doing("look up a revoked lease")),
+            };
+            for lease_id in waiting {
+                if there.contains(&lease_id) {
+                    dying.look_again(lease_id);
+                } else {
+                    dying.settle(lease_id, Ok(()));
+                }
             }
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            if there.len() < LIST_WORTH_MIN || dying.stalled() || dying.out_of_patience() {
+                return;
+            }
+            // A list of everybody's leases may be long: never more than a fifth of the time goes into it.
+            tokio::time::sleep(LIST_PAUSE_MIN.max(listed_at.elapsed().saturating_mul(4))).await;
+        }
+    }
+
+    /// Which of the leases exist, from lists of the paths they are filed under; `None` when that cannot be had.
+    async fn which_are_there(&self, lease_ids: &VecDeque<String>) -> Option<HashSet<String>> {
+        if lease_ids.len() < LIST_WORTH_MIN {
+            return None;
+        }
+        let paths: BTreeSet<&str> = lease_ids
+            .iter()
+            .filter_map(|id| Some(id.rsplit_once('/')?.0))
+            .collect();
+        if paths.len() > LIST_PATHS_MAX {
+            return None;
+        }
+        let mut there = HashSet::new();
+        for path in paths {
+            there.extend(self.list_leases(path).await.ok()?);
+        }
+        Some(
+            lease_ids
+                .iter()
+                .filter(|id| there.contains(*id))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// The ids of the leases right below a path.
+    async fn list_leases(&self, path: &str) -> Result<Vec<String>, Fault> {
+        let listed = match self.broker_call(|| ListLeases { path }).await {
+            Ok(listed) => listed,
+            Err(fault) if fault.says_empty() => return Ok(Vec::new()),
+            Err(fault) => return Err(fault),
+        };
+        let keys = listed
+            .data
+            .as_ref()
+            .and_then(|data| data.get("keys"))
+            .and_then(Value::as_array);
+        let Some(keys) = keys else {
+            return Err(Fault::Garbled("the list of leases has no keys".to_owned()));
+        };
+        Ok(keys
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|key| format!("{path}/{key}"))
+            .collect())
+    }
+
+    async fn watch(&self, dying: &Dying) {
+        let mut pause = PAUSE_MIN;
+        while let Some(lease_id) = dying.next() {
+            match self.lease_is_there(&lease_id).await {
+                Ok(false) => {
+                    dying.settle(lease_id, Ok(()));
+                    pause = PAUSE_MIN;
+                }
+                Ok(true) if dying.out_of_patience() => {
+                    let error =
+                        ProviderError::retryable("Vault is still revoking the leases of the task");
+                    dying.settle(lease_id, Err(error));
+                }
+                Ok(true) if dying.stalled() => {
+                    let end = self.end_lease(&lease_id).await;
+                    dying.settle(lease_id, end);
+                }
+                Ok(true) => {
+                    dying.look_again(lease_id);
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(PAUSE_MAX);
+                }
+                Err(fault) => {
+                    dying.settle(lease_id, Err(fault.while_doing("look up a revoked lease")));
+                }
+            }
         }
     }
 
@@ -124,21 +259,10 @@ impl VaultProvider {
         let Some(path) = self.role(role).and_then(|role| lease_path(role, scope)) else {
             return Search::Impossible("its role is not configured any more".to_owned());
         };
-        let listed = match self.broker_call(|| ListLeases { path: &path }).await {
-            Ok(reply) => reply,
-            Err(fault) if fault.status() == Some(404) => return Search::NothingLeft,
+        let ids = match self.list_leases(&path).await {
+            Ok(ids) => ids,
             Err(fault) => return Search::Impossible(fault.while_doing("list leases").to_string()),
         };
-        let keys = listed
-            .data
-            .as_ref()
-            .and_then(|data| data.get("keys"))
-            .and_then(Value::as_array);
-        let ids: Vec<String> = keys
-            .into_iter()
-            .flatten()
-            .filter_map(|key| key.as_str().map(|key| format!("{path}/{key}")))
-            .collect();
         if ids.len() > OVERDUE_SEARCH_MAX {
             return Search::Impossible(format!(
                 "more than {OVERDUE_SEARCH_MAX} leases share its path"

@@ -8,7 +8,7 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 
 use crate::{
     handle::{AnchorHandle, Handle},
-    prove::{CALLS_AT_ONCE, Progress, Search},
+    prove::{CALLS_AT_ONCE, LeaseEnds, Search},
     provider::VaultProvider,
     session::PROBATION,
 };
@@ -45,10 +45,15 @@ impl VaultProvider {
         if let (RevokeScope::Task, Sessions::Failed(error)) = (&order.scope, &sessions) {
             return Err(error.clone());
         }
-        let progress = Progress::new();
+        let ends = match (&order.scope, &sessions) {
+            (RevokeScope::Task, Sessions::Ended) => {
+                self.await_lease_ends(leases_of_sessions(order)).await
+            }
+            _ => LeaseEnds::new(),
+        };
         let mut settling = Vec::with_capacity(order.items.len());
         for item in &order.items {
-            settling.push(self.settle(order, item, &sessions, &progress));
+            settling.push(self.settle(item, &sessions, &ends));
         }
         Ok(stream::iter(settling)
             .buffered(CALLS_AT_ONCE)
@@ -87,19 +92,15 @@ impl VaultProvider {
 
     async fn settle(
         &self,
-        order: &RevokeOrder,
         item: &RevokeItem,
         sessions: &Sessions,
-        progress: &Progress,
+        ends: &LeaseEnds,
     ) -> Result<Revoked, ProviderError> {
         let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
         match handle {
             Some(Handle::LeaseId(lease_id)) => {
-                let ends_with_session = order.scope == RevokeScope::Task
-                    && item.anchor.is_some()
-                    && matches!(sessions, Sessions::Ended);
-                if ends_with_session {
-                    self.await_lease_end(&lease_id, progress).await?;
+                if let Some(end) = ends.get(&lease_id) {
+                    end.clone()?;
                     return Ok(proven(
                         "Vault revoked the task's token, and does not know the lease any more",
                     ));
@@ -168,6 +169,17 @@ impl VaultProvider {
             "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
         ))
     }
+}
+
+/// The leases that end because their session did.
+fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
+    let drawn = order.items.iter().filter(|item| item.anchor.is_some());
+    let handles = drawn.filter_map(|item| Handle::parse(item.handle.as_ref()?).ok());
+    let lease_id = |handle| match handle {
+        Handle::LeaseId(lease_id) => Some(lease_id),
+        Handle::Accessor(_) | Handle::Unleased(_) | Handle::Static(_) => None,
+    };
+    handles.filter_map(lease_id).collect()
 }
 
 fn proven(proof: &str) -> Revoked {

@@ -10,6 +10,8 @@
     reason = "the helpers of the tests fail the test"
 )]
 
+mod behaviour;
 mod conformance;
+mod failures;
 mod server;
 mod world;

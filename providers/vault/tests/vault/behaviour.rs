@@ -1,0 +1,524 @@
+//! What the suite of all providers cannot know: sessions, tokens, leases, and the broker's own token.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use taskpass_core::{ManualClock, RevocationClass, Timestamp};
+use taskpass_provider::{
+    Provider, ProviderError, RevokeScope,
+    conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
+};
+use taskpass_provider_vault::VaultProvider;
+
+use crate::{
+    server::Weather,
+    world::{World, config, write_secret},
+};
+
+fn lease_id(issued: &taskpass_provider::Issued) -> String {
+    issued.handle.as_ref().unwrap()["lease_id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn accessor(handle: &Value) -> &str {
+    handle["accessor"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_task_has_one_session_however_many_calls_come_at_once() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let (one, other) = (world.new_task(), world.new_task());
+    let orders: Vec<_> = (0..8)
+        .map(|_| world.order(one))
+        .chain([world.order(other)])
+        .collect();
+    let issued = join_all(
+        orders
+            .iter()
+            .map(|order| world.provider.issue(order, &anchors)),
+    )
+    .await;
+    assert!(issued.iter().all(Result::is_ok), "{issued:?}");
+    assert_eq!(anchors.handles().len(), 2, "one session for each task");
+}
+
+#[tokio::test]
+async fn the_brokers_token_can_be_replaced_and_revoked_under_running_tasks() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    let before = world
+        .provider
+        .issue(&world.order(task), &anchors)
+        .await
+        .unwrap();
+    let created = world
+        .bao
+        .must(
+            "POST",
+            "auth/token/create-orphan",
+            json!({"period": "1h", "policies": ["broker"]}),
+        )
+        .await;
+    write_secret(
+        &world.dir,
+        "token",
+        created["auth"]["client_token"].as_str().unwrap(),
+    );
+    world
+        .bao
+        .must(
+            "POST",
+            "auth/token/revoke",
+            json!({"token": world.broker_token}),
+        )
+        .await;
+
+    assert!(
+        world.lease_is_there(&lease_id(&before)).await,
+        "the lease hung on the broker's token"
+    );
+    assert!(
+        world
+            .token_is_there(accessor(&anchors.handles()[0].1))
+            .await,
+        "so did the session"
+    );
+    let after = world
+        .provider
+        .issue(&world.order(task), &anchors)
+        .await
+        .unwrap();
+    assert!(world.usable(&after).await && anchors.handles().len() == 1);
+    assert!(world.provider.check().await.is_ok());
+}
+
+#[tokio::test]
+async fn after_a_restart_the_task_ends_with_all_its_sessions() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let (first, second) = {
+        let task = world.new_task();
+        (world.order(task), world.order(task))
+    };
+    let before = world.provider.issue(&first, &anchors).await.unwrap();
+    let restarted = world.restarted();
+    let after = restarted.issue(&second, &anchors).await.unwrap();
+    assert_eq!(anchors.handles().len(), 2, "a session is only in memory");
+    let items = vec![known_item(&first, &before, &anchors, world.now())];
+    // The second credential is not even named.
+    let order = revoke_order(&first, RevokeScope::Task, &anchors, items);
+    let results = restarted.revoke(&order).await.unwrap();
+    assert!(
+        results.iter().all(|r| r.as_ref().is_ok_and(|r| r.verified)),
+        "{results:?}"
+    );
+    for (_, handle) in anchors.handles() {
+        assert!(!world.token_is_there(accessor(&handle)).await);
+    }
+    assert!(!world.usable(&before).await && !world.lease_is_there(&lease_id(&before)).await);
+    // Of the unnamed one nothing was promised but its session's death; Vault does the rest at once.
+    drop(after);
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_revoked_is_replaced() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    world
+        .provider
+        .issue(&world.order(task), &anchors)
+        .await
+        .unwrap();
+    let dead = anchors.handles()[0].1.clone();
+    world
+        .bao
+        .must("POST", "auth/token/revoke-accessor", dead)
+        .await;
+    let issued = world
+        .provider
+        .issue(&world.order(task), &anchors)
+        .await
+        .unwrap();
+    assert!(world.usable(&issued).await);
+    assert_eq!(anchors.handles().len(), 2);
+}
+
+#[tokio::test]
+async fn a_credential_lost_in_the_answer_dies_with_its_session() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    let (known, lost) = (world.order(task), world.order(task));
+    let issued = world.provider.issue(&known, &anchors).await.unwrap();
+    world.proxy.set(Weather::AnswersLost);
+    // The first try may only find that its idle connection was cut.
+    let mut leases = 1;
+    while leases < 2 {
+        let error = world.provider.issue(&lost, &anchors).await.unwrap_err();
+        assert!(
+            error.is_retryable(),
+            "whether it was minted is unknown: {error:?}"
+        );
+        let listed = world
+            .bao
+            .must("LIST", "sys/leases/lookup/pki/issue/web", Value::Null)
+            .await;
+        leases = listed["data"]["keys"].as_array().unwrap().len();
+    }
+    world.proxy.set(Weather::Fair);
+
+    let items = vec![
+        intent_item(world.provider(), &lost, world.now()),
+        known_item(&known, &issued, &anchors, world.now()),
+    ];
+    let order = revoke_order(&lost, RevokeScope::Credentials, &anchors, items);
+    let mut results = world.provider.revoke(&order).await.unwrap();
+    while results
+        .iter()
+        .any(|r| matches!(r, Err(e) if e.is_retryable()))
+    {
+        results = world.provider.revoke(&order).await.unwrap();
+    }
+    let proofs: Vec<_> = results.iter().map(|r| r.as_ref().unwrap()).collect();
+    assert!(proofs.iter().all(|r| r.verified), "{proofs:?}");
+    assert!(
+        proofs[0].proof.contains("whole session"),
+        "{}",
+        proofs[0].proof
+    );
+    let (status, left) = world
+        .bao
+        .admin("LIST", "sys/leases/lookup/pki/issue/web", Value::Null)
+        .await;
+    assert_eq!(status, 404, "{left}");
+}
+
+#[tokio::test]
+async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
+    let world = World::new("pki").await;
+    let weaker = taskpass_provider_vault::BROKER_POLICY.replace("\"list\", \"sudo\"", "\"deny\"");
+    world
+        .bao
+        .must(
+            "POST",
+            "sys/policies/acl/broker",
+            json!({ "policy": weaker }),
+        )
+        .await;
+    let health = world.provider.check().await.unwrap();
+    assert!(
+        health.warnings.iter().any(|w| w.contains("pki/issue/web")),
+        "{health:?}"
+    );
+    let anchors = RecordedAnchors::new();
+    let order = world.order(world.new_task());
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    let item = intent_item(world.provider(), &order, world.now());
+    let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let revoked = world
+        .provider
+        .revoke(&revoke)
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    assert!(
+        !revoked.verified && revoked.may_live_until == Some(order.expires_at),
+        "{revoked:?}"
+    );
+    drop(issued);
+}
+
+#[tokio::test]
+async fn an_intent_without_session_waits_until_nothing_can_be_left() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
+    let world = World::with_clock("reader", clock.clone()).await;
+    let order = world.order(world.new_task());
+    let item = intent_item(world.provider(), &order, world.now());
+    let none = RecordedAnchors::new();
+    let revoke = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
+    let early = world.provider.revoke(&revoke).await.unwrap().remove(0);
+    let Err(ProviderError::Retryable {
+        after: Some(after), ..
+    }) = early
+    else {
+        panic!("an unrecorded token may still live: {early:?}");
+    };
+    clock.advance(after);
+    let late = world
+        .provider
+        .revoke(&revoke)
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    assert!(
+        late.verified && after >= Duration::from_secs(60),
+        "{late:?} after {after:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_could_not_be_recorded_is_revoked_at_once() {
+    let world = World::new("reader").await;
+    world.provider.check().await.unwrap();
+    let before = world.accessors().await.len();
+    for role in ["reader", "static"] {
+        let order = world.order_for(world.new_task(), role, &[]);
+        let error = world
+            .provider
+            .issue(&order, &RecordedAnchors::refusing())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("disk full"), "{error}");
+    }
+    assert_eq!(
+        world.accessors().await.len(),
+        before,
+        "a token was left behind"
+    );
+}
+
+#[tokio::test]
+async fn a_handed_out_token_has_just_its_policies_and_ends_with_the_task() {
+    let world = World::new("reader").await;
+    let anchors = RecordedAnchors::new();
+    let mut order = world.order(world.new_task());
+    // The task may do more; its token roles do not.
+    order.task_roles.push("vault-test/pki".parse().unwrap());
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    let handle = issued.handle.clone().unwrap();
+    let found = world
+        .bao
+        .must("POST", "auth/token/lookup-accessor", handle)
+        .await;
+    let data = &found["data"];
+    assert_eq!(data["policies"], json!(["reader"]));
+    assert_eq!(
+        (&data["orphan"], &data["type"]),
+        (&json!(true), &json!("service"))
+    );
+    let life = data["explicit_max_ttl"].as_i64().unwrap();
+    assert!(
+        (1790..=1800).contains(&life),
+        "may be renewed to {life} s, the task's deadline"
+    );
+    let ttl = data["ttl"].as_i64().unwrap();
+    assert!((590..=600).contains(&ttl), "asked for 600 s, has {ttl} s");
+    let token = issued.data.field("token").unwrap().expose().to_owned();
+    let (status, _) = world
+        .bao
+        .call_as(&token, "GET", "auth/token/lookup-self", Value::Null)
+        .await;
+    assert_eq!(status, 403, "it has the default policy");
+}
+
+#[tokio::test]
+async fn what_has_no_lease_is_said_to_live_until_its_end() {
+    let world = World::new("pki").await;
+    let anchors = RecordedAnchors::new();
+    let order = world.pki_order(world.new_task(), "pki-unleased");
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    assert_eq!(issued.revocation_class, RevocationClass::ExpiryOnly);
+    let told: i64 = issued
+        .data
+        .field("expiration")
+        .unwrap()
+        .expose()
+        .parse()
+        .unwrap();
+    assert_eq!(issued.expires_at, Timestamp::from_millis(told * 1000));
+    let item = known_item(&order, &issued, &anchors, world.now());
+    let revoke = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    let revoked = world
+        .provider
+        .revoke(&revoke)
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    assert!(
+        !revoked.verified && revoked.may_live_until == Some(issued.expires_at),
+        "{revoked:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_check_names_what_the_brokers_token_lacks() {
+    let world = World::new("pki").await;
+    let policy = "path \"sys/leases/lookup\" { capabilities = [\"update\"] }";
+    world
+        .bao
+        .must("POST", "sys/policies/acl/weak", json!({ "policy": policy }))
+        .await;
+    let created = world
+        .bao
+        .must(
+            "POST",
+            "auth/token/create-orphan",
+            json!({"policies": ["weak"]}),
+        )
+        .await;
+    write_secret(
+        &world.dir,
+        "token",
+        created["auth"]["client_token"].as_str().unwrap(),
+    );
+    let error = world.provider.check().await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, ProviderError::Denied(_))
+            && text.contains("update+sudo on `auth/token/create-orphan`"),
+        "{text}"
+    );
+    assert!(
+        text.contains("`sys/leases/revoke`") && !text.contains("`sys/leases/lookup`"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn upkeep_renews_a_token_in_the_second_half_of_its_life() {
+    let world = World::new("pki").await;
+    let created = world
+        .bao
+        .must(
+            "POST",
+            "auth/token/create-orphan",
+            json!({"ttl": "1h", "policies": ["broker"]}),
+        )
+        .await;
+    let token = created["auth"]["client_token"].as_str().unwrap();
+    let short = json!({"token": token, "increment": "20s"});
+    world.bao.must("POST", "auth/token/renew", short).await;
+    write_secret(&world.dir, "token", token);
+    world.provider.maintain().await.unwrap();
+    let found = world
+        .bao
+        .must("POST", "auth/token/lookup", json!({ "token": token }))
+        .await;
+    assert!(
+        found["data"]["ttl"].as_i64().unwrap() > 1800,
+        "{}",
+        found["data"]["ttl"]
+    );
+}
+
+#[tokio::test]
+async fn approle_logs_in_and_logs_in_again() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
+    let world = World::with_clock("pki", clock.clone()).await;
+    let bao = &world.bao;
+    bao.must("POST", "sys/auth/approle", json!({"type": "approle"}))
+        .await;
+    bao.must(
+        "POST",
+        "auth/approle/role/broker",
+        json!({"token_policies": ["broker"], "token_ttl": "1h"}),
+    )
+    .await;
+    let role_id = bao
+        .must("GET", "auth/approle/role/broker/role-id", Value::Null)
+        .await;
+    let secret_id = bao
+        .must("POST", "auth/approle/role/broker/secret-id", json!({}))
+        .await;
+    write_secret(
+        &world.dir,
+        "secret-id",
+        secret_id["data"]["secret_id"].as_str().unwrap(),
+    );
+    let access = format!(
+        "approle = {{ role_id = {}, secret_id_file = \"secret-id\" }}",
+        role_id["data"]["role_id"]
+    );
+    let known: Vec<String> = world.accessors().await;
+    let provider = VaultProvider::new(
+        &config(world.proxy.port, &access),
+        world.dir.path(),
+        clock.clone(),
+    )
+    .unwrap();
+    provider.check().await.unwrap();
+    provider.maintain().await.unwrap();
+    let logins = |now: Vec<String>| {
+        now.into_iter()
+            .filter(|a| !known.contains(a))
+            .collect::<Vec<_>>()
+    };
+    let first = logins(world.accessors().await);
+    assert_eq!(first.len(), 1, "one login for many calls");
+    bao.must(
+        "POST",
+        "auth/token/revoke-accessor",
+        json!({"accessor": first[0]}),
+    )
+    .await;
+    clock.advance(Duration::from_secs(11));
+    provider.check().await.unwrap();
+    assert_eq!(
+        logins(world.accessors().await).len(),
+        1,
+        "it did not log in again"
+    );
+}
+
+/// Above the number from which leases are listed and not looked up, with and without the right to list.
+#[tokio::test]
+async fn many_leases_end_with_their_task() {
+    let world = World::new("pki").await;
+    for may_list in [true, false] {
+        if !may_list {
+            let weaker =
+                taskpass_provider_vault::BROKER_POLICY.replace("\"list\", \"sudo\"", "\"deny\"");
+            world
+                .bao
+                .must(
+                    "POST",
+                    "sys/policies/acl/broker",
+                    json!({ "policy": weaker }),
+                )
+                .await;
+        }
+        let anchors = RecordedAnchors::new();
+        let task = world.new_task();
+        let orders: Vec<_> = (0..60).map(|_| world.order(task)).collect();
+        let issued = join_all(
+            orders
+                .iter()
+                .map(|order| world.provider.issue(order, &anchors)),
+        )
+        .await;
+        let items: Vec<_> = orders
+            .iter()
+            .zip(&issued)
+            .map(|(order, issued)| {
+                known_item(order, issued.as_ref().unwrap(), &anchors, world.now())
+            })
+            .collect();
+        let bystander = world.order(world.new_task());
+        let spared = world
+            .provider
+            .issue(&bystander, &RecordedAnchors::new())
+            .await
+            .unwrap();
+        let revoke = revoke_order(&orders[0], RevokeScope::Task, &anchors, items);
+        let results = world.provider.revoke(&revoke).await.unwrap();
+        assert!(
+            results.len() == 60 && results.iter().all(|r| r.as_ref().is_ok_and(|r| r.verified))
+        );
+        for issued in issued.iter().flatten() {
+            assert!(!world.lease_is_there(&lease_id(issued)).await && !world.usable(issued).await);
+        }
+        assert!(
+            world.lease_is_there(&lease_id(&spared)).await,
+            "of another task"
+        );
+    }
+}
