@@ -45,15 +45,9 @@ pub use revoke::RevokeCredential;
 pub use settings::{ProviderSettings, Rate, Settings};
 pub use start_task::{StartTask, StartedTask};
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use taskpass_ca::Authority;
 use taskpass_core::{
     Clock, Entropy, Event, ProviderName, RoleName, RoleSpec, Timestamp, TrustDomain,
@@ -120,8 +114,8 @@ pub struct Engine {
     in_flight: InFlight,
     renewals: Renewals,
     rates: RateLimits,
-    /// Milliseconds of the newest committed time: a clock that falls behind it went backwards.
-    newest_ms: AtomicI64,
+    /// The newest committed time: a clock that falls behind it went backwards.
+    newest: Mutex<Newest>,
 }
 
 impl Engine {
@@ -143,6 +137,10 @@ impl Engine {
                 )
             })
             .collect();
+        let newest = Newest {
+            time: deps.newest,
+            at: deps.clock.monotonic(),
+        };
         let rates = RateLimits::new(&deps.settings, deps.clock.clone());
         let engine = Arc::new(Self {
             trust_domain: deps.trust_domain,
@@ -160,7 +158,7 @@ impl Engine {
             in_flight: InFlight::default(),
             renewals: Renewals::default(),
             rates,
-            newest_ms: AtomicI64::new(deps.newest.millis()),
+            newest: Mutex::new(newest),
         });
         for task in engine.store.open_tasks().await? {
             engine.heartbeats.begin(&task);
@@ -183,10 +181,12 @@ impl Engine {
         &self.ledger_key
     }
 
-    /// Counts a request against its caller's rate. Operators have none.
+    /// Counts a request against its caller's rate.
     pub(crate) fn admit(&self, call: &Call) -> Result<(), Error> {
-        call.agent()
-            .map_or(Ok(()), |agent| self.rates.admit_agent(&agent.name))
+        match &call.caller {
+            Caller::Agent { agent, .. } => self.rates.admit_agent(&agent.name),
+            Caller::Operator { name, .. } => self.rates.admit_operator(name),
+        }
     }
 
     /// SHA-256 of the policy set in force.
@@ -209,11 +209,12 @@ impl Engine {
         &self.tasks
     }
 
-    /// The time for decisions: the wall clock, but never before what the ledger already says.
+    /// The time for decisions: the wall clock, but never before what the ledger already says. While the wall clock
+    /// lags behind that, time goes on by the monotonic clock: retries and deadlines must still come due.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now().max(Timestamp::from_millis(
-            self.newest_ms.load(Ordering::Acquire),
-        ))
+        self.clock
+            .now()
+            .max(self.newest.lock().flowed(self.clock.monotonic()))
     }
 
     /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a wrong time.
@@ -253,8 +254,9 @@ impl Engine {
                 priority,
             })
             .await?;
-        self.newest_ms
-            .fetch_max(committed.time.millis(), Ordering::AcqRel);
+        self.newest
+            .lock()
+            .advance(committed.time, self.clock.monotonic());
         Ok(committed)
     }
 
@@ -272,5 +274,48 @@ impl Engine {
             what: format!("role `{name}`"),
             advice: "see `taskpass provider list` for the configured roles",
         })
+    }
+}
+
+/// The newest time the ledger has, and when that was on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    time: Timestamp,
+    at: Duration,
+}
+
+impl Newest {
+    fn flowed(&self, monotonic: Duration) -> Timestamp {
+        self.time.plus(monotonic.saturating_sub(self.at))
+    }
+
+    /// A time that the ledger repeats, because the wall clock lags, is no news.
+    fn advance(&mut self, time: Timestamp, monotonic: Duration) {
+        if time > self.time {
+            *self = Self {
+                time,
+                at: monotonic,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_flows_on_while_the_wall_clock_lags() {
+        let (day, second) = (Duration::from_secs(86_400), Duration::from_secs(1));
+        let tomorrow = Timestamp::EPOCH.plus(day);
+        let mut newest = Newest {
+            time: tomorrow,
+            at: second,
+        };
+        assert_eq!(newest.flowed(second * 3), tomorrow.plus(second * 2));
+        newest.advance(tomorrow, second * 5);
+        assert_eq!(newest.flowed(second * 6), tomorrow.plus(second * 5));
+        newest.advance(tomorrow.plus(day), second * 7);
+        assert_eq!(newest.flowed(second * 7), tomorrow.plus(day));
     }
 }

@@ -22,8 +22,9 @@ use crate::{
     transport::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, system_time},
 };
 
-/// A lost answer leaves a session that nobody holds, with the same tags and the same end; one retry is harmless.
-const ATTEMPTS: u32 = 2;
+/// The SDK must not try again by itself: a first answer that was lost and a second that is a refusal would read as
+/// "nothing was minted".
+const ATTEMPTS: u32 = 1;
 
 /// STS as the broker's principal.
 #[derive(Debug)]

@@ -46,7 +46,8 @@ section! {
         drain_timeout: Duration = Duration::from_secs(20), Duration::ZERO..=Duration::from_secs(600);
         /// Bytes of one request message.
         request_bytes: usize = 256 * 1024, 16_384..=4 * 1024 * 1024;
-        /// How often one agent may ask for anything at all, heartbeats included: requests per second in the long run.
+        /// How often one agent, or one operator, may ask for anything at all, heartbeats included: requests per second in
+        /// the long run.
         agent_requests_per_second: u32 = 100, 1..=100_000;
         /// The same: requests at once.
         agent_requests_burst: u32 = 500, 1..=1_000_000;

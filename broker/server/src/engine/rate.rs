@@ -5,7 +5,7 @@
 use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_core::{AgentName, Clock, TaskId};
+use taskpass_core::{AgentName, Clock, OperatorName, TaskId};
 
 use super::{Error, Rate, Settings};
 
@@ -17,6 +17,7 @@ const CELLS_MAX: usize = 16_384;
 pub(super) struct RateLimits {
     clock: Arc<dyn Clock>,
     agents: Limiter<AgentName>,
+    operators: Limiter<OperatorName>,
     tasks: Limiter<TaskId>,
     attestations: Limiter<()>,
 }
@@ -26,6 +27,7 @@ impl RateLimits {
         Self {
             clock,
             agents: Limiter::new(settings.requests_per_agent),
+            operators: Limiter::new(settings.requests_per_agent),
             tasks: Limiter::new(settings.requests_per_task),
             attestations: Limiter::new(settings.attestations),
         }
@@ -37,6 +39,16 @@ impl RateLimits {
             .admit(agent.clone(), self.clock.monotonic())
             .map_err(|retry_after| Error::Exhausted {
                 message: format!("agent `{agent}` makes requests faster than its limit"),
+                retry_after,
+            })
+    }
+
+    /// The same for an operator: somebody's script in a loop must not fill the disk either.
+    pub(super) fn admit_operator(&self, name: &OperatorName) -> Result<(), Error> {
+        self.operators
+            .admit(name.clone(), self.clock.monotonic())
+            .map_err(|retry_after| Error::Exhausted {
+                message: format!("operator `{name}` makes requests faster than the limit"),
                 retry_after,
             })
     }

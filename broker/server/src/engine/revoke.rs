@@ -43,8 +43,15 @@ impl Engine {
                 cause: RevokeCause::Requested,
                 by,
             };
-            self.commit_release(vec![allowed.into_event(), revoking], Vec::new())
-                .await?;
+            let committed = self
+                .commit_release(vec![allowed.into_event(), revoking], Vec::new())
+                .await;
+            // Somebody else, or the end of its task, was faster; what counts is that it is revoked.
+            if let Err(error) = committed
+                && self.is_active(id).await?
+            {
+                return Err(error);
+            }
         } else if credential.state == CredentialState::Intended {
             return Err(Error::Precondition(format!(
                 "credential `{id}` is just being issued; try again"
@@ -62,5 +69,10 @@ impl Engine {
             .await?
             .ok_or_else(|| Error::no_credential(id))?;
         Ok(Receipt::of(&credential, now))
+    }
+
+    async fn is_active(&self, id: CredentialId) -> Result<bool, Error> {
+        let credential = self.store.credential(id).await?;
+        Ok(credential.is_some_and(|c| c.state == CredentialState::Active))
     }
 }

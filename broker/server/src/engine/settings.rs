@@ -19,7 +19,7 @@ pub struct Settings {
     pub live_credentials_per_agent: u32,
     /// Live credentials of one task and everything below it; a task may ask for less.
     pub live_credentials_per_task: u32,
-    /// How often one agent may ask for anything at all, heartbeats included.
+    /// How often one agent, or one operator, may ask for anything at all, heartbeats included.
     pub requests_per_agent: Rate,
     /// How often credentials may be issued or renewed within one task.
     pub requests_per_task: Rate,
