@@ -1,12 +1,19 @@
 //! What the suite of all providers cannot know: sessions, tokens, leases, and the broker's own token.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use taskpass_core::{ManualClock, RevocationClass, Timestamp};
+use taskpass_core::{AnchorId, ManualClock, RevocationClass, Timestamp};
 use taskpass_provider::{
-    Provider, ProviderError, RevokeScope,
+    Anchors, Provider, ProviderError, RevokeScope,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
 };
 use taskpass_provider_vault::VaultProvider;
@@ -519,6 +526,61 @@ async fn many_leases_end_with_their_task() {
         assert!(
             world.lease_is_there(&lease_id(&spared)).await,
             "of another task"
+        );
+    }
+}
+
+/// Looks at the token at the moment it is being recorded.
+struct Onlooker<'a> {
+    world: &'a World,
+    recorded: RecordedAnchors,
+    ttl_seconds: AtomicI64,
+}
+
+#[async_trait]
+impl Anchors for Onlooker<'_> {
+    async fn record(
+        &self,
+        handle: Value,
+        expires_at: Timestamp,
+    ) -> Result<AnchorId, ProviderError> {
+        let found = self
+            .world
+            .bao
+            .must("POST", "auth/token/lookup-accessor", handle.clone())
+            .await;
+        let ttl = found["data"]["ttl"].as_i64().unwrap();
+        self.ttl_seconds.store(ttl, Ordering::SeqCst);
+        self.recorded.record(handle, expires_at).await
+    }
+}
+
+/// A broker that dies here leaves a token that nobody can find: it must be one that ends by itself.
+#[tokio::test]
+async fn a_token_is_short_lived_until_it_is_on_record() {
+    let world = World::new("pki").await;
+    for role in ["reader", "static"] {
+        let recorded = RecordedAnchors::new();
+        let anchors = Onlooker {
+            world: &world,
+            recorded,
+            ttl_seconds: AtomicI64::new(0),
+        };
+        let order = world.order_for(world.new_task(), role, &[]);
+        world.provider.issue(&order, &anchors).await.unwrap();
+        let before = anchors.ttl_seconds.load(Ordering::SeqCst);
+        assert!(
+            (1..=60).contains(&before),
+            "{role}: {before} s before it was recorded"
+        );
+        let handle = anchors.recorded.handles().remove(0).1;
+        let found = world
+            .bao
+            .must("POST", "auth/token/lookup-accessor", handle)
+            .await;
+        assert!(
+            found["data"]["ttl"].as_i64().unwrap() > 500,
+            "{role}: it was not extended"
         );
     }
 }
