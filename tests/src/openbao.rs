@@ -188,6 +188,12 @@ token_file = "{token}"
             .collect()
     }
 
+    /// What OpenBao says of a lease; `None` when it is gone.
+    pub fn lease(&self, id: &str) -> Option<Value> {
+        let found = self.call("POST", "sys/leases/lookup", Some(json!({ "lease_id": id })));
+        found.ok().map(|found| found["data"].clone())
+    }
+
     /// How many seconds a token has left, by its accessor; `None` when it is gone.
     pub fn token_ttl(&self, accessor: &str) -> Option<i64> {
         let found = self
