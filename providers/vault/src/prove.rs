@@ -2,15 +2,15 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::{StreamExt, future::join_all, stream};
 use parking_lot::Mutex;
 use serde_json::Value;
-use taskpass_core::{RevocationClass, RoleName, Scope};
+use taskpass_core::{Clock, RevocationClass, RoleName, Scope};
 use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope};
-use tokio::time::Instant;
 
 use crate::{
     api::{ListLeases, LookupLease, RevokeLease},
@@ -49,14 +49,17 @@ pub(crate) type LeaseEnds = HashMap<String, Result<(), ProviderError>>;
 struct Dying {
     waiting: Mutex<VecDeque<String>>,
     ends: Mutex<LeaseEnds>,
-    progress_at: Mutex<Instant>,
-    began_at: Instant,
+    clock: Arc<dyn Clock>,
+    /// Monotonic times.
+    progress_at: Mutex<Duration>,
+    began_at: Duration,
 }
 
 impl Dying {
-    fn new(lease_ids: Vec<String>) -> Self {
-        let now = Instant::now();
+    fn new(lease_ids: Vec<String>, clock: Arc<dyn Clock>) -> Self {
+        let now = clock.monotonic();
         Self {
+            clock,
             waiting: Mutex::new(lease_ids.into()),
             ends: Mutex::default(),
             progress_at: Mutex::new(now),
@@ -74,17 +77,21 @@ impl Dying {
 
     fn settle(&self, lease_id: String, end: Result<(), ProviderError>) {
         if end.is_ok() {
-            *self.progress_at.lock() = Instant::now();
+            *self.progress_at.lock() = self.clock.monotonic();
         }
         self.ends.lock().insert(lease_id, end);
     }
 
     fn stalled(&self) -> bool {
-        self.progress_at.lock().elapsed() > STALL
+        self.since(*self.progress_at.lock()) > STALL
     }
 
     fn out_of_patience(&self) -> bool {
-        self.began_at.elapsed() > PATIENCE
+        self.since(self.began_at) > PATIENCE
+    }
+
+    fn since(&self, at: Duration) -> Duration {
+        self.clock.monotonic().saturating_sub(at)
     }
 }
 
@@ -111,7 +118,7 @@ impl VaultProvider {
 
     /// Waits for leases whose token was revoked; those that Vault does not get on with are revoked one by one.
     pub(crate) async fn await_lease_ends(&self, lease_ids: Vec<String>) -> LeaseEnds {
-        let dying = Dying::new(lease_ids);
+        let dying = Dying::new(lease_ids, Arc::clone(&self.clock));
         self.thin_out(&dying).await;
         let watchers = (0..CALLS_AT_ONCE)
             .map(|_| self.watch(&dying))
@@ -124,7 +131,7 @@ impl VaultProvider {
     async fn thin_out(&self, dying: &Dying) {
         loop {
             let waiting = std::mem::take(&mut *dying.waiting.lock());
-            let listed_at = Instant::now();
+            let listed_at = self.clock.monotonic();
             let there = match self.which_are_there(&waiting).await {
                 Some(there) if waiting.len() >= LIST_WORTH_MIN => there,
                 _ => {
@@ -143,7 +150,8 @@ impl VaultProvider {
                 return;
             }
             // A list of everybody's leases may be long: never more than a fifth of the time goes into it.
-            tokio::time::sleep(LIST_PAUSE_MIN.max(listed_at.elapsed().saturating_mul(4))).await;
+            let listing = dying.since(listed_at);
+            tokio::time::sleep(LIST_PAUSE_MIN.max(listing.saturating_mul(4))).await;
         }
     }
 
