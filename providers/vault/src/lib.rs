@@ -37,6 +37,7 @@ mod api;
 mod broker_token;
 mod check;
 mod config;
+mod doubt;
 mod fault;
 mod handle;
 mod issue;

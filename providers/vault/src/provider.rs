@@ -14,6 +14,7 @@ use crate::{
     api::Reply,
     broker_token::{BrokerToken, TokenSource},
     config::{AppRoleConfig, ConfigError, VaultConfig},
+    doubt::Doubts,
     fault::Fault,
     role::Role,
     session::Sessions,
@@ -28,6 +29,7 @@ pub struct VaultProvider {
     pub(crate) roles: Vec<Role>,
     pub(crate) transport: Transport,
     pub(crate) sessions: Sessions,
+    pub(crate) doubts: Doubts,
     specs: Vec<RoleSpec>,
     token: BrokerToken,
 }
@@ -57,6 +59,7 @@ impl VaultProvider {
             roles,
             transport,
             sessions: Sessions::default(),
+            doubts: Doubts::default(),
             token: BrokerToken::new(source, Arc::clone(&clock)),
             clock,
         })

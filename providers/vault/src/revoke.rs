@@ -18,7 +18,7 @@ const ISSUE_TAIL: Duration = Duration::from_secs(60);
 
 /// What became of the sessions that an order covers.
 #[derive(Debug, Clone)]
-enum Sessions {
+pub(crate) enum Sessions {
     /// Not touched: no item of the order needs it.
     Kept,
     /// There was none.
@@ -34,6 +34,9 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        if let Some(left) = self.calls_under_way(order).await? {
+            return Ok(self.revoke_known(order, left).await);
+        }
         let sessions = match order.scope {
             RevokeScope::Task => self.end_sessions(order).await,
             RevokeScope::Credentials if order.items.iter().any(|item| !item.outcome_known) => {
@@ -55,10 +58,14 @@ impl VaultProvider {
         for item in &order.items {
             settling.push(self.settle(item, &sessions, &ends));
         }
-        Ok(stream::iter(settling)
+        let results: Vec<_> = stream::iter(settling)
             .buffered(CALLS_AT_ONCE)
             .collect()
-            .await)
+            .await;
+        if results.iter().all(Result::is_ok) {
+            self.doubts.settled(&order.items);
+        }
+        Ok(results)
     }
 
     /// Ends every session of the task: those on record, and the one in memory.
@@ -90,7 +97,7 @@ impl VaultProvider {
             .map_or(Sessions::Ended, Sessions::Failed)
     }
 
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         item: &RevokeItem,
         sessions: &Sessions,

@@ -352,7 +352,7 @@ fn the_image_is_small_unprivileged_and_starts_what_exists() {
         }
     }
     let exec = |name| -> Vec<String> {
-        let text = of(name).last().unwrap_or_else(|| panic!("no {name}"));
+        let text = of(name).next_back().unwrap_or_else(|| panic!("no {name}"));
         serde_json::from_str(text).unwrap_or_else(|_| {
             panic!("{name} is not in exec form, so signals do not arrive: {text}")
         })

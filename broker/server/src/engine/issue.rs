@@ -3,7 +3,7 @@
 //! The provider call runs on its own, not in the request: a caller that goes away cannot leave a call half done. If
 //! nobody is there to take the secret any more, the credential is revoked at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use taskpass_core::{
@@ -20,6 +20,9 @@ use super::{
     Call, Engine, Error, anchors::AnchorRecorder, backend::Backend, error::InField,
     in_flight::InFlightCall,
 };
+
+/// How long a provider call may go on after its task ended.
+const BREAK_OFF_GRACE: Duration = Duration::from_secs(1);
 
 /// A credential to issue, as the caller words it.
 #[derive(Debug, Clone, Serialize)]
@@ -206,7 +209,7 @@ impl Engine {
             let began = engine.clock.monotonic();
             let result = tokio::select! {
                 result = backend.issue(backend.provider().issue(&order, &anchors)) => result,
-                () = running.broken_off() => Err(ProviderError::retryable("the task ended meanwhile")),
+                () = broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
             };
             failpoint::reached("issue.minted");
             let took = engine.clock.monotonic().saturating_sub(began);
@@ -229,7 +232,7 @@ impl Engine {
         backend: &Backend,
         order: &IssueOrder,
         result: Result<Issued, ProviderError>,
-        took: std::time::Duration,
+        took: Duration,
         renewable: bool,
     ) -> Result<IssuedCredential, Error> {
         let issued = match result.and_then(checked) {
@@ -356,6 +359,12 @@ fn drawn_expiry(
         return Err(Error::invalid("ttl_seconds", message));
     }
     Ok(now.plus(ttl.duration()).min(task.deadline))
+}
+
+/// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.
+async fn broken_off(running: &InFlightCall) {
+    running.broken_off().await;
+    tokio::time::sleep(BREAK_OFF_GRACE).await;
 }
 
 /// A handle that the ledger could not take would lose the credential.

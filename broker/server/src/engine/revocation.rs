@@ -48,11 +48,21 @@ impl Engine {
             self.in_flight.break_off(task.id);
         }
         let anchors = self.live_anchors(provider, task.id).await?;
-        let due = self.due(&task, provider, ids, &anchors).await?;
-        if due.is_empty() && (!ids.is_empty() || anchors.is_empty()) {
+        let mut due = self.due(&task, provider, ids, &anchors).await?;
+        let ended = task.state != TaskState::Open;
+        let still_called = ended && self.is_still_called(&task, provider, &due).await?;
+        if still_called {
+            due.retain(|credential| credential.issued_at.is_some());
+        }
+        if due.is_empty() && (still_called || !ids.is_empty() || anchors.is_empty()) {
             return Ok(Progress::NotYet);
         }
-        let order = order(&task, &due, &anchors);
+        let scope = if ended && !still_called {
+            RevokeScope::Task
+        } else {
+            RevokeScope::Credentials
+        };
+        let order = order(&task, scope, &due, &anchors);
         let began = self.clock.monotonic();
         let result = match self.backend(provider) {
             Ok(backend) => backend.revoke(backend.provider().revoke(&order)).await,
@@ -98,10 +108,48 @@ impl Engine {
             due.extend(credential.filter(workable));
         }
         let in_doubt = due.iter().any(|c| c.issued_at.is_none());
+        if in_doubt || task.state != TaskState::Open {
+            due.extend(self.others_in_doubt(task, provider, &due).await?);
+        }
         if in_doubt && !anchors.is_empty() && task.state == TaskState::Open {
             due.extend(self.mark_siblings(task, provider, anchors).await?);
         }
         Ok(due)
+    }
+
+    /// Credentials in doubt are settled together, whenever each is due: ending a session settles them all.
+    async fn others_in_doubt(
+        &self,
+        task: &Task,
+        provider: &ProviderName,
+        due: &[Arc<Credential>],
+    ) -> Result<Vec<Arc<Credential>>, Error> {
+        let mut others = self.store.credentials_of_task(task.id).await?;
+        others.retain(|c| {
+            c.state == CredentialState::Revoking
+                && c.issued_at.is_none()
+                && c.role.provider() == provider
+                && !self.in_flight.contains(c.id)
+                && due.iter().all(|d| d.id != c.id)
+        });
+        Ok(others)
+    }
+
+    /// Whether the provider may still be minting for this task, which has ended. Then the session must live a little longer: what is
+    /// minted after its end would hang on nothing.
+    async fn is_still_called(
+        &self,
+        task: &Task,
+        provider: &ProviderName,
+        due: &[Arc<Credential>],
+    ) -> Result<bool, Error> {
+        let all = self.store.credentials_of_task(task.id).await?;
+        Ok(all.iter().any(|c| {
+            c.role.provider() == provider
+                && c.issued_at.is_none()
+                && !c.state.is_final()
+                && due.iter().all(|d| d.id != c.id)
+        }))
     }
 
     /// A credential whose outcome nobody knows can only be killed together with the session it was drawn with.
@@ -214,7 +262,12 @@ impl Engine {
     }
 }
 
-fn order(task: &Task, credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> RevokeOrder {
+fn order(
+    task: &Task,
+    scope: RevokeScope,
+    credentials: &[Arc<Credential>],
+    anchors: &[Arc<Anchor>],
+) -> RevokeOrder {
     let handle_of = |credential: &Credential| {
         let id = credential.anchor?;
         anchors
@@ -240,11 +293,7 @@ fn order(task: &Task, credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) 
         task: task.id,
         agent: task.agent.clone(),
         task_deadline: task.deadline,
-        scope: if task.state == TaskState::Open {
-            RevokeScope::Credentials
-        } else {
-            RevokeScope::Task
-        },
+        scope,
         anchors: anchors
             .iter()
             .map(|anchor| (anchor.id, anchor.handle.clone()))

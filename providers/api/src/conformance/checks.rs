@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How often a revocation that says "again later" is asked again before the check gives up.
-const REVOKE_TRIES: u32 = 100;
+const REVOKE_TRIES: u32 = 400;
 
 /// Every role belongs to the provider, is named once, and its required parameters exist.
 pub async fn roles_are_well_formed(fixture: &dyn Fixture) {

@@ -228,13 +228,12 @@ async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
     let item = intent_item(world.provider(), &order, world.now());
     let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
-    let revoked = world
-        .provider
-        .revoke(&revoke)
-        .await
-        .unwrap()
-        .remove(0)
-        .unwrap();
+    let revoked = loop {
+        match world.provider.revoke(&revoke).await.unwrap().remove(0) {
+            Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+            settled => break settled.unwrap(),
+        }
+    };
     assert!(
         !revoked.verified && revoked.may_live_until == Some(order.expires_at),
         "{revoked:?}"
