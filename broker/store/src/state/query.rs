@@ -1,6 +1,9 @@
 //! Questions to what is alive.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorState, Credential, CredentialId, JoinTokenId, ProviderName,
@@ -145,12 +148,18 @@ impl State {
         limit: usize,
     ) -> Vec<(ProviderName, TaskId, Vec<taskpass_core::AnchorId>)> {
         let mut groups: BTreeMap<(&ProviderName, TaskId), Vec<_>> = BTreeMap::new();
+        // Each provider has the limit for itself: one that is down must not hide the others'.
+        let mut of_provider: HashMap<&ProviderName, usize> = HashMap::new();
         let nodes = self.anchored.iter().filter_map(|id| self.tasks.get(id));
-        for node in nodes.take(limit) {
+        for node in nodes {
             let anchors = node.anchors.iter().filter_map(|id| self.anchors.get(id));
             for anchor in anchors.filter(|a| a.state == AnchorState::Live) {
-                let group = groups.entry((&anchor.provider, anchor.task)).or_default();
-                group.push(anchor.id);
+                let count = of_provider.entry(&anchor.provider).or_default();
+                if *count < limit {
+                    *count += 1;
+                    let group = groups.entry((&anchor.provider, anchor.task)).or_default();
+                    group.push(anchor.id);
+                }
             }
         }
         groups
