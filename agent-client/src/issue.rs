@@ -2,16 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use taskpass_core::{CredentialId, RoleName, Scope, Secret, SecretFields, TaskId, Timestamp, Ttl};
 use taskpass_proto::v1::{
     IssueCredentialRequest, IssueCredentialResponse, RenewCredentialRequest,
     RevokeCredentialRequest, credential_service_client::CredentialServiceClient,
 };
+use tonic::Status;
 
-use crate::{Client, Error, RPC_TIMEOUT, Receipt, WAIT_TIMEOUT, wire};
+use crate::{Client, Error, RPC_TIMEOUT, Receipt, Refusal, WAIT_TIMEOUT, wire};
 
 /// The broker's reason when a repeated request was answered before: the secret was sent once and is not kept.
 const ALREADY_ISSUED: &str = "ALREADY_ISSUED";
+/// The broker's reason when the provider did not answer as it should.
+const PROVIDER_UNAVAILABLE: &str = "PROVIDER_UNAVAILABLE";
 /// Fresh requests after lost answers.
 const REISSUES_MAX: u32 = 3;
 
@@ -88,7 +92,7 @@ impl Client {
         scope: &Scope,
         ttl: Option<Ttl>,
     ) -> Result<Issued, Error> {
-        let mut request = IssueCredentialRequest {
+        let request = IssueCredentialRequest {
             idempotency_key: String::new(),
             task_id: task.to_string(),
             role: role.to_string(),
@@ -100,14 +104,23 @@ impl Client {
         };
         let mut lost = 0;
         loop {
-            request.idempotency_key = self.new_idempotency_key()?;
+            let key = ArcSwap::from_pointee(self.new_idempotency_key()?);
             let outcome = self
                 .call(RPC_TIMEOUT, |channel| {
-                    let request = request.clone();
+                    let mut request = request.clone();
+                    request.idempotency_key.clone_from(&key.load());
+                    let (client, key) = (self, &key);
                     async move {
-                        CredentialServiceClient::new(channel)
+                        let answer = CredentialServiceClient::new(channel)
                             .issue_credential(request)
-                            .await
+                            .await;
+                        if answer.as_ref().is_err_and(provider_failed) {
+                            // The key is spent on this failure; only another one can succeed.
+                            if let Ok(fresh) = client.new_idempotency_key() {
+                                key.store(Arc::new(fresh));
+                            }
+                        }
+                        answer
                     }
                 })
                 .await;
@@ -172,6 +185,11 @@ impl Client {
             .await?;
         Receipt::from_wire(&wire::required(reply.receipt, "receipt")?)
     }
+}
+
+/// Whether the broker did ask the provider, and got nothing.
+fn provider_failed(status: &Status) -> bool {
+    Refusal::from(status.clone()).reason == PROVIDER_UNAVAILABLE
 }
 
 /// The credential that an earlier attempt was answered with, unheard.

@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) calls: Vec<&'static str>,
     /// Idempotency keys of requests to issue and their credential.
     pub(crate) keys: Vec<(String, String)>,
+    /// Idempotency keys of all requests to issue, refused ones included.
+    pub(crate) tried_keys: Vec<String>,
     pub(crate) token_used: bool,
     /// Serials that were replaced by others that were used.
     pub(crate) dead_serials: HashSet<String>,
@@ -194,6 +196,7 @@ impl State {
             lose: HashMap::new(),
             calls: Vec::new(),
             keys: Vec::new(),
+            tried_keys: Vec::new(),
             token_used: false,
             dead_serials: HashSet::new(),
             pending: HashMap::new(),

@@ -181,6 +181,21 @@ async fn repeated_calls_carry_one_key_and_an_unheard_secret_is_revoked() {
     assert_ne!(state.keys[0].0, state.keys[1].0);
 }
 
+/// The broker remembers a key together with the failure, so repeating it could never succeed.
+#[tokio::test]
+async fn a_failure_of_the_provider_is_repeated_with_another_key() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    let down = refusal(Code::Unavailable, "PROVIDER_UNAVAILABLE", &[]);
+    fake.state()
+        .refuse
+        .insert("issue_credential", [down].into());
+    let (_task, _credential) = credential(&client).await;
+    let state = fake.state();
+    assert_eq!(state.tried_keys.len(), 2);
+    assert_ne!(state.tried_keys[0], state.tried_keys[1]);
+}
+
 #[tokio::test]
 async fn refusals_carry_everything_the_broker_said_and_are_not_repeated() {
     let fake = Fake::start().await;

@@ -253,6 +253,8 @@ impl credential_service_server::CredentialService for Shared {
         &self,
         request: Request<IssueCredentialRequest>,
     ) -> Reply<IssueCredentialResponse> {
+        let key = request.get_ref().idempotency_key.clone();
+        self.lock().tried_keys.push(key);
         self.enter("issue_credential")?;
         caller(self, &request)?;
         let request = request.into_inner();
