@@ -37,7 +37,7 @@ quickstart: tools build ## from nothing to a revoked credential, on this machine
 
 # The runner goes last, so that its summary is the last thing on the screen.
 .PHONY: test
-test: tools ## run every test against the real back ends
+test: tools build ## run every test against the real back ends
 	cargo test --locked --workspace --all-features --doc --quiet
 	$(NEXTEST) run --locked --workspace --all-features
 
