@@ -15,6 +15,8 @@ use crate::failpoint;
 
 use super::{Engine, Error, issue::shortened};
 
+/// What is added at random, in milliseconds, to a pause that a provider asks for.
+const ASKED_SPREAD_MS: u64 = 250;
 /// Outcomes in one commit.
 const EVENTS_PER_COMMIT: usize = 512;
 
@@ -342,20 +344,22 @@ fn may_live_until(credential: &Credential, revoked: &Revoked) -> Option<Timestam
     Some(revoked.may_live_until.unwrap_or(credential.expires_at))
 }
 
-/// Doubling pauses with half of each at random, so that many failures do not come back as one wave.
+/// When to try again: when the provider says, or after doubling pauses. Part of each is random, so that many failures
+/// do not come back as one wave.
 fn retry_pause(attempt: u32, error: &ProviderError, random: u64) -> Duration {
+    if let ProviderError::Retryable {
+        after: Some(after), ..
+    } = error
+    {
+        let spread = Duration::from_millis(random % ASKED_SPREAD_MS);
+        return (*after + spread).clamp(limits::REVOKE_RETRY_MIN, limits::REVOKE_RETRY_MAX);
+    }
     let doublings = attempt.saturating_sub(1).min(16);
     let full = limits::REVOKE_RETRY_MIN
         .saturating_mul(1 << doublings)
         .min(limits::REVOKE_RETRY_MAX);
     let full_ms = u64::try_from(full.as_millis()).unwrap_or(u64::MAX).max(2);
-    let pause = Duration::from_millis(full_ms / 2 + random % (full_ms / 2));
-    match error {
-        ProviderError::Retryable {
-            after: Some(after), ..
-        } => pause.max(*after).min(limits::REVOKE_RETRY_MAX),
-        _ => pause,
-    }
+    Duration::from_millis(full_ms / 2 + random % (full_ms / 2))
 }
 
 #[cfg(test)]
@@ -379,7 +383,10 @@ mod tests {
             message: String::new(),
             after: Some(Duration::from_secs(20)),
         };
-        assert_eq!(retry_pause(1, &asked, 0), Duration::from_secs(20));
+        // However often it was tried: the provider knows when it makes sense.
+        for attempt in [1, 9] {
+            assert_eq!(retry_pause(attempt, &asked, 0), Duration::from_secs(20));
+        }
     }
 
     #[test]
