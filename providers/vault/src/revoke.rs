@@ -16,6 +16,10 @@ use crate::{
 /// How long after its intent a call may still have been under way to make a token that was then never recorded.
 const ISSUE_TAIL: Duration = Duration::from_secs(60);
 
+/// How often, and with which pause, overdue leases are looked for again before the next attempt.
+const OVERDUE_LOOKS: u32 = 40;
+const OVERDUE_PAUSE: Duration = Duration::from_millis(250);
+
 /// What became of the sessions that an order covers.
 #[derive(Debug, Clone)]
 pub(crate) enum Sessions {
@@ -142,7 +146,7 @@ impl VaultProvider {
             Sessions::Ended if item.revocation_class == RevocationClass::Immediate => Ok(proven(
                 "every token that was recorded for the task is gone; one that was not recorded never left the broker",
             )),
-            Sessions::Ended => match self.search_overdue(&item.role, &item.scope).await {
+            Sessions::Ended => match self.search_for_left(item).await {
                 Search::NothingLeft => Ok(proven(
                     "the task's whole session was revoked, and no lease at the role's path is past its end",
                 )),
@@ -158,6 +162,19 @@ impl VaultProvider {
                 }),
             },
         }
+    }
+
+    /// Vault takes the leases of an ended session down in a moment; those of others it has just ended look the same.
+    async fn search_for_left(&self, item: &RevokeItem) -> Search {
+        let mut found = self.search_overdue(&item.role, &item.scope).await;
+        for _ in 0..OVERDUE_LOOKS {
+            if found != Search::Overdue {
+                break;
+            }
+            tokio::time::sleep(OVERDUE_PAUSE).await;
+            found = self.search_overdue(&item.role, &item.scope).await;
+        }
+        found
     }
 
     /// No session, so nothing was drawn; a token that was made and never recorded has its short life to live.
