@@ -138,7 +138,8 @@ as_text!(TrustDomain);
 as_text!(SpiffeId);
 
 /// Whom a SPIFFE ID of our own trust domain names. There is no other form.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Identity {
     /// `/agent/<name>`
     Agent(AgentName),

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use taskpass_core::{
-    Agent, AgentName, Anchor, Credential, CredentialId, InvalidValue, JoinToken, JoinTokenId,
-    ProviderName, SpiffeId, Svid, Task, TaskId, TaskState, Timestamp, limits,
+    Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinToken,
+    JoinTokenId, ProviderName, SpiffeId, SvidState, Task, TaskId, TaskState, Timestamp, limits,
 };
 
 use crate::{Batch, CommitError, Committed, StoreError};
@@ -29,8 +29,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A join token; used ones are told apart for 24 hours, expired ones are forgotten 24 hours after their end.
     async fn join_token(&self, id: JoinTokenId)
     -> Result<Option<Arc<JoinTokenRecord>>, StoreError>;
-    /// The SVID with this serial if it counts: neither superseded nor expired, and its task is open.
-    async fn svid(&self, serial: &str) -> Result<Option<Arc<Svid>>, StoreError>;
+    /// The SVID with this serial, an agent's or an operator's, if it counts: on record, neither superseded nor
+    /// expired, and its task is open.
+    async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError>;
     /// The task, whatever its state.
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError>;
     /// The credential, whatever its state.
@@ -104,6 +105,33 @@ pub struct JoinTokenRecord {
     pub used: bool,
 }
 
+/// An SVID on record, whoever holds it. A certificate that is not on record does not count, whoever signed it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SvidRecord {
+    /// The certificate's serial number as 32 hex digits.
+    pub serial: String,
+    /// The identity in the certificate.
+    pub holder: Identity,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo), in hex.
+    pub key_sha256: String,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Whether it was used already.
+    pub state: SvidState,
+    /// The ledger index of the entry that recorded it.
+    pub entry: u64,
+}
+
+impl SvidRecord {
+    /// The task it is bound to, if any.
+    pub(crate) const fn task(&self) -> Option<TaskId> {
+        match &self.holder {
+            Identity::AgentTask(_, task) => Some(*task),
+            Identity::Agent(_) | Identity::Operator(_) | Identity::Broker(_) => None,
+        }
+    }
+}
+
 /// What a request with an idempotency key made.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", content = "id", rename_all = "snake_case")]
@@ -114,6 +142,15 @@ pub enum Subject {
     Task(TaskId),
     /// A credential was asked for.
     Credential(CredentialId),
+    /// A join token was made.
+    JoinToken(JoinTokenId),
+    /// A credential was to be extended.
+    Renewal {
+        /// The credential.
+        credential: CredentialId,
+        /// Until when it lives since; `None` as long as the provider has not done it.
+        expires_at: Option<Timestamp>,
+    },
 }
 
 /// A request that was done already.

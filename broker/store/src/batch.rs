@@ -1,8 +1,6 @@
 //! What is committed, and under which conditions.
 
-use taskpass_core::{
-    AgentName, CredentialId, CredentialState, Event, JoinTokenId, TaskId, Timestamp,
-};
+use taskpass_core::{AgentName, CredentialId, CredentialState, Event, TaskId, Timestamp};
 
 /// Events one batch may bring, before the store adds what follows from them.
 pub const BATCH_EVENTS_MAX: usize = 4096;
@@ -66,12 +64,15 @@ pub enum Guard {
     /// The task and each task above it hold fewer live credentials, with everything below them, than their own
     /// `max_credentials`.
     TaskCredentialsWithin(TaskId),
-    /// The token exists, was not used and has not expired.
-    JoinTokenUnused(JoinTokenId),
     /// The agent has fewer tokens than this that are neither used nor expired.
     JoinTokensBelow(AgentName, u32),
     /// The SVID with this serial counts: known, neither superseded nor expired, its task open.
     SvidLive(String),
+    /// The caller has fewer idempotency keys than this that are still remembered; an agent's tasks count with it.
+    IdempotencyKeysBelow(SpiffeId, u32),
+    /// The task has no session at the provider that is about to be ended for a credential whose outcome is unknown:
+    /// whatever is drawn with it meanwhile would die with it.
+    NothingInDoubt(TaskId, ProviderName),
     /// The credential is in one of these states.
     CredentialState(CredentialId, &'static [CredentialState]),
 }

@@ -90,6 +90,24 @@ pub enum GuardFailure {
     /// The SVID does not count.
     #[error("the SVID `{0}` is unknown, superseded or expired, or its task has ended")]
     SvidNotLive(String),
+    /// As many idempotency keys of the caller are remembered as may be.
+    #[error("`{caller}` used {limit} idempotency keys or more within 24h, and each is remembered that long; send requests without a key until the oldest is forgotten, or have `limits.idempotency_keys_per_caller` raised")]
+    IdempotencyKeys {
+        /// The caller.
+        caller: SpiffeId,
+        /// The limit.
+        limit: u32,
+        /// When the oldest is forgotten.
+        wait: std::time::Duration,
+    },
+    /// A session of the task is about to be ended.
+    #[error("an earlier credential of task `{task}` is in doubt, and its session at provider `{provider}` is being ended")]
+    InDoubt {
+        /// The task.
+        task: TaskId,
+        /// The provider.
+        provider: ProviderName,
+    },
     /// There is no such credential, or its task has ended.
     #[error("credential `{0}` is not known or its task has ended")]
     CredentialGone(CredentialId),

@@ -24,7 +24,7 @@ use taskpass_ledger::Reader;
 pub(crate) use self::{read::Owner, write::Portion};
 
 /// The layout below; another one is built again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why the index did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

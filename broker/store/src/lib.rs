@@ -22,7 +22,7 @@ mod writer;
 
 pub use api::{
     CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing, Page, ProviderUsage, Store,
-    Subject, TaskFilter, Usage, Work,
+    Subject, SvidRecord, TaskFilter, Usage, Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use embedded::{Config, EmbeddedStore, IndexReport, OpenReport};

@@ -9,10 +9,12 @@
 
 mod admit;
 mod apply;
+mod credential;
 mod delegation;
 mod guard;
 mod query;
 mod set;
+mod svid;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +25,11 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, Digest, Identity, JoinTokenId,
-    ProviderName, SpiffeId, Svid, Task, TaskId, Timestamp, TrustDomain,
+    ProviderName, SpiffeId, Task, TaskId, Timestamp, TrustDomain,
 };
 
 pub(crate) use self::{admit::History, apply::Effects};
-use crate::{IdempotencyRecord, JoinTokenRecord, ProviderUsage};
+use crate::{IdempotencyRecord, JoinTokenRecord, ProviderUsage, SvidRecord};
 
 /// Names an idempotency key together with its caller: half a SHA-256, since there are many of them.
 pub(crate) type KeyHash = [u8; 16];
@@ -40,7 +42,7 @@ pub(crate) enum Change {
     TrustDomain(Option<TrustDomain>),
     Agent(AgentName, Option<Arc<Agent>>),
     Token(JoinTokenId, Option<Arc<JoinTokenRecord>>),
-    Svid(String, Option<Arc<Svid>>),
+    Svid(String, Option<Arc<SvidRecord>>),
     Task(TaskId, Option<Arc<Task>>),
     Credential(CredentialId, Option<Arc<Credential>>),
     Anchor(AnchorId, Option<Arc<Anchor>>),
@@ -50,6 +52,8 @@ pub(crate) enum Change {
 /// An idempotency key in use.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Remembered {
+    /// Whose share it takes.
+    pub(crate) owner: KeyHash,
     pub(crate) time: Timestamp,
     pub(crate) request_sha256: Box<str>,
     pub(crate) subject: crate::Subject,
@@ -64,10 +68,20 @@ impl Remembered {
     }
 }
 
+/// Whose share of remembered keys a caller uses up: an agent has one with all its tasks.
+pub(crate) fn owner_hash(caller: &SpiffeId) -> KeyHash {
+    let caller = caller.as_str();
+    let owner = caller.rsplit_once("/task/").map_or(caller, |(agent, _)| agent);
+    half(&Digest::of(owner.as_bytes()))
+}
+
 /// The name under which a caller's key is remembered.
 pub(crate) fn key_hash(caller: &SpiffeId, key: &str) -> KeyHash {
     // A SPIFFE ID has no line break, so no two pairs give the same text.
-    let digest = Digest::of(format!("{caller}\n{key}").as_bytes());
+    half(&Digest::of(format!("{caller}\n{key}").as_bytes()))
+}
+
+fn half(digest: &Digest) -> KeyHash {
     let mut hash = [0; 16];
     for (to, from) in hash.iter_mut().zip(digest.bytes()) {
         *to = *from;
@@ -113,10 +127,10 @@ pub(crate) struct State {
     tokens: HashMap<JoinTokenId, Arc<JoinTokenRecord>>,
     tokens_by_end: BTreeSet<(Timestamp, JoinTokenId)>,
 
-    svids: HashMap<String, Arc<Svid>>,
+    svids: HashMap<String, Arc<SvidRecord>>,
     svids_by_end: BTreeSet<(Timestamp, String)>,
-    /// By identity, oldest first.
-    svids_of: HashMap<Identity, BTreeSet<(Timestamp, String)>>,
+    /// By holder and ledger entry, oldest first.
+    svids_of: HashMap<Identity, BTreeSet<(u64, String)>>,
 
     tasks: BTreeMap<TaskId, Node>,
     /// Open tasks by deadline.
@@ -137,7 +151,8 @@ pub(crate) struct State {
     anchors: HashMap<AnchorId, Arc<Anchor>>,
 
     keys: HashMap<KeyHash, Arc<Remembered>>,
-    keys_by_time: BTreeSet<(Timestamp, KeyHash)>,
+    /// By owner, oldest first.
+    keys_of: HashMap<KeyHash, BTreeSet<(Timestamp, KeyHash)>>,
 }
 
 impl State {
@@ -165,7 +180,7 @@ impl State {
             providers: BTreeMap::new(),
             anchors: HashMap::new(),
             keys: HashMap::new(),
-            keys_by_time: BTreeSet::new(),
+            keys_of: HashMap::new(),
         }
     }
 

@@ -114,6 +114,23 @@ pub(crate) fn svid_issued(svid: Svid) -> Event {
     }
 }
 
+/// A certificate of the operator `admin`.
+pub(crate) fn operator_svid(serial: &str, renews: Option<&str>) -> Event {
+    Event::OperatorSvidIssued {
+        operator: "admin".parse().unwrap(),
+        serial: serial.to_owned(),
+        key_sha256: format!("key of {serial}"),
+        not_after: NOW.plus(365 * 24 * HOUR),
+        renews: renews.map(str::to_owned),
+    }
+}
+
+pub(crate) fn svid_activated(serial: &str) -> Event {
+    Event::SvidActivated {
+        serial: serial.to_owned(),
+    }
+}
+
 pub(crate) fn joined(serial: &str, of_agent: u64, token: u64) -> Event {
     Event::SvidIssued {
         svid: svid(serial, of_agent, None),
@@ -306,7 +323,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// An installation with two agents.
+    /// An installation with an operator and two agents.
     pub(crate) fn new() -> Self {
         let mut model = Self {
             state: State::new(),
@@ -315,7 +332,7 @@ impl Model {
             now: NOW,
             inverse: Vec::new(),
         };
-        model.all([initialized(), agent(1), agent(2)]);
+        model.all([initialized(), operator_svid("o0", None), agent(1), agent(2)]);
         model
     }
 

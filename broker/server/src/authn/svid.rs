@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use taskpass_ca::PeerIdentity;
-use taskpass_core::{Identity, SvidState, TaskState};
+use taskpass_core::{AgentName, Identity, OperatorName, SvidState, TaskId, TaskState};
+use taskpass_store::SvidRecord;
 
 use crate::{
     engine::{Call, Caller, Engine, Error},
     transport::Peer,
 };
 
-/// The caller behind a connection, as of now: a certificate that was replaced, whose task ended, or whose agent is
-/// not registered is refused on the next request, also on a connection that has been open for long.
+/// The caller behind a connection, as of now: a certificate that was replaced, that is not on record, whose task ended,
+/// or whose agent is not registered is refused on the next request, also on a connection that has been open for long.
 pub(crate) async fn authenticate(engine: &Engine, peer: &Peer) -> Result<Call, Error> {
     let Some(identity) = &peer.identity else {
         return Err(Error::Unauthenticated(
@@ -20,12 +21,9 @@ pub(crate) async fn authenticate(engine: &Engine, peer: &Peer) -> Result<Call, E
         ));
     };
     let caller = match &identity.identity {
-        Identity::Agent(_) | Identity::AgentTask(..) => agent(engine, identity).await?,
-        Identity::Operator(name) => Caller::Operator {
-            name: name.clone(),
-            id: identity.spiffe_id.clone(),
-            serial: identity.serial.clone(),
-        },
+        Identity::Agent(name) => agent(engine, identity, name, None).await?,
+        Identity::AgentTask(name, task) => agent(engine, identity, name, Some(*task)).await?,
+        Identity::Operator(name) => operator(engine, identity, name).await?,
         Identity::Broker(_) => {
             return Err(Error::Unauthenticated(
                 "a broker's own certificate is not a caller's identity".to_owned(),
@@ -38,44 +36,90 @@ pub(crate) async fn authenticate(engine: &Engine, peer: &Peer) -> Result<Call, E
     })
 }
 
-async fn agent(engine: &Engine, peer: &PeerIdentity) -> Result<Caller, Error> {
-    let no_longer = |why: &str| {
-        Error::Unauthenticated(format!(
-            "the identity `{}` does not count: {why}",
-            peer.spiffe_id
-        ))
-    };
-    let svid = engine.store().svid(&peer.serial).await?.ok_or_else(|| {
-        no_longer("it was replaced by a newer one, has expired, or its task has ended; log in again with a join token")
-    })?;
-    // The certificate says who; the record must agree, down to the key.
-    if svid.identity() != peer.identity || svid.key_sha256 != peer.key_sha256 {
-        return Err(no_longer(
-            "it is not the one that was issued under this serial",
-        ));
-    }
+async fn agent(
+    engine: &Engine,
+    peer: &PeerIdentity,
+    name: &AgentName,
+    task: Option<TaskId>,
+) -> Result<Caller, Error> {
+    let svid = on_record(
+        engine,
+        peer,
+        "it was replaced by a newer one, has expired, or its task has ended; log in again with a join token",
+    )
+    .await?;
     let agent = engine
         .store()
-        .agent(&svid.agent)
+        .agent(name)
         .await?
-        .ok_or_else(|| no_longer("its agent is not registered"))?;
-    let bound_to = match svid.task {
+        .ok_or_else(|| no_longer(peer, "its agent is not registered"))?;
+    let bound_to = match task {
         None => None,
         Some(id) => {
             let task = engine.store().task(id).await?;
             Some(
                 task.filter(|t| t.state == TaskState::Open)
-                    .ok_or_else(|| no_longer("its task has ended"))?,
+                    .ok_or_else(|| no_longer(peer, "its task has ended"))?,
             )
         }
     };
-    if svid.state == SvidState::Pending {
-        engine.activate_svid(&svid.serial).await?;
-    }
+    note_use(engine, &svid).await?;
     Ok(Caller::Agent {
-        agent: Arc::clone(&agent),
+        agent,
         id: peer.spiffe_id.clone(),
         serial: peer.serial.clone(),
         bound_to,
     })
+}
+
+async fn operator(
+    engine: &Engine,
+    peer: &PeerIdentity,
+    name: &OperatorName,
+) -> Result<Caller, Error> {
+    let svid = on_record(
+        engine,
+        peer,
+        "it was replaced by a newer one, has expired, or is not in the ledger; use the one that `taskpass svid renew` wrote last, and if that was not you, forbid this operator in the policy",
+    )
+    .await?;
+    note_use(engine, &svid).await?;
+    Ok(Caller::Operator {
+        name: name.clone(),
+        id: peer.spiffe_id.clone(),
+        serial: peer.serial.clone(),
+    })
+}
+
+/// The record of the peer's certificate. A good signature is not enough: what is not on record does not count.
+async fn on_record(
+    engine: &Engine,
+    peer: &PeerIdentity,
+    otherwise: &str,
+) -> Result<Arc<SvidRecord>, Error> {
+    let svid = engine.store().svid(&peer.serial).await?;
+    let svid = svid.ok_or_else(|| no_longer(peer, otherwise))?;
+    // The certificate says who; the record must agree, down to the key.
+    if svid.holder != peer.identity || svid.key_sha256 != peer.key_sha256 {
+        return Err(no_longer(
+            peer,
+            "it is not the one that was issued under this serial",
+        ));
+    }
+    Ok(svid)
+}
+
+/// The first use of a renewed SVID ends the one before.
+async fn note_use(engine: &Engine, svid: &SvidRecord) -> Result<(), Error> {
+    match svid.state {
+        SvidState::Active => Ok(()),
+        SvidState::Pending => engine.activate_svid(&svid.serial).await,
+    }
+}
+
+fn no_longer(peer: &PeerIdentity, why: &str) -> Error {
+    Error::Unauthenticated(format!(
+        "the identity `{}` does not count: {why}",
+        peer.spiffe_id
+    ))
 }

@@ -7,7 +7,6 @@ use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
     Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp,
 };
-use taskpass_store::Guard;
 
 use super::{Engine, Error};
 
@@ -73,10 +72,8 @@ impl Engine {
                 renews: None,
             },
         ];
-        match self
-            .commit(events, vec![Guard::JoinTokenUnused(request.token)])
-            .await
-        {
+        // The token is used up with the SVID, in ledger order: of many, one wins.
+        match self.commit(events, Vec::new()).await {
             Err(Error::Unauthenticated(_)) => Err(bad_token()),
             other => other.map(|_| issued),
         }

@@ -1,9 +1,8 @@
 //! Renewal: the holder of an identity that counts gets a new certificate for a new key.
 
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{Event, Identity, SvidState, Ttl};
+use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl};
 use taskpass_policy::{Action, Resource};
-use taskpass_store::Guard;
 
 use super::{Call, Caller, Engine, Error, IssuedSvid};
 
@@ -16,7 +15,7 @@ impl Engine {
     pub async fn renew_svid(&self, call: &Call, csr: &[u8]) -> Result<IssuedSvid, Error> {
         self.require_sane_clock()?;
         let key = PublicKey::from_csr(csr).map_err(|e| Error::invalid("csr", e))?;
-        match &call.caller {
+        let (decided, issued, event) = match &call.caller {
             Caller::Agent {
                 agent,
                 serial,
@@ -29,58 +28,72 @@ impl Engine {
                 let allowed = self
                     .authorize(call, Action::SvidRenew, resource, None)
                     .await?;
-                let (identity, ttl) = match bound_to {
-                    None => (Identity::Agent(agent.name.clone()), None),
-                    Some(task) => (
-                        Identity::AgentTask(agent.name.clone(), task.id),
-                        self.life_left(task)?,
-                    ),
-                };
-                let (issued, svid) = self.sign(
-                    &identity,
-                    &key,
-                    &IssueOptions {
-                        ttl,
-                        ..IssueOptions::default()
-                    },
-                )?;
-                let event = Event::SvidIssued {
-                    svid,
-                    join_token: None,
-                    renews: Some(serial.clone()),
-                };
-                self.commit(
-                    vec![allowed.into_event(), event],
-                    vec![Guard::SvidLive(serial.clone())],
-                )
-                .await?;
-                Ok(issued)
+                let (issued, event) = self.renew_agent(agent, bound_to.as_deref(), &key, serial)?;
+                (allowed.into_event(), issued, event)
             }
             Caller::Operator { name, id, serial } => {
                 let allowed = self
                     .authorize(call, Action::SvidRenew, Resource::Installation, None)
                     .await?;
-                let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)
-                    .map_err(|e| Error::Authority(e.to_string()))?;
-                let signed = self
-                    .authority
-                    .issue_operator(name, &key, ttl)
-                    .map_err(|e| Error::Authority(e.to_string()))?;
-                let event = Event::OperatorSvidIssued {
-                    operator: name.clone(),
-                    serial: signed.serial.clone(),
-                    key_sha256: signed.key_sha256.clone(),
-                    not_after: signed.not_after,
-                    renews: Some(serial.clone()),
-                };
-                self.commit(vec![allowed.into_event(), event], Vec::new())
-                    .await?;
-                Ok(IssuedSvid {
-                    id: id.clone(),
-                    signed,
-                })
+                let (issued, event) = self.renew_operator(name, id, &key, serial)?;
+                (allowed.into_event(), issued, event)
             }
-        }
+        };
+        // The one that is renewed must count when the new one is recorded: of an old one that was stolen, nothing
+        // new can be made.
+        self.commit(vec![decided, event], Vec::new()).await?;
+        Ok(issued)
+    }
+
+    fn renew_agent(
+        &self,
+        agent: &Agent,
+        bound_to: Option<&Task>,
+        key: &PublicKey,
+        before: &str,
+    ) -> Result<(IssuedSvid, Event), Error> {
+        let (identity, ttl) = match bound_to {
+            None => (Identity::Agent(agent.name.clone()), None),
+            Some(task) => (
+                Identity::AgentTask(agent.name.clone(), task.id),
+                self.life_left(task)?,
+            ),
+        };
+        let options = IssueOptions {
+            ttl,
+            ..IssueOptions::default()
+        };
+        let (issued, svid) = self.sign(&identity, key, &options)?;
+        let event = Event::SvidIssued {
+            svid,
+            join_token: None,
+            renews: Some(before.to_owned()),
+        };
+        Ok((issued, event))
+    }
+
+    fn renew_operator(
+        &self,
+        name: &OperatorName,
+        id: &SpiffeId,
+        key: &PublicKey,
+        before: &str,
+    ) -> Result<(IssuedSvid, Event), Error> {
+        let ttl =
+            Ttl::from_seconds(OPERATOR_TTL_SECONDS).map_err(|e| Error::Authority(e.to_string()))?;
+        let signed = self
+            .authority
+            .issue_operator(name, key, ttl)
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        let event = Event::OperatorSvidIssued {
+            operator: name.clone(),
+            serial: signed.serial.clone(),
+            key_sha256: signed.key_sha256.clone(),
+            not_after: signed.not_after,
+            renews: Some(before.to_owned()),
+        };
+        let id = id.clone();
+        Ok((IssuedSvid { id, signed }, event))
     }
 
     /// Notes the first use of an SVID: from now on the others of its identity do not count.
@@ -88,10 +101,7 @@ impl Engine {
         let event = Event::SvidActivated {
             serial: serial.to_owned(),
         };
-        match self
-            .commit(vec![event], vec![Guard::SvidLive(serial.to_owned())])
-            .await
-        {
+        match self.commit(vec![event], Vec::new()).await {
             Ok(_) => Ok(()),
             // Two first requests at once: the other one noted it.
             Err(error) => match self.store.svid(serial).await? {
@@ -102,7 +112,7 @@ impl Engine {
     }
 
     /// An SVID bound to a task never outlives it.
-    pub(super) fn life_left(&self, task: &taskpass_core::Task) -> Result<Option<Ttl>, Error> {
+    pub(super) fn life_left(&self, task: &Task) -> Result<Option<Ttl>, Error> {
         let seconds = task.remaining(self.now()).as_secs();
         if seconds == 0 {
             return Err(Error::TaskEnded(task.id));

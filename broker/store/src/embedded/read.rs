@@ -5,14 +5,14 @@ use std::{str::FromStr, sync::Arc};
 use async_trait::async_trait;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, InvalidValue, JoinTokenId, ProviderName,
-    SpiffeId, Svid, Task, TaskId, TaskState, Timestamp,
+    SpiffeId, Task, TaskId, TaskState, Timestamp,
 };
 use tokio::sync::{oneshot, watch};
 
 use super::EmbeddedStore;
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Store, StoreError, TaskFilter, Usage, Work, entry,
+    Page, ProviderUsage, Store, StoreError, SvidRecord, TaskFilter, Usage, Work, entry,
     index::{Index, IndexError, Owner},
     state::key_hash,
     writer::Message,
@@ -65,7 +65,7 @@ impl Store for EmbeddedStore {
         Ok(self.shared.state.read().token(id).cloned())
     }
 
-    async fn svid(&self, serial: &str) -> Result<Option<Arc<Svid>>, StoreError> {
+    async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError> {
         let now = self.clock.now();
         Ok(self.shared.state.read().live_svid(serial, now).cloned())
     }

@@ -14,8 +14,8 @@ use crate::{
     Batch, CommitError, Committed, Guard, GuardFailure, Page, Store, StoreError, Subject,
     testing::{
         HOUR, NOW, abandoned, admin, agent, agent_name, anchor, child, credential_id, ended,
-        ending, initialized, intended, issued, joined, key, new_task, revoked, revoking, role,
-        started, svid, svid_issued, task_id, token, token_id,
+        ending, initialized, intended, issued, joined, key, new_task, operator_svid, revoked,
+        revoking, role, started, svid, svid_activated, svid_issued, task_id, token, token_id,
     },
 };
 
@@ -255,13 +255,43 @@ async fn what_is_committed_can_be_read_alive_and_as_history() {
 }
 
 #[tokio::test]
+async fn operators_svids_survive_a_restart_and_a_new_index() {
+    let mut fixture = Fixture::empty();
+    fixture.open();
+    fixture
+        .all([initialized(), operator_svid("o0", None)])
+        .await;
+    fixture
+        .all([svid_activated("o0"), operator_svid("o1", Some("o0"))])
+        .await;
+    for rebuild in [false, true] {
+        fixture.reopen().await;
+        let pending = fixture.store().svid("o1").await.unwrap().unwrap();
+        assert_eq!(pending.state, taskpass_core::SvidState::Pending);
+        assert_eq!(pending.key_sha256, "key of o1");
+        assert!(fixture.store().svid("o0").await.unwrap().is_some());
+        if rebuild {
+            fixture.all([svid_activated("o1")]).await;
+        }
+        fixture.store().close().await.unwrap();
+        fixture.store = None;
+        std::fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
+        assert!(fixture.open().index.rebuilt.is_some());
+    }
+    for _ in 0..2 {
+        assert_eq!(fixture.store().svid("o0").await.unwrap(), None);
+        assert!(fixture.store().svid("o1").await.unwrap().is_some());
+        fixture.reopen().await;
+    }
+}
+
+#[tokio::test]
 async fn one_token_gives_one_identity_however_many_ask() {
     let fixture = Fixture::new().await;
     fixture.all([token(1, 1)]).await;
     let attempts: Vec<_> = (0..64)
         .map(|n| {
-            let batch = Batch::new([joined(&format!("s{n}"), 1, 1)])
-                .guard(Guard::JoinTokenUnused(token_id(1)));
+            let batch = Batch::new([joined(&format!("s{n}"), 1, 1)]);
             let store = Arc::clone(fixture.store());
             async move { store.commit(batch).await }
         })

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Agent, Svid, Task, TaskId};
+use taskpass_core::{Agent, Task, TaskId};
 
 use super::{Index, IndexError, Meta, keys, parse};
 use crate::{
-    JoinTokenRecord,
+    JoinTokenRecord, SvidRecord,
     state::{Change, Remembered, State},
 };
 
@@ -27,7 +27,7 @@ impl Index {
             Ok(())
         })?;
         self.each(keys::SVID, |_, value| {
-            let svid: Svid = parse(value)?;
+            let svid: SvidRecord = parse(value)?;
             state.set(&Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
             Ok(())
         })?;

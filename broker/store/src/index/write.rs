@@ -7,13 +7,13 @@ use std::{
 
 use serde::Serialize;
 use taskpass_core::{
-    Agent, Anchor, Credential, CredentialState, Digest, Svid, Task, TaskId, TaskState, Timestamp,
+    Agent, Anchor, Credential, CredentialState, Digest, Task, TaskId, TaskState, Timestamp,
     TrustDomain,
 };
 
 use super::{FORMAT, Index, IndexError, Meta, guarded, keys};
 use crate::{
-    JoinTokenRecord,
+    JoinTokenRecord, SvidRecord,
     state::{Change, Remembered},
 };
 
@@ -39,7 +39,7 @@ enum Value<'a> {
     Mark,
     Agent(&'a Agent),
     Token(&'a JoinTokenRecord),
-    Svid(&'a Svid),
+    Svid(&'a SvidRecord),
     Task(&'a Task),
     Credential(&'a Credential),
     Anchor(&'a Anchor),

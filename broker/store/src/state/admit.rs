@@ -1,8 +1,9 @@
-//! Whether an event may happen now: the rules of what follows what.
+//! Whether an event may happen now: the rules of what follows what. Those of delegation, SVIDs and credentials have
+//! files of their own.
 
 use taskpass_core::{
-    Anchor, AnchorId, AnchorState, Credential, CredentialId, CredentialState, Event,
-    IdempotencyKey, JoinTokenId, Svid, SvidState, TaskId, TaskState, Timestamp, limits,
+    Agent, Anchor, AnchorId, AnchorState, CredentialId, Event, IdempotencyKey, JoinToken, TaskId,
+    TaskState, Timestamp, limits,
 };
 
 use super::{State, apply::missing, key_hash};
@@ -33,66 +34,31 @@ impl State {
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
             | Event::CaChanged { .. }
-            | Event::OperatorSvidIssued { .. }
-            | Event::Decided { .. } => {}
+            | Event::Decided { .. } => Ok(()),
             Event::AgentRegistered { agent, idempotency } => {
                 self.unused_key(idempotency.as_ref(), time)?;
-                if self.knows_agent(&agent.name) {
-                    return Err(exists("agent", &agent.name));
-                }
+                self.admit_agent(agent)
             }
-            Event::JoinTokenCreated { token } => {
-                if !self.knows_agent(&token.agent) {
-                    return Err(gone("agent", &token.agent));
-                }
-                if self.tokens.contains_key(&token.id) {
-                    return Err(exists("join token", &token.id));
-                }
-            }
-            Event::SvidIssued {
-                svid,
-                join_token,
-                renews,
-            } => self.admit_svid(svid, *join_token, renews.as_deref(), time)?,
-            Event::SvidActivated { serial } => {
-                let svid = self
-                    .live_svid(serial, time)
-                    .ok_or_else(|| gone("SVID", serial))?;
-                if svid.state != SvidState::Pending {
-                    return Err(wrong(event, format!("SVID `{serial}`"), "active"));
-                }
-            }
+            Event::JoinTokenCreated { token } => self.admit_token(token),
+            Event::SvidIssued { .. }
+            | Event::OperatorSvidIssued { .. }
+            | Event::SvidActivated { .. } => self.admit_svid_event(event, time),
             Event::TaskStarted { task, idempotency } => {
                 self.unused_key(idempotency.as_ref(), time)?;
-                let used = history
-                    .knew_task(task.id)
-                    .map_err(CommitError::Unavailable)?;
-                if used || self.tasks.contains_key(&task.id) {
-                    return Err(exists("task", &task.id));
-                }
-                self.admit_task(task, time).map_err(CommitError::Conflict)?;
+                let alive = self.tasks.contains_key(&task.id);
+                unused("task", &task.id, alive, history.knew_task(task.id))?;
+                self.admit_task(task, time).map_err(CommitError::Conflict)
             }
-            Event::TaskEnding { task, .. } => self.in_state(event, *task, TaskState::Open)?,
-            Event::TaskEnded { task } => {
-                self.in_state(event, *task, TaskState::Ending)?;
-                if !self.finished.contains(task) {
-                    let what = format!("task `{task}`");
-                    return Err(wrong(event, what, "still holding something alive"));
-                }
-            }
-            Event::AnchorRecorded { anchor } => self.admit_anchor(event, anchor, history)?,
-            Event::AnchorGone { anchor: id } => {
-                let anchor = self.anchors.get(id).ok_or_else(|| gone("anchor", id))?;
-                if anchor.state != AnchorState::Live {
-                    return Err(wrong(event, format!("anchor `{id}`"), "gone"));
-                }
-            }
+            Event::TaskEnding { task, .. } => self.in_state(event, *task, TaskState::Open),
+            Event::TaskEnded { task } => self.admit_end(event, *task),
+            Event::AnchorRecorded { anchor } => self.admit_anchor(event, anchor, history),
+            Event::AnchorGone { anchor } => self.admit_anchor_gone(event, *anchor),
             Event::CredentialIntended {
                 credential,
                 idempotency,
             } => {
                 self.unused_key(idempotency.as_ref(), time)?;
-                self.admit_intent(event, credential, time, history)?;
+                self.admit_intent(event, credential, time, history)
             }
             Event::CredentialIssued { credential, .. }
             | Event::CredentialAbandoned { credential, .. }
@@ -101,11 +67,8 @@ impl State {
             | Event::CredentialRevoking { credential, .. }
             | Event::RevokeFailed { credential, .. }
             | Event::CredentialRevoked { credential, .. }
-            | Event::CredentialExpired { credential } => {
-                self.admit_step(event, *credential, time)?;
-            }
+            | Event::CredentialExpired { credential } => self.admit_step(event, *credential, time),
         }
-        Ok(())
     }
 
     /// The installation is made once, first.
@@ -140,55 +103,19 @@ impl State {
         }
     }
 
-    fn admit_svid(
-        &self,
-        svid: &Svid,
-        join_token: Option<JoinTokenId>,
-        renews: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        if !self.knows_agent(&svid.agent) {
-            return Err(gone("agent", &svid.agent));
+    fn admit_agent(&self, agent: &Agent) -> Result<(), CommitError> {
+        if self.knows_agent(&agent.name) {
+            return Err(exists("agent", &agent.name));
         }
-        if self.svids.contains_key(&svid.serial) {
-            return Err(exists("SVID", &svid.serial));
+        Ok(())
+    }
+
+    fn admit_token(&self, token: &JoinToken) -> Result<(), CommitError> {
+        if !self.knows_agent(&token.agent) {
+            return Err(gone("agent", &token.agent));
         }
-        if let Some(task) = svid.task {
-            self.task_open(task, now).map_err(CommitError::Guard)?;
-            if self
-                .tasks
-                .get(&task)
-                .is_none_or(|n| n.task.agent != svid.agent)
-            {
-                return Err(invalid("svid_issued", "the task is another agent's"));
-            }
-        }
-        if let Some(id) = join_token {
-            self.token_unused(id, now).map_err(CommitError::Guard)?;
-            if self
-                .tokens
-                .get(&id)
-                .is_none_or(|t| t.token.agent != svid.agent)
-            {
-                return Err(invalid("svid_issued", "the join token is another agent's"));
-            }
-        }
-        if let Some(serial) = renews {
-            let before = self
-                .live_svid(serial, now)
-                .ok_or_else(|| gone("SVID", &serial))?;
-            if before.agent != svid.agent {
-                return Err(invalid(
-                    "svid_issued",
-                    "the SVID it renews is another agent's",
-                ));
-            }
-        }
-        if svid.not_after <= now || svid.not_before > svid.not_after {
-            return Err(invalid(
-                "svid_issued",
-                "it has expired or ends before it begins",
-            ));
+        if self.tokens.contains_key(&token.id) {
+            return Err(exists("join token", &token.id));
         }
         Ok(())
     }
@@ -205,6 +132,15 @@ impl State {
         ))
     }
 
+    fn admit_end(&self, event: &Event, task: TaskId) -> Result<(), CommitError> {
+        self.in_state(event, task, TaskState::Ending)?;
+        if self.finished.contains(&task) {
+            return Ok(());
+        }
+        let what = format!("task `{task}`");
+        Err(wrong(event, what, "still holding something alive"))
+    }
+
     fn admit_anchor(
         &self,
         event: &Event,
@@ -215,174 +151,56 @@ impl State {
         if !self.tasks.contains_key(&anchor.task) {
             return Err(gone("task", &anchor.task));
         }
-        let used = history
-            .knew_anchor(anchor.id)
-            .map_err(CommitError::Unavailable)?;
-        if used || self.anchors.contains_key(&anchor.id) {
-            return Err(exists("anchor", &anchor.id));
-        }
+        let alive = self.anchors.contains_key(&anchor.id);
+        unused("anchor", &anchor.id, alive, history.knew_anchor(anchor.id))?;
         if anchor.state != AnchorState::Live {
             return Err(invalid(kind(event), "a new anchor is live"));
         }
-        if json_bytes(&anchor.handle) > limits::HANDLE_BYTES_MAX {
-            return Err(too_large_handle());
-        }
-        Ok(())
+        small_handle(&anchor.handle)
     }
 
-    fn admit_intent(
-        &self,
-        event: &Event,
-        credential: &Credential,
-        now: Timestamp,
-        history: &dyn History,
-    ) -> Result<(), CommitError> {
-        self.task_open(credential.task, now)
-            .map_err(CommitError::Guard)?;
-        let used = history
-            .knew_credential(credential.id)
-            .map_err(CommitError::Unavailable)?;
-        if used || self.credentials.contains_key(&credential.id) {
-            return Err(exists("credential", &credential.id));
+    fn admit_anchor_gone(&self, event: &Event, id: AnchorId) -> Result<(), CommitError> {
+        let anchor = self.anchors.get(&id).ok_or_else(|| gone("anchor", &id))?;
+        if anchor.state == AnchorState::Live {
+            return Ok(());
         }
-        let Some(node) = self.tasks.get(&credential.task) else {
-            return Err(gone("task", &credential.task));
-        };
-        let refuse = |reason: &str| Err(invalid(kind(event), reason));
-        if credential.state != CredentialState::Intended
-            || credential.issued_at.is_some()
-            || credential.revocation.is_some()
-        {
-            return refuse("a new credential is intended and nothing more");
-        }
-        if node.task.agent != credential.agent {
-            return refuse("the task is another agent's");
-        }
-        match node.task.roles.get(&credential.role) {
-            None => return refuse("the task may not draw on this role"),
-            Some(pins) if !credential.scope.is_within(pins) => {
-                return refuse("the scope leaves a parameter free that the task fixes");
-            }
-            Some(_) => {}
-        }
-        self.own_anchor(event, credential.task, credential.anchor)?;
-        match &credential.handle {
-            Some(handle) if json_bytes(handle) > limits::HANDLE_BYTES_MAX => {
-                Err(too_large_handle())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn own_anchor(
-        &self,
-        event: &Event,
-        task: TaskId,
-        anchor: Option<AnchorId>,
-    ) -> Result<(), CommitError> {
-        match anchor {
-            Some(id) if self.anchors.get(&id).is_none_or(|a| a.task != task) => {
-                Err(invalid(kind(event), "the anchor is not one of the task's"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether a credential's own event may follow where it stands.
-    fn admit_step(
-        &self,
-        event: &Event,
-        id: CredentialId,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        use CredentialState::{Active, Intended, Revoking};
-        let credential = self
-            .credentials
-            .get(&id)
-            .ok_or_else(|| gone("credential", &id))?;
-        let unanswered = credential.issued_at.is_none();
-        let fits = match (event, credential.state) {
-            (
-                Event::CredentialIssued { .. } | Event::CredentialAbandoned { .. },
-                Intended | Revoking,
-            ) => unanswered,
-            (Event::CredentialRenewIntended { .. }, Active)
-            | (Event::CredentialRevoking { .. }, Intended | Active)
-            | (Event::RevokeFailed { .. } | Event::CredentialRevoked { .. }, Revoking) => true,
-            (Event::CredentialRenewed { .. }, Active | Revoking) => !unanswered,
-            (Event::CredentialExpired { .. }, Active | Revoking) => credential.expires_at <= now,
-            _ => false,
-        };
-        if !fits {
-            let what = format!("credential `{id}`");
-            return Err(wrong(event, what, credential.shown_state()));
-        }
-        self.admit_step_content(event, credential, now)
-    }
-
-    fn admit_step_content(
-        &self,
-        event: &Event,
-        credential: &Credential,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        let refuse = |reason: &str| Err(invalid(kind(event), reason));
-        match event {
-            Event::CredentialIssued { anchor, handle, .. } => {
-                self.own_anchor(event, credential.task, *anchor)?;
-                if handle
-                    .as_ref()
-                    .is_some_and(|h| json_bytes(h) > limits::HANDLE_BYTES_MAX)
-                {
-                    return Err(too_large_handle());
-                }
-            }
-            Event::CredentialRenewIntended { .. } => {
-                self.task_open(credential.task, now)
-                    .map_err(CommitError::Guard)?;
-            }
-            Event::RevokeFailed { attempt, .. } => {
-                let so_far = credential.revocation.as_ref().map_or(0, |r| r.attempts);
-                if *attempt != so_far.saturating_add(1) {
-                    return refuse("its number does not follow the attempts before");
-                }
-            }
-            Event::CredentialRevoked {
-                verified: true,
-                may_live_until: Some(_),
-                ..
-            } => return refuse("what is proven dead cannot live on"),
-            Event::CredentialRevoked {
-                verified: true,
-                proof,
-                ..
-            } if proof.trim().is_empty() => return refuse("there is no proof that it is dead"),
-            _ => {}
-        }
-        Ok(())
+        Err(wrong(event, format!("anchor `{id}`"), "gone"))
     }
 }
 
-fn json_bytes(value: &serde_json::Value) -> usize {
-    value.to_string().len()
+/// An id names one thing for good: neither what is alive nor, as far as history can tell, what was.
+pub(super) fn unused(
+    what: &str,
+    id: &dyn std::fmt::Display,
+    alive: bool,
+    before: Result<bool, String>,
+) -> Result<(), CommitError> {
+    if alive || before.map_err(CommitError::Unavailable)? {
+        return Err(exists(what, id));
+    }
+    Ok(())
 }
 
-fn too_large_handle() -> CommitError {
-    CommitError::TooLarge(format!(
-        "the provider's handle has more than {} bytes",
-        limits::HANDLE_BYTES_MAX
-    ))
+/// A provider's handle is of bounded size.
+pub(super) fn small_handle(handle: &serde_json::Value) -> Result<(), CommitError> {
+    if handle.to_string().len() > limits::HANDLE_BYTES_MAX {
+        return Err(CommitError::TooLarge(format!(
+            "the provider's handle has more than {} bytes",
+            limits::HANDLE_BYTES_MAX
+        )));
+    }
+    Ok(())
 }
 
-fn exists(what: &str, id: &dyn std::fmt::Display) -> CommitError {
+pub(super) fn exists(what: &str, id: &dyn std::fmt::Display) -> CommitError {
     CommitError::Conflict(Conflict::Exists(format!("{what} `{id}`")))
 }
 
-fn gone(what: &str, id: &dyn std::fmt::Display) -> CommitError {
+pub(super) fn gone(what: &str, id: &dyn std::fmt::Display) -> CommitError {
     CommitError::Conflict(missing(what, id))
 }
 
-fn wrong(event: &Event, what: String, state: &'static str) -> CommitError {
+pub(super) fn wrong(event: &Event, what: String, state: &'static str) -> CommitError {
     CommitError::Conflict(Conflict::WrongState {
         what,
         state,
@@ -390,7 +208,7 @@ fn wrong(event: &Event, what: String, state: &'static str) -> CommitError {
     })
 }
 
-fn invalid(event: &'static str, reason: &str) -> CommitError {
+pub(super) fn invalid(event: &'static str, reason: &str) -> CommitError {
     CommitError::Conflict(Conflict::Invalid {
         event,
         reason: reason.to_owned(),

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use taskpass_core::{
-    AgentName, AnchorState, Credential, CredentialId, CredentialState, EndCause, Event,
-    IdempotencyKey, Identity, JoinTokenId, Revocation, Svid, SvidState, Task, TaskId, TaskState,
-    Timestamp, limits,
+    AgentName, AnchorState, CredentialState, EndCause, Event, IdempotencyKey, Identity, Task,
+    TaskId, TaskState, Timestamp, limits,
 };
 
-use super::{Change, Remembered, State, key_hash};
+use super::{Change, Remembered, State, key_hash, owner_hash};
 use crate::{Conflict, JoinTokenRecord, Subject};
 
 /// What an event does.
@@ -23,14 +22,14 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    fn of(changes: impl Into<Vec<Change>>) -> Self {
+    pub(super) fn of(changes: impl Into<Vec<Change>>) -> Self {
         Self {
             changes: changes.into(),
             ..Self::default()
         }
     }
 
-    fn about(mut self, task: TaskId) -> Self {
+    pub(super) fn about(mut self, task: TaskId) -> Self {
         self.about.push(task);
         self
     }
@@ -38,6 +37,7 @@ impl Effects {
     fn remember(mut self, key: Option<&IdempotencyKey>, time: Timestamp, subject: Subject) -> Self {
         if let Some(key) = key {
             let remembered = Remembered {
+                owner: owner_hash(&key.caller),
                 time,
                 request_sha256: key.request_sha256.as_str().into(),
                 subject,
@@ -60,7 +60,6 @@ impl State {
             Event::BrokerStarted { .. }
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
-            | Event::OperatorSvidIssued { .. }
             | Event::CaChanged { .. } => Effects::default(),
             Event::Decided { decision } => Effects {
                 about: mentioned(&[&decision.resource, &decision.principal]),
@@ -82,10 +81,9 @@ impl State {
                     used: false,
                 })),
             )]),
-            Event::SvidIssued {
-                svid, join_token, ..
-            } => self.svid_issued(svid, *join_token)?,
-            Event::SvidActivated { serial } => self.svid_activated(serial)?,
+            Event::SvidIssued { .. }
+            | Event::OperatorSvidIssued { .. }
+            | Event::SvidActivated { .. } => self.svid_event(event)?,
             Event::TaskStarted { .. } | Event::TaskEnding { .. } | Event::TaskEnded { .. } => {
                 self.task_event(event, time)?
             }
@@ -123,86 +121,6 @@ impl State {
                 self.credential_event(*credential, event, time)?
             }
         })
-    }
-
-    fn svid_issued(
-        &self,
-        svid: &Svid,
-        join_token: Option<JoinTokenId>,
-    ) -> Result<Effects, Conflict> {
-        let mut changes = Vec::new();
-        if let Some(id) = join_token {
-            let token = self
-                .tokens
-                .get(&id)
-                .ok_or_else(|| missing("join token", &id))?;
-            let used = JoinTokenRecord {
-                token: token.token.clone(),
-                used: true,
-            };
-            changes.push(Change::Token(id, Some(Arc::new(used))));
-        }
-        match svid.state {
-            SvidState::Active => changes.extend(self.other_svids(&svid.identity(), &svid.serial)),
-            SvidState::Pending => {
-                let pending: Vec<&str> = self
-                    .serials_of(&svid.identity())
-                    .filter(|serial| {
-                        self.svids
-                            .get(*serial)
-                            .is_some_and(|s| s.state == SvidState::Pending)
-                    })
-                    .collect();
-                let surplus =
-                    (pending.len() + 1).saturating_sub(limits::PENDING_SVIDS_PER_IDENTITY_MAX);
-                changes.extend(
-                    pending
-                        .into_iter()
-                        .take(surplus)
-                        .map(|serial| Change::Svid(serial.to_owned(), None)),
-                );
-            }
-        }
-        changes.push(Change::Svid(
-            svid.serial.clone(),
-            Some(Arc::new(svid.clone())),
-        ));
-        let effects = Effects::of(changes);
-        Ok(match svid.task {
-            Some(task) => effects.about(task),
-            None => effects,
-        })
-    }
-
-    fn svid_activated(&self, serial: &str) -> Result<Effects, Conflict> {
-        let svid = self
-            .svids
-            .get(serial)
-            .ok_or_else(|| missing("SVID", &serial))?;
-        let mut active = svid.as_ref().clone();
-        active.state = SvidState::Active;
-        let mut effects = Effects::of(self.other_svids(&svid.identity(), serial));
-        effects
-            .changes
-            .push(Change::Svid(serial.to_owned(), Some(Arc::new(active))));
-        effects.about.extend(svid.task);
-        Ok(effects)
-    }
-
-    /// Takes out all SVIDs of an identity but one.
-    fn other_svids(&self, identity: &Identity, but: &str) -> Vec<Change> {
-        self.serials_of(identity)
-            .filter(|serial| *serial != but)
-            .map(|serial| Change::Svid(serial.to_owned(), None))
-            .collect()
-    }
-
-    fn serials_of(&self, identity: &Identity) -> impl Iterator<Item = &str> {
-        let of_identity = self.svids_of.get(identity);
-        of_identity
-            .into_iter()
-            .flatten()
-            .map(|(_, serial)| serial.as_str())
     }
 
     fn task_event(&self, event: &Event, time: Timestamp) -> Result<Effects, Conflict> {
@@ -249,22 +167,6 @@ impl State {
             }
             _ => Effects::default(),
         })
-    }
-
-    fn credential_event(
-        &self,
-        id: CredentialId,
-        event: &Event,
-        time: Timestamp,
-    ) -> Result<Effects, Conflict> {
-        let before = self
-            .credentials
-            .get(&id)
-            .ok_or_else(|| missing("credential", &id))?;
-        let mut credential = before.as_ref().clone();
-        advance(&mut credential, event, time);
-        let task = credential.task;
-        Ok(Effects::of([Change::Credential(id, Some(Arc::new(credential)))]).about(task))
     }
 
     /// The events that the end of a task brings along: the end of all tasks below, and the revoking of everything
@@ -329,92 +231,6 @@ impl State {
     /// Whether the agent is registered.
     pub(crate) fn knows_agent(&self, name: &AgentName) -> bool {
         self.agents.contains_key(name)
-    }
-}
-
-/// Moves a credential on by one of its own events.
-fn advance(credential: &mut Credential, event: &Event, time: Timestamp) {
-    match event {
-        Event::CredentialIssued {
-            expires_at,
-            revocation_class,
-            anchor,
-            handle,
-            ..
-        } => {
-            // Its task may have ended while the provider worked: then it stays to be revoked, now findable.
-            if credential.state == CredentialState::Intended {
-                credential.state = CredentialState::Active;
-            }
-            credential.issued_at = Some(time);
-            credential.expires_at = *expires_at;
-            credential.revocation_class = *revocation_class;
-            credential.anchor = anchor.or(credential.anchor);
-            credential.handle = handle.clone().or_else(|| credential.handle.take());
-        }
-        Event::CredentialAbandoned { reason, .. } => {
-            credential.state = CredentialState::Abandoned;
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-                revocation.proof = Some(reason.clone());
-            }
-        }
-        Event::CredentialRenewIntended { until, .. } => {
-            credential.expires_at = credential.expires_at.max(*until);
-        }
-        Event::CredentialRenewed { expires_at, .. } => credential.expires_at = *expires_at,
-        Event::CredentialRevoking { cause, .. } => {
-            credential.state = CredentialState::Revoking;
-            credential.revocation = Some(Revocation {
-                cause: *cause,
-                since: time,
-                attempts: 0,
-                retry_at: time,
-                last_error: None,
-                stuck: false,
-                done_at: None,
-                proof: None,
-                may_live_until: None,
-            });
-        }
-        Event::RevokeFailed {
-            attempt,
-            error,
-            retry_at,
-            stuck,
-            ..
-        } => {
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.attempts = *attempt;
-                revocation.last_error = Some(error.clone());
-                revocation.retry_at = *retry_at;
-                revocation.stuck = *stuck;
-            }
-        }
-        Event::CredentialRevoked {
-            verified,
-            proof,
-            may_live_until,
-            ..
-        } => {
-            credential.state = if *verified {
-                CredentialState::RevokedVerified
-            } else {
-                CredentialState::RevokedUnverified
-            };
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-                revocation.proof = Some(proof.clone());
-                revocation.may_live_until = *may_live_until;
-            }
-        }
-        Event::CredentialExpired { .. } => {
-            credential.state = CredentialState::Expired;
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-            }
-        }
-        _ => {}
     }
 }
 

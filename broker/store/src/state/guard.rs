@@ -1,9 +1,11 @@
 //! Whether a condition holds.
 
+use std::sync::Arc;
+
 use taskpass_core::{JoinTokenId, TaskId, TaskState, Timestamp};
 
 use super::State;
-use crate::{Guard, GuardFailure};
+use crate::{Guard, GuardFailure, SvidRecord};
 
 impl State {
     /// Checks one condition at `now`.
@@ -27,7 +29,6 @@ impl State {
                 })
             }
             Guard::TaskCredentialsWithin(task) => self.credentials_within(*task),
-            Guard::JoinTokenUnused(id) => self.token_unused(*id, now),
             Guard::JoinTokensBelow(agent, limit) => {
                 below(self.usage(agent, now).join_tokens, *limit, |limit| {
                     GuardFailure::JoinTokens {
@@ -36,10 +37,7 @@ impl State {
                     }
                 })
             }
-            Guard::SvidLive(serial) => match self.live_svid(serial, now) {
-                Some(_) => Ok(()),
-                None => Err(GuardFailure::SvidNotLive(serial.clone())),
-            },
+            Guard::SvidLive(serial) => self.svid_live(serial, now).map(drop),
             Guard::CredentialState(id, states) => match self.credentials.get(id) {
                 None => Err(GuardFailure::CredentialGone(*id)),
                 Some(c) if states.contains(&c.state) => Ok(()),
@@ -56,6 +54,16 @@ impl State {
             TaskState::Open => Err(GuardFailure::TaskOverdue(id)),
             state => Err(GuardFailure::TaskNotOpen(id, state)),
         }
+    }
+
+    pub(super) fn svid_live(
+        &self,
+        serial: &str,
+        now: Timestamp,
+    ) -> Result<&SvidRecord, GuardFailure> {
+        self.live_svid(serial, now)
+            .map(Arc::as_ref)
+            .ok_or_else(|| GuardFailure::SvidNotLive(serial.to_owned()))
     }
 
     pub(super) fn token_unused(&self, id: JoinTokenId, now: Timestamp) -> Result<(), GuardFailure> {

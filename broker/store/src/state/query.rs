@@ -7,11 +7,11 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorState, Credential, CredentialId, JoinTokenId, ProviderName,
-    Svid, Task, TaskId, TaskState, Timestamp, limits,
+    Task, TaskId, TaskState, Timestamp, limits,
 };
 
 use super::{AgentUse, KeyHash, Node, Remembered, State};
-use crate::{JoinTokenRecord, ProviderUsage, Usage, Work};
+use crate::{JoinTokenRecord, ProviderUsage, SvidRecord, Usage, Work};
 
 impl State {
     pub(crate) fn agent(&self, name: &AgentName) -> Option<&Arc<Agent>> {
@@ -33,11 +33,11 @@ impl State {
     }
 
     /// The SVID if it counts at `now`.
-    pub(crate) fn live_svid(&self, serial: &str, now: Timestamp) -> Option<&Arc<Svid>> {
+    pub(crate) fn live_svid(&self, serial: &str, now: Timestamp) -> Option<&Arc<SvidRecord>> {
         let open = |task: TaskId| self.task_open(task, now).is_ok();
         self.svids
             .get(serial)
-            .filter(|svid| svid.not_after > now && svid.task.is_none_or(open))
+            .filter(|svid| svid.not_after > now && svid.task().is_none_or(open))
     }
 
     /// A task that has not ended, with what hangs on it.

@@ -9,11 +9,11 @@ use std::{
 
 use taskpass_core::{
     AgentName, Anchor, AnchorId, AnchorState, Credential, CredentialId, CredentialState,
-    JoinTokenId, Svid, Task, TaskId, TaskState,
+    JoinTokenId, Task, TaskId, TaskState,
 };
 
 use super::{AgentUse, Change, KeyHash, Node, Remembered, State};
-use crate::JoinTokenRecord;
+use crate::{JoinTokenRecord, SvidRecord};
 
 /// Whether something begins or ceases to count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,17 +96,20 @@ impl State {
         before
     }
 
-    fn set_svid(&mut self, serial: &str, svid: Option<&Arc<Svid>>) -> Option<Arc<Svid>> {
+    fn set_svid(
+        &mut self,
+        serial: &str,
+        svid: Option<&Arc<SvidRecord>>,
+    ) -> Option<Arc<SvidRecord>> {
         let before = put(&mut self.svids, serial.to_owned(), svid.cloned());
         for (record, count) in [(before.as_ref(), Count::Down), (svid, Count::Up)] {
             let Some(record) = record else { continue };
             let by_end = (record.not_after, serial.to_owned());
             count.member(&mut self.svids_by_end, by_end);
-            let identity = record.identity();
-            let of_identity = self.svids_of.entry(identity.clone()).or_default();
-            count.member(of_identity, (record.not_before, serial.to_owned()));
-            if of_identity.is_empty() {
-                self.svids_of.remove(&identity);
+            let of_holder = self.svids_of.entry(record.holder.clone()).or_default();
+            count.member(of_holder, (record.entry, serial.to_owned()));
+            if of_holder.is_empty() {
+                self.svids_of.remove(&record.holder);
             }
         }
         before
@@ -194,7 +197,7 @@ impl State {
         match credential.state {
             CredentialState::Intended => count.member(&mut self.intended, id),
             CredentialState::Active => {
-                count.member(&mut self.expiries, (credential.expires_at, id))
+                count.member(&mut self.expiries, (credential.ends_at(), id))
             }
             CredentialState::Revoking => {
                 let retry_at = credential
@@ -234,7 +237,11 @@ impl State {
         let before = put(&mut self.keys, hash, key.cloned());
         for (record, count) in [(before.as_ref(), Count::Down), (key, Count::Up)] {
             if let Some(record) = record {
-                count.member(&mut self.keys_by_time, (record.time, hash));
+                let of_owner = self.keys_of.entry(record.owner).or_default();
+                count.member(of_owner, (record.time, hash));
+                if of_owner.is_empty() {
+                    self.keys_of.remove(&record.owner);
+                }
             }
         }
         before

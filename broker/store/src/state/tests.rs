@@ -13,8 +13,8 @@ use crate::{
     testing::{
         HOUR, Model, NOW, abandoned, admin, agent, agent_name, anchor, anchor_id, child,
         credential, credential_id, ended, ending, expired, initialized, intended, issued, joined,
-        key, new_task, renew_intended, renewed, revoke_failed, revoked, revoking, role, started,
-        svid, svid_issued, task_id, token, token_id,
+        key, new_task, operator_svid, renew_intended, renewed, revoke_failed, revoked, revoking,
+        role, started, svid, svid_activated, svid_issued, task_id, token, token_id,
     },
 };
 
@@ -343,14 +343,8 @@ fn delegation_has_a_depth_and_a_breadth() {
 #[test]
 fn svids_supersede_each_other_only_when_used() {
     let mut model = Model::new();
-    let issue = |n: u64| {
-        let mut svid = svid(&format!("s{n}"), 1, None);
-        svid.not_before = NOW.plus(Duration::from_millis(n));
-        svid_issued(svid)
-    };
-    let use_it = |n: u64| Event::SvidActivated {
-        serial: format!("s{n}"),
-    };
+    let issue = |n: u64| svid_issued(svid(&format!("s{n}"), 1, None));
+    let use_it = |n: u64| svid_activated(&format!("s{n}"));
     model.all([issue(0), use_it(0)]);
     model.all((1..=5).map(issue));
     let live = |model: &Model| -> Vec<u64> {
@@ -374,6 +368,54 @@ fn svids_supersede_each_other_only_when_used() {
     assert_eq!(live(&model), [9]);
     model.now = NOW.plus(HOUR);
     assert_eq!(live(&model), Vec::<u64>::new());
+}
+
+#[test]
+fn operators_svids_count_as_agents_do() {
+    let mut model = Model::new();
+    let counts = |model: &Model, serial: &str| model.state.live_svid(serial, model.now).is_some();
+    assert!(counts(&model, "o0"));
+    assert!(!counts(&model, "never recorded"));
+    model.all([svid_activated("o0"), operator_svid("o1", Some("o0"))]);
+    assert!(counts(&model, "o0") && counts(&model, "o1"));
+    model.all([svid_activated("o1")]);
+    assert!(!counts(&model, "o0") && counts(&model, "o1"));
+    // What was superseded makes nothing new.
+    let refused = model.commit(&operator_svid("o2", Some("o0")));
+    let failure = GuardFailure::SvidNotLive("o0".to_owned());
+    assert_eq!(refused, Err(CommitError::Guard(failure)));
+    model.now = NOW.plus(365 * 24 * HOUR);
+    assert!(!counts(&model, "o1"));
+    let gone = model.state.stale(model.now);
+    assert!(gone.contains(&super::Change::Svid("o1".to_owned(), None)));
+}
+
+#[test]
+fn operators_come_from_the_installation_or_from_themselves() {
+    let mut model = Model::new();
+    let invalid = |result: Result<(), CommitError>| {
+        matches!(result, Err(CommitError::Conflict(Conflict::Invalid { .. })))
+    };
+    assert!(invalid(model.commit(&operator_svid("o1", None))));
+    // Neither an agent's certificate nor another operator's is a way to one.
+    model.all([svid_issued(svid("s1", 1, None))]);
+    assert!(invalid(model.commit(&operator_svid("o1", Some("s1")))));
+    let mut agents = svid("s2", 1, None);
+    let renews = |svid: &taskpass_core::Svid, serial: &str| Event::SvidIssued {
+        svid: svid.clone(),
+        join_token: None,
+        renews: Some(serial.to_owned()),
+    };
+    assert!(invalid(model.commit(&renews(&agents, "o0"))));
+    agents.agent = agent_name(2);
+    assert!(invalid(model.commit(&renews(&agents, "s1"))));
+    assert!(
+        model.commit(&operator_svid("o0", Some("o0"))).is_err(),
+        "its serial is taken"
+    );
+    model.now = NOW.plus(366 * 24 * HOUR);
+    let late = operator_svid("o1", Some("o0"));
+    assert!(matches!(model.commit(&late), Err(CommitError::Guard(_))));
 }
 
 #[test]
@@ -421,8 +463,6 @@ fn guards_table() {
         // The child holds one of two, but its parent is full with it.
         (Guard::TaskCredentialsWithin(task_id(2)), false),
         (Guard::TaskCredentialsWithin(task_id(1)), false),
-        (Guard::JoinTokenUnused(token_id(1)), true),
-        (Guard::JoinTokenUnused(token_id(2)), false),
         (Guard::JoinTokensBelow(agent_name(1), 2), true),
         (Guard::JoinTokensBelow(agent_name(1), 1), false),
         (Guard::SvidLive("none".to_owned()), false),

@@ -8,8 +8,8 @@ use taskpass_core::{AnchorState, CredentialState, Event, SvidState, Task, TaskSt
 use super::super::{Change, State};
 use crate::testing::{
     HOUR, Model, NOW, abandoned, agent_name, anchor, anchor_id, child, ended, ending, expired,
-    intended, issued, joined, new_task, renew_intended, renewed, revoke_failed, revoked, revoking,
-    started, svid, svid_issued, task_id, token,
+    intended, issued, joined, new_task, operator_svid, renew_intended, renewed, revoke_failed,
+    revoked, revoking, started, svid, svid_activated, svid_issued, task_id, token,
 };
 
 /// An event from three random numbers; often one that does not fit.
@@ -55,10 +55,9 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
                 None => svid_issued(svid(&format!("s{a}"), agent, None)),
             }
         }
-        18 => Event::SvidActivated {
-            serial: format!("s{a}"),
-        },
+        18 => svid_activated(&format!("{}{a}", if b % 2 == 0 { "s" } else { "o" })),
         19 => renew_intended(a),
+        20 => operator_svid(&format!("o{a}"), Some(&format!("o{b}"))),
         _ => renewed(a),
     }
 }
@@ -158,7 +157,7 @@ fn check_counts(state: &State) {
         .values()
         .filter(|s| s.state == SvidState::Active)
     {
-        *active.entry(svid.identity()).or_insert(0) += 1;
+        *active.entry(&svid.holder).or_insert(0) += 1;
     }
     assert!(
         active.values().all(|n| *n == 1),
@@ -183,7 +182,7 @@ fn replayed(model: &Model) -> State {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn histories(steps in prop::collection::vec((0_u8..21, 0_u64..12, 0_u64..12, 0_u64..90), 1..250)) {
+    fn histories(steps in prop::collection::vec((0_u8..22, 0_u64..12, 0_u64..12, 0_u64..90), 1..250)) {
         let mut model = Model::new();
         let mut admitted = 0;
         for (kind, a, b, wait) in steps {
