@@ -6,19 +6,24 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, KeyPair};
+use taskpass_ca::PublicKey;
 use taskpass_client::{Client, ClientConfig};
-use taskpass_core::{Clock, SystemClock, Timestamp};
+use taskpass_core::{Clock, SystemClock, Timestamp, Ttl};
 use taskpass_proto::v1::{
     RenewSvidRequest, StartTaskRequest, TaskRole, X509Svid,
     identity_service_client::IdentityServiceClient, task_service_client::TaskServiceClient,
 };
-use taskpass_tests::{Cli, Installation, World, eventually};
+use taskpass_tests::{Broker, Cli, Installation, World, eventually};
 
-use crate::support::{client, runtime, settled, text};
+use crate::{
+    rpc_matrix::authority,
+    support::{client, runtime, settled, text},
+};
 
 const CONFIG: &str = "vault-main/config";
 const RACERS: usize = 64;
@@ -182,21 +187,9 @@ fn the_old_certificate_counts_until_the_new_one_is_used() {
     let broker = installation.start();
     let agent = broker.agent("builder");
     let before = agent.json(&["svid", "show"]);
-    let (key, csr) = key_and_request();
-    let svid = runtime().block_on(async {
-        let client = client(&agent).await;
-        let mut service = IdentityServiceClient::new(client.channel());
-        let reply = service
-            .renew_svid(RenewSvidRequest { csr })
-            .await
-            .expect("a renewal");
-        reply.into_inner().svid.expect("a certificate")
-    });
-    assert_ne!(svid.serial, text(&before, "serial"));
-    agent.json(&["task", "list"]);
-    let directory = installation.scratch().join("renewed");
-    store(&directory, &key, &svid, &agent);
-    let renewed = Cli::new(broker.address(), &directory);
+    let renewed = renewed(&agent, installation.scratch().join("renewed"));
+    let after = renewed.json(&["svid", "show"]);
+    assert_ne!(text(&after, "serial"), text(&before, "serial"));
 
     agent.json(&["task", "list"]);
     renewed.json(&["task", "list"]);
@@ -256,6 +249,95 @@ fn an_operator_renews_too_and_agents_do_not_pass_for_operators() {
     assert!(complaint.contains("only agents"), "{complaint}");
     let nobody = Cli::new(broker.address(), &installation.scratch().join("nobody"));
     nobody.refused(&["task", "list"]);
+}
+
+/// Renews without using the new certificate; `taskpass` with the new one.
+fn renewed(of: &Cli, directory: PathBuf) -> Cli {
+    let (key, csr) = key_and_request();
+    let svid = runtime().block_on(async {
+        let client = client(of).await;
+        let mut service = IdentityServiceClient::new(client.channel());
+        let reply = service
+            .renew_svid(RenewSvidRequest { csr })
+            .await
+            .expect("a renewal");
+        reply.into_inner().svid.expect("a certificate")
+    });
+    store(&directory, &key, &svid, of);
+    Cli::new(of.address(), &directory)
+}
+
+/// The same identity, to a broker that listens elsewhere now.
+fn at(broker: &Broker<'_>, cli: &Cli) -> Cli {
+    Cli::new(broker.address(), cli.identity())
+}
+
+/// Nobody keeps a stolen key of an operator alive: not by a restart, not by losing the index.
+#[test]
+fn an_operators_old_certificate_counts_until_the_new_one_is_used() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    let old = broker.operator();
+    old.json(&["agent", "list"]);
+    let new = renewed(&old, installation.scratch().join("new"));
+    old.json(&["agent", "list"]);
+    broker.stop();
+
+    let broker = installation.start();
+    at(&broker, &old).json(&["agent", "list"]);
+    at(&broker, &new).json(&["agent", "list"]);
+    let refused = |broker: &Broker<'_>| {
+        let (_, complaint) = at(broker, &old).refused(&["agent", "list"]);
+        assert!(complaint.contains("does not count"), "{complaint}");
+        assert!(complaint.contains("`taskpass svid renew`"), "{complaint}");
+        at(broker, &old).refused(&["svid", "renew"]);
+        at(broker, &new).json(&["agent", "list"]);
+    };
+    refused(&broker);
+    broker.stop();
+
+    let broker = installation.start();
+    refused(&broker);
+    broker.stop();
+
+    fs::remove_dir_all(installation.home().join("data/index")).expect("the index goes");
+    let broker = installation.start();
+    refused(&broker);
+    let last = at(&broker, &new).json(&["svid", "renew"]);
+    assert_eq!(
+        text(&last, "spiffe_id"),
+        "spiffe://acme.test/operator/admin"
+    );
+}
+
+/// Whoever has a copy of the root's key can sign, but what is not in the ledger does not count.
+#[test]
+fn a_certificate_of_an_operator_that_is_not_on_record_is_refused() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    let operator = broker.operator();
+    let authority = authority(&installation, Arc::new(SystemClock::new()));
+    for name in ["admin", "somebody"] {
+        let (key, csr) = key_and_request();
+        let public = PublicKey::from_csr(&csr).expect("a good request");
+        let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
+        let name = name.parse().expect("a name");
+        let forged = authority
+            .issue_operator(&name, &public, year)
+            .expect("the root signs");
+        let directory = installation.scratch().join(format!("forged-{name}"));
+        let svid = X509Svid {
+            chain: forged.chain_der.iter().map(|der| der.to_vec()).collect(),
+            ..X509Svid::default()
+        };
+        store(&directory, &key, &svid, &operator);
+        let forger = Cli::new(broker.address(), &directory);
+        for args in [["agent", "list"].as_slice(), &["svid", "renew"]] {
+            let (_, complaint) = forger.refused(args);
+            assert!(complaint.contains("not in the ledger"), "{complaint}");
+        }
+    }
+    operator.json(&["agent", "list"]);
 }
 
 #[test]

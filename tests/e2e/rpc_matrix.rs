@@ -14,7 +14,7 @@ use taskpass_proto::v1::{
     WhoAmIRequest, WhoAmIResponse, X509Svid,
 };
 use taskpass_tests::{
-    Broker, World,
+    Broker, Installation, World,
     wire::{Certificate, KeyAndCsr, Wire, knock},
 };
 use tonic::{Code, Status};
@@ -59,6 +59,20 @@ impl<'a> Stage<'a> {
             "--owner",
             "alice@acme.test",
         ]);
+        let operator = Certificate::load(&world.installation.home().join("operator"));
+        let operator = Wire::new(broker.address(), Some(&operator));
+        Self {
+            broker,
+            operator,
+            agent,
+        }
+    }
+
+    /// The same people, and a broker that has read its policies anew.
+    fn restarted(self, world: &'a World) -> Self {
+        let Self { broker, agent, .. } = self;
+        broker.stop();
+        let broker = world.start();
         let operator = Certificate::load(&world.installation.home().join("operator"));
         let operator = Wire::new(broker.address(), Some(&operator));
         Self {
@@ -231,22 +245,18 @@ fn an_operator_whom_no_policy_permits_anything_is_refused_on_each_rpc() {
     let world = World::new();
     let stage = Stage::new(&world);
     let mut target = stage.target();
-    let key = KeyAndCsr::new();
-    let public = PublicKey::from_csr(&key.csr).expect("a good request");
-    let signed = authority(&world, Arc::new(SystemClock::new()))
-        .issue_operator(
-            &"mallory".parse().expect("a name"),
-            &public,
-            Ttl::from_seconds(600).expect("a ttl"),
-        )
-        .expect("a certificate");
-    let mallory = stage.wire(&Certificate::new(signed.chain_der, key.key));
+    let starter = world.installation.home().join("policy/starter.cedar");
+    let policies = std::fs::read_to_string(&starter).expect("the starter policy");
+    let for_others = policies.replace("\"admin\"", "\"somebody-else\"");
+    assert_ne!(policies, for_others);
+    std::fs::write(&starter, for_others).expect("it can be changed");
+    let stage = stage.restarted(&world);
     for row in ROWS {
         let open = ["Attest", "GetBundle", "WhoAmI", "RenewSvid"]
             .iter()
             .any(|name| row.method.ends_with(name));
         let message = stage.message(row, Who::Operator, &mut target);
-        let answer = mallory.call(row.method, message);
+        let answer = stage.operator.call(row.method, message);
         if open {
             assert!(answer.is_ok(), "{}: {answer:?}", row.method);
         } else {
@@ -310,7 +320,7 @@ fn identities_that_do_not_count_are_refused_on_each_rpc() {
     let stage = Stage::new(&world);
     let mut target = stage.target();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let authority = authority(&world, clock);
+    let authority = authority(&world.installation, clock);
     let forged = |identity: Identity| {
         let key = KeyAndCsr::new();
         let public = PublicKey::from_csr(&key.csr).expect("a good request");
@@ -334,6 +344,10 @@ fn identities_that_do_not_count_are_refused_on_each_rpc() {
         (
             "a task's serial that is not on record",
             stage.wire(&forged(Identity::AgentTask(name("builder"), open_task))),
+        ),
+        (
+            "an operator's serial that is not on record",
+            stage.wire(&forged_operator(&authority)),
         ),
         ("a superseded SVID", superseded(&stage)),
         ("the SVID of an ended task", of_ended_task(&stage)),
@@ -408,10 +422,10 @@ fn certificates_by_strangers_and_expired_ones_are_refused_in_the_handshake() {
 }
 
 /// The installation's own authority, in a copy that the broker knows nothing of.
-fn authority(world: &World, clock: Arc<dyn Clock>) -> Authority {
+pub(crate) fn authority(installation: &Installation, clock: Arc<dyn Clock>) -> Authority {
     let (from, to) = (
-        world.installation.home().join("data/ca"),
-        world.installation.scratch().join("stolen-ca"),
+        installation.home().join("data/ca"),
+        installation.scratch().join("stolen-ca"),
     );
     std::fs::create_dir(&to).expect("a new directory");
     std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o700))
@@ -437,6 +451,18 @@ fn authority(world: &World, clock: Arc<dyn Clock>) -> Authority {
     .expect("it opens")
 }
 
+/// Signed by the root for the operator there is, behind the broker's back.
+fn forged_operator(authority: &Authority) -> Certificate {
+    let key = KeyAndCsr::new();
+    let public = PublicKey::from_csr(&key.csr).expect("a good request");
+    let name = "admin".parse().expect("a name");
+    let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
+    let signed = authority
+        .issue_operator(&name, &public, year)
+        .expect("a certificate");
+    Certificate::new(signed.chain_der, key.key)
+}
+
 /// Signed a few seconds ago, for one second.
 fn expired(world: &World) -> Certificate {
     let now = SystemClock::new().now();
@@ -448,7 +474,7 @@ fn expired(world: &World) -> Certificate {
         ..IssueOptions::default()
     };
     let identity = Identity::Agent("builder".parse().expect("a name"));
-    let signed = authority(world, Arc::new(clock))
+    let signed = authority(&world.installation, Arc::new(clock))
         .issue(&identity, &public, &options)
         .expect("a certificate");
     Certificate::new(signed.chain_der, key.key)

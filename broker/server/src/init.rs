@@ -28,7 +28,8 @@ const OPERATOR_TTL_SECONDS: u64 = 365 * 86_400;
 
 const CONFIG: &str = "taskpass.toml";
 const POLICY: &str = "policy";
-const OPERATOR: &str = "operator";
+/// The directory of the first operator's identity, beside the configuration.
+pub(crate) const OPERATOR: &str = "operator";
 const DATA: &str = "data";
 
 /// What to install.

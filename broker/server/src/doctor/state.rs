@@ -8,12 +8,17 @@ use taskpass_core::{Clock, Timestamp};
 use taskpass_ledger::{SigningKey, verify};
 
 use super::Diagnosis;
-use crate::config::{Config, check::with_sources};
+use crate::{
+    config::{Config, check::with_sources},
+    init::OPERATOR,
+};
 
 /// A newest file that is younger than this much after now was written under another clock.
 const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
 /// A root that ends sooner than this wants a plan.
 const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_400);
+/// An operator's identity that ends sooner than this is to be renewed: after its end nobody can renew it.
+const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
 pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
     let now = clock.now();
@@ -23,6 +28,7 @@ pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis
     }
     ledger(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
+    operator(&config.path.with_file_name(OPERATOR), now, diagnosis);
     time(config, now, diagnosis);
 }
 
@@ -58,7 +64,7 @@ struct AuthorityState {
 }
 
 fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
-    match root_end(&dir.join("root.pem")) {
+    match end_of(&dir.join("root.pem")) {
         Ok(end) if end <= now => diagnosis.fail(
             "authority",
             format!("the root certificate ended at {end}"),
@@ -120,7 +126,37 @@ fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn root_end(path: &Path) -> Result<Timestamp, String> {
+/// The identity that `init` left beside the configuration, as long as it is there.
+fn operator(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
+    let path = dir.join("svid.pem");
+    if !path.exists() {
+        return;
+    }
+    let at = path.display();
+    match end_of(&path) {
+        Ok(end) if end <= now => diagnosis.fail(
+            "operator",
+            format!("the identity in `{at}` ended at {end}"),
+            "use a newer one; if there is none, only a new installation has an operator again",
+        ),
+        Ok(end) if end.since(now) < OPERATOR_LEFT => diagnosis.warn(
+            "operator",
+            format!("the identity in `{at}` ends at {end}"),
+            "run `taskpass svid renew` with it before then: after its end nobody can",
+        ),
+        Ok(end) => diagnosis.ok(
+            "operator",
+            format!("the identity in `{at}` is valid until {end}"),
+        ),
+        Err(e) => diagnosis.warn(
+            "operator",
+            format!("`{at}` cannot be read: {e}"),
+            "look at the file; it should hold a certificate",
+        ),
+    }
+}
+
+fn end_of(path: &Path) -> Result<Timestamp, String> {
     let text = fs::read(path).map_err(|e| e.to_string())?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&text).map_err(|e| e.to_string())?;
     let certificate = pem.parse_x509().map_err(|e| e.to_string())?;

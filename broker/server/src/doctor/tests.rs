@@ -76,6 +76,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
         ("ledger", "2 entries are as they were written and signed"),
         ("authority", "the root certificate is valid until"),
         ("authority", "there is no signing CA yet"),
+        ("operator", "is valid until"),
         ("policy", "policies in 1 file in"),
         ("address", "is free"),
         ("clock", "the ledger was last written"),
@@ -199,8 +200,28 @@ async fn a_clock_that_is_behind_is_a_failure() {
 }
 
 #[tokio::test]
+async fn an_operators_identity_that_ends_is_seen() {
+    let installation = Installation::new();
+    for (days, verdict) in [(336, Verdict::Warn), (30, Verdict::Fail)] {
+        installation
+            .clock
+            .advance(Duration::from_secs(days * 86_400));
+        let trouble = installation.only_trouble().await;
+        assert_eq!(
+            (trouble.check.as_str(), trouble.verdict),
+            ("operator", verdict)
+        );
+    }
+    fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
+    let trouble = installation.only_trouble().await;
+    assert!(trouble.message.contains("cannot be read"), "{trouble:?}");
+}
+
+#[tokio::test]
 async fn an_old_root_and_a_wrong_policy_are_seen() {
     let installation = Installation::new();
+    // Where it belongs: with the operator.
+    fs::remove_dir_all(installation.dir("operator")).unwrap();
     installation
         .clock
         .advance(Duration::from_secs(3600 * 86_400));
