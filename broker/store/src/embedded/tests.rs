@@ -274,15 +274,38 @@ async fn operators_svids_survive_a_restart_and_a_new_index() {
             fixture.all([svid_activated("o1")]).await;
         }
         fixture.store().close().await.unwrap();
+        let size = fixture.store().ledger_reader().size();
         fixture.store = None;
         std::fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
-        assert!(fixture.open().index.rebuilt.is_some());
+        assert_eq!(fixture.open().index.replayed, size);
     }
     for _ in 0..2 {
         assert_eq!(fixture.store().svid("o0").await.unwrap(), None);
         assert!(fixture.store().svid("o1").await.unwrap().is_some());
         fixture.reopen().await;
     }
+}
+
+/// What has expired takes no room: not in memory, not with readers, not in the index.
+#[tokio::test]
+async fn what_has_expired_is_forgotten_everywhere() {
+    let mut fixture = Fixture::new().await;
+    let task = Event::TaskStarted {
+        task: new_task(1, 1),
+        idempotency: key("once", "request"),
+    };
+    fixture
+        .all([token(1, 1), joined("s1", 1, 1), token(2, 1), task])
+        .await;
+    fixture.clock.advance(49 * HOUR);
+    let now = fixture.clock.now();
+    let stale = |fixture: &Fixture| fixture.store().shared.state.read().stale(now).len();
+    assert_eq!(stale(&fixture), 4);
+    fixture.all([agent(3)]).await;
+    assert_eq!(stale(&fixture), 0);
+    let report = fixture.reopen().await;
+    assert_eq!((report.index.rebuilt, report.index.replayed), (None, 0));
+    assert_eq!(stale(&fixture), 0);
 }
 
 #[tokio::test]
