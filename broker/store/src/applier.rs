@@ -18,8 +18,9 @@ use tokio::sync::watch;
 
 use crate::index::{Index, IndexError, Portion};
 
-/// Records written in one batch. sled lets nobody read while it applies one, so it must be short.
-const BATCH_CHANGES: usize = 2048;
+/// Records written in one batch. sled lets nobody read while it applies one, and keeps a copy of every page that it
+/// changes until the end of the batch, so it must be short.
+const BATCH_CHANGES: usize = 256;
 /// Records after which the index is flushed, whatever the time.
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
