@@ -114,12 +114,7 @@ impl Client {
                         let answer = CredentialServiceClient::new(channel)
                             .issue_credential(request)
                             .await;
-                        if answer.as_ref().is_err_and(provider_failed) {
-                            // The key is spent on this failure; only another one can succeed.
-                            if let Ok(fresh) = client.new_idempotency_key() {
-                                key.store(Arc::new(fresh));
-                            }
-                        }
+                        client.replace_if_spent(key, &answer);
                         answer
                     }
                 })
@@ -137,23 +132,36 @@ impl Client {
         }
     }
 
+    /// A key is spent on a provider's failure; only another one can succeed.
+    fn replace_if_spent<T>(&self, key: &ArcSwap<String>, answer: &Result<T, Status>) {
+        if answer.as_ref().is_err_and(provider_failed)
+            && let Ok(fresh) = self.new_idempotency_key()
+        {
+            key.store(Arc::new(fresh));
+        }
+    }
+
     /// Prolongs a renewable credential and returns its new end.
     pub async fn renew_credential(
         &self,
         id: CredentialId,
         ttl: Option<Ttl>,
     ) -> Result<Timestamp, Error> {
-        let request = RenewCredentialRequest {
-            credential_id: id.to_string(),
-            ttl_seconds: ttl.map_or(0, Ttl::seconds),
-        };
+        let key = ArcSwap::from_pointee(self.new_idempotency_key()?);
         let reply = self
             .call(RPC_TIMEOUT, |channel| {
-                let request = request.clone();
+                let request = RenewCredentialRequest {
+                    idempotency_key: key.load().to_string(),
+                    credential_id: id.to_string(),
+                    ttl_seconds: ttl.map_or(0, Ttl::seconds),
+                };
+                let (client, key) = (self, &key);
                 async move {
-                    CredentialServiceClient::new(channel)
+                    let answer = CredentialServiceClient::new(channel)
                         .renew_credential(request)
-                        .await
+                        .await;
+                    client.replace_if_spent(key, &answer);
+                    answer
                 }
             })
             .await?;

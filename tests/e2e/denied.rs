@@ -43,6 +43,16 @@ forbid (
 );
 "#;
 
+const NO_CERTS: &str = r#"
+@id("test.no-certs")
+@reason("no certificates for anybody")
+forbid (
+  principal is Taskpass::Agent,
+  action == Taskpass::Action::"task.start",
+  resource == Taskpass::Role::"vault-main/cert"
+);
+"#;
+
 const ISSUE: &str = "/taskpass.v1.CredentialService/IssueCredential";
 const START: &str = "/taskpass.v1.TaskService/StartTask";
 
@@ -191,8 +201,8 @@ fn refusals(
         refused(
             "a role that does not exist",
             issue(agent, &role("vault-main/nothing")),
-            Code::NotFound,
-            "NOT_FOUND",
+            Code::PermissionDenied,
+            "DENIED",
         ),
         refused(
             "a scope outside its pattern",
@@ -243,18 +253,10 @@ fn refusals(
             "DENIED",
         ),
     ];
-    let high = start(agent, &["vault-main/admin"], 600, 0)
-        .map(|_| ())
-        .expect_err("impact 3");
-    all.push(Refusal {
-        what: "a task with a role of high impact",
-        answer: high,
-        code: Code::PermissionDenied,
-        reason: "DENIED",
-    });
     let renew = pb::RenewCredentialRequest {
         credential_id: issued.credential_id.clone(),
         ttl_seconds: 60,
+        ..Default::default()
     };
     for (who, wire) in [
         ("another agent renews", other),
@@ -385,6 +387,94 @@ fn a_refused_request_makes_no_provider_call_and_its_reason_is_in_the_ledger() {
     assert_eq!(closed["policies"], serde_json::json!(["test.closed"]));
     assert_eq!(closed["action"], "credential.issue");
     assert!(closed["duration_us"].as_u64() > Some(0), "{closed}");
+}
+
+/// What is refused to an agent looks the same whether it exists or not, at each step and with whatever parameters; the
+/// ledger has the true reason.
+#[test]
+fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
+    let stage = Stage::new();
+    stage.installation.policy("no-certs.cedar", NO_CERTS);
+    let broker = stage.installation.start();
+    let agent = wire(&broker, broker.agent("builder").identity());
+    let before = stage.on_demand();
+    let seen = |status: Status, role: &str| {
+        let info = status.get_details_error_info().expect("details");
+        (
+            status.code(),
+            status.message().replace(role, "ROLE"),
+            info.reason,
+            info.metadata,
+            status.get_details_bad_request().is_none(),
+        )
+    };
+    let pinned = |role: &str, param: &str, value: &str| {
+        let request = pb::StartTaskRequest {
+            purpose: "to be refused".to_owned(),
+            roles: vec![pb::TaskRole {
+                role: role.to_owned(),
+                scope: [(param.to_owned(), value.to_owned())].into(),
+            }],
+            ..Default::default()
+        };
+        let answer = agent.ask::<_, pb::StartTaskResponse>(START, &request);
+        seen(answer.expect_err(role), role)
+    };
+    let nothing = pinned("vault-main/nothing", "common_name", "a.acme.test");
+    assert_eq!(nothing.0, Code::PermissionDenied);
+    for (role, param, value) in [
+        ("vault-main/admin", "x", "y"),
+        ("nowhere/admin", "x", "y"),
+        ("vault-main/cert", "common_name", "a.acme.test"),
+        ("vault-main/cert", "common_name", "*.EVIL"),
+        ("vault-main/cert", "no_such", "x"),
+    ] {
+        assert_eq!(pinned(role, param, value), nothing, "{role} {param}");
+    }
+    // In a task, with a role that policy closed: its parameters stay its own.
+    let task = start(&agent, &["vault-main/forbidden"], 600, 0).expect("a task");
+    let drawn = |role: &str, scope: &[(&str, &str)], ttl_seconds| {
+        let scope = scope
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let request = pb::IssueCredentialRequest {
+            scope: scope.collect(),
+            ttl_seconds,
+            ..request(&task, role)
+        };
+        seen(issue(&agent, &request).expect_err(role), role)
+    };
+    let plain = drawn("vault-main/forbidden", &[], 0);
+    assert_eq!(plain.0, Code::PermissionDenied);
+    assert_eq!(drawn("vault-main/forbidden", &[("no", "x")], 0), plain);
+    assert_eq!(drawn("vault-main/forbidden", &[], 86_400), plain);
+    let nothing = drawn("vault-main/nothing", &[], 0);
+    for role in ["vault-main/config", "vault-main/admin", "nowhere/nothing"] {
+        assert_eq!(drawn(role, &[("no", "x")], 86_400), nothing, "{role}");
+    }
+    assert_eq!(stage.on_demand(), before, "a provider was asked");
+
+    let history = History::verified(&stage.installation, &broker.operator(), "roles.jsonl");
+    for (role, reason) in [
+        (
+            "vault-main/nothing",
+            "there is no role `vault-main/nothing`",
+        ),
+        (
+            "vault-main/admin",
+            "roles of impact 2 and 3 are not handed out by this policy",
+        ),
+        ("vault-main/cert", "no certificates for anybody"),
+    ] {
+        let mut refused = history.of_type("decided").map(|event| &event["decision"]);
+        assert!(
+            refused.any(|d| d["outcome"] == "deny"
+                && d["action"] == "task.start"
+                && text(d, "resource").contains(role)
+                && d["reason"] == reason),
+            "{role}"
+        );
+    }
 }
 
 /// What was permitted stands directly before the intent that it permitted, in the same batch.

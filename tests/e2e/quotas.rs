@@ -51,6 +51,53 @@ async fn start_once(client: &Client) -> Result<String, Status> {
     Ok(started.task.expect("a task").id)
 }
 
+/// Keys are remembered for a day, so the next one is only taken tomorrow; requests without a key go on.
+#[test]
+fn remembered_idempotency_keys_are_limited() {
+    let world = World::new();
+    world
+        .installation
+        .configure("[limits]\nidempotency_keys_per_caller = 2\n");
+    let broker = world.start();
+    let (agent, other) = (broker.agent("builder"), broker.agent("other"));
+    runtime().block_on(async {
+        let (client, other) = (client(&agent).await, client(&other).await);
+        let task = start_once(&client).await.expect("the first key");
+        issue_once(&client, &task, CONFIG)
+            .await
+            .expect("the second");
+        let tokens = world.bao.task_tokens().len();
+        let status = issue_once(&client, &task, CONFIG)
+            .await
+            .expect_err("a third key");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        let wait = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay)
+            .expect("a hint when to try again");
+        let day = Duration::from_secs(86_400);
+        assert!(
+            wait <= day && wait > day - Duration::from_secs(600),
+            "{wait:?}"
+        );
+        assert_eq!(
+            world.bao.task_tokens().len(),
+            tokens,
+            "the provider was asked"
+        );
+        let without = IssueCredentialRequest {
+            task_id: task,
+            role: CONFIG.to_owned(),
+            ..IssueCredentialRequest::default()
+        };
+        CredentialServiceClient::new(client.channel())
+            .issue_credential(without)
+            .await
+            .expect("no key, no limit");
+        start_once(&other).await.expect("others are not held up");
+    });
+}
+
 /// A full quota or rate: the code, the reason and when to try again.
 fn assert_exhausted(status: &Status) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");

@@ -1,6 +1,7 @@
 //! Every RPC against every kind of caller. The table has a row for each RPC of the compiled descriptors; an RPC without
 //! a row fails the first test here, so that nobody adds one without saying who may call it.
 
+mod keys;
 mod table;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

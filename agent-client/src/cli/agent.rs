@@ -116,12 +116,14 @@ async fn register(mut request: RegisterAgentRequest, context: &Context) -> anyho
 
 async fn token(name: &AgentName, ttl: Option<Ttl>, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
+    let request = CreateJoinTokenRequest {
+        agent: name.to_string(),
+        ttl_seconds: ttl.map_or(0, Ttl::seconds),
+        idempotency_key: client.new_idempotency_key()?,
+    };
     let reply = client
         .call(RPC_TIMEOUT, |channel| {
-            let request = CreateJoinTokenRequest {
-                agent: name.to_string(),
-                ttl_seconds: ttl.map_or(0, Ttl::seconds),
-            };
+            let request = request.clone();
             async move {
                 AgentServiceClient::new(channel)
                     .create_join_token(request)

@@ -13,7 +13,7 @@ use super::{
     context::{Context, pages},
     output,
     parse::{Pair, PinnedRole},
-    views::{EndedView, ReceiptView, TaskView, shown},
+    views::{EndedView, ReceiptView, SessionView, TaskView, shown},
 };
 
 #[derive(Debug, Subcommand)]
@@ -217,6 +217,7 @@ async fn show(id: TaskId, context: &Context) -> anyhow::Result<()> {
     let receipts: Vec<ReceiptView> = reply.receipts.into_iter().map(ReceiptView::from).collect();
     let mut view = TaskView::from(reply.task.unwrap_or_default());
     view.receipts = Some(receipts);
+    view.sessions = reply.sessions.into_iter().map(SessionView::from).collect();
     context.print(&view, || human(&view))
 }
 
@@ -258,11 +259,21 @@ fn human(task: &TaskView) -> String {
         ("heartbeat", heartbeat),
         ("parent", task.parent.clone().unwrap_or_default()),
         ("labels", pairs(&task.labels)),
+        ("waits for", waits_for(&task.sessions)),
     ]);
     match task.receipts.as_deref() {
         None | Some([]) => text,
         Some(receipts) => format!("{text}\n{}", receipt_table(receipts)),
     }
+}
+
+/// Why an ending task is not over, and what to do next.
+fn waits_for(sessions: &[SessionView]) -> String {
+    let each = sessions.iter().map(|session| {
+        let (provider, until) = (&session.provider, shown(session.may_live_until));
+        format!("its session at {provider} to be ended (it may live until {until}); an operator sees why with `taskpass provider check {provider}`")
+    });
+    each.collect::<Vec<_>>().join("; ")
 }
 
 async fn heartbeat(id: TaskId, context: &Context) -> anyhow::Result<()> {

@@ -59,6 +59,15 @@ pub(crate) struct TaskView {
     pub(crate) labels: Pairs,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) receipts: Option<Vec<ReceiptView>>,
+    /// Sessions at providers for which an ending task waits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sessions: Vec<SessionView>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct SessionView {
+    pub(crate) provider: String,
+    pub(crate) may_live_until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -187,6 +196,16 @@ impl From<v1::Task> for TaskView {
             max_credentials: task.max_credentials,
             labels: task.labels.into_iter().collect(),
             receipts: None,
+            sessions: Vec::new(),
+        }
+    }
+}
+
+impl From<v1::TaskSession> for SessionView {
+    fn from(session: v1::TaskSession) -> Self {
+        Self {
+            provider: session.provider,
+            may_live_until: time(session.may_live_until),
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum RevokeCause {
     Interrupted,
     /// The reply never reached the caller, or the task had ended meanwhile.
     NotDelivered,
+    /// The end that was asked for came, and the provider would let it live on.
+    Expired,
 }
 
 /// How revoking stands.
@@ -142,6 +144,9 @@ pub struct Credential {
     pub issued_at: Option<Timestamp>,
     /// Until when it can live at most, if nobody revokes it.
     pub expires_at: Timestamp,
+    /// The end that was asked for, where the provider gave a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_until: Option<Timestamp>,
     /// The anchor it was drawn with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,
@@ -154,6 +159,18 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// When its life is over: what can be revoked is revoked at the end that was asked for, even if the provider gave
+    /// more; anything else lives until the provider ends it.
+    pub fn ends_at(&self) -> Timestamp {
+        match (self.revocation_class, self.asked_until) {
+            (
+                RevocationClass::Immediate | RevocationClass::Denylist | RevocationClass::Inherits,
+                Some(asked),
+            ) => asked.min(self.expires_at),
+            _ => self.expires_at,
+        }
+    }
+
     /// The state as people see it: `stuck` when revoking fails for long.
     pub fn shown_state(&self) -> &'static str {
         match &self.revocation {

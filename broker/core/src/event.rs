@@ -126,6 +126,9 @@ pub enum Event {
     JoinTokenCreated {
         /// The token, without its secret.
         token: JoinToken,
+        /// The caller's name for the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idempotency: Option<IdempotencyKey>,
     },
     /// An SVID was issued.
     SvidIssued {
@@ -232,6 +235,9 @@ pub enum Event {
         credential: CredentialId,
         /// Until when.
         until: Timestamp,
+        /// The caller's name for the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idempotency: Option<IdempotencyKey>,
     },
     /// The provider extended it.
     CredentialRenewed {
@@ -239,6 +245,9 @@ pub enum Event {
         credential: CredentialId,
         /// Until when it lives now.
         expires_at: Timestamp,
+        /// The caller's name for the request that is answered with this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idempotency: Option<IdempotencyKey>,
     },
     /// A credential is to be revoked.
     CredentialRevoking {

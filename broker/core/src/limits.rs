@@ -22,6 +22,8 @@ pub const TASK_DESCENDANTS_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How much later than asked a credential may end and still count as ending when asked: clocks and rounding.
+pub const EXPIRY_SLACK: Duration = Duration::from_secs(2);
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the caller does not say.

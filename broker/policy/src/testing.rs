@@ -141,6 +141,7 @@ pub(crate) fn credential(task: &Task, role: &RoleSpec) -> Credential {
         intended_at: NOW,
         issued_at: Some(NOW),
         expires_at: NOW,
+        asked_until: None,
         anchor: None,
         handle: None,
         revocation: None,

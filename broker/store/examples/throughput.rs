@@ -122,6 +122,7 @@ impl Bench {
             intended_at: now,
             issued_at: None,
             expires_at: now.plus(std::time::Duration::from_secs(3600)),
+            asked_until: None,
             anchor: None,
             handle: None,
             revocation: None,

@@ -1,6 +1,8 @@
 //! What is committed, and under which conditions.
 
-use taskpass_core::{AgentName, CredentialId, CredentialState, Event, TaskId, Timestamp};
+use taskpass_core::{
+    AgentName, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId, Timestamp,
+};
 
 /// Events one batch may bring, before the store adds what follows from them.
 pub const BATCH_EVENTS_MAX: usize = 4096;

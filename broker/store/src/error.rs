@@ -1,7 +1,8 @@
 //! Why a commit or a read did not happen.
 
 use taskpass_core::{
-    AgentName, CredentialId, InvalidValue, JoinTokenId, RoleName, TaskId, TaskState,
+    AgentName, CredentialId, InvalidValue, JoinTokenId, ProviderName, RoleName, SpiffeId, TaskId,
+    TaskState,
 };
 
 use crate::IdempotencyRecord;
@@ -91,7 +92,9 @@ pub enum GuardFailure {
     #[error("the SVID `{0}` is unknown, superseded or expired, or its task has ended")]
     SvidNotLive(String),
     /// As many idempotency keys of the caller are remembered as may be.
-    #[error("`{caller}` used {limit} idempotency keys or more within 24h, and each is remembered that long; send requests without a key until the oldest is forgotten, or have `limits.idempotency_keys_per_caller` raised")]
+    #[error(
+        "`{caller}` used {limit} idempotency keys or more within 24h, and each is remembered that long; send requests without a key until the oldest is forgotten, or have `limits.idempotency_keys_per_caller` raised"
+    )]
     IdempotencyKeys {
         /// The caller.
         caller: SpiffeId,
@@ -101,7 +104,9 @@ pub enum GuardFailure {
         wait: std::time::Duration,
     },
     /// A session of the task is about to be ended.
-    #[error("an earlier credential of task `{task}` is in doubt, and its session at provider `{provider}` is being ended")]
+    #[error(
+        "an earlier credential of task `{task}` is in doubt, and its session at provider `{provider}` is being ended"
+    )]
     InDoubt {
         /// The task.
         task: TaskId,

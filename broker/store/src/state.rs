@@ -71,7 +71,9 @@ impl Remembered {
 /// Whose share of remembered keys a caller uses up: an agent has one with all its tasks.
 pub(crate) fn owner_hash(caller: &SpiffeId) -> KeyHash {
     let caller = caller.as_str();
-    let owner = caller.rsplit_once("/task/").map_or(caller, |(agent, _)| agent);
+    let owner = caller
+        .rsplit_once("/task/")
+        .map_or(caller, |(agent, _)| agent);
     half(&Digest::of(owner.as_bytes()))
 }
 

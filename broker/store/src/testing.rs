@@ -91,6 +91,7 @@ pub(crate) fn token(n: u64, of_agent: u64) -> Event {
             expires_at: NOW.plus(HOUR),
             created_by: admin(),
         },
+        idempotency: None,
     }
 }
 
@@ -214,6 +215,7 @@ pub(crate) fn credential(n: u64, of_task: u64, of_agent: u64) -> Credential {
         intended_at: NOW,
         issued_at: None,
         expires_at: NOW.plus(HOUR),
+        asked_until: None,
         anchor: None,
         handle: None,
         revocation: None,
@@ -249,6 +251,7 @@ pub(crate) fn renew_intended(n: u64) -> Event {
     Event::CredentialRenewIntended {
         credential: credential_id(n),
         until: NOW.plus(2 * HOUR),
+        idempotency: None,
     }
 }
 
@@ -256,6 +259,7 @@ pub(crate) fn renewed(n: u64) -> Event {
     Event::CredentialRenewed {
         credential: credential_id(n),
         expires_at: NOW.plus(2 * HOUR),
+        idempotency: None,
     }
 }
 

@@ -181,7 +181,7 @@ pub(super) fn of_credentials(task: &str) -> Vec<Row> {
             "CredentialService/RenewCredential",
             &pb::RenewCredentialRequest {
                 credential_id: id.clone(),
-                ttl_seconds: 0,
+                ..Default::default()
             },
             "credential_id",
             "is not a credential",
@@ -347,6 +347,7 @@ pub(super) fn of_operators() -> Vec<Row> {
             &pb::CreateJoinTokenRequest {
                 agent: agent.to_owned(),
                 ttl_seconds,
+                ..Default::default()
             },
             field,
             part,

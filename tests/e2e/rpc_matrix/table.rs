@@ -51,7 +51,7 @@ rows! {
         owner: "alice@acme.test".to_owned(),
         ..Default::default()
     };
-    AgentService / CreateJoinToken, OPERATORS, |_s, _t| pb::CreateJoinTokenRequest { agent: "builder".to_owned(), ttl_seconds: 1 };
+    AgentService / CreateJoinToken, OPERATORS, |_s, _t| pb::CreateJoinTokenRequest { agent: "builder".to_owned(), ttl_seconds: 1, ..Default::default() };
     AgentService / GetAgent, OPERATORS, |_s, _t| pb::GetAgentRequest { name: "builder".to_owned() };
     AgentService / ListAgents, OPERATORS, |_s, _t| pb::ListAgentsRequest::default();
 
@@ -100,6 +100,7 @@ fn token(stage: &Stage<'_>) -> String {
     let request = pb::CreateJoinTokenRequest {
         agent: "newcomer".to_owned(),
         ttl_seconds: 60,
+        ..Default::default()
     };
     let made: pb::CreateJoinTokenResponse = stage
         .operator

@@ -53,7 +53,7 @@ impl AgentService for Api {
         };
         let minted = self
             .engine
-            .create_join_token(&call, &create)
+            .create_join_token(&call, &message.idempotency_key, &create)
             .await
             .map_err(status::from)?;
         Ok(Response::new(CreateJoinTokenResponse {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prost_types::Timestamp as WireTime;
-use taskpass_core::{Credential, Labels, Requester, RoleSpec, Scope, Task, Timestamp};
+use taskpass_core::{Anchor, Credential, Labels, Requester, RoleSpec, Scope, Task, Timestamp};
 use taskpass_proto::v1 as pb;
 use taskpass_store::Page;
 
@@ -130,7 +130,7 @@ pub(super) fn credential(credential: &Credential, renewable: bool) -> pb::Creden
         state: credential.shown_state().to_owned(),
         revocation_class: credential.revocation_class.as_str().to_owned(),
         issued_at: credential.issued_at.map(time),
-        expires_at: Some(time(credential.expires_at)),
+        expires_at: Some(time(credential.ends_at())),
         revocation: credential.revocation.as_ref().map(revocation),
         renewable,
     }
@@ -143,6 +143,7 @@ fn revocation(revocation: &taskpass_core::Revocation) -> pb::Revocation {
         RevokeCause::TaskEnded(_) => "task_ended",
         RevokeCause::Interrupted => "interrupted",
         RevokeCause::NotDelivered => "not_delivered",
+        RevokeCause::Expired => "expired",
     };
     pb::Revocation {
         cause: cause.to_owned(),
@@ -168,6 +169,13 @@ pub(super) fn receipt(receipt: &Receipt) -> pb::Receipt {
         took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
         may_live_until: receipt.may_live_until.map(time),
         proof: receipt.proof.clone(),
+    }
+}
+
+pub(super) fn session(session: &Anchor) -> pb::TaskSession {
+    pb::TaskSession {
+        provider: session.provider.to_string(),
+        may_live_until: Some(time(session.expires_at)),
     }
 }
 

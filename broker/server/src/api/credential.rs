@@ -32,7 +32,7 @@ impl CredentialService for Api {
             .issue_credential(&call, &message.idempotency_key, &issue)
             .await
             .map_err(status::from)?;
-        Ok(Response::new(IssueCredentialResponse {
+        let mut response = Response::new(IssueCredentialResponse {
             credential_id: issued.id.to_string(),
             role: issued.role.to_string(),
             expires_at: Some(convert::time(issued.expires_at)),
@@ -43,7 +43,9 @@ impl CredentialService for Api {
                 .map(|(name, secret)| (name.to_owned(), secret.expose().to_owned()))
                 .collect(),
             renewable: issued.renewable,
-        }))
+        });
+        response.extensions_mut().insert(issued.handover);
+        Ok(response)
     }
 
     async fn renew_credential(
@@ -58,7 +60,7 @@ impl CredentialService for Api {
         };
         let (id, expires_at) = self
             .engine
-            .renew_credential(&call, &renew)
+            .renew_credential(&call, &message.idempotency_key, &renew)
             .await
             .map_err(status::from)?;
         Ok(Response::new(RenewCredentialResponse {

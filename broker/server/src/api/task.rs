@@ -96,14 +96,15 @@ impl TaskService for Api {
         request: Request<GetTaskRequest>,
     ) -> Result<Response<GetTaskResponse>, Status> {
         let call = self.call(request.extensions()).await?;
-        let (task, receipts) = self
+        let view = self
             .engine
             .task(&call, &request.get_ref().task_id)
             .await
             .map_err(status::from)?;
         Ok(Response::new(GetTaskResponse {
-            task: Some(convert::task(&task)),
-            receipts: receipts.iter().map(convert::receipt).collect(),
+            task: Some(convert::task(&view.task)),
+            receipts: view.receipts.iter().map(convert::receipt).collect(),
+            sessions: view.sessions.iter().map(|s| convert::session(s)).collect(),
         }))
     }
 

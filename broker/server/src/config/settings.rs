@@ -28,6 +28,7 @@ impl Config {
             open_tasks_per_agent: tasks.open_per_agent,
             live_credentials_per_agent: credentials.live_per_agent,
             live_credentials_per_task: credentials.live_per_task,
+            idempotency_keys_per_caller: limits.idempotency_keys_per_caller,
             requests_per_agent: Rate {
                 per_second: limits.agent_requests_per_second,
                 burst: limits.agent_requests_burst,

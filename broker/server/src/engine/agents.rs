@@ -32,7 +32,7 @@ pub struct RegisterAgent {
 }
 
 /// A join token to make.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct CreateJoinToken {
     /// For which agent.
     pub agent: String,
@@ -96,12 +96,16 @@ impl Engine {
                 agent.name
             )));
         }
+        let guards = self.share_of_keys(idempotency.as_ref());
         let event = Event::AgentRegistered {
             agent: agent.clone(),
             idempotency,
         };
-        self.commit(vec![allowed.into_event(), event], Vec::new())
-            .await?;
+        self.commit(
+            vec![allowed.into_event(), event],
+            guards.into_iter().collect(),
+        )
+        .await?;
         Ok(agent)
     }
 
@@ -110,6 +114,7 @@ impl Engine {
     pub async fn create_join_token(
         &self,
         call: &Call,
+        key: &str,
         request: &CreateJoinToken,
     ) -> Result<MintedJoinToken, Error> {
         let name: AgentName = request.agent.parse().in_field("agent")?;
@@ -131,6 +136,10 @@ impl Engine {
                 .await);
         };
         let agent = self.existing_agent(&name).await?;
+        let idempotency = Self::idempotency_key(call, key, request)?;
+        if let Some(Subject::JoinToken(id)) = self.earlier(idempotency.as_ref()).await? {
+            return Err(Error::join_token_made(id));
+        }
         let allowed = self
             .authorize(call, Action::AgentToken, Resource::Agent(&agent), None)
             .await?;
@@ -144,14 +153,14 @@ impl Engine {
             created_by: id.clone(),
         };
         let most = u32::try_from(limits::JOIN_TOKENS_PER_AGENT_MAX).unwrap_or(u32::MAX);
+        let mut guards = vec![Guard::JoinTokensBelow(name, most)];
+        guards.extend(self.share_of_keys(idempotency.as_ref()));
         let event = Event::JoinTokenCreated {
             token: token.clone(),
+            idempotency,
         };
-        self.commit(
-            vec![allowed.into_event(), event],
-            vec![Guard::JoinTokensBelow(name, most)],
-        )
-        .await?;
+        self.commit(vec![allowed.into_event(), event], guards)
+            .await?;
         let pin = URL_SAFE_NO_PAD.encode(self.root_fingerprint());
         let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
         let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));

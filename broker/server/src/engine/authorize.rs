@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 use taskpass_core::{
-    Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, Task, TaskId, sha256_hex,
+    Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, Task, TaskId,
+    sha256_hex,
 };
 use taskpass_policy::{Action, Draw, Facts, Principal, Resource};
 use taskpass_store::Priority;
@@ -41,6 +42,37 @@ impl Engine {
     ) -> Result<Allowed, Error> {
         self.decide(call.caller.principal(), call.ip, action, resource, draw)
             .await
+    }
+
+    /// [`Engine::authorize`] for a role that the caller names. Whether policy refuses it or it does not exist is not told,
+    /// or roles could be found out by trying names; the ledger and the log have the true reason.
+    pub(super) async fn authorize_role(
+        &self,
+        call: &Call,
+        name: &RoleName,
+        action: Action,
+        draw: Draw<'_>,
+    ) -> Result<Allowed, Error> {
+        let refused = match self.role(name) {
+            Ok((_, spec)) => {
+                let role = Resource::Role(spec);
+                match self.authorize(call, action, role, Some(draw)).await {
+                    Err(denied @ Error::Denied { .. }) => denied,
+                    other => return other,
+                }
+            }
+            Err(_unknown) => {
+                let (resource, reason) = (name.to_string(), format!("there is no role `{name}`"));
+                self.refuse_by_rule(call, action, &resource, &reason).await
+            }
+        };
+        tracing::debug!(%refused, "the caller is not told why");
+        Err(Error::Denied {
+            reason: format!(
+                "role `{name}` is not for this caller, or there is no such role; operators find the reason in the ledger"
+            ),
+            policies: Vec::new(),
+        })
     }
 
     /// [`Engine::authorize`] for a caller that is not authenticated yet, because it is about to be.

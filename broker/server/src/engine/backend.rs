@@ -3,19 +3,12 @@
 //! Issuing and revoking have places of their own, so that neither can starve the other, and one provider's
 //! trouble stays its own. The breaker only ever stops issuing: revoking never gives up.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Error, ProviderSettings};
 
@@ -28,15 +21,38 @@ pub struct BackendStatus {
     pub in_flight: usize,
 }
 
+/// What a caller is told to wait whom the queue has no place for.
+const QUEUE_RETRY: Duration = Duration::from_secs(1);
+
+/// A place among the calls to issue that run or wait.
+#[derive(Debug)]
+pub(super) struct IssuePlace(
+    #[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit,
+);
+
+/// A slot for one call to revoke. What is no longer configured is not called, and needs none.
+#[derive(Debug)]
+pub(crate) struct RevokeSlot(
+    #[expect(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>,
+);
+
+impl RevokeSlot {
+    /// For a provider that is no longer configured.
+    pub(super) const fn of_nobody() -> Self {
+        Self(None)
+    }
+}
+
 /// One provider and how busy it is.
 #[derive(Debug)]
 pub(crate) struct Backend {
     provider: Arc<dyn Provider>,
     settings: ProviderSettings,
     clock: Arc<dyn Clock>,
+    /// Calls to issue that run or wait: as many as there are slots and places in the queue.
+    issue_places: Arc<Semaphore>,
     issue_slots: Semaphore,
-    revoke_slots: Semaphore,
-    waiting: AtomicUsize,
+    revoke_slots: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
 }
 
@@ -56,9 +72,9 @@ impl Backend {
         Self {
             provider,
             clock,
+            issue_places: Arc::new(Semaphore::new(issue_places(&settings))),
             issue_slots: Semaphore::new(settings.issue_concurrency),
-            revoke_slots: Semaphore::new(settings.revoke_concurrency),
-            waiting: AtomicUsize::new(0),
+            revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
             breaker: Mutex::default(),
             settings,
         }
@@ -72,44 +88,45 @@ impl Backend {
         let busy = |slots: &Semaphore, all: usize| all.saturating_sub(slots.available_permits());
         BackendStatus {
             circuit_open: self.pause_left().is_some(),
-            in_flight: busy(&self.issue_slots, self.settings.issue_concurrency)
-                + busy(&self.revoke_slots, self.settings.revoke_concurrency)
-                + self.waiting.load(Ordering::Relaxed),
+            in_flight: busy(&self.issue_places, issue_places(&self.settings))
+                + busy(&self.revoke_slots, self.settings.revoke_concurrency),
         }
     }
 
-    /// Refuses before an intent is recorded, when the call would not go through anyway.
-    pub(super) fn admit(&self) -> Result<(), Error> {
-        let full = self.waiting.load(Ordering::Relaxed) >= self.settings.issue_queue;
-        let (message, retry_after) = match (self.pause_left(), full) {
-            (Some(left), _) => {
-                let error = ProviderError::Retryable {
-                    message: "it failed several times in a row and is given a pause".to_owned(),
-                    after: Some(left),
-                };
-                return Err(self.error(error));
-            }
-            (None, true) => (
-                "too many requests wait for provider",
-                Duration::from_secs(1),
-            ),
-            (None, false) => return Ok(()),
-        };
-        Err(Error::Exhausted {
-            message: format!("{message} `{}`", self.provider.name()),
-            retry_after,
-        })
+    /// A place for one call to issue, kept until the call is over. Refuses before an intent is recorded, when the call
+    /// would not go through anyway.
+    pub(super) fn admit(&self) -> Result<IssuePlace, Error> {
+        if let Some(left) = self.pause_left() {
+            return Err(self.error(ProviderError::Retryable {
+                message: "it failed several times in a row and is given a pause".to_owned(),
+                after: Some(left),
+            }));
+        }
+        self.place()
+    }
+
+    /// The same for a call that is to go through although the provider failed: people want to see how it is.
+    pub(super) fn place(&self) -> Result<IssuePlace, Error> {
+        match Arc::clone(&self.issue_places).try_acquire_owned() {
+            Ok(permit) => Ok(IssuePlace(permit)),
+            Err(_full) => Err(Error::Exhausted {
+                message: format!(
+                    "too many requests wait for provider `{}`",
+                    self.provider.name()
+                ),
+                retry_after: QUEUE_RETRY,
+            }),
+        }
     }
 
     /// Runs a call to issue or renew: in turn, within the deadline, counted by the breaker.
     pub(super) async fn issue<T>(
         &self,
+        _place: IssuePlace,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let slot =
             tokio::time::timeout(self.settings.issue_timeout, self.issue_slots.acquire()).await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         let Ok(Ok(_slot)) = slot else {
             // Nothing was sent, so nothing was minted.
             return Err(ProviderError::Unsupported(
@@ -121,14 +138,12 @@ impl Backend {
         result
     }
 
-    /// Runs a call to revoke: in turn, within the deadline.
-    pub(crate) async fn revoke<T>(
+    /// Runs a call to revoke, within the deadline, in the slot that it was given.
+    pub(super) async fn revoke<T>(
         &self,
+        _slot: RevokeSlot,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        let Ok(_slot) = self.revoke_slots.acquire().await else {
-            return Err(ProviderError::retryable("the broker is stopping"));
-        };
         let result = within(self.settings.revoke_timeout, call).await;
         if result.is_ok() {
             self.count(None);
@@ -136,9 +151,17 @@ impl Backend {
         result
     }
 
-    /// Whether there is a place free to revoke right now.
-    pub(crate) fn can_revoke(&self) -> bool {
-        self.revoke_slots.available_permits() > 0
+    /// A slot to revoke in, in turn.
+    pub(super) async fn next_revoke_slot(&self) -> Result<RevokeSlot, ProviderError> {
+        let slot = Arc::clone(&self.revoke_slots).acquire_owned().await;
+        slot.map(|slot| RevokeSlot(Some(slot)))
+            .map_err(|_closed| ProviderError::retryable("the broker is stopping"))
+    }
+
+    /// A slot to revoke in, if one is free right now.
+    pub(super) fn revoke_slot(&self) -> Option<RevokeSlot> {
+        let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
+        Some(RevokeSlot(Some(slot)))
     }
 
     /// The provider's error with its name.
@@ -170,6 +193,12 @@ impl Backend {
             .filter(|until| *until > now)
             .map(|until| until - now)
     }
+}
+
+const fn issue_places(settings: &ProviderSettings) -> usize {
+    settings
+        .issue_concurrency
+        .saturating_add(settings.issue_queue)
 }
 
 async fn within<T>(

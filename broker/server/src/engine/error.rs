@@ -11,6 +11,9 @@ use taskpass_store::{GuardFailure, StoreError};
 /// What a caller whose quota is full is told to wait; ending a task frees it sooner.
 const QUOTA_RETRY: Duration = Duration::from_secs(5);
 
+/// What a caller is told to wait while a credential in doubt is being settled.
+const DOUBT_RETRY: Duration = Duration::from_secs(2);
+
 /// An error of a use case. Messages are one line, without secrets, and say what to do next where that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -136,6 +139,17 @@ impl Error {
             | GuardFailure::JoinTokens { .. } => Self::Exhausted {
                 message,
                 retry_after: QUOTA_RETRY,
+            },
+            GuardFailure::IdempotencyKeys { wait, .. } => Self::Exhausted {
+                message,
+                retry_after: *wait,
+            },
+            GuardFailure::InDoubt { provider, .. } => Self::Provider {
+                provider: provider.clone(),
+                source: ProviderError::Retryable {
+                    message,
+                    after: Some(DOUBT_RETRY),
+                },
             },
             GuardFailure::JoinTokenUnknown(_)
             | GuardFailure::JoinTokenUsed(_)

@@ -1,8 +1,8 @@
 //! Idempotency: a repeated request finds what the first one did, whoever of the two was faster.
 
 use serde::Serialize;
-use taskpass_core::IdempotencyKey;
-use taskpass_store::{CommitError, Conflict, IdempotencyRecord, Subject};
+use taskpass_core::{IdempotencyKey, JoinTokenId};
+use taskpass_store::{CommitError, Conflict, Guard, IdempotencyRecord, Subject};
 
 use super::{Call, Engine, Error, error::InField};
 
@@ -35,12 +35,27 @@ impl Engine {
         }
     }
 
+    /// The condition under which one more key may be remembered: no caller fills the memory with keys.
+    pub(super) fn share_of_keys(&self, key: Option<&IdempotencyKey>) -> Option<Guard> {
+        let most = self.settings.idempotency_keys_per_caller;
+        key.map(|key| Guard::IdempotencyKeysBelow(key.caller.clone(), most))
+    }
+
     fn same_request(key: &IdempotencyKey, record: IdempotencyRecord) -> Result<Subject, Error> {
         if record.request_sha256 == key.request_sha256 {
             Ok(record.subject)
         } else {
             Err(Error::KeyReused)
         }
+    }
+}
+
+impl Error {
+    /// A repeated request for a join token.
+    pub(super) fn join_token_made(id: JoinTokenId) -> Self {
+        Self::AlreadyExists(format!(
+            "join token `{id}` was already made for this idempotency key, and its text was in that reply only; make another with a new key"
+        ))
     }
 }
 
@@ -55,6 +70,10 @@ impl From<CommitError> for Error {
             } => match record.subject {
                 _ if !same_request => Self::KeyReused,
                 Subject::Credential(credential) => Self::AlreadyIssued { credential },
+                Subject::JoinToken(id) => Self::join_token_made(id),
+                Subject::Renewal { credential, .. } => Self::AlreadyExists(format!(
+                    "this request was already made to renew credential `{credential}`; see `taskpass credential show {credential}`"
+                )),
                 Subject::Task(id) => {
                     Self::AlreadyExists(format!("task `{id}` was already started by this request"))
                 }

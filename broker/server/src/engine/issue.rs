@@ -1,7 +1,7 @@
 //! Issuing a credential: decide, record the intent, ask the provider, record the outcome, hand over.
 //!
 //! The provider call runs on its own, not in the request: a caller that goes away cannot leave a call half done. If
-//! nobody is there to take the secret any more, the credential is revoked at once.
+//! nobody is there to take the secret any more, the credential is revoked at once (see `handover.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,10 @@ use taskpass_store::{Guard, Subject};
 use crate::failpoint;
 
 use super::{
-    Call, Engine, Error, anchors::AnchorRecorder, backend::Backend, error::InField,
+    Call, Engine, Error, Handover,
+    anchors::AnchorRecorder,
+    backend::{Backend, IssuePlace},
+    error::InField,
     in_flight::InFlightCall,
 };
 
@@ -52,6 +55,8 @@ pub struct IssuedCredential {
     pub renewable: bool,
     /// The secret parts.
     pub data: SecretFields,
+    /// Takes the credential back unless it is said that the secret was handed over.
+    pub(crate) handover: Handover,
 }
 
 impl Engine {
@@ -80,25 +85,23 @@ impl Engine {
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(id));
         }
-        let (backend, spec) = self.role(&role)?;
+        // A role that does not exist and one that the task has not look the same, and nothing else is told of either.
         let Some(pins) = task.roles.get(&role) else {
             let reason = format!("task `{id}` was not started with role `{role}`");
+            let resource = role.to_string();
             return Err(self
-                .refuse_by_rule(
-                    call,
-                    Action::CredentialIssue,
-                    role.to_string().as_str(),
-                    &reason,
-                )
+                .refuse_by_rule(call, Action::CredentialIssue, &resource, &reason)
                 .await);
         };
-        let scope = drawn_scope(pins, spec, &request.scope)?;
-        let expires_at = drawn_expiry(&task, spec, request.ttl_seconds, now)?;
+        let (backend, spec) = self.role(&role)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Credential(earlier)) = self.earlier(idempotency.as_ref()).await? {
             return Err(self.repeated(backend, earlier).await?);
         }
         self.rates.admit_draw(id)?;
+        let scope = drawn_scope(pins, &request.scope)?;
+        let ttl = drawn_ttl(spec, request.ttl_seconds)?;
+        let expires_at = now.plus(ttl.duration()).min(task.deadline);
         let draw = self.draw(&task, &scope, expires_at, now).await?;
         let allowed = self
             .authorize(
@@ -108,7 +111,9 @@ impl Engine {
                 Some(draw),
             )
             .await?;
-        backend.admit()?;
+        // What the role takes is told to nobody whom policy refuses.
+        fits(spec, &scope, ttl)?;
+        let place = backend.admit()?;
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             task: id,
@@ -120,6 +125,7 @@ impl Engine {
             intended_at: now,
             issued_at: None,
             expires_at,
+            asked_until: None,
             anchor: None,
             handle: None,
             revocation: None,
@@ -130,6 +136,7 @@ impl Engine {
         failpoint::reached("issue.intended");
         self.mint(
             Arc::clone(backend),
+            place,
             &task,
             credential,
             spec.renewable,
@@ -161,19 +168,22 @@ impl Engine {
         credential: &Credential,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<(), Error> {
+        let keys = self.share_of_keys(idempotency.as_ref());
         let intent = Event::CredentialIntended {
             credential: Box::new(credential.clone()),
             idempotency,
         };
-        let guards = vec![
+        let mut guards = vec![
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
+            Guard::NothingInDoubt(credential.task, credential.role.provider().clone()),
             Guard::AgentLiveCredentialsBelow(
                 credential.agent.clone(),
                 self.settings.live_credentials_per_agent,
             ),
             Guard::TaskCredentialsWithin(credential.task),
         ];
+        guards.extend(keys);
         self.commit(vec![decided, intent], guards).await.map(|_| ())
     }
 
@@ -181,6 +191,7 @@ impl Engine {
     async fn mint(
         self: &Arc<Self>,
         backend: Arc<Backend>,
+        place: IssuePlace,
         task: &Task,
         credential: Credential,
         renewable: bool,
@@ -208,7 +219,7 @@ impl Engine {
             let anchors = AnchorRecorder { engine: &engine, task: order.task, provider };
             let began = engine.clock.monotonic();
             let result = tokio::select! {
-                result = backend.issue(backend.provider().issue(&order, &anchors)) => result,
+                result = backend.issue(place, backend.provider().issue(&order, &anchors)) => result,
                 () = broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
             };
             failpoint::reached("issue.minted");
@@ -216,9 +227,8 @@ impl Engine {
             let outcome = engine.commit_outcome(&backend, &order, result, took, renewable).await;
             failpoint::reached("issue.recorded");
             drop(running);
-            if answer.send(outcome).is_err() {
-                engine.take_back(order.credential).await;
-            }
+            // What nobody waits for is dropped here, and then taken back.
+            drop(answer.send(outcome));
         });
         answered
             .await
@@ -228,7 +238,7 @@ impl Engine {
     /// Records what the provider said. The secret is only passed on when the record is durable and the task is
     /// still open.
     async fn commit_outcome(
-        &self,
+        self: &Arc<Self>,
         backend: &Backend,
         order: &IssueOrder,
         result: Result<Issued, ProviderError>,
@@ -253,17 +263,31 @@ impl Engine {
         // If this fails the credential stays intended, and the reconcilers revoke it.
         self.commit_release(vec![event], Vec::new()).await?;
         let recorded = self.store.credential(order.credential).await?;
-        if recorded.is_none_or(|c| c.state != CredentialState::Active) {
-            return Err(Error::TaskEnded(order.task));
-        }
+        let Some(recorded) = recorded.filter(|c| c.state == CredentialState::Active) else {
+            return Err(self.taken_back_meanwhile(backend, order.task).await);
+        };
         Ok(IssuedCredential {
             id: order.credential,
             role: order.role.clone(),
-            expires_at: issued.expires_at,
+            expires_at: recorded.ends_at(),
             revocation_class: issued.revocation_class,
             renewable,
             data: issued.data,
+            handover: Handover::new(self, order.credential),
         })
+    }
+
+    /// Why a credential was marked to be revoked while the provider was minting it: its task ended, or the session
+    /// that it was drawn with has to end.
+    async fn taken_back_meanwhile(&self, backend: &Backend, task: TaskId) -> Error {
+        match self.store.task(task).await {
+            Ok(Some(recorded)) if recorded.state == TaskState::Open => {
+                backend.error(ProviderError::retryable(
+                    "another credential of the task is in doubt, and the session this one was drawn with ends with it",
+                ))
+            }
+            _ => Error::TaskEnded(task),
+        }
     }
 
     /// An error leaves either nothing, which is recorded as abandoned, or doubt, which is revoked.
@@ -288,7 +312,7 @@ impl Engine {
     }
 
     /// Nobody took the secret: the credential must not live on.
-    async fn take_back(&self, credential: CredentialId) {
+    pub(super) async fn take_back(&self, credential: CredentialId) {
         let event = Event::CredentialRevoking {
             credential,
             cause: RevokeCause::NotDelivered,
@@ -326,31 +350,28 @@ impl Engine {
     }
 }
 
-/// The scope asked for together with what the task fixes, checked against the role.
-fn drawn_scope(pins: &Scope, spec: &RoleSpec, asked: &[(String, String)]) -> Result<Scope, Error> {
+/// The scope asked for together with what the task fixes.
+fn drawn_scope(pins: &Scope, asked: &[(String, String)]) -> Result<Scope, Error> {
     let asked = Scope::from_pairs(asked.iter().map(|(k, v)| (k, v.clone()))).in_field("scope")?;
-    let scope = pins.merged_with(&asked).map_err(|param| {
+    pins.merged_with(&asked).map_err(|param| {
         Error::invalid(
             "scope",
             format!("the task fixes parameter `{param}`; it cannot be changed when drawing"),
         )
-    })?;
-    spec.check_scope(&scope).map_err(|e| Error::scope(&e))?;
-    Ok(scope)
+    })
 }
 
-/// Until when: as asked, at most the role's longest, and never past the task's deadline.
-fn drawn_expiry(
-    task: &Task,
-    spec: &RoleSpec,
-    ttl_seconds: u32,
-    now: Timestamp,
-) -> Result<Timestamp, Error> {
-    let ttl = if ttl_seconds == 0 {
-        spec.max_ttl
-    } else {
-        Ttl::from_seconds(u64::from(ttl_seconds)).in_field("ttl_seconds")?
-    };
+/// How long it is to live: as asked, or as long as the role allows.
+fn drawn_ttl(spec: &RoleSpec, seconds: u32) -> Result<Ttl, Error> {
+    match seconds {
+        0 => Ok(spec.max_ttl),
+        seconds => Ttl::from_seconds(u64::from(seconds)).in_field("ttl_seconds"),
+    }
+}
+
+/// Whether the role takes such a scope and such a life.
+fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
+    spec.check_scope(scope).map_err(|e| Error::scope(&e))?;
     if ttl > spec.max_ttl {
         let message = format!(
             "credentials of role `{}` live at most {}",
@@ -358,7 +379,7 @@ fn drawn_expiry(
         );
         return Err(Error::invalid("ttl_seconds", message));
     }
-    Ok(now.plus(ttl.duration()).min(task.deadline))
+    Ok(())
 }
 
 /// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.

@@ -5,7 +5,11 @@ use taskpass_policy::{Action, Resource};
 use taskpass_provider::{Health, ProviderError};
 use taskpass_store::ProviderUsage;
 
-use super::{BackendStatus, Call, Engine, Error, backend::Backend, error::InField};
+use super::{
+    BackendStatus, Call, Engine, Error,
+    backend::{Backend, RevokeSlot},
+    error::InField,
+};
 
 /// A provider, its roles and how it stands.
 #[derive(Debug, Clone)]
@@ -62,23 +66,29 @@ impl Engine {
             Resource::Provider(backend.provider().name()),
         )
         .await?;
-        Ok(backend.issue(backend.provider().check()).await)
+        let place = backend.place()?;
+        Ok(backend.issue(place, backend.provider().check()).await)
     }
 
     /// Keeps one provider's own house clean.
     pub(crate) async fn maintain_providers(&self) {
         for backend in self.backends.values() {
-            if let Err(error) = backend.revoke(backend.provider().maintain()).await {
+            let maintained = match backend.next_revoke_slot().await {
+                Ok(slot) => backend.revoke(slot, backend.provider().maintain()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = maintained {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
         }
     }
 
-    /// Whether a provider could take on a revocation now. One that is no longer configured can always fail.
-    pub(crate) fn can_revoke(&self, name: &ProviderName) -> bool {
-        self.backends
-            .get(name)
-            .is_none_or(|backend| backend.can_revoke())
+    /// A slot to revoke in at a provider, if one is free now. One that is no longer configured can always fail.
+    pub(crate) fn revoke_slot(&self, name: &ProviderName) -> Option<RevokeSlot> {
+        match self.backends.get(name) {
+            Some(backend) => backend.revoke_slot(),
+            None => Some(RevokeSlot::of_nobody()),
+        }
     }
 
     pub(super) fn backend(&self, name: &ProviderName) -> Result<&std::sync::Arc<Backend>, Error> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Agent, AgentName, Credential, CredentialId, Task, TaskId};
+use taskpass_core::{
+    Agent, AgentName, Anchor, AnchorState, Credential, CredentialId, Task, TaskId, TaskState,
+};
 use taskpass_policy::{Action, PolicySet, Resource};
 use taskpass_store::{CredentialFilter, Listing, Page, TaskFilter, Usage};
 
@@ -15,6 +17,17 @@ pub struct AgentView {
     pub agent: Agent,
     /// What it has out.
     pub usage: Usage,
+}
+
+/// A task and what became of its credentials.
+#[derive(Debug, Clone)]
+pub struct TaskView {
+    /// The task.
+    pub task: Arc<Task>,
+    /// The receipts so far.
+    pub receipts: Vec<Receipt>,
+    /// Sessions at providers that an ending task still has.
+    pub sessions: Vec<Arc<Anchor>>,
 }
 
 impl Engine {
@@ -44,7 +57,7 @@ impl Engine {
     }
 
     /// One task with its receipts so far.
-    pub async fn task(&self, call: &Call, id: &str) -> Result<(Arc<Task>, Vec<Receipt>), Error> {
+    pub async fn task(&self, call: &Call, id: &str) -> Result<TaskView, Error> {
         let id: TaskId = id.parse().in_field("task_id")?;
         let task = self.reachable_task(call, Action::TaskRead, id).await?;
         self.authorize_read(call, Action::TaskRead, Resource::Task(&task))
@@ -56,7 +69,16 @@ impl Engine {
             .filter(|c| c.revocation.is_some() || c.state.is_final())
             .map(|c| Receipt::of(c, now))
             .collect();
-        Ok((task, receipts))
+        let mut sessions = Vec::new();
+        if task.state == TaskState::Ending {
+            sessions = self.store.anchors_of_task(id).await?;
+            sessions.retain(|session| session.state == AnchorState::Live);
+        }
+        Ok(TaskView {
+            task,
+            receipts,
+            sessions,
+        })
     }
 
     /// Tasks, newest first. An agent sees its own; through an identity bound to a task just that one.
@@ -67,7 +89,7 @@ impl Engine {
         page: &Page,
     ) -> Result<Listing<Arc<Task>>, Error> {
         if let Some(bound) = call.bound_to() {
-            let (task, _) = self.task(call, &bound.id.to_string()).await?;
+            let task = self.task(call, &bound.id.to_string()).await?.task;
             return Ok(Listing {
                 rows: vec![task],
                 next: None,

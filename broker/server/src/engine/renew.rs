@@ -1,19 +1,28 @@
 //! Renewing a credential: the ledger knows how long it may live before the provider does.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use taskpass_core::{Credential, CredentialId, CredentialState, Event, TaskState, Timestamp, Ttl};
+use serde::Serialize;
+use taskpass_core::{
+    Credential, CredentialId, CredentialState, Event, IdempotencyKey, RoleSpec, TaskState,
+    Timestamp, Ttl,
+};
 use taskpass_policy::{Action, Resource};
-use taskpass_provider::RenewOrder;
-use taskpass_store::Guard;
+use taskpass_provider::{ProviderError, RenewOrder};
+use taskpass_store::{Guard, Subject};
+use tokio_util::sync::CancellationToken;
 
 use crate::failpoint;
 
-use super::{Call, Engine, Error, error::InField};
+use super::{
+    Call, Engine, Error,
+    backend::{Backend, IssuePlace},
+    error::InField,
+};
 
 /// A credential to renew.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RenewCredential {
     /// Which.
     pub credential_id: String,
@@ -26,6 +35,7 @@ impl Engine {
     pub async fn renew_credential(
         self: &Arc<Self>,
         call: &Call,
+        key: &str,
         request: &RenewCredential,
     ) -> Result<(CredentialId, Timestamp), Error> {
         let now = self.require_sane_clock()?;
@@ -56,6 +66,13 @@ impl Engine {
                 .min(spec.max_ttl)
         };
         let until = now.plus(ttl.duration()).min(task.deadline);
+        let idempotency = Self::idempotency_key(call, key, request)?;
+        if let Some(answer) = self
+            .renewed_before(backend, id, idempotency.as_ref())
+            .await?
+        {
+            return Ok((id, answer));
+        }
         self.rates.admit_draw(task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
         let resource = Resource::Credential {
@@ -68,21 +85,8 @@ impl Engine {
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(task.id));
         }
-        if !spec.renewable
-            || credential.state != CredentialState::Active
-            || credential.expires_at <= now
-        {
-            return Err(Error::Precondition(format!(
-                "credential `{id}` cannot be renewed: it is {}{}; issue a new one",
-                credential.shown_state(),
-                if spec.renewable {
-                    ""
-                } else {
-                    " and of a kind that has a fixed life"
-                }
-            )));
-        }
-        backend.admit()?;
+        renewable(&credential, spec, now)?;
+        let place = backend.admit()?;
         let running = self.renewals.begin(id).ok_or_else(|| {
             Error::Precondition(format!(
                 "credential `{id}` is just being renewed; try again"
@@ -91,17 +95,64 @@ impl Engine {
         let intent = Event::CredentialRenewIntended {
             credential: id,
             until,
+            idempotency: idempotency.clone(),
         };
-        let guards = vec![
+        let mut guards = vec![
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(task.id),
             Guard::CredentialState(id, &[CredentialState::Active]),
         ];
+        guards.extend(self.share_of_keys(idempotency.as_ref()));
         self.commit(vec![allowed.into_event(), intent], guards)
             .await?;
         failpoint::reached("renew.intended");
+        let running = Renewal {
+            place,
+            running,
+            idempotency,
+        };
         let expires_at = self.extend(&credential, until, running).await?;
         Ok((id, expires_at))
+    }
+
+    /// The answer to a request that was made before: never a second extension. One that still runs is waited for.
+    async fn renewed_before(
+        &self,
+        backend: &Backend,
+        id: CredentialId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Timestamp>, Error> {
+        if key.is_none() {
+            return Ok(None);
+        }
+        self.renewals.over(id).await;
+        match self.earlier(key).await? {
+            Some(Subject::Renewal {
+                expires_at: Some(expires_at),
+                ..
+            }) => {
+                let recorded = self.store.credential(id).await?;
+                Ok(Some(recorded.map_or(expires_at, |c| c.ends_at().min(expires_at))))
+            }
+            Some(Subject::Renewal {
+                expires_at: None, ..
+            }) => Err(backend.error(ProviderError::retryable(
+                "the first attempt with this idempotency key did not renew it; try again with a new key",
+            ))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Records how long a credential lives now, and says when it ends.
+    async fn record_renewal(
+        &self,
+        credential: CredentialId,
+        event: Event,
+        granted: Timestamp,
+    ) -> Result<Timestamp, Error> {
+        self.commit_release(vec![event], Vec::new()).await?;
+        let recorded = self.store.credential(credential).await?;
+        Ok(recorded.map_or(granted, |c| c.ends_at()))
     }
 
     /// Calls the provider apart from the request, so that its outcome is recorded whatever the caller does.
@@ -109,7 +160,7 @@ impl Engine {
         self: &Arc<Self>,
         credential: &Credential,
         until: Timestamp,
-        running: Renewing,
+        renewal: Renewal,
     ) -> Result<Timestamp, Error> {
         let (backend, _) = self.role(&credential.role)?;
         let backend = Arc::clone(backend);
@@ -134,20 +185,24 @@ impl Engine {
         let engine = Arc::clone(self);
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.tasks.spawn(async move {
-            let result = backend.issue(backend.provider().renew(&order)).await;
+            let Renewal {
+                place,
+                running,
+                idempotency,
+            } = renewal;
+            let result = backend.issue(place, backend.provider().renew(&order)).await;
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {
                     // Later than asked for when the provider gave more: the ledger says what is so.
-                    let expires_at = renewed.expires_at;
                     let event = Event::CredentialRenewed {
                         credential: order.credential,
-                        expires_at,
+                        expires_at: renewed.expires_at,
+                        idempotency,
                     };
                     engine
-                        .commit_release(vec![event], Vec::new())
+                        .record_renewal(order.credential, event, renewed.expires_at)
                         .await
-                        .map(|_| expires_at)
                 }
                 // The intent stands: the ledger goes on saying the later time, which is the safe one.
                 Err(error) => Err(backend.error(error)),
@@ -164,33 +219,75 @@ impl Engine {
     }
 }
 
+/// Whether there is something to extend.
+fn renewable(credential: &Credential, spec: &RoleSpec, now: Timestamp) -> Result<(), Error> {
+    let is_live = credential.state == CredentialState::Active && credential.ends_at() > now;
+    if spec.renewable && is_live {
+        return Ok(());
+    }
+    Err(Error::Precondition(format!(
+        "credential `{}` cannot be renewed: it is {}{}; issue a new one",
+        credential.id,
+        credential.shown_state(),
+        if spec.renewable {
+            ""
+        } else {
+            " and of a kind that has a fixed life"
+        }
+    )))
+}
+
+/// A renewal on its way.
+struct Renewal {
+    place: IssuePlace,
+    running: Renewing,
+    idempotency: Option<IdempotencyKey>,
+}
+
 /// Credentials that are being renewed. One renewal of each at a time: the answers of two could be recorded in another
 /// order than the provider carried them out, and the ledger would let a credential expire that lives on.
 #[derive(Debug, Default)]
-pub(super) struct Renewals(Arc<Mutex<HashSet<CredentialId>>>);
+pub(super) struct Renewals(Arc<Mutex<HashMap<CredentialId, CancellationToken>>>);
 
 impl Renewals {
     /// Begins a renewal; `None` while another one runs.
     fn begin(&self, credential: CredentialId) -> Option<Renewing> {
         let renewals = Arc::clone(&self.0);
-        renewals.lock().insert(credential).then_some(())?;
+        {
+            let mut running = renewals.lock();
+            if running.contains_key(&credential) {
+                return None;
+            }
+            running.insert(credential, CancellationToken::new());
+        }
         Some(Renewing {
             renewals,
             credential,
         })
+    }
+
+    /// Ends when no renewal of the credential runs that runs now.
+    async fn over(&self, credential: CredentialId) {
+        let running = self.0.lock().get(&credential).cloned();
+        if let Some(running) = running {
+            running.cancelled().await;
+        }
     }
 }
 
 /// A renewal that runs; it ends on drop.
 #[derive(Debug)]
 struct Renewing {
-    renewals: Arc<Mutex<HashSet<CredentialId>>>,
+    renewals: Arc<Mutex<HashMap<CredentialId, CancellationToken>>>,
     credential: CredentialId,
 }
 
 impl Drop for Renewing {
     fn drop(&mut self) {
-        self.renewals.lock().remove(&self.credential);
+        let over = self.renewals.lock().remove(&self.credential);
+        if let Some(over) = over {
+            over.cancel();
+        }
     }
 }
 

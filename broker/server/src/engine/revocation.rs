@@ -13,7 +13,7 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 
 use crate::failpoint;
 
-use super::{Engine, Error, issue::shortened};
+use super::{Engine, Error, backend::RevokeSlot, issue::shortened};
 
 /// What is added at random, in milliseconds, to a pause that a provider asks for.
 const ASKED_SPREAD_MS: u64 = 250;
@@ -23,12 +23,14 @@ const EVENTS_PER_COMMIT: usize = 512;
 type Outcome = Result<Revoked, ProviderError>;
 
 /// How far one order came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// Everything is revoked.
     Done,
     /// Some attempts failed; the ledger says when the next is due.
     Failed,
+    /// Every credential is settled, but a session of the task could not be ended. No ledger entry says when to try again.
+    SessionsLeft(ProviderError),
     /// Nothing could be tried yet, because calls to issue are still being broken off.
     NotYet,
 }
@@ -41,6 +43,7 @@ impl Engine {
         provider: &ProviderName,
         task: TaskId,
         ids: &[CredentialId],
+        slot: RevokeSlot,
     ) -> Result<Progress, Error> {
         let Some(task) = self.store.task(task).await? else {
             return Ok(Progress::Done);
@@ -52,7 +55,10 @@ impl Engine {
         let anchors = self.live_anchors(provider, task.id).await?;
         let mut due = self.due(&task, provider, ids, &anchors).await?;
         let ended = task.state != TaskState::Open;
-        let still_called = ended && self.is_still_called(&task, provider, &due).await?;
+        // A session that has to end must not end under a call that draws with it.
+        let ends_session =
+            ended || (!anchors.is_empty() && due.iter().any(|c| c.issued_at.is_none()));
+        let still_called = ends_session && self.is_still_called(&task, provider, &due).await?;
         if still_called {
             due.retain(|credential| credential.issued_at.is_some());
         }
@@ -64,20 +70,17 @@ impl Engine {
         } else {
             RevokeScope::Credentials
         };
+        // A call that has left since they were looked up may have recorded one more.
+        let anchors = self.live_anchors(provider, task.id).await?;
         let order = order(&task, scope, &due, &anchors);
         let began = self.clock.monotonic();
-        let result = match self.backend(provider) {
-            Ok(backend) => backend.revoke(backend.provider().revoke(&order)).await,
-            Err(_) => Err(ProviderError::Misconfigured(format!(
-                "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
-            ))),
-        };
+        let outcomes = outcomes(self.order(provider, slot, &order).await, due.len());
         failpoint::reached("revoke.called");
         let took = self.clock.monotonic().saturating_sub(began);
-        let outcomes = outcomes(result, due.len());
         self.record(provider, &due, &outcomes, took).await?;
         failpoint::reached("revoke.recorded");
-        let done = outcomes.iter().all(Result::is_ok);
+        let error = outcomes.into_iter().find_map(Result::err);
+        let done = error.is_none();
         // What is still to be revoked may need them: a credential without a known outcome is found by its session alone.
         if done && order.scope == RevokeScope::Task && !self.holds_more(task.id, provider).await? {
             let gone = anchors
@@ -86,11 +89,25 @@ impl Engine {
                 .collect();
             self.commit_release(gone, Vec::new()).await?;
         }
-        Ok(if done {
-            Progress::Done
-        } else {
-            Progress::Failed
+        Ok(match error {
+            None => Progress::Done,
+            Some(error) if due.is_empty() => Progress::SessionsLeft(error),
+            Some(_) => Progress::Failed,
         })
+    }
+
+    async fn order(
+        &self,
+        provider: &ProviderName,
+        slot: RevokeSlot,
+        order: &RevokeOrder,
+    ) -> Result<Vec<Outcome>, ProviderError> {
+        match self.backend(provider) {
+            Ok(backend) => backend.revoke(slot, backend.provider().revoke(order)).await,
+            Err(_) => Err(ProviderError::Misconfigured(format!(
+                "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
+            ))),
+        }
     }
 
     /// The credentials that can be worked on now. One whose call still runs waits until it has been broken off.
@@ -137,8 +154,8 @@ impl Engine {
         Ok(others)
     }
 
-    /// Whether the provider may still be minting for this task, which has ended. Then the session must live a little longer: what is
-    /// minted after its end would hang on nothing.
+    /// Whether the provider may still be minting for this task. Then the session must live a little longer: what is minted
+    /// after its end would hang on nothing. No new call begins meanwhile: the task has ended, or is in doubt.
     async fn is_still_called(
         &self,
         task: &Task,
@@ -155,7 +172,8 @@ impl Engine {
     }
 
     /// A credential whose outcome nobody knows can only be killed together with the session it was drawn with.
-    /// Everything else that was drawn with it dies as well, and the ledger must say so first.
+    /// Everything else that was drawn with it dies as well, and the ledger must say so first; also what is just being
+    /// drawn with it, which is then never handed out as if it were alive. Returns those whose outcome is known.
     async fn mark_siblings(
         &self,
         task: &Task,
@@ -165,10 +183,11 @@ impl Engine {
         let all = self.store.credentials_of_task(task.id).await?;
         let siblings: Vec<CredentialId> = all
             .iter()
-            .filter(|c| c.state == CredentialState::Active && c.role.provider() == provider)
-            .filter(|c| {
-                c.anchor
-                    .is_some_and(|id| anchors.iter().any(|anchor| anchor.id == id))
+            .filter(|c| c.role.provider() == provider)
+            .filter(|c| match (c.state, c.anchor) {
+                (CredentialState::Intended, _) => true,
+                (CredentialState::Active, Some(id)) => anchors.iter().any(|anchor| anchor.id == id),
+                _ => false,
             })
             .map(|c| c.id)
             .collect();
@@ -183,7 +202,8 @@ impl Engine {
         self.commit_release(events, Vec::new()).await?;
         let mut marked = Vec::with_capacity(siblings.len());
         for id in siblings {
-            marked.extend(self.store.credential(id).await?);
+            let credential = self.store.credential(id).await?;
+            marked.extend(credential.filter(|c| c.issued_at.is_some()));
         }
         Ok(marked)
     }

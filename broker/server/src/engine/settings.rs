@@ -19,6 +19,8 @@ pub struct Settings {
     pub live_credentials_per_agent: u32,
     /// Live credentials of one task and everything below it; a task may ask for less.
     pub live_credentials_per_task: u32,
+    /// Idempotency keys of one agent with all its tasks, or of one operator, that are remembered at a time.
+    pub idempotency_keys_per_caller: u32,
     /// How often one agent, or one operator, may ask for anything at all, heartbeats included.
     pub requests_per_agent: Rate,
     /// How often credentials may be issued or renewed within one task.
@@ -70,6 +72,7 @@ impl Default for Settings {
             open_tasks_per_agent: 100,
             live_credentials_per_agent: 1000,
             live_credentials_per_task: 100,
+            idempotency_keys_per_caller: 100_000,
             requests_per_agent: Rate {
                 per_second: 100,
                 burst: 500,

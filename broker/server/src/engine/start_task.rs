@@ -81,6 +81,8 @@ impl Engine {
             });
         }
         let mut events = self.authorize_start(call, &task, now).await?;
+        self.check_pins(&task)?;
+        let keys = self.share_of_keys(idempotency.as_ref());
         events.push(Event::TaskStarted {
             task: task.clone(),
             idempotency,
@@ -104,6 +106,7 @@ impl Engine {
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::AgentOpenTasksBelow(agent.name.clone(), self.settings.open_tasks_per_agent),
         ];
+        guards.extend(keys);
         guards.extend(parent.iter().map(|parent| Guard::TaskOpen(parent.id)));
         self.heartbeats.begin(&task);
         if let Err(error) = self.commit(events, guards).await {
@@ -197,7 +200,7 @@ impl Engine {
             agent: agent.name.clone(),
             purpose: request.purpose.parse::<Text>().in_field("purpose")?,
             requester,
-            roles: self.task_roles(&request.roles, parent)?,
+            roles: task_roles(&request.roles, parent)?,
             started_at: now,
             deadline: self.deadline(request.ttl_seconds, parent, now)?,
             heartbeat: self.heartbeat_interval(request.heartbeat_seconds)?,
@@ -260,42 +263,13 @@ impl Engine {
         Ok(Some(interval))
     }
 
-    /// The roles with what is fixed for them; a child takes over what its parent fixed.
-    fn task_roles(
-        &self,
-        roles: &[(String, Vec<(String, String)>)],
-        parent: Option<&Task>,
-    ) -> Result<BTreeMap<RoleName, Scope>, Error> {
-        let mut found = BTreeMap::new();
-        for (name, pins) in roles {
-            let name: RoleName = name.parse().in_field("roles.role")?;
-            let mut scope = Scope::from_pairs(pins.iter().map(|(k, v)| (k, v.clone())))
-                .in_field("roles.scope")?;
-            let (_, spec) = self.role(&name)?;
-            if let Some(parent) = parent {
-                let fixed = parent.roles.get(&name).cloned().unwrap_or_default();
-                scope = fixed.merged_with(&scope).map_err(|param| {
-                    Error::invalid(
-                        "roles.scope",
-                        format!("the parent task fixes `{param}` of role `{name}` otherwise"),
-                    )
-                })?;
-            }
-            spec.check_pins(&scope).map_err(|e| Error::scope(&e))?;
-            if found.insert(name.clone(), scope).is_some() {
-                return Err(Error::invalid(
-                    "roles",
-                    format!("role `{name}` is given twice"),
-                ));
-            }
+    /// Whether the roles take what is to be fixed for them. Policy has allowed them by then.
+    fn check_pins(&self, task: &Task) -> Result<(), Error> {
+        for (name, scope) in &task.roles {
+            let (_, spec) = self.role(name)?;
+            spec.check_pins(scope).map_err(|e| Error::scope(&e))?;
         }
-        if found.len() > limits::TASK_ROLES_MAX {
-            return Err(Error::invalid(
-                "roles",
-                format!("a task draws on at most {} roles", limits::TASK_ROLES_MAX),
-            ));
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// One decision for each role, so that policy says which roles an agent may put into a task.
@@ -318,14 +292,8 @@ impl Engine {
         };
         let mut events = Vec::with_capacity(task.roles.len() + 3);
         for (name, scope) in &task.roles {
-            let (_, spec) = self.role(name)?;
             let allowed = self
-                .authorize(
-                    call,
-                    Action::TaskStart,
-                    Resource::Role(spec),
-                    Some(draw(scope)),
-                )
+                .authorize_role(call, name, Action::TaskStart, draw(scope))
                 .await?;
             events.push(allowed.into_event());
         }
@@ -342,4 +310,39 @@ impl Engine {
         }
         Ok(events)
     }
+}
+
+/// The roles with what is fixed for them; a child takes over what its parent fixed. Whether they exist is not looked at.
+fn task_roles(
+    roles: &[(String, Vec<(String, String)>)],
+    parent: Option<&Task>,
+) -> Result<BTreeMap<RoleName, Scope>, Error> {
+    let mut found = BTreeMap::new();
+    for (name, pins) in roles {
+        let name: RoleName = name.parse().in_field("roles.role")?;
+        let mut scope =
+            Scope::from_pairs(pins.iter().map(|(k, v)| (k, v.clone()))).in_field("roles.scope")?;
+        if let Some(parent) = parent {
+            let fixed = parent.roles.get(&name).cloned().unwrap_or_default();
+            scope = fixed.merged_with(&scope).map_err(|param| {
+                Error::invalid(
+                    "roles.scope",
+                    format!("the parent task fixes `{param}` of role `{name}` otherwise"),
+                )
+            })?;
+        }
+        if found.insert(name.clone(), scope).is_some() {
+            return Err(Error::invalid(
+                "roles",
+                format!("role `{name}` is given twice"),
+            ));
+        }
+    }
+    if found.len() > limits::TASK_ROLES_MAX {
+        return Err(Error::invalid(
+            "roles",
+            format!("a task draws on at most {} roles", limits::TASK_ROLES_MAX),
+        ));
+    }
+    Ok(found)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use taskpass_ca::CaStep;
 use taskpass_core::{
-    Actor, CredentialId, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
+    Actor, CredentialId, CredentialState, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
 };
 use taskpass_store::Work;
 
@@ -68,7 +68,7 @@ impl Engine {
         }
         // The call may have left with its outcome recorded since the work was listed.
         let recorded = self.store.credential(credential).await?;
-        if recorded.is_none_or(|c| c.state != taskpass_core::CredentialState::Intended) {
+        if recorded.is_none_or(|c| c.state != CredentialState::Intended) {
             return Ok(());
         }
         let event = Event::CredentialRevoking {
@@ -81,15 +81,20 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Its own end came. A static secret has none: it is taken back as far as that goes, and the receipt says so.
+    /// Its end came. Where the provider gave more than was asked for, the provider is told to end it now. A static secret
+    /// has no end: it is taken back as far as that goes, and the receipt says so.
     async fn expire(&self, id: CredentialId) -> Result<(), Error> {
         let Some(credential) = self.store.credential(id).await? else {
             return Ok(());
         };
-        let event = if credential.revocation_class == RevocationClass::None {
+        if credential.state != CredentialState::Active {
+            return Ok(());
+        }
+        let lives_on = credential.expires_at > self.now();
+        let event = if lives_on || credential.revocation_class == RevocationClass::None {
             Event::CredentialRevoking {
                 credential: id,
-                cause: RevokeCause::Requested,
+                cause: RevokeCause::Expired,
                 by: Actor::Broker,
             }
         } else {

@@ -1,22 +1,23 @@
 //! The revoker: whatever is due to be revoked is handed to its provider, each provider on its own.
 //!
-//! It never gives up and holds nothing: what is due stands in the ledger, attempts and pauses included. Groups of one
-//! provider run as long as it has places free, so a provider that hangs keeps only its own waiting.
+//! It never gives up and holds nothing: what is due stands in the ledger, attempts and pauses included. At each provider
+//! as many groups are worked on as it has slots for revoking (`provider_calls.revoke_concurrency`); the others stay in
+//! the ledger until one is free. So a provider that hangs keeps only its own waiting, and many groups cost no memory.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, ProviderName, TaskId};
+use taskpass_core::{CredentialId, ProviderName, TaskId, limits};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, Progress};
+use crate::engine::{Engine, Progress, RevokeSlot};
 
 /// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// How long a group rests after an attempt that could not even be recorded, or that was about anchors alone: those
-/// have no retry time in the ledger. For anchors it doubles up to the longest.
+/// How long a group rests after an attempt that could not even be recorded, or that was about sessions alone: those
+/// have no retry time in the ledger. For sessions it doubles up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// How long it rests while calls to issue are being broken off.
@@ -24,11 +25,21 @@ const REST_SHORT: Duration = Duration::from_millis(20);
 
 type Group = (ProviderName, TaskId);
 
-/// Groups that are being worked on, or rest. Resting is real time: by a wall clock that was set back it would not end.
+/// Groups that are being worked on, or rest.
 #[derive(Debug, Default)]
 struct Busy {
-    groups: Mutex<HashSet<Group>>,
+    groups: Mutex<HashMap<Group, Stand>>,
     done: Notify,
+}
+
+/// How a group stands that is in the ledger as due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stand {
+    works: bool,
+    /// Monotonic, since by a wall clock that was set back it would not end.
+    rests_until: Duration,
+    /// Attempts in a row to end its sessions.
+    attempts: u32,
 }
 
 pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
@@ -38,13 +49,16 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         changes.borrow_and_update();
         let pause = match engine.work().await {
             Ok(work) => {
+                busy.tidy(engine.clock().monotonic());
                 for (provider, task, credentials) in work.due_revocations {
-                    hand_over(&engine, &busy, &stop, (provider, task), credentials);
+                    hand_over(&engine, &busy, (provider, task), credentials);
                 }
                 for (provider, task, _) in work.live_anchors {
-                    hand_over(&engine, &busy, &stop, (provider, task), Vec::new());
+                    hand_over(&engine, &busy, (provider, task), Vec::new());
                 }
                 let next = work.next_due.map(|at| at.since(engine.now()));
+                let rested = busy.next_rested(engine.clock().monotonic());
+                let next = next.into_iter().chain(rested).min();
                 next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX)
             }
             Err(error) => {
@@ -61,47 +75,106 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// Starts work on a group unless it is worked on, rests, or its provider has no place free.
-fn hand_over(
-    engine: &Arc<Engine>,
-    busy: &Arc<Busy>,
-    stop: &CancellationToken,
-    group: Group,
-    credentials: Vec<CredentialId>,
-) {
-    if !engine.can_revoke(&group.0) || !busy.groups.lock().insert(group.clone()) {
+/// Starts work on a group unless it is worked on, rests, or its provider has no slot free.
+fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, group: Group, credentials: Vec<CredentialId>) {
+    if !busy.may_begin(&group, engine.clock().monotonic()) {
         return;
     }
-    let (worker, busy, stop) = (Arc::clone(engine), Arc::clone(busy), stop.clone());
+    let Some(slot) = engine.revoke_slot(&group.0) else {
+        return;
+    };
+    let attempts = busy.begin(&group);
+    let (worker, busy) = (Arc::clone(engine), Arc::clone(busy));
     engine.tasks().spawn(async move {
-        carry_out(&worker, &group, &credentials, &stop).await;
-        busy.groups.lock().remove(&group);
-        busy.done.notify_one();
+        let (rest, attempts) = carry_out(&worker, &group, &credentials, attempts, slot).await;
+        busy.end(&group, worker.clock().monotonic(), rest, attempts);
     });
 }
 
-/// Works on a group, and rests afterwards where the ledger does not say when to try again.
+/// Works on a group. Returns how long it is to rest where the ledger does not say when to try again, and how often in a
+/// row its sessions could not be ended.
 async fn carry_out(
     engine: &Engine,
     (provider, task): &Group,
     credentials: &[CredentialId],
-    stop: &CancellationToken,
-) {
-    let mut rest = REST;
-    loop {
-        let (pause, again) = match engine.revoke_group(provider, *task, credentials).await {
-            Ok(Progress::NotYet) => (REST_SHORT, false),
-            Ok(Progress::Failed) if credentials.is_empty() => (rest, true),
-            Ok(Progress::Done | Progress::Failed) => return,
-            Err(error) => {
-                tracing::warn!(%provider, %task, %error, "revoking could not be recorded");
-                (REST, false)
+    attempts: u32,
+    slot: RevokeSlot,
+) -> (Duration, u32) {
+    match engine
+        .revoke_group(provider, *task, credentials, slot)
+        .await
+    {
+        Ok(Progress::NotYet) => (REST_SHORT, attempts),
+        Ok(Progress::Done | Progress::Failed) => (Duration::ZERO, 0),
+        Ok(Progress::SessionsLeft(error)) => {
+            let attempt = attempts.saturating_add(1);
+            if attempt == limits::REVOKE_ATTEMPTS_BEFORE_STUCK {
+                tracing::error!(
+                    %provider, %task, attempt, %error,
+                    "a session of an ended task cannot be ended, so the task stays `ending`; it is tried again for ever, but a person must look: `taskpass provider check {provider}`, `taskpass task show {task}`"
+                );
+            } else {
+                tracing::warn!(
+                    %provider, %task, attempt, %error,
+                    "a session of an ended task could not be ended; it is tried again: see `taskpass provider check {provider}`"
+                );
             }
-        };
-        let rested = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        if rested.is_none() || !again {
-            return;
+            let rest = REST.saturating_mul(1 << attempts.min(8)).min(REST_MAX);
+            (rest, attempt)
         }
-        rest = rest.saturating_mul(2).min(REST_MAX);
+        Err(error) => {
+            tracing::warn!(%provider, %task, %error, "revoking could not be recorded");
+            (REST, attempts)
+        }
     }
 }
+
+impl Busy {
+    fn may_begin(&self, group: &Group, now: Duration) -> bool {
+        let groups = self.groups.lock();
+        groups
+            .get(group)
+            .is_none_or(|stand| !stand.works && stand.rests_until <= now)
+    }
+
+    /// Notes that a group is worked on; returns the attempts so far.
+    fn begin(&self, group: &Group) -> u32 {
+        let mut groups = self.groups.lock();
+        let stand = groups.entry(group.clone()).or_default();
+        stand.works = true;
+        stand.attempts
+    }
+
+    fn end(&self, group: &Group, now: Duration, rest: Duration, attempts: u32) {
+        let mut groups = self.groups.lock();
+        if rest.is_zero() && attempts == 0 {
+            groups.remove(group);
+        } else {
+            let stand = Stand {
+                works: false,
+                rests_until: now + rest,
+                attempts,
+            };
+            groups.insert(group.clone(), stand);
+        }
+        drop(groups);
+        self.done.notify_one();
+    }
+
+    /// Forgets groups that rested and that nobody took up again, since they are no longer due.
+    fn tidy(&self, now: Duration) {
+        let mut groups = self.groups.lock();
+        groups.retain(|_, stand| stand.works || stand.rests_until + REST_MAX > now);
+    }
+
+    /// How long until the next group has rested.
+    fn next_rested(&self, now: Duration) -> Option<Duration> {
+        let groups = self.groups.lock();
+        let resting = groups.values().filter(|stand| !stand.works);
+        let left = resting.filter_map(|stand| stand.rests_until.checked_sub(now));
+        left.filter(|left| !left.is_zero()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ impl State {
         history: &dyn History,
     ) -> Result<(), CommitError> {
         self.admit_in_place(event)?;
+        self.unused_key(new_key(event), time)?;
         match event {
             Event::Initialized { .. }
             | Event::BrokerStarted { .. }
@@ -35,16 +36,12 @@ impl State {
             | Event::IndexRebuilt { .. }
             | Event::CaChanged { .. }
             | Event::Decided { .. } => Ok(()),
-            Event::AgentRegistered { agent, idempotency } => {
-                self.unused_key(idempotency.as_ref(), time)?;
-                self.admit_agent(agent)
-            }
-            Event::JoinTokenCreated { token } => self.admit_token(token),
+            Event::AgentRegistered { agent, .. } => self.admit_agent(agent),
+            Event::JoinTokenCreated { token, .. } => self.admit_token(token),
             Event::SvidIssued { .. }
             | Event::OperatorSvidIssued { .. }
             | Event::SvidActivated { .. } => self.admit_svid_event(event, time),
-            Event::TaskStarted { task, idempotency } => {
-                self.unused_key(idempotency.as_ref(), time)?;
+            Event::TaskStarted { task, .. } => {
                 let alive = self.tasks.contains_key(&task.id);
                 unused("task", &task.id, alive, history.knew_task(task.id))?;
                 self.admit_task(task, time).map_err(CommitError::Conflict)
@@ -53,11 +50,7 @@ impl State {
             Event::TaskEnded { task } => self.admit_end(event, *task),
             Event::AnchorRecorded { anchor } => self.admit_anchor(event, anchor, history),
             Event::AnchorGone { anchor } => self.admit_anchor_gone(event, *anchor),
-            Event::CredentialIntended {
-                credential,
-                idempotency,
-            } => {
-                self.unused_key(idempotency.as_ref(), time)?;
+            Event::CredentialIntended { credential, .. } => {
                 self.admit_intent(event, credential, time, history)
             }
             Event::CredentialIssued { credential, .. }
@@ -83,13 +76,8 @@ impl State {
 
     /// A repeated request is told so before anything else, whatever became of the state since.
     pub(crate) fn unused_keys(&self, events: &[Event], now: Timestamp) -> Result<(), CommitError> {
-        let keys = events.iter().filter_map(|event| match event {
-            Event::AgentRegistered { idempotency, .. }
-            | Event::TaskStarted { idempotency, .. }
-            | Event::CredentialIntended { idempotency, .. } => idempotency.as_ref(),
-            _ => None,
-        });
-        keys.map(Some).try_for_each(|key| self.unused_key(key, now))
+        let mut keys = events.iter().map(new_key);
+        keys.try_for_each(|key| self.unused_key(key, now))
     }
 
     fn unused_key(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Result<(), CommitError> {
@@ -213,6 +201,18 @@ pub(super) fn invalid(event: &'static str, reason: &str) -> CommitError {
         event,
         reason: reason.to_owned(),
     })
+}
+
+/// The idempotency key that an event uses up. The answer to a renewal carries its request's, which is used by then.
+const fn new_key(event: &Event) -> Option<&IdempotencyKey> {
+    match event {
+        Event::AgentRegistered { idempotency, .. }
+        | Event::JoinTokenCreated { idempotency, .. }
+        | Event::TaskStarted { idempotency, .. }
+        | Event::CredentialIntended { idempotency, .. }
+        | Event::CredentialRenewIntended { idempotency, .. } => idempotency.as_ref(),
+        _ => None,
+    }
 }
 
 /// The event's type as the ledger spells it.

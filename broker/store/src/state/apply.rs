@@ -7,7 +7,7 @@ use taskpass_core::{
     TaskId, TaskState, Timestamp, limits,
 };
 
-use super::{Change, Remembered, State, key_hash, owner_hash};
+use super::{Change, KeyHash, Remembered, State, key_hash, owner_hash};
 use crate::{Conflict, JoinTokenRecord, Subject};
 
 /// What an event does.
@@ -34,7 +34,12 @@ impl Effects {
         self
     }
 
-    fn remember(mut self, key: Option<&IdempotencyKey>, time: Timestamp, subject: Subject) -> Self {
+    pub(super) fn remember(
+        mut self,
+        key: Option<&IdempotencyKey>,
+        time: Timestamp,
+        subject: Subject,
+    ) -> Self {
         if let Some(key) = key {
             let remembered = Remembered {
                 owner: owner_hash(&key.caller),
@@ -74,13 +79,14 @@ impl State {
                 time,
                 Subject::Agent(agent.name.clone()),
             ),
-            Event::JoinTokenCreated { token } => Effects::of([Change::Token(
+            Event::JoinTokenCreated { token, idempotency } => Effects::of([Change::Token(
                 token.id,
                 Some(Arc::new(JoinTokenRecord {
                     token: token.clone(),
                     used: false,
                 })),
-            )]),
+            )])
+            .remember(idempotency.as_ref(), time, Subject::JoinToken(token.id)),
             Event::SvidIssued { .. }
             | Event::OperatorSvidIssued { .. }
             | Event::SvidActivated { .. } => self.svid_event(event)?,
@@ -217,10 +223,11 @@ impl State {
             .tokens_by_end
             .iter()
             .take_while(|(end, _)| end.plus(kept) <= now);
-        let keys = self
-            .keys_by_time
-            .iter()
-            .take_while(|(time, _)| time.plus(kept) <= now);
+        let of_owners = self.keys_of.values();
+        let keys = of_owners.flat_map(|keys| {
+            let forgotten = |(time, _): &&(Timestamp, KeyHash)| time.plus(kept) <= now;
+            keys.iter().take_while(forgotten)
+        });
         svids
             .map(|(_, serial)| Change::Svid(serial.clone(), None))
             .chain(tokens.map(|(_, id)| Change::Token(*id, None)))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use taskpass_core::{
     AnchorId, Credential, CredentialId, CredentialState, Event, Revocation, TaskId, Timestamp,
+    limits,
 };
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     admit::{gone, invalid, kind, small_handle, unused, wrong},
     apply::missing,
 };
-use crate::{CommitError, Conflict};
+use crate::{CommitError, Conflict, Subject};
 
 impl State {
     /// Whether a provider may be asked for this new credential.
@@ -148,7 +149,21 @@ impl State {
         let mut credential = before.as_ref().clone();
         advance(&mut credential, event, time);
         let task = credential.task;
-        Ok(Effects::of([Change::Credential(id, Some(Arc::new(credential)))]).about(task))
+        let effects = Effects::of([Change::Credential(id, Some(Arc::new(credential)))]).about(task);
+        let (key, expires_at) = match event {
+            Event::CredentialRenewIntended { idempotency, .. } => (idempotency.as_ref(), None),
+            Event::CredentialRenewed {
+                idempotency,
+                expires_at,
+                ..
+            } => (idempotency.as_ref(), Some(*expires_at)),
+            _ => return Ok(effects),
+        };
+        let renewal = Subject::Renewal {
+            credential: id,
+            expires_at,
+        };
+        Ok(effects.remember(key, time, renewal))
     }
 }
 
@@ -167,17 +182,29 @@ fn advance(credential: &mut Credential, event: &Event, time: Timestamp) {
                 credential.state = CredentialState::Active;
             }
             credential.issued_at = Some(time);
-            credential.expires_at = *expires_at;
+            lives_until(credential, *expires_at);
             credential.revocation_class = *revocation_class;
             credential.anchor = anchor.or(credential.anchor);
             credential.handle = handle.clone().or_else(|| credential.handle.take());
         }
         Event::CredentialRenewIntended { until, .. } => {
-            credential.expires_at = credential.expires_at.max(*until);
+            let asked = credential
+                .asked_until
+                .unwrap_or(credential.expires_at)
+                .max(*until);
+            credential.expires_at = credential.expires_at.max(asked);
+            credential.asked_until = (credential.expires_at > asked).then_some(asked);
         }
-        Event::CredentialRenewed { expires_at, .. } => credential.expires_at = *expires_at,
+        Event::CredentialRenewed { expires_at, .. } => lives_until(credential, *expires_at),
         _ => take_back(credential, event, time),
     }
+}
+
+/// The provider lets it live until then; what was asked for is kept where that is less.
+fn lives_until(credential: &mut Credential, end: Timestamp) {
+    let asked = credential.asked_until.unwrap_or(credential.expires_at);
+    credential.expires_at = end;
+    credential.asked_until = (end > asked.plus(limits::EXPIRY_SLACK)).then_some(asked);
 }
 
 /// Moves a credential on its way out.

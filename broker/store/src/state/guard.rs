@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{JoinTokenId, TaskId, TaskState, Timestamp};
+use taskpass_core::{
+    AnchorState, CredentialId, CredentialState, JoinTokenId, ProviderName, SpiffeId, TaskId,
+    TaskState, Timestamp, limits,
+};
 
-use super::State;
+use super::{State, owner_hash};
 use crate::{Guard, GuardFailure, SvidRecord};
 
 impl State {
@@ -38,6 +41,8 @@ impl State {
                 })
             }
             Guard::SvidLive(serial) => self.svid_live(serial, now).map(drop),
+            Guard::IdempotencyKeysBelow(caller, limit) => self.keys_below(caller, *limit, now),
+            Guard::NothingInDoubt(task, provider) => self.nothing_in_doubt(*task, provider),
             Guard::CredentialState(id, states) => match self.credentials.get(id) {
                 None => Err(GuardFailure::CredentialGone(*id)),
                 Some(c) if states.contains(&c.state) => Ok(()),
@@ -75,6 +80,66 @@ impl State {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// A key that was promised to be remembered is never forgotten early, so what is too much is refused instead.
+    fn keys_below(
+        &self,
+        caller: &SpiffeId,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<(), GuardFailure> {
+        let Some(keys) = self.keys_of.get(&owner_hash(caller)) else {
+            return Ok(());
+        };
+        let forgotten_at = |time: Timestamp| time.plus(limits::IDEMPOTENCY_KEPT);
+        let is_forgotten = |(time, _): &&(Timestamp, _)| forgotten_at(*time) <= now;
+        let forgotten = keys.iter().take_while(is_forgotten).count();
+        let oldest = keys.iter().nth(forgotten);
+        match u32::try_from(keys.len() - forgotten) {
+            Ok(number) if number < limit => Ok(()),
+            _ => Err(GuardFailure::IdempotencyKeys {
+                caller: caller.clone(),
+                limit,
+                wait: oldest.map_or(limits::IDEMPOTENCY_KEPT, |(time, _)| {
+                    forgotten_at(*time).since(now)
+                }),
+            }),
+        }
+    }
+
+    /// A credential whose outcome nobody knows is only dead when the session it may have been drawn with is.
+    fn nothing_in_doubt(&self, task: TaskId, provider: &ProviderName) -> Result<(), GuardFailure> {
+        let (Some(node), Some(revoking)) = (self.tasks.get(&task), self.retries.get(provider))
+        else {
+            return Ok(());
+        };
+        let anchors = node.anchors.iter().filter_map(|id| self.anchors.get(id));
+        let mut sessions = anchors.filter(|a| a.state == AnchorState::Live);
+        if !sessions.any(|a| a.provider == *provider) {
+            return Ok(());
+        }
+        let is_doubtful = |id: &CredentialId| {
+            self.credentials.get(id).is_some_and(|c| {
+                c.task == task
+                    && c.role.provider() == provider
+                    && c.state == CredentialState::Revoking
+                    && c.issued_at.is_none()
+            })
+        };
+        // Whichever are fewer: a task may hold thousands, and thousands may wait for a provider that is down.
+        let in_doubt = if revoking.len() < node.credentials.len() {
+            revoking.iter().any(|(_, id)| is_doubtful(id))
+        } else {
+            node.credentials.iter().any(is_doubtful)
+        };
+        if in_doubt {
+            return Err(GuardFailure::InDoubt {
+                task,
+                provider: provider.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn credentials_within(&self, task: TaskId) -> Result<(), GuardFailure> {

@@ -196,9 +196,7 @@ impl State {
     fn schedule(&mut self, id: CredentialId, credential: &Credential, count: Count) {
         match credential.state {
             CredentialState::Intended => count.member(&mut self.intended, id),
-            CredentialState::Active => {
-                count.member(&mut self.expiries, (credential.ends_at(), id))
-            }
+            CredentialState::Active => count.member(&mut self.expiries, (credential.ends_at(), id)),
             CredentialState::Revoking => {
                 let retry_at = credential
                     .revocation

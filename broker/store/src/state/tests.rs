@@ -1,5 +1,7 @@
 //! What may follow what.
 
+mod ends;
+mod keys;
 mod random;
 
 use std::time::Duration;

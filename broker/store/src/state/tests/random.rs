@@ -55,7 +55,10 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
                 None => svid_issued(svid(&format!("s{a}"), agent, None)),
             }
         }
-        18 => svid_activated(&format!("{}{a}", if b % 2 == 0 { "s" } else { "o" })),
+        18 => svid_activated(&format!(
+            "{}{a}",
+            if b.is_multiple_of(2) { "s" } else { "o" }
+        )),
         19 => renew_intended(a),
         20 => operator_svid(&format!("o{a}"), Some(&format!("o{b}"))),
         _ => renewed(a),

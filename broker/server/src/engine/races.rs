@@ -1,0 +1,245 @@
+//! Races that need a provider which answers when the test says so.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use taskpass_core::{CredentialState, RevokeCause};
+use taskpass_provider::RevokeScope;
+use taskpass_store::Store;
+
+use super::{
+    CreateJoinToken, EndTask, Error, Progress, ProviderSettings, RegisterAgent, RenewCredential,
+    Settings,
+    testing::{Answer, Bench, NOW, eventually},
+};
+
+const HALF: Duration = Duration::from_secs(1800);
+
+/// A session that has to end takes along what is just being drawn with it: never handed out, never called active.
+#[tokio::test]
+async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let first = bench.begin(fake, task).await;
+    let second = bench.begin(fake, task).await;
+    let ids: Vec<_> = fake.issues.lock().keys().copied().collect();
+    fake.answer(Answer::Doubt);
+    assert!(first.await.unwrap().is_err());
+    assert_eq!(
+        bench.credential(ids[0]).await.state,
+        CredentialState::Revoking
+    );
+
+    // Nothing more is drawn with that session, and no provider is asked.
+    let refused = bench.begin(fake, task).await.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
+        "{refused}"
+    );
+    assert_eq!(fake.issues.lock().len(), 1);
+
+    // The session lives until the other call is over, which is marked before anything is ended.
+    let group = async || {
+        let name = "a".parse().unwrap();
+        let slot = bench.engine.revoke_slot(&name).unwrap();
+        let ids = &ids[..1];
+        bench.engine.revoke_group(&name, task, ids, slot).await
+    };
+    assert_eq!(group().await.unwrap(), Progress::NotYet);
+    assert!(fake.orders.lock().is_empty());
+    assert_eq!(
+        bench.credential(ids[1]).await.state,
+        CredentialState::Revoking
+    );
+    fake.answer(Answer::Give(HALF));
+    let refused = second.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
+        "{refused}"
+    );
+    let marked = bench.credential(ids[1]).await;
+    assert_eq!(marked.state, CredentialState::Revoking);
+    assert!(marked.anchor.is_some(), "it can be found");
+
+    fake.revokes.add_permits(9);
+    assert_eq!(group().await.unwrap(), Progress::Done);
+    {
+        let orders = fake.orders.lock();
+        assert_eq!(orders.len(), 1);
+        assert_eq!(
+            (orders[0].scope, orders[0].anchors.len()),
+            (RevokeScope::Credentials, 2)
+        );
+    }
+    bench.issued(fake, task, HALF).await;
+}
+
+/// A secret that is dropped on its way to the caller is taken back, wherever that happens.
+#[tokio::test]
+async fn what_is_not_handed_over_is_revoked() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let kept = bench.issued(fake, task, HALF).await.id;
+    let issuing = bench.begin(fake, task).await;
+    fake.answer(Answer::Give(HALF));
+    let issued = issuing.await.unwrap().unwrap();
+    let lost = issued.id;
+    assert_eq!(bench.credential(lost).await.state, CredentialState::Active);
+    drop(issued);
+    eventually("it is taken back", || async {
+        let lost = bench.credential(lost).await;
+        lost.revocation
+            .as_ref()
+            .is_some_and(|r| r.cause == RevokeCause::NotDelivered)
+    })
+    .await;
+    // The caller goes away after the outcome was sent to it, and before it looked.
+    let issuing = bench.begin(fake, task).await;
+    let id = *fake.issues.lock().keys().next().unwrap();
+    issuing.abort();
+    fake.answer(Answer::Give(HALF));
+    eventually("that one too", || async {
+        bench.credential(id).await.state == CredentialState::Revoking
+    })
+    .await;
+    assert_eq!(bench.credential(kept).await.state, CredentialState::Active);
+}
+
+/// Where the provider gives more than was asked for, the end that was asked for is kept by revoking.
+#[tokio::test]
+async fn the_end_that_was_asked_for_is_kept() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let issued = bench.issued(fake, task, 3 * HALF).await;
+    assert_eq!(issued.expires_at, NOW.plus(HALF));
+    assert_eq!(
+        bench.credential(issued.id).await.expires_at,
+        NOW.plus(3 * HALF)
+    );
+    bench.clock.advance(HALF);
+    bench.engine.reap().await.unwrap();
+    let ended = bench.credential(issued.id).await;
+    assert_eq!(ended.state, CredentialState::Revoking);
+    assert_eq!(
+        ended.revocation.as_ref().map(|r| r.cause),
+        Some(RevokeCause::Expired)
+    );
+}
+
+#[tokio::test]
+async fn a_repeated_renewal_extends_once_and_answers_the_same() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let renew = async |key: &str| {
+        let request = RenewCredential {
+            credential_id: id.to_string(),
+            ttl_seconds: 3000,
+        };
+        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
+        renewed.await.map(|(_, until)| until)
+    };
+    let until = renew("k").await.unwrap();
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(renew("k").await.unwrap(), until);
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
+    assert!(renew("l").await.unwrap() > until);
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_no_second_join_token() {
+    let bench = Bench::new(&[], Settings::default()).await;
+    let request = CreateJoinToken {
+        agent: "builder".to_owned(),
+        ttl_seconds: 60,
+    };
+    let make = async |key: &str| {
+        let made = bench
+            .engine
+            .create_join_token(&bench.operator, key, &request);
+        made.await
+    };
+    let name = "builder".parse().unwrap();
+    make("k").await.unwrap();
+    let repeated = make("k").await.unwrap_err();
+    assert!(matches!(repeated, Error::AlreadyExists(_)), "{repeated}");
+    let tokens = async || bench.store.usage_of_agent(&name).await.unwrap().join_tokens;
+    assert_eq!(tokens().await, 1);
+    make("l").await.unwrap();
+    assert_eq!(tokens().await, 2);
+}
+
+/// One more key than may be remembered is refused with the time at which the oldest is forgotten.
+#[tokio::test]
+async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
+    let settings = Settings {
+        idempotency_keys_per_caller: 1,
+        ..Settings::default()
+    };
+    let bench = Bench::new(&[], settings).await;
+    let register = async |name: &str, key: &str| {
+        let request = RegisterAgent {
+            name: name.to_owned(),
+            owner: "alice@acme.test".to_owned(),
+            team: String::new(),
+            class: String::new(),
+            labels: Vec::new(),
+        };
+        let registered = bench.engine.register_agent(&bench.operator, key, &request);
+        registered.await.map(|agent| agent.name.to_string())
+    };
+    register("one", "k1").await.unwrap();
+    match register("two", "k2").await {
+        Err(Error::Exhausted { retry_after, .. }) => {
+            assert_eq!(retry_after, Duration::from_secs(86_400));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(register("one", "k1").await.unwrap(), "one");
+    register("two", "").await.unwrap();
+}
+
+/// As many calls are let in as run and wait, however many come at the same moment.
+#[tokio::test]
+async fn the_queue_of_a_provider_has_an_end() {
+    let settings = Settings {
+        provider: ProviderSettings {
+            issue_concurrency: 2,
+            issue_queue: 3,
+            ..ProviderSettings::default()
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["a"], settings).await;
+    let backend = bench.engine.backend(&"a".parse().unwrap()).unwrap();
+    let mut places: Vec<_> = (0..5).map(|_| backend.admit().unwrap()).collect();
+    assert!(matches!(backend.admit(), Err(Error::Exhausted { .. })));
+    assert_eq!(backend.status().in_flight, 5);
+    places.pop();
+    assert!(backend.admit().is_ok());
+}
+
+/// A session that cannot be ended keeps its task from being over, and people see why.
+#[tokio::test]
+async fn a_session_that_cannot_be_ended_is_shown() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    bench.issued(fake, task, Duration::ZERO).await;
+    bench.engine.reap().await.unwrap();
+    let end = EndTask {
+        task_id: task.to_string(),
+        cancel: false,
+        wait_ms: 1,
+    };
+    bench.engine.end_task(&bench.agent, &end).await.unwrap();
+    fake.is_down.store(true, Ordering::SeqCst);
+    fake.revokes.add_permits(9);
+    let name = "a".parse().unwrap();
+    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let progress = bench.engine.revoke_group(&name, task, &[], slot).await;
+    assert!(matches!(progress, Ok(Progress::SessionsLeft(_))));
+    let view = bench.engine.task(&bench.agent, &task.to_string()).await;
+    let sessions = view.unwrap().sessions;
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].provider, name);
+}

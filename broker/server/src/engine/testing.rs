@@ -1,0 +1,380 @@
+//! An engine over a real store in a temporary directory, with providers that do what a test says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use taskpass_ca::{Authority, Config as CaConfig};
+use taskpass_core::{
+    Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, ProviderName,
+    RevocationClass, RoleSpec, Secret, SecretFields, SeededEntropy, SpiffeId, Svid, SvidState,
+    TaskId, Timestamp, Ttl,
+};
+use taskpass_ledger::SigningKey;
+use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
+use taskpass_provider::{
+    Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
+    RevokeOrder, Revoked,
+};
+use taskpass_store::{Batch, EmbeddedStore, Store};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Call, Caller, Deps, Engine, Error, IssueCredential, IssuedCredential, Settings, StartTask,
+};
+
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
+const SERIAL: &str = "00000000000000000000000000000001";
+/// Nothing here takes this long; a test that waits for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a call to issue shall end.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A credential that lives so long.
+    Give(Duration),
+    /// Nobody knows what became of it.
+    Doubt,
+}
+
+/// A provider with the role `<name>/r` and a session for each task. Its calls wait until the test answers.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    name: ProviderName,
+    roles: Vec<RoleSpec>,
+    clock: Arc<ManualClock>,
+    pub(crate) issues: Mutex<BTreeMap<CredentialId, oneshot::Sender<Answer>>>,
+    pub(crate) renewals: AtomicUsize,
+    /// Calls to revoke pass one by one with these.
+    pub(crate) revokes: Semaphore,
+    pub(crate) revoking: AtomicUsize,
+    pub(crate) revoking_most: AtomicUsize,
+    pub(crate) orders: Mutex<Vec<RevokeOrder>>,
+    /// Whether calls to revoke fail.
+    pub(crate) is_down: std::sync::atomic::AtomicBool,
+}
+
+/// The engine and what a test looks at.
+pub(crate) struct Bench {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) fakes: Vec<Arc<Fake>>,
+    pub(crate) agent: Call,
+    pub(crate) operator: Call,
+    _dir: tempfile::TempDir,
+}
+
+impl Fake {
+    fn new(name: &str, clock: &Arc<ManualClock>) -> Arc<Self> {
+        let role = RoleSpec {
+            name: format!("{name}/r").parse().unwrap(),
+            kind: "fake".to_owned(),
+            params: BTreeMap::new(),
+            required: Vec::new(),
+            max_ttl: Ttl::from_seconds(3600).unwrap(),
+            impact: Impact::try_from(0).unwrap(),
+            environment: String::new(),
+            data_classes: Vec::new(),
+            revocation_class: RevocationClass::Immediate,
+            renewable: true,
+        };
+        Arc::new(Self {
+            name: name.parse().unwrap(),
+            roles: vec![role],
+            clock: Arc::clone(clock),
+            issues: Mutex::default(),
+            renewals: AtomicUsize::new(0),
+            revokes: Semaphore::new(0),
+            revoking: AtomicUsize::new(0),
+            revoking_most: AtomicUsize::new(0),
+            orders: Mutex::default(),
+            is_down: false.into(),
+        })
+    }
+
+    /// Answers the call for the credential that has waited longest.
+    pub(crate) fn answer(&self, answer: Answer) {
+        let (_, waiting) = self.issues.lock().pop_first().unwrap();
+        assert!(waiting.send(answer).is_ok());
+    }
+}
+
+#[async_trait]
+impl Provider for Fake {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    fn roles(&self) -> &[RoleSpec] {
+        &self.roles
+    }
+
+    async fn check(&self) -> Result<Health, ProviderError> {
+        Err(ProviderError::Unsupported("a test".to_owned()))
+    }
+
+    async fn issue(
+        &self,
+        order: &IssueOrder,
+        anchors: &dyn Anchors,
+    ) -> Result<Issued, ProviderError> {
+        let (answer, answered) = oneshot::channel();
+        let handle = serde_json::json!({"session": order.credential});
+        let anchor = anchors.record(handle, order.task_deadline).await?;
+        self.issues.lock().insert(order.credential, answer);
+        match answered.await {
+            Ok(Answer::Give(life)) => {
+                let mut data = SecretFields::new();
+                data.insert("token", Secret::new("s3cret".to_owned()))
+                    .unwrap();
+                Ok(Issued {
+                    data,
+                    expires_at: self.clock.now().plus(life),
+                    revocation_class: RevocationClass::Immediate,
+                    handle: None,
+                    anchor: Some(anchor),
+                })
+            }
+            _ => Err(ProviderError::retryable("no answer")),
+        }
+    }
+
+    async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
+        self.renewals.fetch_add(1, Ordering::SeqCst);
+        Ok(Renewed {
+            expires_at: order.until,
+        })
+    }
+
+    async fn revoke(
+        &self,
+        order: &RevokeOrder,
+    ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        let now = self.revoking.fetch_add(1, Ordering::SeqCst) + 1;
+        self.revoking_most.fetch_max(now, Ordering::SeqCst);
+        self.orders.lock().push(order.clone());
+        self.revokes.acquire().await.unwrap().forget();
+        self.revoking.fetch_sub(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(ProviderError::retryable("it is down"));
+        }
+        let dead = Revoked {
+            verified: true,
+            proof: "the test says so".to_owned(),
+            may_live_until: None,
+        };
+        Ok(vec![Ok(dead); order.items.len()])
+    }
+
+    async fn probe(&self, _order: &RevokeOrder) -> Result<Liveness, ProviderError> {
+        Ok(Liveness::Unknown("a test".to_owned()))
+    }
+
+    async fn maintain(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+}
+
+impl Bench {
+    /// With these providers, an agent `builder` and an operator `admin`.
+    pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(NOW));
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let domain = "acme.test".parse().unwrap();
+        let key_file = dir.path().join("ledger.key");
+        let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
+        let ledger_key = key.verifying_key().clone();
+        let config = taskpass_store::Config::new(dir.path().join("data"));
+        let (store, _) = EmbeddedStore::open(&config, key, clock.clone()).unwrap();
+        let store = Arc::new(store);
+        let hours = |n: u64| Ttl::from_seconds(n * 3600).unwrap();
+        let lifetimes = CaConfig::new(hours(1), hours(24), Duration::from_secs(86_400 * 365));
+        let authority = Authority::create(
+            &dir.path().join("ca"),
+            &domain,
+            lifetimes.unwrap(),
+            clock.clone(),
+            entropy.clone(),
+        );
+        let admin = "admin".parse().unwrap();
+        let policy = starter_policy(&StarterOptions { admin: &admin });
+        let fakes: Vec<_> = providers
+            .iter()
+            .map(|name| Fake::new(name, &clock))
+            .collect();
+        let (agent, call) = builder();
+        store.commit(Batch::new(first_events(agent))).await.unwrap();
+        let engine = Engine::new(Deps {
+            trust_domain: domain,
+            store: store.clone(),
+            ledger: store.ledger_reader(),
+            ledger_key,
+            policy: Arc::new(PolicySet::parse(&[policy]).unwrap()),
+            authority: Arc::new(authority.unwrap()),
+            providers: fakes
+                .iter()
+                .map(|f| f.clone() as Arc<dyn Provider>)
+                .collect(),
+            clock: clock.clone(),
+            entropy,
+            newest: NOW,
+            settings,
+            tasks: TaskTracker::new(),
+        });
+        let operator = Call {
+            caller: Caller::Operator {
+                name: admin,
+                id: "spiffe://acme.test/operator/admin".parse().unwrap(),
+                serial: String::new(),
+            },
+            ip: None,
+        };
+        Self {
+            engine: engine.await.unwrap(),
+            store,
+            clock,
+            fakes,
+            agent: call,
+            operator,
+            _dir: dir,
+        }
+    }
+
+    /// A task that may draw on the role of every provider.
+    pub(crate) async fn task(&self) -> TaskId {
+        let role = |fake: &Arc<Fake>| (format!("{}/r", fake.name), Vec::new());
+        let request = StartTask {
+            purpose: "a test".to_owned(),
+            requester: String::new(),
+            roles: self.fakes.iter().map(role).collect(),
+            ttl_seconds: 7200,
+            heartbeat_seconds: 0,
+            parent: String::new(),
+            labels: Vec::new(),
+            max_credentials: 0,
+            csr: Vec::new(),
+        };
+        let started = self.engine.start_task(&self.agent, "", &request).await;
+        started.unwrap().task.id
+    }
+
+    /// Begins to issue and returns once the provider is asked.
+    pub(crate) async fn begin(
+        &self,
+        fake: &Arc<Fake>,
+        task: TaskId,
+    ) -> tokio::task::JoinHandle<Result<IssuedCredential, Error>> {
+        let before = fake.issues.lock().len();
+        let (engine, call) = (Arc::clone(&self.engine), self.agent.clone());
+        let request = wish(fake, task);
+        let issuing =
+            tokio::spawn(async move { engine.issue_credential(&call, "", &request).await });
+        eventually("the provider is asked", || async {
+            fake.issues.lock().len() > before || issuing.is_finished()
+        })
+        .await;
+        issuing
+    }
+
+    /// Issues a credential that nobody drops.
+    pub(crate) async fn issued(
+        &self,
+        fake: &Arc<Fake>,
+        task: TaskId,
+        life: Duration,
+    ) -> IssuedCredential {
+        let issuing = self.begin(fake, task).await;
+        fake.answer(Answer::Give(life));
+        let issued = issuing.await.unwrap().unwrap();
+        issued.handover.done();
+        issued
+    }
+
+    pub(crate) async fn credential(&self, id: CredentialId) -> Arc<Credential> {
+        self.store.credential(id).await.unwrap().unwrap()
+    }
+}
+
+/// A request for the role of `fake`, for half an hour.
+fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
+    IssueCredential {
+        task_id: task.to_string(),
+        role: format!("{}/r", fake.name),
+        scope: Vec::new(),
+        ttl_seconds: 1800,
+    }
+}
+
+/// Waits until it is so.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, looking).await.is_ok(),
+        "not in time: {what}"
+    );
+}
+
+fn builder() -> (Agent, Call) {
+    let id: SpiffeId = "spiffe://acme.test/agent/builder".parse().unwrap();
+    let agent = Agent {
+        name: "builder".parse().unwrap(),
+        owner: "alice@acme.test".parse().unwrap(),
+        team: None,
+        class: None,
+        labels: Labels::default(),
+        registered_at: NOW,
+        registered_by: id.clone(),
+    };
+    let caller = Caller::Agent {
+        agent: Arc::new(agent.clone()),
+        id,
+        serial: SERIAL.to_owned(),
+        bound_to: None,
+    };
+    (agent, Call { caller, ip: None })
+}
+
+fn first_events(agent: Agent) -> [Event; 3] {
+    let svid = Svid {
+        serial: SERIAL.to_owned(),
+        agent: agent.name.clone(),
+        task: None,
+        key_sha256: String::new(),
+        not_before: NOW,
+        not_after: NOW.plus(Duration::from_secs(86_400)),
+        state: SvidState::Pending,
+    };
+    [
+        Event::Initialized {
+            trust_domain: "acme.test".parse().unwrap(),
+            version: "0".to_owned(),
+        },
+        Event::AgentRegistered {
+            agent,
+            idempotency: None,
+        },
+        Event::SvidIssued {
+            svid,
+            join_token: None,
+            renews: None,
+        },
+    ]
+}

@@ -1,0 +1,72 @@
+//! How much is handed to a provider at a time, and that one provider keeps no other waiting.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use taskpass_core::EndCause;
+use taskpass_store::Store;
+
+use super::*;
+use crate::engine::{
+    ProviderSettings, Settings,
+    testing::{Bench, eventually},
+};
+
+const TASKS: usize = 20;
+const SLOTS: usize = 2;
+
+/// With twenty tasks to revoke at a provider that hangs, it is asked about two at a time; the other provider is done
+/// with all of its own meanwhile. When the first one answers, everything is revoked.
+#[tokio::test]
+async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
+    let settings = Settings {
+        provider: ProviderSettings {
+            revoke_concurrency: SLOTS,
+            ..ProviderSettings::default()
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["hangs", "works"], settings).await;
+    let [hangs, works] = [0, 1].map(|n| Arc::clone(&bench.fakes[n]));
+    let mut tasks = Vec::new();
+    for _ in 0..TASKS {
+        let task = bench.task().await;
+        for fake in [&hangs, &works] {
+            bench.issued(fake, task, Duration::from_secs(900)).await;
+        }
+        let ended = bench.engine.end_by_broker(task, EndCause::Cancelled);
+        ended.await.unwrap();
+        tasks.push(task);
+    }
+    works.revokes.add_permits(1000);
+    let stop = CancellationToken::new();
+    let revoker = tokio::spawn(run(Arc::clone(&bench.engine), stop.clone()));
+    let held = async |name: &str| {
+        let name = name.parse().unwrap();
+        bench
+            .store
+            .usage_of_provider(&name)
+            .await
+            .unwrap()
+            .live_credentials
+    };
+    eventually("the other provider is done", || async {
+        held("works").await == 0
+    })
+    .await;
+    assert_eq!(hangs.revoking.load(Ordering::SeqCst), SLOTS);
+    assert_eq!(held("hangs").await as usize, TASKS);
+    {
+        let groups = hangs.orders.lock().len();
+        assert_eq!(groups, SLOTS, "what cannot be called yet is not begun");
+    }
+    hangs.revokes.add_permits(1000);
+    eventually("the one that hung is done", || async {
+        held("hangs").await == 0
+    })
+    .await;
+    for fake in [&hangs, &works] {
+        assert!(fake.revoking_most.load(Ordering::SeqCst) <= SLOTS);
+    }
+    stop.cancel();
+    revoker.await.unwrap();
+}

@@ -1,0 +1,109 @@
+//! When a credential's life is over, and what may not be drawn while another one is in doubt.
+
+use taskpass_core::{Credential, Event, RevocationClass, Timestamp};
+
+use crate::{
+    Guard,
+    testing::{
+        HOUR, Model, NOW, anchor, credential_id, expired, intended, issued, new_task,
+        renew_intended, renewed, revoked, revoking, role, started, task_id,
+    },
+};
+
+fn granted(end: Timestamp, class: RevocationClass) -> Event {
+    let mut event = issued(1);
+    if let Event::CredentialIssued {
+        expires_at,
+        revocation_class,
+        ..
+    } = &mut event
+    {
+        (*expires_at, *revocation_class) = (end, class);
+    }
+    event
+}
+
+fn drawn(event: Event) -> Model {
+    let mut model = Model::new();
+    model.all([started(new_task(1, 1)), intended(1, 1, 1), event]);
+    model
+}
+
+fn credential(model: &Model) -> &Credential {
+    model.state.credential(credential_id(1)).unwrap()
+}
+
+/// A credential that the provider lets live longer than asked is due at the end that was asked for, if revoking does
+/// anything; what it may live to at most stays on record.
+#[test]
+fn the_end_that_was_asked_for_counts() {
+    let (asked, given) = (NOW.plus(HOUR), NOW.plus(3 * HOUR));
+    for (class, end) in [
+        (RevocationClass::Immediate, asked),
+        (RevocationClass::Inherits, asked),
+        (RevocationClass::Denylist, asked),
+        (RevocationClass::ExpiryOnly, given),
+        (RevocationClass::None, given),
+    ] {
+        let mut model = drawn(granted(given, class));
+        assert_eq!(credential(&model).ends_at(), end, "{class:?}");
+        assert_eq!(credential(&model).expires_at, given);
+        assert_eq!(
+            model.state.work(asked, 9).expired_credentials.len(),
+            usize::from(end == asked)
+        );
+        assert_eq!(model.state.work(given, 9).expired_credentials.len(), 1);
+        model.now = asked;
+        assert!(model.commit(&expired(1)).is_err(), "it lives");
+    }
+    let nearly = granted(
+        asked.plus(taskpass_core::limits::EXPIRY_SLACK),
+        RevocationClass::Immediate,
+    );
+    assert_eq!(credential(&drawn(nearly)).asked_until, None);
+}
+
+#[test]
+fn renewing_moves_the_end_that_was_asked_for() {
+    let mut model = drawn(granted(NOW.plus(3 * HOUR), RevocationClass::Immediate));
+    model.all([renew_intended(1)]);
+    assert_eq!(credential(&model).ends_at(), NOW.plus(2 * HOUR));
+    assert_eq!(credential(&model).expires_at, NOW.plus(3 * HOUR));
+    model.all([renewed(1)]);
+    assert_eq!(credential(&model).ends_at(), NOW.plus(2 * HOUR));
+    assert_eq!(credential(&model).expires_at, NOW.plus(2 * HOUR));
+    // The usual case: nothing more than asked.
+    let mut model = drawn(issued(1));
+    model.all([renew_intended(1), renewed(1)]);
+    assert_eq!(
+        (credential(&model).ends_at(), credential(&model).asked_until),
+        (NOW.plus(2 * HOUR), None)
+    );
+}
+
+/// What is drawn with a session that is about to be ended would die with it.
+#[test]
+fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
+    let mut model = Model::new();
+    let free = |model: &Model, task: u64| {
+        let guard = Guard::NothingInDoubt(task_id(task), role().provider().clone());
+        model.state.check(&guard, NOW).is_ok()
+    };
+    model.all([
+        started(new_task(1, 1)),
+        started(new_task(2, 1)),
+        intended(1, 1, 1),
+    ]);
+    model.all([revoking(1)]);
+    assert!(free(&model, 1), "there is no session yet");
+    model.all([anchor(1, 1), anchor(2, 2)]);
+    assert!(!free(&model, 1));
+    assert!(free(&model, 2));
+    let elsewhere = Guard::NothingInDoubt(task_id(1), "aws-prod".parse().unwrap());
+    assert!(model.state.check(&elsewhere, NOW).is_ok());
+    model.all([revoked(1)]);
+    assert!(free(&model, 1), "it is settled");
+    // Revoking what is known does not touch the session.
+    model.all([intended(3, 1, 1), issued(3), revoking(3)]);
+    assert!(free(&model, 1));
+}
