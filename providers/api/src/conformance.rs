@@ -195,7 +195,7 @@ pub fn intent_item(
         intended_at,
         expires_at: order.expires_at,
         revocation_class: spec.revocation_class,
-        handle: None,
+        handle: provider.trace(&order.role, &order.scope),
         anchor: None,
         outcome_known: false,
     }

@@ -29,7 +29,8 @@ pub use order::{
 };
 
 use async_trait::async_trait;
-use taskpass_core::{ProviderName, RoleSpec};
+use serde_json::Value;
+use taskpass_core::{ProviderName, RoleName, RoleSpec, Scope};
 
 /// One configured back end that mints credentials.
 #[async_trait]
@@ -42,6 +43,13 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
 
     /// The roles, with parameters, impact, longest lifetime and revocation class.
     fn roles(&self) -> &[RoleSpec];
+
+    /// What the intent keeps, so that a credential whose minting is never answered can be looked for where it was asked
+    /// for, whatever the configuration says by then. Never a secret; asks nobody. It is the [`RevokeItem::handle`]
+    /// until [`Issued::handle`] takes its place.
+    fn trace(&self, _role: &RoleName, _scope: &Scope) -> Option<Value> {
+        None
+    }
 
     /// Can this provider do its job now? Tries what issuing and revoking need, without minting anything that lasts.
     async fn check(&self) -> Result<Health, ProviderError>;

@@ -104,7 +104,7 @@ pub struct RevokeItem {
     pub expires_at: Timestamp,
     /// Its revocation class, as recorded.
     pub revocation_class: RevocationClass,
-    /// What [`Issued::handle`] said; `None` when the outcome was never recorded.
+    /// What [`Issued::handle`] said; without a known outcome, what [`crate::Provider::trace`] said before the intent.
     pub handle: Option<Value>,
     /// The handle of the anchor it was drawn with.
     pub anchor: Option<Value>,

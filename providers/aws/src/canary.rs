@@ -83,26 +83,34 @@ impl fmt::Display for ProbeConfig {
 }
 
 impl Prober {
-    /// Mints a canary and its control.
+    /// Mints a canary and its control. Both have the same end, or the canary could be refused for being over while its
+    /// control is not.
     pub(crate) async fn sessions(
         &self,
         role: &Role,
         probe: &ProbeConfig,
         tags: Tags<'_>,
     ) -> Result<(Session, Session), ProviderError> {
-        let canary = self.session(role, Some(probe), tags).await?;
-        let control = self.session(role, Some(probe), Tags::default()).await?;
+        let end = self.end();
+        let canary = self.session(role, Some(probe), tags, end).await?;
+        let control = self.session(role, Some(probe), Tags::default(), end);
+        let control = control.await?;
         Ok((canary, control))
     }
 
-    /// A session of `role` that may do no more than the probe, or nothing at all.
+    /// When a session made now ends.
+    pub(crate) fn end(&self) -> Timestamp {
+        self.clock.now().plus(CANARY_LIFE)
+    }
+
+    /// A session of `role` that may do no more than the probe until `end`, or nothing at all.
     pub(crate) async fn session(
         &self,
         role: &Role,
         probe: Option<&ProbeConfig>,
         tags: Tags<'_>,
+        end: Timestamp,
     ) -> Result<Session, ProviderError> {
-        let end: Timestamp = self.clock.now().plus(CANARY_LIFE);
         let action = probe.map(|probe| match probe {
             ProbeConfig::DescribeRegions {} => "ec2:DescribeRegions",
             ProbeConfig::ListBucket { .. } => "s3:ListBucket",

@@ -128,9 +128,10 @@ pub(crate) struct DenyList {
 }
 
 impl DenyList {
-    /// Denies `mark`, whose last session ends at `session_end` at the latest.
+    /// Denies `mark`, whose last session ends at `session_end` at the latest. `now` may be late, never early: what is
+    /// folded later covers the sessions that were issued before it.
     pub(crate) fn add(&mut self, mark: Mark, session_end: Timestamp, now: Timestamp) {
-        let expires = session_end.min(now.plus(SESSION_MAX)).plus(CLOCK_MARGIN);
+        let expires = session_end.plus(CLOCK_MARGIN);
         let entry = self.exact.entry(mark).or_insert(Entry {
             expires,
             remembered: expires,
@@ -141,7 +142,7 @@ impl DenyList {
     }
 
     /// Takes over what the role's policy says, be it ours, another broker's, or ours from before a restart.
-    /// Returns false when the text is not a deny list.
+    /// Returns false when the text is not a deny list. `now` may be late, never early.
     pub(crate) fn merge(&mut self, document: &str, now: Timestamp) -> bool {
         let Some(statements) = statements(document) else {
             return false;
@@ -189,13 +190,13 @@ impl DenyList {
         true
     }
 
-    /// Forgets what nobody needs any more.
+    /// Forgets what nobody needs any more at `now`, which may be early, never late.
     pub(crate) fn prune(&mut self, now: Timestamp) {
         self.exact.retain(|_, entry| entry.remembered > now);
         self.windows.retain(|_, window| window.expires > now);
     }
 
-    /// The policy document, folded until it has at most `characters_max`.
+    /// The policy document, folded until it has at most `characters_max`. `now` may be early, never late.
     pub(crate) fn document(&mut self, now: Timestamp, characters_max: usize) -> String {
         let document = self.render(now);
         if document.len() <= characters_max {

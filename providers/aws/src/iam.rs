@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use std::sync::Arc;
-use taskpass_core::Clock;
+use taskpass_core::{Clock, Timestamp};
 use taskpass_provider::ProviderError;
 
 use crate::{
@@ -11,11 +11,20 @@ use crate::{
     transport::{Answer, Call, Endpoint, Transport, element, form},
 };
 
+/// A role's policy as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The document, or `None` when the role has no such policy.
+    pub(crate) document: Option<String>,
+    /// What time it was at IAM, if IAM said so.
+    pub(crate) at: Option<Timestamp>,
+}
+
 /// Reads and writes one inline policy of roles.
 #[async_trait]
 pub(crate) trait PolicyStore: std::fmt::Debug + Send + Sync {
-    /// The policy's document, or `None` when the role has no such policy.
-    async fn read(&self, role: &str) -> Result<Option<String>, ProviderError>;
+    /// The policy, and when that was.
+    async fn read(&self, role: &str) -> Result<Found, ProviderError>;
     /// Replaces the document; false when IAM says that the role's policies would become too large.
     async fn write(&self, role: &str, document: &str) -> Result<bool, ProviderError>;
 }
@@ -61,7 +70,7 @@ impl IamPolicy {
 
 #[async_trait]
 impl PolicyStore for IamPolicy {
-    async fn read(&self, role: &str) -> Result<Option<String>, ProviderError> {
+    async fn read(&self, role: &str) -> Result<Found, ProviderError> {
         let action = format!("GetRolePolicy of role `{role}`");
         let body = form(&[
             ("Action", "GetRolePolicy"),
@@ -70,16 +79,18 @@ impl PolicyStore for IamPolicy {
             ("PolicyName", &self.policy_name),
         ]);
         let answer = self.call(&action, &body).await?;
-        match answer.status {
+        let document = match answer.status {
             200 => {
                 let encoded = element(&answer.body, "PolicyDocument")
                     .ok_or_else(|| failure::unanswered(&action, "it holds no policy document"))?;
-                Ok(Some(percent_decoded(&encoded)))
+                Some(percent_decoded(&encoded))
             }
             // Also said of a role that does not exist; writing will then say so.
-            404 if answer.code() == "NoSuchEntity" => Ok(None),
-            _ => Err(answer.refusal(&action)),
-        }
+            404 if answer.code() == "NoSuchEntity" => None,
+            _ => return Err(answer.refusal(&action)),
+        };
+        let at = answer.date;
+        Ok(Found { document, at })
     }
 
     async fn write(&self, role: &str, document: &str) -> Result<bool, ProviderError> {

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 use taskpass_core::{
-    AgentName, Clock, ProviderName, RevocationClass, RoleName, RoleSpec, Secret, SecretFields,
-    Timestamp,
+    AgentName, Clock, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Secret,
+    SecretFields, Timestamp,
 };
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -21,7 +21,7 @@ use crate::{
     deny_list::{CREDENTIAL_TAG, TASK_TAG},
     endpoints::Endpoints,
     iam::IamPolicy,
-    revocation::Revocation,
+    revocation::{ROLE_KEY, Revocation},
     revoker::{POLICY_CHARACTERS_MIN, RoleDenyList},
     role::Role,
     sts::{SdkTime, SessionRequest, Sts},
@@ -108,7 +108,6 @@ impl AwsProvider {
             roles: roles.clone(),
             lists,
             prober,
-            clock: clock.clone(),
             proof_timeout: proof_timeout.unwrap_or_default(),
         };
         Ok(Self {
@@ -134,6 +133,11 @@ impl Provider for AwsProvider {
 
     fn roles(&self) -> &[RoleSpec] {
         &self.specs
+    }
+
+    fn trace(&self, role: &RoleName, _scope: &Scope) -> Option<Value> {
+        let role = self.roles.get(role)?;
+        Some(json!({ROLE_KEY: role.arn}))
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {
@@ -219,7 +223,7 @@ impl Provider for AwsProvider {
             data,
             expires_at: deadline.min(session.expires_at),
             revocation_class: self.revocation.class(),
-            handle: Some(json!({"assumed_role": session.arn})),
+            handle: Some(json!({"assumed_role": session.arn, ROLE_KEY: role.arn})),
             anchor: None,
         })
     }

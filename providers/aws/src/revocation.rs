@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use taskpass_core::{Clock, RevocationClass, RoleName, Timestamp};
+use taskpass_core::{RevocationClass, RoleName, Timestamp};
 use taskpass_provider::{
     Health, Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
 };
@@ -17,7 +17,7 @@ use taskpass_provider::{
 use crate::{
     canary::{Prober, Proof, Tags, Verdict},
     deny_list::{CLOCK_MARGIN, Mark},
-    revoker::{RoleDenyList, Written},
+    revoker::{Moment, RoleDenyList, Written},
     role::Role,
 };
 
@@ -28,9 +28,11 @@ pub(crate) struct Revocation {
     /// By the ARN of the IAM role; empty without a revoker.
     pub(crate) lists: BTreeMap<String, RoleDenyList>,
     pub(crate) prober: Prober,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) proof_timeout: Duration,
 }
+
+/// Where a handle has the ARN of the IAM role.
+pub(crate) const ROLE_KEY: &str = "role";
 
 type Outcome = Result<Revoked, ProviderError>;
 
@@ -45,19 +47,21 @@ impl Revocation {
 
     /// One outcome for each item, in order. The roles of a task are seen to at the same time.
     pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Vec<Outcome> {
-        let now = self.clock.now();
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
-        let mut by_role: BTreeMap<&RoleName, Vec<(usize, &RevokeItem)>> = BTreeMap::new();
+        let mut by_role = BTreeMap::new();
         for (place, item) in order.items.iter().enumerate() {
-            if let Some(settled) = self.without_a_call(item, now) {
-                outcomes.insert(place, settled);
-            } else {
-                by_role.entry(&item.role).or_default().push((place, item));
+            match self.role_and_list(item) {
+                Some((role, list)) => {
+                    let of_role = by_role.entry(&role.name);
+                    let (_, _, items) = of_role.or_insert((role, list, Vec::new()));
+                    items.push((place, item));
+                }
+                None => drop(outcomes.insert(place, self.without_list(item).await)),
             }
         }
         let roles = by_role
-            .into_iter()
-            .map(|(role, items)| self.revoke_of_role(order, role, items));
+            .into_values()
+            .map(|(role, list, items)| self.revoke_of_role(order, role, list, items));
         outcomes.extend(
             futures_util::future::join_all(roles)
                 .await
@@ -70,13 +74,10 @@ impl Revocation {
     async fn revoke_of_role(
         &self,
         order: &RevokeOrder,
-        role: &RoleName,
+        role: &Role,
+        list: &RoleDenyList,
         items: Vec<(usize, &RevokeItem)>,
     ) -> Vec<(usize, Outcome)> {
-        // INVARIANT: `without_a_call` has settled items of roles that have no list.
-        let Some((role, list)) = self.role_and_list(role) else {
-            return Vec::new();
-        };
         let task = order.task.to_string();
         let marks: Vec<(Mark, Timestamp)> = match order.scope {
             RevokeScope::Task => {
@@ -100,6 +101,10 @@ impl Revocation {
         let mut outcomes = Vec::new();
         let mut of_task = None;
         for (place, item) in items {
+            if is_over(item, written.at) {
+                outcomes.push((place, Ok(over(item))));
+                continue;
+            }
             let proved = match (&of_task, order.scope) {
                 (Some(proved), RevokeScope::Task) => Result::clone(proved),
                 (_, RevokeScope::Task) => {
@@ -170,67 +175,67 @@ impl Revocation {
         }
     }
 
-    /// What can be said of an item for which AWS cannot or need not be asked.
-    fn without_a_call(&self, item: &RevokeItem, now: Timestamp) -> Option<Outcome> {
-        let unverified = |proof: String| {
-            Some(Ok(Revoked {
-                verified: false,
-                proof,
-                may_live_until: Some(item.expires_at),
-            }))
-        };
-        if item.expires_at.plus(CLOCK_MARGIN) <= now {
-            return unverified(format!(
-                "its session policy has denied everything since {}",
+    /// What can be said of an item whose IAM role has no deny list.
+    async fn without_list(&self, item: &RevokeItem) -> Outcome {
+        // Any list of ours tells AWS's time.
+        if let Some(list) = self.lists.values().next() {
+            if is_over(item, list.time().await?) {
+                return Ok(over(item));
+            }
+            return Err(ProviderError::Misconfigured(format!(
+                "the IAM role of `{}`{} is not configured any more, so its deny list cannot be found; configure it until {}",
+                item.role,
+                recorded_arn(item).map_or_else(String::new, |arn| format!(" (`{arn}`)")),
                 item.expires_at
-            ));
+            )));
         }
-        if self.role_and_list(&item.role).is_some() {
-            return None;
-        }
-        if !self.roles.contains_key(&item.role) && !self.lists.is_empty() {
-            return Some(Err(ProviderError::Misconfigured(format!(
-                "role `{}` is not configured any more, so its deny list cannot be found; configure it until {}",
-                item.role, item.expires_at
-            ))));
-        }
-        unverified(format!(
-            "AWS cannot take a session back and no revoker is configured; its session policy denies everything from {}",
-            item.expires_at
-        ))
+        Ok(Revoked {
+            verified: false,
+            proof: format!(
+                "AWS cannot take a session back and no revoker is configured; its session policy denies everything from {}",
+                item.expires_at
+            ),
+            may_live_until: Some(item.expires_at),
+        })
     }
 
-    fn role_and_list(&self, role: &RoleName) -> Option<(&Role, &RoleDenyList)> {
-        let role = self.roles.get(role)?;
+    /// The role that the item's session is of, which the configuration may have given another name since, or the name
+    /// another role.
+    fn role_and_list(&self, item: &RevokeItem) -> Option<(&Role, &RoleDenyList)> {
+        let named = self.roles.get(&item.role);
+        let role = match recorded_arn(item) {
+            Some(arn) => named
+                .filter(|role| role.arn == arn)
+                .or_else(|| self.roles.values().find(|role| role.arn == arn)),
+            None => named,
+        }?;
         Some((role, self.lists.get(&role.arn)?))
     }
 
     /// Whether new sessions with the tags of the order's items are denied. Changes nothing.
     pub(crate) async fn probe(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
-        let now = self.clock.now();
         let task = order.task.to_string();
         let mut proofs = BTreeSet::new();
         let mut tried: BTreeSet<(&RoleName, Option<String>)> = BTreeSet::new();
-        for item in order
-            .items
-            .iter()
-            .filter(|item| item.expires_at.plus(CLOCK_MARGIN) > now)
-        {
-            let Some(role) = self.roles.get(&item.role) else {
+        for item in &order.items {
+            let Some((role, list)) = self.role_and_list(item) else {
                 return Ok(Liveness::Unknown(format!(
-                    "role `{}` is not configured any more",
-                    item.role
-                )));
-            };
-            let (Some(probe), Some(list)) = (&role.probe, self.lists.get(&role.arn)) else {
-                return Ok(Liveness::Unknown(format!(
-                    "role `{}` has no revoker or no `probe`; the session policy denies everything from {}",
+                    "the IAM role of `{}` is not configured, or no revoker is; the session policy denies everything from {}",
                     item.role, item.expires_at
                 )));
             };
+            let Some(probe) = &role.probe else {
+                return Ok(Liveness::Unknown(format!(
+                    "role `{}` has no `probe`; the session policy denies everything from {}",
+                    role.name, item.expires_at
+                )));
+            };
+            if is_over(item, list.time().await?) {
+                continue;
+            }
             let credential =
                 (order.scope == RevokeScope::Credentials).then(|| item.credential.to_string());
-            if !tried.insert((&item.role, credential.clone())) {
+            if !tried.insert((&role.name, credential.clone())) {
                 continue;
             }
             let tags = Tags {
@@ -279,7 +284,12 @@ impl Revocation {
     ) -> Result<(), ProviderError> {
         let session = self
             .prober
-            .session(role, role.probe.as_ref(), Tags::default())
+            .session(
+                role,
+                role.probe.as_ref(),
+                Tags::default(),
+                self.prober.end(),
+            )
             .await?;
         health.findings.push(format!(
             "role `{}`: `{}` can be assumed",
@@ -340,6 +350,27 @@ impl Revocation {
     }
 }
 
+/// The ARN of the IAM role that the session is of, as the intent had it.
+fn recorded_arn(item: &RevokeItem) -> Option<&str> {
+    item.handle.as_ref()?.get(ROLE_KEY)?.as_str()
+}
+
+/// Whether the deadline in the item's session policy has passed where it is judged: at AWS.
+fn is_over(item: &RevokeItem, at: Moment) -> bool {
+    item.expires_at.plus(CLOCK_MARGIN) <= at.earliest
+}
+
+fn over(item: &RevokeItem) -> Revoked {
+    Revoked {
+        verified: false,
+        proof: format!(
+            "its session policy has denied everything since {}",
+            item.expires_at
+        ),
+        may_live_until: Some(item.expires_at),
+    }
+}
+
 /// What came of a write and its proof.
 #[derive(Debug, Clone)]
 struct Proved {
@@ -365,9 +396,15 @@ impl Proved {
                 self.written.windows
             ));
         }
-        let may_live_until = (!self.verified).then_some(item.expires_at);
+        let verified = self.verified && recorded_arn(item).is_some();
+        if verified != self.verified {
+            proof.push_str(
+                "; unproved all the same, as the IAM role of its session is not on record",
+            );
+        }
+        let may_live_until = (!verified).then_some(item.expires_at);
         Revoked {
-            verified: self.verified,
+            verified,
             proof,
             may_live_until,
         }

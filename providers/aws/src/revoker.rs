@@ -5,6 +5,9 @@
 //! broker added is kept, and what somebody removed is put back. IAM has no conditional write, so two brokers can
 //! still overwrite each other; the loser's ids come back with its next write, which the proof of a revocation and
 //! [`RoleDenyList::refresh`] both cause.
+//!
+//! **Time.** An id that is taken off too early lets sessions live that were called dead, so our own clock alone never takes
+//! one off: IAM's, as it stands in the answer to the read, must agree, and without it everything stays.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     deny_list::{DenyList, Mark},
-    iam::PolicyStore,
+    iam::{Found, PolicyStore},
 };
 
 /// Below this the fixed parts of the policy do not fit.
@@ -36,6 +39,26 @@ pub(crate) struct RoleDenyList {
 pub(crate) struct Written {
     /// Windows that deny more than exact ids; zero unless the list overflowed.
     pub(crate) windows: usize,
+    /// What time it was by both clocks.
+    pub(crate) at: Moment,
+}
+
+/// A moment by two clocks that may differ: ours, and AWS's, whose word decides whether a session lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Surely not before this; the beginning of time when AWS did not say.
+    pub(crate) earliest: Timestamp,
+    /// Surely not after this, as far as anybody knows.
+    pub(crate) latest: Timestamp,
+}
+
+impl Moment {
+    fn new(ours: Timestamp, theirs: Option<Timestamp>) -> Self {
+        Self {
+            earliest: theirs.map_or(Timestamp::EPOCH, |theirs| theirs.min(ours)),
+            latest: theirs.map_or(ours, |theirs| theirs.max(ours)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +121,7 @@ impl RoleDenyList {
 
     /// Reads the policy and says how large it is. Changes nothing.
     pub(crate) async fn inspect(&self) -> Result<String, ProviderError> {
-        Ok(match self.store.read(&self.role).await? {
+        Ok(match self.store.read(&self.role).await?.document {
             Some(document) => {
                 format!(
                     "{} of at most {} characters",
@@ -110,22 +133,36 @@ impl RoleDenyList {
         })
     }
 
+    /// What time it is, by AWS's clock too. Changes nothing.
+    pub(crate) async fn time(&self) -> Result<Moment, ProviderError> {
+        let found = self.store.read(&self.role).await?;
+        Ok(Moment::new(self.clock.now(), found.at))
+    }
+
     /// Windows of time on the list, as of the last write.
     pub(crate) async fn windows(&self) -> usize {
         self.state.lock().await.list.window_count()
     }
 
     async fn round(&self, state: &mut State) -> Result<Written, ProviderError> {
-        let now = self.clock.now();
+        let found = match self.store.read(&self.role).await {
+            Ok(found) => found,
+            Err(error) => {
+                // What waits goes on waiting in the queue, for the next round.
+                state.round = Some((self.queue.lock().last, Err(error.clone())));
+                return Err(error);
+            }
+        };
+        let at = Moment::new(self.clock.now(), found.at);
         let served = {
             let mut queue = self.queue.lock();
             for (mark, end) in std::mem::take(&mut queue.waiting) {
                 // From here on they are on the list, so a round that is cut short loses none of them.
-                state.list.add(mark, end, now);
+                state.list.add(mark, end, at.latest);
             }
             queue.last
         };
-        let outcome = self.synchronise(state, now).await;
+        let outcome = self.synchronise(state, found, at).await;
         state.round = Some((served, outcome.clone()));
         outcome
     }
@@ -133,25 +170,27 @@ impl RoleDenyList {
     async fn synchronise(
         &self,
         state: &mut State,
-        now: Timestamp,
+        Found {
+            document: found, ..
+        }: Found,
+        at: Moment,
     ) -> Result<Written, ProviderError> {
-        let found = self.store.read(&self.role).await?;
         let ours = found.is_some() && found == state.written;
         let list = &mut state.list;
         if let Some(document) = &found
             && !ours
-            && !list.merge(document, now)
+            && !list.merge(document, at.latest)
         {
             tracing::warn!(role = %self.role, "the deny list was not a policy document any more and is written anew");
         }
-        list.prune(now);
-        if found.is_none() && list.is_empty(now) {
-            return Ok(Written { windows: 0 });
+        list.prune(at.earliest);
+        if found.is_none() && list.is_empty(at.earliest) {
+            return Ok(Written { windows: 0, at });
         }
         let mut characters_max = self.characters_max;
         loop {
             let windows_before = list.window_count();
-            let document = list.document(now, characters_max);
+            let document = list.document(at.earliest, characters_max);
             if list.window_count() > windows_before {
                 tracing::warn!(
                     role = %self.role,
@@ -161,6 +200,7 @@ impl RoleDenyList {
             }
             let written = Written {
                 windows: list.window_count(),
+                at,
             };
             let unchanged = match &found {
                 Some(found) if ours => *found == document,

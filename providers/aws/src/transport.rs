@@ -24,7 +24,7 @@ use aws_smithy_runtime_api::{
     client::http::{HttpConnector, HttpConnectorSettings, SharedHttpClient},
     http::{Request, Response},
 };
-use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream, date_time::Format};
 use taskpass_core::Timestamp;
 use taskpass_provider::ProviderError;
 
@@ -76,6 +76,8 @@ pub(crate) struct Call<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The time at AWS, in whole seconds, when the answer was made.
+    pub(crate) date: Option<Timestamp>,
     pub(crate) body: String,
 }
 
@@ -197,6 +199,7 @@ fn signed(
 
 async fn read(response: Response<SdkBody>) -> Result<Answer, String> {
     let status = response.status().as_u16();
+    let date = response.headers().get("date").and_then(http_date);
     let mut stream = ByteStream::new(response.into_body());
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.try_next().await.map_err(|e| e.to_string())? {
@@ -206,7 +209,13 @@ async fn read(response: Response<SdkBody>) -> Result<Answer, String> {
         bytes.extend_from_slice(&chunk);
     }
     let body = String::from_utf8(bytes).map_err(|e| e.to_string())?;
-    Ok(Answer { status, body })
+    Ok(Answer { status, date, body })
+}
+
+/// The `Date` header of an answer (RFC 9110, section 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    let date = aws_smithy_types::DateTime::from_str(text, Format::HttpDate).ok()?;
+    Some(Timestamp::from_millis(date.secs().checked_mul(1000)?))
 }
 
 /// The text of the first `<name>` in a small, flat XML answer. AWS's answers to our few calls need no more.
@@ -237,6 +246,15 @@ pub(crate) fn form(fields: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_read_or_are_none() {
+        let time = http_date("Sun, 22 Nov 2026 18:34:53 GMT").unwrap();
+        assert_eq!(time.to_string(), "2026-11-22T18:34:53.000Z");
+        for bad in ["", "now", "2026-11-22T18:34:53Z", "1795372493"] {
+            assert_eq!(http_date(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn elements_are_found_and_unescaped() {

@@ -7,13 +7,17 @@
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_core::CredentialId;
+use taskpass_core::{CredentialId, Timestamp};
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, Revoked};
 
-use crate::{api::LookupLease, provider::VaultProvider, revoke::Sessions};
+use crate::{
+    api::LookupLease, provider::VaultProvider, revoke::Sessions, server::Server, session::PROBATION,
+};
 
 /// How long a call may go on inside Vault after nobody waits for it and Vault is known to answer again.
 const SETTLE: Duration = Duration::from_secs(5);
+/// The longest that Vault works on one request (its `default_max_request_duration`), and something for clocks that differ.
+const REQUEST_MAX: Duration = Duration::from_secs(90 + 30);
 /// Calls remembered; the oldest are forgotten first, and then wait once more.
 const DOUBTS_MAX: usize = 16_384;
 /// A lease id that cannot exist: asking for it only shows whether Vault answers.
@@ -26,12 +30,21 @@ pub(crate) struct Doubts(Mutex<HashMap<CredentialId, Duration>>);
 impl Doubts {
     /// How much longer a call for this credential may be under way, Vault having just answered.
     fn left(&self, credential: CredentialId, now: Duration) -> Duration {
+        SETTLE.saturating_sub(self.since(credential, now))
+    }
+
+    /// How much longer a token may live that such a call made and that was never recorded.
+    fn unrecorded_left(&self, credential: CredentialId, now: Duration) -> Duration {
+        (SETTLE + PROBATION).saturating_sub(self.since(credential, now))
+    }
+
+    /// Since when Vault is known to answer after the call.
+    fn since(&self, credential: CredentialId, now: Duration) -> Duration {
         let mut seen = self.0.lock();
         if seen.len() >= DOUBTS_MAX {
-            seen.retain(|_, at| now.saturating_sub(*at) < SETTLE);
+            seen.retain(|_, at| now.saturating_sub(*at) < SETTLE + PROBATION);
         }
-        let first = *seen.entry(credential).or_insert(now);
-        SETTLE.saturating_sub(now.saturating_sub(first))
+        now.saturating_sub(*seen.entry(credential).or_insert(now))
     }
 
     /// Forgets what is settled.
@@ -50,10 +63,6 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Option<Duration>, ProviderError> {
-        // Without a recorded session nothing can have been drawn.
-        if order.anchors.is_empty() {
-            return Ok(None);
-        }
         let mut in_doubt = Vec::new();
         for item in &order.items {
             if !item.outcome_known {
@@ -76,7 +85,29 @@ impl VaultProvider {
             .into_iter()
             .map(|credential| self.doubts.left(credential, now))
             .max();
-        Ok(longest.filter(|left| !left.is_zero()))
+        // Without a recorded session nothing can have been drawn, and no session has to live on.
+        let has_sessions = !order.anchors.is_empty();
+        Ok(longest.filter(|left| has_sessions && !left.is_zero()))
+    }
+
+    /// How long a token made for the item and never recorded may still live. [`VaultProvider::calls_under_way`] has
+    /// been asked before.
+    ///
+    /// What this process has seen itself is measured on the monotonic clock, which no time server can move. What was
+    /// before it is told by two clocks, the broker's and Vault's, of which the one that is behind counts.
+    pub(crate) fn unrecorded_left(
+        &self,
+        item: &RevokeItem,
+        server_time: Option<Timestamp>,
+    ) -> Duration {
+        let seen = self
+            .doubts
+            .unrecorded_left(item.credential, self.clock.monotonic());
+        let Some(server_time) = server_time else {
+            return seen;
+        };
+        let dead_at = item.intended_at.plus(REQUEST_MAX + PROBATION);
+        seen.min(dead_at.since(self.clock.now().min(server_time)))
     }
 
     /// Ends what is known at once, and leaves the rest to the next attempt. Nobody holds a credential whose answer was
@@ -85,6 +116,7 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
         left: Duration,
+        server: &Server,
     ) -> Vec<Result<Revoked, ProviderError>> {
         let under_way = || {
             Err(ProviderError::Retryable {
@@ -96,7 +128,8 @@ impl VaultProvider {
         let mut results = Vec::with_capacity(order.items.len());
         for item in &order.items {
             results.push(if item.outcome_known {
-                self.settle(item, &Sessions::Kept, &HashMap::new()).await
+                self.settle(item, &Sessions::Kept, &HashMap::new(), server)
+                    .await
             } else {
                 under_way()
             });
@@ -108,7 +141,7 @@ impl VaultProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taskpass_core::{ManualClock, SeededEntropy, Timestamp};
+    use taskpass_core::{ManualClock, SeededEntropy};
 
     #[test]
     fn a_doubtful_call_is_given_time_once() {
@@ -124,5 +157,12 @@ mod tests {
             doubts.left(credential, Duration::from_secs(60)),
             Duration::ZERO
         );
+        let life = SETTLE + PROBATION;
+        for (passed, left) in [(1, 1), (60, 60), (65, 65), (100, 65)] {
+            assert_eq!(
+                doubts.unrecorded_left(credential, Duration::from_secs(7 + passed)),
+                life - Duration::from_secs(left)
+            );
+        }
     }
 }

@@ -19,8 +19,7 @@ pub(crate) enum Fault {
         status: u16,
         message: String,
         retry_after: Option<Duration>,
-        /// It is Vault's form of an error, with no error in it.
-        wordless: bool,
+        says: Says,
     },
     /// No answer; what was asked may have been done.
     #[error("{0}")]
@@ -33,6 +32,20 @@ pub(crate) enum Fault {
     Token(ProviderError),
 }
 
+/// What a refusal says of the thing that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// In Vault's own words and no others: that it does not exist.
+    Gone,
+    /// In Vault's form, without a word: that a list is empty.
+    Empty,
+    /// Anything else: nothing that proves anything.
+    Nothing,
+}
+
+/// The words with which Vault says that there is no such token or lease.
+const GONE: [&str; 3] = ["invalid accessor", "invalid lease", "lease not found"];
+
 #[derive(Deserialize)]
 struct ErrorBody {
     errors: Vec<String>,
@@ -41,30 +54,37 @@ struct ErrorBody {
 impl Fault {
     pub(crate) fn refused(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let errors = serde_json::from_slice::<ErrorBody>(body).map(|body| body.errors);
-        let wordless = errors.as_ref().is_ok_and(Vec::is_empty);
-        let words = errors
-            .unwrap_or_default()
-            .iter()
-            .find_map(|error| own_words(error));
+        let words = match &errors {
+            Ok(errors) => errors.iter().find_map(|error| own_words(error)),
+            Err(_) => None,
+        };
+        let says = match (status, errors.as_deref(), words.as_deref()) {
+            (404, Ok([]), _) => Says::Empty,
+            // A 403 alone proves nothing: it may be our own token that is bad.
+            (400 | 403 | 404, Ok([error]), Some(words))
+                if GONE.contains(&words) && is_one_error(error) =>
+            {
+                Says::Gone
+            }
+            _ => Says::Nothing,
+        };
         let message = words.unwrap_or_else(|| default_words(status).to_owned());
         Self::Refused {
             status,
             message,
             retry_after,
-            wordless,
+            says,
         }
     }
 
     /// Vault's way of saying that a list is empty. A balancer that knows no `LIST` says 404 as well, in other words.
-    pub(crate) const fn says_empty(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                status: 404,
-                wordless: true,
-                ..
-            }
-        )
+    pub(crate) fn says_empty(&self) -> bool {
+        matches!(self, Self::Refused { says, .. } if *says == Says::Empty)
+    }
+
+    /// Whether Vault says that the thing does not exist: the only answers that prove a death.
+    pub(crate) fn says_gone(&self) -> bool {
+        matches!(self, Self::Refused { says, .. } if *says == Says::Gone)
     }
 
     pub(crate) const fn status(&self) -> Option<u16> {
@@ -72,13 +92,6 @@ impl Fault {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
         }
-    }
-
-    /// Whether Vault says that the thing does not exist: the only answers that prove a death.
-    pub(crate) fn says_gone(&self) -> bool {
-        // A 403 alone proves nothing: it may be our own token that is bad.
-        matches!(self, Self::Refused { status: 400 | 403 | 404, message, .. }
-            if ["invalid accessor", "invalid lease", "lease not found"].iter().any(|words| message.contains(words)))
     }
 
     /// The provider's error for having tried `doing`.
@@ -109,6 +122,15 @@ impl Fault {
             }
         }
     }
+}
+
+/// Whether Vault has put a single error into the text, and not another one below it.
+fn is_one_error(error: &str) -> bool {
+    let lines = error.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.ends_with("occurred:"))
+        .count()
+        == 1
 }
 
 fn default_words(status: u16) -> &'static str {
@@ -232,16 +254,54 @@ mod tests {
 
     #[test]
     fn only_vaults_own_words_prove_a_death() {
-        assert!(refused(400, "1 error occurred:\n\t* invalid accessor\n\n").says_gone());
-        assert!(refused(403, "invalid accessor").says_gone());
-        assert!(refused(400, "invalid lease").says_gone());
-        for (status, text) in [
+        let says_gone =
+            |status, body: &str| Fault::refused(status, body.as_bytes(), None).says_gone();
+        for (status, error) in [
+            (400, "1 error occurred:\n\t* invalid accessor\n\n"),
+            (403, "invalid accessor"),
+            (404, "invalid accessor"),
+            (400, "invalid lease"),
+            (400, "lease not found"),
+        ] {
+            assert!(refused(status, error).says_gone(), "{status} {error}");
+        }
+        for (status, error) in [
             (403, "permission denied"),
             (404, ""),
+            (404, "namespace not found"),
+            (404, "no handler for route `auth/token/lookup-accessor`"),
             (500, "invalid lease"),
+            (503, "invalid accessor"),
+            (502, "invalid lease"),
+            (307, "invalid lease"),
+            (472, "invalid accessor"),
             (400, "missing lease id"),
+            (400, "cannot tell an invalid lease from one of a standby"),
+            (400, "invalid lease configuration"),
+            (
+                500,
+                "1 error occurred:\n\t* cannot lookup token in different namespace\n\n",
+            ),
+            (
+                400,
+                "2 errors occurred:\n\t* invalid lease\n\t* storage is sealed\n\n",
+            ),
         ] {
-            assert!(!refused(status, text).says_gone(), "{status} {text}");
+            assert!(!refused(status, error).says_gone(), "{status} {error}");
+        }
+        for (status, body) in [
+            (404, "<html>invalid lease</html>"),
+            (400, "invalid accessor"),
+            (400, r#"{"error":"invalid lease"}"#),
+            (400, r#"{"errors":"invalid lease"}"#),
+            (
+                400,
+                r#"{"errors":["invalid lease","local node not active"]}"#,
+            ),
+            (404, r#"{"errors":[]}"#),
+            (404, ""),
+        ] {
+            assert!(!says_gone(status, body), "{status} {body}");
         }
     }
 }

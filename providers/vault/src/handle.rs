@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use taskpass_core::CredentialId;
 use taskpass_provider::ProviderError;
 
 /// How a credential is found again.
@@ -16,12 +17,24 @@ pub(crate) enum Handle {
     Unleased(Option<i64>),
     /// A static secret, by its path.
     Static(String),
+    /// Of an intent: the path below which Vault files the lease. Recorded, since the role may be written anew before
+    /// somebody has to look there.
+    LeasePath(String),
 }
 
 /// How a session is found again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AnchorHandle {
     pub(crate) accessor: String,
+    /// The credential that this token is. A task's session has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) credential: Option<CredentialId>,
+    /// The server that made it, by the id of its cluster: another one's "I do not know it" proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<String>,
+    /// The namespace it was made in, when the configuration named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
 }
 
 impl Handle {
@@ -62,10 +75,23 @@ mod tests {
         let lease = Handle::LeaseId("a/b/c".to_owned());
         assert_eq!(lease.to_json().to_string(), r#"{"lease_id":"a/b/c"}"#);
         assert_eq!(Handle::parse(&lease.to_json()), Ok(lease));
-        let anchor = AnchorHandle {
+        let path = Handle::LeasePath("a/b".to_owned());
+        assert_eq!(path.to_json().to_string(), r#"{"lease_path":"a/b"}"#);
+        let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
+            credential: None,
+            cluster: None,
+            namespace: None,
         };
         assert_eq!(anchor.to_json().to_string(), r#"{"accessor":"x"}"#);
+        anchor.credential = Some("c0123456789abcdef".parse().unwrap());
+        anchor.cluster = Some("y".to_owned());
+        anchor.namespace = Some("z".to_owned());
+        assert_eq!(
+            anchor.to_json().to_string(),
+            r#"{"accessor":"x","cluster":"y","credential":"c0123456789abcdef","namespace":"z"}"#
+        );
+        assert_eq!(AnchorHandle::parse(&anchor.to_json()), Ok(anchor));
         assert!(
             Handle::parse(&Value::from("x")).is_err() && AnchorHandle::parse(&Value::Null).is_err()
         );

@@ -42,6 +42,8 @@ impl VaultProvider {
         dynamic: &Dynamic,
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
+        // First, so that the life asked for is counted from the call that begins it.
+        self.session(order, anchors).await?;
         let now = self.clock.now();
         let ttl = Ttl::from_seconds(order.expires_at.since(now).as_secs())
             .map_err(|e| ProviderError::Denied(e.to_string()))?;
@@ -49,6 +51,7 @@ impl VaultProvider {
         let (mut reply, session) = self.draw(order, &draw, anchors).await?;
         let data = reply.data.take();
         if reply.lease_id.is_empty() {
+            self.unleased.lock().insert(order.role.clone());
             return unleased(order, dynamic, &session, data);
         }
         let fields = secret_fields(data)?;
@@ -60,17 +63,12 @@ impl VaultProvider {
             let shortened = self.renew_lease(&reply.lease_id, ttl.seconds()).await;
             lease_seconds = shortened.map_or(lease_seconds, |reply| u64::from(reply.lease_seconds));
         }
-        let lease = Duration::from_secs(lease_seconds);
-        let lease_ends = now.plus(lease);
-        // A lease that cannot be shortened lives on after the time asked for, and the record must not call it expired.
-        let ends_at = if lease > asked + LEASE_SLACK {
-            lease_ends
-        } else {
-            order.expires_at.min(lease_ends)
-        };
+        // Counted from after the answers: what the record calls the end must not come before Vault's own.
+        let lease_ends = self.clock.now().plus(Duration::from_secs(lease_seconds));
+        let ends_by = lease_ends.min(session.ends_by);
         Ok(Issued {
             data: fields,
-            expires_at: ends_at.min(session.ends_at),
+            expires_at: end_on_record(order.expires_at, ends_by),
             revocation_class: role.spec.revocation_class,
             handle: Some(Handle::LeaseId(reply.lease_id).to_json()),
             anchor: Some(session.anchor),
@@ -88,15 +86,22 @@ impl VaultProvider {
             token,
             accessor,
             anchor,
-            ends_at,
+            ends_by,
+            ..
         } = self
-            .bear_token(order, policies, order.expires_at, anchors)
+            .bear_token(
+                order,
+                policies,
+                order.expires_at,
+                Some(order.credential),
+                anchors,
+            )
             .await?;
         let mut data = SecretFields::new();
         data.insert("token", token).map_err(|e| unusable(&e))?;
         Ok(Issued {
             data,
-            expires_at: order.expires_at.min(ends_at),
+            expires_at: end_on_record(order.expires_at, ends_by),
             revocation_class: RevocationClass::Immediate,
             handle: Some(Handle::Accessor(accessor).to_json()),
             anchor: Some(anchor),
@@ -157,6 +162,16 @@ impl VaultProvider {
             increment: seconds,
         })
         .await
+    }
+}
+
+/// The end of a life as the record has it, from the one asked for and the latest it can have at Vault. What goes on after
+/// the time asked for is on record as it is: it must not be called expired while it lives.
+pub(crate) fn end_on_record(asked: Timestamp, ends_by: Timestamp) -> Timestamp {
+    if ends_by > asked.plus(LEASE_SLACK) {
+        ends_by
+    } else {
+        asked.min(ends_by)
     }
 }
 

@@ -5,6 +5,9 @@
 //! lease of the task is drawn with it. Ending the task revokes the token, and then each lease is looked up until Vault
 //! says that it is gone.
 //!
+//! What an answer proves depends on who gives it: an anchor keeps the cluster and the namespace that made it, an intent the
+//! path below which its lease would be filed, and another server's or path's "unknown" is never taken for a death.
+//!
 //! Three types of roles: `dynamic` (any engine that answers with a lease), `token` (a token with exactly the role's
 //! policies) and `kv` (a static secret, which nothing here can revoke, and which says so).
 //!
@@ -48,6 +51,7 @@ mod renew;
 mod revoke;
 mod role;
 mod secret_file;
+mod server;
 mod session;
 mod transport;
 

@@ -9,14 +9,13 @@ use std::{
 use futures_util::{StreamExt, future::join_all, stream};
 use parking_lot::Mutex;
 use serde_json::Value;
-use taskpass_core::{Clock, RevocationClass, RoleName, Scope};
+use taskpass_core::Clock;
 use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope};
 
 use crate::{
     api::{ListLeases, LookupLease, RevokeLease},
     fault::Fault,
     handle::{AnchorHandle, Handle},
-    issue::lease_path,
     provider::VaultProvider,
 };
 
@@ -192,14 +191,12 @@ impl VaultProvider {
             .as_ref()
             .and_then(|data| data.get("keys"))
             .and_then(Value::as_array);
-        let Some(keys) = keys else {
-            return Err(Fault::Garbled("the list of leases has no keys".to_owned()));
-        };
-        Ok(keys
-            .iter()
-            .filter_map(Value::as_str)
-            .map(|key| format!("{path}/{key}"))
-            .collect())
+        let ids = keys.and_then(|keys| {
+            let id = |key: &Value| Some(format!("{path}/{}", key.as_str()?));
+            keys.iter().map(id).collect()
+        });
+        // A key that was passed over would be a lease that is called gone.
+        ids.ok_or_else(|| Fault::Garbled("the list of leases is none".to_owned()))
     }
 
     async fn watch(&self, dying: &Dying) {
@@ -263,11 +260,8 @@ impl VaultProvider {
     ///
     /// Ending a token moves the end of its leases to that moment, so what is left of them is overdue; leases of other
     /// tasks below the same path have time left and do not matter.
-    pub(crate) async fn search_overdue(&self, role: &RoleName, scope: &Scope) -> Search {
-        let Some(path) = self.role(role).and_then(|role| lease_path(role, scope)) else {
-            return Search::Impossible("its role is not configured any more".to_owned());
-        };
-        let ids = match self.list_leases(&path).await {
+    pub(crate) async fn search_overdue(&self, path: &str) -> Search {
+        let ids = match self.list_leases(path).await {
             Ok(ids) => ids,
             Err(fault) => return Search::Impossible(fault.while_doing("list leases").to_string()),
         };
@@ -304,6 +298,7 @@ impl VaultProvider {
 
     /// Says what is alive of an order; lookups only.
     pub(crate) async fn look_at(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
+        self.server_of(order).await?;
         let unsure = order.items.iter().any(|item| !item.outcome_known);
         if order.scope == RevokeScope::Task || unsure {
             for (_, handle) in &order.anchors {
@@ -351,10 +346,11 @@ impl VaultProvider {
                     "a static secret works until somebody changes it".to_owned(),
                 ));
             }
-            None if item.revocation_class == RevocationClass::Immediate => {
-                return Ok(Liveness::Dead("no session of the task is alive".to_owned()));
+            Some(Handle::LeasePath(_)) | None => {
+                return Ok(Liveness::Unknown(
+                    "its outcome was never learned".to_owned(),
+                ));
             }
-            None => return Ok(Liveness::Unknown("its lease was never learned".to_owned())),
         };
         let is_there = is_there.map_err(|e| e.while_doing("look up a credential"))?;
         Ok(if is_there {

@@ -1,10 +1,12 @@
 //! The provider: its parts, and the trait.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rustify::endpoint::Endpoint;
-use taskpass_core::{Clock, ProviderName, RoleName, RoleSpec};
+use serde_json::Value;
+use taskpass_core::{Clock, ProviderName, RoleName, RoleSpec, Scope};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
@@ -16,6 +18,8 @@ use crate::{
     config::{AppRoleConfig, ConfigError, VaultConfig},
     doubt::Doubts,
     fault::Fault,
+    handle::Handle,
+    issue::lease_path,
     role::Role,
     session::Sessions,
     transport::Transport,
@@ -30,6 +34,10 @@ pub struct VaultProvider {
     pub(crate) transport: Transport,
     pub(crate) sessions: Sessions,
     pub(crate) doubts: Doubts,
+    /// Without the slashes that people put around it.
+    pub(crate) namespace: Option<String>,
+    /// Roles whose engine was seen to answer without a lease: looking for one would always find none.
+    pub(crate) unleased: Mutex<BTreeSet<RoleName>>,
     specs: Vec<RoleSpec>,
     token: BrokerToken,
 }
@@ -60,6 +68,8 @@ impl VaultProvider {
             transport,
             sessions: Sessions::default(),
             doubts: Doubts::default(),
+            namespace: plain_namespace(config.namespace.as_deref()),
+            unleased: Mutex::default(),
             token: BrokerToken::new(source, Arc::clone(&clock)),
             clock,
         })
@@ -93,6 +103,14 @@ impl Provider for VaultProvider {
         &self.specs
     }
 
+    fn trace(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
+        if self.unleased.lock().contains(role) {
+            return None;
+        }
+        let path = lease_path(self.role(role)?, scope)?;
+        Some(Handle::LeasePath(path).to_json())
+    }
+
     async fn check(&self) -> Result<Health, ProviderError> {
         self.examine().await
     }
@@ -124,4 +142,9 @@ impl Provider for VaultProvider {
         self.sessions.prune(self.clock.now());
         self.token.maintain(&self.transport).await
     }
+}
+
+fn plain_namespace(namespace: Option<&str>) -> Option<String> {
+    let plain = namespace?.trim_matches('/');
+    (!plain.is_empty() && plain != "root").then(|| plain.to_owned())
 }

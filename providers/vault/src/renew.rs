@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskpass_provider::{ProviderError, RenewOrder, Renewed};
 
-use crate::{fault::Fault, handle::Handle, provider::VaultProvider};
+use crate::{fault::Fault, handle::Handle, issue::end_on_record, provider::VaultProvider};
 
 impl VaultProvider {
     pub(crate) async fn extend(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
@@ -30,16 +30,14 @@ impl VaultProvider {
             }
             Some(Handle::Unleased(_)) => return unsupported("a credential without a lease"),
             Some(Handle::Static(_)) => return unsupported("a static secret"),
-            None => return unsupported("a credential whose outcome is unknown"),
+            Some(Handle::LeasePath(_)) | None => {
+                return unsupported("a credential whose outcome is unknown");
+            }
         };
         let granted = granted.map_err(|fault| self.renew_error(order, fault))?;
-        let ends_at = now.plus(Duration::from_secs(granted));
         // An engine that gives more than it was asked for must not look as if it had not.
-        let expires_at = if granted > u64::from(seconds) {
-            ends_at
-        } else {
-            order.until.min(ends_at)
-        };
+        let ends_by = self.clock.now().plus(Duration::from_secs(granted));
+        let expires_at = end_on_record(order.until, ends_by);
         Ok(Renewed { expires_at })
     }
 

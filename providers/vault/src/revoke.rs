@@ -3,18 +3,15 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use taskpass_core::{RevocationClass, Timestamp};
+use taskpass_core::{CredentialId, RevocationClass, Timestamp};
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
 
 use crate::{
     handle::{AnchorHandle, Handle},
     prove::{CALLS_AT_ONCE, LeaseEnds, Search},
     provider::VaultProvider,
-    session::PROBATION,
+    server::Server,
 };
-
-/// How long after its intent a call may still have been under way to make a token that was then never recorded.
-const ISSUE_TAIL: Duration = Duration::from_secs(60);
 
 /// How often, and with which pause, overdue leases are looked for again before the next attempt.
 const OVERDUE_LOOKS: u32 = 40;
@@ -27,8 +24,8 @@ pub(crate) enum Sessions {
     Kept,
     /// There was none.
     NoneOnRecord,
-    /// All are proven to be gone.
-    Ended,
+    /// All are proven to be gone, among them the tokens that were to be handed out as these credentials.
+    Ended(BTreeSet<CredentialId>),
     /// At least one is not.
     Failed(ProviderError),
 }
@@ -38,8 +35,9 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        let server = self.server_of(order).await?;
         if let Some(left) = self.calls_under_way(order).await? {
-            return Ok(self.revoke_known(order, left).await);
+            return Ok(self.revoke_known(order, left, &server).await);
         }
         let sessions = match order.scope {
             RevokeScope::Task => self.end_sessions(order).await,
@@ -53,14 +51,14 @@ impl VaultProvider {
             return Err(error.clone());
         }
         let ends = match (&order.scope, &sessions) {
-            (RevokeScope::Task, Sessions::Ended) => {
+            (RevokeScope::Task, Sessions::Ended(_)) => {
                 self.await_lease_ends(leases_of_sessions(order)).await
             }
             _ => LeaseEnds::new(),
         };
         let mut settling = Vec::with_capacity(order.items.len());
         for item in &order.items {
-            settling.push(self.settle(item, &sessions, &ends));
+            settling.push(self.settle(item, &sessions, &ends, &server));
         }
         let results: Vec<_> = stream::iter(settling)
             .buffered(CALLS_AT_ONCE)
@@ -74,7 +72,7 @@ impl VaultProvider {
 
     /// Ends every session of the task: those on record, and the one in memory.
     async fn end_sessions(&self, order: &RevokeOrder) -> Sessions {
-        let mut accessors = BTreeSet::new();
+        let (mut accessors, mut credentials) = (BTreeSet::new(), BTreeSet::new());
         accessors.extend(self.sessions.close(order.task).await);
         let of_items = order
             .items
@@ -83,9 +81,12 @@ impl VaultProvider {
         let handles = order.anchors.iter().map(|(_, handle)| handle);
         for handle in handles.chain(of_items.filter_map(|item| item.anchor.as_ref())) {
             match AnchorHandle::parse(handle) {
-                Ok(anchor) => accessors.insert(anchor.accessor),
+                Ok(anchor) => {
+                    accessors.insert(anchor.accessor);
+                    credentials.extend(anchor.credential);
+                }
                 Err(error) => return Sessions::Failed(error),
-            };
+            }
         }
         if accessors.is_empty() {
             return Sessions::NoneOnRecord;
@@ -98,7 +99,7 @@ impl VaultProvider {
         outcomes
             .into_iter()
             .find_map(Result::err)
-            .map_or(Sessions::Ended, Sessions::Failed)
+            .map_or(Sessions::Ended(credentials), Sessions::Failed)
     }
 
     pub(crate) async fn settle(
@@ -106,6 +107,7 @@ impl VaultProvider {
         item: &RevokeItem,
         sessions: &Sessions,
         ends: &LeaseEnds,
+        server: &Server,
     ) -> Result<Revoked, ProviderError> {
         let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
         match handle {
@@ -130,68 +132,105 @@ impl VaultProvider {
             Some(Handle::Unleased(ends_at)) => Ok(unleased(item, ends_at)),
             Some(Handle::Static(_)) => Ok(static_secret()),
             None if item.revocation_class == RevocationClass::None => Ok(static_secret()),
-            None => self.settle_unknown(item, sessions).await,
+            Some(Handle::LeasePath(_)) | None if item.outcome_known => {
+                Ok(unproven(item, "how to find it was not recorded"))
+            }
+            Some(Handle::LeasePath(path)) => {
+                self.settle_unknown(item, Some(&path), sessions, server)
+                    .await
+            }
+            None => self.settle_unknown(item, None, sessions, server).await,
         }
     }
 
-    /// An intent without outcome. Whatever it minted hangs on a session that was recorded before it was used.
+    /// An intent without outcome. Whatever it minted is a recorded token, hangs on a session that was recorded before it
+    /// was used, or is a token that was never recorded and has a short life.
     async fn settle_unknown(
         &self,
         item: &RevokeItem,
+        lease_path: Option<&str>,
         sessions: &Sessions,
+        server: &Server,
     ) -> Result<Revoked, ProviderError> {
-        match sessions {
-            Sessions::Failed(error) => Err(error.clone()),
-            Sessions::Kept | Sessions::NoneOnRecord => self.settle_unminted(item),
-            Sessions::Ended if item.revocation_class == RevocationClass::Immediate => Ok(proven(
-                "every token that was recorded for the task is gone; one that was not recorded never left the broker",
+        let ended = match sessions {
+            Sessions::Failed(error) => return Err(error.clone()),
+            Sessions::Kept => {
+                return Err(ProviderError::retryable(
+                    "its session was not ended, so what it may have minted may live",
+                ));
+            }
+            Sessions::NoneOnRecord => {
+                return self.settle_unrecorded(
+                    item,
+                    server,
+                    "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
+                );
+            }
+            Sessions::Ended(credentials) => credentials,
+        };
+        if item.revocation_class == RevocationClass::Immediate {
+            if ended.contains(&item.credential) {
+                return Ok(proven(
+                    "the token that was made for it was on record, was revoked, and Vault does not know it any more",
+                ));
+            }
+            return self.settle_unrecorded(
+                item,
+                server,
+                "no token that was made for it is on record, and an unrecorded one has expired by now",
+            );
+        }
+        match self.search_for_left(item, lease_path).await {
+            Search::NothingLeft => Ok(proven(
+                "the task's whole session was revoked, and no lease at the role's path is past its end",
             )),
-            Sessions::Ended => match self.search_for_left(item).await {
-                Search::NothingLeft => Ok(proven(
-                    "the task's whole session was revoked, and no lease at the role's path is past its end",
-                )),
-                Search::Overdue => Err(ProviderError::retryable(
-                    "the task's whole session was revoked, but a lease at the role's path is past its end and still there",
-                )),
-                Search::Impossible(why) => Ok(Revoked {
-                    verified: false,
-                    proof: format!(
-                        "the task's whole session was revoked, which ends its leases; that this one ended cannot be seen: {why}"
-                    ),
-                    may_live_until: Some(item.expires_at),
-                }),
-            },
+            Search::Overdue => Err(ProviderError::retryable(
+                "the task's whole session was revoked, but a lease at the role's path is past its end and still there",
+            )),
+            Search::Impossible(why) => Ok(unproven(
+                item,
+                &format!(
+                    "the task's whole session was revoked, which ends its leases; that this one ended cannot be seen: {why}"
+                ),
+            )),
         }
     }
 
     /// Vault takes the leases of an ended session down in a moment; those of others it has just ended look the same.
-    async fn search_for_left(&self, item: &RevokeItem) -> Search {
-        let mut found = self.search_overdue(&item.role, &item.scope).await;
+    async fn search_for_left(&self, item: &RevokeItem, lease_path: Option<&str>) -> Search {
+        let Some(path) = lease_path else {
+            return Search::Impossible("where it would be filed was not recorded".to_owned());
+        };
+        if self.unleased.lock().contains(&item.role) {
+            return Search::Impossible("the role's engine gives no leases".to_owned());
+        }
+        let mut found = self.search_overdue(path).await;
         for _ in 0..OVERDUE_LOOKS {
             if found != Search::Overdue {
                 break;
             }
             tokio::time::sleep(OVERDUE_PAUSE).await;
-            found = self.search_overdue(&item.role, &item.scope).await;
+            found = self.search_overdue(path).await;
         }
         found
     }
 
-    /// No session, so nothing was drawn; a token that was made and never recorded has its short life to live.
-    fn settle_unminted(&self, item: &RevokeItem) -> Result<Revoked, ProviderError> {
-        let settled_at = item.intended_at.plus(PROBATION + ISSUE_TAIL);
-        let now = self.clock.now();
-        if now < settled_at {
-            return Err(ProviderError::Retryable {
-                message:
-                    "a token may have been made without being recorded; it is dead in a moment"
-                        .to_owned(),
-                after: Some(settled_at.since(now)),
-            });
+    /// A token that was made and never recorded has its short life to live; after it, `proof` is true.
+    fn settle_unrecorded(
+        &self,
+        item: &RevokeItem,
+        server: &Server,
+        proof: &str,
+    ) -> Result<Revoked, ProviderError> {
+        let left = self.unrecorded_left(item, server.time);
+        if left.is_zero() {
+            return Ok(proven(proof));
         }
-        Ok(proven(
-            "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
-        ))
+        Err(ProviderError::Retryable {
+            message: "a token may have been made without being recorded; it is dead in a moment"
+                .to_owned(),
+            after: Some(left),
+        })
     }
 }
 
@@ -201,7 +240,9 @@ fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
     let handles = drawn.filter_map(|item| Handle::parse(item.handle.as_ref()?).ok());
     let lease_id = |handle| match handle {
         Handle::LeaseId(lease_id) => Some(lease_id),
-        Handle::Accessor(_) | Handle::Unleased(_) | Handle::Static(_) => None,
+        Handle::Accessor(_) | Handle::Unleased(_) | Handle::Static(_) | Handle::LeasePath(_) => {
+            None
+        }
     };
     handles.filter_map(lease_id).collect()
 }
@@ -211,6 +252,14 @@ fn proven(proof: &str) -> Revoked {
         verified: true,
         proof: proof.to_owned(),
         may_live_until: None,
+    }
+}
+
+fn unproven(item: &RevokeItem, why: &str) -> Revoked {
+    Revoked {
+        verified: false,
+        proof: why.to_owned(),
+        may_live_until: Some(item.expires_at),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_core::{AnchorId, Secret, TaskId, Timestamp};
+use taskpass_core::{AnchorId, CredentialId, Secret, TaskId, Timestamp};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
 use vaultrs::api::token::requests::{
     CreateOrphanTokenRequest, LookupTokenAccessorRequest, RenewTokenAccessorRequest,
@@ -25,7 +25,10 @@ pub(crate) struct Session {
     pub(crate) token: Secret,
     pub(crate) accessor: String,
     pub(crate) anchor: AnchorId,
+    /// Until then it can be used for sure.
     pub(crate) ends_at: Timestamp,
+    /// By then it is dead for sure, if nobody extends it.
+    pub(crate) ends_by: Timestamp,
 }
 
 /// The sessions of all tasks.
@@ -108,39 +111,28 @@ impl VaultProvider {
         }
         let policies = self.task_policies(order);
         let born = self
-            .bear_token(order, policies, order.task_deadline, anchors)
+            .bear_token(order, policies, order.task_deadline, None, anchors)
             .await?;
         let session = Arc::new(born);
         *held = Some(Arc::clone(&session));
         Ok(session)
     }
 
-    /// Makes an orphan token in two phases. It can live until `until`, and never beyond the task's deadline.
+    /// Makes an orphan token in two phases. It can live until `until`, and never beyond the task's deadline. `credential`
+    /// is what it will be handed out as, if it is.
     pub(crate) async fn bear_token(
         &self,
         order: &IssueOrder,
         policies: Vec<String>,
         until: Timestamp,
+        credential: Option<CredentialId>,
         anchors: &dyn Anchors,
     ) -> Result<Session, ProviderError> {
         let now = self.clock.now();
         let life = whole_seconds(until.since(now))?;
         let whole_life = whole_seconds(order.task_deadline.since(now))?;
         let probation = life.min(PROBATION.as_secs());
-        let request = || CreateOrphanTokenRequest {
-            display_name: Some(format!("taskpass-{}", order.task)),
-            meta: Some(HashMap::from([
-                ("task".to_owned(), order.task.to_string()),
-                ("agent".to_owned(), order.agent.to_string()),
-            ])),
-            explicit_max_ttl: Some(format!("{whole_life}s")),
-            ttl: Some(format!("{probation}s")),
-            no_default_policy: Some(true),
-            policies: Some(policies.clone()),
-            renewable: Some(true),
-            token_type: Some("service".to_owned()),
-            ..CreateOrphanTokenRequest::default()
-        };
+        let request = || token_request(order, &policies, probation, whole_life);
         let created = self.broker_call(request).await;
         let auth = created
             .map_err(|e| e.while_doing("create the task's token"))?
@@ -150,6 +142,9 @@ impl VaultProvider {
         let accessor = auth.accessor;
         let handle = AnchorHandle {
             accessor: accessor.clone(),
+            credential,
+            cluster: self.server().await.cluster,
+            namespace: self.namespace.clone(),
         }
         .to_json();
         let anchor = match anchors.record(handle, order.task_deadline).await {
@@ -159,10 +154,13 @@ impl VaultProvider {
                 return Err(error);
             }
         };
-        let mut ends_at = now.plus(Duration::from_secs(probation));
+        let mut seconds = probation;
+        let (mut began, mut answered) = (now, self.clock.now());
         if life > probation {
-            match self.extend_token(&accessor, life).await {
-                Ok(granted) => ends_at = now.plus(Duration::from_secs(granted.min(life))),
+            began = answered;
+            let left = until.since(began).as_secs().max(1);
+            match self.extend_token(&accessor, left).await {
+                Ok(granted) => (seconds, answered) = (granted, self.clock.now()),
                 Err(fault) => {
                     let gone = self.let_go(&accessor).await;
                     let error = fault.while_doing("extend the task's token");
@@ -175,11 +173,13 @@ impl VaultProvider {
                 }
             }
         }
+        let granted = Duration::from_secs(seconds);
         Ok(Session {
             token,
             accessor,
             anchor,
-            ends_at,
+            ends_at: began.plus(granted).min(until),
+            ends_by: answered.plus(granted),
         })
     }
 
@@ -245,6 +245,29 @@ impl VaultProvider {
         policies.sort();
         policies.dedup();
         policies
+    }
+}
+
+/// An orphan that lives for `ttl` seconds, and can be extended until it is `ttl_max` seconds old.
+fn token_request(
+    order: &IssueOrder,
+    policies: &[String],
+    ttl: u64,
+    ttl_max: u64,
+) -> CreateOrphanTokenRequest {
+    CreateOrphanTokenRequest {
+        display_name: Some(format!("taskpass-{}", order.task)),
+        meta: Some(HashMap::from([
+            ("task".to_owned(), order.task.to_string()),
+            ("agent".to_owned(), order.agent.to_string()),
+        ])),
+        explicit_max_ttl: Some(format!("{ttl_max}s")),
+        ttl: Some(format!("{ttl}s")),
+        no_default_policy: Some(true),
+        policies: Some(policies.to_vec()),
+        renewable: Some(true),
+        token_type: Some("service".to_owned()),
+        ..CreateOrphanTokenRequest::default()
     }
 }
 

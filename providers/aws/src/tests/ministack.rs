@@ -1,15 +1,15 @@
 //! Against an emulator that enforces: narrowing, the deadline, revocation, restart, repair.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use taskpass_core::{Clock, RevocationClass, SystemClock};
+use taskpass_core::{Clock, ManualClock, RevocationClass, SystemClock};
 use taskpass_provider::{
     Issued, Liveness, Provider, RevokeItem, RevokeOrder, RevokeScope, Revoked,
     conformance::{RecordedAnchors, intent_item, known_item, revoke_order},
 };
 
-use super::support::{Emulator, Orders, agent, cloud, object, provider};
-use crate::transport::Call;
+use super::support::{Emulator, Orders, agent, cloud, config, object, provider};
+use crate::{AwsProvider, transport::Call};
 
 const LIFE: Duration = Duration::from_secs(600);
 const SCOPE: &[(&str, &str)] = &[("bucket", "logs"), ("key", "a.txt")];
@@ -112,6 +112,61 @@ async fn ending_a_task_denies_its_sessions_and_no_others() {
     ));
     let list = cloud.deny_list("reader").await;
     assert!(list.contains(&order.task.to_string()), "{list}");
+}
+
+#[tokio::test]
+async fn a_role_that_is_another_role_by_now_proves_nothing() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let before = provider(&cloud, true);
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (issued, known) = issue(&before, &order).await;
+    let intent = intent_item(&before, &order, SystemClock::new().now());
+    let mut config = config(&cloud.url, true);
+    config.roles[0].role_arn = config.roles[0]
+        .role_arn
+        .replace("role/reader", "role/other");
+    let clock = Arc::new(SystemClock::new());
+    let after = AwsProvider::new(&config, cloud.dir.path(), clock).unwrap();
+    let none = RecordedAnchors::new();
+    for item in [known.clone(), intent] {
+        let order = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
+        let result = after.revoke(&order).await.unwrap().remove(0);
+        assert!(
+            matches!(&result, Err(error) if error.kind() == "misconfigured"),
+            "{result:?}"
+        );
+        let looked = after.probe(&order).await;
+        assert!(matches!(looked, Ok(Liveness::Unknown(_))), "{looked:?}");
+    }
+    assert!(may_read(&cloud, &issued).await);
+    // A record that does not say which it was: denied where it is today, and not called proven.
+    let mut item = known;
+    item.handle = None;
+    let order = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
+    let revoked = revoke(&before, &order).await;
+    assert!(!revoked.verified, "{revoked:?}");
+}
+
+/// A broker whose clock is an hour ahead must not take a session for over that AWS lets live.
+#[tokio::test]
+async fn a_session_is_over_when_it_is_over_at_aws() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (issued, item) = issue(&provider(&cloud, true), &order).await;
+    let ahead = SystemClock::new().now().plus(Duration::from_secs(3600));
+    let clock = Arc::new(ManualClock::new(ahead));
+    let config = config(&cloud.url, true);
+    let jumped = AwsProvider::new(&config, cloud.dir.path(), clock).unwrap();
+    let none = RecordedAnchors::new();
+    let order = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
+    let result = jumped.revoke(&order).await.unwrap().remove(0);
+    assert!(
+        !matches!(&result, Ok(revoked) if revoked.proof.contains("has denied everything since")),
+        "{result:?}"
+    );
+    // AWS may refuse requests from another hour; then nothing is claimed, and it is tried again.
+    let is_open = matches!(&result, Err(error) if error.is_retryable());
+    assert!(is_open || !may_read(&cloud, &issued).await, "{result:?}");
 }
 
 #[tokio::test]

@@ -65,10 +65,11 @@ async fn moto_understands_us_and_we_understand_moto() {
         clock,
         policy_name: "taskpass-deny".to_owned(),
     };
-    assert_eq!(store.read("reader").await.unwrap(), None);
+    let found = store.read("reader").await.unwrap();
+    assert!(found.document.is_none() && found.at.is_some(), "{found:?}");
     let document = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalTag/taskpass-task":["a+b&c=d %41"]}}}]}"#;
     assert!(store.write("reader", document).await.unwrap());
-    let read = store.read("reader").await.unwrap().unwrap();
+    let read = store.read("reader").await.unwrap().document.unwrap();
     let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(parsed(&read), parsed(document));
     assert_eq!(

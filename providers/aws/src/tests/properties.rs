@@ -151,6 +151,7 @@ async fn history(
     let clock = Arc::new(ManualClock::new(noon()));
     let entropy = SeededEntropy::new(seed);
     let iam = Arc::new(MemoryIam::default());
+    *iam.clock.lock() = Some(clock.clone());
     let broker = || RoleDenyList::new("r".to_owned(), iam.clone(), clock.clone(), characters_max);
     let mut list = broker();
     let mut sessions: Vec<Session> = Vec::new();

@@ -16,7 +16,7 @@ use taskpass_provider::ProviderError;
 
 use crate::{
     deny_list::{CLOCK_MARGIN, Mark},
-    iam::PolicyStore,
+    iam::{Found, PolicyStore},
     revoker::RoleDenyList,
 };
 
@@ -27,15 +27,21 @@ pub(super) struct MemoryIam {
     pub(super) writes: AtomicUsize,
     pub(super) limit: AtomicUsize,
     pub(super) down: Mutex<bool>,
+    /// IAM's own clock; without one its answers have no date.
+    pub(super) clock: Mutex<Option<Arc<ManualClock>>>,
 }
 
 #[async_trait]
 impl PolicyStore for MemoryIam {
-    async fn read(&self, _role: &str) -> Result<Option<String>, ProviderError> {
+    async fn read(&self, _role: &str) -> Result<Found, ProviderError> {
         if *self.down.lock() {
             return Err(ProviderError::retryable("down"));
         }
-        Ok(self.document.lock().clone())
+        let clock = self.clock.lock().clone();
+        Ok(Found {
+            document: self.document.lock().clone(),
+            at: clock.map(|clock| taskpass_core::Clock::now(&*clock)),
+        })
     }
 
     async fn write(&self, _role: &str, document: &str) -> Result<bool, ProviderError> {
@@ -62,11 +68,10 @@ pub(super) fn exact_ids(document: &str) -> BTreeSet<String> {
 
 fn start() -> (Arc<ManualClock>, SeededEntropy, Arc<MemoryIam>) {
     let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
-    (
-        Arc::new(ManualClock::new(now)),
-        SeededEntropy::new(5),
-        Arc::default(),
-    )
+    let clock = Arc::new(ManualClock::new(now));
+    let iam = MemoryIam::default();
+    *iam.clock.lock() = Some(clock.clone());
+    (clock, SeededEntropy::new(5), Arc::new(iam))
 }
 
 fn list(iam: &Arc<MemoryIam>, clock: &Arc<ManualClock>, characters_max: usize) -> RoleDenyList {
@@ -216,4 +221,57 @@ async fn a_role_with_less_room_than_configured_gets_a_smaller_list_or_a_clear_re
         list.deny(&[more]).await.unwrap_err().kind(),
         "misconfigured"
     );
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_forward_takes_nothing_off() {
+    let (clock, entropy, iam) = start();
+    let true_time = Arc::new(ManualClock::new(taskpass_core::Clock::now(&*clock)));
+    *iam.clock.lock() = Some(true_time.clone());
+    let life = Duration::from_secs(900);
+    let end = taskpass_core::Clock::now(&*clock).plus(life);
+    let ended = TaskId::generate(&*clock, &entropy).unwrap();
+    let before = list(&iam, &clock, 8192);
+    before.deny(&[(Mark::Task(ended), end)]).await.unwrap();
+    let is_denied =
+        || exact_ids(&iam.document.lock().clone().unwrap()).contains(&ended.to_string());
+    clock.set(taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(3600)));
+    // Also in the eyes of a broker that finds the list and never saw the session end.
+    for broker in [&before, &list(&iam, &clock, 8192)] {
+        let written = broker.refresh().await.unwrap();
+        assert!(is_denied() && written.at.earliest < end, "{written:?}");
+    }
+    // Whose answers have no date never says that it is time.
+    *iam.clock.lock() = None;
+    clock.advance(Duration::from_secs(7200));
+    before.refresh().await.unwrap();
+    assert!(is_denied());
+    *iam.clock.lock() = Some(true_time.clone());
+    true_time.advance(life);
+    before.refresh().await.unwrap();
+    assert!(is_denied(), "the margin is not over");
+    true_time.advance(CLOCK_MARGIN);
+    before.refresh().await.unwrap();
+    assert!(!is_denied());
+}
+
+#[tokio::test]
+async fn what_is_folded_by_a_clock_that_lags_is_denied_all_the_same() {
+    let (clock, entropy, iam) = start();
+    let issued = taskpass_core::Clock::now(&*clock);
+    let lagging = Arc::new(ManualClock::new(
+        issued.minus(Duration::from_secs(20 * 3600)),
+    ));
+    let list = list(&iam, &lagging, 2048);
+    let marks: Vec<_> = (0..200)
+        .map(|_| Mark::Task(TaskId::generate(&*clock, &entropy).unwrap()))
+        .map(|mark| (mark, issued.plus(Duration::from_secs(900))))
+        .collect();
+    assert!(list.deny(&marks).await.unwrap().windows > 0);
+    let document = iam.document.lock().clone().unwrap();
+    let cutoff = document.split("aws:TokenIssueTime\":\"").nth(1).unwrap();
+    let cutoff: Timestamp = cutoff.split('"').next().unwrap().parse().unwrap();
+    assert!(cutoff > issued, "{cutoff} is before {issued}");
+    list.refresh().await.unwrap();
+    assert!(iam.document.lock().as_deref().unwrap().contains("Windows"));
 }

@@ -23,15 +23,24 @@ use crate::world::{config, write_secret};
 type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// A server that answers each path as the test says; `None` means never.
-struct Fake {
+pub(crate) struct Fake {
     port: u16,
     seen: Arc<Mutex<Vec<String>>>,
     dir: tempfile::TempDir,
-    provider: VaultProvider,
+    pub(crate) provider: VaultProvider,
 }
 
 impl Fake {
-    async fn start(script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_clock(clock(), script).await
+    }
+
+    pub(crate) async fn with_clock(
+        clock: Arc<dyn Clock>,
+        script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -44,7 +53,7 @@ impl Fake {
         let dir = tempfile::tempdir().unwrap();
         write_secret(&dir, "token", "hvs.fake");
         let config = config(port, "token_file = \"token\"\ntimeout = \"1s\"");
-        let provider = VaultProvider::new(&config, dir.path(), clock()).unwrap();
+        let provider = VaultProvider::new(&config, dir.path(), clock).unwrap();
         Self {
             port,
             seen,
@@ -99,7 +108,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, log: Arc<Mutex<Vec<St
     }
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> Option<String> {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Option<String> {
     Some(format!(
         "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
@@ -116,11 +125,11 @@ fn token_answer() -> Option<String> {
     answer("200 OK", "", &body.to_string())
 }
 
-fn refusal(status: &str, words: &str) -> Option<String> {
+pub(crate) fn refusal(status: &str, words: &str) -> Option<String> {
     answer(status, "", &json!({ "errors": [words] }).to_string())
 }
 
-fn order() -> IssueOrder {
+pub(crate) fn order() -> IssueOrder {
     let now = clock().now();
     IssueOrder {
         credential: "c0123456789abcdef".parse().unwrap(),

@@ -12,6 +12,7 @@
 
 mod behaviour;
 mod conformance;
+mod doubts;
 mod failures;
 mod server;
 mod world;

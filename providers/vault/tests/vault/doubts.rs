@@ -1,0 +1,231 @@
+//! Never called dead too early: lost calls, unrecorded tokens, clocks that jump, roles and servers that were exchanged.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use taskpass_core::{Clock, ManualClock, RevocationClass, SystemClock};
+use taskpass_provider::{
+    Liveness, Provider, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
+    conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
+};
+
+use crate::{
+    failures::{Fake, answer, order, refusal},
+    world::World,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A clock that only the test moves, as right as Vault's own.
+fn right_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(SystemClock::new().now()))
+}
+
+async fn revoke(provider: &dyn Provider, order: &RevokeOrder) -> Result<Revoked, ProviderError> {
+    provider.revoke(order).await.unwrap().remove(0)
+}
+
+/// How long to wait, said by a revocation that cannot be settled yet.
+fn to_wait(result: Result<Revoked, ProviderError>) -> Duration {
+    match result {
+        Err(ProviderError::Retryable {
+            after: Some(after), ..
+        }) => after,
+        other => panic!("settled too early: {other:?}"),
+    }
+}
+
+/// Revokes until the call that was lost must be over.
+async fn once_settled(
+    provider: &dyn Provider,
+    order: &RevokeOrder,
+    clock: &ManualClock,
+) -> Result<Revoked, ProviderError> {
+    clock.advance(to_wait(revoke(provider, order).await));
+    revoke(provider, order).await
+}
+
+/// An unknown outcome, and a session of its task that was recorded.
+async fn beside_a_session(world: &World, role: &str) -> (RevokeItem, RevokeOrder) {
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    let with_session = world.order_for(task, "static", &[]);
+    world.provider.issue(&with_session, &anchors).await.unwrap();
+    let order = match role {
+        "reader" => world.order_for(task, role, &[]),
+        role => world.pki_order(task, role),
+    };
+    let item = intent_item(world.provider(), &order, world.now());
+    let revoke = revoke_order(
+        &order,
+        RevokeScope::Credentials,
+        &anchors,
+        vec![item.clone()],
+    );
+    (item, revoke)
+}
+
+#[tokio::test]
+async fn an_unrecorded_token_is_waited_for_although_the_recorded_sessions_ended() {
+    let clock = right_clock();
+    let world = World::with_clock("reader", clock.clone()).await;
+    let (_, order) = beside_a_session(&world, "reader").await;
+    let ended = once_settled(&world.provider, &order, &clock).await;
+    let left = to_wait(ended);
+    assert!(left >= Duration::from_secs(50), "{left:?}");
+    clock.advance(left - Duration::from_secs(1));
+    to_wait(revoke(&world.provider, &order).await);
+    clock.advance(Duration::from_secs(1));
+    let late = revoke(&world.provider, &order).await.unwrap();
+    assert!(late.verified, "{late:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() {
+    let clock = right_clock();
+    let world = World::with_clock("reader", clock.clone()).await;
+    let anchors = RecordedAnchors::new();
+    let order = world.order(world.new_task());
+    let lost = world.provider.issue(&order, &anchors).await.unwrap();
+    let item = intent_item(world.provider(), &order, world.now());
+    let order = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let revoked = once_settled(&world.provider, &order, &clock).await;
+    assert!(revoked.as_ref().is_ok_and(|r| r.verified), "{revoked:?}");
+    assert!(!world.usable(&lost).await);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_forward_ends_no_unrecorded_token() {
+    let clock = right_clock();
+    let world = World::with_clock("reader", clock.clone()).await;
+    let order = world.order(world.new_task());
+    let item = intent_item(world.provider(), &order, world.now());
+    let none = RecordedAnchors::new();
+    let order = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
+    for provider in [&world.provider, &world.restarted()] {
+        to_wait(revoke(provider, &order).await);
+        clock.set(clock.now().plus(HOUR));
+        to_wait(revoke(provider, &order).await);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_looked_for_where_it_was_asked_for() {
+    let clock = right_clock();
+    let ended = ["revoke-accessor", "lookup-accessor"];
+    let fake = Fake::with_clock(clock.clone(), move |line| {
+        if line.starts_with("LIST") && line.contains("pki/issue/before") {
+            return answer("200 OK", "", &told(json!({"keys": ["left"]})));
+        }
+        if line.starts_with("LIST") {
+            return answer("404 Not Found", "", r#"{"errors":[]}"#);
+        }
+        if line.contains(ended[0]) {
+            return answer("204 No Content", "", "");
+        }
+        if line.contains(ended[1]) {
+            return refusal("400 Bad Request", "invalid accessor");
+        }
+        // Both Vault being there, and the lease being overdue.
+        answer("200 OK", "", &told(json!({"ttl": 0})))
+    })
+    .await;
+    let mut item = intent_item(&fake.provider, &order(), clock.now());
+    assert_eq!(item.handle, Some(json!({"lease_path": "pki/issue/web"})));
+    item.handle = Some(json!({"lease_path": "pki/issue/before"}));
+    item.anchor = Some(json!({"accessor": "a"}));
+    // The role was written anew, and then removed.
+    for role in ["vault-test/pki", "vault-test/removed", "vault-test/reader"] {
+        item.role = role.parse().unwrap();
+        let mut order = order_of(&item);
+        order.anchors = vec![(
+            "a0123456789abcdef".parse().unwrap(),
+            json!({"accessor": "a"}),
+        )];
+        if role == "vault-test/pki" {
+            clock.advance(to_wait(revoke(&fake.provider, &order).await));
+        }
+        let result = revoke(&fake.provider, &order).await;
+        assert!(
+            matches!(&result, Err(e) if e.is_retryable() && e.to_string().contains("still there")),
+            "{role}: {result:?}"
+        );
+    }
+}
+
+/// An answer as Vault words it.
+fn told(data: Value) -> String {
+    let answer = json!({"request_id": "r", "lease_id": "", "lease_duration": 0, "renewable": false, "data": data});
+    answer.to_string()
+}
+
+fn order_of(item: &RevokeItem) -> RevokeOrder {
+    revoke_order(
+        &order(),
+        RevokeScope::Credentials,
+        &RecordedAnchors::new(),
+        vec![item.clone()],
+    )
+}
+
+#[tokio::test]
+async fn an_intent_that_does_not_say_where_to_look_is_unproven() {
+    let clock = right_clock();
+    let world = World::with_clock("pki", clock.clone()).await;
+    let (item, mut order) = beside_a_session(&world, "pki").await;
+    assert!(item.handle.is_some());
+    order.items[0].handle = None;
+    let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+    assert!(
+        !revoked.verified && revoked.may_live_until == Some(item.expires_at),
+        "{revoked:?}"
+    );
+}
+
+#[tokio::test]
+async fn where_the_engine_gives_no_leases_finding_none_proves_nothing() {
+    let clock = right_clock();
+    let world = World::with_clock("pki", clock.clone()).await;
+    let (_, order) = beside_a_session(&world, "pki-unleased").await;
+    let other = world.pki_order(world.new_task(), "pki-unleased");
+    let seen = world.provider.issue(&other, &RecordedAnchors::new()).await;
+    assert_eq!(seen.unwrap().revocation_class, RevocationClass::ExpiryOnly);
+    let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+    assert!(!revoked.verified, "{revoked:?}");
+    assert_eq!(world.provider.trace(&other.role, &other.scope), None);
+}
+
+#[tokio::test]
+async fn what_another_vault_or_namespace_does_not_know_is_not_dead() {
+    let (world, stranger) = tokio::join!(World::new("pki"), World::new("pki"));
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    let order = world.order(task);
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    let token = world.order_for(task, "reader", &[]);
+    let other = world.provider.issue(&token, &anchors).await.unwrap();
+    let items = vec![
+        known_item(&order, &issued, &anchors, world.now()),
+        known_item(&token, &other, &anchors, world.now()),
+        intent_item(world.provider(), &world.order(task), world.now()),
+    ];
+    for scope in [RevokeScope::Task, RevokeScope::Credentials] {
+        let order = revoke_order(&order, scope, &anchors, items.clone());
+        let result = stranger.provider.revoke(&order).await;
+        assert!(
+            matches!(&result, Err(ProviderError::Misconfigured(_))),
+            "{result:?}"
+        );
+        let looked = stranger.provider.probe(&order).await;
+        assert!(!matches!(looked, Ok(Liveness::Dead(_))), "{looked:?}");
+        let mut elsewhere = order.clone();
+        let handles = elsewhere.anchors.iter_mut().map(|(_, handle)| handle);
+        handles.for_each(|handle| handle["namespace"] = Value::from("team"));
+        let result = world.provider.revoke(&elsewhere).await;
+        assert!(
+            matches!(&result, Err(ProviderError::Misconfigured(text)) if text.contains("team")),
+            "{result:?}"
+        );
+    }
+    assert!(world.usable(&issued).await && world.usable(&other).await);
+}
