@@ -114,6 +114,7 @@ impl Engine {
         // What the role takes is told to nobody whom policy refuses.
         fits(spec, &scope, ttl)?;
         let place = backend.admit()?;
+        let handle = backend.provider().trace(&role, &scope);
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             task: id,
@@ -127,7 +128,7 @@ impl Engine {
             expires_at,
             asked_until: None,
             anchor: None,
-            handle: None,
+            handle,
             revocation: None,
         };
         let running = self.in_flight.enter(credential.id, id);
