@@ -56,8 +56,7 @@ impl Engine {
         let mut due = self.due(&task, provider, ids, &anchors).await?;
         let ended = task.state != TaskState::Open;
         // A session that has to end must not end under a call that draws with it.
-        let ends_session =
-            ended || (!anchors.is_empty() && due.iter().any(|c| c.issued_at.is_none()));
+        let ends_session = ended || due.iter().any(|c| is_in_doubt_over(c, &anchors));
         let still_called = ends_session && self.is_still_called(&task, provider, &due).await?;
         if still_called {
             due.retain(|credential| credential.issued_at.is_some());
@@ -331,6 +330,13 @@ fn unanswered_since(credential: &Credential) -> Timestamp {
         (Some(revocation), None) => revocation.since.max(credential.intended_at),
         _ => credential.intended_at,
     }
+}
+
+/// Whether a credential without known outcome may have been drawn with one of the sessions: not with one that was made
+/// after the broker had stopped waiting for it.
+fn is_in_doubt_over(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
+    let since = unanswered_since(credential);
+    credential.issued_at.is_none() && anchors.iter().any(|anchor| anchor.recorded_at <= since)
 }
 
 /// One outcome for each credential, whatever the provider returned.

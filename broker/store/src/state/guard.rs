@@ -115,16 +115,19 @@ impl State {
             return Ok(());
         };
         let anchors = node.anchors.iter().filter_map(|id| self.anchors.get(id));
-        let mut sessions = anchors.filter(|a| a.state == AnchorState::Live);
-        if !sessions.any(|a| a.provider == *provider) {
+        let of_provider =
+            anchors.filter(|a| a.state == AnchorState::Live && a.provider == *provider);
+        let Some(oldest) = of_provider.map(|a| a.recorded_at).min() else {
             return Ok(());
-        }
+        };
+        // A session that was made after the doubt began has nothing to do with it.
         let is_doubtful = |id: &CredentialId| {
             self.credentials.get(id).is_some_and(|c| {
                 c.task == task
                     && c.role.provider() == provider
                     && c.state == CredentialState::Revoking
                     && c.issued_at.is_none()
+                    && c.revocation.as_ref().is_some_and(|r| r.since >= oldest)
             })
         };
         // Whichever are fewer: a task may hold thousands, and thousands may wait for a provider that is down.

@@ -96,6 +96,12 @@ fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
     ]);
     model.all([revoking(1)]);
     assert!(free(&model, 1), "there is no session yet");
+    let mut later = anchor(9, 1);
+    if let Event::AnchorRecorded { anchor } = &mut later {
+        anchor.recorded_at = NOW.plus(HOUR);
+    }
+    model.all([later]);
+    assert!(free(&model, 1), "it was not drawn with a session of later");
     model.all([anchor(1, 1), anchor(2, 2)]);
     assert!(!free(&model, 1));
     assert!(free(&model, 2));
