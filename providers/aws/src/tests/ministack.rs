@@ -165,8 +165,10 @@ async fn a_session_is_over_when_it_is_over_at_aws() {
         "{result:?}"
     );
     // AWS may refuse requests from another hour; then nothing is claimed, and it is tried again.
-    let is_open = matches!(&result, Err(error) if error.is_retryable());
-    assert!(is_open || !may_read(&cloud, &issued).await, "{result:?}");
+    assert!(
+        result.is_err() || !may_read(&cloud, &issued).await,
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
