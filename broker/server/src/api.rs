@@ -6,7 +6,6 @@
 mod agent;
 mod convert;
 mod credential;
-mod delivery;
 mod identity;
 mod ledger;
 mod policy;
@@ -80,7 +79,7 @@ pub(crate) fn routes(
         .add_service(limited!(IdentityServiceServer))
         .add_service(limited!(AgentServiceServer))
         .add_service(limited!(TaskServiceServer))
-        .add_service(delivery::Watched(limited!(CredentialServiceServer)))
+        .add_service(limited!(CredentialServiceServer))
         .add_service(limited!(ProviderServiceServer))
         .add_service(limited!(PolicyServiceServer))
         .add_service(limited!(LedgerServiceServer));

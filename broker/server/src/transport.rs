@@ -17,6 +17,7 @@ mod load;
 mod peer;
 mod registry;
 mod server;
+mod taken;
 mod tls;
 
 pub use limits::Limits;
@@ -24,6 +25,7 @@ pub use load::RequestService;
 pub use peer::{ConnectionId, Peer};
 pub use registry::{Connections, Counts};
 pub use server::{Drained, Transport};
+pub(crate) use taken::WhenTaken;
 pub use tls::{ServerTls, TlsError};
 
 #[cfg(test)]

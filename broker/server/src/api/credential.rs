@@ -9,7 +9,10 @@ use taskpass_proto::v1::{
 use taskpass_store::CredentialFilter;
 use tonic::{Request, Response, Status};
 
-use crate::engine::{Error, IssueCredential, RenewCredential, RevokeCredential};
+use crate::{
+    engine::{Error, IssueCredential, RenewCredential, RevokeCredential},
+    transport::WhenTaken,
+};
 
 use super::{Api, convert, status};
 
@@ -44,7 +47,9 @@ impl CredentialService for Api {
                 .collect(),
             renewable: issued.renewable,
         });
-        response.extensions_mut().insert(issued.handover);
+        let handover = issued.handover;
+        let when_taken = WhenTaken::new(move || handover.done());
+        response.extensions_mut().insert(when_taken);
         Ok(response)
     }
 

@@ -17,12 +17,8 @@ use tokio::runtime::Handle;
 
 use super::Engine;
 
-/// Goes with a secret to the transport; clones are the same handover. Dropped without [`Handover::done`], it takes the
-/// credential back.
-#[derive(Clone)]
-pub(crate) struct Handover(Arc<Pending>);
-
-struct Pending {
+/// Goes with a secret to the transport. Dropped without [`Handover::done`], it takes the credential back.
+pub(crate) struct Handover {
     engine: Arc<Engine>,
     credential: CredentialId,
     /// Where to work when dropped: connections are dropped anywhere.
@@ -33,21 +29,21 @@ struct Pending {
 impl Handover {
     /// For a credential that was just issued. Must be called on the runtime.
     pub(super) fn new(engine: &Arc<Engine>, credential: CredentialId) -> Self {
-        Self(Arc::new(Pending {
+        Self {
             engine: Arc::clone(engine),
             credential,
             runtime: Handle::current(),
             done: AtomicBool::new(false),
-        }))
+        }
     }
 
     /// The transport has the whole reply.
     pub(crate) fn done(&self) {
-        self.0.done.store(true, Ordering::Release);
+        self.done.store(true, Ordering::Release);
     }
 }
 
-impl Drop for Pending {
+impl Drop for Handover {
     fn drop(&mut self) {
         if self.done.load(Ordering::Acquire) {
             return;
@@ -60,6 +56,6 @@ impl Drop for Pending {
 
 impl fmt::Debug for Handover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handover").field(&self.0.credential).finish()
+        f.debug_tuple("Handover").field(&self.credential).finish()
     }
 }

@@ -281,8 +281,8 @@ impl Bench {
         let before = fake.issues.lock().len();
         let (engine, call) = (Arc::clone(&self.engine), self.agent.clone());
         let request = wish(fake, task);
-        let issuing =
-            tokio::spawn(async move { engine.issue_credential(&call, "", &request).await });
+        let issuing = async move { engine.issue_credential(&call, "", &request).await };
+        let issuing = self.engine.tasks().spawn(issuing);
         eventually("the provider is asked", || async {
             fake.issues.lock().len() > before || issuing.is_finished()
         })
@@ -320,6 +320,7 @@ fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
 }
 
 /// Waits until it is so.
+#[expect(clippy::future_not_send, reason = "each test runs on its own thread")]
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     let looking = async {
         while !is_so().await {

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::ServiceExt;
 
-use super::{Limits, Peer, drain::Activity};
+use super::{Limits, Peer, drain::Activity, taken::WhenTaken};
 
 /// How long a refused caller should wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -111,7 +111,16 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
                     "the broker took too long; the request may or may not have been carried out",
                 )));
             };
-            answer.map(|response| response.map(|body| Body::new(Held { body, permits })))
+            answer.map(|mut response| {
+                let when_taken = response.extensions_mut().remove::<WhenTaken>();
+                response.map(|body| {
+                    Body::new(Held {
+                        body,
+                        permits,
+                        when_taken,
+                    })
+                })
+            })
         })
     }
 }
@@ -160,6 +169,7 @@ struct Held {
     body: Body,
     #[expect(dead_code, reason = "held for what its drop does")]
     permits: [Permit; 3],
+    when_taken: Option<WhenTaken>,
 }
 
 impl HttpBody for Held {
@@ -170,7 +180,16 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let is_last = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers() || self.body.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if let Some(when_taken) = self.when_taken.take_if(|_| is_last) {
+            when_taken.call();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,5 +198,58 @@ impl HttpBody for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use hyper::body::Bytes;
+
+    use super::*;
+
+    /// A message and its trailers, as tonic's are; the last first.
+    struct Reply(Vec<Frame<Bytes>>);
+
+    impl HttpBody for Reply {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.0.pop().map(Ok))
+        }
+    }
+
+    /// How often it is said that the body was taken, when it is dropped after so many of its frames.
+    async fn told_after(frames: usize) -> usize {
+        let reply = Reply(vec![
+            Frame::trailers(HeaderMap::new()),
+            Frame::data(Bytes::from_static(b"secret")),
+        ]);
+        let (told, counter) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let count = Arc::clone(&told);
+        let mut held = Held {
+            body: Body::new(reply),
+            permits: [(); 3].map(|()| Permit::count(&counter)),
+            when_taken: Some(WhenTaken::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            })),
+        };
+        for _ in 0..frames {
+            std::future::poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;
+        }
+        drop(held);
+        assert_eq!(counter.load(Ordering::SeqCst), 0);
+        told.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn a_body_says_once_when_it_was_taken_whole() {
+        for (frames, told) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+            assert_eq!(told_after(frames).await, told, "{frames} frames");
+        }
     }
 }

@@ -39,7 +39,10 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     }
     works.revokes.add_permits(1000);
     let stop = CancellationToken::new();
-    let revoker = tokio::spawn(run(Arc::clone(&bench.engine), stop.clone()));
+    let revoker = bench
+        .engine
+        .tasks()
+        .spawn(run(Arc::clone(&bench.engine), stop.clone()));
     let held = async |name: &str| {
         let name = name.parse().unwrap();
         bench
