@@ -10,6 +10,7 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    harden();
     let arguments = cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -18,6 +19,14 @@ async fn main() -> ExitCode {
         .with_target(false)
         .init();
     cli::main(arguments, default_identity()).await
+}
+
+/// Keys and credentials pass through this memory: no core dump, and no debugger of the same user, who may be the agent
+/// itself. The limit of core dumps stays as it is: the command of `taskpass run` would inherit it.
+fn harden() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // Refused only where a sandbox forbids the call, and then it forbids dumps too.
+    let _refused = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// `$XDG_CONFIG_HOME/taskpass`, else `~/.config/taskpass`.

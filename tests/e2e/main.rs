@@ -2,6 +2,7 @@
 //!
 //! One module for each topic. Every test starts what it needs and shares nothing with the others.
 
+mod abuse;
 mod aws;
 mod bad_input;
 mod canary;

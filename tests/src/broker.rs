@@ -99,15 +99,28 @@ impl Installation {
 
     /// The same with more in its environment, such as a failpoint.
     pub fn start_with(&self, env: &[(&str, &str)]) -> Broker<'_> {
+        let env = [&[("TASKPASS_LOG", "debug")], env].concat();
+        self.launch(&program("taskpassd"), &[], &env)
+    }
+
+    /// [`Installation::start`] after a command of the shell, such as `ulimit`, has changed what the process may have. Logs
+    /// at `info`.
+    pub fn start_after(&self, command: &str) -> Broker<'_> {
+        let script = format!("{command} && exec \"$@\"");
+        let taskpassd = program("taskpassd");
+        let taskpassd = taskpassd.to_str().expect("a path in UTF-8");
+        self.launch(
+            Path::new("/bin/sh"),
+            &["-c", &script, "sh", taskpassd],
+            &[("TASKPASS_LOG", "info")],
+        )
+    }
+
+    fn launch(&self, command: &Path, before: &[&str], env: &[(&str, &str)]) -> Broker<'_> {
         let config = self.home().join("taskpass.toml");
         let config = config.to_str().expect("a path in UTF-8");
-        let env = [&[("TASKPASS_LOG", "debug")], env].concat();
-        let mut server = Server::start(
-            &program("taskpassd"),
-            &["run", "--config", config],
-            &env,
-            self.dir.path(),
-        );
+        let args = [before, &["run", "--config", config]].concat();
+        let mut server = Server::start(command, &args, env, self.dir.path());
         let address = server.wait_for("the broker serves", |s| {
             let log = s.log();
             let ready = log.lines().find(|line| line.starts_with("ready "))?;

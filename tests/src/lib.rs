@@ -16,6 +16,7 @@
 
 mod broker;
 mod cli;
+pub mod load;
 mod ministack;
 mod openbao;
 mod process;

@@ -1,7 +1,11 @@
 //! The API as bytes: calls of any method by its name, with any certificate or none. For what a well-behaved client
 //! would never send.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod certificate;
+mod http2;
+mod socket;
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use prost::{
     Message,
@@ -15,9 +19,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls13_signature},
 };
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject,
-};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -30,106 +32,16 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+pub use certificate::{Certificate, Forger, KeyAndCsr, uri};
+pub use http2::{Answer, End, Frames, Sending, block, frame, send};
+pub use socket::{client_hello, connect_from, descriptors};
+
 /// Longer than any call of a test takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A certificate chain with its key.
-#[derive(Debug)]
-pub struct Certificate {
-    chain: Vec<CertificateDer<'static>>,
-    key: Vec<u8>,
-}
-
-impl Certificate {
-    /// Leaf first, and the key as PKCS#8.
-    pub const fn new(chain: Vec<CertificateDer<'static>>, key: Vec<u8>) -> Self {
-        Self { chain, key }
-    }
-
-    /// From an identity directory.
-    pub fn load(directory: &Path) -> Self {
-        let chain =
-            CertificateDer::pem_file_iter(directory.join("svid.pem")).expect("svid.pem is there");
-        let chain = chain
-            .collect::<Result<_, _>>()
-            .expect("svid.pem holds certificates");
-        let key =
-            PrivatePkcs8KeyDer::from_pem_file(directory.join("key.pem")).expect("key.pem is there");
-        Self {
-            chain,
-            key: key.secret_pkcs8_der().to_vec(),
-        }
-    }
-
-    /// For `spiffe_id`, by an authority of our own that nobody trusts.
-    pub fn self_made(spiffe_id: &str) -> Self {
-        let authority = rcgen::KeyPair::generate().expect("a key");
-        let mut root = rcgen::CertificateParams::default();
-        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        root.key_usages = vec![
-            rcgen::KeyUsagePurpose::KeyCertSign,
-            rcgen::KeyUsagePurpose::CrlSign,
-        ];
-        let root_certificate = root.self_signed(&authority).expect("a root");
-        let issuer = rcgen::Issuer::new(root, authority);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let mut leaf = rcgen::CertificateParams::default();
-        // rcgen's own are longer than ours may be; it must be the authority that is wrong, nothing else.
-        leaf.serial_number = Some(rcgen::SerialNumber::from(0x7a5c_0001_u64));
-        leaf.subject_alt_names = vec![rcgen::SanType::URI(
-            spiffe_id.try_into().expect("an ASCII URI"),
-        )];
-        leaf.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![
-            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
-            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
-        let certificate = leaf.signed_by(&key, &issuer).expect("a leaf");
-        let chain = vec![certificate.der().clone(), root_certificate.der().clone()];
-        Self {
-            chain,
-            key: key.serialize_der(),
-        }
-    }
-
-    /// The certificates of one with the key of another: stolen, but without what makes it worth something.
-    pub fn with_key_of(&self, other: &Self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            key: other.key.clone(),
-        }
-    }
-}
-
-/// A fresh P-256 key and a certificate request for it.
-#[derive(Debug)]
-pub struct KeyAndCsr {
-    /// PKCS#8.
-    pub key: Vec<u8>,
-    /// PKCS#10, DER.
-    pub csr: Vec<u8>,
-}
-
-impl Default for KeyAndCsr {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl KeyAndCsr {
-    /// Makes both.
-    pub fn new() -> Self {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let csr = rcgen::CertificateParams::default()
-            .serialize_request(&key)
-            .expect("a request");
-        Self {
-            key: key.serialize_der(),
-            csr: csr.der().to_vec(),
-        }
-    }
-}
+/// Where clients are that nothing is said of.
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// The connection preface of RFC 9113 with empty SETTINGS.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A connection that reconnects by itself.
 #[derive(Debug, Clone)]
@@ -141,12 +53,17 @@ impl Wire {
     /// Talks to `address`, with a certificate or without. Whoever listens there is believed; nothing is sent before
     /// the first call.
     pub fn new(address: &str, certificate: Option<&Certificate>) -> Self {
+        Self::from(HERE, address, certificate)
+    }
+
+    /// [`Wire::new`] from another address of this machine.
+    pub fn from(source: Ipv4Addr, address: &str, certificate: Option<&Certificate>) -> Self {
         let config = client_config(certificate);
         let target = address.to_owned();
         let connector = tower::service_fn(move |_: http::Uri| {
             let (target, config) = (target.clone(), Arc::clone(&config));
             async move {
-                handshake(&target, config)
+                handshake(source, &target, config)
                     .await
                     .map(hyper_util::rt::TokioIo::new)
             }
@@ -208,10 +125,8 @@ impl Wire {
 pub fn knock(address: &str, certificate: Option<&Certificate>) -> Result<(), String> {
     runtime().block_on(async {
         let attempt = async {
-            let mut stream = handshake(address, client_config(certificate)).await?;
-            stream
-                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-                .await?;
+            let mut stream = handshake(HERE, address, client_config(certificate)).await?;
+            stream.write_all(PREFACE).await?;
             let mut first = [0_u8; 1];
             match stream.read(&mut first).await? {
                 0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
@@ -222,6 +137,32 @@ pub fn knock(address: &str, certificate: Option<&Certificate>) -> Result<(), Str
             .await
             .expect("an answer in time");
         answered.map_err(|e: std::io::Error| e.to_string())
+    })
+}
+
+/// Connects twice as a client that would resume its session and send early data. Whether the broker gave it a ticket, took
+/// early data, or let it off the full handshake.
+pub fn resumes(address: &str, certificate: &Certificate) -> bool {
+    let mut config = Arc::unwrap_or_clone(client_config(Some(certificate)));
+    config.resumption = Resumption::default();
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    runtime().block_on(async {
+        let mut resumed = false;
+        for _ in 0..2 {
+            let mut stream = handshake(HERE, address, Arc::clone(&config))
+                .await
+                .expect("a connection");
+            stream.write_all(PREFACE).await.expect("it is read");
+            let mut first = [0_u8; 9];
+            // A ticket would come before the first frame.
+            stream.read_exact(&mut first).await.expect("SETTINGS");
+            let session = stream.get_ref().1;
+            resumed |= session.handshake_kind() != Some(rustls::HandshakeKind::Full)
+                || session.tls13_tickets_received() > 0
+                || session.is_early_data_accepted();
+        }
+        resumed
     })
 }
 
@@ -238,11 +179,11 @@ pub fn runtime() -> &'static Runtime {
 }
 
 async fn handshake(
+    source: Ipv4Addr,
     address: &str,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
+    let tcp = connect_from(source, address).await?;
     let name = ServerName::try_from("broker").expect("a name");
     TlsConnector::from(config).connect(name, tcp).await
 }

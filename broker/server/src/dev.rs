@@ -34,6 +34,7 @@ pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitC
         &config.log,
         process::environment(logging::ENVIRONMENT).as_deref(),
     )?;
+    process::fit_connections(&mut config.limits);
     let identity = installed.identity_dir();
     process::runtime()?.block_on(async {
         let signals = process::Signals::new().context("listening for signals")?;

@@ -30,6 +30,7 @@ pub mod engine;
 pub mod failpoint;
 pub mod init;
 pub mod observe;
+mod rate;
 mod reconcile;
 pub mod transport;
 

@@ -71,7 +71,7 @@ fn make(arguments: Init) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::load(path)?;
+    let mut config = Config::load(path)?;
     logging::start(
         &config.log,
         process::environment(logging::ENVIRONMENT).as_deref(),
@@ -80,6 +80,7 @@ fn serve(path: &Path) -> anyhow::Result<ExitCode> {
     if let Some(place) = process::environment("TASKPASS_FAILPOINT") {
         taskpass_broker::failpoint::arm(&place);
     }
+    process::fit_connections(&mut config.limits);
     process::runtime()?.block_on(async {
         // Before anything is opened: a signal that comes while the ledger is read is not lost.
         let signals = process::Signals::new().context("listening for signals")?;

@@ -8,7 +8,7 @@ use rustix::{
     process::{DumpableBehavior, Resource, Rlimit},
 };
 use sd_notify::NotifyState;
-use taskpass_broker::App;
+use taskpass_broker::{App, config::Limits};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -24,6 +24,32 @@ pub(crate) fn harden() {
         maximum: Some(0),
     };
     let _refused = rustix::process::setrlimit(Resource::Core, none);
+}
+
+/// Takes as many open files as the system lets this process have, and no more connections than fit into them: the soft
+/// limit is mostly 1,024, for programs that use `select`.
+pub(crate) fn fit_connections(limits: &mut Limits) {
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: files.maximum,
+        maximum: files.maximum,
+    };
+    let usable = match rustix::process::setrlimit(Resource::Nofile, all) {
+        Ok(()) => files.maximum,
+        // Refused only by a sandbox.
+        Err(_) => files.current,
+    };
+    let usable = usable.unwrap_or(u64::MAX);
+    let fitting = limits.connections_within(usable);
+    if fitting < limits.connections {
+        tracing::warn!(
+            connections = limits.connections,
+            files = usable,
+            "only {fitting} connections are taken, since no more fit into the open files that the system allows; \
+             raise LimitNOFILE= or `ulimit -n`, or lower `connections` in [limits]"
+        );
+        limits.connections = fitting;
+    }
 }
 
 /// A variable of the environment.

@@ -13,8 +13,14 @@ section! {
         connections_per_address: usize = 256, 1..=1_000_000;
         /// Open connections of one agent with all its tasks, or of one operator.
         connections_per_caller: usize = 64, 1..=1_000_000;
-        /// TLS handshakes at a time; further ones wait for their turn.
-        handshakes: usize = 64, 1..=65_536;
+        /// How often new connections may come from one IPv4 address or one IPv6 /64 network, further ones are closed at once:
+        /// per second in the long run.
+        new_connections_per_second: u32 = 100, 1..=100_000;
+        /// The same: connections at once.
+        new_connections_burst: u32 = 500, 1..=1_000_000;
+        /// TLS handshakes that are computed at a time; further ones wait for their turn. What they leave of the processors is
+        /// for requests.
+        handshakes: usize = 1, 1..=65_536;
         /// How long a peer may take from connecting to the end of the TLS handshake.
         handshake_timeout: Duration = Duration::from_secs(5), Duration::from_millis(100)..=Duration::from_secs(60);
         /// Requests in flight on one connection.
@@ -28,6 +34,8 @@ section! {
         requests_per_nobody: usize = 16, 1..=65_536;
         /// How long it may take until a response begins, waits that the caller asked for included.
         request_timeout: Duration = Duration::from_secs(120), Duration::from_secs(1)..=Duration::from_secs(3600);
+        /// How long it may take until a request has arrived whole.
+        body_timeout: Duration = Duration::from_secs(10), Duration::from_millis(100)..=Duration::from_secs(600);
         /// Bytes of all headers of one request.
         header_bytes: u32 = 16 * 1024, 4096..=1024 * 1024;
         /// A connection without a request in flight for this long is closed.
@@ -65,5 +73,17 @@ section! {
         attestations_per_second: u32 = 50, 1..=100_000;
         /// The same: attempts at once.
         attestations_burst: u32 = 200, 1..=1_000_000;
+    }
+}
+
+/// Open files that the broker needs for itself: ledger, index, connections to providers.
+const OWN_FILES: u64 = 256;
+
+impl Limits {
+    /// As many connections as are allowed and as fit into `files` open files. Half of few files is for the broker itself:
+    /// without a file for the ledger nothing could be revoked.
+    pub fn connections_within(&self, files: u64) -> usize {
+        let room = files.saturating_sub(OWN_FILES).max(files / 2);
+        usize::try_from(room).map_or(self.connections, |room| room.min(self.connections))
     }
 }

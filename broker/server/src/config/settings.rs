@@ -62,6 +62,10 @@ impl Config {
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
             connections_per_caller: limits.connections_per_caller,
+            arrivals: Rate {
+                per_second: limits.new_connections_per_second,
+                burst: limits.new_connections_burst,
+            },
             handshakes: limits.handshakes,
             handshake_timeout: limits.handshake_timeout,
             streams_per_connection: limits.streams_per_connection,
@@ -69,6 +73,7 @@ impl Config {
             requests_per_caller: limits.requests_per_caller,
             requests_per_nobody: limits.requests_per_nobody,
             request_timeout: limits.request_timeout,
+            body_timeout: limits.body_timeout,
             header_bytes: limits.header_bytes,
             idle_timeout: limits.idle_timeout,
             keepalive_interval: limits.keepalive_interval,

@@ -34,6 +34,27 @@ pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
         }
     }
     unwritable(&config.path, diagnosis);
+    open_files(config, diagnosis);
+}
+
+/// The broker has the same limit as this process only if both are started the same way.
+fn open_files(config: &Config, diagnosis: &mut Diagnosis) {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let (files, wanted) = (allowed.unwrap_or(u64::MAX), config.limits.connections);
+    let fitting = config.limits.connections_within(files);
+    if fitting < wanted {
+        return diagnosis.warn(
+            "files",
+            format!(
+                "{files} open files have room for {fitting} of the {wanted} connections of [limits]"
+            ),
+            "raise LimitNOFILE= or `ulimit -n` for the broker, or lower `connections`",
+        );
+    }
+    diagnosis.ok(
+        "files",
+        format!("{files} open files have room for {wanted} connections"),
+    );
 }
 
 fn installation(config: &Config, diagnosis: &mut Diagnosis) {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use taskpass_core::Ttl;
 
+pub use crate::rate::Rate;
+
 /// Limits and defaults of the engine. Every field is a key of `taskpass.toml`.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -33,15 +35,6 @@ pub struct Settings {
     pub revoke_wait_max: Duration,
     /// How providers are called.
     pub provider: ProviderSettings,
-}
-
-/// A steady rate with a burst on top.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Requests per second in the long run.
-    pub per_second: u32,
-    /// Requests at once.
-    pub burst: u32,
 }
 
 /// How one provider is called; the same for all.

@@ -1,11 +1,17 @@
 //! The life of one connection: handshake, then HTTP/2 until one side or a limit ends it.
 
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -89,11 +95,8 @@ async fn secure<S: RequestService>(
     admission: &Admission,
 ) -> Result<(TlsStream<TcpStream>, Peer, Registration), Refusal> {
     let handshake = async {
-        // Whoever says nothing waits here and takes no turn from those who do.
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
-        // The semaphore is never closed.
-        let _turn = shared.handshakes.acquire().await;
-        hello.into_stream(shared.tls.current()).await
+        in_turn(&shared.handshakes, hello.into_stream(shared.tls.current())).await
     };
     let stream = timeout(shared.limits.handshake_timeout, handshake)
         .await
@@ -117,6 +120,35 @@ async fn secure<S: RequestService>(
         connection_id: admission.id,
     };
     Ok((stream, peer, registration))
+}
+
+/// Does `work` step by step, each step in a turn of its own. A peer that lets the broker wait between two steps keeps no
+/// turn from others, or as many silent peers as there are turns would keep everybody out.
+async fn in_turn<F: Future>(turns: &Semaphore, work: F) -> F::Output {
+    let mut work = pin!(work);
+    loop {
+        // The semaphore is never closed.
+        let turn = turns.acquire().await;
+        let step = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        drop(turn);
+        match step {
+            Poll::Ready(done) => return done,
+            Poll::Pending => woken().await,
+        }
+    }
+}
+
+/// Returns when this task is woken, as whatever it has polled before has asked for.
+async fn woken() {
+    let mut waits = true;
+    poll_fn(|_| {
+        if std::mem::take(&mut waits) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
 }
 
 /// HTTP/2 until the end.
@@ -212,5 +244,28 @@ where
         self.tracker.spawn(async move {
             cut.run_until_cancelled_owned(request).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_is_needed_for_each_step_and_kept_for_none() {
+        let (turns, word) = (Semaphore::new(1), Notify::new());
+        let mut work = pin!(in_turn(&turns, word.notified()));
+        let mut step = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(step(), Poll::Pending);
+        assert_eq!(turns.available_permits(), 1, "it waits without a turn");
+        let taken = turns.try_acquire().unwrap();
+        word.notify_one();
+        assert_eq!(step(), Poll::Pending, "it goes on without a turn");
+        drop(taken);
+        assert_eq!(step(), Poll::Ready(()));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rate::Rate;
+
 /// The limits of one [`super::Transport`]. Every wait and every count in this module is bounded by one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -11,8 +13,11 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Open connections of one agent with all its tasks, or of one operator. 64.
     pub connections_per_caller: usize,
-    /// TLS handshakes at a time, since they cost the most CPU; further ones wait their turn within
-    /// `handshake_timeout`. 64.
+    /// How often new connections may come from one IPv4 address or one IPv6 /64 network, since each costs a handshake;
+    /// further ones are closed at once. 100 per second and 500 at once.
+    pub arrivals: Rate,
+    /// TLS handshakes that are computed at a time, since they cost the most CPU: what they leave is for requests.
+    /// Further ones wait for their turn within `handshake_timeout`; one that waits for its peer takes no turn. 1.
     pub handshakes: usize,
     /// How long a peer may take from connecting to the end of the TLS handshake. 5 s.
     pub handshake_timeout: Duration,
@@ -27,6 +32,8 @@ pub struct Limits {
     pub requests_per_nobody: usize,
     /// How long it may take until a response begins. 120 s.
     pub request_timeout: Duration,
+    /// How long it may take until a request has arrived whole. 10 s.
+    pub body_timeout: Duration,
     /// Bytes of all headers of one request. 16 KiB.
     pub header_bytes: u32,
     /// A connection without a request in flight for this long is closed. 5 min.
@@ -51,13 +58,18 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 256,
             connections_per_caller: 64,
-            handshakes: 64,
+            arrivals: Rate {
+                per_second: 100,
+                burst: 500,
+            },
+            handshakes: 1,
             handshake_timeout: Duration::from_secs(5),
             streams_per_connection: 256,
             requests: 4096,
             requests_per_caller: 512,
             requests_per_nobody: 16,
             request_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(10),
             header_bytes: 16 * 1024,
             idle_timeout: Duration::from_secs(300),
             keepalive_interval: Duration::from_secs(20),

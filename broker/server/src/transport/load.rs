@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::ServiceExt;
@@ -30,7 +31,7 @@ const PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
 /// What the transport hands requests to. `tonic::service::Routes` is one.
 pub trait RequestService:
     tower::Service<
-        Request<Incoming>,
+        Request<Body>,
         Response = Response<Body>,
         Error = std::convert::Infallible,
         Future: Send,
@@ -43,7 +44,7 @@ pub trait RequestService:
 
 impl<S> RequestService for S where
     S: tower::Service<
-            Request<Incoming>,
+            Request<Body>,
             Response = Response<Body>,
             Error = std::convert::Infallible,
             Future: Send,
@@ -99,11 +100,18 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Err(code) = is_grpc(&request) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = code;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let permits = match self.admit() {
             Ok(permits) => permits,
             Err(status) => return Box::pin(std::future::ready(Ok(refusal(&status)))),
         };
         request.extensions_mut().insert(self.peer.clone());
+        let deadline = Box::pin(sleep(self.limits.body_timeout));
+        let request = request.map(|body| Body::new(Prompt { body, deadline }));
         let (service, timeout) = (self.service.clone(), self.limits.request_timeout);
         Box::pin(async move {
             let Ok(answer) = tokio::time::timeout(timeout, service.oneshot(request)).await else {
@@ -149,6 +157,22 @@ impl<S> Gate<S> {
     }
 }
 
+/// Only what a gRPC library sends. Any web page can make a browser send a GET, or a POST of plain text, with the
+/// certificate of the person in front of it; of a request with this content type the browser would ask the broker first.
+fn is_grpc<B>(request: &Request<B>) -> Result<(), StatusCode> {
+    if request.method() != Method::POST {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes);
+    match kind.and_then(|kind| kind.strip_prefix(b"application/grpc")) {
+        Some([] | [b'+' | b';', ..]) => Ok(()),
+        _ => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    }
+}
+
 fn try_later(code: Code, message: String) -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(code, message, details)
@@ -162,6 +186,38 @@ fn refusal(status: &Status) -> Response<Body> {
         response.headers_mut().insert(PUSHBACK_HEADER, millis);
     }
     response
+}
+
+/// A request body that has to arrive in time: who sends it a byte at a time holds a place from others.
+struct Prompt {
+    body: Incoming,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for Prompt {
+    type Data = Bytes;
+    type Error = tower::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tower::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+        }
+        self.deadline.as_mut().poll(cx).map(|()| {
+            let message = "the request did not arrive in time; send it faster";
+            Some(Err(Status::deadline_exceeded(message).into()))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A response body that counts as a request in flight until it ends.

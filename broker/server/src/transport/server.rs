@@ -17,7 +17,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Connections, Limits, RequestService, ServerTls,
     connection::{self, Accepted},
+    peer::Network,
 };
+use crate::rate::Limiter;
 
 /// The pause after the system refused to accept, mostly because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -28,7 +30,9 @@ pub(super) struct Shared<S> {
     pub(super) service: S,
     pub(super) tls: Arc<ServerTls>,
     pub(super) limits: Limits,
+    /// Who may compute a handshake.
     pub(super) handshakes: Semaphore,
+    arrivals: Limiter<Network>,
     /// Requests in flight.
     pub(super) requests: Arc<AtomicUsize>,
     connections: Connections,
@@ -67,6 +71,7 @@ impl<S: RequestService> Transport<S> {
                 tls,
                 limits,
                 handshakes: Semaphore::new(limits.handshakes),
+                arrivals: Limiter::new(limits.arrivals),
                 requests: Arc::default(),
                 connections: Connections::default(),
                 cut: AtomicUsize::new(0),
@@ -120,9 +125,20 @@ impl<S: RequestService> Transport<S> {
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) {
-        let limits = &self.shared.limits;
-        let Some(admission) = self.shared.connections.admit(remote, limits) else {
-            // Dropping the socket closes it; a TLS alert would cost what the limit is to save.
+        let Shared {
+            limits,
+            connections,
+            arrivals,
+            tls,
+            ..
+        } = self.shared.as_ref();
+        let now = tls.clock().monotonic();
+        // Dropping the socket closes it; a TLS alert would cost what the limits are to save.
+        if arrivals.admit(Network::of(remote), now).is_err() {
+            tracing::debug!(%remote, "a connection was refused: they come too fast from there");
+            return;
+        }
+        let Some(admission) = connections.admit(remote, limits) else {
             tracing::debug!(%remote, "a connection was refused: there are too many");
             return;
         };

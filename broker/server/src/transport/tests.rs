@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -60,7 +59,7 @@ impl Drop for Gone {
     }
 }
 
-impl Service<Request<Incoming>> for Handler {
+impl Service<Request<Body>> for Handler {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -72,7 +71,7 @@ impl Service<Request<Incoming>> for Handler {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
             let peer = request.extensions().get::<Peer>().unwrap().clone();
@@ -313,7 +312,8 @@ impl Client {
 
     async fn send(&mut self, path: &str) -> Result<Response<Body>, tonic::transport::Error> {
         let uri = format!("http://localhost{path}");
-        let request = Request::post(uri).body(Body::empty()).unwrap();
+        let request = Request::post(uri).header("content-type", "application/grpc");
+        let request = request.body(Body::empty()).unwrap();
         within(async { self.channel.ready().await?.call(request).await }).await
     }
 

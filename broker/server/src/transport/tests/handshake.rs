@@ -191,10 +191,19 @@ async fn silent_peers_take_no_handshakes_turn() {
         ..patient()
     };
     let server = Server::start(limits).await;
+    let config = Arc::new(client_config(&server.authority, &server.clock, None));
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut hello = Vec::new();
+    let mut session = rustls::ClientConnection::new(config, name).unwrap();
+    session.write_tls(&mut hello).unwrap();
     let mut silent = Vec::new();
-    for _ in 0..3 {
-        silent.push(TcpStream::connect(server.addr).await.unwrap());
+    for said in [&[][..], &hello[..9], &hello] {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(said).await.unwrap();
+        silent.push(socket);
     }
+    // The last one has had its answer and lets the server wait.
+    within(silent[2].readable()).await.unwrap();
     let answer = server.agent("builder").hello().await;
     assert!(answer.is_ok(), "{answer:?}");
     drop(silent);

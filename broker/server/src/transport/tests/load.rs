@@ -4,6 +4,7 @@ use tokio::io::AsyncReadExt;
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::rate::Rate;
 
 async fn from_address(server: &Server, source: &str) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
@@ -44,6 +45,29 @@ async fn connections_are_limited_in_all_and_by_address() {
         server.agent("builder").hello().await.is_ok(),
         "a place is free again"
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_from_one_address_cannot_come_faster_than_their_rate() {
+    let limits = Limits {
+        arrivals: Rate {
+            per_second: 1,
+            burst: 2,
+        },
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    for _ in 0..2 {
+        server.agent("builder").hello().await.unwrap();
+    }
+    let mut third = from_address(&server, "127.0.0.1").await.unwrap();
+    assert!(is_closed(&mut third).await, "two at once");
+    let _other = from_address(&server, "127.0.0.2").await.unwrap();
+    let connections = server.transport.connections();
+    eventually(|| connections.counts().connections == 1).await;
+    server.clock.advance(Duration::from_secs(1));
+    assert!(server.agent("builder").hello().await.is_ok(), "one more");
     server.stop().await;
 }
 
@@ -116,6 +140,32 @@ async fn a_request_has_a_deadline() {
     assert_eq!(status(&response), Some(tonic::Code::DeadlineExceeded));
     assert_eq!(server.handler.gone.load(Ordering::SeqCst), 1);
     assert_eq!(server.transport.requests(), 0);
+    server.stop().await;
+}
+
+/// What a web page could make a browser send with somebody's certificate.
+#[tokio::test]
+async fn what_is_not_grpc_is_refused() {
+    let server = Server::start(patient()).await;
+    let mut client = server.agent("builder");
+    for (method, kind, expected) in [
+        ("POST", Some("application/grpc"), 200),
+        ("POST", Some("application/grpc+proto"), 200),
+        ("GET", Some("application/grpc"), 405),
+        ("POST", Some("text/plain"), 415),
+        ("POST", Some("application/grpcx"), 415),
+        ("POST", None, 415),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri("http://localhost/hello");
+        let request = kind
+            .into_iter()
+            .fold(request, |it, kind| it.header("content-type", kind));
+        let request = request.body(Body::empty()).unwrap();
+        let answer = within(async { client.channel.ready().await?.call(request).await }).await;
+        assert_eq!(answer.unwrap().status(), expected, "{method} {kind:?}");
+    }
     server.stop().await;
 }
 
