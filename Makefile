@@ -59,6 +59,10 @@ bench: tools ## measure against the budgets; takes minutes and wants a quiet mac
 	cargo build --locked --profile bench -p taskpass-broker -p taskpass-client -p taskpass-tests --bins
 	target/release/taskpass-bench
 
+.PHONY: bench-check
+bench-check: bench ## measure, and fail on a ratio that lost more than 15 % against tests/bench/REPORT.json
+	target/release/taskpass-bench check
+
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt --all

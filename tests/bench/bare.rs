@@ -37,7 +37,7 @@ const RECORD: [u8; 640] = [b'x'; 640];
 /// The server in its process, and a client's certificate for it.
 #[derive(Debug)]
 pub(crate) struct Bare {
-    _server: Server,
+    server: Server,
     pub(crate) address: String,
     pub(crate) client: Certificate,
     _directory: tempfile::TempDir,
@@ -56,11 +56,15 @@ impl Bare {
         });
         let client = Certificate::load(directory.path());
         Self {
-            _server: server,
+            server,
             address,
             client,
             _directory: directory,
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.pid()
     }
 }
 

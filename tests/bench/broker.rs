@@ -1,19 +1,15 @@
-//! A broker for measuring: its own limits are out of the way.
-
-use std::{fs, process::Command};
+//! A broker for measuring: its own limits are out of the way, and it logs as it does for its users.
 
 use taskpass_tests::{
-    Broker, Installation, eventually, program,
+    Broker, Installation,
     wire::{Certificate, Wire},
-};
-
-use crate::{
-    load::as_f64,
-    report::{Budget, Report},
 };
 
 const LIMITS: &str = r"
 [limits]
+connections_per_address = 4096
+connections_per_caller = 4096
+requests_per_caller = 4096
 agent_requests_per_second = 100000
 agent_requests_burst = 1000000
 task_requests_per_second = 100000
@@ -21,8 +17,8 @@ task_requests_burst = 1000000
 [tasks]
 open_per_agent = 100000
 [credentials]
-live_per_agent = 100000
-live_per_task = 10000
+live_per_agent = 1000000
+live_per_task = 100000
 revoke_wait_max = '10m'
 ";
 
@@ -33,51 +29,17 @@ pub(crate) fn installation() -> Installation {
     installation
 }
 
-/// A connection as an agent of that name.
+/// Starts its broker. The harness logs everything, which is not what is to be measured.
+pub(crate) fn start(installation: &Installation) -> Broker<'_> {
+    installation.start_with(&[("TASKPASS_LOG", "info")])
+}
+
+/// The certificate of a newly registered agent.
+pub(crate) fn certificate(broker: &Broker<'_>, name: &str) -> Certificate {
+    Certificate::load(broker.agent(name).identity())
+}
+
+/// A connection as a newly registered agent.
 pub(crate) fn agent(broker: &Broker<'_>, name: &str) -> Wire {
-    Wire::new(
-        broker.address(),
-        Some(&Certificate::load(broker.agent(name).identity())),
-    )
-}
-
-/// Memory of a broker that nobody has asked for anything, and the size of the programs.
-pub(crate) fn at_rest(report: &mut Report) {
-    const TOPIC: &str = "At rest";
-    let installation = installation();
-    let broker = installation.start();
-    let idle = eventually("the memory of the broker can be read", || resident(&broker));
-    report.budgeted(
-        TOPIC,
-        "RSS after the start",
-        idle,
-        "MiB",
-        Budget::AtMost(30.0),
-    );
-    let scratch = installation.scratch();
-    for name in ["taskpassd", "taskpass"] {
-        let stripped = scratch.join(name);
-        let done = Command::new("strip")
-            .arg("-o")
-            .arg(&stripped)
-            .arg(program(name))
-            .status();
-        let (path, how) = match done {
-            Ok(status) if status.success() => (stripped, "stripped"),
-            _ => (program(name), "with symbols"),
-        };
-        let bytes = fs::metadata(path).expect("the program is there").len();
-        let mib = as_f64(usize::try_from(bytes / 1024).expect("a small program")) / 1024.0;
-        report.figure(TOPIC, format!("`{name}`, {how}"), mib, "MiB");
-    }
-}
-
-/// Resident memory in MiB.
-pub(crate) fn resident(broker: &Broker<'_>) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u32 = line.split_whitespace().next()?.parse().ok()?;
-    Some(f64::from(kib) / 1024.0)
+    Wire::new(broker.address(), Some(&certificate(broker, name)))
 }

@@ -2,9 +2,16 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+use taskpass_tests::load::Latency;
+
+use crate::report::Rounds;
 
 /// What a load came to.
 #[derive(Debug, Clone, Copy)]
@@ -14,9 +21,36 @@ pub(crate) struct Sample {
     pub(crate) p99: Duration,
 }
 
+/// Samples of one load, a round each.
+#[derive(Debug, Clone)]
+pub(crate) struct Samples(Vec<Sample>);
+
+impl Samples {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn push(&mut self, sample: Sample) {
+        self.0.push(sample);
+    }
+
+    pub(crate) fn rate(&self) -> Rounds {
+        self.0.iter().map(|s| s.per_second).collect()
+    }
+
+    /// Milliseconds.
+    pub(crate) fn p50(&self) -> Rounds {
+        self.0.iter().map(|s| ms(s.p50)).collect()
+    }
+
+    /// Milliseconds.
+    pub(crate) fn p99(&self) -> Rounds {
+        self.0.iter().map(|s| ms(s.p99)).collect()
+    }
+}
+
 /// Runs `call` for `span` with `in_flight` callers; each is told which caller it is and how many calls it made before.
-/// A first tenth is not counted; each caller's
-/// last call may end after `span`, and counts.
+/// A first tenth is not counted; each caller's last call may end after `span`, and counts.
 pub(crate) fn closed_loop<F, R>(in_flight: usize, span: Duration, call: F) -> Sample
 where
     F: Fn(usize, usize) -> R + Send + Sync + 'static,
@@ -24,10 +58,8 @@ where
 {
     taskpass_tests::wire::runtime().block_on(async move {
         let call = Arc::new(call);
-        let (warm, end) = (
-            Instant::now() + span / 10,
-            Instant::now() + span / 10 + span,
-        );
+        let warm = Instant::now() + span / 10;
+        let end = warm + span;
         let callers: Vec<_> = (0..in_flight)
             .map(|caller| {
                 let call = Arc::clone(&call);
@@ -59,15 +91,41 @@ where
     })
 }
 
+/// Makes `calls` calls with `in_flight` callers; each call is told its number.
+pub(crate) fn closed_loop_of<F, R>(in_flight: usize, calls: usize, call: F)
+where
+    F: Fn(usize) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    taskpass_tests::wire::runtime().block_on(async move {
+        let (call, next) = (Arc::new(call), Arc::new(AtomicUsize::new(0)));
+        let callers: Vec<_> = (0..in_flight)
+            .map(|_| {
+                let (call, next) = (Arc::clone(&call), Arc::clone(&next));
+                tokio::spawn(async move {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= calls {
+                            break;
+                        }
+                        call(number).await;
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.expect("a caller ends");
+        }
+    });
+}
+
 /// Median and 99th percentile.
-pub(crate) fn of(mut latencies: Vec<Duration>) -> Sample {
-    assert!(!latencies.is_empty(), "nothing was measured");
-    latencies.sort_unstable();
-    let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
+pub(crate) fn of(latencies: Vec<Duration>) -> Sample {
+    let Latency { p50, p99, .. } = Latency::of(latencies);
     Sample {
         per_second: 0.0,
-        p50: at(50),
-        p99: at(99),
+        p50,
+        p99,
     }
 }
 

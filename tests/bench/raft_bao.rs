@@ -1,154 +1,199 @@
 //! OpenBao as one would run it: raft storage, TLS, a file audit device.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
-use taskpass_tests::{Server, tool, wire::runtime};
+use taskpass_tests::{Server, tool, wire::runtime, workspace};
 use tempfile::TempDir;
 
-/// A running, unsealed server with a PKI engine and two roles: `stored` and `leased`.
+use crate::{
+    bao_client::{Client, http},
+    process,
+};
+
+/// A running, unsealed server: a PKI engine with roles `stored`, `leased` and `ci`, and a key-value engine.
 #[derive(Debug)]
 pub(crate) struct RaftBao {
-    _server: Server,
+    server: Option<Server>,
+    /// With the root token.
     pub(crate) client: Client,
-    _directory: TempDir,
-}
-
-/// Calls of one OpenBao with one token.
-#[derive(Debug, Clone)]
-pub(crate) struct Client {
-    http: reqwest::Client,
+    root: CertificateDer<'static>,
     address: String,
-    token: String,
-}
-
-impl Client {
-    pub(crate) const fn new(http: reqwest::Client, address: String, token: String) -> Self {
-        Self {
-            http,
-            address,
-            token,
-        }
-    }
-
-    pub(crate) fn with_token(&self, token: &str) -> Self {
-        Self {
-            token: token.to_owned(),
-            ..self.clone()
-        }
-    }
-
-    /// Sends a request; the answer's JSON, or the status.
-    pub(crate) async fn call(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Value, String> {
-        let url = format!("{}/v1/{path}", self.address);
-        let request = self
-            .http
-            .request(method.parse().expect("a method"), url)
-            .header("X-Vault-Token", &self.token);
-        let request = match body {
-            Some(body) => request.json(body),
-            None => request,
-        };
-        let answer = request.send().await.map_err(|e| e.to_string())?;
-        let status = answer.status();
-        let text = answer.text().await.map_err(|e| e.to_string())?;
-        if status.is_success() {
-            Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
-        } else {
-            Err(format!("{method} {path}: {status}: {text}"))
-        }
-    }
-
-    pub(crate) async fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        self.call(method, path, body)
-            .await
-            .unwrap_or_else(|e| panic!("{e}"))
-    }
-}
-
-/// An HTTP client that trusts `root` only, or nobody.
-pub(crate) fn http(root: Option<rustls_pki_types::CertificateDer<'static>>) -> reqwest::Client {
-    let mut roots = rustls::RootCertStore::empty();
-    if let Some(root) = root {
-        roots.add(root).expect("a root");
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // The client asks for the process's default even when it is handed a configuration.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .timeout(Duration::from_secs(60));
-    builder.build().expect("an HTTP client")
+    unseal_key: Value,
+    directory: TempDir,
 }
 
 impl RaftBao {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        fs::write(directory.path().join("tls.pem"), certificate.pem()).expect("a file");
-        fs::write(directory.path().join("tls.key"), key.serialize_pem()).expect("a file");
+        let root = certificate(directory.path());
         fs::create_dir(directory.path().join("raft")).expect("a directory");
         // Raft wants to know its addresses beforehand; between here and there nobody takes the ports, most likely.
-        let [port, cluster] = [(); 2].map(|()| {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            listener.local_addr().expect("an address").port()
-        });
-        fs::write(
-            directory.path().join("bao.hcl"),
-            config(directory.path(), port, cluster),
-        )
-        .expect("a file");
-        let mut server = Server::start(
-            &tool("bao"),
-            &["server", "-config=bao.hcl", "-log-level=warn"],
-            &[],
-            directory.path(),
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [port, cluster] = sockets.map(|s| s.local_addr().expect("an address").port());
+        let text = config(directory.path(), port, cluster);
+        fs::write(directory.path().join("bao.hcl"), text).expect("a file");
+        let address = format!("https://127.0.0.1:{port}");
+        let client = Client::new(
+            http(Some(root.clone()), true),
+            address.clone(),
+            String::new(),
         );
-        let http = http(Some(certificate.der().clone()));
-        let client = Client::new(http, format!("https://127.0.0.1:{port}"), String::new());
+        let mut server = launch(directory.path());
         let keys = server.wait_for("OpenBao can be initialised", |_| {
             let body = json!({ "secret_shares": 1, "secret_threshold": 1 });
-            runtime()
-                .block_on(client.call("PUT", "sys/init", Some(&body)))
-                .ok()
+            let made = client.call("PUT", "sys/init", Some(&body));
+            runtime().block_on(made).ok()
         });
-        let client = client.with_token(keys["root_token"].as_str().expect("a token"));
-        runtime().block_on(async {
-            client
-                .must(
-                    "PUT",
-                    "sys/unseal",
-                    Some(&json!({ "key": keys["keys"][0] })),
-                )
-                .await;
+        let bao = Self {
+            server: Some(server),
+            client: client.with_token(keys["root_token"].as_str().expect("a token")),
+            root,
+            address,
+            unseal_key: keys["keys"][0].clone(),
+            directory,
+        };
+        bao.unseal();
+        runtime().block_on(bao.prepare());
+        bao
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").pid()
+    }
+
+    /// A client that makes a new connection for every call.
+    pub(crate) fn fresh_client(&self) -> Client {
+        let http = http(Some(self.root.clone()), false);
+        self.client.over(http)
+    }
+
+    /// Stops it in good order and starts it again; until its first answer to a request that needs its storage.
+    pub(crate) fn restart(&mut self) -> Duration {
+        process::stop(self.server.take().expect("it runs"));
+        let began = Instant::now();
+        self.server = Some(launch(self.directory.path()));
+        self.unseal();
+        began.elapsed()
+    }
+
+    fn unseal(&self) {
+        let body = json!({ "key": self.unseal_key });
+        process::until("OpenBao can be unsealed", || {
+            let unsealed = self.client.call("PUT", "sys/unseal", Some(&body));
+            runtime().block_on(unsealed).ok()
         });
-        server.wait_for("OpenBao is active", |_| {
-            let health = runtime().block_on(client.call("GET", "sys/health", None));
-            health.is_ok().then_some(())
+        process::until("OpenBao answers", || {
+            let found = self.client.call("GET", "auth/token/lookup-self", None);
+            runtime().block_on(found).ok()
         });
-        runtime().block_on(prepare(&client));
-        Self {
-            _server: server,
-            client,
-            _directory: directory,
+    }
+
+    /// `[[provider]]` for the configuration: `cert` is a PKI lease, `static` a secret of the key-value engine.
+    pub(crate) fn provider(&self) -> String {
+        let directory = self.directory.path().display();
+        format!(
+            r#"
+[[provider]]
+name = "vault-main"
+kind = "vault"
+address = "{address}"
+ca_file = "{directory}/tls.pem"
+token_file = "{directory}/broker-token"
+
+  [[provider.role]]
+  name = "cert"
+  type = "dynamic"
+  path = "pki/issue/ci"
+  method = "write"
+  policies = ["ci"]
+  params = {{ common_name = {{ pattern = "[a-z0-9.-]{{1,63}}" }} }}
+  max_ttl = "15m"
+  impact = 1
+
+  [[provider.role]]
+  name = "static"
+  type = "kv"
+  path = "secret/ci"
+  version = 1
+  policies = ["ci"]
+  max_ttl = "15m"
+  impact = 0
+"#,
+            address = self.address,
+        )
+    }
+
+    async fn prepare(&self) {
+        let put = async |path: &str, body: Value| {
+            self.client.must("POST", path, Some(&body)).await;
+        };
+        put("sys/mounts/pki", json!({ "type": "pki" })).await;
+        put("sys/mounts/secret", json!({ "type": "kv" })).await;
+        put("secret/ci", json!({ "answer": "42" })).await;
+        let root =
+            json!({ "common_name": "bench.test", "ttl": "24h", "key_type": "ec", "key_bits": 256 });
+        put("pki/root/generate/internal", root).await;
+        for (name, lease) in [("stored", false), ("leased", true), ("ci", true)] {
+            let role = json!({
+                "allow_any_name": true, "generate_lease": lease, "no_store": false, "max_ttl": "1h",
+                "key_type": "ec", "key_bits": 256, "use_csr_common_name": false, "use_csr_sans": false,
+            });
+            put(&format!("pki/roles/{name}"), role).await;
         }
+        let ci = r#"path "pki/issue/ci" { capabilities = ["update"] } path "secret/ci" { capabilities = ["read"] }"#;
+        let broker = workspace().join("deploy/examples/vault-broker-policy.hcl");
+        let broker = fs::read_to_string(broker).expect("the example policy is there");
+        for (name, policy) in [("ci", ci), ("taskpass-broker", &broker)] {
+            put(
+                &format!("sys/policies/acl/{name}"),
+                json!({ "policy": policy }),
+            )
+            .await;
+        }
+        let order = json!({ "policies": ["taskpass-broker"], "period": "24h" });
+        let made = self
+            .client
+            .must("POST", "auth/token/create-orphan", Some(&order))
+            .await;
+        let token = made["auth"]["client_token"].as_str().expect("a token");
+        write_secret(&self.directory.path().join("broker-token"), token);
+        let audit = self.client.must("GET", "sys/audit", None).await;
+        assert!(
+            audit.to_string().contains("audit.log"),
+            "OpenBao does not audit: {audit}"
+        );
     }
 }
 
-fn config(directory: &std::path::Path, port: u16, cluster: u16) -> String {
+fn launch(directory: &Path) -> Server {
+    let arguments = ["server", "-config=bao.hcl", "-log-level=warn"];
+    Server::start(&tool("bao"), &arguments, &[], directory)
+}
+
+/// Its certificate, which is its own root, beside its key.
+fn certificate(directory: &Path) -> CertificateDer<'static> {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    fs::write(directory.join("tls.pem"), certificate.pem()).expect("a file");
+    fs::write(directory.join("tls.key"), key.serialize_pem()).expect("a file");
+    certificate.der().clone()
+}
+
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, text).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it can be closed");
+}
+
+fn config(directory: &Path, port: u16, cluster: u16) -> String {
     let dir = directory.display();
     format!(
         r#"
@@ -172,29 +217,4 @@ audit "file" "file" {{
 }}
 "#
     )
-}
-
-async fn prepare(client: &Client) {
-    client
-        .must("POST", "sys/mounts/pki", Some(&json!({ "type": "pki" })))
-        .await;
-    let root =
-        json!({ "common_name": "bench.test", "ttl": "24h", "key_type": "ec", "key_bits": 256 });
-    client
-        .must("POST", "pki/root/generate/internal", Some(&root))
-        .await;
-    for (name, lease) in [("stored", false), ("leased", true)] {
-        let role = json!({
-            "allow_any_name": true, "generate_lease": lease, "no_store": false, "max_ttl": "1h",
-            "key_type": "ec", "key_bits": 256, "use_csr_common_name": false, "use_csr_sans": false,
-        });
-        client
-            .must("POST", &format!("pki/roles/{name}"), Some(&role))
-            .await;
-    }
-    let audit = client.must("GET", "sys/audit", None).await;
-    assert!(
-        audit.to_string().contains("audit.log"),
-        "OpenBao does not audit: {audit}"
-    );
 }

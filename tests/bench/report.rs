@@ -1,179 +1,286 @@
-//! The figures, each with its budget where it has one.
+//! What was measured: figures, each beside its peer and its budget. The schema of `report.json`; a change to it raises
+//! [`SCHEMA`].
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+mod compare;
+mod markdown;
 
-use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
 use taskpass_tests::workspace;
 
-use crate::load::{Sample, ms};
+pub(crate) use compare::compare;
+
+use crate::machine::{Machine, Run};
+
+/// The version of the schema.
+const SCHEMA: u32 = 1;
+
+/// All figures of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    schema: u32,
+    pub(crate) machine: Machine,
+    pub(crate) run: Run,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// One thing that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    /// With `area` and the peer's name, what a figure is found by in another report.
+    pub(crate) name: String,
+    pub(crate) area: String,
+    pub(crate) unit: String,
+    pub(crate) better: Better,
+    /// Over the rounds; absent when it could not be measured, and `note` says why.
+    pub(crate) measured: Option<Spread>,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) note: Option<String>,
+}
+
+/// What a figure stands beside: another program, the bare limit, or the same with less work to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) measured: Spread,
+    /// The figure divided by the peer's, round by round.
+    pub(crate) ratio: Spread,
+}
+
+/// The middle of the rounds, the lowest and the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// Which way is forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
 
 /// What a figure is held against.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Budget {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Budget {
+    pub(crate) of: Of,
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Of {
+    /// The figure itself.
+    Figure,
+    /// The figure divided by its peer's.
+    Ratio,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Limit {
     AtLeast(f64),
     AtMost(f64),
 }
 
-#[derive(Debug)]
-struct Figure {
-    topic: &'static str,
-    what: String,
-    value: f64,
-    unit: &'static str,
-    budget: Option<Budget>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Pass,
+    Short,
+    /// There is a budget, and nothing to measure yet.
+    Open,
+}
+
+/// What was seen, one value for each round; the rounds of a figure and its peer took turns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rounds(Vec<f64>);
+
+impl Rounds {
+    pub(crate) fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub(crate) fn spread(&self) -> Spread {
+        let mut sorted = self.0.clone();
+        assert!(!sorted.is_empty(), "nothing was measured");
+        sorted.sort_unstable_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            f64::midpoint(sorted[middle - 1], sorted[middle])
+        };
+        Spread {
+            median,
+            low: sorted[0],
+            high: sorted[sorted.len() - 1],
+        }
+    }
+
+    /// Round by round; where the other was measured once only, against that.
+    fn with(&self, other: &Self, what: impl Fn(f64, f64) -> f64) -> Self {
+        let last = other.0.len() - 1;
+        let pairs = self.0.iter().enumerate();
+        Self(pairs.map(|(i, a)| what(*a, other.0[i.min(last)])).collect())
+    }
+
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        self.0.iter().map(|value| value * factor).collect()
+    }
+
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        self.with(other, |a, b| a - b)
+    }
+}
+
+impl From<f64> for Rounds {
+    fn from(value: f64) -> Self {
+        Self(vec![value])
+    }
+}
+
+impl FromIterator<f64> for Rounds {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
 }
 
 impl Figure {
-    fn verdict(&self) -> &'static str {
-        match self.budget {
-            None => "",
-            Some(Budget::AtLeast(least)) if self.value >= least => "pass",
-            Some(Budget::AtMost(most)) if self.value <= most => "pass",
-            Some(_) => "short",
+    fn new(area: &str, name: String, unit: &str, better: Better, rounds: &Rounds) -> Self {
+        Self {
+            area: area.to_owned(),
+            name,
+            unit: unit.to_owned(),
+            better,
+            measured: Some(rounds.spread()),
+            peer: None,
+            budget: None,
+            verdict: None,
+            note: None,
         }
     }
 
-    fn budget(&self) -> String {
-        match self.budget {
-            None => String::new(),
-            Some(Budget::AtLeast(least)) => format!("≥ {}", number(least)),
-            Some(Budget::AtMost(most)) => format!("≤ {}", number(most)),
+    /// The less, the better: times, memory.
+    pub(crate) fn low(area: &str, name: impl Into<String>, unit: &str, rounds: &Rounds) -> Self {
+        Self::new(area, name.into(), unit, Better::Lower, rounds)
+    }
+
+    /// The more, the better: rates.
+    pub(crate) fn high(area: &str, name: impl Into<String>, unit: &str, rounds: &Rounds) -> Self {
+        Self::new(area, name.into(), unit, Better::Higher, rounds)
+    }
+
+    /// A budget for which there is nothing to measure.
+    pub(crate) fn open(area: &str, name: &str, unit: &str, limit: Limit, why: &str) -> Self {
+        let better = match limit {
+            Limit::AtLeast(_) => Better::Higher,
+            Limit::AtMost(_) => Better::Lower,
+        };
+        Self {
+            measured: None,
+            budget: Some(Budget {
+                of: Of::Figure,
+                limit,
+            }),
+            verdict: Some(Verdict::Open),
+            note: Some(why.to_owned()),
+            ..Self::new(area, name.to_owned(), unit, better, &Rounds::from(0.0))
         }
     }
-}
 
-/// All figures of a run.
-#[derive(Debug)]
-pub(crate) struct Report {
-    figures: Vec<Figure>,
+    /// Puts it beside `peer`, of which `ours` is what this figure was made from.
+    pub(crate) fn beside(mut self, name: &str, ours: &Rounds, peer: &Rounds) -> Self {
+        self.peer = Some(Peer {
+            name: name.to_owned(),
+            measured: peer.spread(),
+            ratio: ours.with(peer, |a, b| a / b).spread(),
+        });
+        self
+    }
+
+    /// Holds the figure against a budget.
+    pub(crate) fn budget(self, limit: Limit) -> Self {
+        self.held_to(Of::Figure, limit)
+    }
+
+    /// Holds what it is of its peer against a budget.
+    pub(crate) fn budget_of_ratio(self, limit: Limit) -> Self {
+        self.held_to(Of::Ratio, limit)
+    }
+
+    fn held_to(mut self, of: Of, limit: Limit) -> Self {
+        let value = match of {
+            Of::Figure => self.measured,
+            Of::Ratio => self.peer.as_ref().map(|peer| peer.ratio),
+        };
+        let value = value.expect("a budget is for something measured").median;
+        let within = match limit {
+            Limit::AtLeast(least) => value >= least,
+            Limit::AtMost(most) => value <= most,
+        };
+        self.budget = Some(Budget { of, limit });
+        self.verdict = Some(if within {
+            Verdict::Pass
+        } else {
+            Verdict::Short
+        });
+        self
+    }
+
+    pub(crate) fn ratio(&self) -> Option<Spread> {
+        self.peer.as_ref().map(|peer| peer.ratio)
+    }
 }
 
 impl Report {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new(machine: Machine, run: Run) -> Self {
         Self {
+            schema: SCHEMA,
+            machine,
+            run,
             figures: Vec::new(),
         }
     }
 
-    /// A figure without a budget.
-    pub(crate) fn figure(
-        &mut self,
-        topic: &'static str,
-        what: impl Into<String>,
-        value: f64,
-        unit: &'static str,
-    ) {
-        self.add(topic, what, value, unit, None);
-    }
-
-    /// A figure that is held against one.
-    pub(crate) fn budgeted(
-        &mut self,
-        topic: &'static str,
-        what: impl Into<String>,
-        value: f64,
-        unit: &'static str,
-        budget: Budget,
-    ) {
-        self.add(topic, what, value, unit, Some(budget));
-    }
-
-    /// Throughput and latency of a load.
-    pub(crate) fn sample(&mut self, topic: &'static str, what: &str, sample: Sample) {
-        self.figure(topic, what, sample.per_second, "/s");
-        self.figure(topic, format!("{what}, p50"), ms(sample.p50), "ms");
-        self.figure(topic, format!("{what}, p99"), ms(sample.p99), "ms");
-    }
-
-    fn add(
-        &mut self,
-        topic: &'static str,
-        what: impl Into<String>,
-        value: f64,
-        unit: &'static str,
-        budget: Option<Budget>,
-    ) {
-        let figure = Figure {
-            topic,
-            what: what.into(),
-            value,
-            unit,
-            budget,
-        };
-        eprintln!(
-            "{topic}: {}: {} {}  {}",
-            figure.what,
-            number(value),
-            unit,
-            figure.verdict()
-        );
+    pub(crate) fn add(&mut self, figure: Figure) {
+        eprintln!("{}", markdown::line(&figure));
         self.figures.push(figure);
     }
 
-    /// A table for each topic.
-    pub(crate) fn markdown(&self) -> String {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let mut text = format!(
-            "# Taskpass bench\n\n{cores} cores, client and servers on the same machine, one run.\n"
-        );
-        let mut topic = "";
-        for figure in &self.figures {
-            if figure.topic != topic {
-                topic = figure.topic;
-                writeln!(
-                    text,
-                    "\n## {topic}\n\n| what | figure | budget | |\n| --- | ---: | --- | --- |"
-                )
-                .expect("text");
-            }
-            let value = format!("{} {}", number(figure.value), figure.unit);
-            writeln!(
-                text,
-                "| {} | {value} | {} | {} |",
-                figure.what,
-                figure.budget(),
-                figure.verdict()
-            )
-            .expect("text");
+    /// Reads a report as [`Report::write`] wrote it.
+    pub(crate) fn read(path: &std::path::Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path)
+            .map_err(|e| format!("`{}` cannot be read: {e}", path.display()))?;
+        let report: Self = serde_json::from_str(&text)
+            .map_err(|e| format!("`{}` is not a report: {e}", path.display()))?;
+        if report.schema != SCHEMA {
+            return Err(format!(
+                "`{}` has schema {}, not {SCHEMA}: measure again",
+                path.display(),
+                report.schema
+            ));
         }
-        text
+        Ok(report)
     }
 
-    fn json(&self) -> Value {
-        let figures = self.figures.iter().map(|figure| {
-            let (at_least, at_most) = match figure.budget {
-                Some(Budget::AtLeast(least)) => (Some(least), None),
-                Some(Budget::AtMost(most)) => (None, Some(most)),
-                None => (None, None),
-            };
-            json!({
-                "topic": figure.topic, "what": figure.what, "value": figure.value, "unit": figure.unit,
-                "at_least": at_least, "at_most": at_most,
-                "verdict": Some(figure.verdict()).filter(|v| !v.is_empty()),
-            })
-        });
-        json!({ "figures": figures.collect::<Vec<_>>() })
+    /// Where the last run left its report.
+    pub(crate) fn directory() -> PathBuf {
+        workspace().join("target/bench")
     }
 
-    /// Writes both forms to `target/bench`.
-    pub(crate) fn write(&self) -> PathBuf {
-        let directory = workspace().join("target/bench");
+    /// Writes `report.json`, and `report.md` made from it.
+    pub(crate) fn write(&self) {
+        let directory = Self::directory();
         fs::create_dir_all(&directory).expect("a directory");
-        fs::write(directory.join("report.md"), self.markdown()).expect("the report can be written");
-        let json = serde_json::to_string_pretty(&self.json()).expect("JSON");
+        let json = serde_json::to_string_pretty(self).expect("JSON");
         fs::write(directory.join("report.json"), json + "\n").expect("the report can be written");
-        directory
-    }
-}
-
-/// Three significant digits are all that a shared machine is good for.
-fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 100.0 {
-        format!("{value:.0}")
-    } else if size >= 10.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
+        fs::write(directory.join("report.md"), self.markdown()).expect("the report can be written");
     }
 }

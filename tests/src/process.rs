@@ -102,6 +102,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Whether it has not ended by itself.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for something that `find` sees; panics with the log when the server ends first.
     pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Self) -> Option<T>) -> T {
         eventually(what, || {

@@ -89,6 +89,13 @@ impl Wire {
 
     /// [`Wire::call`] inside a runtime.
     pub async fn call_async(&self, method: &str, message: Vec<u8>) -> Result<Vec<Bytes>, Status> {
+        // The endpoint's own timeout begins when there is a connection; a peer that never finishes one is no answer either.
+        tokio::time::timeout(PATIENCE, self.gather(method, message))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+    }
+
+    async fn gather(&self, method: &str, message: Vec<u8>) -> Result<Vec<Bytes>, Status> {
         let mut client = tonic::client::Grpc::new(self.channel.clone());
         client
             .ready()

@@ -54,6 +54,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-ca",
             "taskpass-policy",
             "taskpass-ledger",
+            "taskpass-store",
             "taskpass-client",
         ],
     ),
