@@ -95,9 +95,7 @@ pub struct IssueOptions {
 /// A signed X.509-SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// Leaf and, unless the root signed it, issuing authority as PEM, in the order TLS wants.
-    pub chain_pem: String,
-    /// The same as DER.
+    /// Leaf and, unless the root signed it, issuing authority, in the order TLS wants.
     pub chain_der: Vec<CertificateDer<'static>>,
     /// The leaf's serial number as 32 hex digits.
     pub serial: String,
@@ -107,6 +105,13 @@ pub struct Issued {
     pub not_after: Timestamp,
     /// SHA-256 of the certified public key (SubjectPublicKeyInfo), in hex.
     pub key_sha256: String,
+}
+
+impl Issued {
+    /// The chain as PEM.
+    pub fn chain_pem(&self) -> String {
+        self.chain_der.iter().map(pem::certificate).collect()
+    }
 }
 
 struct Rotation {
@@ -250,7 +255,6 @@ impl Authority {
         let signer = Signer {
             issuer: self.root_issuer()?,
             validity: self.root_validity,
-            chain_pem: String::new(),
             chain_der: None,
         };
         let operator = Identity::Operator(name.clone());
@@ -292,10 +296,7 @@ impl Authority {
             },
         };
         let leaf = template::sign_leaf(&order, &signer.issuer)?;
-        let mut chain_pem = pem::certificate(&leaf);
-        chain_pem.push_str(&signer.chain_pem);
         Ok(Issued {
-            chain_pem,
             chain_der: std::iter::once(leaf)
                 .chain(signer.chain_der.clone())
                 .collect(),

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use taskpass_core::{Timestamp, sha256_hex};
+use taskpass_core::{Timestamp, hex, sha256_hex};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension, SubjectAlternativeName},
@@ -92,8 +92,7 @@ pub(crate) fn serial_hex(certificate: &X509Certificate<'_>) -> Result<String, Pe
             "its serial number is zero or too long",
         ));
     }
-    let hex: String = digits.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{hex:0>32}"))
+    Ok(format!("{:0>32}", hex(digits)))
 }
 
 /// An extension that is there but cannot be read must not count as absent, nor may one be there twice.

@@ -37,7 +37,7 @@ pub use anchor::{Anchor, AnchorState};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use credential::{Credential, CredentialState, Revocation, RevocationClass, RevokeCause};
 pub use decision::{DecisionRecord, Outcome};
-pub use digest::{Digest, sha256_hex};
+pub use digest::{Digest, hex, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};
 pub use event::{Actor, Event, IdempotencyKey};
 pub use id::{AnchorId, CredentialId, JoinTokenId, TaskId};

@@ -84,7 +84,7 @@ impl PolicySet {
             .get(facts.action)
             .ok_or_else(|| format!("the schema has no action `{}`", facts.action))?;
         let request = self.language.request(view)?;
-        let entities = self.language.entities(view, policies.entity.clone())?;
+        let entities = self.language.entities(view, &policies.entity)?;
         let involved = view
             .lineage(&view.principal)
             .chain(view.lineage(&view.resource))
@@ -193,5 +193,7 @@ fn resource_text(resource: &Resource<'_>) -> String {
     }
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,18 @@
 //! The schema, and how a [`View`] becomes a Cedar request. Values are handed over as values: no Cedar text is ever put
 //! together from what a caller sent.
+//!
+//! Two things go past Cedar's front door, since they would be done anew for every request and cost most of it: parsing
+//! the names of extension functions, and completing a hierarchy of entities that is complete as it is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
-    Schema,
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, Schema,
+};
+use cedar_policy_core::{
+    ast::{self, Name, RestrictedExpr},
+    entities::{self, NoEntitiesSchema, TCComputation},
+    extensions::Extensions,
 };
 
 use crate::{
@@ -25,6 +32,8 @@ pub(crate) struct Language {
     types: BTreeMap<Kind, EntityTypeName>,
     /// Every action with the groups it is in.
     action_entities: Entities,
+    datetime: Name,
+    ip: Name,
 }
 
 impl Language {
@@ -41,6 +50,8 @@ impl Language {
             schema,
             types,
             action_entities,
+            datetime: "datetime".parse().map_err(|e| fault(&e))?,
+            ip: "ip".parse().map_err(|e| fault(&e))?,
         })
     }
 
@@ -84,7 +95,7 @@ impl Language {
         let context = view
             .context
             .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), self.expression(value)?)))
+            .map(|(name, value)| Ok(((*name).to_owned(), self.expression(value)?.into())))
             .collect::<Result<Vec<_>, String>>()?;
         let context = Context::from_pairs(context).map_err(|e| one_line(&e))?;
         let (principal, action, resource) = (
@@ -96,41 +107,54 @@ impl Language {
             .map_err(|e| one_line(&e))
     }
 
-    /// The entities of the request, `action` among them.
-    pub(crate) fn entities(&self, view: &View, action: Entity) -> Result<Entities, String> {
-        let mut entities = vec![action];
+    /// The entities of the request, `action` among them. Each entity knows all its ancestors, so there is nothing to
+    /// complete.
+    pub(crate) fn entities(&self, view: &View, action: &Entity) -> Result<Entities, String> {
+        let action: &ast::Entity = action.as_ref();
+        let mut all = vec![action.clone()];
         for entity in &view.entities {
-            entities.push(self.entity(entity)?);
+            all.push(self.entity(entity)?);
         }
-        Entities::from_entities(entities, None).map_err(|e| one_line(&e))
+        let made = entities::Entities::from_entities(
+            all,
+            None::<&NoEntitiesSchema>,
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        );
+        made.map(Entities::from).map_err(|e| one_line(&e))
     }
 
-    fn entity(&self, entity: &view::Entity) -> Result<Entity, String> {
-        let attrs = entity
-            .attrs
-            .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), self.expression(value)?)))
-            .collect::<Result<HashMap<_, _>, String>>()?;
-        let parents = entity
-            .parents
-            .iter()
-            .map(|parent| self.uid(parent))
-            .collect::<Result<HashSet<_>, String>>()?;
-        Entity::new(self.uid(&entity.uid)?, attrs, parents).map_err(|e| one_line(&e))
+    fn entity(&self, entity: &view::Entity) -> Result<ast::Entity, String> {
+        let attrs = entity.attrs.iter();
+        let attrs = attrs.map(|(name, value)| Ok(((*name).into(), self.expression(value)?)));
+        let parents = entity.parents.iter();
+        let parents = parents.map(|parent| Ok(self.uid(parent)?.into()));
+        ast::Entity::new(
+            self.uid(&entity.uid)?.into(),
+            attrs.collect::<Result<Vec<_>, String>>()?,
+            HashSet::new(),
+            parents.collect::<Result<HashSet<_>, String>>()?,
+            [],
+            Extensions::all_available(),
+        )
+        .map_err(|e| one_line(&e))
     }
 
-    fn expression(&self, value: &Value) -> Result<RestrictedExpression, String> {
+    fn expression(&self, value: &Value) -> Result<RestrictedExpr, String> {
+        let call = |function: &Name, argument: &str| {
+            RestrictedExpr::call_extension_fn(function.clone(), [RestrictedExpr::val(argument)])
+        };
         Ok(match value {
-            Value::Bool(value) => RestrictedExpression::new_bool(*value),
-            Value::Long(value) => RestrictedExpression::new_long(*value),
-            Value::Text(value) => RestrictedExpression::new_string(value.clone()),
+            Value::Bool(value) => RestrictedExpr::val(*value),
+            Value::Long(value) => RestrictedExpr::val(*value),
+            Value::Text(value) => RestrictedExpr::val(value.as_str()),
             Value::Set(values) => {
                 let values = values.iter().map(|value| self.expression(value));
-                RestrictedExpression::new_set(values.collect::<Result<Vec<_>, String>>()?)
+                RestrictedExpr::set(values.collect::<Result<Vec<_>, String>>()?)
             }
-            Value::Entity(uid) => RestrictedExpression::new_entity_uid(self.uid(uid)?),
-            Value::Datetime(time) => RestrictedExpression::new_datetime(time),
-            Value::Ip(ip) => RestrictedExpression::new_ip(ip),
+            Value::Entity(uid) => RestrictedExpr::val(ast::EntityUID::from(self.uid(uid)?)),
+            Value::Datetime(time) => call(&self.datetime, time),
+            Value::Ip(ip) => call(&self.ip, ip),
         })
     }
 }

@@ -152,7 +152,7 @@ pub fn install(
     hand_over(
         &dir.join(OPERATOR),
         &key,
-        &svid.chain_pem,
+        &svid.chain_pem(),
         &authority.bundle().pem,
         &vkey,
     )?;

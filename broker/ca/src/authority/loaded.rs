@@ -19,7 +19,6 @@ pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) validity: Validity,
     /// What follows the leaf in a chain.
-    pub(super) chain_pem: String,
     pub(super) chain_der: Option<CertificateDer<'static>>,
 }
 
@@ -79,7 +78,6 @@ fn load_signer(
     Ok(Signer {
         issuer: issuer(certificate, pair)?,
         validity,
-        chain_pem: pem::certificate(certificate),
         chain_der: Some(certificate.clone()),
     })
 }

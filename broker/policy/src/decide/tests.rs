@@ -216,9 +216,11 @@ fn entities_conform_to_the_schema() {
                 let view = View::of(&facts);
                 let entities = language
                     .action(*action)
-                    .and_then(|action| language.entities(&view, action));
+                    .and_then(|action| language.entities(&view, &action));
+                let entities = entities.unwrap();
+                let completed = Entities::from_entities(entities.clone(), None).unwrap();
+                assert!(completed.deep_eq(&entities), "{action}: not all ancestors");
                 let entities = entities
-                    .unwrap()
                     .remove_entities([language.uid(&view.action).unwrap()])
                     .unwrap();
                 let checked = Entities::from_entities(entities, Some(&language.schema));
