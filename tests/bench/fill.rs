@@ -201,6 +201,7 @@ impl Fill {
             intended_at: now,
             issued_at: None,
             expires_at: now.plus(LIFE),
+            asked_until: None,
             anchor: None,
             handle: None,
             revocation: None,

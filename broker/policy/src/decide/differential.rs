@@ -69,82 +69,73 @@ fn policy() -> impl Strategy<Value = String> {
         .prop_map(|(effect, (p, a, r), condition)| format!("{effect} ({p}, {a}, {r}) {condition};"))
 }
 
-/// Cedar's own answer; `None` when the request does not fit the schema.
-fn plainly(set: &PolicySet, texts: &[String], facts: &Facts<'_>) -> Option<Verdict> {
-    let mut plain = Plain::new();
+/// The same policies as one plain set.
+fn plain(texts: &[String]) -> Plain {
+    let mut all = Plain::new();
     for (number, text) in texts.iter().enumerate() {
         let id = PolicyId::new(format!("p{number}"));
-        plain.add(Policy::parse(Some(id), text).unwrap()).unwrap();
+        all.add(Policy::parse(Some(id), text).unwrap()).unwrap();
     }
+    all
+}
+
+/// Cedar's own answer and the policies that made it; `None` when the request does not fit the schema.
+fn plainly(set: &PolicySet, all: &Plain, facts: &Facts<'_>) -> Option<(Outcome, Vec<String>)> {
     let view = View::of(facts);
     let request = set.language.request(&view).ok()?;
     let action = set.language.action(facts.action).unwrap();
     let entities = set.language.entities(&view, &action).unwrap();
     let entities = Entities::from_entities(entities, None).unwrap();
-    let response = Authorizer::new().is_authorized(&request, &plain, &entities);
-    let ids = response.diagnostics().reason().map(ToString::to_string);
-    let mut verdict = Verdict::default();
-    match response.decision() {
-        Answer::Allow => verdict.permits.extend(ids),
-        Answer::Deny => verdict.forbids.extend(ids),
-    }
-    for error in response.diagnostics().errors() {
+    let response = Authorizer::new().is_authorized(&request, all, &entities);
+    let failed = response.diagnostics().errors().map(|error| {
         let AuthorizationError::PolicyEvaluationError(error) = error;
-        let (id, message) = (error.policy_id().to_string(), one_line(error.inner()));
-        verdict.failed.insert((id, message));
-    }
-    Some(verdict)
+        error.policy_id().to_string()
+    });
+    let failed: BTreeSet<String> = failed.collect();
+    let deciding = response.diagnostics().reason().map(ToString::to_string);
+    let (outcome, deciding) = match response.decision() {
+        _ if !failed.is_empty() => (Outcome::Deny, failed),
+        Answer::Allow => (Outcome::Allow, deciding.collect()),
+        Answer::Deny => (Outcome::Deny, deciding.collect()),
+    };
+    Some((outcome, deciding.into_iter().collect()))
 }
 
 proptest! {
+    // Each case asks everything that can be asked.
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn the_index_changes_no_decision(
-        texts in vec(policy(), 0..limits::DECIDING_POLICIES_MAX),
-        bound in any::<bool>(),
-        operator in any::<bool>(),
-        action in select(Action::ALL),
-        which in 0..6,
-    ) {
-        let named: String = texts
-            .iter()
-            .enumerate()
-            .map(|(number, text)| format!("@id(\"p{number}\") {text}\n"))
-            .collect();
-        let set = policies(&named);
+    fn the_index_changes_no_decision(texts in vec(policy(), 0..limits::DECIDING_POLICIES_MAX)) {
+        let named = texts.iter().enumerate();
+        let named: String = named.map(|(n, text)| format!("@id(\"p{n}\") {text}\n")).collect();
+        let (set, all) = (policies(&named), plain(&texts));
         let (world, role) = (World::new(), role(1));
         let credential = credential(&world.task, &role);
         let provider = "vault-main".parse().unwrap();
-        let resource = match which {
-            0 => Resource::Role(&role),
-            1 => Resource::Task(&world.task),
-            2 => Resource::Agent(&world.agent),
-            3 => Resource::Provider(&provider),
-            4 => Resource::Credential { credential: &credential, role: Some(&role) },
-            _ => Resource::Installation,
-        };
-        let mut facts = world.facts(action, resource);
-        facts.principal = if operator {
-            Principal::Operator(&world.admin)
-        } else {
-            let bound_to = bound.then_some(world.task.id);
-            Principal::Agent { agent: &world.agent, bound_to }
-        };
-        let decision = decide(&set, &facts);
-        let record = decision.record();
-        let Some(plain) = plainly(&set, &texts, &facts) else {
-            prop_assert_eq!(record.outcome, Outcome::Deny);
-            prop_assert_eq!(record.errors.len(), 1);
-            return Ok(());
-        };
-        let failed: BTreeSet<String> = plain.failed.iter().map(|(id, _)| id.clone()).collect();
-        let (outcome, deciding) = if !failed.is_empty() {
-            (Outcome::Deny, failed)
-        } else if plain.permits.is_empty() {
-            (Outcome::Deny, plain.forbids)
-        } else {
-            (Outcome::Allow, plain.permits)
-        };
-        prop_assert_eq!(record.outcome, outcome);
-        prop_assert_eq!(&record.policies, &deciding.into_iter().collect::<Vec<_>>());
+        let resources = [
+            Resource::Role(&role),
+            Resource::Task(&world.task),
+            Resource::Agent(&world.agent),
+            Resource::Provider(&provider),
+            Resource::Credential { credential: &credential, role: Some(&role) },
+            Resource::Installation,
+        ];
+        let (agent, bound) = (&world.agent, Some(world.task.id));
+        let principals = [
+            Principal::Agent { agent, bound_to: None },
+            Principal::Agent { agent, bound_to: bound },
+            Principal::Operator(&world.admin),
+        ];
+        for ((action, resource), principal) in Action::ALL
+            .iter()
+            .flat_map(|action| resources.map(|resource| (*action, resource)))
+            .flat_map(|pair| principals.map(|principal| (pair, principal)))
+        {
+            let facts = Facts { principal, ..world.facts(action, resource) };
+            if let Some(answer) = plainly(&set, &all, &facts) {
+                let record = decide(&set, &facts).into_record();
+                prop_assert_eq!((record.outcome, record.policies), answer, "{:?}", facts);
+            }
+        }
     }
 }
