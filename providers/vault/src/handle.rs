@@ -67,6 +67,8 @@ impl AnchorHandle {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Ledgers outlive releases: this form is for ever.
@@ -87,10 +89,8 @@ mod tests {
         anchor.credential = Some("c0123456789abcdef".parse().unwrap());
         anchor.cluster = Some("y".to_owned());
         anchor.namespace = Some("z".to_owned());
-        assert_eq!(
-            anchor.to_json().to_string(),
-            r#"{"accessor":"x","cluster":"y","credential":"c0123456789abcdef","namespace":"z"}"#
-        );
+        let form = json!({"accessor": "x", "credential": "c0123456789abcdef", "cluster": "y", "namespace": "z"});
+        assert_eq!(anchor.to_json(), form);
         assert_eq!(AnchorHandle::parse(&anchor.to_json()), Ok(anchor));
         assert!(
             Handle::parse(&Value::from("x")).is_err() && AnchorHandle::parse(&Value::Null).is_err()

@@ -70,10 +70,9 @@ impl VaultProvider {
         Ok(results)
     }
 
-    /// Ends every session of the task: those on record, and the one in memory.
+    /// Ends the sessions that the order names, and with the whole task also the one in memory.
     async fn end_sessions(&self, order: &RevokeOrder) -> Sessions {
         let (mut accessors, mut credentials) = (BTreeSet::new(), BTreeSet::new());
-        accessors.extend(self.sessions.close(order.task).await);
         let of_items = order
             .items
             .iter()
@@ -87,6 +86,11 @@ impl VaultProvider {
                 }
                 Err(error) => return Sessions::Failed(error),
             }
+        }
+        match order.scope {
+            RevokeScope::Task => accessors.extend(self.sessions.close(order.task).await),
+            // One that was made since the order was written holds what nobody has a doubt about.
+            RevokeScope::Credentials => self.sessions.drop_any_of(order.task, &accessors).await,
         }
         if accessors.is_empty() {
             return Sessions::NoneOnRecord;

@@ -1,6 +1,10 @@
 //! One Vault token for each task: made short, recorded, extended; kept in memory only.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use taskpass_core::{AnchorId, CredentialId, Secret, TaskId, Timestamp};
@@ -74,17 +78,21 @@ impl Sessions {
         session.map(|session| session.accessor.clone())
     }
 
+    /// Forgets the task's session if it is one of these.
+    pub(crate) async fn drop_any_of(&self, task: TaskId, accessors: &BTreeSet<String>) {
+        let slot = self.by_task.lock().get(&task).map(Arc::clone);
+        if let Some(slot) = slot {
+            let mut held = slot.session.lock().await;
+            held.take_if(|session| accessors.contains(&session.accessor));
+        }
+    }
+
     /// Forgets `session`, which turned out to be dead, so that the next call makes another.
     pub(crate) async fn forget(&self, task: TaskId, session: &Arc<Session>) {
         let slot = self.by_task.lock().get(&task).map(Arc::clone);
         if let Some(slot) = slot {
             let mut held = slot.session.lock().await;
-            if held
-                .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current, session))
-            {
-                *held = None;
-            }
+            held.take_if(|current| Arc::ptr_eq(current, session));
         }
     }
 

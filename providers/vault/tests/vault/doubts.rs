@@ -95,6 +95,37 @@ async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() 
 }
 
 #[tokio::test]
+async fn a_session_that_is_newer_than_the_doubt_is_left_alone() {
+    let clock = right_clock();
+    let world = World::with_clock("reader", clock.clone()).await;
+    let task = world.new_task();
+    let lost = world.order_for(task, "reader", &[]);
+    let item = intent_item(world.provider(), &lost, world.now());
+    let doubt = revoke_order(
+        &lost,
+        RevokeScope::Credentials,
+        &RecordedAnchors::new(),
+        vec![item],
+    );
+    let sibling = world.pki_order(task, "pki");
+    let drawn = world
+        .provider
+        .issue(&sibling, &RecordedAnchors::new())
+        .await
+        .unwrap();
+    let lease_id = drawn.handle.unwrap()["lease_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    clock.advance(to_wait(revoke(&world.provider, &doubt).await));
+    let late = revoke(&world.provider, &doubt).await.unwrap();
+
+    assert!(late.verified, "{late:?}");
+    assert!(world.lease_is_there(&lease_id).await);
+}
+
+#[tokio::test]
 async fn a_clock_that_jumps_forward_ends_no_unrecorded_token() {
     let clock = right_clock();
     let world = World::with_clock("reader", clock.clone()).await;
