@@ -218,6 +218,7 @@ async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 async fn wrong_arguments_are_told_apart_before_anything_is_sent() {
     let fake = logged_in().await;
     let before = fake.state().calls.len();
@@ -363,6 +364,7 @@ async fn policies_are_checked_offline() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one history, from export to proof")]
 async fn the_history_is_exported_verified_and_proven() {
     let fake = Fake::start().await;
     let ledger = FakeLedger::create(fake.dir.path());

@@ -138,6 +138,7 @@ const OID_NAMES: &[u64] = &[2, 5, 29, 17];
 
 /// each of these differs from a good certificate in one point.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn certificates_that_break_a_rule_are_refused_for_that_reason() {
     let ca = root("issuing");
     let accept = verifier(&[&ca]);

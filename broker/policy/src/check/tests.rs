@@ -8,6 +8,7 @@ use crate::{PolicySet, limits, testing::file};
 const FINE: &str = "@id(\"fine\") permit (principal, action, resource);";
 
 /// Each wrong policy with everything that is said about it.
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 #[test]
 fn messages() {
     let table = [

@@ -68,38 +68,14 @@ impl Engine {
         request: &IssueCredential,
     ) -> Result<IssuedCredential, Error> {
         let now = self.require_sane_clock()?;
-        let id: TaskId = request.task_id.parse().in_field("task_id")?;
-        let role: RoleName = request.role.parse().in_field("role")?;
-        let task = self
-            .reachable_task(call, Action::CredentialIssue, id)
-            .await?;
-        let Some(agent) = call.agent() else {
-            return Err(self
-                .refuse_kind(
-                    call,
-                    Action::CredentialIssue,
-                    "only agents draw credentials",
-                )
-                .await);
-        };
-        if task.state != TaskState::Open || task.deadline <= now {
-            return Err(Error::TaskEnded(id));
-        }
-        // A role that does not exist and one that the task has not look the same, and nothing else is told of either.
-        let Some(pins) = task.roles.get(&role) else {
-            let reason = format!("task `{id}` was not started with role `{role}`");
-            let resource = role.to_string();
-            return Err(self
-                .refuse_by_rule(call, Action::CredentialIssue, &resource, &reason)
-                .await);
-        };
+        let (task, role, pins) = self.drawable(call, request, now).await?;
         let (backend, spec) = self.role(&role)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Credential(earlier)) = self.earlier(idempotency.as_ref()).await? {
             return Err(self.repeated(backend, earlier).await?);
         }
-        self.rates.admit_draw(id)?;
-        let scope = drawn_scope(pins, &request.scope)?;
+        self.rates.admit_draw(task.id)?;
+        let scope = drawn_scope(&pins, &request.scope)?;
         let ttl = drawn_ttl(spec, request.ttl_seconds)?;
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
         let draw = self.draw(&task, &scope, expires_at, now).await?;
@@ -117,8 +93,8 @@ impl Engine {
         let handle = backend.provider().trace(&role, &scope);
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
-            task: id,
-            agent: agent.name.clone(),
+            task: task.id,
+            agent: task.agent.clone(),
             role,
             scope,
             state: CredentialState::Intended,
@@ -131,7 +107,7 @@ impl Engine {
             handle,
             revocation: None,
         };
-        let running = self.in_flight.enter(credential.id, id);
+        let running = self.in_flight.enter(credential.id, task.id);
         self.commit_intent(call, allowed.into_event(), &credential, idempotency)
             .await?;
         failpoint::reached("issue.intended");
@@ -144,6 +120,33 @@ impl Engine {
             running,
         )
         .await
+    }
+
+    /// The caller's open task, the role of it to draw on, and what the task fixes of the role's parameters.
+    async fn drawable(
+        &self,
+        call: &Call,
+        request: &IssueCredential,
+        now: Timestamp,
+    ) -> Result<(Arc<Task>, RoleName, Scope), Error> {
+        const ACTION: Action = Action::CredentialIssue;
+        let id: TaskId = request.task_id.parse().in_field("task_id")?;
+        let role: RoleName = request.role.parse().in_field("role")?;
+        let task = self.reachable_task(call, ACTION, id).await?;
+        if call.agent().is_none() {
+            let why = "only agents draw credentials";
+            return Err(self.refuse_kind(call, ACTION, why).await);
+        }
+        if task.state != TaskState::Open || task.deadline <= now {
+            return Err(Error::TaskEnded(id));
+        }
+        // A role that does not exist and one that the task has not look the same, and nothing else is told of either.
+        let Some(pins) = task.roles.get(&role).cloned() else {
+            let reason = format!("task `{id}` was not started with role `{role}`");
+            let resource = role.to_string();
+            return Err(self.refuse_by_rule(call, ACTION, &resource, &reason).await);
+        };
+        Ok((task, role, pins))
     }
 
     /// The answer to a request that was made before. Where the provider never answered there is no secret that
@@ -363,7 +366,7 @@ fn drawn_scope(pins: &Scope, asked: &[(String, String)]) -> Result<Scope, Error>
 }
 
 /// How long it is to live: as asked, or as long as the role allows.
-fn drawn_ttl(spec: &RoleSpec, seconds: u32) -> Result<Ttl, Error> {
+pub(super) fn drawn_ttl(spec: &RoleSpec, seconds: u32) -> Result<Ttl, Error> {
     match seconds {
         0 => Ok(spec.max_ttl),
         seconds => Ttl::from_seconds(u64::from(seconds)).in_field("ttl_seconds"),

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use taskpass_core::{
     Credential, CredentialId, CredentialState, Event, IdempotencyKey, RoleSpec, TaskState,
-    Timestamp, Ttl,
+    Timestamp,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
@@ -19,6 +19,7 @@ use super::{
     Call, Engine, Error,
     backend::{Backend, IssuePlace},
     error::InField,
+    issue::drawn_ttl,
 };
 
 /// A credential to renew.
@@ -58,13 +59,7 @@ impl Engine {
             .await?
             .ok_or_else(|| Error::no_task(credential.task))?;
         let (backend, spec) = self.role(&credential.role)?;
-        let ttl = if request.ttl_seconds == 0 {
-            spec.max_ttl
-        } else {
-            Ttl::from_seconds(u64::from(request.ttl_seconds))
-                .in_field("ttl_seconds")?
-                .min(spec.max_ttl)
-        };
+        let ttl = drawn_ttl(spec, request.ttl_seconds)?.min(spec.max_ttl);
         let until = now.plus(ttl.duration()).min(task.deadline);
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(answer) = self
@@ -97,12 +92,7 @@ impl Engine {
             until,
             idempotency: idempotency.clone(),
         };
-        let mut guards = vec![
-            Guard::SvidLive(call.caller.serial().to_owned()),
-            Guard::TaskOpen(task.id),
-            Guard::CredentialState(id, &[CredentialState::Active]),
-        ];
-        guards.extend(self.share_of_keys(idempotency.as_ref()));
+        let guards = self.renewal_guards(call, &credential, idempotency.as_ref());
         self.commit(vec![allowed.into_event(), intent], guards)
             .await?;
         failpoint::reached("renew.intended");
@@ -113,6 +103,21 @@ impl Engine {
         };
         let expires_at = self.extend(&credential, until, running).await?;
         Ok((id, expires_at))
+    }
+
+    fn renewal_guards(
+        &self,
+        call: &Call,
+        credential: &Credential,
+        key: Option<&IdempotencyKey>,
+    ) -> Vec<Guard> {
+        let mut guards = vec![
+            Guard::SvidLive(call.caller.serial().to_owned()),
+            Guard::TaskOpen(credential.task),
+            Guard::CredentialState(credential.id, &[CredentialState::Active]),
+        ];
+        guards.extend(self.share_of_keys(key));
+        guards
     }
 
     /// The answer to a request that was made before: never a second extension. One that still runs is waited for.

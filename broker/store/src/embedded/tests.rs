@@ -179,7 +179,24 @@ async fn what_is_committed_can_be_read_alive_and_as_history() {
     let mut fixture = Fixture::new().await;
     furnish(&fixture).await;
     let before = fixture.everything(6).await;
-    let store = fixture.store();
+    assert_furnished(fixture.store()).await;
+
+    let report = fixture.reopen().await;
+    assert_eq!((report.index.rebuilt, report.index.replayed), (None, 0));
+    assert_eq!(fixture.everything(6).await, before);
+    assert_eq!(
+        fixture.store().latest_checkpoint().size(),
+        fixture.store().ledger_reader().size()
+    );
+    // Used ids stay used after a restart, when only the index knows them.
+    let again = fixture
+        .store()
+        .commit(Batch::new([started(new_task(4, 1))]))
+        .await;
+    assert!(matches!(again, Err(CommitError::Conflict(_))));
+}
+
+async fn assert_furnished(store: &EmbeddedStore) {
     // Ended, and so only in the index.
     assert_eq!(
         store
@@ -238,20 +255,6 @@ async fn what_is_committed_can_be_read_alive_and_as_history() {
             vec![credential_id(2)]
         )]
     );
-
-    let report = fixture.reopen().await;
-    assert_eq!((report.index.rebuilt, report.index.replayed), (None, 0));
-    assert_eq!(fixture.everything(6).await, before);
-    assert_eq!(
-        fixture.store().latest_checkpoint().size(),
-        fixture.store().ledger_reader().size()
-    );
-    // Used ids stay used after a restart, when only the index knows them.
-    let again = fixture
-        .store()
-        .commit(Batch::new([started(new_task(4, 1))]))
-        .await;
-    assert!(matches!(again, Err(CommitError::Conflict(_))));
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
     let ended = ["revoke-accessor", "lookup-accessor"];
     let fake = Fake::with_clock(clock.clone(), move |line| {
         if line.starts_with("LIST") && line.contains("pki/issue/before") {
-            return answer("200 OK", "", &told(json!({"keys": ["left"]})));
+            return answer("200 OK", "", &told(&json!({"keys": ["left"]})));
         }
         if line.starts_with("LIST") {
             return answer("404 Not Found", "", r#"{"errors":[]}"#);
@@ -158,7 +158,7 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
             return refusal("400 Bad Request", "invalid accessor");
         }
         // Both Vault being there, and the lease being overdue.
-        answer("200 OK", "", &told(json!({"ttl": 0})))
+        answer("200 OK", "", &told(&json!({"ttl": 0})))
     })
     .await;
     let mut item = intent_item(&fake.provider, &order(), clock.now());
@@ -185,7 +185,7 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
 }
 
 /// An answer as Vault words it.
-fn told(data: Value) -> String {
+fn told(data: &Value) -> String {
     let answer = json!({"request_id": "r", "lease_id": "", "lease_duration": 0, "renewable": false, "data": data});
     answer.to_string()
 }
