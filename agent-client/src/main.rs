@@ -8,9 +8,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    // Before there is a second thread, let alone a secret.
     harden();
+    run()
+}
+
+#[tokio::main]
+async fn run() -> ExitCode {
     let arguments = cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)

@@ -6,6 +6,7 @@ mod certificates;
 mod connections;
 mod frames;
 mod messages;
+mod overload;
 
 use std::time::Duration;
 

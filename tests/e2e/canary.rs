@@ -1,6 +1,9 @@
 //! Secrets stay where they belong. Every secret there is, is looked for in every place that is not its own, in
 //! every spelling that programs give to bytes.
 
+mod dumps;
+mod faults;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -233,6 +233,17 @@ impl Broker<'_> {
         self.check_log();
     }
 
+    /// SIGABRT, as a program gives itself that finds itself broken; how it ended.
+    pub fn abort(mut self) -> std::process::ExitStatus {
+        let pid = i32::try_from(self.server.pid()).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::ABORT)
+            .expect("it can be signalled");
+        let status = self.server.wait();
+        self.check_log();
+        status
+    }
+
     fn check_log(&mut self) {
         self.stopped = true;
         let expected = &self.installation.expected_errors;

@@ -117,6 +117,11 @@ impl Server {
         })
     }
 
+    /// Waits until it has ended by itself, or by a signal.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("it can be waited for")
+    }
+
     /// Kills it at once, as a power cut would.
     pub fn kill(&mut self) {
         // It may be gone already.

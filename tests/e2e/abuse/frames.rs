@@ -236,3 +236,31 @@ fn floods_of_frames_are_stopped_and_cost_no_memory() {
     assert!(grown < 32 << 20, "the broker grew by {} MiB", grown >> 20);
     broker.stop();
 }
+
+/// A request that is refused costs its caller that request. Answered before its body is there it would be reset too, and
+/// after a few dozen resets HTTP/2 ends the connection with all that is in flight on it.
+#[test]
+fn many_refused_requests_leave_the_connection_and_what_is_on_it() {
+    const REFUSED: u32 = 200;
+    let installation = Installation::new();
+    installation.configure("[limits]\nrequests_per_caller = 1\n");
+    let broker = installation.start();
+    broker.agent("builder");
+    let (bystander, agent) = (Bystander::new(&broker), agent(&installation));
+    let request = block(&good());
+    let head = |n: u32| frame::head(2 * n + 1, &request);
+    let message = |n: u32| frame::last_data(2 * n + 1, &[0; 5]);
+    let mut frames = Frames::open(broker.address(), Some(&agent));
+    // The first one takes the only place and is not finished.
+    let heads: Vec<u8> = (0..=REFUSED).flat_map(head).collect();
+    assert!(frames.write(&heads, Duration::from_secs(10)));
+    let bodies: Vec<u8> = (1..=REFUSED).flat_map(message).collect();
+    assert!(frames.write(&bodies, Duration::from_secs(10)));
+    for number in 1..=REFUSED {
+        assert_eq!(frames.end(), Answered, "refused request {number}");
+    }
+    assert!(frames.write(&message(0), Duration::from_secs(10)));
+    assert_eq!(frames.end(), Answered, "the one that was let in");
+    bystander.is_served("many refused requests");
+    broker.stop();
+}

@@ -162,14 +162,14 @@ impl Frames {
         matches!(runtime().block_on(writing), Ok(Ok(())))
     }
 
-    /// Waits for the first response, RST_STREAM or GOAWAY, or the end.
-    pub fn end(mut self) -> End {
-        let reading = async { timeout(PATIENCE, self.first()).await };
+    /// Waits for the next response, RST_STREAM or GOAWAY, or the end.
+    pub fn end(&mut self) -> End {
+        let reading = async { timeout(PATIENCE, self.next()).await };
         let ended = runtime().block_on(reading);
         ended.expect("an answer in time").unwrap_or(End::Closed)
     }
 
-    async fn first(&mut self) -> std::io::Result<End> {
+    async fn next(&mut self) -> std::io::Result<End> {
         loop {
             let mut head = [0_u8; 9];
             self.stream.read_exact(&mut head).await?;

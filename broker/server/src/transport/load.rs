@@ -4,7 +4,7 @@
 //! stays fast and a caller learns early.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc,
@@ -100,18 +100,22 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Err(code) = is_grpc(&request) {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = code;
-            return Box::pin(std::future::ready(Ok(response)));
-        }
-        let permits = match self.admit() {
-            Ok(permits) => permits,
-            Err(status) => return Box::pin(std::future::ready(Ok(refusal(&status)))),
-        };
         request.extensions_mut().insert(self.peer.clone());
         let deadline = Box::pin(sleep(self.limits.body_timeout));
-        let request = request.map(|body| Body::new(Prompt { body, deadline }));
+        let request = request.map(|body| Prompt { body, deadline });
+        let admitted = match is_grpc(&request) {
+            Ok(()) => self.admit().map_err(|status| refusal(&status)),
+            Err(code) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = code;
+                Err(response)
+            }
+        };
+        let permits = match admitted {
+            Ok(permits) => permits,
+            Err(response) => return Box::pin(unread(request.into_body(), response)),
+        };
+        let request = request.map(Body::new);
         let (service, timeout) = (self.service.clone(), self.limits.request_timeout);
         Box::pin(async move {
             let Ok(answer) = tokio::time::timeout(timeout, service.oneshot(request)).await else {
@@ -171,6 +175,16 @@ fn is_grpc<B>(request: &Request<B>) -> Result<(), StatusCode> {
         Some([] | [b'+' | b';', ..]) => Ok(()),
         _ => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
     }
+}
+
+/// Answers a request that nobody reads, but not before it is there: answered earlier, HTTP/2 resets it, and a connection
+/// with many resets is ended together with everything else on it.
+async fn unread(
+    mut body: Prompt,
+    response: Response<Body>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    while let Some(Ok(_part)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+    Ok(response)
 }
 
 fn try_later(code: Code, message: String) -> Status {

@@ -1,0 +1,301 @@
+//! The same search when nothing goes well: back ends that are down, hang, lose what they have done, or show in an error
+//! page what they were sent; a broker that is killed, panics or aborts with secrets in its hands.
+
+use std::{fs, path::Path, process::Stdio};
+
+use serde_json::{Value, json};
+use taskpass_tests::{Broker, Cli, Fault, Installation, OpenBao, Output, Relay, World, eventually};
+
+use super::{Search, files, note, private_keys};
+use crate::support::{export, text};
+
+const CONFIG: &str = "vault-main/config";
+const CERT: &str = "vault-main/cert";
+const NAME: [&str; 1] = ["common_name=ci.acme.test"];
+
+/// Short deadlines, and no breaker that would spare the back end its faults.
+const IMPATIENT: &str = "
+[provider_calls]
+issue_timeout = \"1s\"
+revoke_timeout = \"1s\"
+breaker_failures = 1000
+
+[credentials]
+revoke_wait_default = \"100ms\"
+";
+
+/// An OpenBao that is a provider under several names, each behind a relay of its own; a broker that says all it can; and
+/// what was found so far.
+struct Stage {
+    bao: OpenBao,
+    relays: Vec<(&'static str, Relay)>,
+    installation: Installation,
+}
+
+impl Stage {
+    fn new(names: &[&'static str]) -> Self {
+        let (bao, installation) = (OpenBao::start(), Installation::new());
+        let relays: Vec<_> = names
+            .iter()
+            .map(|name| (*name, Relay::start(bao.address())))
+            .collect();
+        for (name, relay) in &relays {
+            let provider = bao.provider(name, "");
+            installation.configure(&provider.replace(bao.address(), &relay.address()));
+        }
+        installation.configure(IMPATIENT);
+        Self {
+            bao,
+            relays,
+            installation,
+        }
+    }
+
+    fn start(&self, failpoint: Option<&str>) -> Broker<'_> {
+        let all = [
+            ("TASKPASS_LOG", "trace"),
+            ("RUST_BACKTRACE", "full"),
+            ("TASKPASS_FAILPOINT", failpoint.unwrap_or("nowhere")),
+        ];
+        self.installation.start_with(&all)
+    }
+
+    /// Draws a credential and keeps its secrets in mind.
+    fn draw(search: &mut Search, agent: &Cli, task: &str, role: &str) -> String {
+        let scope: &[&str] = if role.ends_with("/cert") { &NAME } else { &[] };
+        let issued = World::draw(agent, task, role, scope);
+        for (field, value) in issued["data"].as_object().expect("a secret") {
+            search.secret(&format!("{role} {field}"), value.as_str().expect("a text"));
+        }
+        text(&issued, "credential_id").to_owned()
+    }
+
+    /// Looks for everything that OpenBao ever answered, was handed out or is a key, in everything that was written.
+    fn finish(&self, mut search: Search, agent: &Path) {
+        for (name, relay) in &self.relays {
+            for (number, secret) in (1..).zip(secrets_in(&relay.answers())) {
+                search.secret(&format!("answer {number} of {name}"), &secret);
+            }
+        }
+        let token = self.bao.broker_token();
+        search.secret("the broker's Vault token", &token);
+        let home = self.installation.home();
+        let keys = private_keys(&mut search, &home, agent);
+        let logs = fs::read_dir(self.installation.scratch()).expect("a directory");
+        let logs = logs.map(|entry| entry.expect("an entry").path());
+        let logs = logs.filter(|path| path.is_file());
+        let all = files(&home).into_iter().chain(logs);
+        for file in all.filter(|file| !keys.contains(file)) {
+            let content = fs::read(&file).expect("a file");
+            search.place(&file.display().to_string(), content);
+        }
+        let (needles, places) = (search.needles.len(), search.places.len());
+        assert!(needles > 10 && places > 10, "{needles} in {places}");
+        assert_eq!(search.hits(), Vec::<String>::new());
+    }
+}
+
+/// The values of all fields of JSON that hold secrets in Vault's API.
+fn secrets_in(answers: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in ["client_token", "private_key", "password", "id"] {
+        let begin = format!("\"{field}\":\"");
+        for rest in answers.split(&begin).skip(1) {
+            let Some((value, _)) = rest.split_once('"') else {
+                continue;
+            };
+            let value = value.replace("\\n", "\n");
+            // An accessor is not secret, and stands in the ledger.
+            if value.len() >= 20 && (field != "id" || value.starts_with("s.")) {
+                found.push(value);
+            }
+        }
+    }
+    found
+}
+
+/// What a back end must never be able to put into our logs or answers.
+const CANARIES: [&str; 3] = [
+    "s.CanaryInAFieldOfAnotherType",
+    "s.CanaryInTheTextOfAnError0123456789",
+    "canary-in-a-page-that-is-no-json",
+];
+
+fn faults() -> Vec<(&'static str, Fault)> {
+    let [field, error, page] = CANARIES;
+    let wrong = json!({
+        "request_id": field, "lease_id": [field], "renewable": field, "lease_duration": field,
+        "data": { "private_key": 17, "serial_number": [field] },
+        "auth": { "client_token": [field], "accessor": 17, "policies": field, "lease_duration": field },
+    });
+    let says = format!("cannot log in with token {error}, password={error}");
+    let errors = json!({ "errors": [says], "warnings": [error] }).to_string();
+    vec![
+        ("down", Fault::Down),
+        ("hung", Fault::Hung),
+        ("answers-lost", Fault::Lost),
+        ("answers-cut", Fault::Cut(300)),
+        ("other-types", Fault::Instead(200, wrong.to_string())),
+        ("errors-for-answers", Fault::Instead(200, errors.clone())),
+        (
+            "pages-for-answers",
+            Fault::Instead(200, format!("<html>{page}")),
+        ),
+        ("errors-with-400", Fault::Instead(400, errors.clone())),
+        ("errors-with-500", Fault::Instead(500, errors)),
+        ("shown-with-400", Fault::Echo(400)),
+        ("shown-with-403", Fault::Echo(403)),
+        ("shown-with-502", Fault::Echo(502)),
+    ]
+}
+
+/// What an agent and an operator ask of a provider that is at fault.
+fn ask(agent: &Cli, operator: &Cli, provider: &str, task: &str, drawn: &[String]) -> Vec<Output> {
+    let (config, cert) = (format!("{provider}/config"), format!("{provider}/cert"));
+    let issue = ["credential", "issue", "--task", task, "--role"];
+    let mut answers = Vec::new();
+    for args in [
+        [&issue[..], &[&config]].concat(),
+        [&issue[..], &[&cert, "--scope", NAME[0]]].concat(),
+        vec!["credential", "renew", &drawn[0]],
+        vec!["credential", "revoke", &drawn[1]],
+        vec!["task", "end", task],
+        vec!["credential", "show", &drawn[0]],
+    ] {
+        answers.push(agent.run(&[&["-o", "json"], &args[..]].concat()));
+    }
+    let checked = operator.run(&["provider", "check", provider]);
+    assert_ne!(checked.code, 0, "{provider}: {}", checked.stdout);
+    answers.push(checked);
+    answers
+}
+
+#[test]
+fn no_secret_gets_out_through_a_fault_of_a_provider() {
+    let names: Vec<_> = faults().iter().map(|(name, _)| *name).collect();
+    let stage = Stage::new(&names);
+    let mut search = Search::default();
+    for canary in CANARIES {
+        search.secret(canary, canary);
+    }
+    let broker = stage.start(None);
+    let (operator, agent) = (broker.operator(), broker.agent("builder"));
+    let drawn: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let roles = ["config", "cert"].map(|role| format!("{name}/{role}"));
+            let task = World::task(&agent, &[&roles[0], &roles[1]]);
+            let ids = roles.map(|role| Stage::draw(&mut search, &agent, &task, &role));
+            (*name, task, ids)
+        })
+        .collect();
+    for ((_, relay), (_, fault)) in stage.relays.iter().zip(faults()) {
+        relay.set(fault);
+    }
+    // All at once: each waits for the deadlines of its own provider.
+    let answers = std::thread::scope(|threads| {
+        let asking: Vec<_> = drawn
+            .iter()
+            .map(|(name, task, ids)| {
+                let (agent, operator) = (&agent, &operator);
+                threads.spawn(move || (*name, ask(agent, operator, name, task, ids)))
+            })
+            .collect();
+        let done = asking.into_iter().map(|it| it.join().expect("no panic"));
+        done.collect::<Vec<_>>()
+    });
+    for (name, answers) in answers {
+        for (number, answer) in (1..).zip(answers) {
+            note(
+                &mut search,
+                &format!("answer {number} with {name}"),
+                &answer,
+            );
+        }
+    }
+    let all = export(&stage.installation, &operator, "faults.jsonl", &[]);
+    search.place("the export", fs::read(all).expect("the export"));
+    broker.stop();
+    stage.finish(search, agent.identity());
+}
+
+/// Where a secret is in the broker's hands, or has just been, and the role that leads there.
+const PLACES: [(&str, &str); 4] = [
+    ("anchor.made", CONFIG),
+    ("issue.minted", CERT),
+    ("issue.recorded", CONFIG),
+    ("renew.extended", CONFIG),
+];
+
+#[test]
+fn no_secret_gets_out_when_the_broker_is_broken_off() {
+    let mut stage = Stage::new(&["vault-main"]);
+    stage.installation.expect_error("failpoint.rs");
+    let mut search = Search::default();
+    let identity = {
+        let broker = stage.start(None);
+        let identity = broker.agent("builder").identity().to_owned();
+        broker.stop();
+        identity
+    };
+    for (place, role) in PLACES {
+        for end in ["", "=abort", "=panic"] {
+            let what = format!("{place}{end}");
+            let broker = stage.start(Some(&what));
+            let agent = broker.known("builder");
+            let task = World::task(&agent, &[CONFIG, CERT]);
+            let issue = ["credential", "issue", "--task", &task, "--role", role];
+            let drawn;
+            let args = match (place, role) {
+                ("renew.extended", _) => {
+                    drawn = Stage::draw(&mut search, &agent, &task, CONFIG);
+                    vec!["credential", "renew", &drawn]
+                }
+                (_, CERT) => [&issue[..], &["--scope", NAME[0]]].concat(),
+                _ => issue.to_vec(),
+            };
+            if end == "=panic" {
+                panics_and_goes_on(&mut search, &broker, &agent, &what, &args);
+                broker.stop();
+                continue;
+            }
+            let mut command = agent.command(&args);
+            let output = command.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut running = output.spawn().expect("taskpass starts");
+            broker.wait_killed();
+            let status = running.wait().expect("taskpass ends");
+            assert!(!status.success(), "{what}");
+        }
+    }
+    let broker = stage.start(None);
+    let operator = broker.operator();
+    let all = export(&stage.installation, &operator, "broken-off.jsonl", &[]);
+    search.place("the export", fs::read(all).expect("the export"));
+    broker.stop();
+    stage.finish(search, &identity);
+}
+
+/// A panic costs the one request, and what it left behind is cleaned up by the broker that had it.
+fn panics_and_goes_on(
+    search: &mut Search,
+    broker: &Broker<'_>,
+    agent: &Cli,
+    what: &str,
+    args: &[&str],
+) {
+    let done = agent.run(args);
+    // It tries again by itself; what it then prints is what it was asked for.
+    search.place(what, &done.stderr);
+    assert!(
+        broker.log().contains("failpoint `"),
+        "{what}: {}",
+        done.stderr
+    );
+    let operator = broker.operator();
+    eventually(&format!("{what}: what is left is cleaned up"), || {
+        let live = World::live_credentials(&operator);
+        let settled = |c: &Value| ["active", "revoking"].contains(&text(c, "state"));
+        live.iter().all(settled).then_some(())
+    });
+    agent.json(&["svid", "show"]);
+}
