@@ -254,6 +254,8 @@ fn many_refused_requests_leave_the_connection_and_what_is_on_it() {
     // The first one takes the only place and is not finished.
     let heads: Vec<u8> = (0..=REFUSED).flat_map(head).collect();
     assert!(frames.write(&heads, Duration::from_secs(10)));
+    // Time enough for a broker that would not wait.
+    bystander.is_served("many heads");
     let bodies: Vec<u8> = (1..=REFUSED).flat_map(message).collect();
     assert!(frames.write(&bodies, Duration::from_secs(10)));
     for number in 1..=REFUSED {
