@@ -1,7 +1,6 @@
 //! More callers than the broker takes at once: how long those wait that are let in, and what the others are told.
 //!
-//! Every caller asks for certificates, which costs the broker a signature and a durable entry, as fast as it gets them; one
-//! that is refused asks again a moment later, much sooner than it is told to.
+//! Every caller asks for certificates, which costs the broker a signature and a durable entry, as fast as it gets them.
 
 #![expect(
     clippy::disallowed_methods,
@@ -21,8 +20,14 @@ use crate::{
 };
 
 const RENEW: &str = "/taskpass.v1.IdentityService/RenewSvid";
-/// How soon a refused caller asks again.
-const IMPATIENCE: Duration = Duration::from_millis(200);
+/// When a caller asks again that was refused.
+#[derive(Debug, Clone, Copy)]
+pub enum Again {
+    /// When it was told to.
+    AsTold,
+    /// After this time, whatever it was told.
+    After(Duration),
+}
 
 /// What came of a load.
 #[derive(Debug)]
@@ -43,7 +48,13 @@ struct Noted {
 }
 
 /// `callers` in a closed loop for `span`, spread over the agents; each agent has one connection.
-pub fn run(address: &str, agents: &[Certificate], callers: usize, span: Duration) -> Outcome {
+pub fn run(
+    address: &str,
+    agents: &[Certificate],
+    callers: usize,
+    span: Duration,
+    again: Again,
+) -> Outcome {
     let wires: Vec<Wire> = agents
         .iter()
         .map(|agent| Wire::new(address, Some(agent)))
@@ -55,13 +66,16 @@ pub fn run(address: &str, agents: &[Certificate], callers: usize, span: Duration
     // Before the clock runs: every connection has its handshake behind it.
     for wire in &wires {
         let made = wire.call(RENEW, message.clone());
-        assert!(made.as_ref().map_or_else(is_orderly, |_| true), "{made:?}");
+        assert!(
+            made.as_ref().map_or_else(|e| hint(e).is_some(), |_| true),
+            "{made:?}"
+        );
     }
     let end = Instant::now() + span;
     let running: Vec<_> = (0..callers)
         .map(|number| {
             let (wire, message) = (wires[number % wires.len()].clone(), message.clone());
-            runtime().spawn(call_until(end, wire, message))
+            runtime().spawn(call_until(end, wire, message, again))
         })
         .collect();
     let mut all = Noted::default();
@@ -78,27 +92,28 @@ pub fn run(address: &str, agents: &[Certificate], callers: usize, span: Duration
     }
 }
 
-async fn call_until(end: Instant, wire: Wire, message: Vec<u8>) -> Noted {
+async fn call_until(end: Instant, wire: Wire, message: Vec<u8>, again: Again) -> Noted {
     let mut noted = Noted::default();
     while Instant::now() < end {
         let asked = Instant::now();
         match wire.call_async(RENEW, message.clone()).await {
             Ok(_) => noted.admitted.push(asked.elapsed()),
-            Err(status) if is_orderly(&status) => {
-                noted.refused += 1;
-                tokio::time::sleep(IMPATIENCE).await;
-            }
-            Err(status) => noted.other.push(status),
+            Err(status) => match (hint(&status), again) {
+                (None, _) => noted.other.push(status),
+                (Some(wait), Again::AsTold) | (Some(_), Again::After(wait)) => {
+                    noted.refused += 1;
+                    tokio::time::sleep(wait).await;
+                }
+            },
         }
     }
     noted
 }
 
-/// A refusal that says when to ask again.
-fn is_orderly(status: &Status) -> bool {
-    let hint = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay);
-    matches!(status.code(), Code::ResourceExhausted | Code::Unavailable)
-        && hint.is_some_and(|delay| !delay.is_zero())
+/// When to ask again, as an orderly refusal says.
+fn hint(status: &Status) -> Option<Duration> {
+    let info = status.get_details_retry_info()?;
+    let delay = info.retry_delay.filter(|delay| !delay.is_zero());
+    let orderly = matches!(status.code(), Code::ResourceExhausted | Code::Unavailable);
+    delay.filter(|_| orderly)
 }

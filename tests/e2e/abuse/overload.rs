@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskpass_tests::{
     Installation,
-    overload::{self, Outcome},
+    overload::{self, Again, Outcome},
     wire::Certificate,
 };
 
@@ -14,6 +14,8 @@ const AGENTS: usize = 8;
 /// Requests in flight that the broker takes here.
 const PLACES: usize = 8;
 const SPAN: Duration = Duration::from_millis(1500);
+/// How soon the flooding agent asks again.
+const IMPATIENT: Again = Again::After(Duration::from_millis(200));
 /// A busy machine spoils a measurement; it does not improve one.
 const ROUNDS: usize = 4;
 
@@ -44,7 +46,7 @@ fn at_ten_times_its_capacity_the_broker_serves_as_fast_as_before_and_refuses_the
     let agents: Vec<Certificate> = (0..AGENTS)
         .map(|n| Certificate::load(broker.agent(&format!("agent-{n}")).identity()))
         .collect();
-    let load = |callers| overload::run(broker.address(), &agents, callers, SPAN);
+    let load = |callers| overload::run(broker.address(), &agents, callers, SPAN, Again::AsTold);
     let before = peak_memory(broker.pid());
     let mut seen = Vec::new();
     for _ in 0..ROUNDS {
@@ -52,10 +54,8 @@ fn at_ten_times_its_capacity_the_broker_serves_as_fast_as_before_and_refuses_the
         nothing_else_went_wrong(&full);
         nothing_else_went_wrong(&over);
         assert_eq!(full.refused, 0, "there are {PLACES} places");
-        assert!(
-            over.refused > over.admitted.calls / 4,
-            "no overload: {over:?}"
-        );
+        // Each of the others heard it at least once.
+        assert!(over.refused >= 9 * PLACES / 2, "no overload: {over:?}");
         let (over, full) = (over.admitted, full.admitted);
         let median = ratio(over.p50, full.p50);
         seen.push(median.max(ratio(over.p99, full.p99)));
@@ -80,12 +80,13 @@ fn a_flooding_agent_is_refused_alone() {
     let [flooding, other] =
         ["flooding", "other"].map(|name| [Certificate::load(broker.agent(name).identity())]);
     let address = broker.address().to_owned();
-    let alone = overload::run(&address, &other, 1, SPAN);
+    let alone = overload::run(&address, &other, 1, SPAN, Again::AsTold);
     let mut seen = Vec::new();
     for _ in 0..ROUNDS {
         let (flood, beside) = std::thread::scope(|threads| {
-            let flood = threads.spawn(|| overload::run(&address, &flooding, 20 * PLACES, 2 * SPAN));
-            let beside = overload::run(&address, &other, 1, SPAN);
+            let flood = threads
+                .spawn(|| overload::run(&address, &flooding, 20 * PLACES, 2 * SPAN, IMPATIENT));
+            let beside = overload::run(&address, &other, 1, SPAN, Again::AsTold);
             (flood.join().expect("no panic"), beside)
         });
         nothing_else_went_wrong(&flood);
