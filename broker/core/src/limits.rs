@@ -48,3 +48,5 @@ pub const REVOKE_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Failed attempts after which a credential counts as stuck and people are told; retrying goes on.
 pub const REVOKE_ATTEMPTS_BEFORE_STUCK: u32 = 10;
+/// And not before revoking was due for so long: more than any provider asks to be waited for.
+pub const REVOKE_TIME_BEFORE_STUCK: Duration = Duration::from_secs(180);

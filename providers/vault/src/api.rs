@@ -105,6 +105,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// A number below `data`.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.data.as_ref()?.get(name)?.as_str()
+    }
+
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.data.as_ref()?.get(name)?.as_i64()
     }
@@ -152,7 +156,7 @@ pub(crate) async fn health(transport: &Transport) -> Result<Value, Fault> {
     let request = HealthCheck {}
         .request(ORIGIN)
         .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
-    let answer = transport.send(request, None).await?;
+    let answer = transport.send_to_root(request).await?;
     match answer.status {
         // A standby (429, 473) passes requests on.
         200 | 429 | 473 => serde_json::from_slice(&answer.body)

@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt, future::join_all, stream};
 use parking_lot::Mutex;
 use serde_json::Value;
-use taskpass_core::Clock;
+use taskpass_core::{Clock, Timestamp};
 use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope};
 
 use crate::{
@@ -259,8 +259,9 @@ impl VaultProvider {
     /// Looks for leases that should have ended with a session and did not.
     ///
     /// Ending a token moves the end of its leases to that moment, so what is left of them is overdue; leases of other
-    /// tasks below the same path have time left and do not matter.
-    pub(crate) async fn search_overdue(&self, path: &str) -> Search {
+    /// tasks below the same path have time left and do not matter, nor do those that were made before `since` by Vault's clock:
+    /// one that somebody else's engine fails to end would hold up every doubt for ever.
+    pub(crate) async fn search_overdue(&self, path: &str, since: Timestamp) -> Search {
         let ids = match self.list_leases(path).await {
             Ok(ids) => ids,
             Err(fault) => return Search::Impossible(fault.while_doing("list leases").to_string()),
@@ -271,7 +272,7 @@ impl VaultProvider {
             ));
         }
         let found: Vec<Result<bool, Fault>> = stream::iter(ids)
-            .map(|id| async move { self.lease_is_overdue(&id).await })
+            .map(|id| async move { self.lease_is_overdue(&id, since).await })
             .buffer_unordered(CALLS_AT_ONCE)
             .collect()
             .await;
@@ -288,9 +289,13 @@ impl VaultProvider {
         verdict
     }
 
-    async fn lease_is_overdue(&self, lease_id: &str) -> Result<bool, Fault> {
+    async fn lease_is_overdue(&self, lease_id: &str, since: Timestamp) -> Result<bool, Fault> {
         match self.broker_call(|| LookupLease { lease_id }).await {
-            Ok(reply) => Ok(reply.number("ttl").unwrap_or(0) <= 0),
+            Ok(reply) => {
+                let made = reply.text("issue_time").and_then(|text| text.parse().ok());
+                let is_older = made.is_some_and(|made: Timestamp| made < since);
+                Ok(!is_older && reply.number("ttl").unwrap_or(0) <= 0)
+            }
             Err(fault) if fault.says_gone() => Ok(false),
             Err(fault) => Err(fault),
         }

@@ -13,6 +13,9 @@ use crate::{
     server::Server,
 };
 
+/// A lease that is older than its credential by so much is another's, whatever our clock and Vault's differ by.
+const OLDER: Duration = Duration::from_secs(86_400);
+
 /// How often, and with which pause, overdue leases are looked for again before the next attempt.
 const OVERDUE_LOOKS: u32 = 40;
 const OVERDUE_PAUSE: Duration = Duration::from_millis(250);
@@ -208,13 +211,14 @@ impl VaultProvider {
         if self.unleased.lock().contains(&item.role) {
             return Search::Impossible("the role's engine gives no leases".to_owned());
         }
-        let mut found = self.search_overdue(path).await;
+        let since = item.intended_at.minus(OLDER);
+        let mut found = self.search_overdue(path, since).await;
         for _ in 0..OVERDUE_LOOKS {
             if found != Search::Overdue {
                 break;
             }
             tokio::time::sleep(OVERDUE_PAUSE).await;
-            found = self.search_overdue(path).await;
+            found = self.search_overdue(path, since).await;
         }
         found
     }

@@ -148,19 +148,10 @@ impl VaultProvider {
             .ok_or_else(|| ProviderError::retryable("Vault created a token without telling it"))?;
         let token = Secret::new(auth.client_token);
         let accessor = auth.accessor;
-        let handle = AnchorHandle {
-            accessor: accessor.clone(),
-            credential,
-            cluster: self.server().await.cluster,
-            namespace: self.namespace.clone(),
-        }
-        .to_json();
-        let anchor = match anchors.record(handle, order.task_deadline).await {
+        let recorded = self.record(&accessor, order, credential, anchors).await;
+        let anchor = match recorded {
             Ok(anchor) => anchor,
-            Err(error) => {
-                self.let_go(&accessor).await;
-                return Err(error);
-            }
+            Err(error) => return Err(self.unmade(&accessor, error).await),
         };
         let mut seconds = probation;
         let (mut began, mut answered) = (now, self.clock.now());
@@ -170,14 +161,8 @@ impl VaultProvider {
             match self.extend_token(&accessor, left).await {
                 Ok(granted) => (seconds, answered) = (granted, self.clock.now()),
                 Err(fault) => {
-                    let gone = self.let_go(&accessor).await;
                     let error = fault.while_doing("extend the task's token");
-                    // A refusal promises that nothing was minted, which is true only of a token that is gone.
-                    return Err(if gone {
-                        error
-                    } else {
-                        ProviderError::retryable(error.to_string())
-                    });
+                    return Err(self.unmade(&accessor, error).await);
                 }
             }
         }
@@ -189,6 +174,33 @@ impl VaultProvider {
             ends_at: began.plus(granted).min(until),
             ends_by: answered.plus(granted),
         })
+    }
+
+    /// Lets go of a token that could not be brought to use. An error may promise that nothing was minted, which is true
+    /// only of a token that is gone.
+    async fn unmade(&self, accessor: &str, error: ProviderError) -> ProviderError {
+        if self.let_go(accessor).await {
+            error
+        } else {
+            ProviderError::retryable(error.to_string())
+        }
+    }
+
+    /// Puts a token on record together with who made it: without that nobody could tell later whose word on its death counts.
+    async fn record(
+        &self,
+        accessor: &str,
+        order: &IssueOrder,
+        credential: Option<CredentialId>,
+        anchors: &dyn Anchors,
+    ) -> Result<AnchorId, ProviderError> {
+        let handle = AnchorHandle {
+            accessor: accessor.to_owned(),
+            credential,
+            cluster: self.server().await?.cluster,
+            namespace: self.namespace.clone(),
+        };
+        anchors.record(handle.to_json(), order.task_deadline).await
     }
 
     /// Extends a token to `seconds` from now; answers how many it got.

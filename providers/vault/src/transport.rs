@@ -25,6 +25,7 @@ pub(crate) struct Transport {
     client: reqwest::Client,
     /// The address with `/v1` behind it and no slash at the end.
     base: String,
+    namespace: Option<HeaderValue>,
 }
 
 /// An answer as it came.
@@ -51,11 +52,10 @@ impl Transport {
         };
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_HEADER, HeaderValue::from_static("true"));
-        if let Some(namespace) = &config.namespace {
-            let value = HeaderValue::from_str(namespace)
-                .map_err(|e| trust(format!("`namespace` cannot be sent: {e}")))?;
-            headers.insert(NAMESPACE_HEADER, value);
-        }
+        let namespace = config.namespace.as_deref().map(HeaderValue::from_str);
+        let namespace = namespace
+            .transpose()
+            .map_err(|e| trust(format!("`namespace` cannot be sent: {e}")))?;
         let ca_file = config.ca_file.as_ref().map(|file| base_dir.join(file));
         let tls = tls_config(&url, ca_file.as_deref()).map_err(trust)?;
         let timeout = config.timeout.duration();
@@ -72,12 +72,34 @@ impl Transport {
             .build()
             .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
         let base = format!("{}/v1", url.as_str().trim_end_matches('/'));
-        Ok(Self { client, base })
+        Ok(Self {
+            client,
+            base,
+            namespace,
+        })
     }
 
+    /// Sends a request in the configured namespace.
     pub(crate) async fn send(
         &self,
         request: http::Request<Vec<u8>>,
+        token: Option<&Secret>,
+    ) -> Result<Answer, Fault> {
+        self.exchange(request, self.namespace.as_ref(), token).await
+    }
+
+    /// Sends a request about the server itself, which no namespace but the root answers.
+    pub(crate) async fn send_to_root(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<Answer, Fault> {
+        self.exchange(request, None, None).await
+    }
+
+    async fn exchange(
+        &self,
+        request: http::Request<Vec<u8>>,
+        namespace: Option<&HeaderValue>,
         token: Option<&Secret>,
     ) -> Result<Answer, Fault> {
         let (parts, body) = request.into_parts();
@@ -85,6 +107,9 @@ impl Transport {
         let mut builder = self
             .client
             .request(parts.method, format!("{}{path}", self.base));
+        if let Some(namespace) = namespace {
+            builder = builder.header(NAMESPACE_HEADER, namespace.clone());
+        }
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(token.expose())
                 .map_err(|_e| Fault::Garbled("the token cannot be sent in a header".to_owned()))?;

@@ -96,16 +96,14 @@ impl Engine {
                 agent.name
             )));
         }
-        let guards = self.share_of_keys(idempotency.as_ref());
+        let mut guards = vec![Guard::SvidLive(call.caller.serial().to_owned())];
+        guards.extend(self.share_of_keys(idempotency.as_ref()));
         let event = Event::AgentRegistered {
             agent: agent.clone(),
             idempotency,
         };
-        self.commit(
-            vec![allowed.into_event(), event],
-            guards.into_iter().collect(),
-        )
-        .await?;
+        self.commit(vec![allowed.into_event(), event], guards)
+            .await?;
         Ok(agent)
     }
 
@@ -153,7 +151,10 @@ impl Engine {
             created_by: id.clone(),
         };
         let most = u32::try_from(limits::JOIN_TOKENS_PER_AGENT_MAX).unwrap_or(u32::MAX);
-        let mut guards = vec![Guard::JoinTokensBelow(name, most)];
+        let mut guards = vec![
+            Guard::SvidLive(call.caller.serial().to_owned()),
+            Guard::JoinTokensBelow(name, most),
+        ];
         guards.extend(self.share_of_keys(idempotency.as_ref()));
         let event = Event::JoinTokenCreated {
             token: token.clone(),

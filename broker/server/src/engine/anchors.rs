@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
-    Anchor, AnchorId, AnchorState, Event, ProviderName, TaskId, Timestamp, limits,
+    Anchor, AnchorId, AnchorState, CredentialId, CredentialState, Event, ProviderName, TaskId,
+    Timestamp, limits,
 };
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
@@ -12,11 +13,12 @@ use crate::failpoint;
 
 use super::Engine;
 
-/// Records for one task at one provider.
+/// Records for one credential of a task, while it is being minted.
 #[derive(Debug)]
 pub(super) struct AnchorRecorder<'a> {
     pub(super) engine: &'a Engine,
     pub(super) task: TaskId,
+    pub(super) credential: CredentialId,
     pub(super) provider: ProviderName,
 }
 
@@ -47,12 +49,14 @@ impl Anchors for AnchorRecorder<'_> {
             state: AnchorState::Live,
         };
         failpoint::reached("anchor.made");
-        // A task that ended meanwhile takes no more: the provider then lets go of what it just made.
+        // A task that ended meanwhile takes no more, nor does a credential that is already to be revoked: what is
+        // recorded later than that has nothing to do with it. The provider then lets go of what it just made.
+        let guards = vec![
+            Guard::TaskOpen(self.task),
+            Guard::CredentialState(self.credential, &[CredentialState::Intended]),
+        ];
         self.engine
-            .commit(
-                vec![Event::AnchorRecorded { anchor }],
-                vec![Guard::TaskOpen(self.task)],
-            )
+            .commit(vec![Event::AnchorRecorded { anchor }], guards)
             .await
             .map_err(|e| refused(e.to_string()))?;
         failpoint::reached("anchor.recorded");

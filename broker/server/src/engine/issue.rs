@@ -220,7 +220,7 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
         self.tasks.spawn(async move {
-            let anchors = AnchorRecorder { engine: &engine, task: order.task, provider };
+            let anchors = AnchorRecorder { engine: &engine, task: order.task, credential: order.credential, provider };
             let began = engine.clock.monotonic();
             let result = tokio::select! {
                 result = backend.issue(place, backend.provider().issue(&order, &anchors)) => result,

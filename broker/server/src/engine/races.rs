@@ -3,12 +3,13 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use taskpass_core::{CredentialState, RevokeCause};
-use taskpass_provider::RevokeScope;
+use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
 use super::{
     CreateJoinToken, EndTask, Error, Progress, ProviderSettings, RegisterAgent, RenewCredential,
     Settings,
+    anchors::AnchorRecorder,
     testing::{Answer, Bench, NOW, eventually},
 };
 
@@ -71,6 +72,50 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
         );
     }
     bench.issued(fake, task, HALF).await;
+}
+
+/// What was drawn later than a doubt began has nothing to do with it, and neither dies nor waits for it.
+#[tokio::test]
+async fn a_doubt_leaves_later_sessions_alone() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    fake.is_down.store(true, Ordering::SeqCst);
+    assert!(bench.begin(fake, task).await.await.unwrap().is_err());
+    fake.is_down.store(false, Ordering::SeqCst);
+    let all = bench.store.credentials_of_task(task).await.unwrap();
+    let doubt = all[0].id;
+    assert_eq!(all[0].state, CredentialState::Revoking);
+
+    bench.clock.advance(Duration::from_secs(1));
+    let later = bench.issued(fake, task, HALF).await.id;
+    let running = bench.begin(fake, task).await;
+    fake.revokes.add_permits(9);
+    let name = "a".parse().unwrap();
+    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let doubts = [doubt];
+    let group = bench.engine.revoke_group(&name, task, &doubts, slot);
+    assert_eq!(group.await.unwrap(), Progress::Done);
+
+    assert_eq!(fake.orders.lock()[0].anchors, []);
+    assert_eq!(bench.credential(later).await.state, CredentialState::Active);
+    fake.answer(Answer::Give(HALF));
+    running.await.unwrap().unwrap().handover.done();
+}
+
+/// A call whose credential is to be revoked records no session any more: the doubt would not cover it.
+#[tokio::test]
+async fn what_is_to_be_revoked_records_no_session() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let issued = bench.issued(fake, task, HALF).await.id;
+    let late = AnchorRecorder {
+        engine: &bench.engine,
+        task,
+        credential: issued,
+        provider: "a".parse().unwrap(),
+    };
+    let refused = late.record(serde_json::json!({}), NOW.plus(HALF)).await;
+    assert!(refused.is_err(), "{refused:?}");
 }
 
 /// A secret that is dropped on its way to the caller is taken back, wherever that happens.

@@ -56,7 +56,7 @@ impl Engine {
         let mut due = self.due(&task, provider, ids, &anchors).await?;
         let ended = task.state != TaskState::Open;
         // A session that has to end must not end under a call that draws with it.
-        let ends_session = ended || due.iter().any(|c| is_in_doubt_over(c, &anchors));
+        let ends_session = ended || !in_doubt(&due, &anchors).is_empty();
         let still_called = ends_session && self.is_still_called(&task, provider, &due).await?;
         if still_called {
             due.retain(|credential| credential.issued_at.is_some());
@@ -71,7 +71,11 @@ impl Engine {
         };
         // A call that has left since they were looked up may have recorded one more.
         let anchors = self.live_anchors(provider, task.id).await?;
-        let order = order(&task, scope, &due, &anchors);
+        let named = match scope {
+            RevokeScope::Task => anchors.clone(),
+            RevokeScope::Credentials => in_doubt(&due, &anchors),
+        };
+        let order = order(&task, scope, &due, &anchors, &named);
         let began = self.clock.monotonic();
         let outcomes = outcomes(self.order(provider, slot, &order).await, due.len());
         failpoint::reached("revoke.called");
@@ -125,12 +129,13 @@ impl Engine {
             };
             due.extend(credential.filter(workable));
         }
-        let in_doubt = due.iter().any(|c| c.issued_at.is_none());
-        if in_doubt || task.state != TaskState::Open {
+        let ended = task.state != TaskState::Open;
+        if ended || due.iter().any(|c| c.issued_at.is_none()) {
             due.extend(self.others_in_doubt(task, provider, &due).await?);
         }
-        if in_doubt && !anchors.is_empty() && task.state == TaskState::Open {
-            due.extend(self.mark_siblings(task, provider, anchors).await?);
+        let sessions = in_doubt(&due, anchors);
+        if !ended && !sessions.is_empty() {
+            due.extend(self.mark_siblings(task, provider, &sessions).await?);
         }
         Ok(due)
     }
@@ -263,7 +268,10 @@ impl Engine {
     ) -> Result<Event, Error> {
         let before = credential.revocation.as_ref();
         let attempt = before.map_or(0, |r| r.attempts).saturating_add(1);
-        let stuck = attempt >= limits::REVOKE_ATTEMPTS_BEFORE_STUCK;
+        // Attempts that a provider put off come quickly, and restarts add some: only time tells that it is stuck.
+        let tried_for = before.map_or(Duration::ZERO, |r| self.now().since(r.since));
+        let stuck = attempt >= limits::REVOKE_ATTEMPTS_BEFORE_STUCK
+            && tried_for >= limits::REVOKE_TIME_BEFORE_STUCK;
         if stuck && !before.is_some_and(|r| r.stuck) {
             tracing::error!(
                 credential = %credential.id, task = %credential.task, %provider, attempt, %error,
@@ -288,6 +296,7 @@ fn order(
     scope: RevokeScope,
     credentials: &[Arc<Credential>],
     anchors: &[Arc<Anchor>],
+    named: &[Arc<Anchor>],
 ) -> RevokeOrder {
     let handle_of = |credential: &Credential| {
         let id = credential.anchor?;
@@ -315,7 +324,7 @@ fn order(
         agent: task.agent.clone(),
         task_deadline: task.deadline,
         scope,
-        anchors: anchors
+        anchors: named
             .iter()
             .map(|anchor| (anchor.id, anchor.handle.clone()))
             .collect(),
@@ -332,11 +341,18 @@ fn unanswered_since(credential: &Credential) -> Timestamp {
     }
 }
 
-/// Whether a credential without known outcome may have been drawn with one of the sessions: not with one that was made
-/// after the broker had stopped waiting for it.
-fn is_in_doubt_over(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
-    let since = unanswered_since(credential);
-    credential.issued_at.is_none() && anchors.iter().any(|anchor| anchor.recorded_at <= since)
+/// The sessions that a credential without known outcome may have been drawn with: not those that were made after the
+/// broker had stopped waiting for it. Nothing new is drawn with one of these ([`Guard::NothingInDoubt`]), and a call
+/// whose credential is being revoked records no further one.
+///
+/// [`Guard::NothingInDoubt`]: taskpass_store::Guard::NothingInDoubt
+fn in_doubt(credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> Vec<Arc<Anchor>> {
+    let unanswered = credentials.iter().filter(|c| c.issued_at.is_none());
+    let Some(until) = unanswered.map(|c| unanswered_since(c)).max() else {
+        return Vec::new();
+    };
+    let earlier = anchors.iter().filter(|anchor| anchor.recorded_at <= until);
+    earlier.cloned().collect()
 }
 
 /// One outcome for each credential, whatever the provider returned.

@@ -33,6 +33,7 @@ use super::{
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
 const SERIAL: &str = "00000000000000000000000000000001";
+const OPERATOR_SERIAL: &str = "00000000000000000000000000000002";
 /// Nothing here takes this long; a test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -58,7 +59,7 @@ pub(crate) struct Fake {
     pub(crate) revoking: AtomicUsize,
     pub(crate) revoking_most: AtomicUsize,
     pub(crate) orders: Mutex<Vec<RevokeOrder>>,
-    /// Whether calls to revoke fail.
+    /// Whether calls to issue and to revoke fail.
     pub(crate) is_down: std::sync::atomic::AtomicBool,
 }
 
@@ -131,6 +132,9 @@ impl Provider for Fake {
         order: &IssueOrder,
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(ProviderError::retryable("it is down"));
+        }
         let (answer, answered) = oneshot::channel();
         let handle = serde_json::json!({"session": order.credential});
         let anchor = anchors.record(handle, order.task_deadline).await?;
@@ -239,7 +243,7 @@ impl Bench {
             caller: Caller::Operator {
                 name: admin,
                 id: "spiffe://acme.test/operator/admin".parse().unwrap(),
-                serial: String::new(),
+                serial: OPERATOR_SERIAL.to_owned(),
             },
             ip: None,
         };
@@ -353,7 +357,7 @@ fn builder() -> (Agent, Call) {
     (agent, Call { caller, ip: None })
 }
 
-fn first_events(agent: Agent) -> [Event; 3] {
+fn first_events(agent: Agent) -> [Event; 4] {
     let svid = Svid {
         serial: SERIAL.to_owned(),
         agent: agent.name.clone(),
@@ -367,6 +371,13 @@ fn first_events(agent: Agent) -> [Event; 3] {
         Event::Initialized {
             trust_domain: "acme.test".parse().unwrap(),
             version: "0".to_owned(),
+        },
+        Event::OperatorSvidIssued {
+            operator: "admin".parse().unwrap(),
+            serial: OPERATOR_SERIAL.to_owned(),
+            key_sha256: String::new(),
+            not_after: NOW.plus(Duration::from_secs(86_400)),
+            renews: None,
         },
         Event::AgentRegistered {
             agent,

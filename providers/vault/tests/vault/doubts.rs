@@ -260,3 +260,32 @@ async fn what_another_vault_or_namespace_does_not_know_is_not_dead() {
     }
     assert!(world.usable(&issued).await && world.usable(&other).await);
 }
+
+/// Health is only told outside of namespaces; without it nobody could say which server has minted.
+#[tokio::test]
+async fn in_a_namespace_the_server_is_known_and_its_tokens_end() {
+    let world = World::new("reader").await;
+    let provider = world.in_namespace("team").await;
+    provider.check().await.unwrap();
+    let anchors = RecordedAnchors::new();
+    let order = world.order(world.new_task());
+    let issued = provider.issue(&order, &anchors).await.unwrap();
+    let item = known_item(&order, &issued, &anchors, world.now());
+    let named = item.anchor.clone().unwrap();
+    assert_eq!(named["namespace"], "team");
+    assert!(named["cluster"].is_string(), "{named}");
+    let order = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+
+    // The same server, asked where nobody knows the token.
+    let result = world.provider.revoke(&order).await;
+    assert!(
+        matches!(&result, Err(ProviderError::Misconfigured(text)) if text.contains("team")),
+        "{result:?}"
+    );
+    let revoked = revoke(&provider, &order).await.unwrap();
+    assert!(revoked.verified, "{revoked:?}");
+    assert!(matches!(
+        provider.probe(&order).await,
+        Ok(Liveness::Dead(_))
+    ));
+}

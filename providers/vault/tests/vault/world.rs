@@ -66,6 +66,19 @@ policies = ["nobody-wrote-this"]
 params = { common_name = { pattern = "[a-z.]+" } }
 "#;
 
+/// What the roles need, and what the broker needs itself.
+const POLICIES: [(&str, &str); 3] = [
+    ("broker", BROKER_POLICY),
+    (
+        "web",
+        "path \"pki/issue/*\" { capabilities = [\"update\"] }",
+    ),
+    (
+        "reader",
+        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }",
+    ),
+];
+
 /// Everything one test needs.
 pub(crate) struct World {
     pub(crate) bao: Bao,
@@ -132,6 +145,26 @@ impl World {
     /// An order for a PKI role.
     pub(crate) fn pki_order(&self, task: TaskId, role: &str) -> IssueOrder {
         self.order_for(task, role, &[("common_name", "web.test")])
+    }
+
+    /// A provider of the same Vault in a namespace of its own, which has the policy of role `reader` only.
+    pub(crate) async fn in_namespace(&self, name: &str) -> VaultProvider {
+        let path = format!("sys/namespaces/{name}");
+        self.bao.must("POST", &path, json!({})).await;
+        for (policy, text) in POLICIES {
+            let path = format!("{name}/sys/policies/acl/{policy}");
+            self.bao
+                .must("POST", &path, json!({ "policy": text }))
+                .await;
+        }
+        let path = format!("{name}/auth/token/create-orphan");
+        let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
+        let created = self.bao.must("POST", &path, body).await;
+        let token = created["auth"]["client_token"].as_str().unwrap();
+        write_secret(&self.dir, "token-of-namespace", token);
+        let access = format!("token_file = \"token-of-namespace\"\nnamespace = \"{name}\"");
+        let config = config(self.proxy.port, &access);
+        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
     /// Another broker process on the same Vault: it remembers no sessions.
@@ -285,18 +318,7 @@ async fn prepare(bao: &Bao) {
     bao.must("POST", "old/app", secret.clone()).await;
     bao.must("POST", "secret/data/app", json!({ "data": secret }))
         .await;
-    let policies = [
-        ("broker", BROKER_POLICY),
-        (
-            "web",
-            "path \"pki/issue/*\" { capabilities = [\"update\"] }",
-        ),
-        (
-            "reader",
-            "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }",
-        ),
-    ];
-    for (name, policy) in policies {
+    for (name, policy) in POLICIES {
         bao.must(
             "POST",
             &format!("sys/policies/acl/{name}"),
