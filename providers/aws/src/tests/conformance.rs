@@ -1,17 +1,15 @@
 //! The suite of the provider API, against ministack behind a switch that can cut it off.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use taskpass_core::{Clock, SystemClock, TaskId, Timestamp};
 use taskpass_provider::{IssueOrder, Issued, Provider, conformance::Fixture};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use super::support::{Emulator, Orders, cloud, config, object};
 use crate::AwsProvider;
@@ -20,15 +18,14 @@ struct Aws {
     cloud: Emulator,
     provider: AwsProvider,
     orders: Orders,
-    cut: Arc<AtomicBool>,
+    switch: Switch,
 }
 
 async fn fixture() -> Aws {
     let cloud = cloud().await;
-    let cut = Arc::new(AtomicBool::new(false));
-    let through = switch(cloud.url.replace("http://", ""), cut.clone()).await;
+    let switch = Switch::before(cloud.url.replace("http://", "")).await;
     let provider = AwsProvider::new(
-        &config(&through, true),
+        &config(&switch.url, true),
         cloud.dir.path(),
         Arc::new(SystemClock::new()),
     );
@@ -36,37 +33,49 @@ async fn fixture() -> Aws {
         cloud,
         provider: provider.unwrap(),
         orders: Orders::new(),
-        cut,
+        switch,
     }
 }
 
-/// Passes connections on; while it is cut, closes new ones and those that are open.
-async fn switch(to: String, cut: Arc<AtomicBool>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (to, cut) = (to.clone(), cut.clone());
-            tokio::spawn(async move {
-                if cut.load(Ordering::SeqCst) {
-                    return;
+/// Passes connections on until it is cut; then all of them are closed when the cut returns.
+struct Switch {
+    url: String,
+    /// `None` while it is cut.
+    passing: Arc<Mutex<Option<JoinSet<()>>>>,
+}
+
+impl Switch {
+    async fn before(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let passing = Arc::new(Mutex::new(Some(JoinSet::new())));
+        let connections = Arc::clone(&passing);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if let Some(connections) = connections.lock().as_mut() {
+                    connections.spawn(pass_on(client, target.clone()));
                 }
-                let Ok(mut server) = TcpStream::connect(&to).await else {
-                    return;
-                };
-                let closed = async {
-                    while !cut.load(Ordering::SeqCst) {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                };
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                    () = closed => {}
-                }
-            });
+            }
+        });
+        Self { url, passing }
+    }
+
+    async fn cut(&self) {
+        let connections = self.passing.lock().take();
+        if let Some(mut connections) = connections {
+            connections.shutdown().await;
         }
-    });
-    url
+    }
+
+    fn mend(&self) {
+        *self.passing.lock() = Some(JoinSet::new());
+    }
+}
+
+async fn pass_on(mut client: TcpStream, target: String) {
+    if let Ok(mut server) = TcpStream::connect(&target).await {
+        drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+    }
 }
 
 #[async_trait]
@@ -131,12 +140,12 @@ impl Fixture for Aws {
     }
 
     async fn break_back_end(&self) -> bool {
-        self.cut.store(true, Ordering::SeqCst);
+        self.switch.cut().await;
         true
     }
 
     async fn mend_back_end(&self) {
-        self.cut.store(false, Ordering::SeqCst);
+        self.switch.mend();
     }
 }
 
