@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use crate::process::{Server, listening_port, tool, workspace};
 
 const ROOT_TOKEN: &str = "root-of-the-test";
+/// The longest that the server works on one request: a lost call is in doubt for as long.
+const REQUEST_MAX: &str = "5s";
 
 /// An OpenBao with a secret, a PKI engine that gives leases, and the policies the test roles use.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ kind = "vault"
 address = "{address}"
 allow_plaintext = true
 token_file = "{token}"
+max_request_duration = "{REQUEST_MAX}"
 
   [[provider.role]]
   name = "config"
@@ -307,7 +310,10 @@ pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
 }
 
 fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
-    std::fs::write(dir.path().join("dev.hcl"), "disable_clustering = true\n").expect("a file");
+    let config = format!(
+        "disable_clustering = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n"
+    );
+    std::fs::write(dir.path().join("dev.hcl"), config).expect("a file");
     let args = [
         "server",
         "-dev",

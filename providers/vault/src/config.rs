@@ -38,6 +38,11 @@ pub struct VaultConfig {
     /// How long one request may take, connecting included. Default: 10s.
     #[serde(default = "default_timeout")]
     pub timeout: Ttl,
+    /// The longest that the server itself works on one request: its `default_max_request_duration`, or the largest
+    /// `max_request_duration` of its listeners. When an answer was lost, the task's session has to live for that long; with a
+    /// value that is too short, what the lost call mints can outlive the task unseen. Default: 90s, as the server has it.
+    #[serde(default = "default_max_request_duration")]
+    pub max_request_duration: Ttl,
     /// The roles.
     #[serde(default, rename = "role")]
     pub roles: Vec<RoleConfig>,
@@ -167,6 +172,10 @@ pub enum ConfigError {
 
 fn default_timeout() -> Ttl {
     ttl_of(10)
+}
+
+fn default_max_request_duration() -> Ttl {
+    ttl_of(90)
 }
 
 fn default_max_ttl() -> Ttl {

@@ -1,50 +1,75 @@
 //! Calls whose answer nobody got may still be under way inside Vault.
 //!
-//! A lease is filed under its token only at the end of such a call. If the token is revoked before that, the lease
-//! hangs on nothing and lives out its time, so the token must outlive the call. Ending the connection does not tell
-//! when that is; Vault being able to answer, and then some time, does.
+//! A lease is filed under its token only at the end of such a call. If the token is gone before that, the lease hangs on
+//! nothing and lives out its time, so the token must outlive the call. Ending the connection does not tell when that is;
+//! Vault's own limit for a request does, counted from when Vault is known to answer again.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, Timestamp};
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, Revoked};
 
 use crate::{
-    api::LookupLease, provider::VaultProvider, revoke::Sessions, server::Server, session::PROBATION,
+    api::LookupLease,
+    prove::{CALLS_AT_ONCE, LeaseEnds},
+    provider::VaultProvider,
+    revoke::Sessions,
+    server::Server,
+    session::PROBATION,
 };
 
-/// How long a call may go on inside Vault after nobody waits for it and Vault is known to answer again.
+/// The least time for a call to end after Vault is known to answer, however long ago it began: Vault may have stood still.
 const SETTLE: Duration = Duration::from_secs(5);
-/// The longest that Vault works on one request (its `default_max_request_duration`), and something for clocks that differ.
-const REQUEST_MAX: Duration = Duration::from_secs(90 + 30);
+/// How far clocks may differ where a time on record is compared with them.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// Calls remembered; the oldest are forgotten first, and then wait once more.
 const DOUBTS_MAX: usize = 16_384;
 /// A lease id that cannot exist: asking for it only shows whether Vault answers.
 const NO_LEASE: &str = "taskpass/is-vault-there";
 
-/// When Vault was first seen to answer after each doubtful call, on the monotonic clock.
+/// What is known of one doubtful call.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// When Vault was first seen to answer after it, on the monotonic clock.
+    answers_since: Duration,
+    /// The sessions were seen alive when it was over.
+    outlived: bool,
+}
+
+/// The doubtful calls of this process.
 #[derive(Debug, Default)]
-pub(crate) struct Doubts(Mutex<HashMap<CredentialId, Duration>>);
+pub(crate) struct Doubts(Mutex<HashMap<CredentialId, Doubt>>);
 
 impl Doubts {
-    /// How much longer a call for this credential may be under way, Vault having just answered.
-    fn left(&self, credential: CredentialId, now: Duration) -> Duration {
-        SETTLE.saturating_sub(self.since(credential, now))
-    }
-
-    /// How much longer a token may live that such a call made and that was never recorded.
-    fn unrecorded_left(&self, credential: CredentialId, now: Duration) -> Duration {
-        (SETTLE + PROBATION).saturating_sub(self.since(credential, now))
-    }
-
-    /// Since when Vault is known to answer after the call.
-    fn since(&self, credential: CredentialId, now: Duration) -> Duration {
+    /// How long Vault has been known to answer after the call. `keep` is how long that matters.
+    fn answers_for(&self, credential: CredentialId, now: Duration, keep: Duration) -> Duration {
         let mut seen = self.0.lock();
         if seen.len() >= DOUBTS_MAX {
-            seen.retain(|_, at| now.saturating_sub(*at) < SETTLE + PROBATION);
+            seen.retain(|_, doubt| now.saturating_sub(doubt.answers_since) < keep);
         }
-        now.saturating_sub(*seen.entry(credential).or_insert(now))
+        let doubt = seen.entry(credential).or_insert(Doubt {
+            answers_since: now,
+            outlived: false,
+        });
+        now.saturating_sub(doubt.answers_since)
+    }
+
+    fn outlived(&self, credential: CredentialId) -> bool {
+        self.0.lock().get(&credential).is_some_and(|d| d.outlived)
+    }
+
+    fn mark_outlived(&self, credentials: &BTreeSet<CredentialId>) {
+        let mut seen = self.0.lock();
+        for credential in credentials {
+            if let Some(doubt) = seen.get_mut(credential) {
+                doubt.outlived = true;
+            }
+        }
     }
 
     /// Forgets what is settled.
@@ -62,14 +87,10 @@ impl VaultProvider {
     pub(crate) async fn calls_under_way(
         &self,
         order: &RevokeOrder,
+        server: &Server,
     ) -> Result<Option<Duration>, ProviderError> {
-        let mut in_doubt = Vec::new();
-        for item in &order.items {
-            if !item.outcome_known {
-                in_doubt.push(item.credential);
-            }
-        }
-        if in_doubt.is_empty() {
+        let in_doubt = order.items.iter().filter(|item| !item.outcome_known);
+        if in_doubt.clone().next().is_none() {
             return Ok(None);
         }
         match self
@@ -80,10 +101,8 @@ impl VaultProvider {
             Err(fault) if fault.says_gone() => {}
             Err(fault) => return Err(fault.while_doing("see whether Vault answers")),
         }
-        let now = self.clock.monotonic();
         let longest = in_doubt
-            .into_iter()
-            .map(|credential| self.doubts.left(credential, now))
+            .map(|item| self.left(item, self.request_max, server.time))
             .max();
         // Without a recorded session nothing can have been drawn, and no session has to live on.
         let has_sessions = !order.anchors.is_empty();
@@ -92,22 +111,65 @@ impl VaultProvider {
 
     /// How long a token made for the item and never recorded may still live. [`VaultProvider::calls_under_way`] has
     /// been asked before.
-    ///
-    /// What this process has seen itself is measured on the monotonic clock, which no time server can move. What was
-    /// before it is told by two clocks, the broker's and Vault's, of which the one that is behind counts.
     pub(crate) fn unrecorded_left(
         &self,
         item: &RevokeItem,
         server_time: Option<Timestamp>,
     ) -> Duration {
-        let seen = self
-            .doubts
-            .unrecorded_left(item.credential, self.clock.monotonic());
+        self.left(item, self.request_max + PROBATION, server_time)
+    }
+
+    /// What is left of `span` after the call for the item.
+    ///
+    /// What this process has seen itself is measured on the monotonic clock, which no time server can move. What was
+    /// before it is told by two clocks, the broker's and Vault's, of which the one that is behind counts.
+    fn left(
+        &self,
+        item: &RevokeItem,
+        span: Duration,
+        server_time: Option<Timestamp>,
+    ) -> Duration {
+        let keep = self.request_max + PROBATION;
+        let answers_for =
+            self.doubts
+                .answers_for(item.credential, self.clock.monotonic(), keep);
+        let seen = span.max(SETTLE).saturating_sub(answers_for);
         let Some(server_time) = server_time else {
             return seen;
         };
-        let dead_at = item.intended_at.plus(REQUEST_MAX + PROBATION);
-        seen.min(dead_at.since(self.clock.now().min(server_time)))
+        let over_at = item.intended_at.plus(span + CLOCKS_DIFFER);
+        let told = over_at.since(self.clock.now().min(server_time));
+        seen.min(told.max(SETTLE.saturating_sub(answers_for)))
+    }
+
+    /// The credentials in doubt whose sessions may have ended by themselves before the call was over: nothing proves
+    /// that what such a call filed is gone. To be asked when no call is under way any more, before the sessions are ended.
+    pub(crate) async fn perhaps_orphaned(
+        &self,
+        order: &RevokeOrder,
+        accessors: &BTreeSet<String>,
+    ) -> Result<BTreeSet<CredentialId>, ProviderError> {
+        let over_at = |item: &RevokeItem| item.intended_at.plus(self.request_max + CLOCKS_DIFFER);
+        let mut perhaps: BTreeSet<CredentialId> = order
+            .items
+            .iter()
+            .filter(|item| !item.outcome_known && over_at(item) > order.task_deadline)
+            .map(|item| item.credential)
+            .filter(|credential| !self.doubts.outlived(*credential))
+            .collect();
+        if perhaps.is_empty() {
+            return Ok(perhaps);
+        }
+        for accessor in accessors {
+            let alive = self.token_is_alive(accessor).await;
+            if !alive.map_err(|e| e.while_doing("look up a session"))? {
+                return Ok(perhaps);
+            }
+        }
+        // Remembered, since the next attempt will find them ended.
+        self.doubts.mark_outlived(&perhaps);
+        perhaps.clear();
+        Ok(perhaps)
     }
 
     /// Ends what is known at once, and leaves the rest to the next attempt. Nobody holds a credential whose answer was
@@ -118,23 +180,26 @@ impl VaultProvider {
         left: Duration,
         server: &Server,
     ) -> Vec<Result<Revoked, ProviderError>> {
-        let under_way = || {
-            Err(ProviderError::Retryable {
-                message: "the call that was to issue it may be under way inside Vault; its session ends in a moment"
-                    .to_owned(),
-                after: Some(left),
-            })
-        };
-        let mut results = Vec::with_capacity(order.items.len());
+        let ends = LeaseEnds::new();
+        let mut settling = Vec::with_capacity(order.items.len());
         for item in &order.items {
-            results.push(if item.outcome_known {
-                self.settle(item, &Sessions::Kept, &HashMap::new(), server)
-                    .await
-            } else {
-                under_way()
+            settling.push(async {
+                if item.outcome_known {
+                    return self.settle(item, &Sessions::Kept, &ends, server).await;
+                }
+                Err(ProviderError::Retryable {
+                    message: format!(
+                        "the call that was to issue it may be under way inside Vault for {} s; its session ends then",
+                        left.as_secs() + 1
+                    ),
+                    after: Some(left),
+                })
             });
         }
-        results
+        stream::iter(settling)
+            .buffered(CALLS_AT_ONCE)
+            .collect()
+            .await
     }
 }
 
@@ -148,21 +213,23 @@ mod tests {
         let (clock, entropy) = (ManualClock::new(Timestamp::EPOCH), SeededEntropy::new(1));
         let credential = CredentialId::generate(&clock, &entropy).unwrap();
         let doubts = Doubts::default();
-        assert_eq!(doubts.left(credential, Duration::from_secs(7)), SETTLE);
-        assert_eq!(
-            doubts.left(credential, Duration::from_secs(9)),
-            SETTLE - Duration::from_secs(2)
-        );
-        assert_eq!(
-            doubts.left(credential, Duration::from_secs(60)),
-            Duration::ZERO
-        );
-        let life = SETTLE + PROBATION;
-        for (passed, left) in [(1, 1), (60, 60), (65, 65), (100, 65)] {
+        for (at, known_for) in [(7, 0), (9, 2), (60, 53)] {
             assert_eq!(
-                doubts.unrecorded_left(credential, Duration::from_secs(7 + passed)),
-                life - Duration::from_secs(left)
+                doubts.answers_for(credential, Duration::from_secs(at), SETTLE),
+                Duration::from_secs(known_for)
             );
         }
+    }
+
+    #[test]
+    fn only_a_call_that_was_asked_about_is_outlived() {
+        let (clock, entropy) = (ManualClock::new(Timestamp::EPOCH), SeededEntropy::new(1));
+        let [asked, unknown] =
+            [(); 2].map(|()| CredentialId::generate(&clock, &entropy).unwrap());
+        let doubts = Doubts::default();
+        doubts.answers_for(asked, Duration::ZERO, SETTLE);
+        assert!(!doubts.outlived(asked));
+        doubts.mark_outlived(&BTreeSet::from([asked, unknown]));
+        assert!(doubts.outlived(asked) && !doubts.outlived(unknown));
     }
 }

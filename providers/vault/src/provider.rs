@@ -1,6 +1,6 @@
 //! The provider: its parts, and the trait.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -34,6 +34,8 @@ pub struct VaultProvider {
     pub(crate) transport: Transport,
     pub(crate) sessions: Sessions,
     pub(crate) doubts: Doubts,
+    /// The longest that Vault works on one request.
+    pub(crate) request_max: Duration,
     /// Without the slashes that people put around it.
     pub(crate) namespace: Option<String>,
     /// Roles whose engine was seen to answer without a lease: looking for one would always find none.
@@ -68,6 +70,7 @@ impl VaultProvider {
             transport,
             sessions: Sessions::default(),
             doubts: Doubts::default(),
+            request_max: config.max_request_duration.duration(),
             namespace: plain_namespace(config.namespace.as_deref()),
             unleased: Mutex::default(),
             token: BrokerToken::new(source, Arc::clone(&clock)),

@@ -27,8 +27,13 @@ pub(crate) enum Sessions {
     Kept,
     /// There was none.
     NoneOnRecord,
-    /// All are proven to be gone, among them the tokens that were to be handed out as these credentials.
-    Ended(BTreeSet<CredentialId>),
+    /// All are proven to be gone.
+    Ended {
+        /// Among them are the tokens that were to be handed out as these credentials.
+        tokens: BTreeSet<CredentialId>,
+        /// For these, one may have been gone before the call that used it was over.
+        too_early: BTreeSet<CredentialId>,
+    },
     /// At least one is not.
     Failed(ProviderError),
 }
@@ -39,7 +44,7 @@ impl VaultProvider {
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
         let server = self.server_of(order).await?;
-        if let Some(left) = self.calls_under_way(order).await? {
+        if let Some(left) = self.calls_under_way(order, &server).await? {
             return Ok(self.revoke_known(order, left, &server).await);
         }
         let sessions = match order.scope {
@@ -54,7 +59,7 @@ impl VaultProvider {
             return Err(error.clone());
         }
         let ends = match (&order.scope, &sessions) {
-            (RevokeScope::Task, Sessions::Ended(_)) => {
+            (RevokeScope::Task, Sessions::Ended { .. }) => {
                 self.await_lease_ends(leases_of_sessions(order)).await
             }
             _ => LeaseEnds::new(),
@@ -75,7 +80,7 @@ impl VaultProvider {
 
     /// Ends the sessions that the order names, and with the whole task also the one in memory.
     async fn end_sessions(&self, order: &RevokeOrder) -> Sessions {
-        let (mut accessors, mut credentials) = (BTreeSet::new(), BTreeSet::new());
+        let (mut accessors, mut tokens) = (BTreeSet::new(), BTreeSet::new());
         let of_items = order
             .items
             .iter()
@@ -85,7 +90,7 @@ impl VaultProvider {
             match AnchorHandle::parse(handle) {
                 Ok(anchor) => {
                     accessors.insert(anchor.accessor);
-                    credentials.extend(anchor.credential);
+                    tokens.extend(anchor.credential);
                 }
                 Err(error) => return Sessions::Failed(error),
             }
@@ -98,15 +103,19 @@ impl VaultProvider {
         if accessors.is_empty() {
             return Sessions::NoneOnRecord;
         }
+        let too_early = match self.perhaps_orphaned(order, &accessors).await {
+            Ok(too_early) => too_early,
+            Err(error) => return Sessions::Failed(error),
+        };
         let outcomes: Vec<Result<(), ProviderError>> = stream::iter(accessors)
             .map(|accessor| async move { self.end_token(&accessor).await })
             .buffer_unordered(CALLS_AT_ONCE)
             .collect()
             .await;
-        outcomes
-            .into_iter()
-            .find_map(Result::err)
-            .map_or(Sessions::Ended(credentials), Sessions::Failed)
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(error) => Sessions::Failed(error),
+            None => Sessions::Ended { tokens, too_early },
+        }
     }
 
     pub(crate) async fn settle(
@@ -159,7 +168,7 @@ impl VaultProvider {
         sessions: &Sessions,
         server: &Server,
     ) -> Result<Revoked, ProviderError> {
-        let ended = match sessions {
+        let (tokens, too_early) = match sessions {
             Sessions::Failed(error) => return Err(error.clone()),
             Sessions::Kept => {
                 return Err(ProviderError::retryable(
@@ -173,10 +182,10 @@ impl VaultProvider {
                     "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
                 );
             }
-            Sessions::Ended(credentials) => credentials,
+            Sessions::Ended { tokens, too_early } => (tokens, too_early),
         };
         if item.revocation_class == RevocationClass::Immediate {
-            if ended.contains(&item.credential) {
+            if tokens.contains(&item.credential) {
                 return Ok(proven(
                     "the token that was made for it was on record, was revoked, and Vault does not know it any more",
                 ));
@@ -188,6 +197,10 @@ impl VaultProvider {
             );
         }
         match self.search_for_left(item, lease_path).await {
+            Search::NothingLeft if too_early.contains(&item.credential) => Ok(unproven(
+                item,
+                "its session ended with the task's deadline, when the call that was to issue it may still have been under way",
+            )),
             Search::NothingLeft => Ok(proven(
                 "the task's whole session was revoked, and no lease at the role's path is past its end",
             )),

@@ -94,6 +94,55 @@ async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() 
     assert!(!world.usable(&lost).await);
 }
 
+/// A lease is filed at the end of a call, however long the engine takes: under a dead session it would be nobody's.
+#[tokio::test]
+async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
+    let clock = right_clock();
+    let world = World::with_clock("pki", clock.clone()).await;
+    let (_, order) = beside_a_session(&world, "pki").await;
+    let accessor = order.anchors[0].1["accessor"].clone();
+    let is_there = async || {
+        let body = json!({"accessor": accessor});
+        world
+            .bao
+            .admin("POST", "auth/token/lookup-accessor", body)
+            .await
+            .0
+            == 200
+    };
+    let patient = world.with_request_max("90s");
+    assert_eq!(
+        to_wait(revoke(&patient, &order).await),
+        Duration::from_secs(90)
+    );
+    clock.advance(Duration::from_secs(89));
+    to_wait(revoke(&patient, &order).await);
+    assert!(is_there().await);
+    clock.advance(Duration::from_secs(1));
+    let revoked = revoke(&patient, &order).await.unwrap();
+    assert!(revoked.verified, "{revoked:?}");
+    assert!(!is_there().await);
+}
+
+#[tokio::test]
+async fn what_a_session_may_not_have_outlived_is_unproven() {
+    for still_alive in [true, false] {
+        let clock = right_clock();
+        let world = World::with_clock("pki", clock.clone()).await;
+        let (_, mut order) = beside_a_session(&world, "pki").await;
+        order.task_deadline = clock.now().plus(Duration::from_secs(10));
+        if !still_alive {
+            let body = json!({"accessor": order.anchors[0].1["accessor"]});
+            world
+                .bao
+                .must("POST", "auth/token/revoke-accessor", body)
+                .await;
+        }
+        let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+        assert_eq!(revoked.verified, still_alive, "{revoked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_session_that_is_newer_than_the_doubt_is_left_alone() {
     let clock = right_clock();

@@ -1,7 +1,7 @@
 //! A real `bao server -dev` for one test, and a proxy in front of it that can be cut.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -16,6 +16,8 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify};
 
 /// The root token; long enough to be searched for in texts.
 pub(crate) const ROOT_TOKEN: &str = "root-canary-7c1d9f0ab2e34";
+/// The longest that the server works on one request: a lost call is in doubt for as long.
+pub(crate) const REQUEST_MAX: &str = "5s";
 const STARTS_MAX: u32 = 5;
 
 /// A server with its own memory, killed when dropped.
@@ -101,8 +103,11 @@ fn start_once() -> Option<(Child, u16)> {
         .local_addr()
         .unwrap()
         .port();
+    let mut config = tempfile::NamedTempFile::with_suffix(".hcl").unwrap();
+    writeln!(config, "default_max_request_duration = \"{REQUEST_MAX}\"").unwrap();
     let mut child = Command::new(bao)
         .args(["server", "-dev", "-dev-no-store-token", "-log-level=error"])
+        .arg(format!("-config={}", config.path().display()))
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
         .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
         .stdin(Stdio::null())

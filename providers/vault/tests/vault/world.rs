@@ -10,7 +10,7 @@ use taskpass_core::{
 use taskpass_provider::{IssueOrder, Issued, Provider, conformance::Fixture};
 use taskpass_provider_vault::{BROKER_POLICY, VaultConfig, VaultProvider};
 
-use crate::server::{Bao, Proxy, ROOT_TOKEN, Weather};
+use crate::server::{Bao, Proxy, REQUEST_MAX, ROOT_TOKEN, Weather};
 
 const ROLES: &str = r#"
 [[role]]
@@ -145,6 +145,13 @@ impl World {
     /// An order for a PKI role.
     pub(crate) fn pki_order(&self, task: TaskId, role: &str) -> IssueOrder {
         self.order_for(task, role, &[("common_name", "web.test")])
+    }
+
+    /// A provider of the same Vault that takes it to work so long on one request.
+    pub(crate) fn with_request_max(&self, longest: &str) -> VaultProvider {
+        let mut config = config(self.proxy.port, "token_file = \"token\"");
+        config.max_request_duration = longest.parse().unwrap();
+        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
     /// A provider of the same Vault in a namespace of its own, which has the policy of role `reader` only.
@@ -285,7 +292,7 @@ impl Fixture for World {
 /// The configuration with every role of the tests.
 pub(crate) fn config(port: u16, access: &str) -> VaultConfig {
     let text = format!(
-        "name = \"vault-test\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:{port}\"\n{access}\n{ROLES}"
+        "name = \"vault-test\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:{port}\"\nmax_request_duration = \"{REQUEST_MAX}\"\n{access}\n{ROLES}"
     );
     toml::from_str(&text).unwrap()
 }
