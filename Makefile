@@ -41,6 +41,14 @@ test: tools build ## run every test against the real back ends
 	cargo test --locked --workspace --all-features --doc --quiet
 	$(NEXTEST) run --locked --workspace --all-features
 
+# Random histories of the engine, as many as fit; `make test` runs the first 2,000. For others: SIM_FROM=1000000.
+SIM_SECONDS := 60
+SIM_FROM := 0
+.PHONY: simulate
+simulate: preflight ## run random histories of the engine for SIM_SECONDS (60)
+	TASKPASS_SIM_SECONDS=$(SIM_SECONDS) TASKPASS_SIM_FROM=$(SIM_FROM) \
+		cargo test --locked -p taskpass-broker --all-features --lib simulation::histories -- --nocapture
+
 # Cheap gates first.
 .PHONY: check
 check: tools ## format, dependencies, protocol, lints and docs: what a change must pass

@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use crate::{
     api,
     config::{Config, ProviderConfig, ProviderKind},
-    engine::{self, Engine},
+    engine::{self, Engine, SystemTimer},
     reconcile,
     transport::{ServerTls, Transport},
 };
@@ -207,6 +207,7 @@ async fn open_engine(
         authority,
         providers: providers(config, deps)?,
         clock: Arc::clone(&deps.clock),
+        timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),
         settings: config.settings(),
         tasks: tasks.clone(),

@@ -30,6 +30,7 @@ mod settings;
 mod start_task;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timer;
 mod upkeep;
 mod wait;
 
@@ -51,6 +52,7 @@ pub(crate) use revocation::Progress;
 pub use revoke::RevokeCredential;
 pub use settings::{ProviderSettings, Rate, Settings};
 pub use start_task::{StartTask, StartedTask};
+pub use timer::{SystemTimer, Timer};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -93,6 +95,8 @@ pub struct Deps {
     pub providers: Vec<Arc<dyn Provider>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Waiting.
+    pub timer: Arc<dyn Timer>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     /// The time of the newest entry in the ledger.
@@ -114,6 +118,7 @@ pub struct Engine {
     authority: Arc<Authority>,
     backends: BTreeMap<ProviderName, Arc<Backend>>,
     clock: Arc<dyn Clock>,
+    timer: Arc<dyn Timer>,
     entropy: Arc<dyn Entropy>,
     settings: Settings,
     tasks: TaskTracker,
@@ -133,15 +138,10 @@ impl Engine {
             .into_iter()
             .map(|provider| {
                 let name = provider.name().clone();
-                let clock = deps.clock.clone();
-                (
-                    name,
-                    Arc::new(Backend::new(
-                        provider,
-                        deps.settings.provider.clone(),
-                        clock,
-                    )),
-                )
+                let (clock, timer) = (Arc::clone(&deps.clock), Arc::clone(&deps.timer));
+                let settings = deps.settings.provider.clone();
+                let backend = Backend::new(provider, settings, clock, timer);
+                (name, Arc::new(backend))
             })
             .collect();
         let newest = Newest {
@@ -159,6 +159,7 @@ impl Engine {
             backends,
             heartbeats: Heartbeats::new(deps.clock.clone()),
             clock: deps.clock,
+            timer: deps.timer,
             entropy: deps.entropy,
             settings: deps.settings,
             tasks: deps.tasks,
@@ -204,6 +205,11 @@ impl Engine {
     /// Where the time comes from.
     pub(crate) const fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// How reconcilers wait.
+    pub(crate) const fn timer(&self) -> &Arc<dyn Timer> {
+        &self.timer
     }
 
     /// The store, for authentication and reconcilers.

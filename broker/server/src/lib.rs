@@ -32,6 +32,8 @@ pub mod init;
 pub mod observe;
 mod rate;
 mod reconcile;
+#[cfg(test)]
+mod simulation;
 pub mod transport;
 
 pub use app::{App, AppError, Deps, provider};

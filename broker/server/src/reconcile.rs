@@ -16,9 +16,15 @@ use crate::engine::Engine;
 
 /// Starts all reconcilers. They stop when `stop` is cancelled; the engine's task tracker waits for them.
 pub(crate) fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
+    start_release(engine, stop);
+    let tasks = engine.tasks();
+    tasks.spawn(authority::run(Arc::clone(engine), stop.clone()));
+    tasks.spawn(upkeep::run(Arc::clone(engine), stop.clone()));
+}
+
+/// Starts those that take back what was given.
+pub(crate) fn start_release(engine: &Arc<Engine>, stop: &CancellationToken) {
     let tasks = engine.tasks();
     tasks.spawn(reaper::run(Arc::clone(engine), stop.clone()));
     tasks.spawn(revoker::run(Arc::clone(engine), stop.clone()));
-    tasks.spawn(authority::run(Arc::clone(engine), stop.clone()));
-    tasks.spawn(upkeep::run(Arc::clone(engine), stop.clone()));
 }

@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub use self::open::{IndexReport, OpenReport};
+pub(crate) use self::read::{one_page, place};
 
 /// Events that may wait for the writer, over all batches.
 const QUEUE_EVENTS_MAX: usize = 16_384;

@@ -10,10 +10,12 @@
 mod api;
 mod applier;
 mod batch;
+mod decider;
 mod embedded;
 mod entry;
 mod error;
 mod index;
+mod memory;
 mod past;
 mod state;
 #[cfg(test)]
@@ -28,3 +30,4 @@ pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use embedded::{Config, EmbeddedStore, IndexReport, OpenReport};
 pub use entry::Entry;
 pub use error::{CommitError, Conflict, GuardFailure, OpenError, StoreError, Wider};
+pub use memory::MemoryStore;

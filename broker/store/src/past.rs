@@ -12,6 +12,7 @@ use std::{
 use taskpass_core::{AnchorId, CredentialId, TaskId};
 
 use crate::{
+    decider::Leavers,
     index::{Index, IndexError},
     state::{Change, History},
 };
@@ -84,21 +85,22 @@ impl Past {
         })
     }
 
-    /// Notes what a change at `position` takes out of memory.
-    pub(crate) fn note(&mut self, change: &Change, position: u64) {
+    /// Forgets what the index has durably in its view since `position`.
+    pub(crate) fn indexed(&mut self, position: u64) {
+        self.tasks.forget_before(position);
+        self.credentials.forget_before(position);
+        self.anchors.forget_before(position);
+    }
+}
+
+impl Leavers for Past {
+    fn note(&mut self, change: &Change, position: u64) {
         match change {
             Change::Task(id, None) => self.tasks.add(*id, position),
             Change::Credential(id, None) => self.credentials.add(*id, position),
             Change::Anchor(id, None) => self.anchors.add(*id, position),
             _ => {}
         }
-    }
-
-    /// Forgets what the index has durably in its view since `position`.
-    pub(crate) fn indexed(&mut self, position: u64) {
-        self.tasks.forget_before(position);
-        self.credentials.forget_before(position);
-        self.anchors.forget_before(position);
     }
 }
 

@@ -4,8 +4,6 @@
 //! that only ever holds what is durable. Replies wait for the append, refusals too, since they may rest on what was
 //! decided just before in the same group.
 
-mod group;
-
 use std::{
     sync::{
         Arc,
@@ -15,15 +13,14 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use taskpass_core::{Clock, Digest, Event, Timestamp};
+use taskpass_core::{Clock, Digest, Timestamp};
 use taskpass_ledger::Ledger;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use self::group::Group;
 use crate::{
     Batch, CommitError, Committed, Priority,
     applier::{Backlog, Progress},
-    entry,
+    decider::{Decider, Group, Mark},
     index::Portion,
     past::Past,
     state::{Change, State},
@@ -67,11 +64,10 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// The state after everything decided so far.
-    pub(crate) ahead: State,
+    /// The state after everything decided so far, and whoever has left it.
+    pub(crate) ahead: Decider<Past>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) ledger: Ledger,
-    pub(crate) past: Past,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) applier: Sender<Portion>,
     pub(crate) backlog: Arc<Backlog>,
@@ -141,12 +137,16 @@ impl Writer {
 
     /// Decides on each request in order, makes them durable together, and replies.
     pub(crate) fn process(&mut self, requests: Vec<Request>) {
-        self.past.indexed(self.progress.borrow().applied);
+        self.ahead.past.indexed(self.progress.borrow().applied);
         self.prune();
-        let mut group = Group::new(self.ahead.next());
+        let mut group = Group::new(self.ahead.state.next());
+        let now = self.clock.now();
         let outcomes: Vec<_> = requests
             .iter()
-            .map(|request| self.decide(&request.batch, &request.json, &mut group))
+            .map(|request| {
+                self.ahead
+                    .decide(&request.batch, &request.json, now, &mut group)
+            })
             .collect();
         match self.append(&group, &requests) {
             Ok(()) => {
@@ -156,7 +156,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                self.undo(&mut group, &group::Mark::default());
+                self.ahead.undo(&mut group, &Mark::default());
                 self.refused(requests, &error);
             }
         }
@@ -227,91 +227,14 @@ impl Writer {
         }
     }
 
-    /// Decides on one batch; on refusal the state and the group are as before.
-    fn decide(
-        &mut self,
-        batch: &Batch,
-        json: &[Vec<u8>],
-        group: &mut Group,
-    ) -> Result<Committed, CommitError> {
-        // The wall clock may go back; the ledger's time does not.
-        let time = self.clock.now().max(self.ahead.last_time());
-        let committed = Committed {
-            first_index: self.ahead.next(),
-            time,
-        };
-        let mark = group.mark();
-        match self.admit(batch, json, time, group) {
-            Ok(()) => Ok(committed),
-            Err(error) => {
-                self.undo(group, &mark);
-                Err(error)
-            }
-        }
-    }
-
-    fn admit(
-        &mut self,
-        batch: &Batch,
-        json: &[Vec<u8>],
-        time: Timestamp,
-        group: &mut Group,
-    ) -> Result<(), CommitError> {
-        self.ahead.unused_keys(&batch.events, time)?;
-        for guard in &batch.guards {
-            self.ahead.check(guard, time).map_err(CommitError::Guard)?;
-        }
-        let stamp = time.to_string();
-        for (event, json) in batch.events.iter().zip(json) {
-            let follow = self.ahead.cascade(event);
-            self.take(event, json, (time, &stamp), group)?;
-            for event in &follow {
-                self.take(event, &entry::encode(event)?, (time, &stamp), group)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Admits one event and moves the state on.
-    fn take(
-        &mut self,
-        event: &Event,
-        json: &[u8],
-        (time, stamp): (Timestamp, &str),
-        group: &mut Group,
-    ) -> Result<(), CommitError> {
-        self.ahead.admit(event, time, &self.past)?;
-        let index = self.ahead.next();
-        let mut effects = self
-            .ahead
-            .effects(event, time)
-            .map_err(CommitError::Conflict)?;
-        effects.changes.push(Change::Position(index + 1, time));
-        for change in &effects.changes {
-            self.past.note(change, index + 1);
-            group.undo.push(self.ahead.set(change));
-        }
-        group.push(index, stamp, json, effects);
-        Ok(())
-    }
-
-    fn undo(&mut self, group: &mut Group, to: &group::Mark) {
-        while group.undo.len() > to.undo {
-            if let Some(change) = group.undo.pop() {
-                self.ahead.set(&change);
-            }
-        }
-        group.cut(to);
-    }
-
     fn prune(&mut self) {
-        let now = self.clock.now().max(self.ahead.last_time());
+        let now = self.clock.now().max(self.ahead.state.last_time());
         if now.since(self.pruned_at) < PRUNE_EVERY {
             return;
         }
         self.pruned_at = now;
-        for change in self.ahead.stale(now) {
-            self.ahead.set(&change);
+        for change in self.ahead.state.stale(now) {
+            self.ahead.state.set(&change);
             self.pruned.push(change);
         }
     }
@@ -338,10 +261,10 @@ impl Writer {
             }
         }
         let portion = Portion {
-            position: self.ahead.next(),
+            position: self.ahead.state.next(),
             last,
-            time: self.ahead.last_time(),
-            trust_domain: self.ahead.trust_domain().cloned(),
+            time: self.ahead.state.last_time(),
+            trust_domain: self.ahead.state.trust_domain().cloned(),
             changes,
             ended,
             about,
@@ -350,7 +273,7 @@ impl Writer {
         if self.applier.send(portion).is_err() {
             tracing::error!("the index has stopped; restart the broker to build it again");
         }
-        self.shared.size.send_replace(self.ahead.next());
+        self.shared.size.send_replace(self.ahead.state.next());
     }
 }
 

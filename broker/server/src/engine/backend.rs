@@ -10,7 +10,7 @@ use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, ProviderSettings};
+use super::{Error, ProviderSettings, Timer, timer};
 
 /// How a provider stands, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub(crate) struct Backend {
     clock: Arc<dyn Clock>,
     /// Calls to issue that run or wait: as many as there are slots and places in the queue.
     issue_places: Arc<Semaphore>,
+    timer: Arc<dyn Timer>,
     issue_slots: Semaphore,
     revoke_slots: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
@@ -68,11 +69,13 @@ impl Backend {
         provider: Arc<dyn Provider>,
         settings: ProviderSettings,
         clock: Arc<dyn Clock>,
+        timer: Arc<dyn Timer>,
     ) -> Self {
         Self {
             provider,
             clock,
             issue_places: Arc::new(Semaphore::new(issue_places(&settings))),
+            timer,
             issue_slots: Semaphore::new(settings.issue_concurrency),
             revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
             breaker: Mutex::default(),
@@ -125,15 +128,15 @@ impl Backend {
         _place: IssuePlace,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        let slot =
-            tokio::time::timeout(self.settings.issue_timeout, self.issue_slots.acquire()).await;
-        let Ok(Ok(_slot)) = slot else {
+        let limit = self.settings.issue_timeout;
+        let slot = timer::within(self.timer.as_ref(), limit, self.issue_slots.acquire()).await;
+        let Some(Ok(_slot)) = slot else {
             // Nothing was sent, so nothing was minted.
             return Err(ProviderError::Unsupported(
                 "the provider was too busy to be asked in time".to_owned(),
             ));
         };
-        let result = within(self.settings.issue_timeout, call).await;
+        let result = self.within(limit, call).await;
         self.count(result.as_ref().err());
         result
     }
@@ -144,7 +147,7 @@ impl Backend {
         _slot: RevokeSlot,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        let result = within(self.settings.revoke_timeout, call).await;
+        let result = self.within(self.settings.revoke_timeout, call).await;
         if result.is_ok() {
             self.count(None);
         }
@@ -193,22 +196,24 @@ impl Backend {
             .filter(|until| *until > now)
             .map(|until| until - now)
     }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, ProviderError>> + Send,
+    ) -> Result<T, ProviderError> {
+        let answer = timer::within(self.timer.as_ref(), limit, call).await;
+        answer.unwrap_or_else(|| {
+            Err(ProviderError::retryable(format!(
+                "no answer within {} s",
+                limit.as_secs_f32()
+            )))
+        })
+    }
 }
 
 const fn issue_places(settings: &ProviderSettings) -> usize {
     settings
         .issue_concurrency
         .saturating_add(settings.issue_queue)
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, ProviderError>> + Send,
-) -> Result<T, ProviderError> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(ProviderError::retryable(format!(
-            "no answer within {} s",
-            limit.as_secs_f32()
-        )))
-    })
 }

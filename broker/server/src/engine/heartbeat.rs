@@ -4,7 +4,7 @@
 //! task has its whole interval again. An allowed heartbeat is the one decision that is not written to the ledger; it
 //! changes nothing, and a task a second over a day would be 86,400 entries.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_core::{Clock, Task, TaskId, TaskState, Timestamp};
@@ -60,7 +60,7 @@ impl Engine {
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     clock: Arc<dyn Clock>,
-    pulses: Mutex<HashMap<TaskId, Pulse>>,
+    pulses: Mutex<BTreeMap<TaskId, Pulse>>,
 }
 
 #[derive(Debug)]

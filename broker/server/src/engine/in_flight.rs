@@ -3,7 +3,7 @@
 //! An intended credential that is not here was interrupted, by a crash or by a ledger that could not be written, and
 //! is the reconcilers' to clean up. Ending a task breaks its calls off, so that revoking need not wait for them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, TaskId};
@@ -16,7 +16,7 @@ pub(crate) struct InFlight(Arc<Calls>);
 
 #[derive(Debug, Default)]
 struct Calls {
-    running: Mutex<HashMap<CredentialId, (TaskId, CancellationToken)>>,
+    running: Mutex<BTreeMap<CredentialId, (TaskId, CancellationToken)>>,
     left: Notify,
 }
 

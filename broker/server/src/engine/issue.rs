@@ -222,9 +222,11 @@ impl Engine {
         self.tasks.spawn(async move {
             let anchors = AnchorRecorder { engine: &engine, task: order.task, credential: order.credential, provider };
             let began = engine.clock.monotonic();
+            // What is ready counts, even if the task ended in the same moment.
             let result = tokio::select! {
+                biased;
                 result = backend.issue(place, backend.provider().issue(&order, &anchors)) => result,
-                () = broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
+                () = engine.broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
             };
             failpoint::reached("issue.minted");
             let took = engine.clock.monotonic().saturating_sub(began);
@@ -237,6 +239,12 @@ impl Engine {
         answered
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
+    }
+
+    /// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.
+    async fn broken_off(&self, running: &InFlightCall) {
+        running.broken_off().await;
+        self.timer.sleep(BREAK_OFF_GRACE).await;
     }
 
     /// Records what the provider said. The secret is only passed on when the record is durable and the task is
@@ -384,12 +392,6 @@ fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
         return Err(Error::invalid("ttl_seconds", message));
     }
     Ok(())
-}
-
-/// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.
-async fn broken_off(running: &InFlightCall) {
-    running.broken_off().await;
-    tokio::time::sleep(BREAK_OFF_GRACE).await;
 }
 
 /// A handle that the ledger could not take would lose the credential.

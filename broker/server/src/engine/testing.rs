@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Call, Caller, Deps, Engine, Error, IssueCredential, IssuedCredential, Settings, StartTask,
+    SystemTimer,
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
@@ -234,6 +235,7 @@ impl Bench {
                 .map(|f| f.clone() as Arc<dyn Provider>)
                 .collect(),
             clock: clock.clone(),
+            timer: Arc::new(SystemTimer),
             entropy,
             newest: NOW,
             settings,

@@ -108,6 +108,7 @@ impl Engine {
     /// Ends when something changed that reconcilers may have to act on.
     pub(crate) async fn changed(&self, changes: &mut tokio::sync::watch::Receiver<u64>) {
         tokio::select! {
+            biased;
             _ = changes.changed() => {}
             () = self.in_flight.one_left() => {}
         }

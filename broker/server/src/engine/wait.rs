@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskpass_core::{Credential, CredentialId, TaskId, TaskState};
 
-use super::{Engine, Error};
+use super::{Engine, Error, timer};
 
 impl Engine {
     /// How long to wait when the caller asks for `wait_ms`, 0 meaning the default.
@@ -43,7 +43,7 @@ impl Engine {
                 }
             }
         };
-        tokio::time::timeout(wait, all_final)
+        timer::within(self.timer.as_ref(), wait, all_final)
             .await
             .unwrap_or(Ok(()))
     }

@@ -20,7 +20,8 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
+            () = engine.timer().sleep(pause) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -21,13 +21,14 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(next) => next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX),
             Err(error) => {
                 tracing::warn!(%error, "the reaper could not do everything; it tries again");
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                engine.timer().sleep(PAUSE_AFTER_ERROR).await;
                 continue;
             }
         };
         tokio::select! {
+            biased;
             () = engine.changed(&mut changes) => {}
-            () = tokio::time::sleep(pause) => {}
+            () = engine.timer().sleep(pause) => {}
             () = stop.cancelled() => {}
         }
     }

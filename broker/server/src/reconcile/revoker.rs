@@ -67,9 +67,10 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             }
         };
         tokio::select! {
+            biased;
             () = engine.changed(&mut changes) => {}
             () = busy.done.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = engine.timer().sleep(pause) => {}
             () = stop.cancelled() => {}
         }
     }

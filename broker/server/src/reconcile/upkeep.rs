@@ -12,7 +12,8 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         engine.maintain_providers().await;
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
+            biased;
+            () = engine.timer().sleep(PAUSE) => {}
             () = stop.cancelled() => {}
         }
     }

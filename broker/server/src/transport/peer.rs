@@ -9,7 +9,7 @@ use taskpass_ca::PeerIdentity;
 use taskpass_core::{AgentName, Identity, OperatorName};
 
 /// Names one connection in logs; never used twice while the process lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub(super) u64);
 
 impl fmt::Display for ConnectionId {

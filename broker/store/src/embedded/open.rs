@@ -16,6 +16,7 @@ use super::{Config, EmbeddedStore, QUEUE_EVENTS_MAX};
 use crate::{
     Batch, OpenError,
     applier::{Applier, Backlog, FLUSH_CHANGES, Progress},
+    decider::Decider,
     entry::{self, Entry},
     index::{Index, IndexError, Portion},
     past::Past,
@@ -106,10 +107,9 @@ impl EmbeddedStore {
         let backlog = Arc::new(Backlog::default());
         let (inbox, messages) = mpsc::channel();
         let mut writer = Writer {
-            ahead: state,
+            ahead: Decider { state, past },
             shared: Arc::clone(&shared),
             ledger,
-            past,
             clock: Arc::clone(&clock),
             applier: portions,
             backlog: Arc::clone(&backlog),
@@ -154,7 +154,7 @@ fn spawn(
 
 /// Auditors see that the index was lost; that it could not be said on a full disk is no reason not to serve.
 fn record_rebuild(writer: &mut Writer, room: &Arc<Semaphore>, report: &IndexReport) {
-    let (Some(reason), Some(_)) = (&report.rebuilt, writer.ahead.trust_domain()) else {
+    let (Some(reason), Some(_)) = (&report.rebuilt, writer.ahead.state.trust_domain()) else {
         return;
     };
     let event = Event::IndexRebuilt {

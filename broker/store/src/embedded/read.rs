@@ -267,7 +267,7 @@ impl Store for EmbeddedStore {
 }
 
 /// Where a listing goes on: behind the last row of the page before.
-fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, StoreError> {
+pub(crate) fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, StoreError> {
     page.token()
         .map(str::parse)
         .transpose()
@@ -275,7 +275,11 @@ fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, Store
 }
 
 /// A page from rows of which there is one more than fits, if there are more.
-fn one_page<T>(mut rows: Vec<T>, page: &Page, name: impl Fn(&T) -> String) -> Listing<T> {
+pub(crate) fn one_page<T>(
+    mut rows: Vec<T>,
+    page: &Page,
+    name: impl Fn(&T) -> String,
+) -> Listing<T> {
     let more = rows.len() > page.size();
     rows.truncate(page.size());
     listing(rows, more, name)

@@ -11,31 +11,31 @@ use crate::{
 
 /// Entries and their effects, in order.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     first: u64,
     bytes: Vec<u8>,
     /// Where each entry ends in `bytes`.
     ends: Vec<usize>,
     /// Inverse changes; the last is to be made first.
-    pub(super) undo: Vec<Change>,
-    pub(super) changes: Vec<Change>,
-    pub(super) ended: Vec<Arc<Task>>,
-    pub(super) about: Vec<(TaskId, u64)>,
+    pub(crate) undo: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) ended: Vec<Arc<Task>>,
+    pub(crate) about: Vec<(TaskId, u64)>,
 }
 
 /// How far a group was.
 #[derive(Debug, Default)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     bytes: usize,
     ends: usize,
-    pub(super) undo: usize,
+    pub(crate) undo: usize,
     changes: usize,
     ended: usize,
     about: usize,
 }
 
 impl Group {
-    pub(super) const fn new(first: u64) -> Self {
+    pub(crate) const fn new(first: u64) -> Self {
         Self {
             first,
             bytes: Vec::new(),
@@ -48,15 +48,15 @@ impl Group {
     }
 
     /// The ledger index of the first entry.
-    pub(super) const fn first(&self) -> u64 {
+    pub(crate) const fn first(&self) -> u64 {
         self.first
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         Mark {
             bytes: self.bytes.len(),
             ends: self.ends.len(),
@@ -68,7 +68,7 @@ impl Group {
     }
 
     /// Goes back to a mark. The inverse changes are made by whoever has the state.
-    pub(super) fn cut(&mut self, to: &Mark) {
+    pub(crate) fn cut(&mut self, to: &Mark) {
         self.bytes.truncate(to.bytes);
         self.ends.truncate(to.ends);
         self.undo.truncate(to.undo);
@@ -77,7 +77,7 @@ impl Group {
         self.about.truncate(to.about);
     }
 
-    pub(super) fn push(&mut self, index: u64, stamp: &str, json: &[u8], effects: Effects) {
+    pub(crate) fn push(&mut self, index: u64, stamp: &str, json: &[u8], effects: Effects) {
         entry::frame(stamp, json, &mut self.bytes);
         self.ends.push(self.bytes.len());
         self.changes.extend(effects.changes);
@@ -86,7 +86,7 @@ impl Group {
             .extend(effects.about.into_iter().map(|task| (task, index)));
     }
 
-    pub(super) fn entries(&self) -> Vec<&[u8]> {
+    pub(crate) fn entries(&self) -> Vec<&[u8]> {
         let mut from = 0;
         self.ends
             .iter()
@@ -99,7 +99,7 @@ impl Group {
             .collect()
     }
 
-    pub(super) fn last_entry(&self) -> Option<&[u8]> {
+    pub(crate) fn last_entry(&self) -> Option<&[u8]> {
         let last = self.ends.last()?;
         let from = self.ends.iter().rev().nth(1).copied().unwrap_or(0);
         self.bytes.get(from..*last)

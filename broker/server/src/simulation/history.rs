@@ -1,0 +1,415 @@
+//! One history: broker processes one after the other, what happens to them, and the end, at which everything must be over.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use taskpass_core::{
+    Agent, Event, Identity, Labels, SeededEntropy, Svid, SvidState, Timestamp, Ttl,
+};
+use taskpass_provider::Provider;
+use taskpass_store::{Batch, Entry, MemoryStore, Store};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    fate::Fate,
+    fixture::Fixture,
+    oracle::{LIVE_PER_AGENT, LIVE_PER_TASK, OPEN_TASKS, Oracle},
+    provider::SimProvider,
+    requests::{Callers, Known, identity_of},
+    storage::{Room, SimStore},
+    time::{BEGIN, Millis, SimTime, SimTimer},
+    wire::{LATE_MAX, Mood, Wire},
+    world::{Kind, World},
+};
+use crate::{
+    engine::{Deps, Engine, ProviderSettings, Settings},
+    reconcile,
+};
+
+/// The longest life of a task.
+const TASK_MAX: Millis = 120_000;
+/// Within which everything of an ended task is dead once nothing goes wrong any more: the longest pause between two
+/// attempts, one more for sessions, and what may be under way.
+const OVER_WITHIN: Millis = 300_000 + 60_000 + 3 * LATE_MAX;
+/// How far a wrong clock is wrong.
+const SKEW_MAX: u64 = 600_000;
+
+/// A history and what it has come to.
+pub(super) struct History {
+    fixture: Arc<Fixture>,
+    fate: Arc<Fate>,
+    time: Arc<SimTime>,
+    world: Arc<World>,
+    oracle: Arc<Oracle>,
+    entropy: Arc<SeededEntropy>,
+    known: Arc<Mutex<Known>>,
+    entries: Vec<Vec<u8>>,
+    steps: u64,
+    /// Whether the broker's wall clock jumps in this history.
+    clock_jumps: bool,
+}
+
+/// A broker process and everything around it.
+struct Process {
+    store: Arc<SimStore>,
+    providers: Vec<Arc<SimProvider>>,
+    callers: Callers,
+    requests: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What came of a history.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) wrong: Option<String>,
+    pub(super) secrets: u64,
+    pub(super) trace: Vec<String>,
+}
+
+/// Runs the history of a seed.
+pub(super) fn run(fixture: &Arc<Fixture>, seed: u64, traced: bool) -> Outcome {
+    let mut history = History::new(fixture, seed, traced);
+    while history.steps > 0 && history.oracle.verdict().is_none() {
+        history.live(false);
+    }
+    if history.oracle.verdict().is_none() {
+        history.fate.calm_down();
+        history.time.set_skew(0);
+        history.live(true);
+    }
+    Outcome {
+        wrong: history.oracle.verdict(),
+        secrets: history.oracle.secrets(),
+        trace: history.fate.trace(),
+    }
+}
+
+impl History {
+    fn new(fixture: &Arc<Fixture>, seed: u64, traced: bool) -> Self {
+        let fate = Arc::new(Fate::new(seed, traced));
+        let time = Arc::new(SimTime::default());
+        let world = Arc::new(World::default());
+        let entropy = Arc::new(SeededEntropy::new(!seed));
+        fixture.current.is_now(&time, &entropy);
+        let oracle = Arc::new(Oracle::new(&world, &time, &fate));
+        let known = Arc::new(Mutex::new(Known::default()));
+        let entries = first_entries(fixture, &time, &mut known.lock());
+        let (steps, clock_jumps) = (fate.between(15, 50), fate.percent(20));
+        if clock_jumps {
+            oracle.clock_is_wrong();
+        }
+        Self {
+            fixture: Arc::clone(fixture),
+            fate,
+            time,
+            world,
+            oracle,
+            entropy,
+            known,
+            entries,
+            steps,
+            clock_jumps,
+        }
+    }
+
+    /// One broker process, until it is killed, breaks, or the history is over.
+    fn live(&mut self, to_the_end: bool) {
+        self.fate.live_again();
+        self.fate
+            .note(|| format!("a broker starts at {}", self.time.now()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let store = SimStore::open(self.entries.clone(), &self.time, &self.fate, &self.oracle);
+        let store = Arc::new(store);
+        store.show_ledger();
+        runtime.block_on(async {
+            let process = self.start(&store).await;
+            if to_the_end {
+                self.finish(&process).await;
+            } else {
+                self.go_on(&process).await;
+            }
+        });
+        // Whatever the process still did ends here, as with SIGKILL.
+        drop(runtime);
+        self.entries = store.left_behind();
+    }
+
+    async fn start(&self, store: &Arc<SimStore>) -> Process {
+        let providers: Vec<_> = Kind::ALL
+            .into_iter()
+            .map(|kind| {
+                let wire = Wire::new(&self.world, &self.time, &self.fate);
+                Arc::new(SimProvider::new(kind, wire, &self.oracle))
+            })
+            .collect();
+        let last = self
+            .entries
+            .last()
+            .map(|bytes| Entry::parse(bytes).unwrap().time);
+        let engine = Engine::new(Deps {
+            trust_domain: self.fixture.domain.clone(),
+            store: Arc::<SimStore>::clone(store),
+            ledger: self.fixture.reader.clone(),
+            ledger_key: self.fixture.ledger_key.clone(),
+            policy: Arc::clone(&self.fixture.policy),
+            authority: Arc::clone(&self.fixture.authority),
+            providers: providers
+                .iter()
+                .map(|p| Arc::clone(p) as Arc<dyn Provider>)
+                .collect(),
+            clock: Arc::<SimTime>::clone(&self.time),
+            timer: Arc::new(SimTimer(Arc::clone(&self.time))),
+            entropy: Arc::<SeededEntropy>::clone(&self.entropy),
+            newest: last.unwrap_or(Timestamp::EPOCH),
+            settings: settings(),
+            tasks: TaskTracker::new(),
+        });
+        let engine = engine.await.unwrap();
+        reconcile::start_release(&engine, &CancellationToken::new());
+        let callers = Callers {
+            engine,
+            fate: Arc::clone(&self.fate),
+            oracle: Arc::clone(&self.oracle),
+            known: Arc::clone(&self.known),
+            fixture: Arc::clone(&self.fixture),
+        };
+        Process {
+            store: Arc::clone(store),
+            providers,
+            callers,
+            requests: Mutex::default(),
+        }
+    }
+
+    async fn go_on(&mut self, process: &Process) {
+        for _ in 0..2 {
+            let beginning = process.callers.clone().begin();
+            process.callers.engine.tasks().spawn(beginning);
+            self.fate.settle().await;
+        }
+        while self.steps > 0 {
+            self.steps -= 1;
+            self.step(process).await;
+            // Sometimes the next thing happens while the last is still going on.
+            if self.fate.percent(60) {
+                self.fate.settle().await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+            self.oracle.look();
+            if self.oracle.verdict().is_some() || self.fate.is_killed() {
+                break;
+            }
+            if process.store.is_broken() && self.fate.percent(30) {
+                break;
+            }
+        }
+        if !process.store.replays() {
+            self.oracle
+                .wrong("replaying the ledger gives another state");
+        }
+        if self.fate.percent(30) {
+            self.time
+                .pass_until(self.time.now() + self.fate.between(1, 30_000));
+        }
+    }
+
+    async fn step(&self, process: &Process) {
+        let fate = &self.fate;
+        match fate.below(100) {
+            0..52 => {
+                let tasks = process.callers.engine.tasks();
+                let request = tasks.spawn(process.callers.clone().ask());
+                process.requests.lock().push(request);
+            }
+            52..74 => self.pass(fate.between(1, 300)).await,
+            74..83 => self.pass(fate.between(300, 5000)).await,
+            83..86 => self.pass(fate.between(5000, 60_000)).await,
+            86..89 => self.hang_up(process),
+            89..93 => {
+                let mood = *fate
+                    .pick(&[
+                        Mood::Good,
+                        Mood::Good,
+                        Mood::Down,
+                        Mood::Silent,
+                        Mood::Slow,
+                        Mood::Refusing,
+                    ])
+                    .unwrap();
+                let provider = fate.pick(&process.providers).unwrap();
+                fate.note(|| format!("provider {} is {mood:?}", provider.name()));
+                provider.wire.set_mood(mood);
+            }
+            93..95 => {
+                let room = *fate
+                    .pick(&[
+                        Room::Enough,
+                        Room::Enough,
+                        Room::Enough,
+                        Room::Reserve,
+                        Room::None,
+                    ])
+                    .unwrap();
+                fate.note(|| format!("room on the disk: {room:?}"));
+                process.store.set_room(room);
+            }
+            95 if fate.percent(50) => process.store.fail_next_sync(fate.percent(50)),
+            95..99 => fate.kill_at(fate.below(60)),
+            _ => self.jump(),
+        }
+    }
+
+    /// A caller goes away without waiting for the answer.
+    fn hang_up(&self, process: &Process) {
+        let mut requests = process.requests.lock();
+        requests.retain(|request| !request.is_finished());
+        if let Some(request) = self.fate.pick(&requests) {
+            self.fate.note(|| "a caller hangs up".to_owned());
+            request.abort();
+        }
+    }
+
+    fn jump(&self) {
+        if !self.clock_jumps {
+            return;
+        }
+        let far = i64::try_from(self.fate.below(SKEW_MAX)).unwrap();
+        let skew = match self.fate.below(3) {
+            0 => 0,
+            1 => far,
+            _ => -far,
+        };
+        self.fate
+            .note(|| format!("the wall clock is {skew} ms ahead"));
+        self.time.set_skew(skew);
+    }
+
+    async fn pass(&self, span: Millis) {
+        let until = self.time.now() + span;
+        self.fate.settle().await;
+        while !self.fate.is_killed() && self.oracle.verdict().is_none() {
+            match self.time.next_alarm().filter(|at| *at <= until) {
+                Some(at) => self.time.pass_until(at),
+                None => break,
+            }
+            self.fate.settle().await;
+            self.oracle.look();
+        }
+        if !self.fate.is_killed() {
+            self.time.pass_until(until);
+        }
+    }
+
+    /// Nothing goes wrong any more: everything must come to its end.
+    async fn finish(&self, process: &Process) {
+        process.store.mend();
+        self.fate.settle().await;
+        let slack = if self.clock_jumps { 2 * SKEW_MAX } else { 0 };
+        let limit = self.time.now() + TASK_MAX + OVER_WITHIN + slack;
+        while self.oracle.verdict().is_none() && !self.oracle.is_over() {
+            let next = self.time.next_alarm().unwrap_or(limit);
+            if next > limit {
+                self.oracle.must_be_over();
+                return;
+            }
+            self.time.pass_until(next);
+            self.fate.settle().await;
+            self.oracle.look();
+        }
+        // What is still under way must not bring anything back.
+        if let Some(at) = self.world.quiet_at() {
+            self.time.pass_until(at);
+        }
+        self.oracle.look();
+        if !process.store.replays() {
+            self.oracle
+                .wrong("replaying the ledger gives another state");
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        task_ttl_default: Ttl::from_seconds(60).unwrap(),
+        task_ttl_max: Ttl::from_seconds(TASK_MAX / 1000).unwrap(),
+        open_tasks_per_agent: OPEN_TASKS,
+        live_credentials_per_agent: LIVE_PER_AGENT,
+        live_credentials_per_task: LIVE_PER_TASK,
+        provider: ProviderSettings {
+            issue_timeout: Duration::from_secs(5),
+            revoke_timeout: Duration::from_secs(8),
+            issue_concurrency: 3,
+            issue_queue: 4,
+            revoke_concurrency: 2,
+            ..ProviderSettings::default()
+        },
+        ..Settings::default()
+    }
+}
+
+/// An installation with an operator and two agents that have their first certificates.
+fn first_entries(fixture: &Fixture, time: &Arc<SimTime>, known: &mut Known) -> Vec<Vec<u8>> {
+    let not_after = BEGIN.plus(Duration::from_secs(100 * 3600));
+    let clock = Arc::<SimTime>::clone(time);
+    let store = MemoryStore::open(Vec::new(), clock).unwrap();
+    let (admin, serial) = (Identity::Operator("admin".parse().unwrap()), "f".repeat(32));
+    let admin = identity_of(admin, &serial, &fixture.domain, not_after);
+    let mut events = vec![
+        Event::Initialized {
+            trust_domain: fixture.domain.clone(),
+            version: "0.0.0".to_owned(),
+        },
+        Event::OperatorSvidIssued {
+            operator: "admin".parse().unwrap(),
+            serial,
+            key_sha256: admin.key_sha256.clone(),
+            not_after,
+            renews: None,
+        },
+    ];
+    for number in 0..2_u8 {
+        let identity = Identity::Agent(format!("agent-{number}").parse().unwrap());
+        let serial = format!("{number:032x}");
+        let identity = identity_of(identity, &serial, &fixture.domain, not_after);
+        let Identity::Agent(name) = &identity.identity else {
+            unreachable!()
+        };
+        events.push(Event::AgentRegistered {
+            agent: Agent {
+                name: name.clone(),
+                owner: "alice@acme.test".parse().unwrap(),
+                team: None,
+                class: None,
+                labels: Labels::default(),
+                registered_at: BEGIN,
+                registered_by: admin.spiffe_id.clone(),
+            },
+            idempotency: None,
+        });
+        events.push(Event::SvidIssued {
+            svid: Svid {
+                serial,
+                agent: name.clone(),
+                task: None,
+                key_sha256: identity.key_sha256.clone(),
+                not_before: BEGIN,
+                not_after,
+                state: SvidState::Pending,
+            },
+            join_token: None,
+            renews: None,
+        });
+        known.identities.push(identity);
+    }
+    known.identities.push(admin);
+    store
+        .commit(Batch::new(events))
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    store.entries_since(0)
+}

@@ -1,0 +1,231 @@
+//! Whether the broker keeps its promises: what the ledger says, held against what must follow and against the truth.
+//!
+//! Written from the invariants alone; nothing of the engine's or the store's own rules is used here.
+
+mod audit;
+mod book;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use taskpass_core::{CredentialId, CredentialState, TaskState};
+use taskpass_provider::{RevokeOrder, RevokeScope};
+use taskpass_store::MemoryStore;
+
+use self::book::Book;
+use super::{
+    fate::Fate,
+    time::{Millis, SimTime},
+    world::{Kind, Thing, World},
+};
+
+/// Open tasks that an agent may have.
+pub(super) const OPEN_TASKS: u32 = 6;
+/// Live credentials that an agent may have.
+pub(super) const LIVE_PER_AGENT: u32 = 8;
+/// Live credentials that a task and everything below it may have.
+pub(super) const LIVE_PER_TASK: u32 = 5;
+/// The longest pause between two attempts to revoke.
+const RETRY_MAX_MS: i64 = 300_000;
+
+/// Watches one history.
+#[derive(Debug)]
+pub(super) struct Oracle {
+    world: Arc<World>,
+    time: Arc<SimTime>,
+    fate: Arc<Fate>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    book: Book,
+    entries: usize,
+    secrets: u64,
+    broken: Option<String>,
+}
+
+impl Oracle {
+    pub(super) fn new(world: &Arc<World>, time: &Arc<SimTime>, fate: &Arc<Fate>) -> Self {
+        Self {
+            world: Arc::clone(world),
+            time: Arc::clone(time),
+            fate: Arc::clone(fate),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// What was found wrong first.
+    pub(super) fn verdict(&self) -> Option<String> {
+        self.seen.lock().broken.clone()
+    }
+
+    /// How many credentials were handed out.
+    pub(super) fn secrets(&self) -> u64 {
+        self.seen.lock().secrets
+    }
+
+    pub(super) fn clock_is_wrong(&self) {
+        self.seen.lock().book.clock_was_wrong = true;
+    }
+
+    /// Something else that must not be.
+    pub(super) fn wrong(&self, what: impl Into<String>) {
+        self.seen.lock().wrong(what.into());
+    }
+
+    /// Reads what is new in the ledger, and looks whether it and the truth fit together.
+    pub(super) fn read_ledger(&self, store: &MemoryStore) {
+        let mut seen = self.seen.lock();
+        let new = store.entries_since(seen.entries);
+        if new.is_empty() {
+            return;
+        }
+        seen.entries += new.len();
+        for bytes in new {
+            let text = String::from_utf8_lossy(&bytes);
+            if text.contains("secret-") {
+                seen.wrong(format!("9: a secret is in the ledger: {text}"));
+            }
+            match seen.book.enter(&bytes) {
+                Ok(line) => self.fate.note(|| format!("  ledger: {line}")),
+                Err(what) => seen.wrong(what),
+            }
+        }
+        if let Err(what) = seen.book.structure() {
+            seen.wrong(what);
+        }
+        self.compare(&mut seen, self.time.now());
+    }
+
+    /// Looks whether the ledger and the truth fit together now.
+    pub(super) fn look(&self) {
+        self.compare(&mut self.seen.lock(), self.time.now());
+    }
+
+    fn compare(&self, seen: &mut Seen, now: Millis) {
+        let mut wrong = None;
+        self.world.each_thing(now, |thing, is_alive| {
+            if is_alive && wrong.is_none() {
+                wrong = self.judge(seen, thing, now).err();
+            }
+        });
+        if let Some(what) = wrong {
+            seen.wrong(what);
+        }
+    }
+
+    /// Whether this may be alive.
+    fn judge(&self, seen: &Seen, thing: &Thing, now: Millis) -> Result<(), String> {
+        let id = thing.credential;
+        let Some(entry) = seen.book.credential(id) else {
+            return Err(format!("1: `{id}` is alive and has no intent"));
+        };
+        let may_live = match entry.state {
+            CredentialState::Intended | CredentialState::Active | CredentialState::Revoking => true,
+            CredentialState::RevokedVerified | CredentialState::Abandoned => false,
+            CredentialState::Expired => seen.book.clock_was_wrong,
+            CredentialState::RevokedUnverified => {
+                let until = entry.may_live_until.map(|at| self.time.truth(at));
+                let in_time = seen.book.clock_was_wrong || until.is_some_and(|until| now <= until);
+                thing.kind == Kind::ExpiryOnly && in_time
+            }
+        };
+        if may_live {
+            return Ok(());
+        }
+        Err(format!(
+            "3: `{id}` is {} for the ledger, and alive",
+            entry.state.as_str()
+        ))
+    }
+
+    /// A provider is asked to mint.
+    pub(super) fn asked_to_issue(&self, id: CredentialId) {
+        let mut seen = self.seen.lock();
+        let entry = seen.book.credential(id);
+        if entry.is_none_or(|c| c.issued_at.is_some() || c.state.is_final()) {
+            seen.wrong(format!(
+                "1, 6: a provider is asked for `{id}`, which is not an intent"
+            ));
+        }
+    }
+
+    /// A provider is asked to extend.
+    pub(super) fn asked_to_renew(&self, id: CredentialId) {
+        let mut seen = self.seen.lock();
+        if !seen.book.take_renewal(id) {
+            seen.wrong(format!(
+                "1, 6: a provider is asked to extend `{id}` without an intent"
+            ));
+        }
+    }
+
+    /// A provider is asked to revoke.
+    pub(super) fn asked_to_revoke(&self, order: &RevokeOrder) {
+        let items: Vec<_> = order.items.iter().map(|item| item.credential).collect();
+        self.fate.note(|| {
+            format!(
+                "  at {} to revoke: {} {:?} {items:?}",
+                self.time.now(),
+                order.task,
+                order.scope
+            )
+        });
+        let mut seen = self.seen.lock();
+        for item in &order.items {
+            let id = item.credential;
+            let state = seen.book.credential(id).map(|c| c.state);
+            // It may have come to its end since the order was made.
+            let is_on_its_way =
+                state.is_some_and(|s| s == CredentialState::Revoking || s.is_final());
+            if !is_on_its_way {
+                seen.wrong(format!("2: `{id}` is being revoked while it is {state:?}"));
+            }
+        }
+        let is_open = seen.book.task_state(order.task) == Some(TaskState::Open);
+        if order.scope == RevokeScope::Task && is_open {
+            let task = order.task;
+            seen.wrong(format!(
+                "7: all of task `{task}` is revoked while it is open"
+            ));
+        }
+    }
+
+    /// A caller holds a secret.
+    pub(super) fn handed_out(&self, id: CredentialId, serial: &str, secret: &str) {
+        let mut seen = self.seen.lock();
+        seen.secrets += 1;
+        let mut is_its_own = false;
+        self.world.each_thing(self.time.now(), |thing, _| {
+            is_its_own |= thing.credential == id && thing.secret == secret;
+        });
+        if !is_its_own {
+            seen.wrong(format!(
+                "2: what was handed out as `{id}` is not its secret"
+            ));
+        }
+        if let Err(what) = seen.book.may_be_handed_out(id, serial) {
+            seen.wrong(what);
+        }
+    }
+
+    /// Whether everything is over: every task has ended, and nothing of any is pending.
+    pub(super) fn is_over(&self) -> bool {
+        self.seen.lock().book.pending().is_none()
+    }
+
+    /// Something is still pending although everything works and enough time has passed.
+    pub(super) fn must_be_over(&self) {
+        let mut seen = self.seen.lock();
+        if let Some(what) = seen.book.pending() {
+            seen.wrong(format!("10: {what} is still pending"));
+        }
+    }
+}
+
+impl Seen {
+    fn wrong(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+}

@@ -1,0 +1,284 @@
+//! The ledger as an auditor keeps it: every entry is checked against those before it.
+
+use std::collections::BTreeMap;
+
+use taskpass_core::{
+    AgentName, CredentialId, CredentialState, DecisionRecord, Event, Identity, Outcome, RoleName,
+    Scope, Svid, Task, TaskId, TaskState, Timestamp,
+};
+use taskpass_store::Entry;
+
+use super::{LIVE_PER_AGENT, LIVE_PER_TASK, OPEN_TASKS};
+
+type Checked = Result<(), String>;
+
+/// What the ledger says so far.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    index: u64,
+    /// Milliseconds.
+    time: i64,
+    /// The wall clock was wrong at some time. What the ledger calls expired may then live until its true end, and the
+    /// ledger's time stands still while the broker counts on.
+    pub(super) clock_was_wrong: bool,
+    pub(super) tasks: BTreeMap<TaskId, TaskPage>,
+    pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,
+    pub(super) svids: BTreeMap<String, SvidPage>,
+    pub(super) anchors: BTreeMap<taskpass_core::AnchorId, (TaskId, bool)>,
+    /// Permissions since the last entry that was not one.
+    pub(super) allowed: Vec<DecisionRecord>,
+}
+
+#[derive(Debug)]
+pub(super) struct TaskPage {
+    pub(super) task: Task,
+    pub(super) state: TaskState,
+    /// The entry that ended it.
+    pub(super) ending: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct CredentialPage {
+    pub(super) agent: AgentName,
+    pub(super) task: TaskId,
+    pub(super) state: CredentialState,
+    pub(super) intended: (u64, Timestamp),
+    pub(super) issued_at: Option<u64>,
+    /// The entry that began to revoke it.
+    pub(super) revoking: Option<u64>,
+    pub(super) attempts: u32,
+    pub(super) renewals: u32,
+    pub(super) may_live_until: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub(super) struct SvidPage {
+    pub(super) svid: Svid,
+    /// The entry after which it no longer counts.
+    pub(super) superseded: Option<u64>,
+}
+
+impl Book {
+    pub(super) fn credential(&self, id: CredentialId) -> Option<&CredentialPage> {
+        self.credentials.get(&id)
+    }
+
+    pub(super) fn task_state(&self, id: TaskId) -> Option<TaskState> {
+        self.tasks.get(&id).map(|page| page.state)
+    }
+
+    /// Uses up an intent to renew.
+    pub(super) fn take_renewal(&mut self, id: CredentialId) -> bool {
+        let page = self.credentials.get_mut(&id);
+        page.is_some_and(|page| {
+            let intended = page.renewals > 0;
+            page.renewals = page.renewals.saturating_sub(1);
+            intended
+        })
+    }
+
+    /// Enters one ledger entry; says in a word what it is.
+    pub(super) fn enter(&mut self, bytes: &[u8]) -> Result<String, String> {
+        let entry = Entry::parse(bytes).map_err(|e| format!("unreadable entry: {e}"))?;
+        if entry.time.millis() < self.time {
+            return Err("the ledger's time goes back".to_owned());
+        }
+        self.time = entry.time.millis();
+        self.index += 1;
+        let line = self.line(&entry.event);
+        self.record(&entry.event, entry.time)?;
+        Ok(line)
+    }
+
+    fn record(&mut self, event: &Event, time: Timestamp) -> Checked {
+        if let Event::Decided { decision } = event {
+            if decision.outcome == Outcome::Allow {
+                self.allowed.push(decision.clone());
+            }
+            return Ok(());
+        }
+        let checked = match event {
+            Event::SvidIssued { svid, .. } => self.svid_issued(svid),
+            Event::SvidActivated { serial } => {
+                self.svid_activated(serial);
+                Ok(())
+            }
+            Event::TaskStarted { task, .. } => self.task_started(task, time),
+            Event::TaskEnding { task, .. } => self.task_ending(*task),
+            Event::TaskEnded { task } => self.task_ended(*task),
+            Event::AnchorRecorded { anchor } => {
+                self.anchors.insert(anchor.id, (anchor.task, true));
+                Ok(())
+            }
+            Event::AnchorGone { anchor } => {
+                self.anchors.entry(*anchor).and_modify(|a| a.1 = false);
+                Ok(())
+            }
+            Event::CredentialIntended { credential, .. } => self.intended(credential, time),
+            _ => self.credential_event(event, time),
+        };
+        // A task's own SVID is issued in the same batch, after the task.
+        if !matches!(event, Event::TaskStarted { .. }) {
+            self.allowed.clear();
+        }
+        checked
+    }
+
+    fn svid_issued(&mut self, svid: &Svid) -> Checked {
+        let page = SvidPage {
+            svid: svid.clone(),
+            superseded: None,
+        };
+        let is_first = self.index < 20 && self.allowed.is_empty();
+        if !is_first && self.allowed.is_empty() {
+            return Err(format!(
+                "4: SVID `{}` was issued without a decision",
+                svid.serial
+            ));
+        }
+        self.svids.insert(svid.serial.clone(), page);
+        Ok(())
+    }
+
+    fn svid_activated(&mut self, serial: &str) {
+        let identity = self.svids.get(serial).map(|page| page.svid.identity());
+        let Some(identity) = identity else { return };
+        let index = self.index;
+        for (other, page) in &mut self.svids {
+            let is_same: bool = page.svid.identity() == identity;
+            if is_same && other != serial {
+                page.superseded.get_or_insert(index);
+            }
+        }
+    }
+
+    /// Whether the SVID counted when entry `index` was made.
+    pub(super) fn counted(&self, serial: &str, index: u64, time: Timestamp) -> bool {
+        self.svids.get(serial).is_some_and(|page| {
+            let task = match page.svid.identity() {
+                Identity::AgentTask(_, task) => self.tasks.get(&task),
+                _ => None,
+            };
+            page.superseded.is_none_or(|at| at > index)
+                && page.svid.not_after > time
+                && task.is_none_or(|task| task.ending.is_none_or(|at| at > index))
+        })
+    }
+
+    fn line(&self, event: &Event) -> String {
+        match event {
+            Event::Decided { decision } => format!(
+                "decided {} {} {} {:?}",
+                decision.principal, decision.action, decision.resource, decision.outcome
+            ),
+            Event::TaskStarted { task, .. } => format!("task {} started", task.id),
+            Event::TaskEnding { task, cause, .. } => format!("task {task} ending {cause:?}"),
+            Event::TaskEnded { task } => format!("task {task} ended"),
+            Event::AnchorRecorded { anchor } => format!("anchor {} {}", anchor.id, anchor.handle),
+            Event::AnchorGone { anchor } => format!("anchor {anchor} gone"),
+            Event::CredentialIntended { credential: c, .. } => {
+                format!("credential {} intended {} {}", c.id, c.task, c.role)
+            }
+            Event::SvidIssued { svid, .. } => format!("svid {}", svid.serial),
+            Event::SvidActivated { serial } => format!("svid {serial} activated"),
+            other => {
+                let json = serde_json::to_string(other).unwrap_or_default();
+                format!("{json} at {}", self.index)
+            }
+        }
+    }
+
+    pub(super) const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// What must hold after every commit.
+    pub(super) fn structure(&self) -> Checked {
+        for page in self.tasks.values() {
+            let parent = page.task.parent.and_then(|id| self.tasks.get(&id));
+            if page.state == TaskState::Open && parent.is_some_and(|p| p.state != TaskState::Open) {
+                return Err(format!(
+                    "8: task `{}` is open below an ended one",
+                    page.task.id
+                ));
+            }
+        }
+        for (id, page) in &self.credentials {
+            let alive = matches!(
+                page.state,
+                CredentialState::Intended | CredentialState::Active
+            );
+            if alive && self.task_state(page.task) != Some(TaskState::Open) {
+                return Err(format!(
+                    "7: `{id}` is not revoked although its task has ended"
+                ));
+            }
+        }
+        self.limits()
+    }
+
+    fn limits(&self) -> Checked {
+        let mut of_agent: BTreeMap<&AgentName, (u32, u32)> = BTreeMap::new();
+        let mut of_task: BTreeMap<TaskId, u32> = BTreeMap::new();
+        for page in self.tasks.values().filter(|p| p.state == TaskState::Open) {
+            of_agent.entry(&page.task.agent).or_default().0 += 1;
+        }
+        for page in self.credentials.values().filter(|c| !c.state.is_final()) {
+            of_agent.entry(&page.agent).or_default().1 += 1;
+            let mut at = Some(page.task);
+            while let Some(task) = at.and_then(|id| self.tasks.get(&id)) {
+                *of_task.entry(task.task.id).or_default() += 1;
+                at = task.task.parent;
+            }
+        }
+        for (agent, (tasks, credentials)) in of_agent {
+            if tasks > OPEN_TASKS || credentials > LIVE_PER_AGENT {
+                return Err(format!(
+                    "12: agent `{agent}` has {tasks} open tasks and {credentials} live credentials"
+                ));
+            }
+        }
+        for (task, live) in of_task {
+            let limit = self.tasks[&task].task.max_credentials.min(LIVE_PER_TASK);
+            if live > limit {
+                return Err(format!(
+                    "12: task `{task}` has {live} live credentials of {limit}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not over yet.
+    pub(super) fn pending(&self) -> Option<String> {
+        let task = self.tasks.values().find(|t| t.state != TaskState::Ended);
+        let credential = self.credentials.iter().find(|(_, c)| !c.state.is_final());
+        match (credential, task) {
+            (Some((id, page)), _) => Some(format!("credential `{id}` ({})", page.state.as_str())),
+            (None, Some(page)) => {
+                Some(format!("task `{}` ({})", page.task.id, page.state.as_str()))
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+/// Whether a permission is about this action of this agent.
+pub(super) fn permits(decision: &DecisionRecord, action: &str, agent: &AgentName) -> bool {
+    let of_agent = format!("/agent/{agent}");
+    let is_agents = decision.principal.ends_with(&of_agent)
+        || decision.principal.contains(&format!("{of_agent}/"));
+    decision.action == action && (is_agents || decision.principal.contains("/operator/"))
+}
+
+/// Whether a permission names the role.
+pub(super) fn names(decision: &DecisionRecord, role: &RoleName) -> bool {
+    decision.resource.contains(&role.to_string())
+}
+
+/// Whether everything that is fixed above is fixed to the same below.
+pub(super) fn keeps(below: &Scope, above: &Scope) -> bool {
+    above
+        .iter()
+        .all(|(name, value)| below.value(name.as_str()) == Some(value))
+}

@@ -1,0 +1,390 @@
+//! Providers that do their part right, over a wire that does not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use taskpass_core::{
+    AnchorId, Clock, CredentialId, Impact, ProviderName, RevocationClass, RoleSpec, Secret,
+    SecretFields, TaskId, Timestamp, Ttl,
+};
+use taskpass_provider::{
+    Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
+    RevokeItem, RevokeOrder, RevokeScope, Revoked,
+};
+
+use super::{
+    oracle::Oracle,
+    time::Millis,
+    wire::{LATE_MAX, Wire},
+    world::{Effect, Kind, Reply},
+};
+
+/// How long a session lives that was not put on record.
+const PROBATION: Duration = Duration::from_secs(8);
+
+/// One provider in one broker process.
+#[derive(Debug)]
+pub(super) struct SimProvider {
+    kind: Kind,
+    name: ProviderName,
+    roles: Vec<RoleSpec>,
+    pub(super) wire: Wire,
+    oracle: Arc<Oracle>,
+    /// The session of each task that draws are made with.
+    sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
+    /// When a revocation of an unanswered credential was first asked for.
+    doubts: Mutex<BTreeMap<CredentialId, Millis>>,
+}
+
+impl SimProvider {
+    pub(super) fn new(kind: Kind, wire: Wire, oracle: &Arc<Oracle>) -> Self {
+        let name: ProviderName = name_of(kind).parse().unwrap();
+        Self {
+            kind,
+            roles: roles(kind, &name),
+            name,
+            wire,
+            oracle: Arc::clone(oracle),
+            sessions: Mutex::default(),
+            doubts: Mutex::default(),
+        }
+    }
+
+    async fn session(
+        &self,
+        order: &IssueOrder,
+        anchors: &dyn Anchors,
+    ) -> Result<(usize, AnchorId), ProviderError> {
+        if let Some(found) = self.sessions.lock().get(&order.task) {
+            return Ok(*found);
+        }
+        let ends = self.wire.time.truth(order.task_deadline);
+        let probation = Clock::now(self.wire.time.as_ref()).plus(PROBATION);
+        let expires = self.wire.time.truth(probation).min(ends);
+        let task = order.task;
+        let reply = self.wire.call(Effect::OpenSession { expires }).await?;
+        let Reply::Session(session) = reply else {
+            return Err(unexpected(reply));
+        };
+        let handle = json!({ "session": session });
+        let anchor = match anchors.record(handle, order.task_deadline).await {
+            Ok(anchor) => anchor,
+            Err(error) => {
+                drop(self.wire.call(Effect::EndSession { session }).await);
+                return Err(error);
+            }
+        };
+        let expires = ends;
+        let reply = self.wire.call(Effect::ExtendSession { session, expires });
+        match reply.await.map_err(|e| doubtful(&e))? {
+            Reply::Done => {}
+            other => return Err(unexpected(other)),
+        }
+        self.sessions.lock().insert(task, (session, anchor));
+        Ok((session, anchor))
+    }
+
+    async fn mint(
+        &self,
+        order: &IssueOrder,
+        expires_at: Timestamp,
+        anchors: &dyn Anchors,
+    ) -> Result<(usize, Option<AnchorId>), ProviderError> {
+        let expires = self.wire.time.truth(expires_at);
+        let credential = order.credential;
+        let (effect, session) = match self.kind {
+            Kind::Session => {
+                let (session, anchor) = self.session(order, anchors).await?;
+                self.oracle.asked_to_issue(credential);
+                let draw = Effect::Draw {
+                    session,
+                    credential,
+                    expires,
+                };
+                (draw, Some((session, anchor)))
+            }
+            kind => {
+                let mint = Effect::Mint {
+                    kind,
+                    credential,
+                    expires,
+                };
+                (mint, None)
+            }
+        };
+        match self.wire.call(effect).await? {
+            Reply::Thing(thing) => Ok((thing, session.map(|(_, anchor)| anchor))),
+            other => {
+                let mut sessions = self.sessions.lock();
+                if sessions.get(&order.task).copied() == session {
+                    sessions.remove(&order.task);
+                }
+                Err(unexpected(other))
+            }
+        }
+    }
+
+    /// How long a call that nobody got an answer to may still be under way.
+    fn under_way(&self, items: &[RevokeItem]) -> Option<Duration> {
+        let now = self.wire.time.now();
+        let mut doubts = self.doubts.lock();
+        let unknown = items.iter().filter(|item| !item.outcome_known);
+        let first = unknown.map(|item| *doubts.entry(item.credential).or_insert(now));
+        let over = first.max()? + LATE_MAX + 1;
+        let left = over.checked_sub(now).filter(|left| *left > 0);
+        left.map(Duration::from_millis)
+    }
+
+    async fn end_sessions(&self, order: &RevokeOrder) -> Result<(), ProviderError> {
+        let mut numbers = BTreeSet::new();
+        numbers.extend(self.sessions.lock().remove(&order.task).map(|(n, _)| n));
+        let handles = order.anchors.iter().map(|(_, handle)| handle);
+        numbers.extend(handles.filter_map(|handle| number(handle, "session")));
+        for session in numbers {
+            self.wire.call(Effect::EndSession { session }).await?;
+            match self.wire.call(Effect::IsSessionAlive { session }).await? {
+                Reply::No => {}
+                _ => return Err(ProviderError::retryable("the session is still there")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, item: &RevokeItem) -> Result<Revoked, ProviderError> {
+        let credential = item.credential;
+        let (end, look, dead) = match (self.kind, thing_of(item)) {
+            (Kind::Session, Some(thing)) => {
+                (Effect::End { thing }, Effect::IsAlive { thing }, Reply::No)
+            }
+            // Its session is gone, or there was none.
+            (Kind::Session, None) => return Ok(proven("everything of the session is gone")),
+            (Kind::Named, _) => (
+                Effect::EndNamed { credential },
+                Effect::IsNamedAlive { credential },
+                Reply::No,
+            ),
+            (Kind::DenyList, _) => (
+                Effect::Deny { credential },
+                Effect::IsDenied { credential },
+                Reply::Yes,
+            ),
+            (Kind::ExpiryOnly, _) => {
+                return Ok(Revoked {
+                    verified: false,
+                    proof: "it lives until its end".to_owned(),
+                    may_live_until: Some(item.expires_at),
+                });
+            }
+        };
+        self.wire.call(end).await?;
+        if self.wire.call(look).await? == dead {
+            return Ok(proven("the back end says so"));
+        }
+        Err(ProviderError::retryable("it is still there"))
+    }
+
+    async fn revoke_each(&self, order: &RevokeOrder) -> Vec<Result<Revoked, ProviderError>> {
+        let mut results = Vec::with_capacity(order.items.len());
+        for item in &order.items {
+            results.push(self.settle(item).await);
+        }
+        results
+    }
+
+    async fn revoke_all(
+        &self,
+        order: &RevokeOrder,
+    ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        if matches!(self.kind, Kind::Session | Kind::Named)
+            && let Some(left) = self.under_way(&order.items)
+        {
+            return Ok(self.revoke_known(order, left).await);
+        }
+        let is_unknown = order.items.iter().any(|item| !item.outcome_known);
+        if self.kind == Kind::Session && (order.scope == RevokeScope::Task || is_unknown) {
+            self.end_sessions(order).await?;
+        }
+        Ok(self.revoke_each(order).await)
+    }
+
+    async fn revoke_known(
+        &self,
+        order: &RevokeOrder,
+        left: Duration,
+    ) -> Vec<Result<Revoked, ProviderError>> {
+        let mut results = Vec::with_capacity(order.items.len());
+        for item in &order.items {
+            results.push(if item.outcome_known {
+                self.settle(item).await
+            } else {
+                Err(ProviderError::Retryable {
+                    message: "a call may be under way".to_owned(),
+                    after: Some(left),
+                })
+            });
+        }
+        results
+    }
+
+    /// Answers that nobody may take for a proof.
+    fn misled(&self, wanted: usize) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        let unproven = || Revoked {
+            proof: " ".to_owned(),
+            ..proven("")
+        };
+        match self.wire.fate.below(3) {
+            0 => Ok(vec![Ok(proven("dead")); wanted + 1]),
+            1 => Ok(vec![Ok(unproven()); wanted]),
+            _ => Err(ProviderError::Gone("what?".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for SimProvider {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn roles(&self) -> &[RoleSpec] {
+        &self.roles
+    }
+
+    async fn check(&self) -> Result<Health, ProviderError> {
+        Err(ProviderError::Unsupported("nobody asks".to_owned()))
+    }
+
+    async fn issue(
+        &self,
+        order: &IssueOrder,
+        anchors: &dyn Anchors,
+    ) -> Result<Issued, ProviderError> {
+        self.oracle.asked_to_issue(order.credential);
+        // Some back ends give more than they are asked for; what cannot be taken back is not given so freely.
+        let is_generous = self.kind != Kind::ExpiryOnly && self.wire.fate.percent(8);
+        let more = Duration::from_secs(if is_generous { 30 } else { 0 });
+        let expires_at = order.expires_at.plus(more);
+        let (thing, anchor) = self.mint(order, expires_at, anchors).await?;
+        let mut data = SecretFields::new();
+        let secret = Secret::new(self.wire.world.secret_of(thing));
+        data.insert("secret", secret).unwrap();
+        let mut issued = Issued {
+            data,
+            expires_at,
+            revocation_class: class_of(self.kind),
+            handle: Some(json!({ "thing": thing })),
+            anchor,
+        };
+        if self.wire.fate.wrong(10) {
+            issued.handle = Some(Value::String("x".repeat(10_000)));
+        }
+        Ok(issued)
+    }
+
+    async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
+        self.oracle.asked_to_renew(order.credential);
+        let Some(thing) = order.handle.as_ref().and_then(|h| number(h, "thing")) else {
+            return Err(ProviderError::Unsupported("without a handle".to_owned()));
+        };
+        let expires = self.wire.time.truth(order.until);
+        let expires_at = order.until;
+        match self.wire.call(Effect::Extend { thing, expires }).await? {
+            Reply::Done => Ok(Renewed { expires_at }),
+            _ => Err(ProviderError::Gone("it is dead".to_owned())),
+        }
+    }
+
+    async fn revoke(
+        &self,
+        order: &RevokeOrder,
+    ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        self.oracle.asked_to_revoke(order);
+        if self.wire.fate.wrong(30) {
+            return self.misled(order.items.len());
+        }
+        self.revoke_all(order).await
+    }
+
+    async fn probe(&self, _order: &RevokeOrder) -> Result<Liveness, ProviderError> {
+        Ok(Liveness::Unknown("nobody asks".to_owned()))
+    }
+
+    async fn maintain(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+}
+
+pub(super) const fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Session => "session",
+        Kind::Named => "named",
+        Kind::DenyList => "denylist",
+        Kind::ExpiryOnly => "expiry",
+    }
+}
+
+const fn class_of(kind: Kind) -> RevocationClass {
+    match kind {
+        Kind::Session | Kind::Named => RevocationClass::Immediate,
+        Kind::DenyList => RevocationClass::Denylist,
+        Kind::ExpiryOnly => RevocationClass::ExpiryOnly,
+    }
+}
+
+/// A role that may be drawn on, with a parameter, and one that policy refuses everybody.
+fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
+    let role = |name: &str, impact| RoleSpec {
+        name: format!("{provider}/{name}").parse().unwrap(),
+        kind: "simulated".to_owned(),
+        params: BTreeMap::from([(
+            "db".parse().unwrap(),
+            taskpass_core::ParamRule::OneOf(vec!["a".to_owned(), "b".to_owned()]),
+        )]),
+        required: Vec::new(),
+        max_ttl: Ttl::from_seconds(60).unwrap(),
+        impact,
+        environment: String::new(),
+        data_classes: Vec::new(),
+        revocation_class: class_of(kind),
+        renewable: matches!(kind, Kind::Session | Kind::Named),
+    };
+    vec![
+        role("read", Impact::Read),
+        role("rule", Impact::Administration),
+    ]
+}
+
+fn number(handle: &Value, name: &str) -> Option<usize> {
+    usize::try_from(handle.get(name)?.as_u64()?).ok()
+}
+
+fn thing_of(item: &RevokeItem) -> Option<usize> {
+    number(item.handle.as_ref()?, "thing").filter(|_| item.outcome_known)
+}
+
+fn proven(proof: &str) -> Revoked {
+    Revoked {
+        verified: true,
+        proof: proof.to_owned(),
+        may_live_until: None::<Timestamp>,
+    }
+}
+
+fn unexpected(reply: Reply) -> ProviderError {
+    ProviderError::retryable(format!("the back end said {reply:?}"))
+}
+
+/// A refusal half-way: what was made before is there.
+fn doubtful(error: &ProviderError) -> ProviderError {
+    ProviderError::retryable(error.to_string())
+}

@@ -1,0 +1,492 @@
+//! What callers ask, and what they keep of the answers: good requests, wide ones, repeated ones, and some by nobody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use taskpass_ca::PeerIdentity;
+use taskpass_core::{
+    CredentialId, Identity, RoleName, SpiffeId, Task, TaskId, Timestamp, TrustDomain,
+};
+
+use super::{fate::Fate, fixture::Fixture, oracle::Oracle, provider::name_of, world::Kind};
+use crate::{
+    authn::authenticate,
+    engine::{
+        Attest, Call, CreateJoinToken, EndTask, Engine, Error, IssueCredential, IssuedSvid,
+        RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask,
+    },
+    transport::{ConnectionId, Peer},
+};
+
+/// What callers know.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) identities: Vec<PeerIdentity>,
+    tasks: Vec<Task>,
+    /// Tasks that callers know to have ended.
+    over: BTreeSet<TaskId>,
+    /// With the identity that drew it.
+    credentials: Vec<(CredentialId, SpiffeId)>,
+    /// Calls that were authenticated a while ago.
+    stale: Vec<Call>,
+    /// What was given for each caller's idempotency key.
+    given: BTreeMap<(SpiffeId, String), CredentialId>,
+}
+
+/// Makes requests of one broker process.
+#[derive(Debug, Clone)]
+pub(super) struct Callers {
+    pub(super) engine: Arc<Engine>,
+    pub(super) fate: Arc<Fate>,
+    pub(super) oracle: Arc<Oracle>,
+    pub(super) known: Arc<Mutex<Known>>,
+    pub(super) fixture: Arc<Fixture>,
+}
+
+/// The identity behind a certificate that is on record from the beginning.
+pub(super) fn identity_of(
+    identity: Identity,
+    serial: &str,
+    domain: &TrustDomain,
+    not_after: Timestamp,
+) -> PeerIdentity {
+    PeerIdentity {
+        spiffe_id: identity.spiffe_id(domain).unwrap(),
+        identity,
+        serial: serial.to_owned(),
+        key_sha256: "00".repeat(32),
+        not_after,
+    }
+}
+
+impl Callers {
+    /// One request of a random kind.
+    pub(super) async fn ask(self) {
+        let outcome = match self.fate.below(100) {
+            0..12 => self.start_task().await,
+            12..58 => self.issue().await,
+            58..70 => self.renew().await,
+            70..78 => self.revoke().await,
+            78..85 => self.end_task().await,
+            85..92 => self.heartbeat().await,
+            92..94 => self.by_nobody().await,
+            94..96 => self.attest().await,
+            96..98 => self.renew_svid().await,
+            _ => self.register().await,
+        };
+        if let Err(Error::TaskEnded(task)) = &outcome {
+            self.known.lock().over.insert(*task);
+        }
+        self.fate.note(|| match outcome {
+            Ok(said) => format!("reply: {said}"),
+            Err(error) => format!("reply: {error}"),
+        });
+    }
+
+    /// Somebody begins to work.
+    pub(super) async fn begin(self) {
+        let outcome = self.start_task().await;
+        self.fate.note(|| format!("begin: {outcome:?}"));
+    }
+
+    /// Authenticates now, or has done so a while ago.
+    async fn call(&self, identity: &PeerIdentity) -> Result<Call, Error> {
+        let stale = {
+            let known = self.known.lock();
+            let mut same = known
+                .stale
+                .iter()
+                .filter(|c| c.caller.serial() == identity.serial);
+            same.next_back().cloned()
+        };
+        match stale {
+            Some(call) if self.fate.percent(15) => Ok(call),
+            _ => {
+                let call = authenticate(&self.engine, &peer(identity)).await?;
+                self.fate.others_first().await;
+                self.known.lock().stale.push(call.clone());
+                Ok(call)
+            }
+        }
+    }
+
+    fn agent(&self) -> Option<PeerIdentity> {
+        self.one_of(|identity| !is_operator(identity))
+    }
+
+    /// One of the identities that fit, mostly the last that was got.
+    fn one_of(&self, fits: impl Fn(&PeerIdentity) -> bool) -> Option<PeerIdentity> {
+        let known = self.known.lock();
+        let all: Vec<_> = known.identities.iter().filter(|i| fits(i)).collect();
+        let one = self.fate.pick(&all)?;
+        if self.fate.percent(10) {
+            return Some((*one).clone());
+        }
+        let mut same = all.iter().filter(|i| i.identity == one.identity);
+        same.next_back().map(|last| (*last).clone())
+    }
+
+    fn operator(&self) -> PeerIdentity {
+        let known = self.known.lock();
+        known
+            .identities
+            .iter()
+            .find(|i| is_operator(i))
+            .unwrap()
+            .clone()
+    }
+
+    /// A task, a recent one rather than an old one, and mostly somebody whose task it is.
+    fn task(&self) -> Option<(Task, PeerIdentity)> {
+        let task = {
+            let known = self.known.lock();
+            let any = self.fate.percent(10);
+            let fits = |task: &&Task| any || !known.over.contains(&task.id);
+            let fitting: Vec<_> = known.tasks.iter().filter(fits).collect();
+            let recent = fitting.len().saturating_sub(4);
+            (*self.fate.pick(&fitting[recent..])?).clone()
+        };
+        let owner = if self.fate.percent(4) {
+            self.agent()
+        } else {
+            self.one_of(|i| match &i.identity {
+                Identity::Agent(agent) => *agent == task.agent,
+                Identity::AgentTask(_, id) => *id == task.id,
+                _ => false,
+            })
+        };
+        Some((task, owner?))
+    }
+
+    async fn start_task(&self) -> Result<String, Error> {
+        let fate = &self.fate;
+        let parent = self.task().filter(|_| fate.percent(45));
+        let Some(caller) = parent
+            .as_ref()
+            .map(|(_, i)| i.clone())
+            .or_else(|| self.agent())
+        else {
+            return Ok("nobody".to_owned());
+        };
+        let parent = match (&parent, &caller.identity) {
+            (Some((task, _)), _) => task.id.to_string(),
+            (None, Identity::AgentTask(_, task)) => task.to_string(),
+            (None, _) => String::new(),
+        };
+        let request = StartTask {
+            purpose: "simulated".to_owned(),
+            requester: String::new(),
+            roles: self.some_roles(),
+            ttl_seconds: if fate.percent(30) {
+                0
+            } else {
+                u32::try_from(fate.between(2, 130)).unwrap()
+            },
+            heartbeat_seconds: if fate.percent(20) {
+                u32::try_from(fate.between(2, 20)).unwrap()
+            } else {
+                0
+            },
+            parent,
+            labels: Vec::new(),
+            max_credentials: if fate.percent(30) {
+                u32::try_from(fate.between(1, 7)).unwrap()
+            } else {
+                0
+            },
+            csr: if fate.percent(10) {
+                self.fixture.csr.clone()
+            } else {
+                Vec::new()
+            },
+        };
+        let call = self.call(&caller).await?;
+        let started = self.engine.start_task(&call, &self.key(), &request).await?;
+        let StartedTask { task, svid } = started;
+        let said = format!("task {}", task.id);
+        let mut known = self.known.lock();
+        if let Some(svid) = svid {
+            known.identities.push(identity_in(
+                &svid,
+                Identity::AgentTask(task.agent.clone(), task.id),
+            ));
+        }
+        known.tasks.push(task);
+        Ok(said)
+    }
+
+    fn some_roles(&self) -> Vec<(String, Vec<(String, String)>)> {
+        let fate = &self.fate;
+        let mut roles = BTreeMap::new();
+        for kind in Kind::ALL {
+            if fate.percent(65) {
+                let pins = if fate.percent(20) {
+                    vec![("db".to_owned(), "a".to_owned())]
+                } else {
+                    Vec::new()
+                };
+                roles.insert(format!("{}/read", name_of(kind)), pins);
+            }
+        }
+        if fate.percent(2) {
+            roles.insert("named/rule".to_owned(), Vec::new());
+        }
+        roles.into_iter().collect()
+    }
+
+    async fn issue(&self) -> Result<String, Error> {
+        let fate = &self.fate;
+        let Some((task, caller)) = self.task() else {
+            return self.start_task().await;
+        };
+        let roles: Vec<&RoleName> = task.roles.keys().collect();
+        let role = match fate.pick(&roles) {
+            Some(role) if !fate.percent(4) => role.to_string(),
+            _ => format!("named/{}", if fate.percent(50) { "rule" } else { "read" }),
+        };
+        let db = ["a", "b", "c"][usize::try_from(fate.below(3)).unwrap()];
+        let scope = if fate.percent(20) {
+            vec![("db".to_owned(), db.to_owned())]
+        } else {
+            Vec::new()
+        };
+        let request = IssueCredential {
+            task_id: task.id.to_string(),
+            role,
+            scope,
+            ttl_seconds: if fate.percent(50) {
+                0
+            } else {
+                u32::try_from(fate.between(1, 65)).unwrap()
+            },
+        };
+        let key = self.key();
+        let call = self.call(&caller).await?;
+        fate.note(|| {
+            format!(
+                "ask: issue {} of {} by {}",
+                request.role, request.task_id, caller.serial
+            )
+        });
+        let issued = self.engine.issue_credential(&call, &key, &request).await?;
+        if fate.percent(6) {
+            return Ok(format!("credential {} is lost on the way", issued.id));
+        }
+        issued.handover.done();
+        let secret = issued.data.field("secret").unwrap().expose().to_owned();
+        self.oracle.handed_out(issued.id, &caller.serial, &secret);
+        let mut known = self.known.lock();
+        known
+            .credentials
+            .push((issued.id, caller.spiffe_id.clone()));
+        let given = known
+            .given
+            .insert((caller.spiffe_id.clone(), key.clone()), issued.id);
+        if given.is_some() && !key.is_empty() {
+            self.oracle.wrong(format!(
+                "5: the idempotency key `{key}` gave two credentials"
+            ));
+        }
+        Ok(format!("credential {}", issued.id))
+    }
+
+    /// Mostly a key of its own, sometimes none, sometimes one that was used.
+    fn key(&self) -> String {
+        match self.fate.below(10) {
+            0..5 => String::new(),
+            5..8 => format!("k{}", self.fate.below(1_000_000)),
+            _ => format!("k{}", self.fate.below(6)),
+        }
+    }
+
+    /// A credential, a recent one rather than an old one, and mostly somebody whose it is.
+    fn credential(&self) -> Option<(CredentialId, PeerIdentity)> {
+        let (id, by) = {
+            let known = self.known.lock();
+            let recent = known.credentials.len().saturating_sub(6);
+            self.fate.pick(&known.credentials[recent..])?.clone()
+        };
+        let owner = if self.fate.percent(6) {
+            self.agent()
+        } else {
+            self.one_of(|i| i.spiffe_id == by)
+        };
+        Some((id, owner?))
+    }
+
+    async fn renew(&self) -> Result<String, Error> {
+        let Some((id, caller)) = self.credential() else {
+            return Ok("no credential".to_owned());
+        };
+        let request = RenewCredential {
+            credential_id: id.to_string(),
+            ttl_seconds: if self.fate.percent(50) {
+                0
+            } else {
+                u32::try_from(self.fate.between(1, 60)).unwrap()
+            },
+        };
+        let call = self.call(&caller).await?;
+        self.fate
+            .note(|| format!("ask: renew {id} by {}", caller.serial));
+        let (_, until) = self
+            .engine
+            .renew_credential(&call, &self.key(), &request)
+            .await?;
+        Ok(format!("{id} until {until}"))
+    }
+
+    async fn revoke(&self) -> Result<String, Error> {
+        let Some((id, owner)) = self.credential() else {
+            return Ok("no credential".to_owned());
+        };
+        let caller = if self.fate.percent(20) {
+            self.operator()
+        } else {
+            owner
+        };
+        let request = RevokeCredential {
+            credential_id: id.to_string(),
+            wait_ms: u32::try_from(self.fate.between(1, 5000)).unwrap(),
+        };
+        let call = self.call(&caller).await?;
+        self.fate
+            .note(|| format!("ask: revoke {id} by {}", caller.serial));
+        let receipt = self.engine.revoke_credential(&call, &request).await?;
+        Ok(format!("{id} is {}", receipt.state))
+    }
+
+    async fn end_task(&self) -> Result<String, Error> {
+        let Some((task, owner)) = self.task() else {
+            return Ok("no task".to_owned());
+        };
+        let caller = if self.fate.percent(20) {
+            self.operator()
+        } else {
+            owner
+        };
+        let request = EndTask {
+            task_id: task.id.to_string(),
+            cancel: self.fate.percent(50),
+            wait_ms: u32::try_from(self.fate.between(1, 5000)).unwrap(),
+        };
+        let call = self.call(&caller).await?;
+        self.fate
+            .note(|| format!("ask: end {} by {}", task.id, caller.serial));
+        let ended = self.engine.end_task(&call, &request).await?;
+        self.known.lock().over.insert(task.id);
+        Ok(format!("{} is {}", task.id, ended.task.state.as_str()))
+    }
+
+    async fn heartbeat(&self) -> Result<String, Error> {
+        let Some((task, caller)) = self.task() else {
+            return Ok("no task".to_owned());
+        };
+        let call = self.call(&caller).await?;
+        self.engine.heartbeat(&call, &task.id.to_string()).await?;
+        Ok(format!("{} lives", task.id))
+    }
+
+    /// A caller whose certificate is not on record, or is another's.
+    async fn by_nobody(&self) -> Result<String, Error> {
+        let Some(mut identity) = self.agent() else {
+            return Ok("nobody".to_owned());
+        };
+        if self.fate.percent(50) {
+            identity.serial = format!("{:032x}", self.fate.below(u64::MAX));
+        } else {
+            identity.key_sha256 = "ff".repeat(32);
+        }
+        if authenticate(&self.engine, &peer(&identity)).await.is_ok() {
+            self.oracle
+                .wrong("4: a caller without a certificate on record was let in");
+        }
+        Ok("nobody is nobody".to_owned())
+    }
+
+    async fn register(&self) -> Result<String, Error> {
+        let name = format!("extra-{}", self.fate.below(3));
+        let request = RegisterAgent {
+            name: name.clone(),
+            owner: "alice@acme.test".to_owned(),
+            team: String::new(),
+            class: String::new(),
+            labels: Vec::new(),
+        };
+        let call = self.call(&self.operator()).await?;
+        self.engine
+            .register_agent(&call, &self.key(), &request)
+            .await?;
+        Ok(format!("agent {name}"))
+    }
+
+    async fn attest(&self) -> Result<String, Error> {
+        let name = format!("agent-{}", self.fate.below(2));
+        let call = self.call(&self.operator()).await?;
+        let request = CreateJoinToken {
+            agent: name.clone(),
+            ttl_seconds: 60,
+        };
+        let token = self
+            .engine
+            .create_join_token(&call, &self.key(), &request)
+            .await?;
+        // `tp1.<id>.<secret>.<pin>`
+        let text = token.text.expose().to_owned();
+        let secret = crate::authn::JoinTokenText::parse(&text).map(|t| t.secret.to_vec());
+        let attest = Attest {
+            token: token.token.id,
+            secret: &secret.unwrap_or_default(),
+            csr: &self.fixture.csr,
+            ip: None,
+        };
+        let first = self.engine.attest(&attest).await?;
+        self.keep(&first, Identity::Agent(name.parse().unwrap()));
+        if self.engine.attest(&attest).await.is_ok() {
+            self.oracle.wrong("4: a join token let somebody in twice");
+        }
+        Ok(format!("{name} has another SVID"))
+    }
+
+    async fn renew_svid(&self) -> Result<String, Error> {
+        let Some(identity) = self.agent() else {
+            return Ok("nobody".to_owned());
+        };
+        let call = self.call(&identity).await?;
+        let svid = self.engine.renew_svid(&call, &self.fixture.csr).await?;
+        self.keep(&svid, identity.identity);
+        Ok(format!("SVID {} was renewed", identity.serial))
+    }
+
+    fn keep(&self, svid: &IssuedSvid, identity: Identity) {
+        self.known
+            .lock()
+            .identities
+            .push(identity_in(svid, identity));
+    }
+}
+
+fn is_operator(identity: &PeerIdentity) -> bool {
+    matches!(identity.identity, Identity::Operator(_))
+}
+
+fn identity_in(svid: &IssuedSvid, identity: Identity) -> PeerIdentity {
+    PeerIdentity {
+        identity,
+        spiffe_id: svid.id.clone(),
+        serial: svid.signed.serial.clone(),
+        key_sha256: svid.signed.key_sha256.clone(),
+        not_after: svid.signed.not_after,
+    }
+}
+
+fn peer(identity: &PeerIdentity) -> Peer {
+    Peer {
+        identity: Some(identity.clone()),
+        remote_addr: ([127, 0, 0, 1], 1).into(),
+        connection_id: ConnectionId::default(),
+    }
+}

@@ -1,0 +1,259 @@
+//! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses what was not acknowledged.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use taskpass_core::{
+    Agent, AgentName, Anchor, Credential, CredentialId, JoinTokenId, ProviderName, SpiffeId, Task,
+    TaskId, Timestamp,
+};
+use taskpass_store::{
+    Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
+    MemoryStore, Page, Priority, ProviderUsage, Store, StoreError, SvidRecord, TaskFilter, Usage,
+    Work,
+};
+use tokio::sync::watch;
+
+use super::{fate::Fate, oracle::Oracle, time::SimTime};
+
+/// How much room the disk has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Room {
+    #[default]
+    Enough,
+    /// Only what takes something back still fits.
+    Reserve,
+    None,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    room: Room,
+    /// The next sync fails, and the batch is on the disk all the same, or is not.
+    fails_next: Option<bool>,
+    /// After a failed sync nothing is taken any more.
+    broken: bool,
+    /// What is on the disk after a failed sync, where that is more than was acknowledged.
+    unacknowledged: Option<Vec<Vec<u8>>>,
+}
+
+/// A store that one broker process has open.
+#[derive(Debug)]
+pub(super) struct SimStore {
+    memory: MemoryStore,
+    time: Arc<SimTime>,
+    fate: Arc<Fate>,
+    oracle: Arc<Oracle>,
+    disk: Mutex<Disk>,
+}
+
+impl SimStore {
+    pub(super) fn open(
+        entries: Vec<Vec<u8>>,
+        time: &Arc<SimTime>,
+        fate: &Arc<Fate>,
+        oracle: &Arc<Oracle>,
+    ) -> Self {
+        let clock = Arc::<SimTime>::clone(time);
+        Self {
+            memory: MemoryStore::open(entries, clock).unwrap(),
+            time: Arc::clone(time),
+            fate: Arc::clone(fate),
+            oracle: Arc::clone(oracle),
+            disk: Mutex::default(),
+        }
+    }
+
+    /// Shows the oracle what a broker that is started finds.
+    pub(super) fn show_ledger(&self) {
+        self.oracle.read_ledger(&self.memory);
+    }
+
+    /// What a broker finds that is started next.
+    pub(super) fn left_behind(&self) -> Vec<Vec<u8>> {
+        let unacknowledged = self.disk.lock().unacknowledged.take();
+        unacknowledged.unwrap_or_else(|| self.memory.entries_since(0))
+    }
+
+    pub(super) fn set_room(&self, room: Room) {
+        self.disk.lock().room = room;
+    }
+
+    pub(super) fn fail_next_sync(&self, is_written: bool) {
+        self.disk.lock().fails_next = Some(is_written);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.disk.lock().broken
+    }
+
+    pub(super) fn mend(&self) {
+        let mut disk = self.disk.lock();
+        disk.room = Room::Enough;
+        disk.fails_next = None;
+    }
+
+    /// Whether replaying the ledger gives the state there is.
+    pub(super) fn replays(&self) -> bool {
+        self.memory.matches_its_entries().unwrap()
+    }
+
+    fn refusal(&self, batch: &Batch) -> Option<CommitError> {
+        let mut disk = self.disk.lock();
+        if disk.broken {
+            return Some(broken());
+        }
+        if batch.events.is_empty() {
+            return None;
+        }
+        let fits = match disk.room {
+            Room::Enough => true,
+            Room::Reserve => batch.priority == Priority::Release,
+            Room::None => false,
+        };
+        if !fits {
+            return Some(CommitError::DiskFull);
+        }
+        let is_written = disk.fails_next.take()?;
+        disk.broken = true;
+        if is_written {
+            let clock = Arc::<SimTime>::clone(&self.time);
+            let shadow = MemoryStore::open(self.memory.entries_since(0), clock).unwrap();
+            if futures_util::FutureExt::now_or_never(shadow.commit(batch.clone())).is_some() {
+                disk.unacknowledged = Some(shadow.entries_since(0));
+            }
+        }
+        Some(broken())
+    }
+}
+
+fn broken() -> CommitError {
+    CommitError::Unavailable("a sync failed".to_owned())
+}
+
+#[async_trait]
+impl Store for SimStore {
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        self.fate.place().await;
+        if let Some(refusal) = self.refusal(&batch) {
+            return Err(refusal);
+        }
+        let committed = self.memory.commit(batch).await;
+        self.oracle.read_ledger(&self.memory);
+        self.fate.place().await;
+        committed
+    }
+
+    async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.agent(name).await
+    }
+
+    async fn join_token(
+        &self,
+        id: JoinTokenId,
+    ) -> Result<Option<Arc<JoinTokenRecord>>, StoreError> {
+        self.memory.join_token(id).await
+    }
+
+    async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.svid(serial).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.task(id).await
+    }
+
+    async fn credential(&self, id: CredentialId) -> Result<Option<Arc<Credential>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.credential(id).await
+    }
+
+    async fn credentials_of_task(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.credentials_of_task(task).await
+    }
+
+    async fn anchors_of_task(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.anchors_of_task(task).await
+    }
+
+    async fn descendants(&self, task: TaskId) -> Result<Vec<TaskId>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.descendants(task).await
+    }
+
+    async fn idempotent(
+        &self,
+        caller: &SpiffeId,
+        key: &str,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        self.memory.idempotent(caller, key).await
+    }
+
+    async fn usage_of_agent(&self, name: &AgentName) -> Result<Usage, StoreError> {
+        self.memory.usage_of_agent(name).await
+    }
+
+    async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError> {
+        self.memory.live_in_task(id).await
+    }
+
+    async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError> {
+        self.memory.usage_of_provider(name).await
+    }
+
+    async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError> {
+        self.fate.others_first().await;
+        self.memory.work(now, limit).await
+    }
+
+    async fn open_tasks(&self) -> Result<Vec<Arc<Task>>, StoreError> {
+        self.memory.open_tasks().await
+    }
+
+    async fn list_agents(&self, page: &Page) -> Result<Listing<Arc<Agent>>, StoreError> {
+        self.memory.list_agents(page).await
+    }
+
+    async fn list_tasks(
+        &self,
+        filter: &TaskFilter,
+        page: &Page,
+    ) -> Result<Listing<Arc<Task>>, StoreError> {
+        self.memory.list_tasks(filter, page).await
+    }
+
+    async fn list_credentials(
+        &self,
+        filter: &CredentialFilter,
+        page: &Page,
+    ) -> Result<Listing<Arc<Credential>>, StoreError> {
+        self.memory.list_credentials(filter, page).await
+    }
+
+    async fn entries_of_task(
+        &self,
+        task: TaskId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.memory.entries_of_task(task, from, limit).await
+    }
+
+    async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError> {
+        self.memory.first_index_since(time).await
+    }
+
+    async fn seal(&self) -> Result<(), StoreError> {
+        self.memory.seal().await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.memory.changes()
+    }
+}

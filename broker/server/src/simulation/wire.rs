@@ -1,0 +1,186 @@
+//! The way to the back ends: slow, broken, and sure of nothing.
+//!
+//! A request may be lost before or after it was carried out, carried out long after nobody waits for it any more, twice,
+//! or never answered. A refusal is honest: what was refused was not done.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use taskpass_provider::ProviderError;
+
+use super::{
+    fate::Fate,
+    time::{Millis, SimTime, SimTimer},
+    world::{Effect, Reply, World},
+};
+use crate::engine::Timer;
+
+/// A request is carried out at most this long after it was sent.
+pub(super) const LATE_MAX: Millis = 10_000;
+
+/// How a back end feels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    #[default]
+    Good,
+    /// Nothing reaches it.
+    Down,
+    /// It takes requests and does not answer.
+    Silent,
+    /// It is far behind.
+    Slow,
+    /// It refuses everything.
+    Refusing,
+}
+
+/// The connection of one provider to its back end.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) world: Arc<World>,
+    pub(super) time: Arc<SimTime>,
+    pub(super) fate: Arc<Fate>,
+    mood: Mutex<Mood>,
+}
+
+/// What becomes of one request.
+#[derive(Debug)]
+enum Turn {
+    Answered,
+    Twice,
+    LostBefore,
+    LostAfter,
+    NeverAnswered { is_done: bool },
+    Refused(ProviderError),
+}
+
+/// A request under way. Whoever goes away while it waits may have cut it off, or not.
+struct Sent<'a> {
+    wire: &'a Wire,
+    number: u64,
+    is_answered: bool,
+}
+
+impl Wire {
+    pub(super) fn new(world: &Arc<World>, time: &Arc<SimTime>, fate: &Arc<Fate>) -> Self {
+        Self {
+            world: Arc::clone(world),
+            time: Arc::clone(time),
+            fate: Arc::clone(fate),
+            mood: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_mood(&self, mood: Mood) {
+        *self.mood.lock() = mood;
+    }
+
+    /// One round trip.
+    pub(super) async fn call(&self, effect: Effect) -> Result<Reply, ProviderError> {
+        self.fate.place().await;
+        let turn = self.turn(&effect);
+        let delay = self.delay();
+        self.fate
+            .note(|| format!("  at {} {effect:?}: {turn:?}, {delay} ms", self.time.now()));
+        let reply = match turn {
+            Turn::LostBefore => {
+                self.wait(delay).await;
+                Err(ProviderError::retryable("the connection broke"))
+            }
+            Turn::Refused(error) => {
+                self.wait(delay).await;
+                Err(error)
+            }
+            Turn::NeverAnswered { is_done: false } => std::future::pending().await,
+            Turn::NeverAnswered { is_done: true } => {
+                self.send(effect, delay).is_answered = true;
+                std::future::pending().await
+            }
+            Turn::LostAfter => {
+                self.answer(effect, delay).await?;
+                Err(ProviderError::retryable(
+                    "the connection broke before the answer",
+                ))
+            }
+            Turn::Twice => {
+                self.send(effect.clone(), delay).is_answered = true;
+                self.answer(effect, delay).await
+            }
+            Turn::Answered => self.answer(effect, delay).await,
+        };
+        self.fate.place().await;
+        reply
+    }
+
+    async fn answer(&self, effect: Effect, delay: Millis) -> Result<Reply, ProviderError> {
+        let mut sent = self.send(effect, delay);
+        self.wait(delay).await;
+        sent.is_answered = true;
+        let reply = self.world.reply(sent.number, self.time.now());
+        reply.ok_or_else(|| ProviderError::retryable("no answer"))
+    }
+
+    fn send(&self, effect: Effect, delay: Millis) -> Sent<'_> {
+        let now = self.time.now();
+        let number = self.world.send(effect, now, now + delay);
+        Sent {
+            wire: self,
+            number,
+            is_answered: false,
+        }
+    }
+
+    async fn wait(&self, delay: Millis) {
+        let timer = SimTimer(Arc::clone(&self.time));
+        timer.sleep(Duration::from_millis(delay)).await;
+    }
+
+    fn delay(&self) -> Millis {
+        let fate = &self.fate;
+        if *self.mood.lock() == Mood::Slow || fate.wrong(40) {
+            return fate.between(500, LATE_MAX);
+        }
+        fate.between(1, 60)
+    }
+
+    fn turn(&self, effect: &Effect) -> Turn {
+        let fate = &self.fate;
+        let mood = *self.mood.lock();
+        match mood {
+            Mood::Down => return Turn::LostBefore,
+            Mood::Silent => {
+                return Turn::NeverAnswered {
+                    is_done: fate.percent(50),
+                };
+            }
+            Mood::Refusing => {
+                return Turn::Refused(ProviderError::Denied("no permission".to_owned()));
+            }
+            Mood::Good | Mood::Slow => {}
+        }
+        if !fate.wrong(150) {
+            return Turn::Answered;
+        }
+        match fate.below(8) {
+            0 => Turn::LostBefore,
+            1 | 2 => Turn::LostAfter,
+            3 => Turn::NeverAnswered { is_done: false },
+            4 => Turn::NeverAnswered { is_done: true },
+            // What can only be found by the answer is not sent twice by anybody.
+            5 if !matches!(effect, Effect::Draw { .. } | Effect::OpenSession { .. }) => Turn::Twice,
+            5 => Turn::LostAfter,
+            6 => Turn::Refused(ProviderError::Retryable {
+                message: "busy".to_owned(),
+                after: Some(Duration::from_secs(fate.between(0, 1000))),
+            }),
+            _ => Turn::Refused(ProviderError::Misconfigured("wrong path".to_owned())),
+        }
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered && self.wire.fate.percent(50) {
+            self.wire.world.forget(self.number);
+        }
+    }
+}

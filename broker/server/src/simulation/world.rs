@@ -1,0 +1,320 @@
+//! The truth: what is alive at the back ends, whatever anybody believes. It knows the true time and nothing of the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
+use taskpass_core::CredentialId;
+
+use super::time::Millis;
+
+/// The kinds of back ends there are; each is one provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Leases hang on a session of the task, and are found by it or by their own name alone.
+    Session,
+    /// What is minted has a name that follows from the intent.
+    Named,
+    /// What is minted cannot be taken back, but its name can be put on a list that is refused.
+    DenyList,
+    /// What is minted lives until its end.
+    ExpiryOnly,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Session, Self::Named, Self::DenyList, Self::ExpiryOnly];
+}
+
+/// Something that opens doors.
+#[derive(Debug, Clone)]
+pub(super) struct Thing {
+    pub(super) kind: Kind,
+    pub(super) credential: CredentialId,
+    pub(super) secret: String,
+    session: Option<usize>,
+    expires: Millis,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    expires: Millis,
+    ended: bool,
+}
+
+/// What a back end is asked to do.
+#[derive(Debug, Clone)]
+pub(super) enum Effect {
+    OpenSession {
+        expires: Millis,
+    },
+    ExtendSession {
+        session: usize,
+        expires: Millis,
+    },
+    EndSession {
+        session: usize,
+    },
+    Draw {
+        session: usize,
+        credential: CredentialId,
+        expires: Millis,
+    },
+    Mint {
+        kind: Kind,
+        credential: CredentialId,
+        expires: Millis,
+    },
+    /// A thing by its number.
+    Extend {
+        thing: usize,
+        expires: Millis,
+    },
+    End {
+        thing: usize,
+    },
+    EndNamed {
+        credential: CredentialId,
+    },
+    Deny {
+        credential: CredentialId,
+    },
+    IsSessionAlive {
+        session: usize,
+    },
+    IsAlive {
+        thing: usize,
+    },
+    IsNamedAlive {
+        credential: CredentialId,
+    },
+    IsDenied {
+        credential: CredentialId,
+    },
+}
+
+/// What it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    Session(usize),
+    Thing(usize),
+    Done,
+    Yes,
+    No,
+    /// The session or thing is not there, or not any more.
+    Refused,
+}
+
+/// A request that has reached a back end and is carried out at its time, whether anybody waits for it or not.
+#[derive(Debug)]
+struct UnderWay {
+    effect: Effect,
+    /// Whether the session was alive when the request came in.
+    was_let_in: bool,
+    reply: Option<Reply>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct World(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    things: Vec<Thing>,
+    sessions: Vec<Session>,
+    denied: BTreeSet<CredentialId>,
+    under_way: BTreeMap<(Millis, u64), UnderWay>,
+    answered: BTreeMap<u64, Reply>,
+    requests: u64,
+}
+
+impl World {
+    /// Sends a request that is carried out at `at`. Returns its number.
+    pub(super) fn send(&self, effect: Effect, now: Millis, at: Millis) -> u64 {
+        let mut inner = self.0.lock();
+        inner.run(now);
+        inner.requests += 1;
+        let number = inner.requests;
+        let was_let_in = match effect {
+            Effect::Draw { session, .. } => inner.is_session_alive(session, now),
+            _ => true,
+        };
+        let under_way = UnderWay {
+            effect,
+            was_let_in,
+            reply: None,
+        };
+        inner.under_way.insert((at, number), under_way);
+        number
+    }
+
+    /// The reply, once the request was carried out.
+    pub(super) fn reply(&self, number: u64, now: Millis) -> Option<Reply> {
+        let mut inner = self.0.lock();
+        inner.run(now);
+        inner.answered.remove(&number)
+    }
+
+    /// Takes a request back that nobody waits for and that the back end has not begun.
+    pub(super) fn forget(&self, number: u64) {
+        let mut inner = self.0.lock();
+        inner.under_way.retain(|(_, n), _| *n != number);
+    }
+
+    /// Shows everything that was ever minted, and whether it is alive.
+    pub(super) fn each_thing(&self, now: Millis, mut see: impl FnMut(&Thing, bool)) {
+        let mut inner = self.0.lock();
+        inner.run(now);
+        for (number, thing) in inner.things.iter().enumerate() {
+            see(thing, inner.is_alive(number, now));
+        }
+    }
+
+    pub(super) fn secret_of(&self, thing: usize) -> String {
+        self.0.lock().things[thing].secret.clone()
+    }
+
+    /// When the last request that is under way will have been carried out.
+    pub(super) fn quiet_at(&self) -> Option<Millis> {
+        let inner = self.0.lock();
+        inner.under_way.keys().next_back().map(|(at, _)| *at)
+    }
+}
+
+impl Inner {
+    fn run(&mut self, now: Millis) {
+        while let Some(first) = self.under_way.first_entry() {
+            let (at, number) = *first.key();
+            if at > now {
+                return;
+            }
+            let mut request = first.remove();
+            let reply = self.carry_out(&request, at);
+            request.reply = Some(reply);
+            self.answered.insert(number, reply);
+        }
+    }
+
+    fn carry_out(&mut self, request: &UnderWay, at: Millis) -> Reply {
+        match request.effect {
+            Effect::OpenSession { expires } => {
+                self.sessions.push(Session {
+                    expires,
+                    ended: false,
+                });
+                Reply::Session(self.sessions.len() - 1)
+            }
+            Effect::ExtendSession { session, expires } => {
+                if !self.is_session_alive(session, at) {
+                    return Reply::Refused;
+                }
+                self.sessions[session].expires = expires;
+                Reply::Done
+            }
+            Effect::EndSession { session } => {
+                // What hangs on it dies with it; what is filed under it later does not.
+                let of_session = self.things.iter_mut();
+                for thing in of_session.filter(|t| t.session == Some(session)) {
+                    thing.ended = true;
+                }
+                self.sessions[session].ended = true;
+                Reply::Done
+            }
+            Effect::Draw {
+                session,
+                credential,
+                expires,
+            } => {
+                if !request.was_let_in {
+                    return Reply::Refused;
+                }
+                // A lease that is filed when its session is gone hangs on nothing, and lives out its time.
+                let alive = self.is_session_alive(session, at);
+                self.mint(Kind::Session, credential, alive.then_some(session), expires)
+            }
+            Effect::Mint {
+                kind,
+                credential,
+                expires,
+            } => self.mint(kind, credential, None, expires),
+            Effect::Extend { thing, expires } => {
+                if !self.is_alive(thing, at) {
+                    return Reply::Refused;
+                }
+                self.things[thing].expires = expires;
+                Reply::Done
+            }
+            Effect::End { thing } => {
+                self.things[thing].ended = true;
+                Reply::Done
+            }
+            Effect::EndNamed { credential } => {
+                let named = self.things.iter_mut();
+                for thing in named.filter(|t| t.credential == credential) {
+                    thing.ended = true;
+                }
+                Reply::Done
+            }
+            Effect::Deny { credential } => {
+                self.denied.insert(credential);
+                Reply::Done
+            }
+            Effect::IsSessionAlive { .. }
+            | Effect::IsAlive { .. }
+            | Effect::IsNamedAlive { .. }
+            | Effect::IsDenied { .. } => yes(self.is_so(&request.effect, at)),
+        }
+    }
+
+    /// What a question finds.
+    fn is_so(&self, question: &Effect, at: Millis) -> bool {
+        match *question {
+            Effect::IsSessionAlive { session } => self.is_session_alive(session, at),
+            Effect::IsAlive { thing } => self.is_alive(thing, at),
+            Effect::IsNamedAlive { credential } => {
+                let mut all = 0..self.things.len();
+                all.any(|n| self.things[n].credential == credential && self.is_alive(n, at))
+            }
+            Effect::IsDenied { credential } => self.denied.contains(&credential),
+            _ => false,
+        }
+    }
+
+    fn mint(
+        &mut self,
+        kind: Kind,
+        credential: CredentialId,
+        session: Option<usize>,
+        expires: Millis,
+    ) -> Reply {
+        let number = self.things.len();
+        self.things.push(Thing {
+            kind,
+            credential,
+            secret: format!("secret-{number}-of-{credential}"),
+            session,
+            expires,
+            ended: false,
+        });
+        Reply::Thing(number)
+    }
+
+    fn is_session_alive(&self, session: usize, now: Millis) -> bool {
+        let found = self.sessions.get(session);
+        found.is_some_and(|s| !s.ended && s.expires > now)
+    }
+
+    fn is_alive(&self, thing: usize, now: Millis) -> bool {
+        let Some(thing) = self.things.get(thing) else {
+            return false;
+        };
+        let hangs_on_life = thing.session.is_none_or(|s| self.is_session_alive(s, now));
+        !thing.ended
+            && thing.expires > now
+            && hangs_on_life
+            && !self.denied.contains(&thing.credential)
+    }
+}
+
+const fn yes(is_so: bool) -> Reply {
+    if is_so { Reply::Yes } else { Reply::No }
+}

@@ -1,0 +1,108 @@
+//! Deciding in ledger order: guards, the rules of what follows what, and what an event brings along.
+//!
+//! The state runs ahead of what is durable, and is taken back when a batch is refused or cannot be appended. No file,
+//! thread or clock is known here.
+
+mod group;
+
+use taskpass_core::{Event, Timestamp};
+
+pub(crate) use self::group::{Group, Mark};
+use crate::{
+    Batch, CommitError, Committed, entry,
+    state::{Change, History, State},
+};
+
+/// What has left memory, and is told what leaves it.
+pub(crate) trait Leavers: History {
+    /// Notes what a change at `position` takes out of memory.
+    fn note(&mut self, change: &Change, position: u64);
+}
+
+/// The state after everything decided so far.
+#[derive(Debug)]
+pub(crate) struct Decider<H> {
+    pub(crate) state: State,
+    pub(crate) past: H,
+}
+
+impl<H: Leavers> Decider<H> {
+    /// Decides on one batch at `now`; on refusal the state and the group are as before. `json` are its events, written.
+    pub(crate) fn decide(
+        &mut self,
+        batch: &Batch,
+        json: &[Vec<u8>],
+        now: Timestamp,
+        group: &mut Group,
+    ) -> Result<Committed, CommitError> {
+        // The wall clock may go back; the ledger's time does not.
+        let time = now.max(self.state.last_time());
+        let committed = Committed {
+            first_index: self.state.next(),
+            time,
+        };
+        let mark = group.mark();
+        match self.admit(batch, json, time, group) {
+            Ok(()) => Ok(committed),
+            Err(error) => {
+                self.undo(group, &mark);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back what was decided after a mark.
+    pub(crate) fn undo(&mut self, group: &mut Group, to: &Mark) {
+        while group.undo.len() > to.undo {
+            if let Some(change) = group.undo.pop() {
+                self.state.set(&change);
+            }
+        }
+        group.cut(to);
+    }
+
+    fn admit(
+        &mut self,
+        batch: &Batch,
+        json: &[Vec<u8>],
+        time: Timestamp,
+        group: &mut Group,
+    ) -> Result<(), CommitError> {
+        self.state.unused_keys(&batch.events, time)?;
+        for guard in &batch.guards {
+            self.state.check(guard, time).map_err(CommitError::Guard)?;
+        }
+        let stamp = time.to_string();
+        for (event, json) in batch.events.iter().zip(json) {
+            let follow = self.state.cascade(event);
+            self.take(event, json, (time, &stamp), group)?;
+            for event in &follow {
+                self.take(event, &entry::encode(event)?, (time, &stamp), group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits one event and moves the state on.
+    fn take(
+        &mut self,
+        event: &Event,
+        json: &[u8],
+        (time, stamp): (Timestamp, &str),
+        group: &mut Group,
+    ) -> Result<(), CommitError> {
+        self.state.admit(event, time, &self.past)?;
+        let index = self.state.next();
+        let mut effects = self
+            .state
+            .effects(event, time)
+            .map_err(CommitError::Conflict)?;
+        effects.changes.push(Change::Position(index + 1, time));
+        for change in &effects.changes {
+            self.past.note(change, index + 1);
+            group.undo.push(self.state.set(change));
+        }
+        group.push(index, stamp, json, effects);
+        Ok(())
+    }
+}
