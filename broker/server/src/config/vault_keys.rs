@@ -49,6 +49,14 @@ pub(crate) const PROVIDER: &[ProviderKey] = &[
         "`\"10s\"`",
         "How long one request may take, connecting included.",
     ),
+    optional(
+        "max_request_duration",
+        LIFETIME,
+        "`\"90s\"`, as the server has it",
+        "The longest that the server itself works on one request: its `default_max_request_duration`, or the largest \
+         `max_request_duration` of its listeners. The session of a call whose answer was lost has to live for that long; with \
+         a value that is too short, what the call mints can outlive the task unseen.",
+    ),
     optional("role", Shape::Tables(ROLE), "none", "The roles."),
 ];
 
