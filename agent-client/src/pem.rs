@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use taskpass_core::excerpt;
 use zeroize::Zeroizing;
 
 use crate::svid::PrivateKey;
@@ -25,7 +26,8 @@ pub(crate) fn from_key(key: &PrivateKey) -> Zeroizing<String> {
 pub(crate) fn to_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| format!("it is not PEM: {e}"))?;
+        // The error lists the bytes it does not like, however many.
+        .map_err(|e| format!("it is not PEM: {}", excerpt(&e.to_string())))?;
     if certificates.is_empty() {
         return Err("there is no certificate in it".to_owned());
     }
@@ -35,7 +37,8 @@ pub(crate) fn to_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>
 /// The PKCS#8 key of a file.
 pub(crate) fn to_key(text: &[u8]) -> Result<PrivateKey, String> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(text)
-        .map_err(|e| format!("there is no PKCS#8 private key in it: {e}"))?;
+        // The error may repeat what is in the file.
+        .map_err(|_e| "there is no PKCS#8 private key in it".to_owned())?;
     Ok(PrivateKey::from_pkcs8(key.secret_pkcs8_der().to_vec()))
 }
 

@@ -61,13 +61,19 @@ impl InvalidValue {
     }
 }
 
-/// Shortens what a stranger sent before it goes into an error text, and keeps it on one line.
-pub(crate) fn excerpt(input: &str) -> String {
+/// Whether `c` can begin a new line or change how others are shown: control characters, and the separators of lines and
+/// paragraphs, which Unicode does not count among them.
+pub fn breaks_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Shortens what a stranger sent to 80 characters before it goes into an error text, and keeps it on one line.
+pub fn excerpt(input: &str) -> String {
     const EXCERPT_CHARS_MAX: usize = 80;
     let mut shown: String = input
         .chars()
         .take(EXCERPT_CHARS_MAX)
-        .map(|c| if c.is_control() { '?' } else { c })
+        .map(|c| if breaks_line(c) { '?' } else { c })
         .collect();
     if input.chars().nth(EXCERPT_CHARS_MAX).is_some() {
         shown.push('…');

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{InvalidValue, excerpt, limits};
+use crate::{InvalidValue, breaks_line, excerpt, limits};
 
 /// Lower-case letters, digits and inner `-`; the common form of all short names.
 fn is_short_name(s: &str) -> bool {
@@ -117,7 +117,7 @@ text_type!(
 text_type!(
     /// One line of free text from a person or an agent: a purpose, a reason, a label's value.
     Text,
-    |s| !s.trim().is_empty() && s.len() <= limits::TEXT_BYTES_MAX && !s.chars().any(char::is_control),
+    |s| !s.trim().is_empty() && s.len() <= limits::TEXT_BYTES_MAX && !s.chars().any(breaks_line),
     "a usable text",
     "give one line of 1 to 512 bytes without control characters"
 );
@@ -236,6 +236,7 @@ mod tests {
             assert!(bad.parse::<RoleName>().is_err(), "{bad}");
         }
         assert!("two\nlines".parse::<Text>().is_err());
+        assert!("two\u{2028}lines".parse::<Text>().is_err());
         assert!("x".repeat(513).parse::<Text>().is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::{InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl};
+use crate::{InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt};
 
 /// How much harm a credential of a role can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,9 +71,17 @@ impl ParamRule {
                 .trim()
                 .to_owned();
             InvalidValue(format!(
-                "`{expression}` is not a regular expression: {reason}"
+                "`{}` is not a regular expression: {reason}",
+                excerpt(expression)
             ))
         };
+        // Rules are repeated to whoever breaks them.
+        if expression.contains(breaks_line) {
+            return Err(InvalidValue(format!(
+                "`{}` has a control character or a line break; write it as an escape, like `\\n`",
+                excerpt(expression)
+            )));
+        }
         // Alone first: `a)|(?:b` is only an expression once wrapped, and would then escape the anchors.
         Regex::new(expression).map_err(bad)?;
         Regex::new(&format!("^(?:{expression})$"))
@@ -307,7 +315,7 @@ mod tests {
                 "{value:?}"
             );
         }
-        for bad in ["(", "a)|(?:b"] {
+        for bad in ["(", "a)|(?:b", "a\n"] {
             assert!(ParamRule::pattern(bad).is_err(), "{bad}");
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{InvalidValue, excerpt, limits};
+use crate::{InvalidValue, breaks_line, excerpt, limits};
 
 /// The name of a scope parameter: a letter, then letters, digits and `_`, at most 63.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +76,7 @@ impl Scope {
         for (name, value) in pairs {
             let name: ParamName = name.as_ref().parse()?;
             let value: String = value.into();
-            if value.len() > limits::SCOPE_VALUE_BYTES_MAX || value.chars().any(char::is_control) {
+            if value.len() > limits::SCOPE_VALUE_BYTES_MAX || value.chars().any(breaks_line) {
                 return Err(InvalidValue(format!(
                     "the value of scope parameter `{name}` has control characters or more than {} bytes",
                     limits::SCOPE_VALUE_BYTES_MAX
@@ -156,6 +156,7 @@ mod tests {
         assert!(Scope::from_pairs([("a", "1"), ("a", "2")]).is_err());
         assert!(Scope::from_pairs([("1a", "1")]).is_err());
         assert!(Scope::from_pairs([("a", "line\nbreak")]).is_err());
+        assert!(Scope::from_pairs([("a", "line\u{2028}break")]).is_err());
         assert!(Scope::from_pairs([("a", "x".repeat(513))]).is_err());
         assert!(Scope::from_pairs((0..33).map(|i| (format!("p{i}"), "x"))).is_err());
     }

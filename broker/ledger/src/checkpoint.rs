@@ -27,7 +27,7 @@ impl Checkpoint {
         if origin != key.name() {
             return Err(NoteError::WrongOrigin {
                 expected: key.name().to_owned(),
-                found: origin.to_owned(),
+                found: taskpass_core::excerpt(origin),
             });
         }
         Ok(Self {

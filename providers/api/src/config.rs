@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use taskpass_core::{InvalidValue, ParamName, ParamRule};
+use taskpass_core::{InvalidValue, ParamName, ParamRule, breaks_line};
 
 /// `params = { bucket = { pattern = "[a-z]+" }, tier = { one_of = ["a", "b"] }, size = { max = 10 } }`
 pub type ParamConfigs = BTreeMap<ParamName, ParamConfig>;
@@ -34,6 +34,11 @@ pub fn param_rules(configs: &ParamConfigs) -> Result<BTreeMap<ParamName, ParamRu
 fn param_rule(name: &ParamName, config: &ParamConfig) -> Result<ParamRule, InvalidValue> {
     match (&config.pattern, &config.one_of, config.max) {
         (Some(pattern), None, None) => ParamRule::pattern(pattern),
+        (None, Some(values), None) if values.iter().any(|value| value.contains(breaks_line)) => {
+            Err(InvalidValue::new(format!(
+                "a value in `one_of` of parameter `{name}` has a control character or a line break, which no scope may have"
+            )))
+        }
         (None, Some(values), None) if !values.is_empty() => Ok(ParamRule::OneOf(values.clone())),
         (None, None, Some(max)) => Ok(ParamRule::Max(max)),
         _ => Err(InvalidValue::new(format!(

@@ -3,19 +3,26 @@
 //! Only the service's code decides. Its message is shown for people, on one line; STS and IAM never echo secrets in
 //! theirs.
 
+use taskpass_core::breaks_line;
 use taskpass_provider::ProviderError;
 
 /// Characters of AWS's own message that are passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
+/// Bytes of the longest error code that is believed to be one.
+const CODE_BYTES_MAX: usize = 80;
 
 /// Maps a refusal of `action` (what was tried, to what) with AWS's status, code and message.
 pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> ProviderError {
     let said: String = message
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if breaks_line(c) { ' ' } else { c })
         .take(MESSAGE_CHARS_MAX)
         .collect();
-    let code = if code.is_empty() { "no code" } else { code };
+    // A code is a word. What is anything else was not sent by AWS, and must not get into logs as it is.
+    let is_word = !code.is_empty()
+        && code.len() <= CODE_BYTES_MAX
+        && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    let code = if is_word { code } else { "no code" };
     let text = format!("{action} was refused ({status} {code}): {said}");
     match code {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" => {
@@ -87,7 +94,7 @@ pub(crate) fn reason(error: &dyn std::error::Error) -> String {
         next = inner.source();
     }
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if breaks_line(c) { ' ' } else { c })
         .take(MESSAGE_CHARS_MAX)
         .collect()
 }
@@ -114,6 +121,11 @@ mod tests {
             let error = refused("AssumeRole of `x`", 400, code, "why\nnot");
             assert_eq!(error.kind(), kind, "{code}");
             assert!(!error.to_string().contains('\n'));
+        }
+        let long = "x".repeat(1000);
+        for code in ["a\nb", "<a>", long.as_str()] {
+            let text = refused("AssumeRole of `x`", 400, code, "").to_string();
+            assert!(text.contains("(400 no code)"), "{text}");
         }
     }
 }

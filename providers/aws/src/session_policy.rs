@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
-use taskpass_core::{ParamName, Scope, Timestamp};
+use taskpass_core::{ParamName, Scope, Timestamp, excerpt};
 
 /// The most characters STS takes as an inline session policy. Its limit on the packed form is separate, is known
 /// only to STS, and comes back as `PackedPolicyTooLarge`.
@@ -60,7 +60,10 @@ impl Template {
             .keys()
             .find(|key| !matches!(key.as_str(), "Version" | "Id"))
         {
-            return Err(format!("`{key}` is not part of a policy document"));
+            return Err(format!(
+                "`{}` is not part of a policy document",
+                excerpt(key)
+            ));
         }
         let mut params = BTreeSet::new();
         for statement in &statements {
@@ -170,7 +173,8 @@ fn check_statement(statement: &Value) -> Result<(), String> {
             "Sid" | "Effect" | "Action" | "NotAction" | "Resource" | "NotResource" | "Condition"
         ) {
             return Err(format!(
-                "`{key}` is not part of a session policy's statement"
+                "`{}` is not part of a session policy's statement",
+                excerpt(key)
             ));
         }
     }
@@ -200,7 +204,8 @@ fn collect_params(value: &Value, params: &mut BTreeSet<ParamName>) -> Result<(),
         Value::Object(fields) => fields.iter().try_for_each(|(key, field)| {
             if pieces(key).any(|piece| matches!(piece, Piece::Param(_))) {
                 return Err(format!(
-                    "`{key}` has a parameter in a key; parameters stand in values only"
+                    "`{}` has a parameter in a key; parameters stand in values only",
+                    excerpt(key)
                 ));
             }
             collect_params(field, params)

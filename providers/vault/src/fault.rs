@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use taskpass_core::breaks_line;
 use taskpass_provider::ProviderError;
 
 /// Characters of Vault's own words that are passed on.
@@ -154,7 +155,7 @@ fn own_words(error: &str) -> Option<String> {
         .find(|line| !line.is_empty() && !line.ends_with("occurred:"))?;
     let mut shown = String::new();
     let mut word = String::new();
-    for c in sentence.chars().filter(|c| !c.is_control()).chain([' ']) {
+    for c in sentence.chars().filter(|c| !breaks_line(*c)).chain([' ']) {
         if c.is_alphanumeric() || matches!(c, '_' | '+' | '=' | '-' | '.') {
             word.push(c);
             continue;

@@ -1,6 +1,6 @@
 //! Paths with `${param}`: what an agent gives can only ever be (part of) one segment.
 
-use taskpass_core::{InvalidValue, ParamName, Scope};
+use taskpass_core::{InvalidValue, ParamName, Scope, excerpt};
 
 /// A path as written in the configuration, split into segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,8 @@ impl PathTemplate {
     pub(crate) fn parse(path: &str) -> Result<Self, InvalidValue> {
         let bad = |why: &str| {
             InvalidValue::new(format!(
-                "`path = \"{path}\"` {why}; write it as below /v1/, like `database/creds/ci`"
+                "`path = \"{}\"` {why}; write it as below /v1/, like `database/creds/ci`",
+                excerpt(path)
             ))
         };
         let mut segments = Vec::new();
@@ -77,9 +78,9 @@ fn parse_segment(segment: &str) -> Result<Vec<Part>, InvalidValue> {
     let mut parts = Vec::new();
     let mut rest = segment;
     while let Some((text, after)) = rest.split_once("${") {
-        let (name, tail) = after
-            .split_once('}')
-            .ok_or_else(|| InvalidValue::new(format!("`{segment}` has a `${{` without `}}`")))?;
+        let (name, tail) = after.split_once('}').ok_or_else(|| {
+            InvalidValue::new(format!("`{}` has a `${{` without `}}`", excerpt(segment)))
+        })?;
         if !text.is_empty() {
             parts.push(Part::Text(plain(text)?));
         }
@@ -104,7 +105,8 @@ fn plain(text: &str) -> Result<String, InvalidValue> {
         Ok(text.to_owned())
     } else {
         Err(InvalidValue::new(format!(
-            "`{text}` in a path may have letters, digits and -_.~@:+=, only"
+            "`{}` in a path may have letters, digits and -_.~@:+=, only",
+            excerpt(text)
         )))
     }
 }

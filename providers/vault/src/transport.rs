@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use taskpass_core::Secret;
+use taskpass_core::{Secret, excerpt};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -169,8 +169,10 @@ fn tls_config(url: &Url, ca_file: Option<&Path>) -> Result<rustls::ClientConfig,
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let describe = |e: &dyn std::fmt::Display| {
         format!(
-            "`ca_file` (`{}`) does not hold PEM certificates: {e}",
-            path.display()
+            "`ca_file` (`{}`) does not hold PEM certificates: {}",
+            path.display(),
+            // It lists the bytes it does not like, however many.
+            excerpt(&e.to_string())
         )
     };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)

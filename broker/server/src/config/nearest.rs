@@ -12,6 +12,8 @@ pub(crate) fn nearest<'a>(
     let word: Vec<char> = normal(word);
     candidates
         .into_iter()
+        // So many edits are needed for the difference in length alone; a key of a megabyte would take minutes.
+        .filter(|candidate| word.len().abs_diff(candidate.chars().count()) <= EDITS_MAX)
         .map(|candidate| (edits(&word, &normal(candidate)), candidate))
         .filter(|(edits, candidate)| {
             let longer = word.len().max(candidate.len());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use taskpass_core::{ProviderName, RoleName};
+use taskpass_core::{ProviderName, RoleName, excerpt};
 use taskpass_provider_aws::AwsConfig;
 use taskpass_provider_vault::VaultConfig;
 use toml::{
@@ -289,8 +289,8 @@ impl Value for Kind {
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| match super::nearest::nearest(text, known) {
-                Some(meant) => format!("is `{text}`; did you mean `{meant}`?"),
-                None => format!("is `{text}`: known kinds are {}", list(&known)),
+                Some(meant) => format!("is `{}`; did you mean `{meant}`?", excerpt(text)),
+                None => format!("is `{}`: known kinds are {}", excerpt(text), list(&known)),
             })
     }
 

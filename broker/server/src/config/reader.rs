@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range, ops::RangeInclusive};
 
+use taskpass_core::{breaks_line, excerpt};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -12,6 +13,10 @@ use super::{
     value::{Value, kind},
 };
 
+/// Complaints that are gathered. Who has made as many mistakes mends some and looks again.
+const PROBLEMS_MAX: usize = 200;
+/// Characters of one complaint; a value that is repeated in it may be of any length.
+const MESSAGE_CHARS_MAX: usize = 400;
 /// A table with more keys is not listed in a message.
 const KEYS_LISTED_MAX: usize = 12;
 
@@ -65,6 +70,8 @@ impl Table<'_> {
 pub(crate) struct Reader<'t> {
     file: &'t str,
     text: &'t str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     /// Every key with the table it is in, for a key that was written into the wrong one.
     homes: Vec<(&'static str, &'static str)>,
     problems: Vec<(usize, String)>,
@@ -79,6 +86,7 @@ impl<'t> Reader<'t> {
         Self {
             file,
             text,
+            lines: line_starts(text),
             homes,
             problems: Vec::new(),
         }
@@ -88,26 +96,47 @@ impl<'t> Reader<'t> {
     pub(crate) fn into_problems(mut self) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
-        let (file, text) = (self.file, self.text);
-        let place = |(offset, message)| {
-            let (line, column) = position(text, offset);
+        let place = |(offset, message): &(usize, String)| {
+            let (line, column) = self.position(*offset);
             Problem {
-                file: file.to_owned(),
+                file: self.file.to_owned(),
                 line,
                 column,
-                message,
+                message: message.clone(),
             }
         };
-        self.problems.into_iter().map(place).collect()
+        self.problems.iter().map(place).collect()
     }
 
-    /// Line and column of an offset, both from 1.
+    /// Line and column of an offset, both from 1; the column counts characters.
     pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
-        position(self.text, offset)
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let rest = self.text.get(start..).unwrap_or_default().char_indices();
+        let column = rest.take_while(|(at, _)| start + at < offset).count();
+        (line, column.saturating_add(1))
     }
 
+    /// Notes what is wrong at an offset, on one line. Beyond [`PROBLEMS_MAX`] nothing more is noted.
     pub(crate) fn complain(&mut self, offset: usize, message: impl Into<String>) {
-        self.problems.push((offset, message.into()));
+        if self.is_full() {
+            return;
+        }
+        let message: String = message.into();
+        let mut shown: String = message
+            .chars()
+            .take(MESSAGE_CHARS_MAX)
+            .map(|c| if breaks_line(c) { '?' } else { c })
+            .collect();
+        if message.chars().nth(MESSAGE_CHARS_MAX).is_some() {
+            shown.push('…');
+        }
+        self.problems.push((offset, shown));
+    }
+
+    /// Whether nothing more is noted.
+    const fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX
     }
 
     pub(crate) const fn is_content(&self) -> bool {
@@ -123,6 +152,9 @@ impl<'t> Reader<'t> {
                 continue;
             }
             clean = false;
+            if self.is_full() {
+                break;
+            }
             let place = match table.name.as_str() {
                 "" => " at the top level".to_owned(),
                 _ => table.suffix(),
@@ -130,7 +162,7 @@ impl<'t> Reader<'t> {
             let advice = self.advice(name, &table.name, known);
             self.complain(
                 key.span().start,
-                format!("unknown key `{name}`{place}; {advice}"),
+                format!("unknown key `{}`{place}; {advice}", excerpt(name)),
             );
         }
         clean
@@ -273,13 +305,9 @@ pub(crate) fn list(words: &[&str]) -> String {
     }
 }
 
-/// Line and column of a byte offset, both from 1; the column counts characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.char_indices().take_while(|(at, _)| *at < offset);
-    before.fold((1, 1), |(line, column), (_, c)| match c {
-        '\n' => (line + 1, 1),
-        _ => (line, column + 1),
-    })
+fn line_starts(text: &str) -> Vec<usize> {
+    let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+    std::iter::once(0).chain(after_newlines).collect()
 }
 
 /// The path of keys to the innermost value that begins at or before `span` and ends at or after it.

@@ -27,6 +27,23 @@ region = \"eu-central-1\"
 credentials = { source = \"instance\" }
 ";
 
+/// Complaints go into logs: what stands in the file must not become lines of its own there, nor bury them.
+#[test]
+fn hostile_files_get_short_complaints() {
+    let newline = complaints("\"a\\n2026 ERROR all is lost\" = 1");
+    assert!(newline.iter().all(|one| !one.contains('\n')), "{newline:?}");
+    let long = complaints(&format!("{TD}[log]\nformat = \"{}\"", "x".repeat(5000)));
+    assert!(long.iter().all(|one| one.chars().count() < 500), "{long:?}");
+    let keys: String = (0..1000).map(|n| format!("key{n} = 1\n")).collect();
+    let many = complaints(&keys);
+    assert_eq!(many.len(), 200);
+    assert!(
+        many[199].starts_with("200:1: unknown key `key199`"),
+        "{}",
+        many[199]
+    );
+}
+
 /// What is written behind one of the beginnings above, and the complaints, a line each.
 const TABLE: &[(&str, &str, &str)] = &[
     // The document.

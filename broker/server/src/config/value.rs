@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use taskpass_core::{AgentName, TrustDomain, Ttl};
+use taskpass_core::{AgentName, TrustDomain, Ttl, excerpt};
 use toml::de::DeValue;
 
 /// A type that a key can have.
@@ -37,7 +37,8 @@ macro_rules! number {
             fn read(value: &DeValue<'_>) -> Result<Self, String> {
                 let number = value.as_integer().ok_or_else(|| wrong_type::<Self>(value))?;
                 Self::from_str_radix(number.as_str(), number.radix()).map_err(|_unfit| {
-                    format!("is `{number}`: it must be from 0 to {}", Self::MAX)
+                    let shown = excerpt(number.as_str());
+                    format!("is `{shown}`: it must be from 0 to {}", Self::MAX)
                 })
             }
 
@@ -72,14 +73,16 @@ impl Value for Duration {
             return match millis.parse() {
                 Ok(millis) if digits => Ok(Self::from_millis(millis)),
                 _ => Err(format!(
-                    "is `{text}`: write a duration like 500ms, 15s or 2m"
+                    "is `{}`: write a duration like 500ms, 15s or 2m",
+                    excerpt(text)
                 )),
             };
         }
         match text.parse::<Ttl>() {
             Ok(ttl) => Ok(ttl.duration()),
             Err(_) => Err(format!(
-                "is `{text}`: write a duration like 500ms, 15s or 2m"
+                "is `{}`: write a duration like 500ms, 15s or 2m",
+                excerpt(text)
             )),
         }
     }
@@ -120,7 +123,10 @@ impl Value for SocketAddr {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         let text = value.as_str().ok_or_else(|| wrong_type::<Self>(value))?;
         text.parse().map_err(|_unfit| {
-            format!("is `{text}`: write an IP address and a port, like 127.0.0.1:7443 or [::]:7443")
+            format!(
+                "is `{}`: write an IP address and a port, like 127.0.0.1:7443 or [::]:7443",
+                excerpt(text)
+            )
         })
     }
 
