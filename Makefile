@@ -62,6 +62,10 @@ check: tools ## format, dependencies, protocol, lints and docs: what a change mu
 advisories: tools ## look for known vulnerabilities in the dependencies (needs the network)
 	$(DENY) check advisories
 
+.PHONY: fuzz
+fuzz: preflight ## look for inputs that break a parser; TARGET=name SECONDS=60, all targets by default
+	@python3 tests/fuzz/fuzz.py run --seconds $(or $(SECONDS),60) $(TARGET)
+
 .PHONY: bench
 bench: tools ## measure against the budgets; takes minutes and wants a quiet machine
 	cargo build --locked --profile bench -p taskpass-broker -p taskpass-client -p taskpass-tests --bins

@@ -35,6 +35,8 @@ mod check;
 mod decide;
 mod facts;
 mod files;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod index;
 mod policies;
 mod schema;

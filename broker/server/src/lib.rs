@@ -28,6 +28,8 @@ pub mod config;
 pub mod doctor;
 pub mod engine;
 pub mod failpoint;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod init;
 pub mod observe;
 mod rate;

@@ -52,6 +52,8 @@ mod deny_list;
 mod endpoints;
 mod error;
 mod failure;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod iam;
 mod provider;
 mod revocation;

@@ -12,7 +12,11 @@ use serde_json::Value;
 use taskpass_core::Secret;
 use vaultrs::api::{AuthInfo, EndpointResult};
 
-use crate::{fault::Fault, role::Draw, transport::Transport};
+use crate::{
+    fault::Fault,
+    role::Draw,
+    transport::{Answer, Transport},
+};
 
 /// Only the path of what is built from it is used; the transport knows the address.
 const ORIGIN: &str = "http://vault.invalid/";
@@ -104,6 +108,35 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Reads an answer, whatever its status.
+    pub(crate) fn read(answer: &Answer) -> Result<Self, Fault> {
+        if !(200..=299).contains(&answer.status) {
+            return Err(Fault::refused(
+                answer.status,
+                &answer.body,
+                answer.retry_after,
+            ));
+        }
+        if answer.body.is_empty() {
+            return Ok(Self::default());
+        }
+        // The parser's message may quote the input; the place is enough.
+        let result: EndpointResult<Value> = serde_json::from_slice(&answer.body).map_err(|e| {
+            Fault::Garbled(format!(
+                "it is not what Vault answers (line {}, column {})",
+                e.line(),
+                e.column()
+            ))
+        })?;
+        Ok(Self {
+            data: result.data,
+            auth: result.auth,
+            lease_id: result.lease_id,
+            lease_seconds: result.lease_duration,
+            renewable: result.renewable,
+        })
+    }
+
     /// A number below `data`.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.data.as_ref()?.get(name)?.as_str()
@@ -123,32 +156,7 @@ pub(crate) async fn call<E: Endpoint>(
     let request = endpoint
         .request(ORIGIN)
         .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
-    let answer = transport.send(request, token).await?;
-    if !(200..=299).contains(&answer.status) {
-        return Err(Fault::refused(
-            answer.status,
-            &answer.body,
-            answer.retry_after,
-        ));
-    }
-    if answer.body.is_empty() {
-        return Ok(Reply::default());
-    }
-    // The parser's message may quote the input; the place is enough.
-    let result: EndpointResult<Value> = serde_json::from_slice(&answer.body).map_err(|e| {
-        Fault::Garbled(format!(
-            "it is not what Vault answers (line {}, column {})",
-            e.line(),
-            e.column()
-        ))
-    })?;
-    Ok(Reply {
-        data: result.data,
-        auth: result.auth,
-        lease_id: result.lease_id,
-        lease_seconds: result.lease_duration,
-        renewable: result.renewable,
-    })
+    Reply::read(&transport.send(request, token).await?)
 }
 
 /// Asks for the server's health, whose answer has a form of its own.

@@ -202,7 +202,7 @@ fn unleased(
 }
 
 /// The engine's own fields: texts as they are, anything else as JSON.
-fn secret_fields(data: Option<Value>) -> Result<SecretFields, ProviderError> {
+pub(crate) fn secret_fields(data: Option<Value>) -> Result<SecretFields, ProviderError> {
     let Some(Value::Object(fields)) = data else {
         // Something may have been minted all the same; the broker revokes to be sure.
         return Err(ProviderError::retryable(

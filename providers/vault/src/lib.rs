@@ -42,6 +42,8 @@ mod check;
 mod config;
 mod doubt;
 mod fault;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handle;
 mod issue;
 mod path;

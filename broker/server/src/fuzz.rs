@@ -1,0 +1,34 @@
+//! What the fuzz targets in `tests/fuzz` need of the inside: the services without the network before them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use taskpass_ca::PeerIdentity;
+use taskpass_core::JoinTokenId;
+use tonic::service::Routes;
+
+use crate::{
+    api,
+    authn::JoinTokenText,
+    engine::Engine,
+    transport::{ConnectionId, Peer},
+};
+
+/// The services as the transport gets them.
+pub fn services(engine: Arc<Engine>, message_bytes_max: usize) -> Option<Routes> {
+    let services = api::routes(engine, message_bytes_max, false);
+    services.ok().map(|(routes, _)| routes)
+}
+
+/// What the transport puts on every request.
+pub fn peer(identity: Option<PeerIdentity>, remote_addr: SocketAddr) -> Peer {
+    Peer {
+        identity,
+        remote_addr,
+        connection_id: ConnectionId::default(),
+    }
+}
+
+/// The name of the join token that `text` is, as the broker reads it.
+pub fn join_token(text: &str) -> Option<JoinTokenId> {
+    JoinTokenText::parse(text).ok().map(|token| token.id)
+}

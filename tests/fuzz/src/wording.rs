@@ -1,0 +1,33 @@
+//! What holds for every error text: one line that a person can read, however long and hostile the input was.
+
+use std::fmt::Display;
+
+/// Characters of an error about a single value.
+pub(crate) const VALUE_CHARS_MAX: usize = 400;
+
+/// Asserts the form of an error text, and returns it.
+pub(crate) fn one_line(error: impl Display, chars_max: usize) -> String {
+    let text = error.to_string();
+    assert!(!text.is_empty(), "an error without words");
+    assert!(
+        !text.chars().any(|c| c.is_control() || is_line_end(c)),
+        "not one line: {text:?}"
+    );
+    let chars = text.chars().count();
+    assert!(chars <= chars_max, "{chars} characters: {text:?}");
+    text
+}
+
+/// The same for the whole chain of causes, as the programs print it.
+pub(crate) fn one_line_each(error: &dyn std::error::Error, chars_max: usize) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        one_line(error, chars_max);
+        next = error.source();
+    }
+}
+
+/// Line and paragraph separators, which some terminals and log viewers break lines at.
+const fn is_line_end(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
