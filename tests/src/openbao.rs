@@ -310,9 +310,8 @@ pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
 }
 
 fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
-    let config = format!(
-        "disable_clustering = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n"
-    );
+    let config =
+        format!("disable_clustering = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n");
     std::fs::write(dir.path().join("dev.hcl"), config).expect("a file");
     let args = [
         "server",

@@ -123,16 +123,11 @@ impl VaultProvider {
     ///
     /// What this process has seen itself is measured on the monotonic clock, which no time server can move. What was
     /// before it is told by two clocks, the broker's and Vault's, of which the one that is behind counts.
-    fn left(
-        &self,
-        item: &RevokeItem,
-        span: Duration,
-        server_time: Option<Timestamp>,
-    ) -> Duration {
+    fn left(&self, item: &RevokeItem, span: Duration, server_time: Option<Timestamp>) -> Duration {
         let keep = self.request_max + PROBATION;
-        let answers_for =
-            self.doubts
-                .answers_for(item.credential, self.clock.monotonic(), keep);
+        let answers_for = self
+            .doubts
+            .answers_for(item.credential, self.clock.monotonic(), keep);
         let seen = span.max(SETTLE).saturating_sub(answers_for);
         let Some(server_time) = server_time else {
             return seen;
@@ -224,8 +219,7 @@ mod tests {
     #[test]
     fn only_a_call_that_was_asked_about_is_outlived() {
         let (clock, entropy) = (ManualClock::new(Timestamp::EPOCH), SeededEntropy::new(1));
-        let [asked, unknown] =
-            [(); 2].map(|()| CredentialId::generate(&clock, &entropy).unwrap());
+        let [asked, unknown] = [(); 2].map(|()| CredentialId::generate(&clock, &entropy).unwrap());
         let doubts = Doubts::default();
         doubts.answers_for(asked, Duration::ZERO, SETTLE);
         assert!(!doubts.outlived(asked));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use http_body_util::{BodyExt as _, Full};
 use prost::{Message, bytes::Bytes};
 use taskpass_broker::{
-    engine::{Deps, Engine, Rate, Settings},
+    engine::{Deps, Engine, Rate, Settings, SystemTimer},
     fuzz,
 };
 use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
@@ -298,6 +298,7 @@ async fn parts(
         authority: Arc::clone(&authority),
         providers: vec![Arc::new(BackEnd::new())],
         clock,
+        timer: Arc::new(SystemTimer),
         entropy,
         newest: fixtures::now(),
         settings: Settings {
