@@ -4,9 +4,10 @@
 
 mod cli;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use taskpass_core::{Clock, SystemClock};
 
 fn main() -> ExitCode {
     // Before there is a second thread, let alone a secret.
@@ -23,7 +24,20 @@ async fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    cli::main(arguments, default_identity()).await
+    cli::main(arguments, default_identity(), clock()).await
+}
+
+/// The machine's clock; in builds for tests one that a file can put wrong.
+fn clock() -> Arc<dyn Clock> {
+    #[cfg(feature = "failpoints")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the environment is read where the program starts"
+    )]
+    if let Some(file) = std::env::var_os("TASKPASS_CLOCK_SHIFT") {
+        return Arc::new(taskpass_core::ShiftedClock::new(file));
+    }
+    Arc::new(SystemClock::new())
 }
 
 /// Keys and credentials pass through this memory: no core dump, and no debugger of the same user, who may be the agent

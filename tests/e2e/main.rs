@@ -19,6 +19,7 @@ mod identity;
 mod ledger;
 mod limits;
 mod main_path;
+mod matrix;
 mod outage;
 mod quotas;
 mod random_kills;

@@ -13,11 +13,18 @@ use crate::{
     process::{Server, program},
 };
 
+/// Says how wrong the clocks are, in milliseconds.
+const CLOCK_SHIFT: &str = "clock-shift";
+/// Names that file, in builds for tests.
+pub(crate) const CLOCK_VARIABLE: &str = "TASKPASS_CLOCK_SHIFT";
+
 /// The directory `taskpassd init` made. Outlives any number of broker processes.
 #[derive(Debug)]
 pub struct Installation {
     dir: TempDir,
     expected_errors: Vec<String>,
+    /// What stands before the program's name: it is started by other programs.
+    launcher: Vec<String>,
 }
 
 impl Default for Installation {
@@ -29,12 +36,32 @@ impl Default for Installation {
 impl Installation {
     /// A fresh installation for `acme.test`, listening on port 0.
     pub fn new() -> Self {
+        Self::of(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// One that is made by clocks that are wrong by so many seconds, and stay so until [`Installation::shift_clock`].
+    pub fn beginning(seconds: i64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        shift_clock(dir.path(), seconds);
+        Self::of(dir)
+    }
+
+    fn of(dir: TempDir) -> Self {
         let home = dir.path().join("broker");
+        let installation = Self {
+            dir,
+            expected_errors: Vec::new(),
+            launcher: Vec::new(),
+        };
         let done = Command::new(program("taskpassd"))
             .args(["init", "--trust-domain", "acme.test", "--dir"])
             .arg(&home)
             .env_clear()
+            .envs(
+                installation
+                    .clock_shift()
+                    .map(|file| (CLOCK_VARIABLE, file)),
+            )
             .output()
             .expect("taskpassd starts");
         assert!(
@@ -42,10 +69,6 @@ impl Installation {
             "init: {}",
             String::from_utf8_lossy(&done.stderr)
         );
-        let installation = Self {
-            dir,
-            expected_errors: Vec::new(),
-        };
         installation.edit(|text| {
             let listen = text.lines().map(|line| {
                 let key = line.trim_start_matches(['#', ' ']);
@@ -92,6 +115,22 @@ impl Installation {
         self.expected_errors.push(text.to_owned());
     }
 
+    /// From now on the broker is started by this command, which must become it.
+    pub fn launch_with(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
+    }
+
+    /// Puts the clocks of the broker and of its clients wrong by so many seconds, at once for those that were started
+    /// after the first time.
+    pub fn shift_clock(&self, seconds: i64) {
+        shift_clock(self.dir.path(), seconds);
+    }
+
+    /// The file that says how wrong the clocks are, if they ever were.
+    pub fn clock_shift(&self) -> Option<PathBuf> {
+        Some(self.dir.path().join(CLOCK_SHIFT)).filter(|file| file.exists())
+    }
+
     /// Starts the broker and waits until it serves.
     pub fn start(&self) -> Broker<'_> {
         self.start_with(&[])
@@ -119,8 +158,15 @@ impl Installation {
     fn launch(&self, command: &Path, before: &[&str], env: &[(&str, &str)]) -> Broker<'_> {
         let config = self.home().join("taskpass.toml");
         let config = config.to_str().expect("a path in UTF-8");
-        let args = [before, &["run", "--config", config]].concat();
-        let mut server = Server::start(command, &args, env, self.dir.path());
+        let clock = self.clock_shift();
+        let clock = clock.as_ref().and_then(|file| file.to_str());
+        let clock: Vec<_> = clock.iter().map(|file| (CLOCK_VARIABLE, *file)).collect();
+        let env = [env, clock.as_slice()].concat();
+        let mut words: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
+        words.push(command.to_str().expect("a path in UTF-8"));
+        words.extend(before);
+        words.extend(["run", "--config", config]);
+        let mut server = Server::start(Path::new(words[0]), &words[1..], &env, self.dir.path());
         let address = server.wait_for("the broker serves", |s| {
             let log = s.log();
             let ready = log.lines().find(|line| line.starts_with("ready "))?;
@@ -174,6 +220,7 @@ impl Broker<'_> {
     /// `taskpass` as the operator that `init` made.
     pub fn operator(&self) -> Cli {
         Cli::new(&self.address, &self.installation.home().join("operator"))
+            .with_clock(self.installation.clock_shift())
     }
 
     /// Registers an agent and lets it join; `taskpass` as that agent.
@@ -199,6 +246,7 @@ impl Broker<'_> {
             &self.address,
             &self.installation.scratch().join(format!("agent-{name}")),
         )
+        .with_clock(self.installation.clock_shift())
     }
 
     /// SIGKILL: nothing is finished, nothing is flushed.
@@ -207,28 +255,33 @@ impl Broker<'_> {
         self.check_log();
     }
 
+    /// Whether its process has ended.
+    pub fn has_ended(&self) -> bool {
+        let pid = self.server.pid();
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    }
+
     /// Waits until it is gone, as it should be when a failpoint killed it.
     pub fn wait_killed(mut self) {
-        let pid = self.server.pid();
         crate::eventually("the failpoint kills the broker", || {
-            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            (state.is_empty() || state.contains(") Z ")).then_some(())
+            self.has_ended().then_some(())
         });
         self.server.kill();
         self.check_log();
     }
 
-    /// SIGTERM, and waits for the orderly end.
-    pub fn stop(mut self) {
+    /// Sends a signal to its process.
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.server.pid()).expect("a pid"))
             .expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("it can be signalled");
-        let raw = self.server.pid();
-        crate::eventually("the broker stops", || {
-            let state = fs::read_to_string(format!("/proc/{raw}/stat")).unwrap_or_default();
-            (state.is_empty() || state.contains(") Z ")).then_some(())
-        });
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub fn stop(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        crate::eventually("the broker stops", || self.has_ended().then_some(()));
         self.server.kill();
         self.check_log();
     }
@@ -270,6 +323,13 @@ impl Drop for Broker<'_> {
             eprintln!("--- the broker's log ---\n{}", tail(&self.server.log()));
         }
     }
+}
+
+fn shift_clock(dir: &Path, seconds: i64) {
+    let fresh = dir.join("clock-shift.new");
+    fs::write(&fresh, (seconds * 1000).to_string()).expect("the shift can be written");
+    // Whoever reads it sees the old one or the new one, never half of it.
+    fs::rename(fresh, dir.join(CLOCK_SHIFT)).expect("the shift can be replaced");
 }
 
 fn tail(log: &str) -> String {

@@ -15,6 +15,7 @@ use crate::process::program;
 pub struct Cli {
     address: String,
     identity: PathBuf,
+    clock: Option<PathBuf>,
 }
 
 /// What came of one run.
@@ -34,7 +35,27 @@ impl Cli {
         Self {
             address: address.to_owned(),
             identity: directory.to_owned(),
+            clock: None,
         }
+    }
+
+    /// The same with a clock that is as wrong as this file says.
+    #[must_use]
+    pub fn with_clock(mut self, file: Option<PathBuf>) -> Self {
+        self.clock = file;
+        self
+    }
+
+    /// The file that says how wrong its clock is.
+    pub fn clock(&self) -> Option<&Path> {
+        self.clock.as_deref()
+    }
+
+    /// The same that reaches the broker at another address.
+    #[must_use]
+    pub fn through(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.address);
+        self
     }
 
     /// The identity directory.
@@ -56,7 +77,12 @@ impl Cli {
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", &self.identity)
             .env("TASKPASS_ADDR", &self.address)
-            .env("TASKPASS_IDENTITY", &self.identity);
+            .env("TASKPASS_IDENTITY", &self.identity)
+            .envs(
+                self.clock
+                    .iter()
+                    .map(|file| (crate::broker::CLOCK_VARIABLE, file)),
+            );
         command
     }
 

@@ -16,6 +16,12 @@
 
 mod broker;
 mod cli;
+mod disk;
+pub mod faults;
+mod history;
+mod journal;
+pub mod kills;
+mod link;
 pub mod load;
 mod ministack;
 mod openbao;
@@ -23,12 +29,17 @@ pub mod overload;
 mod process;
 mod relay;
 pub mod wire;
+pub mod witness;
 mod world;
 
 pub use broker::{Broker, Installation};
 pub use cli::{Cli, Output};
+pub use disk::Disk;
+pub use history::{History, export, vkey};
+pub use journal::{Drawn, Journal, Told};
+pub use link::Link;
 pub use ministack::{Ministack, Session};
 pub use openbao::OpenBao;
 pub use process::{Server, eventually, program, tool, workspace};
-pub use relay::{Fault, Relay};
+pub use relay::{Relay, Trouble};
 pub use world::World;

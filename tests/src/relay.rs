@@ -1,25 +1,35 @@
-//! A relay between the broker and a back end over plain HTTP/1.1 that notes everything: whether somebody was asked at all is
-//! not the back end's to say, nor the broker's. It can also spoil what passes.
+//! A relay between the broker and a back end over plain HTTP/1.1 that notes every request: whether somebody was asked
+//! at all is not the back end's to say, nor the broker's. It can also make trouble, while a test may still ask the back
+//! end itself, past the relay.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
+    time::Duration,
 };
 
-/// What the relay does with connections and answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing: all passes.
+/// What the relay does to requests and answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trouble {
+    /// Passes them on.
     #[default]
     None,
-    /// Nobody is there: connections are closed.
+    /// Nobody is there: connections end at once.
     Down,
-    /// Requests are taken and nothing comes back.
+    /// Each request waits first.
+    Slow(Duration),
+    /// Requests are taken, and nothing is ever answered.
     Hung,
-    /// Requests are carried out, and their answers are lost.
-    Lost,
+    /// Requests are carried out, and the connection ends before the answer.
+    AnswerLost,
+    /// Every answer comes twice.
+    AnswerTwice,
+    /// Requests are carried out, and the answers are those of others: proxies, portals, other requests.
+    AnswerWrong,
+    /// Requests are turned away with 429 and 5xx.
+    Failing,
     /// Of each answer only so many bytes come back.
     Cut(usize),
     /// Not the back end answers but something before it, which shows the whole request in its page.
@@ -32,10 +42,27 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Relay {
     address: String,
-    seen: Arc<Mutex<Vec<Vec<u8>>>>,
-    answers: Arc<Mutex<Vec<u8>>>,
-    fault: Arc<Mutex<Fault>>,
-    done: Arc<std::sync::atomic::AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trouble: Trouble,
+    /// `METHOD /path`, for each connection.
+    seen: Vec<Vec<String>>,
+    /// All answers of the back end.
+    answers: Vec<u8>,
+    /// Answers that were not the back end's.
+    made_up: usize,
+    /// The last good answer to anything.
+    good: Option<Vec<u8>>,
+    done: bool,
 }
 
 impl Relay {
@@ -47,28 +74,28 @@ impl Relay {
             .to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let (seen, done) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::default());
-        let (answers, fault) = (Arc::default(), Arc::<Mutex<Fault>>::default());
+        let shared = Arc::<Shared>::default();
         let relay = Self {
             address,
-            seen: Arc::clone(&seen),
-            answers: Arc::clone(&answers),
-            fault: Arc::clone(&fault),
-            done: Arc::clone(&done),
+            shared: Arc::clone(&shared),
         };
         thread::spawn(move || {
             for client in listener.incoming() {
-                if done.load(std::sync::atomic::Ordering::Acquire) {
-                    return;
-                }
                 let Ok(client) = client else { return };
-                if *fault.lock().expect("the lock") == Fault::Down {
-                    continue;
-                }
-                let Ok(server) = TcpStream::connect(&upstream) else {
-                    continue;
+                let place = {
+                    let mut state = shared.state();
+                    if state.done {
+                        return;
+                    }
+                    state.seen.push(Vec::new());
+                    state.seen.len() - 1
                 };
-                pass(client, server, &seen, &answers, &fault);
+                let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
+                thread::spawn(move || {
+                    // A connection that breaks is the end of it, on whichever side.
+                    let _broken = pass(&client, &upstream, &shared, place);
+                    let _closed = client.shutdown(Shutdown::Both);
+                });
             }
         });
         relay
@@ -79,143 +106,234 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// The requests so far, `METHOD /path`, in order within each connection.
-    pub fn requests(&self) -> Vec<String> {
-        let seen = self.seen.lock().expect("the lock");
-        seen.iter()
-            .flat_map(|bytes| requests(&String::from_utf8_lossy(bytes)))
-            .collect()
+    /// Makes trouble, or stops making it.
+    pub fn make(&self, trouble: Trouble) {
+        self.shared.state().trouble = trouble;
+        self.shared.changed.notify_all();
     }
 
-    /// Spoils what passes from now on.
-    pub fn set(&self, fault: Fault) {
-        *self.fault.lock().expect("the lock") = fault;
+    /// The requests so far, `METHOD /path`, in order within each connection.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.state().seen.concat()
     }
 
     /// All answers of the back end so far, also those that were lost on the way.
     pub fn answers(&self) -> String {
-        String::from_utf8_lossy(&self.answers.lock().expect("the lock")).into_owned()
+        String::from_utf8_lossy(&self.shared.state().answers).into_owned()
     }
 
     /// How many connections there were.
     pub fn connections(&self) -> usize {
-        self.seen.lock().expect("the lock").len()
+        self.shared.state().seen.len()
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.done.store(true, std::sync::atomic::Ordering::Release);
+        self.shared.state().done = true;
+        self.shared.changed.notify_all();
         let _woken = TcpStream::connect(&self.address);
     }
 }
 
-fn pass(
-    client: TcpStream,
-    server: TcpStream,
-    seen: &Arc<Mutex<Vec<Vec<u8>>>>,
-    answers: &Arc<Mutex<Vec<u8>>>,
-    fault: &Arc<Mutex<Fault>>,
-) {
-    let place = {
-        let mut seen = seen.lock().expect("the lock");
-        seen.push(Vec::new());
-        seen.len() - 1
-    };
-    let (client_back, server_back) = (
-        client.try_clone().expect("a socket"),
-        server.try_clone().expect("a socket"),
-    );
-    let (seen, answers) = (Arc::clone(seen), Arc::clone(answers));
-    let (there, back) = (Arc::clone(fault), Arc::clone(fault));
-    thread::spawn(move || {
-        let mut client_back = client.try_clone().expect("a socket");
-        copy(client, server, |bytes| {
-            seen.lock().expect("the lock")[place].extend_from_slice(bytes);
-            match &*there.lock().expect("the lock") {
-                Fault::Down => None,
-                Fault::Hung => Some(&[]),
-                Fault::Echo(status) => {
-                    let shown = String::from_utf8_lossy(bytes).into_owned();
-                    answer(&mut client_back, *status, &shown)
-                }
-                Fault::Instead(status, body) => answer(&mut client_back, *status, body),
-                Fault::None | Fault::Lost | Fault::Cut(_) => Some(bytes),
-            }
-        });
-    });
-    thread::spawn(move || {
-        copy(server_back, client_back, |bytes| {
-            answers.lock().expect("the lock").extend_from_slice(bytes);
-            match *back.lock().expect("the lock") {
-                Fault::Down | Fault::Lost => None,
-                Fault::Cut(length) => bytes.get(..length.min(bytes.len())),
-                _ => Some(bytes),
-            }
-        });
-    });
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the lock")
+    }
+
+    /// Waits as long as there is this trouble, at most for `limit`.
+    fn wait_while(&self, trouble: &Trouble, limit: Duration) {
+        let state = self.state();
+        let _waited = self
+            .changed
+            .wait_timeout_while(state, limit, |s| s.trouble == *trouble && !s.done)
+            .expect("the lock");
+    }
 }
 
-/// Answers in place of the back end, which hears nothing of it.
-fn answer(client: &mut TcpStream, status: u16, body: &str) -> Option<&'static [u8]> {
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} So\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-    );
-    let written = client.write_all((head + body).as_bytes());
-    written.is_ok().then_some(&[])
-}
-
-/// `note` sees what passes before it does, so that what the back end did is always noted, and says what of it may go on;
-/// nothing at all ends the connection.
-fn copy(
-    mut from: TcpStream,
-    mut to: TcpStream,
-    mut note: impl for<'b> FnMut(&'b [u8]) -> Option<&'b [u8]>,
-) {
-    let mut buffer = [0_u8; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let Some(bytes) = note(&buffer[..length]) else {
-            let _closed = from.shutdown(Shutdown::Both);
-            break;
+/// Serves one connection. Each request is noted before it is passed on, so that what the back end did is always noted.
+fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> std::io::Result<()> {
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+    if shared.state().trouble == Trouble::Down {
+        return Ok(());
+    }
+    let (mut requests, mut answers) = (BufReader::new(client), client);
+    let mut server = BufReader::new(TcpStream::connect(upstream)?);
+    while let Some(request) = Message::read(&mut requests, false)? {
+        let trouble = {
+            let mut state = shared.state();
+            state.seen[place].push(request.line());
+            state.trouble.clone()
         };
-        if to.write_all(bytes).is_err() {
-            break;
+        match &trouble {
+            Trouble::Down => return Ok(()),
+            Trouble::Echo(status) => {
+                let shown = String::from_utf8_lossy(&request.bytes).into_owned();
+                answers.write_all(&answer(&format!("{status} So"), &shown))?;
+                continue;
+            }
+            Trouble::Instead(status, page) => {
+                answers.write_all(&answer(&format!("{status} So"), page))?;
+                continue;
+            }
+            Trouble::Failing => {
+                let refusal = refusal(&mut shared.state().made_up);
+                answers.write_all(&refusal)?;
+                continue;
+            }
+            Trouble::Hung => {
+                shared.wait_while(&trouble, FOR_EVER);
+                return Ok(());
+            }
+            Trouble::Slow(pause) => shared.wait_while(&trouble, *pause),
+            _ => {}
         }
-        if bytes.len() < length && !bytes.is_empty() {
-            let _closed = from.shutdown(Shutdown::Both);
-            break;
+        server.get_mut().write_all(&request.bytes)?;
+        let is_head = request.line().starts_with("HEAD ");
+        let Some(answer) = Message::read(&mut server, is_head)? else {
+            return Ok(());
+        };
+        shared.state().answers.extend_from_slice(&answer.bytes);
+        match trouble {
+            Trouble::AnswerLost => return Ok(()),
+            Trouble::Cut(length) => {
+                return answers.write_all(&answer.bytes[..length.min(answer.bytes.len())]);
+            }
+            Trouble::AnswerTwice => {
+                answers.write_all(&answer.bytes)?;
+                answers.write_all(&answer.bytes)?;
+            }
+            Trouble::AnswerWrong => answers.write_all(&wrong_answer(&mut shared.state()))?,
+            _ => answers.write_all(&answer.bytes)?,
+        }
+        // One that says of something that it is gone would be the back end's own word, said of something else.
+        if answer.line().contains(" 200 ") {
+            shared.state().good = Some(answer.bytes);
         }
     }
-    let _closed = to.shutdown(Shutdown::Write);
+    Ok(())
 }
 
-/// A body has no newline at its end, so a request line may follow one directly.
-fn requests(text: &str) -> Vec<String> {
-    const METHODS: [&str; 6] = ["GET", "POST", "PUT", "LIST", "DELETE", "PATCH"];
-    let lines = text
-        .split("\r\n")
-        .filter_map(|line| line.strip_suffix(" HTTP/1.1"));
-    lines
-        .map(|line| {
-            let (before, path) = line.rsplit_once(' ').expect("a method before the path");
-            let method = METHODS
-                .iter()
-                .find(|method| before.ends_with(**method))
-                .expect("a known method");
-            format!("{method} {path}")
+/// One of the ways in which servers and what stands before them turn requests away.
+fn refusal(count: &mut usize) -> Vec<u8> {
+    const STATUS: [&str; 4] = [
+        "503 Service Unavailable",
+        "500 Internal Server Error",
+        "502 Bad Gateway",
+        "429 Too Many Requests",
+    ];
+    *count += 1;
+    answer(STATUS[*count % STATUS.len()], r#"{"errors":["try later"]}"#)
+}
+
+/// An answer that does not belong to the request.
+fn wrong_answer(state: &mut State) -> Vec<u8> {
+    state.made_up += 1;
+    match state.made_up % 8 {
+        0 => state.good.clone().unwrap_or_else(|| answer("200 OK", "{}")),
+        1 => answer("200 OK", "<html>Welcome to the guest network</html>"),
+        2 => answer("404 Not Found", "<html>no such page</html>"),
+        3 => answer("200 OK", "{}"),
+        4 => answer("200 OK", r#"{"data":null,"auth":null,"lease_id":""}"#),
+        5 => answer("204 No Content", ""),
+        6 => answer("403 Forbidden", r#"{"errors":["permission denied"]}"#),
+        _ => answer("400 Bad Request", r#"{"errors":["unknown field"]}"#),
+    }
+}
+
+fn answer(status: &str, body: &str) -> Vec<u8> {
+    let length = match status.starts_with("204") {
+        true => String::new(),
+        false => format!("content-length: {}\r\n", body.len()),
+    };
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{length}\r\n{body}")
+        .into_bytes()
+}
+
+/// A request or an answer as it is on the wire.
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+}
+
+impl Message {
+    /// Reads one; `None` at the end. An answer to HEAD has no body whatever it says.
+    fn read(from: &mut impl BufRead, is_to_head: bool) -> std::io::Result<Option<Self>> {
+        let mut message = Self { bytes: Vec::new() };
+        loop {
+            let before = message.bytes.len();
+            if from.read_until(b'\n', &mut message.bytes)? == 0 {
+                return Ok(None);
+            }
+            if &message.bytes[before..] == b"\r\n" {
+                break;
+            }
+        }
+        let status = message.line();
+        let is_bodiless = is_to_head || [" 204 ", " 304 "].iter().any(|code| status.contains(code));
+        if is_bodiless {
+            return Ok(Some(message));
+        }
+        if message.header("transfer-encoding").as_deref() == Some("chunked") {
+            while message.read_chunk(from)? > 0 {}
+        } else if let Some(length) = message.header("content-length") {
+            let length = length.parse().expect("a length");
+            from.take(length).read_to_end(&mut message.bytes)?;
+        }
+        Ok(Some(message))
+    }
+
+    /// A chunk with its size before and its line end behind it; how long it is.
+    fn read_chunk(&mut self, from: &mut impl BufRead) -> std::io::Result<u64> {
+        let mut size = Vec::new();
+        from.read_until(b'\n', &mut size)?;
+        let length = u64::from_str_radix(String::from_utf8_lossy(&size).trim(), 16).unwrap_or(0);
+        self.bytes.extend(size);
+        from.take(length + 2).read_to_end(&mut self.bytes)?;
+        Ok(length)
+    }
+
+    /// The first line without the version of the protocol, if that comes last.
+    fn line(&self) -> String {
+        let head = String::from_utf8_lossy(&self.bytes);
+        let line = head.lines().next().unwrap_or_default();
+        line.strip_suffix(" HTTP/1.1").unwrap_or(line).to_owned()
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let head = String::from_utf8_lossy(&self.bytes);
+        head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name)
+                .then(|| value.trim().to_ascii_lowercase())
         })
-        .collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::requests;
+    use super::Message;
 
     #[test]
-    fn requests_are_found_between_headers_and_bodies() {
-        let text =
-            "POST /v1/a HTTP/1.1\r\nhost: x\r\n\r\n{\"b\":1}GET /v1/c HTTP/1.1\r\nhost: x\r\n\r\n";
-        assert_eq!(requests(text), ["POST /v1/a", "GET /v1/c"]);
+    fn messages_are_told_apart_whatever_their_bodies_hold() {
+        let wire = "POST /v1/a HTTP/1.1\r\nContent-Length: 15\r\n\r\nGET /b HTTP/1.1\
+            LIST /v1/c HTTP/1.1\r\nhost: x\r\n\r\n\
+            HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n\
+            HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n";
+        let mut reader = wire.as_bytes();
+        let mut read = || Message::read(&mut reader, false).expect("no error");
+        let mut lengths = 0;
+        for line in [
+            "POST /v1/a",
+            "LIST /v1/c",
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 204 No Content",
+        ] {
+            let message = read().expect("another message");
+            assert_eq!(message.line(), line);
+            lengths += message.bytes.len();
+        }
+        assert!(read().is_none());
+        assert_eq!(lengths, wire.len());
     }
 }

@@ -1,10 +1,11 @@
 //! What every command needs: where the broker is, who we are, and how to print.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use taskpass_client::{BrokerAddr, Client, ClientConfig, Error, Renewal};
+use taskpass_core::Clock;
 use taskpass_proto::v1::PageRequest;
 
 use super::output::{self, Format};
@@ -16,6 +17,7 @@ pub(crate) struct Context {
     pub(crate) addr: BrokerAddr,
     pub(crate) identity: Option<PathBuf>,
     pub(crate) format: Format,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Context {
@@ -24,7 +26,9 @@ impl Context {
         let directory = self.identity.as_ref().context(
             "there is no home directory; name the identity directory with --identity or TASKPASS_IDENTITY",
         )?;
-        Ok(ClientConfig::new(self.addr.clone(), directory))
+        let mut config = ClientConfig::new(self.addr.clone(), directory);
+        config.clock = Arc::clone(&self.clock);
+        Ok(config)
     }
 
     /// Connects for one command. An SVID that is due is renewed on the way, so that an agent which only ever uses

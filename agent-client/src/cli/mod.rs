@@ -19,10 +19,11 @@ mod svid;
 mod task;
 mod views;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use taskpass_client::BrokerAddr;
+use taskpass_core::Clock;
 
 use context::Context;
 use output::Format;
@@ -104,11 +105,16 @@ enum Command {
 }
 
 /// Carries out the command and says how it went.
-pub(crate) async fn main(cli: Cli, default_identity: Option<PathBuf>) -> ExitCode {
+pub(crate) async fn main(
+    cli: Cli,
+    default_identity: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+) -> ExitCode {
     let context = Context {
         addr: cli.addr,
         identity: cli.identity.or(default_identity),
         format: cli.output,
+        clock,
     };
     match dispatch(cli.command, &context).await {
         Ok(code) => code,

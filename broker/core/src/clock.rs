@@ -61,6 +61,40 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clock, put wrong by as many milliseconds as a file says: for tests of whole programs, whose clock
+/// must jump while they run. The file is read anew each time; without one, or without a number in it, the clock is
+/// right. The monotonic clock never jumps, as on a real machine.
+#[cfg(feature = "failpoints")]
+#[derive(Debug)]
+pub struct ShiftedClock {
+    right: SystemClock,
+    file: std::path::PathBuf,
+}
+
+#[cfg(feature = "failpoints")]
+impl ShiftedClock {
+    /// A clock that is wrong by what `file` says.
+    pub fn new(file: impl Into<std::path::PathBuf>) -> Self {
+        Self {
+            right: SystemClock::new(),
+            file: file.into(),
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let shift: i64 = text.trim().parse().unwrap_or(0);
+        Timestamp::from_millis(self.right.now().millis().saturating_add(shift))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.right.monotonic()
+    }
+}
+
 /// A clock that stands still until it is moved; for tests and simulations.
 #[derive(Debug)]
 pub struct ManualClock {

@@ -34,6 +34,8 @@ mod timestamp;
 
 pub use agent::{Agent, JoinToken, Labels, Svid, SvidState};
 pub use anchor::{Anchor, AnchorState};
+#[cfg(feature = "failpoints")]
+pub use clock::ShiftedClock;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use credential::{Credential, CredentialState, Revocation, RevocationClass, RevokeCause};
 pub use decision::{DecisionRecord, Outcome};

@@ -48,9 +48,9 @@ pub enum AppError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The ledger takes no more entries.
+    /// Ledger or index are of no more use as they are.
     #[error(
-        "the ledger takes no more entries after a failed write; the broker ends, so that it is started again and checks its files"
+        "a write to the ledger or its index failed; the broker ends, so that it is started again and checks its files"
     )]
     Broken,
     /// The configured address cannot be listened on.
@@ -345,16 +345,18 @@ async fn renew_certificate(
     stop: CancellationToken,
 ) {
     const LOOK: Duration = Duration::from_secs(10);
-    let mut renew_at = Timestamp::EPOCH;
+    let mut in_order = (Timestamp::MAX, Timestamp::EPOCH);
     loop {
-        if clock.now() >= renew_at {
+        // One that begins in the future was made while the clock was ahead: nobody else takes it before its time.
+        let now = clock.now();
+        if now < in_order.0 || now >= in_order.1 {
             let renewed = server_certificate(&authority, &config).and_then(|(chain, key, life)| {
                 tls.replace(chain, key)
                     .map_err(setup("replacing the certificate"))
                     .map(|()| life)
             });
             match renewed {
-                Ok((from, until)) => renew_at = from.plus(until.since(from) / 2),
+                Ok((from, until)) => in_order = (from, from.plus(until.since(from) / 2)),
                 Err(error) => {
                     tracing::error!(%error, "the broker's certificate could not be renewed; trying again")
                 }

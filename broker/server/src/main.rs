@@ -144,9 +144,17 @@ fn patients(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::Patient> {
 /// The machine's clock and randomness: this is where they come in.
 fn deps() -> Deps {
     Deps {
-        clock: Arc::new(SystemClock::new()),
+        clock: clock(),
         entropy: Arc::new(SystemEntropy::new()),
     }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    #[cfg(feature = "failpoints")]
+    if let Some(file) = process::environment("TASKPASS_CLOCK_SHIFT") {
+        return Arc::new(taskpass_core::ShiftedClock::new(file));
+    }
+    Arc::new(SystemClock::new())
 }
 
 /// Prints for whoever called; a reader that has gone away is not an error worth a message.

@@ -16,7 +16,10 @@ use parking_lot::{Condvar, Mutex};
 use taskpass_core::Clock;
 use tokio::sync::watch;
 
-use crate::index::{Index, IndexError, Portion};
+use crate::{
+    index::{Index, IndexError, Portion},
+    writer::Shared,
+};
 
 /// Records written in one batch. sled lets nobody read while it applies one, and keeps a copy of every page that it
 /// changes until the end of the batch, so it must be short.
@@ -26,6 +29,8 @@ pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
+/// How often a full disk is looked at.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 /// Changes that may wait for the index; the writer waits when there are more, so that memory stays bounded.
 const BACKLOG_CHANGES_MAX: usize = 65_536;
 
@@ -70,6 +75,7 @@ pub(crate) struct Applier {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) backlog: Arc<Backlog>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Drop for Applier {
@@ -91,9 +97,30 @@ impl Applier {
             self.progress
                 .send_modify(|progress| progress.failed = Some(error.to_string().into()));
         }
-        // The writer must not wait for an index that is out of order.
-        while let Ok(portion) = inbox.recv() {
-            self.backlog.remove(portion.changes.len());
+        self.discard(inbox);
+    }
+
+    /// Without an index. The writer must not wait for it. Where it was only room that was missing, the process ends as
+    /// soon as there is some, so that it is started again and builds the index without a person.
+    fn discard(&self, inbox: &Receiver<Portion>) {
+        let mut was_full = false;
+        let mut looked_at = self.clock.monotonic();
+        loop {
+            match inbox.recv_timeout(LOOK_FOR_ROOM) {
+                Ok(portion) => self.backlog.remove(portion.changes.len()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = self.clock.monotonic();
+            if now.saturating_sub(looked_at) >= LOOK_FOR_ROOM {
+                looked_at = now;
+                let has_room = self.index.has_room();
+                if was_full && has_room {
+                    tracing::warn!("there is room for the index of history again");
+                    self.shared.broken.send_replace(true);
+                }
+                was_full |= !has_room;
+            }
         }
     }
 

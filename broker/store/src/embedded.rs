@@ -86,8 +86,8 @@ impl EmbeddedStore {
         self.reader.checkpoint()
     }
 
-    /// Ends when the ledger takes no more entries, whatever happens: after a failed sync nobody knows what is on the
-    /// disk until the files are opened anew. The process should then end, so that it is started again.
+    /// Ends when the files must be opened anew: the ledger takes no more entries, since after a failed sync nobody
+    /// knows what is on the disk, or a full disk, which the index did not survive, has room again. The process should then end, so that it is started again.
     pub async fn broken(&self) {
         let mut broken = self.shared.broken.subscribe();
         // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.

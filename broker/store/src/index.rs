@@ -17,12 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Digest, Timestamp, TrustDomain};
 use taskpass_ledger::Reader;
 
 pub(crate) use self::{read::Owner, write::Portion};
 
+/// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// The layout below; another one is built again.
 const FORMAT: u32 = 2;
 
@@ -61,11 +64,36 @@ impl Index {
             .path(path)
             .cache_capacity(cache_bytes)
             .flush_every_ms(None);
-        Ok(Self {
+        let index = Self {
             db: guarded(|| config.open())?,
             path: path.to_owned(),
             origin: origin.to_owned(),
-        })
+        };
+        index.reserve();
+        Ok(index)
+    }
+
+    /// Sets room aside behind what sled has written, so that on a full disk the index can follow what the ledger's
+    /// own reserve still takes. Without the room it works all the same, until the disk is full.
+    fn reserve(&self) {
+        let set_aside = || -> io::Result<()> {
+            let file = File::options().write(true).open(self.path.join("db"))?;
+            let end = file.metadata()?.len().saturating_add(RESERVE_BYTES);
+            fallocate(&file, FallocateFlags::KEEP_SIZE, 0, end).map_err(io::Error::from)
+        };
+        if let Err(error) = set_aside() {
+            tracing::debug!(%error, "no room could be set aside for the index");
+        }
+    }
+
+    /// Whether the disk has as much room left as is set aside for an index.
+    pub(crate) fn has_room(&self) -> bool {
+        let path = self.path.with_extension("room");
+        let taken = File::create(&path)
+            .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+        // What cannot be removed is made anew the next time.
+        let _left = std::fs::remove_file(&path);
+        taken.is_ok()
     }
 
     /// How far it is; `None` when it is new. Fails when it does not belong to this ledger.
@@ -119,7 +147,9 @@ impl Index {
             }
             File::open(&self.path)?.sync_all()
         };
-        sync().map_err(|e| IndexError(format!("cannot sync `{}`: {e}", self.path.display())))
+        sync().map_err(|e| IndexError(format!("cannot sync `{}`: {e}", self.path.display())))?;
+        self.reserve();
+        Ok(())
     }
 
     fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, IndexError> {

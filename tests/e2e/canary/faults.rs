@@ -4,7 +4,7 @@
 use std::{fs, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
-use taskpass_tests::{Broker, Cli, Fault, Installation, OpenBao, Output, Relay, World, eventually};
+use taskpass_tests::{Broker, Cli, Installation, OpenBao, Output, Relay, Trouble, World, eventually};
 
 use super::{Search, files, note, private_keys};
 use crate::support::{export, text};
@@ -121,7 +121,7 @@ const CANARIES: [&str; 3] = [
     "canary-in-a-page-that-is-no-json",
 ];
 
-fn faults() -> Vec<(&'static str, Fault)> {
+fn faults() -> Vec<(&'static str, Trouble)> {
     let [field, error, page] = CANARIES;
     let wrong = json!({
         "request_id": field, "lease_id": [field], "renewable": field, "lease_duration": field,
@@ -131,21 +131,21 @@ fn faults() -> Vec<(&'static str, Fault)> {
     let says = format!("cannot log in with token {error}, password={error}");
     let errors = json!({ "errors": [says], "warnings": [error] }).to_string();
     vec![
-        ("down", Fault::Down),
-        ("hung", Fault::Hung),
-        ("answers-lost", Fault::Lost),
-        ("answers-cut", Fault::Cut(300)),
-        ("other-types", Fault::Instead(200, wrong.to_string())),
-        ("errors-for-answers", Fault::Instead(200, errors.clone())),
+        ("down", Trouble::Down),
+        ("hung", Trouble::Hung),
+        ("answers-lost", Trouble::AnswerLost),
+        ("answers-cut", Trouble::Cut(300)),
+        ("other-types", Trouble::Instead(200, wrong.to_string())),
+        ("errors-for-answers", Trouble::Instead(200, errors.clone())),
         (
             "pages-for-answers",
-            Fault::Instead(200, format!("<html>{page}")),
+            Trouble::Instead(200, format!("<html>{page}")),
         ),
-        ("errors-with-400", Fault::Instead(400, errors.clone())),
-        ("errors-with-500", Fault::Instead(500, errors)),
-        ("shown-with-400", Fault::Echo(400)),
-        ("shown-with-403", Fault::Echo(403)),
-        ("shown-with-502", Fault::Echo(502)),
+        ("errors-with-400", Trouble::Instead(400, errors.clone())),
+        ("errors-with-500", Trouble::Instead(500, errors)),
+        ("shown-with-400", Trouble::Echo(400)),
+        ("shown-with-403", Trouble::Echo(403)),
+        ("shown-with-502", Trouble::Echo(502)),
     ]
 }
 
@@ -190,7 +190,7 @@ fn no_secret_gets_out_through_a_fault_of_a_provider() {
         })
         .collect();
     for ((_, relay), (_, fault)) in stage.relays.iter().zip(faults()) {
-        relay.set(fault);
+        relay.make(fault);
     }
     // All at once: each waits for the deadlines of its own provider.
     let answers = std::thread::scope(|threads| {

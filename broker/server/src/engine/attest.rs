@@ -8,6 +8,8 @@ use taskpass_core::{
     Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp,
 };
 
+use crate::failpoint;
+
 use super::{Engine, Error};
 
 /// What an agent shows to get in.
@@ -72,8 +74,11 @@ impl Engine {
                 renews: None,
             },
         ];
+        failpoint::reached("attest.signed");
         // The token is used up with the SVID, in ledger order: of many, one wins.
-        match self.commit(events, Vec::new()).await {
+        let recorded = self.commit(events, Vec::new()).await;
+        failpoint::reached("attest.recorded");
+        match recorded {
             Err(Error::Unauthenticated(_)) => Err(bad_token()),
             other => other.map(|_| issued),
         }

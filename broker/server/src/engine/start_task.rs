@@ -11,6 +11,8 @@ use taskpass_core::{
 use taskpass_policy::{Action, Draw, Resource};
 use taskpass_store::{Guard, Subject};
 
+use crate::failpoint;
+
 use super::{Call, Engine, Error, IssuedSvid, error::InField};
 
 /// A task to start, as the caller words it.
@@ -113,6 +115,7 @@ impl Engine {
             self.heartbeats.stop(task.id);
             return Err(error);
         }
+        failpoint::reached("start.recorded");
         Ok(StartedTask { task, svid })
     }
 

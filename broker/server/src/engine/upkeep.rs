@@ -123,6 +123,7 @@ impl Engine {
             .map_err(|e| Error::Authority(e.to_string()))?
             .map_err(|e| Error::Authority(e.to_string()))?;
         if !steps.is_empty() {
+            failpoint::reached("rotate.moved");
             let events = steps.into_iter().map(ca_changed).collect();
             self.commit_release(events, Vec::new()).await?;
         }

@@ -126,6 +126,7 @@ impl EmbeddedStore {
             clock: Arc::clone(&clock),
             progress,
             backlog,
+            shared: Arc::clone(&shared),
         };
         let threads = vec![
             spawn("store-writer", move || writer.run(&messages))?,

@@ -1,0 +1,346 @@
+//! How each fault strikes, how it is taken away, and what the operation says meanwhile.
+
+use std::{fs, io::Write, process::Child, thread, time::Duration};
+
+use taskpass_client::Client;
+
+use crate::{Broker, Link, Trouble, eventually, wire::runtime, witness::client_config};
+
+use super::{
+    Fault, Operation,
+    operation::{Answer, in_words},
+    play::Play,
+    stage::Stage,
+    verdict::Back,
+};
+
+const HOUR: i64 = 3600;
+/// Longer than the certificate authority lives in a cell that is about that.
+const LONG: i64 = 2 * HOUR + 60;
+
+/// What is left when the fault is over.
+#[derive(Debug)]
+pub(super) struct Struck<'a> {
+    pub(super) broker: Broker<'a>,
+    /// What the operation came to meanwhile.
+    pub(super) meanwhile: Answer,
+    pub(super) back: Back,
+    /// Secrets that worked although they were called revoked and proven.
+    pub(super) lies: Vec<String>,
+    pub(super) wrong: Vec<String>,
+}
+
+impl<'a> Struck<'a> {
+    const fn new(broker: Broker<'a>, meanwhile: Answer, back: Back) -> Self {
+        Self {
+            broker,
+            meanwhile,
+            back,
+            lies: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn strike<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    match stage.cell.fault {
+        Fault::Killed => killed(stage, broker, play),
+        Fault::PowerCut => power_cut(stage, broker, play),
+        Fault::Down => trouble(stage, broker, play, Trouble::Down),
+        Fault::Slow => trouble(stage, broker, play, Trouble::Slow(ms(300))),
+        Fault::Hung => trouble(stage, broker, play, Trouble::Hung),
+        Fault::AnswerLost => trouble(stage, broker, play, Trouble::AnswerLost),
+        Fault::AnswerTwice => trouble(stage, broker, play, Trouble::AnswerTwice),
+        Fault::AnswerWrong => trouble(stage, broker, play, Trouble::AnswerWrong),
+        Fault::Failing => trouble(stage, broker, play, Trouble::Failing),
+        Fault::DiskFull => disk_full(stage, broker, play),
+        Fault::DiskReadOnly => disk_read_only(stage, broker, play),
+        Fault::LedgerTorn => restarted(stage, broker, play, tear),
+        Fault::LedgerDamaged => ledger_damaged(stage, broker, play),
+        Fault::IndexDamaged => restarted(stage, broker, play, damage_index),
+        Fault::IndexRemoved => restarted(stage, broker, play, remove_index),
+        Fault::ClockForwards => {
+            stage.jump(HOUR);
+            let meanwhile = play.ask(&broker);
+            watched(broker, play, meanwhile)
+        }
+        Fault::ClockBackwards => {
+            stage.jump(-HOUR);
+            let meanwhile = play.ask(&broker);
+            let struck = watched(broker, play, meanwhile);
+            stage.jump(HOUR);
+            struck
+        }
+        Fault::ClockForthAndBack => clock_forth_and_back(stage, broker, play),
+        Fault::ClientKilled => client_killed(stage, broker, play),
+        Fault::ClientStopped => client_stopped(broker, play),
+        Fault::ClientParted => client_parted(stage, broker, play),
+        Fault::Overslept => {
+            broker.kill();
+            stage.jump(LONG);
+            let broker = stage.installation.start();
+            let meanwhile = play.ask(&broker);
+            Struck::new(broker, meanwhile, Back::ByRestart)
+        }
+    }
+}
+
+/// Looks for a while whether anything is called dead that is not.
+fn watched<'a>(broker: Broker<'a>, play: &Play<'a>, meanwhile: Answer) -> Struck<'a> {
+    let mut struck = Struck::new(broker, meanwhile, Back::ByItself);
+    for _ in 0..4 {
+        struck.lies.extend(play.lies_now(&struck.broker));
+        pause(250);
+    }
+    struck
+}
+
+fn trouble<'a>(
+    stage: &'a Stage,
+    broker: Broker<'a>,
+    play: &Play<'a>,
+    trouble: Trouble,
+) -> Struck<'a> {
+    stage.relay.make(trouble);
+    let meanwhile = play.ask(&broker);
+    let struck = watched(broker, play, meanwhile);
+    stage.relay.make(Trouble::None);
+    struck
+}
+
+fn killed<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let place = match stage.cell.operation {
+        Operation::Attest => "attest.recorded",
+        Operation::Start => "start.recorded",
+        Operation::Issue => "issue.minted",
+        Operation::Renew => "renew.extended",
+        Operation::Revoke | Operation::End => "revoke.called",
+        Operation::Rotate => "rotate.moved",
+    };
+    broker.kill();
+    stage.shift_before_rotation(Duration::from_secs(10));
+    let broker = stage
+        .installation
+        .start_with(&[("TASKPASS_FAILPOINT", place)]);
+    let meanwhile = play.ask(&broker);
+    broker.wait_killed();
+    let back = stage.installation.start();
+    let mut struck = Struck::new(back, meanwhile, Back::ByRestart);
+    if struck.meanwhile.is_ok() {
+        let wrong = format!("the answer came although the broker was killed at {place}");
+        struck.wrong.push(wrong);
+    }
+    struck
+}
+
+/// While somebody else is at work, so that there is something under way.
+fn power_cut<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let disk = stage.disk.as_ref().expect("the stage has a disk");
+    let meanwhile = thread::scope(|scope| {
+        let at_work = scope.spawn(|| while play.probe(&broker).is_ok() {});
+        let meanwhile = play.ask(&broker);
+        disk.cut();
+        broker.signal(rustix::process::Signal::KILL);
+        at_work.join().expect("nobody panics");
+        meanwhile
+    });
+    broker.wait_killed();
+    disk.replug();
+    Struck::new(stage.installation.start(), meanwhile, Back::ByRestart)
+}
+
+fn disk_full<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let disk = stage.disk.as_ref().expect("the stage has a disk");
+    disk.fill();
+    let meanwhile = play.ask(&broker);
+    let struck = watched(broker, play, meanwhile);
+    disk.free();
+    struck
+}
+
+fn disk_read_only<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let disk = stage.disk.as_ref().expect("the stage has a disk");
+    disk.fail_read_only();
+    let meanwhile = play.ask(&broker);
+    // It ends by itself when it cannot write; the repair does not wait for that.
+    broker.kill();
+    disk.replug();
+    Struck::new(stage.installation.start(), meanwhile, Back::ByPerson)
+}
+
+/// The broker is killed after the operation, and finds its files as `change` left them.
+fn restarted<'a>(
+    stage: &'a Stage,
+    broker: Broker<'a>,
+    play: &Play<'a>,
+    change: fn(&Stage),
+) -> Struck<'a> {
+    let meanwhile = play.ask(&broker);
+    broker.kill();
+    change(stage);
+    Struck::new(stage.installation.start(), meanwhile, Back::ByRestart)
+}
+
+/// Half an entry: the beginning of the first one, behind the last one.
+fn tear(stage: &Stage) {
+    const HEADER_BYTES: usize = 20;
+    const HALF: usize = 40;
+    let segment = fs::read(stage.segment()).expect("the segment");
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(stage.segment())
+        .expect("the segment");
+    file.write_all(&segment[HEADER_BYTES..][..HALF])
+        .expect("it can be written");
+}
+
+fn damage_index(stage: &Stage) {
+    let mut damaged = 0;
+    for file in fs::read_dir(stage.installation.home().join("data/index")).expect("the index") {
+        let path = file.expect("a file").path();
+        if path.is_file() {
+            let length = fs::metadata(&path).expect("its length").len();
+            fs::write(
+                &path,
+                vec![0xa5; usize::try_from(length).expect("a small file")],
+            )
+            .expect("it can be damaged");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "the index has no files");
+}
+
+fn remove_index(stage: &Stage) {
+    fs::remove_dir_all(stage.installation.home().join("data/index")).expect("the index");
+}
+
+/// A broker must not serve from a ledger that is not what it signed; a person brings the file back.
+fn ledger_damaged<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let meanwhile = play.ask(&broker);
+    broker.kill();
+    let good = fs::read(stage.segment()).expect("the segment");
+    let mut bad = good.clone();
+    bad[good.len() / 3] ^= 0x01;
+    fs::write(stage.segment(), bad).expect("it can be damaged");
+    let config = stage.installation.home().join("taskpass.toml");
+    let config = config.display().to_string();
+    let done = stage.installation.daemon(&["run", "--config", &config]);
+    let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+    fs::write(stage.segment(), good).expect("it can be repaired");
+    let mut struck = Struck::new(stage.installation.start(), meanwhile, Back::ByPerson);
+    if done.status.success() || !complaint.contains("ledger") {
+        struck.wrong.push(format!(
+            "it started from a damaged ledger, or did not say why not: {complaint}"
+        ));
+    }
+    play.remark("refuses to start from a damaged ledger, as it must");
+    struck
+}
+
+/// What was written while the clocks were ahead is in the future when they are right again.
+fn clock_forth_and_back<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    stage.jump(HOUR);
+    let ahead = play.probe(&broker);
+    let mut wrong: Vec<String> = ahead.err().into_iter().collect();
+    // Whoever has the right time can tell when the broker has a certificate of the wrong one.
+    let mut right = client_config(&play.agent(&broker));
+    right.clock = std::sync::Arc::new(taskpass_core::SystemClock::new());
+    let is_renewed = (0..60).any(|_| {
+        pause(250);
+        runtime().block_on(Client::connect(right.clone())).is_err()
+    });
+    if !is_renewed && stage.cell.operation != Operation::Rotate {
+        wrong.push("the broker's certificate was due and is the old one".to_owned());
+    }
+    stage.jump(-HOUR);
+    let mut meanwhile = Err(String::new());
+    for _ in 0..80 {
+        meanwhile = play.ask(&broker);
+        if meanwhile.is_ok() {
+            break;
+        }
+        pause(250);
+    }
+    let mut struck = watched(broker, play, meanwhile);
+    struck.wrong = wrong;
+    // An hour passes.
+    stage.jump(HOUR);
+    struck
+}
+
+fn client_killed<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    // Long enough to be killed in the middle.
+    stage.relay.make(Trouble::Slow(ms(400)));
+    let mut client = play.spawn(&broker);
+    pause(if stage.cell.operation.needs_provider() {
+        300
+    } else {
+        20
+    });
+    let _gone = client.kill();
+    let _reaped = client.wait();
+    stage.relay.make(Trouble::None);
+    let killed = Err("the client was killed".to_owned());
+    Struck::new(broker, killed, Back::ByItself)
+}
+
+/// One client that stops keeps nobody else waiting, and goes on when it is let.
+fn client_stopped<'a>(broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let mut client = play.spawn(&broker);
+    pause(30);
+    signal(&client, rustix::process::Signal::STOP);
+    let others = play.probe(&broker);
+    signal(&client, rustix::process::Signal::CONT);
+    let status = eventually("the client ends", || client.try_wait().expect("its status"));
+    let meanwhile = match status.success() {
+        true => Ok(()),
+        false => Err(format!("the client ended with {status}")),
+    };
+    let mut struck = Struck::new(broker, meanwhile, Back::ByItself);
+    struck.wrong.extend(others.err());
+    struck
+}
+
+fn client_parted<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    let link = Link::start(broker.address());
+    let through = client_config(&play.agent(&broker).through(link.address()));
+    let client = runtime()
+        .block_on(Client::connect(through))
+        .expect("nothing is parted yet");
+    link.part();
+    let meanwhile = thread::scope(|scope| {
+        scope.spawn(|| {
+            pause(1500);
+            link.join();
+        });
+        match stage.cell.operation {
+            Operation::Attest => {
+                let newcomer = play.newcomer(&broker).through(link.address());
+                let token = play.take_join_token(&broker)?;
+                let config = client_config(&newcomer);
+                let login = Client::login(&config, &token);
+                runtime().block_on(login).map(drop).map_err(in_words)
+            }
+            Operation::Rotate => play.ask(&broker),
+            operation => runtime().block_on(play.carry_out(operation, &client)),
+        }
+    });
+    Struck::new(broker, meanwhile, Back::ByItself)
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("it can be signalled");
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Lets time pass: a fault lasts for a while, and nobody tells when it has lasted long enough.
+#[expect(clippy::disallowed_methods, reason = "faults last in real time")]
+pub(super) fn pause(millis: u64) {
+    thread::sleep(ms(millis));
+}

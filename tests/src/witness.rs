@@ -1,0 +1,123 @@
+//! The witness: what is alive by the back end's own word, against what the ledger says. The broker is not asked what it
+//! thinks of itself.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::Value;
+use taskpass_client::{Client, ClientConfig, Renewal};
+use taskpass_core::{ShiftedClock, Timestamp};
+
+use crate::{Cli, History, OpenBao, World, eventually};
+
+/// Where OpenBao files the leases of role `cert`.
+pub const CERT_PATH: &str = "pki/issue/ci";
+/// Seconds for which a token may live that the ledger has no record of: made, and never extended.
+pub const PROBATION_SECONDS: i64 = 60;
+
+/// A field that is a text.
+pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text `{name}` in {value}"))
+}
+
+/// A field that is a time.
+pub fn time(value: &Value, name: &str) -> Timestamp {
+    text(value, name).parse().expect("a time")
+}
+
+/// Waits until a task is in a state; the task with its receipts.
+pub fn settled(cli: &Cli, task: &str, state: &str) -> Value {
+    eventually(&format!("task {task} is {state}"), || {
+        let shown = cli.json(&["task", "show", task]);
+        (text(&shown, "state") == state).then_some(shown)
+    })
+}
+
+/// The library with an identity that the command line has stored.
+pub async fn client(cli: &Cli) -> Client {
+    Client::connect(client_config(cli))
+        .await
+        .expect("the broker takes the identity")
+}
+
+/// The configuration of the library that goes with a command line.
+pub fn client_config(cli: &Cli) -> ClientConfig {
+    let mut config = ClientConfig::new(cli.address().parse().expect("an address"), cli.identity());
+    config.renewal = Renewal::OnDemand;
+    if let Some(file) = cli.clock() {
+        config.clock = Arc::new(ShiftedClock::new(file));
+    }
+    config
+}
+
+/// A runtime for tests that use the library.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Asserts that whatever is alive in OpenBao is alive in the ledger too. Nothing may change meanwhile.
+///
+/// One exception is by design: a token that was made while the broker was killed, before its accessor was on record.
+/// Nobody has it, it was not extended, and it dies within its probation.
+pub fn assert_nothing_untracked(bao: &OpenBao, history: &History, operator: &Cli) {
+    let listed = World::live_credentials(operator);
+    let live: BTreeSet<String> = listed
+        .iter()
+        .map(|c| text(c, "credential_id").to_owned())
+        .collect();
+    assert_eq!(untracked(bao, history, &live), Vec::<String>::new());
+}
+
+/// What is alive in OpenBao although it is not on record, or dead on record; with the one exception.
+pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    let leases: BTreeSet<&str> = history
+        .handles("lease_id", |id| live.contains(id))
+        .collect();
+    for lease in bao.leases(CERT_PATH) {
+        if !leases.contains(lease.as_str()) {
+            // What OpenBao says of it tells a lease that is just being revoked from one that nobody will revoke.
+            let detail = bao.lease(&lease);
+            found.push(format!(
+                "lease {lease} is alive and not on record: {detail:?}"
+            ));
+        }
+    }
+    let (recorded, alive) = (history.recorded_accessors(), history.live_accessors(live));
+    for accessor in bao.task_tokens() {
+        if recorded.contains(accessor.as_str()) {
+            if !alive.contains(accessor.as_str()) {
+                found.push(format!("token {accessor} is alive and dead on record"));
+            }
+        } else if let Some(ttl) = bao
+            .token_ttl(&accessor)
+            .filter(|ttl| *ttl > PROBATION_SECONDS)
+        {
+            found.push(format!("an unrecorded token lives for {ttl} s more"));
+        }
+    }
+    found
+}
+
+/// Waits until every live credential is active, or waits for a token that may be on probation to be dead.
+pub fn wait_one_sweep(operator: &Cli) {
+    eventually("the reconcilers settle what was interrupted", || {
+        let live = World::live_credentials(operator);
+        live.iter()
+            .all(|c| text(c, "state") == "active" || is_waiting_for_probation(c))
+            .then_some(())
+    });
+}
+
+/// Whether nothing is on record to be revoked, and the ledger waits until an unrecorded token must be dead.
+pub fn is_waiting_for_probation(credential: &Value) -> bool {
+    let error = credential["revocation"]["last_error"]
+        .as_str()
+        .unwrap_or_default();
+    text(credential, "state") == "revoking" && error.contains("without being recorded")
+}

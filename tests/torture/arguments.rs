@@ -1,0 +1,81 @@
+//! What to run, and for how long.
+
+use std::time::Duration;
+
+use taskpass_tests::faults::Cell;
+
+pub(crate) const USAGE: &str =
+    "usage: taskpass-torture [--part matrix|kills|syncs|soak]... [--cells WORDS] [--at-once N] [--kills N] [--soak MINUTES]
+
+  --part      only these parts; all of them when none is named
+  --cells     only the cells with these words in their name, such as `provider down` or `× end`
+  --at-once   cells that are played at the same time; 3
+  --kills     how often the broker is killed under load; 1000
+  --soak      how many minutes of load; 30";
+
+/// What can be run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Matrix,
+    Kills,
+    Syncs,
+    Soak,
+}
+
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    parts: Vec<Part>,
+    cells: String,
+    pub(crate) at_once: usize,
+    pub(crate) kills: u32,
+    pub(crate) soak: Duration,
+}
+
+impl Arguments {
+    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+        let mut this = Self {
+            parts: Vec::new(),
+            cells: String::new(),
+            at_once: 3,
+            kills: 1000,
+            soak: Duration::from_secs(30 * 60),
+        };
+        let mut words = words.iter();
+        while let Some(name) = words.next() {
+            let value = words.next().ok_or(format!("`{name}` wants a value"))?;
+            let number = || {
+                value
+                    .parse::<u32>()
+                    .map_err(|e| format!("`{name} {value}`: {e}"))
+            };
+            match name.as_str() {
+                "--part" => this.parts.push(part(value)?),
+                "--cells" => value.clone_into(&mut this.cells),
+                "--at-once" => this.at_once = usize::try_from(number()?.max(1)).expect("32 bits"),
+                "--kills" => this.kills = number()?,
+                "--soak" => this.soak = Duration::from_secs(u64::from(number()?) * 60),
+                _ => return Err(format!("`{name}` is not understood")),
+            }
+        }
+        Ok(this)
+    }
+
+    pub(crate) fn plays(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        let wanted = |cell: &Cell| cell.to_string().contains(&self.cells);
+        Cell::all().filter(wanted).collect()
+    }
+}
+
+fn part(word: &str) -> Result<Part, String> {
+    match word {
+        "matrix" => Ok(Part::Matrix),
+        "kills" => Ok(Part::Kills),
+        "syncs" => Ok(Part::Syncs),
+        "soak" => Ok(Part::Soak),
+        _ => Err(format!("there is no part `{word}`")),
+    }
+}
