@@ -7,7 +7,7 @@ mod cli;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use taskpass_core::{Clock, SystemClock};
+use taskpass_core::Clock;
 
 fn main() -> ExitCode {
     // Before there is a second thread, let alone a secret.
@@ -27,17 +27,17 @@ async fn run() -> ExitCode {
     cli::main(arguments, default_identity(), clock()).await
 }
 
-/// The machine's clock; in builds for tests one that a file can put wrong.
-fn clock() -> Arc<dyn Clock> {
+/// A clock other than the machine's: only tests put one wrong.
+fn clock() -> Option<Arc<dyn Clock>> {
     #[cfg(feature = "failpoints")]
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment is read where the program starts"
     )]
     if let Some(file) = std::env::var_os("TASKPASS_CLOCK_SHIFT") {
-        return Arc::new(taskpass_core::ShiftedClock::new(file));
+        return Some(Arc::new(taskpass_core::ShiftedClock::new(file)));
     }
-    Arc::new(SystemClock::new())
+    None
 }
 
 /// Keys and credentials pass through this memory: no core dump, and no debugger of the same user, who may be the agent

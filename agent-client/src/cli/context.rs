@@ -17,7 +17,8 @@ pub(crate) struct Context {
     pub(crate) addr: BrokerAddr,
     pub(crate) identity: Option<PathBuf>,
     pub(crate) format: Format,
-    pub(crate) clock: Arc<dyn Clock>,
+    /// Another clock than the machine's.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Context {
@@ -27,7 +28,9 @@ impl Context {
             "there is no home directory; name the identity directory with --identity or TASKPASS_IDENTITY",
         )?;
         let mut config = ClientConfig::new(self.addr.clone(), directory);
-        config.clock = Arc::clone(&self.clock);
+        if let Some(clock) = &self.clock {
+            config.clock = Arc::clone(clock);
+        }
         Ok(config)
     }
 

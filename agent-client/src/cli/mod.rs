@@ -108,7 +108,7 @@ enum Command {
 pub(crate) async fn main(
     cli: Cli,
     default_identity: Option<PathBuf>,
-    clock: Arc<dyn Clock>,
+    clock: Option<Arc<dyn Clock>>,
 ) -> ExitCode {
     let context = Context {
         addr: cli.addr,
