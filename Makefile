@@ -75,10 +75,8 @@ bench: tools ## measure against the budgets; takes minutes and wants a quiet mac
 bench-check: bench ## measure, and fail on a ratio that lost more than 15 % against tests/bench/REPORT.json
 	target/release/taskpass-bench check
 
-# The day of outage first: it runs on a virtual clock, in seconds.
 .PHONY: torture
 torture: tools build ## every fault at every operation, a thousand kills, half an hour of load; takes up to an hour
-	TASKPASS_OUTAGE_TASKS=1000 $(NEXTEST) run --locked --workspace --all-features outage_day
 	target/debug/taskpass-torture $(TORTURE)
 
 .PHONY: fmt

@@ -1,7 +1,5 @@
 //! `make torture`: every cell of the fault matrix, a thousand kills, what `fdatasync` says, and half an hour of load.
 //! Prints a line for each step while it runs and a table of verdicts at its end; exits with 1 when anything is red.
-//!
-//! The outage of a whole day runs on a virtual clock and is a test of the broker's own; the Makefile runs it first.
 
 #![expect(
     clippy::disallowed_methods,

@@ -77,8 +77,7 @@ impl<'a> Play<'a> {
         play.held
             .set(begun.expect("nothing is wrong yet"))
             .expect("it is set once");
-        *play.join_token.lock().expect("no poison") =
-            Some(parsed(&play.new_join_token(broker).expect("a join token")));
+        play.keep_join_token(parsed(&play.new_join_token(broker).expect("a join token")));
         let signed = operator.json(&["ledger", "checkpoint"]);
         fs::write(&play.checkpoint, text(&signed, "checkpoint"))
             .expect("the checkpoint can be kept");
@@ -125,6 +124,10 @@ impl<'a> Play<'a> {
             return Ok(token);
         }
         self.new_join_token(broker).map(|token| parsed(&token))
+    }
+
+    pub(super) fn keep_join_token(&self, token: JoinToken) {
+        *self.join_token.lock().expect("no poison") = Some(token);
     }
 
     pub(super) fn new_join_token(&self, broker: &Broker<'_>) -> Result<String, String> {
