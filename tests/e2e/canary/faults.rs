@@ -4,7 +4,9 @@
 use std::{fs, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
-use taskpass_tests::{Broker, Cli, Installation, OpenBao, Output, Relay, Trouble, World, eventually};
+use taskpass_tests::{
+    Broker, Cli, Installation, OpenBao, Output, Relay, Trouble, World, eventually,
+};
 
 use super::{Search, files, note, private_keys};
 use crate::support::{export, text};
