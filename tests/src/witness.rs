@@ -12,7 +12,7 @@ use crate::{Cli, History, OpenBao, World, eventually};
 /// Where OpenBao files the leases of role `cert`.
 pub const CERT_PATH: &str = "pki/issue/ci";
 /// Seconds for which a token may live that the ledger has no record of: made, and never extended.
-pub const PROBATION_SECONDS: i64 = 60;
+pub const PROBATION_SECONDS: i64 = 20;
 
 /// A field that is a text.
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {

@@ -16,8 +16,8 @@ use vaultrs::api::token::requests::{
 
 use crate::{fault::Fault, handle::AnchorHandle, provider::VaultProvider};
 
-/// How long a token lives that was made but not yet recorded.
-pub(crate) const PROBATION: Duration = Duration::from_secs(60);
+/// How long a token lives that was made but not yet recorded. Longer than the broker waits for a whole issue.
+pub(crate) const PROBATION: Duration = Duration::from_secs(20);
 /// Tasks whose tokens are kept; far more than one broker serves.
 const SESSIONS_MAX: usize = 65_536;
 /// A token with less than this left is not worth drawing with.

@@ -145,16 +145,19 @@ impl<'t> Reader<'t> {
 
     /// Complains about every key of `table` that is not in `known`. Returns whether there was none.
     pub(crate) fn known_keys(&mut self, table: &Table<'_>, known: &[&'static str]) -> bool {
-        let mut clean = true;
-        for key in table.entries.keys() {
-            let name = key.get_ref().as_ref();
-            if known.contains(&name) {
-                continue;
-            }
-            clean = false;
+        let is_known = |name: &str| known.contains(&name);
+        let mut unknown: Vec<_> = table
+            .entries
+            .keys()
+            .filter(|key| !is_known(key.get_ref()))
+            .collect();
+        // As they stand in the file, since not all may be noted.
+        unknown.sort_by_key(|key| key.span().start);
+        for key in &unknown {
             if self.is_full() {
                 break;
             }
+            let name = key.get_ref().as_ref();
             let place = match table.name.as_str() {
                 "" => " at the top level".to_owned(),
                 _ => table.suffix(),
@@ -165,7 +168,7 @@ impl<'t> Reader<'t> {
                 format!("unknown key `{}`{place}; {advice}", excerpt(name)),
             );
         }
-        clean
+        unknown.is_empty()
     }
 
     fn advice(&self, name: &str, table: &str, known: &[&'static str]) -> String {
