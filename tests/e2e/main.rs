@@ -20,6 +20,7 @@ mod ledger;
 mod limits;
 mod main_path;
 mod matrix;
+mod operators;
 mod outage;
 mod quotas;
 mod random_kills;

@@ -151,9 +151,13 @@ pub enum Event {
         key_sha256: String,
         /// Until when it is valid.
         not_after: Timestamp,
-        /// The serial of the one with which a renewal was asked for; absent for the first.
+        /// The serial of the one with which a renewal was asked for; absent for one that was made on the broker's own
+        /// machine, where the installation was made or `taskpassd operator issue` was run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,
+        /// Whether `taskpassd operator issue` made it, so that no other one of this operator counts from here on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        local: bool,
     },
     /// An SVID was used for the first time; the others of its identity no longer count.
     SvidActivated {

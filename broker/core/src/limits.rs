@@ -36,6 +36,8 @@ pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
 /// SVIDs are valid from this long before they are made, for clocks that lag.
 pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
+/// The life of an operator's SVID: people renew it with `taskpass svid renew`.
+pub const OPERATOR_SVID_SECONDS: u64 = 365 * 86_400;
 /// Bytes of a certificate signing request.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a provider's handle, as JSON.

@@ -222,7 +222,8 @@ async fn open_engine(
     Ok((store, engine))
 }
 
-async fn open_store(
+/// The ledger and the state it makes; takes their lock.
+pub(crate) async fn open_store(
     config: &Config,
     deps: &Deps,
 ) -> Result<(taskpass_ledger::VerifyingKey, Arc<EmbeddedStore>), AppError> {
@@ -250,7 +251,8 @@ async fn open_store(
     Ok((verifying, Arc::new(store)))
 }
 
-fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppError> {
+/// The certificate authority on disk; takes its lock.
+pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppError> {
     let lifetimes = config.ca().map_err(setup("checking [identity]"))?;
     let dir = config.ca_dir();
     Authority::open(
@@ -298,7 +300,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
         .map_err(|source| AppError::Listen { address, source })
 }
 
-fn newest_time(reader: &Reader) -> Result<Timestamp, Box<dyn std::error::Error + Send + Sync>> {
+/// When the newest entry was made.
+pub(crate) fn newest_time(
+    reader: &Reader,
+) -> Result<Timestamp, Box<dyn std::error::Error + Send + Sync>> {
     #[derive(Deserialize)]
     struct Head {
         time: Timestamp,

@@ -15,6 +15,8 @@ EXAMPLES:
   What is wrong with it:
     taskpassd config check --config /var/lib/taskpass/taskpass.toml
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
+  An operator who cannot get in any more, or one more operator:
+    taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
 
 EXIT CODES:
   0 done, 1 failed, 2 wrong usage";
@@ -63,6 +65,18 @@ EXAMPLES:
   taskpassd doctor --config /var/lib/taskpass/taskpass.toml
   taskpassd doctor --config /var/lib/taskpass/taskpass.toml -o json";
 
+const ISSUE_AFTER: &str = "\
+For an operator who cannot get in any more (the certificate has ended, or a thief renewed it),
+and for a second one. Make sure first that the person is the operator: nothing else does.
+
+Stop the broker before, run this as the user it runs as, and start it again after. No other
+certificate of this operator counts from then on. What operators may do is policy, and a new
+name is in none yet. The ledger keeps an entry of it, marked as `local`.
+
+EXAMPLES:
+  taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
+  taskpassd operator issue ann --config /var/lib/taskpass/taskpass.toml --dir ./ann -o json";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd completions bash > /etc/bash_completion.d/taskpassd";
@@ -91,6 +105,9 @@ pub enum Command {
     /// Say what is well and what is not, with advice
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Doctor),
+    /// Let operators in, on this machine and without the broker
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Try everything out in a temporary directory
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
@@ -141,6 +158,31 @@ pub struct Doctor {
     /// The configuration, `taskpass.toml`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `taskpassd operator …`
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Make a new identity for an operator, in place of all that it has
+    #[command(after_help = ISSUE_AFTER)]
+    Issue(Issue),
+}
+
+/// `taskpassd operator issue`
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// The operator, known or new
+    #[arg(value_name = "NAME")]
+    pub operator: OperatorName,
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The directory to make for the identity; must not be there
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
     /// The form of the report
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -205,7 +247,11 @@ mod tests {
         Cli::command().debug_assert();
         let help = include_str!("cli/help.txt");
         let commands = help.split("$ taskpassd").skip(1);
-        for command in commands.filter(|text| !text.starts_with(" config --help")) {
+        let is_group = |text: &str| {
+            let groups = [" config --help", " operator --help"];
+            groups.iter().any(|group| text.starts_with(group))
+        };
+        for command in commands.filter(|text| !is_group(text)) {
             assert!(command.contains("EXAMPLES:\n"), "{command}");
         }
     }
@@ -220,6 +266,8 @@ mod tests {
             "taskpassd config check --config f",
             "taskpassd config reference",
             "taskpassd doctor --config f -o json",
+            "taskpassd operator issue ann --config f --dir d",
+            "taskpassd operator issue ann --config f --dir d -o json",
             "taskpassd dev",
             "taskpassd completions zsh",
         ] {
@@ -233,6 +281,8 @@ mod tests {
             "taskpassd run",
             "taskpassd doctor --config f -o xml",
             "taskpassd operator add x",
+            "taskpassd operator issue ann --config f",
+            "taskpassd operator issue Ann --config f --dir d",
         ] {
             assert!(!parses(bad), "{bad}");
         }

@@ -74,7 +74,7 @@ use rate::RateLimits;
 use renew::Renewals;
 
 /// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
-const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
 
 /// What the engine is made of.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! `taskpass.toml` is written last and as a whole. Without it no broker runs, so a crash on the way leaves nothing
 //! that could be taken for an installation, and the next `init` says what to remove.
 
-mod files;
+pub(crate) mod files;
 #[cfg(test)]
 mod tests;
 
@@ -15,16 +15,13 @@ use std::{
 
 use taskpass_ca::{Authority, Issued, NewKey};
 use taskpass_core::{
-    Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl,
+    Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl, limits,
 };
 use taskpass_ledger::{KeyError, Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
 use taskpass_store::Entry;
 
 use crate::config::{Config, ConfigError};
-
-/// The life of an operator's certificate. People renew it with `taskpass svid renew`.
-const OPERATOR_TTL_SECONDS: u64 = 365 * 86_400;
 
 const CONFIG: &str = "taskpass.toml";
 const POLICY: &str = "policy";
@@ -138,7 +135,7 @@ pub fn install(
     )?;
     let verifying = ledger_key.verifying_key().to_string();
     let key = NewKey::generate()?;
-    let ttl = Ttl::from_seconds(OPERATOR_TTL_SECONDS)?;
+    let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
     let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
     // The identity is on record before anyone can use it.
     record(
@@ -149,8 +146,10 @@ pub fn install(
     )?;
 
     let vkey = format!("{verifying}\n");
+    let operator = dir.join(OPERATOR);
+    files::new_dir(&operator)?;
     hand_over(
-        &dir.join(OPERATOR),
+        &operator,
         &key,
         &svid.chain_pem(),
         &authority.bundle().pem,
@@ -172,9 +171,14 @@ pub fn install(
     })
 }
 
-/// Writes the directory that `taskpass` takes an identity from.
-fn hand_over(dir: &Path, key: &NewKey, chain: &str, bundle: &str, vkey: &str) -> Result<(), Error> {
-    files::new_dir(dir)?;
+/// Fills a new directory that `taskpass` is to take an identity from.
+pub(crate) fn hand_over(
+    dir: &Path,
+    key: &NewKey,
+    chain: &str,
+    bundle: &str,
+    vkey: &str,
+) -> Result<(), Error> {
     files::new_file(
         &dir.join("key.pem"),
         key.private_key_pem().expose().as_bytes(),
@@ -196,6 +200,7 @@ fn first_events(plan: &Plan, svid: &Issued) -> [Event; 2] {
             key_sha256: svid.key_sha256.clone(),
             not_after: svid.not_after,
             renews: None,
+            local: false,
         },
     ]
 }

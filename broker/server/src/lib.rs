@@ -32,6 +32,7 @@ pub mod failpoint;
 pub mod fuzz;
 pub mod init;
 pub mod observe;
+pub mod operator;
 mod rate;
 mod reconcile;
 #[cfg(test)]

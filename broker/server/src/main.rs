@@ -14,10 +14,11 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
     App, Deps,
-    cli::{Cli, Command, ConfigCommand, Doctor, Init, Output},
+    cli::{Cli, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand, Output},
     config::{Config, check, reference},
     doctor, init,
     observe::logging,
+    operator,
 };
 use taskpass_core::{Clock, SystemClock, SystemEntropy};
 
@@ -46,6 +47,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check(arguments)) => check_config(&arguments.config),
         Command::Config(ConfigCommand::Reference) => print(reference::markdown().trim_end()),
         Command::Doctor(arguments) => examine(&arguments),
+        Command::Operator(OperatorCommand::Issue(arguments)) => let_in(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -126,6 +128,25 @@ fn examine(arguments: &Doctor) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn let_in(arguments: Issue) -> anyhow::Result<ExitCode> {
+    let Issue {
+        operator,
+        config,
+        dir,
+        output,
+    } = arguments;
+    let order = operator::Order {
+        config: Config::load(&config)?,
+        operator,
+        dir,
+    };
+    let issued = process::runtime()?.block_on(operator::issue(order, &deps()))?;
+    match output {
+        Output::Text => print(&issued.to_string()),
+        Output::Json => print(&issued.to_json()),
+    }
 }
 
 /// Every configured provider, or why it cannot be built.

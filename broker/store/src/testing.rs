@@ -123,7 +123,17 @@ pub(crate) fn operator_svid(serial: &str, renews: Option<&str>) -> Event {
         key_sha256: format!("key of {serial}"),
         not_after: NOW.plus(365 * 24 * HOUR),
         renews: renews.map(str::to_owned),
+        local: false,
     }
+}
+
+/// One that was made on the broker's own machine.
+pub(crate) fn local_operator_svid(serial: &str) -> Event {
+    let mut event = operator_svid(serial, None);
+    if let Event::OperatorSvidIssued { local, .. } = &mut event {
+        *local = true;
+    }
+    event
 }
 
 pub(crate) fn svid_activated(serial: &str) -> Event {

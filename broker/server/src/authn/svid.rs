@@ -80,7 +80,7 @@ async fn operator(
     let svid = on_record(
         engine,
         peer,
-        "it was replaced by a newer one, has expired, or is not in the ledger; use the one that `taskpass svid renew` wrote last, and if that was not you, forbid this operator in the policy",
+        "it was replaced by a newer one, has expired, or is not in the ledger; use the one that `taskpass svid renew` wrote last, and if that was not you or there is none, have a new one made on the broker's machine with `taskpassd operator issue`",
     )
     .await?;
     note_use(engine, &svid).await?;

@@ -10,14 +10,14 @@ use taskpass_ledger::{SigningKey, verify};
 use super::Diagnosis;
 use crate::{
     config::{Config, check::with_sources},
-    init::OPERATOR,
+    init::{OPERATOR, quoted},
 };
 
 /// A newest file that is younger than this much after now was written under another clock.
 const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
 /// A root that ends sooner than this wants a plan.
 const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_400);
-/// An operator's identity that ends sooner than this is to be renewed: after its end nobody can renew it.
+/// An operator's identity that ends sooner than this is to be renewed: after its end it takes the broker to be stopped.
 const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
 pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
@@ -28,7 +28,7 @@ pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis
     }
     ledger(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
-    operator(&config.path.with_file_name(OPERATOR), now, diagnosis);
+    operator(config, now, diagnosis);
     time(config, now, diagnosis);
 }
 
@@ -127,8 +127,8 @@ fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
 }
 
 /// The identity that `init` left beside the configuration, as long as it is there.
-fn operator(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
-    let path = dir.join("svid.pem");
+fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
+    let path = config.path.with_file_name(OPERATOR).join("svid.pem");
     if !path.exists() {
         return;
     }
@@ -137,12 +137,15 @@ fn operator(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
         Ok(end) if end <= now => diagnosis.fail(
             "operator",
             format!("the identity in `{at}` ended at {end}"),
-            "use a newer one; if there is none, only a new installation has an operator again",
+            format!(
+                "use a newer one; if there is none, stop the broker and run `taskpassd operator issue NAME --config {} --dir DIR` for another",
+                quoted(&config.path)
+            ),
         ),
         Ok(end) if end.since(now) < OPERATOR_LEFT => diagnosis.warn(
             "operator",
             format!("the identity in `{at}` ends at {end}"),
-            "run `taskpass svid renew` with it before then: after its end nobody can",
+            "run `taskpass svid renew` with it before then; after its end, only `taskpassd operator issue` on this machine makes another",
         ),
         Ok(end) => diagnosis.ok(
             "operator",

@@ -213,6 +213,8 @@ async fn an_operators_identity_that_ends_is_seen() {
             (trouble.check.as_str(), trouble.verdict),
             ("operator", verdict)
         );
+        let advice = trouble.advice.unwrap();
+        assert!(advice.contains("taskpassd operator issue"), "{advice}");
     }
     fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
     let trouble = installation.only_trouble().await;

@@ -1,13 +1,10 @@
 //! Renewal: the holder of an identity that counts gets a new certificate for a new key.
 
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl};
+use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl, limits};
 use taskpass_policy::{Action, Resource};
 
 use super::{Call, Caller, Engine, Error, IssuedSvid};
-
-/// The life of an operator's identity.
-const OPERATOR_TTL_SECONDS: u64 = 365 * 86_400;
 
 impl Engine {
     /// Signs a new SVID for the caller. The old one counts until the new one is first used, so that an answer that
@@ -79,8 +76,8 @@ impl Engine {
         key: &PublicKey,
         before: &str,
     ) -> Result<(IssuedSvid, Event), Error> {
-        let ttl =
-            Ttl::from_seconds(OPERATOR_TTL_SECONDS).map_err(|e| Error::Authority(e.to_string()))?;
+        let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)
+            .map_err(|e| Error::Authority(e.to_string()))?;
         let signed = self
             .authority
             .issue_operator(name, key, ttl)
@@ -91,6 +88,7 @@ impl Engine {
             key_sha256: signed.key_sha256.clone(),
             not_after: signed.not_after,
             renews: Some(before.to_owned()),
+            local: false,
         };
         let id = id.clone();
         Ok((IssuedSvid { id, signed }, event))

@@ -380,6 +380,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             key_sha256: String::new(),
             not_after: NOW.plus(Duration::from_secs(86_400)),
             renews: None,
+            local: false,
         },
         Event::AgentRegistered {
             agent,

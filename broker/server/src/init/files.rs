@@ -30,7 +30,7 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// Makes a directory that must not be there.
-pub(super) fn new_dir(dir: &Path) -> Result<(), Error> {
+pub(crate) fn new_dir(dir: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .mode(DIRECTORY_MODE)
         .create(dir)

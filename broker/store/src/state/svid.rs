@@ -1,5 +1,5 @@
 //! SVIDs: which of them count. An agent's and an operator's count alike: once on record, until their end, and until
-//! another one of the same holder is used.
+//! another one of the same holder is used, or made for an operator on the broker's own machine.
 
 use std::sync::Arc;
 
@@ -37,13 +37,10 @@ impl State {
                 serial,
                 not_after,
                 renews,
+                local,
                 ..
             } => {
-                // Later, nobody but its holder can vouch for an operator: a root key alone makes none.
-                if renews.is_none() && self.next() != FIRST_OPERATOR_ENTRY {
-                    let reason = "only the installation itself makes the first operator";
-                    return Err(invalid(kind(event), reason));
-                }
+                self.admit_origin(event, renews.is_some(), *local)?;
                 let holder = Identity::Operator(operator.clone());
                 self.admit_renewal(event, &holder, renews.as_deref(), now)?;
                 self.admit_certificate(event, serial, *not_after, now)
@@ -87,6 +84,18 @@ impl State {
             return refuse("it ends before it begins");
         }
         Ok(())
+    }
+
+    /// While the broker serves, nobody but its holder can vouch for an operator. The others say in the ledger where
+    /// they come from: the making of the installation, or a command on the machine that has its keys.
+    fn admit_origin(&self, event: &Event, renewal: bool, local: bool) -> Result<(), CommitError> {
+        let reason = match (renewal, local) {
+            (true, false) | (false, true) => return Ok(()),
+            (false, false) if self.next() == FIRST_OPERATOR_ENTRY => return Ok(()),
+            (false, false) => "it neither renews another one nor was made on the broker's machine",
+            (true, true) => "it cannot both renew another one and be made on the broker's machine",
+        };
+        Err(invalid(kind(event), reason))
     }
 
     /// A renewal is for the holder of an SVID that counts.
@@ -150,15 +159,19 @@ impl State {
                 serial,
                 key_sha256,
                 not_after,
+                local,
                 ..
-            } => Ok(Effects::of(self.svid_recorded(SvidRecord {
-                serial: serial.clone(),
-                holder: Identity::Operator(operator.clone()),
-                key_sha256: key_sha256.clone(),
-                not_after: *not_after,
-                state: SvidState::Pending,
-                entry: self.next(),
-            }))),
+            } => Ok(Effects::of(self.operator_svid_recorded(
+                *local,
+                SvidRecord {
+                    serial: serial.clone(),
+                    holder: Identity::Operator(operator.clone()),
+                    key_sha256: key_sha256.clone(),
+                    not_after: *not_after,
+                    state: SvidState::Pending,
+                    entry: self.next(),
+                },
+            ))),
             Event::SvidActivated { serial } => self.svid_activated(serial),
             _ => Ok(Effects::default()),
         }
@@ -175,6 +188,16 @@ impl State {
             used: true,
         };
         Ok(vec![Change::Token(id, Some(Arc::new(used)))])
+    }
+
+    /// One that was made on the broker's machine takes the place of all others at once: a thief may hold any of them.
+    fn operator_svid_recorded(&self, local: bool, svid: SvidRecord) -> Vec<Change> {
+        if !local {
+            return self.svid_recorded(svid);
+        }
+        let mut changes = self.other_svids(&svid.holder, &svid.serial);
+        changes.push(Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
+        changes
     }
 
     /// Puts an SVID on record. Of those that wait for their first use, the oldest make room.

@@ -15,8 +15,9 @@ use crate::{
     testing::{
         HOUR, Model, NOW, abandoned, admin, agent, agent_name, anchor, anchor_id, child,
         credential, credential_id, ended, ending, expired, initialized, intended, issued, joined,
-        key, new_task, operator_svid, renew_intended, renewed, revoke_failed, revoked, revoking,
-        role, started, svid, svid_activated, svid_issued, task_id, token, token_id,
+        key, local_operator_svid, new_task, operator_svid, renew_intended, renewed, revoke_failed,
+        revoked, revoking, role, started, svid, svid_activated, svid_issued, task_id, token,
+        token_id,
     },
 };
 
@@ -418,6 +419,36 @@ fn operators_come_from_the_installation_or_from_themselves() {
     model.now = NOW.plus(366 * 24 * HOUR);
     let late = operator_svid("o1", Some("o0"));
     assert!(matches!(model.commit(&late), Err(CommitError::Guard(_))));
+}
+
+#[test]
+fn one_that_is_made_on_the_brokers_machine_ends_the_operators_others_at_once() {
+    let mut model = Model::new();
+    let counts = |model: &Model, serial: &str| model.state.live_svid(serial, model.now).is_some();
+    model.all([operator_svid("o1", Some("o0")), local_operator_svid("o2")]);
+    assert!(!counts(&model, "o0") && !counts(&model, "o1") && counts(&model, "o2"));
+    let refused = model.commit(&svid_activated("o1"));
+    assert!(matches!(refused, Err(CommitError::Guard(_))));
+    model.all([svid_activated("o2"), operator_svid("o3", Some("o2"))]);
+    // Not by a renewal, nor with a serial that is taken.
+    let mut both = operator_svid("o4", Some("o2"));
+    if let Event::OperatorSvidIssued { local, .. } = &mut both {
+        *local = true;
+    }
+    assert!(matches!(
+        model.commit(&both),
+        Err(CommitError::Conflict(Conflict::Invalid { .. }))
+    ));
+    assert!(model.commit(&local_operator_svid("o2")).is_err());
+    // Nobody else is concerned, and it waits for nothing: by the end of the year nobody is left to ask.
+    let mut other = local_operator_svid("p1");
+    if let Event::OperatorSvidIssued { operator, .. } = &mut other {
+        *operator = "ann".parse().unwrap();
+    }
+    model.all([other]);
+    assert!(counts(&model, "o2") && counts(&model, "o3") && counts(&model, "p1"));
+    model.all([local_operator_svid("o5")]);
+    assert!(!counts(&model, "o3") && counts(&model, "o5") && counts(&model, "p1"));
 }
 
 #[test]

@@ -8,8 +8,9 @@ use taskpass_core::{AnchorState, CredentialState, Event, SvidState, Task, TaskSt
 use super::super::{Change, State};
 use crate::testing::{
     HOUR, Model, NOW, abandoned, agent_name, anchor, anchor_id, child, ended, ending, expired,
-    intended, issued, joined, new_task, operator_svid, renew_intended, renewed, revoke_failed,
-    revoked, revoking, started, svid, svid_activated, svid_issued, task_id, token,
+    intended, issued, joined, local_operator_svid, new_task, operator_svid, renew_intended,
+    renewed, revoke_failed, revoked, revoking, started, svid, svid_activated, svid_issued, task_id,
+    token,
 };
 
 /// An event from three random numbers; often one that does not fit.
@@ -60,6 +61,7 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
             if b.is_multiple_of(2) { "s" } else { "o" }
         )),
         19 => renew_intended(a),
+        20 if b == 0 => local_operator_svid(&format!("o{a}")),
         20 => operator_svid(&format!("o{a}"), Some(&format!("o{b}"))),
         _ => renewed(a),
     }

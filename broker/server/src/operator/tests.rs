@@ -1,0 +1,164 @@
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+
+use taskpass_core::{Clock as _, ManualClock, SeededEntropy};
+use taskpass_store::Entry;
+
+use super::*;
+use crate::init::{Plan, install};
+
+/// Longer than any certificate of an operator.
+const OVER_A_YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+struct Installation {
+    scratch: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    deps: Deps,
+    config: Config,
+}
+
+impl Installation {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let deps = Deps {
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(3)),
+        };
+        let plan = Plan {
+            dir: scratch.path().join("t"),
+            trust_domain: "acme.test".parse().unwrap(),
+            operator: "admin".parse().unwrap(),
+        };
+        let installed = install(plan, &deps.clock, &deps.entropy).unwrap();
+        let config = installed.config().clone();
+        Self {
+            scratch,
+            clock,
+            deps,
+            config,
+        }
+    }
+
+    async fn issue(&self, operator: &str, dir: &str) -> Result<Issued, Error> {
+        let order = Order {
+            config: self.config.clone(),
+            operator: operator.parse().unwrap(),
+            dir: self.scratch.path().join(dir),
+        };
+        issue(order, &self.deps).await
+    }
+
+    /// Every event, in the order of the ledger.
+    async fn events(&self) -> Vec<Event> {
+        let (_, store) = app::open_store(&self.config, &self.deps).await.unwrap();
+        let reader = store.ledger_reader();
+        let events = (0..reader.size())
+            .map(|i| Entry::parse(&reader.entry(i).unwrap()).unwrap().event)
+            .collect();
+        store.close().await.unwrap();
+        events
+    }
+
+    async fn counts(&self, serial: &str) -> bool {
+        let (_, store) = app::open_store(&self.config, &self.deps).await.unwrap();
+        let found = store.svid(serial).await.unwrap().is_some();
+        store.close().await.unwrap();
+        found
+    }
+}
+
+/// The serial of an operator's certificate, and whether it was made on the machine.
+fn origin(event: &Event) -> (&str, bool) {
+    let Event::OperatorSvidIssued { serial, local, .. } = event else {
+        panic!("{event:?}");
+    };
+    (serial, *local)
+}
+
+#[tokio::test]
+async fn after_the_end_of_the_only_certificate_the_operator_gets_another() {
+    let installation = Installation::new();
+    installation.clock.advance(OVER_A_YEAR);
+    let issued = installation.issue("admin", "again").await.unwrap();
+    assert!(issued.expires_at > installation.clock.now());
+    assert!(installation.counts(&issued.serial).await);
+    let events = installation.events().await;
+    let (first, local) = origin(&events[1]);
+    assert!(!local && !installation.counts(first).await);
+    let at = usize::try_from(issued.ledger_index).unwrap();
+    assert_eq!(origin(&events[at]), (issued.serial.as_str(), true));
+
+    for (name, mode) in [("", 0o700), ("key.pem", 0o600), ("svid.pem", 0o600)] {
+        let metadata = fs::metadata(issued.identity_dir.join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{name}");
+    }
+    let first = installation.scratch.path().join("t/operator");
+    for name in ["bundle.pem", "ledger.vkey"] {
+        let read = |dir: &Path| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(read(&issued.identity_dir), read(&first), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_certificates_of_that_operator_end_and_no_others() {
+    let installation = Installation::new();
+    let ann = installation.issue("ann", "ann").await.unwrap();
+    let first = installation.issue("admin", "one").await.unwrap();
+    let second = installation.issue("admin", "two").await.unwrap();
+    for (issued, wanted) in [(&ann, true), (&first, false), (&second, true)] {
+        assert_eq!(installation.counts(&issued.serial).await, wanted);
+    }
+    let said = second.to_string();
+    assert!(said.contains("no other certificate of `admin` counts any more"));
+    let json: serde_json::Value = serde_json::from_str(&second.to_json()).unwrap();
+    assert_eq!(json["spiffe_id"], "spiffe://acme.test/operator/admin");
+    assert_eq!(json["serial"], second.serial.as_str());
+    let dir = second.identity_dir.to_str().unwrap();
+    assert_eq!(json["identity_dir"], dir);
+}
+
+/// What is refused changes nothing: the certificate that counted counts, and no directory is left.
+#[tokio::test]
+async fn what_is_refused_leaves_everything_as_it_was() {
+    let installation = Installation::new();
+    let before = installation.issue("admin", "one").await.unwrap();
+
+    let error = installation.issue("admin", "one").await.unwrap_err();
+    assert!(matches!(error, Error::Occupied(_)), "{error}");
+    let error = installation.issue("admin", "no/such").await.unwrap_err();
+    assert!(matches!(error, Error::Directory(_)), "{error}");
+
+    let (_, held) = app::open_store(&installation.config, &installation.deps)
+        .await
+        .unwrap();
+    let error = installation.issue("admin", "two").await.unwrap_err();
+    assert!(matches!(error, Error::Running(_)), "{error}");
+    held.close().await.unwrap();
+    drop(held);
+    let held = app::open_authority(&installation.config, &installation.deps).unwrap();
+    let error = installation.issue("admin", "two").await.unwrap_err();
+    assert!(matches!(error, Error::Running(_)), "{error}");
+    drop(held);
+
+    let now = installation.clock.now();
+    let behind = Timestamp::from_millis(now.millis() - 6_000);
+    installation.clock.set(behind);
+    let error = installation.issue("admin", "two").await.unwrap_err();
+    assert!(matches!(error, Error::ClockWentBack { .. }), "{error}");
+    installation.clock.set(now);
+
+    assert!(!installation.scratch.path().join("two").exists());
+    assert!(installation.counts(&before.serial).await);
+    let made = |event: &&Event| matches!(event, Event::OperatorSvidIssued { .. });
+    assert_eq!(installation.events().await.iter().filter(made).count(), 2);
+}
+
+#[test]
+fn only_the_user_whose_installation_it_is_may_write_to_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let owner = fs::metadata(scratch.path()).unwrap().uid();
+    assert!(refuse_stranger(scratch.path(), owner).is_ok());
+    let refused = refuse_stranger(scratch.path(), owner + 1);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains(&format!("'#{owner}'")), "{message}");
+}
