@@ -70,8 +70,16 @@ pub enum Guard {
     JoinTokensBelow(AgentName, u32),
     /// The SVID with this serial counts: known, neither superseded nor expired, its task open.
     SvidLive(String),
-    /// The caller has fewer idempotency keys than this that are still remembered; an agent's tasks count with it.
-    IdempotencyKeysBelow(SpiffeId, u32),
+    /// One more idempotency key of the caller may be remembered.
+    IdempotencyKeysWithin {
+        /// Whose key it is; an agent's tasks count with it.
+        caller: SpiffeId,
+        /// The task that the request names. It may hold as many keys as its caller has left, and no more: none of
+        /// them takes all from the others.
+        task: Option<TaskId>,
+        /// Keys of the caller that are remembered at a time.
+        limit: u32,
+    },
     /// The task has no session at the provider that is about to be ended for a credential whose outcome is unknown:
     /// whatever is drawn with it meanwhile would die with it.
     NothingInDoubt(TaskId, ProviderName),

@@ -93,7 +93,7 @@ pub enum GuardFailure {
     SvidNotLive(String),
     /// As many idempotency keys of the caller are remembered as may be.
     #[error(
-        "`{caller}` used {limit} idempotency keys or more within 24h, and each is remembered that long; send requests without a key until the oldest is forgotten, or have `limits.idempotency_keys_per_caller` raised"
+        "`{caller}` used {limit} idempotency keys or more within 24h that are remembered; send requests without a key until the oldest is forgotten, end tasks, which frees theirs, or have `limits.idempotency_keys_per_caller` raised"
     )]
     IdempotencyKeys {
         /// The caller.
@@ -101,6 +101,20 @@ pub enum GuardFailure {
         /// The limit.
         limit: u32,
         /// When the oldest is forgotten.
+        wait: std::time::Duration,
+    },
+    /// The task holds as many idempotency keys as its caller has left for everything else.
+    #[error(
+        "task `{task}` holds as many idempotency keys as are left for all else of `{caller}`, {free}; send requests without a key, or end the task, which frees its keys"
+    )]
+    TaskIdempotencyKeys {
+        /// The caller.
+        caller: SpiffeId,
+        /// The task.
+        task: TaskId,
+        /// The keys that are left.
+        free: u32,
+        /// When the caller's oldest is forgotten.
         wait: std::time::Duration,
     },
     /// A session of the task is about to be ended.

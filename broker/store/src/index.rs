@@ -27,7 +27,7 @@ pub(crate) use self::{read::Owner, write::Portion};
 /// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// The layout below; another one is built again.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Why the index did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

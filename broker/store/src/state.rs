@@ -54,6 +54,9 @@ pub(crate) enum Change {
 pub(crate) struct Remembered {
     /// Whose share it takes.
     pub(crate) owner: KeyHash,
+    /// The task whose end it does not outlive: nothing can be repeated there any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskId>,
     pub(crate) time: Timestamp,
     pub(crate) request_sha256: Box<str>,
     pub(crate) subject: crate::Subject,
@@ -101,6 +104,8 @@ pub(crate) struct Node {
     pub(crate) credentials: BTreeSet<CredentialId>,
     /// Its anchors, in any state.
     pub(crate) anchors: BTreeSet<AnchorId>,
+    /// The idempotency keys of requests that named it, oldest first.
+    pub(crate) keys: BTreeSet<(Timestamp, KeyHash)>,
     /// Its own live credentials.
     pub(crate) live: u32,
     /// Live credentials of it and of everything below it.

@@ -239,6 +239,20 @@ pub(crate) fn intended(n: u64, of_task: u64, of_agent: u64) -> Event {
     }
 }
 
+/// The same event, made by a request with this key of the operator `admin`.
+pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
+    match &mut event {
+        Event::AgentRegistered { idempotency, .. }
+        | Event::JoinTokenCreated { idempotency, .. }
+        | Event::TaskStarted { idempotency, .. }
+        | Event::CredentialIntended { idempotency, .. }
+        | Event::CredentialRenewIntended { idempotency, .. }
+        | Event::CredentialRenewed { idempotency, .. } => *idempotency = key(name, "a"),
+        _ => {}
+    }
+    event
+}
+
 pub(crate) fn issued(n: u64) -> Event {
     Event::CredentialIssued {
         credential: credential_id(n),

@@ -63,10 +63,11 @@ section! {
         task_requests_per_second: u32 = 10, 1..=100_000;
         /// The same: credentials at once.
         task_requests_burst: u32 = 50, 1..=1_000_000;
-        /// Idempotency keys of one agent with all its tasks, or of one operator, that are remembered at a time. Each is
-        /// remembered for 24 hours, in about 300 bytes of memory; a request with one more is refused with
-        /// `RESOURCE_EXHAUSTED` until the oldest is forgotten. The default is more than one such request a second, day
-        /// and night.
+        /// Idempotency keys of one agent with all its tasks, or of one operator, that are remembered at a time, each in
+        /// about 300 bytes of memory. Those of requests to a task are remembered until the task has ended, all for 24
+        /// hours at most. One task may hold as many as its agent has left, so that it never takes all from the others; a
+        /// request with one more is refused with `RESOURCE_EXHAUSTED`. The default is more than one request a second, day
+        /// and night, of which one task may make half.
         idempotency_keys_per_caller: u32 = 100_000, 1..=100_000_000;
         /// Refused attempts to attest, over all callers, since nobody is known before it succeeds: per second in
         /// the long run. A good token is never held up by them.

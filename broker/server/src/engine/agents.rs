@@ -97,7 +97,7 @@ impl Engine {
             )));
         }
         let mut guards = vec![Guard::SvidLive(call.caller.serial().to_owned())];
-        guards.extend(self.share_of_keys(idempotency.as_ref()));
+        guards.extend(self.share_of_keys(idempotency.as_ref(), None));
         let event = Event::AgentRegistered {
             agent: agent.clone(),
             idempotency,
@@ -155,7 +155,7 @@ impl Engine {
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::JoinTokensBelow(name, most),
         ];
-        guards.extend(self.share_of_keys(idempotency.as_ref()));
+        guards.extend(self.share_of_keys(idempotency.as_ref(), None));
         let event = Event::JoinTokenCreated {
             token: token.clone(),
             idempotency,

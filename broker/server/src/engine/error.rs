@@ -140,7 +140,8 @@ impl Error {
                 message,
                 retry_after: QUOTA_RETRY,
             },
-            GuardFailure::IdempotencyKeys { wait, .. } => Self::Exhausted {
+            GuardFailure::IdempotencyKeys { wait, .. }
+            | GuardFailure::TaskIdempotencyKeys { wait, .. } => Self::Exhausted {
                 message,
                 retry_after: *wait,
             },

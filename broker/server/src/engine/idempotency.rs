@@ -1,7 +1,7 @@
 //! Idempotency: a repeated request finds what the first one did, whoever of the two was faster.
 
 use serde::Serialize;
-use taskpass_core::{IdempotencyKey, JoinTokenId};
+use taskpass_core::{IdempotencyKey, JoinTokenId, TaskId};
 use taskpass_store::{CommitError, Conflict, Guard, IdempotencyRecord, Subject};
 
 use super::{Call, Engine, Error, error::InField};
@@ -35,10 +35,18 @@ impl Engine {
         }
     }
 
-    /// The condition under which one more key may be remembered: no caller fills the memory with keys.
-    pub(super) fn share_of_keys(&self, key: Option<&IdempotencyKey>) -> Option<Guard> {
-        let most = self.settings.idempotency_keys_per_caller;
-        key.map(|key| Guard::IdempotencyKeysBelow(key.caller.clone(), most))
+    /// The condition under which one more key may be remembered: no caller fills the memory with keys, and no task
+    /// takes all that its caller may have. `task` is the one that the request names.
+    pub(super) fn share_of_keys(
+        &self,
+        key: Option<&IdempotencyKey>,
+        task: Option<TaskId>,
+    ) -> Option<Guard> {
+        key.map(|key| Guard::IdempotencyKeysWithin {
+            caller: key.caller.clone(),
+            task,
+            limit: self.settings.idempotency_keys_per_caller,
+        })
     }
 
     fn same_request(key: &IdempotencyKey, record: IdempotencyRecord) -> Result<Subject, Error> {

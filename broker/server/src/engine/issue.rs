@@ -172,7 +172,7 @@ impl Engine {
         credential: &Credential,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<(), Error> {
-        let keys = self.share_of_keys(idempotency.as_ref());
+        let keys = self.share_of_keys(idempotency.as_ref(), Some(credential.task));
         let intent = Event::CredentialIntended {
             credential: Box::new(credential.clone()),
             idempotency,

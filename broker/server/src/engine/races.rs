@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use taskpass_core::{CredentialState, RevokeCause};
+use taskpass_core::{CredentialId, CredentialState, RevokeCause, TaskState};
 use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
@@ -242,6 +242,67 @@ async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     }
     assert_eq!(register("one", "k1").await.unwrap(), "one");
     register("two", "").await.unwrap();
+}
+
+/// A task that asks without end, each time with a new key, keeps the agent's other tasks from nothing.
+#[tokio::test]
+async fn one_task_never_uses_up_the_keys_of_its_agent() {
+    let settings = Settings {
+        idempotency_keys_per_caller: 8,
+        live_credentials_per_task: 100,
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["a"], settings).await;
+    let (fake, greedy, other) = (&bench.fakes[0], bench.task().await, bench.task().await);
+    let renew = async |id: CredentialId, key: &str| {
+        let request = RenewCredential {
+            credential_id: id.to_string(),
+            ttl_seconds: 0,
+        };
+        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
+        renewed.await.map(drop)
+    };
+    let id = bench.issued(fake, greedy, HALF).await.id;
+    let others = bench.issued(fake, other, HALF).await.id;
+    for n in 0..4 {
+        renew(id, &format!("greedy-{n}")).await.unwrap();
+    }
+    match renew(id, "greedy-4").await {
+        Err(Error::Exhausted {
+            message,
+            retry_after,
+        }) => {
+            assert!(message.contains(&greedy.to_string()), "{message}");
+            assert_eq!(retry_after, Duration::from_secs(86_400));
+        }
+        outcome => panic!("{outcome:?}"),
+    }
+    // What it did is still known, it goes on without keys, and the other task goes on as if nothing were.
+    renew(id, "greedy-0").await.unwrap();
+    renew(id, "").await.unwrap();
+    renew(others, "other-0").await.unwrap();
+    renew(others, "other-1").await.unwrap();
+
+    // With the task its keys are gone.
+    let end = EndTask {
+        task_id: greedy.to_string(),
+        cancel: false,
+        wait_ms: 1,
+    };
+    bench.engine.end_task(&bench.agent, &end).await.unwrap();
+    fake.revokes.add_permits(1);
+    let name = "a".parse().unwrap();
+    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let done = bench.engine.revoke_group(&name, greedy, &[id], slot).await;
+    assert_eq!(done.unwrap(), Progress::Done);
+    bench.engine.reap().await.unwrap();
+    assert_eq!(
+        bench.store.task(greedy).await.unwrap().unwrap().state,
+        TaskState::Ended
+    );
+    for n in 2..4 {
+        renew(others, &format!("other-{n}")).await.unwrap();
+    }
 }
 
 /// As many calls are let in as run and wait, however many come at the same moment.

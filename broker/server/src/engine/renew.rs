@@ -116,7 +116,7 @@ impl Engine {
             Guard::TaskOpen(credential.task),
             Guard::CredentialState(credential.id, &[CredentialState::Active]),
         ];
-        guards.extend(self.share_of_keys(key));
+        guards.extend(self.share_of_keys(key, Some(credential.task)));
         guards
     }
 

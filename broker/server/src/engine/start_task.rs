@@ -84,7 +84,7 @@ impl Engine {
         }
         let mut events = self.authorize_start(call, &task, now).await?;
         self.check_pins(&task)?;
-        let keys = self.share_of_keys(idempotency.as_ref());
+        let keys = self.share_of_keys(idempotency.as_ref(), task.parent);
         events.push(Event::TaskStarted {
             task: task.clone(),
             idempotency,

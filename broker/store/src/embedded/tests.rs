@@ -14,8 +14,9 @@ use crate::{
     Batch, CommitError, Committed, Guard, GuardFailure, Page, Store, StoreError, Subject,
     testing::{
         HOUR, NOW, abandoned, admin, agent, agent_name, anchor, child, credential_id, ended,
-        ending, initialized, intended, issued, joined, key, new_task, operator_svid, revoked,
-        revoking, role, started, svid, svid_activated, svid_issued, task_id, token, token_id,
+        ending, initialized, intended, issued, joined, key, keyed, new_task, operator_svid,
+        revoked, revoking, role, started, svid, svid_activated, svid_issued, task_id, token,
+        token_id,
     },
 };
 
@@ -151,7 +152,7 @@ async fn furnish(fixture: &Fixture) {
             issued(1),
             intended(2, 2, 2),
             anchor(1, 2),
-            intended(3, 3, 1),
+            keyed(intended(3, 3, 1), "three"),
             issued(3),
         ])
         .await;
@@ -163,7 +164,7 @@ async fn furnish(fixture: &Fixture) {
     fixture
         .all([
             other,
-            intended(4, 4, 2),
+            keyed(intended(4, 4, 2), "ended"),
             issued(4),
             intended(5, 4, 2),
             ending(4),

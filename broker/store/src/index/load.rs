@@ -31,6 +31,8 @@ impl Index {
             state.set(&Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
             Ok(())
         })?;
+        self.load_tasks(&mut state)?;
+        // After the tasks they hang on.
         self.each(keys::KEY, |key, value| {
             let remembered: Remembered = parse(value)?;
             let hash = key
@@ -40,7 +42,6 @@ impl Index {
             state.set(&Change::Key(hash, Some(Arc::new(remembered))));
             Ok(())
         })?;
-        self.load_tasks(&mut state)?;
         Ok(state)
     }
 

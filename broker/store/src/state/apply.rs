@@ -34,15 +34,18 @@ impl Effects {
         self
     }
 
+    /// Remembers what the request of this key made, and `task` if it was a request to a task.
     pub(super) fn remember(
         mut self,
         key: Option<&IdempotencyKey>,
         time: Timestamp,
         subject: Subject,
+        task: Option<TaskId>,
     ) -> Self {
         if let Some(key) = key {
             let remembered = Remembered {
                 owner: owner_hash(&key.caller),
+                task,
                 time,
                 request_sha256: key.request_sha256.as_str().into(),
                 subject,
@@ -78,6 +81,7 @@ impl State {
                 idempotency.as_ref(),
                 time,
                 Subject::Agent(agent.name.clone()),
+                None,
             ),
             Event::JoinTokenCreated { token, idempotency } => Effects::of([Change::Token(
                 token.id,
@@ -86,7 +90,12 @@ impl State {
                     used: false,
                 })),
             )])
-            .remember(idempotency.as_ref(), time, Subject::JoinToken(token.id)),
+            .remember(
+                idempotency.as_ref(),
+                time,
+                Subject::JoinToken(token.id),
+                None,
+            ),
             Event::SvidIssued { .. }
             | Event::OperatorSvidIssued { .. }
             | Event::SvidActivated { .. } => self.svid_event(event)?,
@@ -115,6 +124,7 @@ impl State {
                 idempotency.as_ref(),
                 time,
                 Subject::Credential(credential.id),
+                Some(credential.task),
             ),
             Event::CredentialIssued { credential, .. }
             | Event::CredentialAbandoned { credential, .. }
@@ -135,7 +145,12 @@ impl State {
             Event::TaskStarted { task, idempotency } => {
                 let effects = Effects::of([Change::Task(task.id, Some(Arc::new(task.clone())))])
                     .about(task.id)
-                    .remember(idempotency.as_ref(), time, Subject::Task(task.id));
+                    .remember(
+                        idempotency.as_ref(),
+                        time,
+                        Subject::Task(task.id),
+                        task.parent,
+                    );
                 match task.parent {
                     Some(parent) => effects.about(parent),
                     None => effects,
@@ -164,7 +179,8 @@ impl State {
                     .iter()
                     .map(|c| Change::Credential(*c, None));
                 let anchors = node.anchors.iter().map(|a| Change::Anchor(*a, None));
-                let mut changes: Vec<Change> = credentials.chain(anchors).collect();
+                let keys = node.keys.iter().map(|(_, hash)| Change::Key(*hash, None));
+                let mut changes: Vec<Change> = credentials.chain(anchors).chain(keys).collect();
                 changes.push(Change::Task(*id, None));
                 Effects {
                     ended: Some(Arc::new(ended)),

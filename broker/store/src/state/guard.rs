@@ -1,13 +1,13 @@
 //! Whether a condition holds.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use taskpass_core::{
     AnchorState, CredentialId, CredentialState, JoinTokenId, ProviderName, SpiffeId, TaskId,
     TaskState, Timestamp, limits,
 };
 
-use super::{State, owner_hash};
+use super::{KeyHash, State, owner_hash};
 use crate::{Guard, GuardFailure, SvidRecord};
 
 impl State {
@@ -41,7 +41,11 @@ impl State {
                 })
             }
             Guard::SvidLive(serial) => self.svid_live(serial, now).map(drop),
-            Guard::IdempotencyKeysBelow(caller, limit) => self.keys_below(caller, *limit, now),
+            Guard::IdempotencyKeysWithin {
+                caller,
+                task,
+                limit,
+            } => self.keys_within(caller, *task, *limit, now),
             Guard::NothingInDoubt(task, provider) => self.nothing_in_doubt(*task, provider),
             Guard::CredentialState(id, states) => match self.credentials.get(id) {
                 None => Err(GuardFailure::CredentialGone(*id)),
@@ -83,29 +87,40 @@ impl State {
     }
 
     /// A key that was promised to be remembered is never forgotten early, so what is too much is refused instead.
-    fn keys_below(
+    fn keys_within(
         &self,
         caller: &SpiffeId,
+        task: Option<TaskId>,
         limit: u32,
         now: Timestamp,
     ) -> Result<(), GuardFailure> {
         let Some(keys) = self.keys_of.get(&owner_hash(caller)) else {
             return Ok(());
         };
-        let forgotten_at = |time: Timestamp| time.plus(limits::IDEMPOTENCY_KEPT);
-        let is_forgotten = |(time, _): &&(Timestamp, _)| forgotten_at(*time) <= now;
-        let forgotten = keys.iter().take_while(is_forgotten).count();
-        let oldest = keys.iter().nth(forgotten);
-        match u32::try_from(keys.len() - forgotten) {
-            Ok(number) if number < limit => Ok(()),
-            _ => Err(GuardFailure::IdempotencyKeys {
-                caller: caller.clone(),
+        let (held, oldest) = remembered(keys, now);
+        let wait = oldest.map_or(limits::IDEMPOTENCY_KEPT, |time| {
+            time.plus(limits::IDEMPOTENCY_KEPT).since(now)
+        });
+        let caller = || caller.clone();
+        let free = limit.saturating_sub(held);
+        if free == 0 {
+            return Err(GuardFailure::IdempotencyKeys {
+                caller: caller(),
                 limit,
-                wait: oldest.map_or(limits::IDEMPOTENCY_KEPT, |(time, _)| {
-                    forgotten_at(*time).since(now)
-                }),
-            }),
+                wait,
+            });
         }
+        let Some(node) = task.and_then(|id| self.tasks.get(&id)) else {
+            return Ok(());
+        };
+        below(remembered(&node.keys, now).0, free, |_| {
+            GuardFailure::TaskIdempotencyKeys {
+                caller: caller(),
+                task: node.task.id,
+                free,
+                wait,
+            }
+        })
     }
 
     /// A credential whose outcome nobody knows is only dead when the session it may have been drawn with is.
@@ -159,6 +174,15 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// How many of the keys are not forgotten, and when the oldest of those came.
+fn remembered(keys: &BTreeSet<(Timestamp, KeyHash)>, now: Timestamp) -> (u32, Option<Timestamp>) {
+    let is_forgotten =
+        |(time, _): &&(Timestamp, KeyHash)| time.plus(limits::IDEMPOTENCY_KEPT) <= now;
+    let forgotten = keys.iter().take_while(is_forgotten).count();
+    let held = u32::try_from(keys.len() - forgotten).unwrap_or(u32::MAX);
+    (held, keys.iter().nth(forgotten).map(|(time, _)| *time))
 }
 
 fn below(

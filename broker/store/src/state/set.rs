@@ -240,6 +240,9 @@ impl State {
                 if of_owner.is_empty() {
                     self.keys_of.remove(&record.owner);
                 }
+                if let Some(node) = record.task.and_then(|id| self.tasks.get_mut(&id)) {
+                    count.member(&mut node.keys, (record.time, hash));
+                }
             }
         }
         before
@@ -283,6 +286,7 @@ impl Node {
             children: BTreeSet::new(),
             credentials: BTreeSet::new(),
             anchors: BTreeSet::new(),
+            keys: BTreeSet::new(),
             live: 0,
             live_below: 0,
             live_anchors: 0,

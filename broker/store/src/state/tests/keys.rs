@@ -8,8 +8,8 @@ use super::super::key_hash;
 use crate::{
     CommitError, Guard, GuardFailure, Subject,
     testing::{
-        HOUR, Model, NOW, admin, anchor, credential_id, intended, issued, key, new_task,
-        renew_intended, renewed, started, token, token_id,
+        HOUR, Model, NOW, abandoned, admin, anchor, credential_id, ended, ending, intended, issued,
+        keyed, new_task, renew_intended, renewed, started, task_id, token, token_id,
     },
 };
 
@@ -22,8 +22,72 @@ fn by(caller: &str, n: u64) -> Event {
 }
 
 fn share(model: &Model, caller: &str, limit: u32) -> Result<(), GuardFailure> {
-    let guard = Guard::IdempotencyKeysBelow(caller.parse().unwrap(), limit);
+    let guard = Guard::IdempotencyKeysWithin {
+        caller: caller.parse().unwrap(),
+        task: None,
+        limit,
+    };
     model.state.check(&guard, model.now)
+}
+
+/// Draws for task `n` with keys until no more are let in; how many that were, and why it ended.
+fn draw(model: &mut Model, n: u64, ids: std::ops::Range<u64>) -> (u64, Option<GuardFailure>) {
+    let first = ids.start;
+    for id in ids {
+        let guard = Guard::IdempotencyKeysWithin {
+            caller: admin(),
+            task: Some(task_id(n)),
+            limit: 8,
+        };
+        if let Err(failure) = model.state.check(&guard, model.now) {
+            return (id - first, Some(failure));
+        }
+        let intent = keyed(intended(id, n, 1), &format!("k{id}"));
+        model.all([intent, abandoned(id)]);
+    }
+    (u64::MAX, None)
+}
+
+/// Whatever a task does, something is left for the others, and its end gives back what it took.
+#[test]
+fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
+    let mut model = Model::new();
+    model.all((1..=3).map(|n| started(new_task(n, 1))));
+    let (drawn, why) = draw(&mut model, 1, 100..200);
+    assert_eq!(drawn, 4, "as many as it leaves");
+    match why {
+        Some(GuardFailure::TaskIdempotencyKeys {
+            task,
+            free: 4,
+            wait,
+            ..
+        }) => assert_eq!((task, wait), (task_id(1), limits::IDEMPOTENCY_KEPT)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(draw(&mut model, 2, 200..300).0, 2);
+    assert_eq!(draw(&mut model, 3, 300..400).0, 1);
+    assert_eq!(share(&model, admin().as_str(), 8), Ok(()));
+
+    // The keys go with the task: nothing can be repeated there. Those of the others stay.
+    let known = |model: &Model, id: u64| {
+        let hash = key_hash(&admin(), &format!("k{id}"));
+        model.state.remembered(&hash, model.now).is_some()
+    };
+    assert!(known(&model, 100));
+    model.all([ending(1)]);
+    assert!(known(&model, 100), "its end may take long");
+    model.all([ended(1)]);
+    assert!(!known(&model, 100) && known(&model, 200));
+    assert!(draw(&mut model, 3, 400..500).0 > 0);
+
+    // Time gives room too, pruned or not.
+    model.now = NOW.plus(limits::IDEMPOTENCY_KEPT);
+    let guard = Guard::IdempotencyKeysWithin {
+        caller: admin(),
+        task: Some(task_id(2)),
+        limit: 1,
+    };
+    assert_eq!(model.state.check(&guard, model.now), Ok(()));
 }
 
 /// However an agent splits its requests among its tasks, and never by forgetting a key that is still promised.
@@ -73,14 +137,8 @@ fn one_caller_has_only_its_share_of_keys() {
 #[test]
 fn join_tokens_and_renewals_happen_once() {
     let mut model = Model::new();
-    let mut made = token(1, 1);
-    let mut again = token(2, 1);
-    for event in [&mut made, &mut again] {
-        if let Event::JoinTokenCreated { idempotency, .. } = event {
-            *idempotency = key("token", "a");
-        }
-    }
-    model.all([made]);
+    let again = keyed(token(2, 1), "token");
+    model.all([keyed(token(1, 1), "token")]);
     let before = |outcome| match outcome {
         Err(CommitError::Duplicate { record, .. }) => record.subject,
         other => panic!("{other:?}"),
@@ -96,14 +154,7 @@ fn join_tokens_and_renewals_happen_once() {
         intended(1, 1, 1),
         issued(1),
     ]);
-    let with_key = |mut event: Event| {
-        if let Event::CredentialRenewIntended { idempotency, .. }
-        | Event::CredentialRenewed { idempotency, .. } = &mut event
-        {
-            *idempotency = key("renew", "a");
-        }
-        event
-    };
+    let with_key = |event| keyed(event, "renew");
     let renewal = |expires_at| Subject::Renewal {
         credential: credential_id(1),
         expires_at,

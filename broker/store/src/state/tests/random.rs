@@ -8,7 +8,7 @@ use taskpass_core::{AnchorState, CredentialState, Event, SvidState, Task, TaskSt
 use super::super::{Change, State};
 use crate::testing::{
     HOUR, Model, NOW, abandoned, agent_name, anchor, anchor_id, child, ended, ending, expired,
-    intended, issued, joined, local_operator_svid, new_task, operator_svid, renew_intended,
+    intended, issued, joined, keyed, local_operator_svid, new_task, operator_svid, renew_intended,
     renewed, revoke_failed, revoked, revoking, started, svid, svid_activated, svid_issued, task_id,
     token,
 };
@@ -19,10 +19,13 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
     match kind {
         0 => started(new_task(a, agent)),
         1 => match model.state.node(task_id(b)) {
-            Some(node) => started(Task {
-                deadline: node.task.deadline,
-                ..child(a + 50, agent, &node.task)
-            }),
+            Some(node) => {
+                let below = started(Task {
+                    deadline: node.task.deadline,
+                    ..child(a + 50, agent, &node.task)
+                });
+                keyed(below, &format!("t{a}"))
+            }
             None => started(new_task(a, agent)),
         },
         2 | 3 => {
@@ -30,7 +33,7 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
                 .state
                 .node(task_id(b))
                 .map_or(1, |node| u64::from(node.task.agent == agent_name(2)) + 1);
-            intended(a, b, of)
+            keyed(intended(a, b, of), &format!("k{a}"))
         }
         4 | 5 => issued(a),
         6 => abandoned(a),
@@ -60,10 +63,10 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
             "{}{a}",
             if b.is_multiple_of(2) { "s" } else { "o" }
         )),
-        19 => renew_intended(a),
+        19 => keyed(renew_intended(a), &format!("r{a}")),
         20 if b == 0 => local_operator_svid(&format!("o{a}")),
         20 => operator_svid(&format!("o{a}"), Some(&format!("o{b}"))),
-        _ => renewed(a),
+        _ => keyed(renewed(a), &format!("r{a}")),
     }
 }
 
@@ -122,6 +125,8 @@ fn check_counts(state: &State) {
             quiet && anchored == 0 && childless
         );
         assert_eq!(state.anchored.contains(id), quiet && anchored > 0);
+        let keys = state.keys.values().filter(|key| key.task == Some(*id));
+        assert_eq!(node.keys.len(), keys.count());
         let parent_gone = node
             .task
             .parent
@@ -131,6 +136,10 @@ fn check_counts(state: &State) {
         let open_under_ending = node.task.state == TaskState::Open
             && parent.is_some_and(|p| p.task.state != TaskState::Open);
         assert!(!open_under_ending);
+    }
+    let tasks_of_keys = state.keys.values().filter_map(|key| key.task);
+    for task in tasks_of_keys {
+        assert!(state.tasks.contains_key(&task), "a key outlives its task");
     }
     for agent in state.agents.keys() {
         let usage = state.usage(agent, NOW);
