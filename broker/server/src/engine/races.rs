@@ -171,27 +171,6 @@ async fn the_end_that_was_asked_for_is_kept() {
 }
 
 #[tokio::test]
-async fn a_repeated_renewal_extends_once_and_answers_the_same() {
-    let bench = Bench::new(&["a"], Settings::default()).await;
-    let (fake, task) = (&bench.fakes[0], bench.task().await);
-    let id = bench.issued(fake, task, HALF).await.id;
-    let renew = async |key: &str| {
-        let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: 3000,
-        };
-        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
-        renewed.await.map(|(_, until)| until)
-    };
-    let until = renew("k").await.unwrap();
-    bench.clock.advance(Duration::from_secs(60));
-    assert_eq!(renew("k").await.unwrap(), until);
-    assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
-    assert!(renew("l").await.unwrap() > until);
-    assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
-}
-
-#[tokio::test]
 async fn a_repeated_request_makes_no_second_join_token() {
     let bench = Bench::new(&[], Settings::default()).await;
     let request = CreateJoinToken {

@@ -1,5 +1,8 @@
 //! Renewing a credential: the ledger knows how long it may live before the provider does.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
@@ -131,33 +134,25 @@ impl Engine {
             return Ok(None);
         }
         self.renewals.over(id).await;
-        match self.earlier(key).await? {
-            Some(Subject::Renewal {
-                expires_at: Some(expires_at),
-                ..
-            }) => {
-                let recorded = self.store.credential(id).await?;
-                Ok(Some(recorded.map_or(expires_at, |c| c.ends_at().min(expires_at))))
-            }
-            Some(Subject::Renewal {
-                expires_at: None, ..
-            }) => Err(backend.error(ProviderError::retryable(
-                "the first attempt with this idempotency key did not renew it; try again with a new key",
-            ))),
-            _ => Ok(None),
+        let Some(Subject::Renewal { expires_at, .. }) = self.earlier(key).await? else {
+            return Ok(None);
+        };
+        let ends_at = self.lives_until(id).await?;
+        match expires_at {
+            Some(expires_at) => Ok(Some(ends_at.min(expires_at))),
+            None => Err(backend.error(ProviderError::retryable(format!(
+                "whether the first attempt with this idempotency key renewed it is not known; it lives until {ends_at} at most; try again with a new key"
+            )))),
         }
     }
 
-    /// Records how long a credential lives now, and says when it ends.
-    async fn record_renewal(
-        &self,
-        credential: CredentialId,
-        event: Event,
-        granted: Timestamp,
-    ) -> Result<Timestamp, Error> {
-        self.commit_release(vec![event], Vec::new()).await?;
-        let recorded = self.store.credential(credential).await?;
-        Ok(recorded.map_or(granted, |c| c.ends_at()))
+    /// Until when a credential lives; an error when it was revoked meanwhile, or is over. What stands in an earlier
+    /// answer does not matter then.
+    async fn lives_until(&self, id: CredentialId) -> Result<Timestamp, Error> {
+        let recorded = self.store.credential(id).await?;
+        let recorded = recorded.ok_or_else(|| Error::no_credential(id))?;
+        alive(&recorded, self.now())?;
+        Ok(recorded.ends_at())
     }
 
     /// Calls the provider apart from the request, so that its outcome is recorded whatever the caller does.
@@ -205,9 +200,10 @@ impl Engine {
                         expires_at: renewed.expires_at,
                         idempotency,
                     };
-                    engine
-                        .record_renewal(order.credential, event, renewed.expires_at)
-                        .await
+                    match engine.commit_release(vec![event], Vec::new()).await {
+                        Ok(_) => engine.lives_until(order.credential).await,
+                        Err(error) => Err(error),
+                    }
                 }
                 // The intent stands: the ledger goes on saying the later time, which is the safe one.
                 Err(error) => Err(backend.error(error)),
@@ -226,19 +222,24 @@ impl Engine {
 
 /// Whether there is something to extend.
 fn renewable(credential: &Credential, spec: &RoleSpec, now: Timestamp) -> Result<(), Error> {
-    let is_live = credential.state == CredentialState::Active && credential.ends_at() > now;
-    if spec.renewable && is_live {
-        return Ok(());
+    if spec.renewable {
+        return alive(credential, now);
     }
     Err(Error::Precondition(format!(
-        "credential `{}` cannot be renewed: it is {}{}; issue a new one",
-        credential.id,
-        credential.shown_state(),
-        if spec.renewable {
-            ""
-        } else {
-            " and of a kind that has a fixed life"
-        }
+        "credential `{}` cannot be renewed: it is of a kind that has a fixed life; issue a new one",
+        credential.id
+    )))
+}
+
+fn alive(credential: &Credential, now: Timestamp) -> Result<(), Error> {
+    let state = match credential.state {
+        CredentialState::Active if credential.ends_at() > now => return Ok(()),
+        CredentialState::Active => CredentialState::Expired.as_str(),
+        _ => credential.shown_state(),
+    };
+    Err(Error::Precondition(format!(
+        "credential `{}` cannot be renewed: it is {state}; issue a new one",
+        credential.id
     )))
 }
 
@@ -293,25 +294,5 @@ impl Drop for Renewing {
         if let Some(over) = over {
             over.cancel();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_renewal_of_a_credential_at_a_time() {
-        let (renewals, id) = (
-            Renewals::default(),
-            CredentialId::first_at(Timestamp::EPOCH),
-        );
-        let running = renewals.begin(id);
-        assert!(running.is_some());
-        assert!(renewals.begin(id).is_none());
-        let other = CredentialId::first_at(Timestamp::from_millis(1));
-        assert!(renewals.begin(other).is_some());
-        drop(running);
-        assert!(renewals.begin(id).is_some());
     }
 }

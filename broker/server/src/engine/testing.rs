@@ -55,12 +55,14 @@ pub(crate) struct Fake {
     clock: Arc<ManualClock>,
     pub(crate) issues: Mutex<BTreeMap<CredentialId, oneshot::Sender<Answer>>>,
     pub(crate) renewals: AtomicUsize,
+    /// Calls to renew wait while a test holds all of these.
+    pub(crate) renewing: Semaphore,
     /// Calls to revoke pass one by one with these.
     pub(crate) revokes: Semaphore,
     pub(crate) revoking: AtomicUsize,
     pub(crate) revoking_most: AtomicUsize,
     pub(crate) orders: Mutex<Vec<RevokeOrder>>,
-    /// Whether calls to issue and to revoke fail.
+    /// Whether calls to issue, to renew and to revoke fail.
     pub(crate) is_down: std::sync::atomic::AtomicBool,
 }
 
@@ -95,6 +97,7 @@ impl Fake {
             clock: Arc::clone(clock),
             issues: Mutex::default(),
             renewals: AtomicUsize::new(0),
+            renewing: Semaphore::new(1),
             revokes: Semaphore::new(0),
             revoking: AtomicUsize::new(0),
             revoking_most: AtomicUsize::new(0),
@@ -159,6 +162,10 @@ impl Provider for Fake {
 
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         self.renewals.fetch_add(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(ProviderError::retryable("it is down"));
+        }
+        let _waited = self.renewing.acquire().await;
         Ok(Renewed {
             expires_at: order.until,
         })
