@@ -26,7 +26,7 @@ pub struct TaskView {
     pub task: Arc<Task>,
     /// The receipts so far.
     pub receipts: Vec<Receipt>,
-    /// Sessions at providers that an ending task still has.
+    /// Sessions at providers that are all an ending task waits for.
     pub sessions: Vec<Arc<Anchor>>,
 }
 
@@ -70,7 +70,8 @@ impl Engine {
             .map(|c| Receipt::of(c, now))
             .collect();
         let mut sessions = Vec::new();
-        if task.state == TaskState::Ending {
+        // While credentials are alive, their receipts say what it waits for, and sessions are ended with the last of them.
+        if task.state == TaskState::Ending && credentials.iter().all(|c| c.state.is_final()) {
             sessions = self.store.anchors_of_task(id).await?;
             sessions.retain(|session| session.state == AnchorState::Live);
         }

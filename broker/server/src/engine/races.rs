@@ -304,6 +304,32 @@ async fn the_queue_of_a_provider_has_an_end() {
     assert!(backend.admit().is_ok());
 }
 
+/// What ends in good order waits for its credentials alone; of its session nobody has to know.
+#[tokio::test]
+async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let end = EndTask {
+        task_id: task.to_string(),
+        cancel: false,
+        wait_ms: 1,
+    };
+    bench.engine.end_task(&bench.agent, &end).await.unwrap();
+    fake.is_down.store(true, Ordering::SeqCst);
+    fake.revokes.add_permits(9);
+    let name = "a".parse().unwrap();
+    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let progress = bench.engine.revoke_group(&name, task, &[id], slot).await;
+    assert_eq!(progress.unwrap(), Progress::Failed);
+    let view = bench.engine.task(&bench.agent, &task.to_string()).await;
+    let view = view.unwrap();
+    assert_eq!(view.task.state, TaskState::Ending);
+    assert!(view.sessions.is_empty(), "{:?}", view.sessions);
+    let why = &view.receipts[0].proof;
+    assert!(why.contains("it is down"), "{why}");
+}
+
 /// A session that cannot be ended keeps its task from being over, and people see why.
 #[tokio::test]
 async fn a_session_that_cannot_be_ended_is_shown() {
