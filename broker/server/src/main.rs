@@ -141,6 +141,7 @@ fn let_in(arguments: Issue) -> anyhow::Result<ExitCode> {
         config: Config::load(&config)?,
         operator,
         dir,
+        user: rustix::process::geteuid().as_raw(),
     };
     let issued = process::runtime()?.block_on(operator::issue(order, &deps()))?;
     match output {

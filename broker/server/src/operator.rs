@@ -36,6 +36,8 @@ pub struct Order {
     pub operator: OperatorName,
     /// The identity's directory; must not be there.
     pub dir: PathBuf,
+    /// The effective user id of this process.
+    pub user: u32,
 }
 
 /// Why no identity was made, or why it is not of use.
@@ -145,9 +147,10 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
         config,
         operator,
         dir,
+        user,
     } = order;
     let dir = std::path::absolute(&dir).map_err(look_failed(&dir))?;
-    refuse_stranger(&config.data_dir, rustix::process::geteuid().as_raw())?;
+    refuse_stranger(&config.data_dir, user)?;
     let authority = app::open_authority(&config, deps).map_err(|e| running(e, &config))?;
     let (vkey, store) = app::open_store(&config, deps)
         .await

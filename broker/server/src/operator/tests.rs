@@ -39,11 +39,20 @@ impl Installation {
         }
     }
 
+    fn owner(&self) -> u32 {
+        fs::metadata(&self.config.data_dir).unwrap().uid()
+    }
+
     async fn issue(&self, operator: &str, dir: &str) -> Result<Issued, Error> {
+        self.issue_as(self.owner(), operator, dir).await
+    }
+
+    async fn issue_as(&self, user: u32, operator: &str, dir: &str) -> Result<Issued, Error> {
         let order = Order {
             config: self.config.clone(),
             operator: operator.parse().unwrap(),
             dir: self.scratch.path().join(dir),
+            user,
         };
         issue(order, &self.deps).await
     }
@@ -128,6 +137,12 @@ async fn what_is_refused_leaves_everything_as_it_was() {
     let error = installation.issue("admin", "no/such").await.unwrap_err();
     assert!(matches!(error, Error::Directory(_)), "{error}");
 
+    // What another user writes here, the broker could not open.
+    let owner = installation.owner();
+    let stranger = installation.issue_as(owner + 1, "admin", "two").await;
+    let message = stranger.unwrap_err().to_string();
+    assert!(message.contains(&format!("'#{owner}'")), "{message}");
+
     let (_, held) = app::open_store(&installation.config, &installation.deps)
         .await
         .unwrap();
@@ -151,14 +166,4 @@ async fn what_is_refused_leaves_everything_as_it_was() {
     assert!(installation.counts(&before.serial).await);
     let made = |event: &&Event| matches!(event, Event::OperatorSvidIssued { .. });
     assert_eq!(installation.events().await.iter().filter(made).count(), 2);
-}
-
-#[test]
-fn only_the_user_whose_installation_it_is_may_write_to_it() {
-    let scratch = tempfile::tempdir().unwrap();
-    let owner = fs::metadata(scratch.path()).unwrap().uid();
-    assert!(refuse_stranger(scratch.path(), owner).is_ok());
-    let refused = refuse_stranger(scratch.path(), owner + 1);
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains(&format!("'#{owner}'")), "{message}");
 }

@@ -34,13 +34,23 @@ impl Effects {
         self
     }
 
-    /// Remembers what the request of this key made, and `task` if it was a request to a task.
+    /// Remembers what the request of this key made.
     pub(super) fn remember(
-        mut self,
+        self,
         key: Option<&IdempotencyKey>,
         time: Timestamp,
         subject: Subject,
+    ) -> Self {
+        self.remember_in(None, key, time, subject)
+    }
+
+    /// The same of a request that named a task.
+    pub(super) fn remember_in(
+        mut self,
         task: Option<TaskId>,
+        key: Option<&IdempotencyKey>,
+        time: Timestamp,
+        subject: Subject,
     ) -> Self {
         if let Some(key) = key {
             let remembered = Remembered {
@@ -81,7 +91,6 @@ impl State {
                 idempotency.as_ref(),
                 time,
                 Subject::Agent(agent.name.clone()),
-                None,
             ),
             Event::JoinTokenCreated { token, idempotency } => Effects::of([Change::Token(
                 token.id,
@@ -90,12 +99,7 @@ impl State {
                     used: false,
                 })),
             )])
-            .remember(
-                idempotency.as_ref(),
-                time,
-                Subject::JoinToken(token.id),
-                None,
-            ),
+            .remember(idempotency.as_ref(), time, Subject::JoinToken(token.id)),
             Event::SvidIssued { .. }
             | Event::OperatorSvidIssued { .. }
             | Event::SvidActivated { .. } => self.svid_event(event)?,
@@ -120,11 +124,11 @@ impl State {
                 Some(Arc::new(credential.as_ref().clone())),
             )])
             .about(credential.task)
-            .remember(
+            .remember_in(
+                Some(credential.task),
                 idempotency.as_ref(),
                 time,
                 Subject::Credential(credential.id),
-                Some(credential.task),
             ),
             Event::CredentialIssued { credential, .. }
             | Event::CredentialAbandoned { credential, .. }
@@ -145,11 +149,11 @@ impl State {
             Event::TaskStarted { task, idempotency } => {
                 let effects = Effects::of([Change::Task(task.id, Some(Arc::new(task.clone())))])
                     .about(task.id)
-                    .remember(
+                    .remember_in(
+                        task.parent,
                         idempotency.as_ref(),
                         time,
                         Subject::Task(task.id),
-                        task.parent,
                     );
                 match task.parent {
                     Some(parent) => effects.about(parent),

@@ -163,7 +163,7 @@ impl State {
             credential: id,
             expires_at,
         };
-        Ok(effects.remember(key, time, renewal, Some(task)))
+        Ok(effects.remember_in(Some(task), key, time, renewal))
     }
 }
 

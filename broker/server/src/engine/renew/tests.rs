@@ -52,7 +52,7 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
-    let renew = async |key: &'static str| {
+    let renew = |key: &'static str| {
         let request = RenewCredential {
             credential_id: id.to_string(),
             ttl_seconds: 3000,
@@ -61,10 +61,10 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
         let renewing = async move { engine.renew_credential(&call, key, &request).await };
         bench.engine.tasks().spawn(renewing)
     };
-    renew("k").await.await.unwrap().unwrap();
+    renew("k").await.unwrap().unwrap();
 
     let held = fake.renewing.acquire().await.unwrap();
-    let under_way = renew("l").await;
+    let under_way = renew("l");
     eventually("the provider is asked", || async {
         fake.renewals.load(Ordering::SeqCst) == 2
     })
@@ -76,11 +76,7 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let revoked = bench.engine.revoke_credential(&bench.agent, &revoke).await;
     revoked.unwrap();
     drop(held);
-    let after = [
-        under_way.await,
-        renew("l").await.await,
-        renew("k").await.await,
-    ];
+    let after = [under_way.await, renew("l").await, renew("k").await];
     for outcome in after {
         match outcome.unwrap() {
             Err(Error::Precondition(message)) => {

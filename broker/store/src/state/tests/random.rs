@@ -101,6 +101,17 @@ fn rebuilt(state: &State) -> State {
     fresh
 }
 
+/// The keys of each task, and none of a task that is gone.
+fn check_keys(state: &State) {
+    let of_tasks: usize = state.tasks.values().map(|node| node.keys.len()).sum();
+    let hang_on_tasks = state.keys.values().filter_map(|key| key.task);
+    assert_eq!(of_tasks, hang_on_tasks.count(), "a key outlives its task");
+    for (id, node) in &state.tasks {
+        let keys = state.keys.values().filter(|key| key.task == Some(*id));
+        assert_eq!(node.keys.len(), keys.count());
+    }
+}
+
 /// Counts everything from the records alone.
 fn check_counts(state: &State) {
     let live: Vec<_> = state
@@ -125,8 +136,6 @@ fn check_counts(state: &State) {
             quiet && anchored == 0 && childless
         );
         assert_eq!(state.anchored.contains(id), quiet && anchored > 0);
-        let keys = state.keys.values().filter(|key| key.task == Some(*id));
-        assert_eq!(node.keys.len(), keys.count());
         let parent_gone = node
             .task
             .parent
@@ -136,10 +145,6 @@ fn check_counts(state: &State) {
         let open_under_ending = node.task.state == TaskState::Open
             && parent.is_some_and(|p| p.task.state != TaskState::Open);
         assert!(!open_under_ending);
-    }
-    let tasks_of_keys = state.keys.values().filter_map(|key| key.task);
-    for task in tasks_of_keys {
-        assert!(state.tasks.contains_key(&task), "a key outlives its task");
     }
     for agent in state.agents.keys() {
         let usage = state.usage(agent, NOW);
@@ -217,6 +222,7 @@ proptest! {
         }
         prop_assert!(admitted <= model.entries.len());
         check_counts(&model.state);
+        check_keys(&model.state);
         prop_assert_eq!(&rebuilt(&model.state), &model.state);
         prop_assert_eq!(&replayed(&model), &model.state);
         // Pruning early or late gives the same state in the end.
