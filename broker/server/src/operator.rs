@@ -51,7 +51,7 @@ pub enum Error {
     Running(PathBuf),
     /// What another user writes, the broker could not change any more.
     #[error(
-        "`{}` belongs to the user with id {owner}, not {user}; run this as the user that the broker runs as: `runuser -u '#{owner}' -- taskpassd operator issue …`",
+        "`{}` belongs to the user with id {owner}, not {user}; run this as the user that the broker runs as: `setpriv --reuid={owner} --clear-groups taskpassd operator issue …`",
         dir.display()
     )]
     Stranger {

@@ -141,7 +141,7 @@ async fn what_is_refused_leaves_everything_as_it_was() {
     let owner = installation.owner();
     let stranger = installation.issue_as(owner + 1, "admin", "two").await;
     let message = stranger.unwrap_err().to_string();
-    assert!(message.contains(&format!("'#{owner}'")), "{message}");
+    assert!(message.contains(&format!("--reuid={owner} ")), "{message}");
 
     let (_, held) = app::open_store(&installation.config, &installation.deps)
         .await
