@@ -233,6 +233,7 @@ fn on_record(operator: &PeerIdentity) -> Event {
         key_sha256: operator.key_sha256.clone(),
         not_after: operator.not_after,
         renews: None,
+        local: false,
     }
 }
 

@@ -369,6 +369,7 @@ fn first_entries(fixture: &Fixture, time: &Arc<SimTime>, known: &mut Known) -> V
             key_sha256: admin.key_sha256.clone(),
             not_after,
             renews: None,
+            local: false,
         },
     ];
     for number in 0..2_u8 {
