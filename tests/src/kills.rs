@@ -41,7 +41,7 @@ live_per_agent = 100000
 pub type Shared = Arc<Mutex<Journal>>;
 
 /// A kill comes after up to so many answers, counted rather than timed so that a busy machine sees as much load,
-const ANSWERS_MAX: u64 = 24;
+const ANSWERS_MAX: u64 = 32;
 /// and a moment later than the last of them.
 const MOMENT_MAX_MS: u64 = 20;
 

@@ -8,7 +8,7 @@ mod book;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, CredentialState, TaskState};
+use taskpass_core::{CredentialId, CredentialState, TaskId, TaskState};
 use taskpass_provider::{RevokeOrder, RevokeScope};
 use taskpass_store::MemoryStore;
 
@@ -207,6 +207,16 @@ impl Oracle {
         }
         if let Err(what) = seen.book.may_be_handed_out(id, serial) {
             seen.wrong(what);
+        }
+    }
+
+    /// A key has given a second credential, which it may where its first task has ended: nothing can be repeated there.
+    pub(super) fn gave_again(&self, key: &str, before: TaskId, task: TaskId) {
+        let mut seen = self.seen.lock();
+        if before == task || seen.book.task_state(before) != Some(TaskState::Ended) {
+            seen.wrong(format!(
+                "5: the idempotency key `{key}` gave two credentials"
+            ));
         }
     }
 

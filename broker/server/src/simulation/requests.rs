@@ -32,8 +32,8 @@ pub(super) struct Known {
     credentials: Vec<(CredentialId, SpiffeId)>,
     /// Calls that were authenticated a while ago.
     stale: Vec<Call>,
-    /// What was given for each caller's idempotency key.
-    given: BTreeMap<(SpiffeId, String), CredentialId>,
+    /// The task in which something was given for each caller's idempotency key.
+    given: BTreeMap<(SpiffeId, String), TaskId>,
 }
 
 /// Makes requests of one broker process.
@@ -282,13 +282,13 @@ impl Callers {
         known
             .credentials
             .push((issued.id, caller.spiffe_id.clone()));
-        let given = known
+        let before = known
             .given
-            .insert((caller.spiffe_id.clone(), key.clone()), issued.id);
-        if given.is_some() && !key.is_empty() {
-            self.oracle.wrong(format!(
-                "5: the idempotency key `{key}` gave two credentials"
-            ));
+            .insert((caller.spiffe_id.clone(), key.clone()), task.id);
+        if !key.is_empty()
+            && let Some(before) = before
+        {
+            self.oracle.gave_again(&key, before, task.id);
         }
         Ok(format!("credential {}", issued.id))
     }
