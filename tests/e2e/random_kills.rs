@@ -1,7 +1,10 @@
 //! Fifty kills at random moments under load: whatever was acknowledged stays true, and nothing is alive that the
 //! ledger does not know of. `make torture` has a thousand of them.
 
-use taskpass_tests::{Told, kills::Kills};
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use taskpass_tests::{History, Told, World, kills::Kills, witness::untracked};
 
 const KILLS: Kills = Kills {
     count: 50,
@@ -20,4 +23,19 @@ fn nothing_that_was_acknowledged_is_lost_and_nothing_untracked_is_alive() {
         issued > 50 && receipts > 20 && renewed > 0,
         "there was hardly any load"
     );
+}
+
+/// The witness of all the above must see what it is there for.
+#[test]
+fn the_witness_sees_a_lease_that_nobody_knows() {
+    let world = World::new();
+    let broker = world.start();
+    let history = History::verified(&world.installation, &broker.operator(), "nothing.jsonl");
+    let unseen = || untracked(&world.bao, &history, &BTreeSet::new());
+    assert_eq!(unseen(), Vec::<String>::new());
+    let body = json!({"common_name": "nobody.test"});
+    let made = world.bao.call("POST", "pki/issue/ci", Some(body)).unwrap();
+    let lease = made["lease_id"].as_str().unwrap();
+    let seen = unseen();
+    assert!(seen.len() == 1 && seen[0].contains(lease), "{seen:?}");
 }

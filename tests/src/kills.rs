@@ -12,9 +12,7 @@ use tokio::task::JoinSet;
 use crate::{
     Broker, Cli, Drawn, History, Journal, Told, World, eventually,
     wire::runtime,
-    witness::{
-        CERT_PATH, assert_nothing_untracked, client, is_waiting_for_probation, text, wait_one_sweep,
-    },
+    witness::{assert_nothing_untracked, client, is_waiting_for_probation, text, wait_one_sweep},
 };
 
 /// Agents that work at the same time.
@@ -108,7 +106,7 @@ fn settle(world: &World, journal: &Journal) {
             .all(is_waiting_for_probation)
             .then_some(())
     });
-    assert_eq!(world.bao.leases(CERT_PATH), Vec::<String>::new());
+    assert_eq!(world.bao.usable_certificates(), Vec::<String>::new());
     compare("at-the-end.jsonl");
 }
 

@@ -219,6 +219,37 @@ max_request_duration = "{REQUEST_MAX}"
             .is_some_and(|seconds| seconds > 0)
     }
 
+    /// Serials of the certificates that the PKI engine made and has not revoked, its own left out.
+    ///
+    /// This, and not the list of leases, tells what is alive: when a caller is killed while OpenBao files a lease, OpenBao
+    /// revokes what it made at once, but cannot take the record of the lease back with the request it has just given up. The
+    /// record stays in the list, hangs on no token, and revokes nothing that is not revoked already; `sys/leases/tidy` removes it.
+    pub fn usable_certificates(&self) -> Vec<String> {
+        let listed = self
+            .call("LIST", "pki/certs", None)
+            .expect("certificates can be listed");
+        let own = self
+            .call("GET", "pki/cert/ca", None)
+            .expect("the engine has its own");
+        let serials = listed["data"]["keys"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let is_usable = |serial: &str| {
+            let found = self
+                .call("GET", &format!("pki/cert/{serial}"), None)
+                .expect("the engine knows the certificate");
+            let data = &found["data"];
+            let is_revoked = data["revocation_time"].as_i64().is_some_and(|at| at > 0);
+            !is_revoked && data["certificate"] != own["data"]["certificate"]
+        };
+        let serials = serials.iter().filter_map(Value::as_str);
+        serials
+            .filter(|serial| is_usable(serial))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// The broker's own token.
     pub fn broker_token(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("broker-token"))

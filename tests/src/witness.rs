@@ -79,10 +79,16 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     let leases: BTreeSet<&str> = history
         .handles("lease_id", |id| live.contains(id))
         .collect();
-    for lease in bao.leases(CERT_PATH) {
-        if !leases.contains(lease.as_str()) {
+    let listed = bao.leases(CERT_PATH);
+    let (known, unknown): (Vec<&String>, Vec<&String>) = listed
+        .iter()
+        .partition(|lease| leases.contains(lease.as_str()));
+    // A lease that is not on record is a left-over record or an orphan. In the first case its certificate is revoked, and
+    // no more are usable than there are leases on record.
+    if !unknown.is_empty() && bao.usable_certificates().len() > known.len() {
+        for lease in unknown {
             // What OpenBao says of it tells a lease that is just being revoked from one that nobody will revoke.
-            let detail = bao.lease(&lease);
+            let detail = bao.lease(lease);
             found.push(format!(
                 "lease {lease} is alive and not on record: {detail:?}"
             ));

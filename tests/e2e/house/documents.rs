@@ -30,6 +30,38 @@ fn links_lead_to_files_that_exist() {
     none(&complaints);
 }
 
+/// The guarantees link each promise to its tests, by name; `[…](file)` without a name in backticks links to a whole file.
+#[test]
+fn guarantees_name_tests_that_exist() {
+    let text = read("docs/guarantees.md");
+    let mut seen = 0;
+    let mut complaints = Vec::new();
+    for link in text.split("[`").skip(1) {
+        let (name, rest) = link.split_once("`](../").expect("a link to a file");
+        let path = rest.split(')').next().expect("the end of the link");
+        if name.contains('.') {
+            continue;
+        }
+        seen += 1;
+        let source = read(path);
+        // Tables of tests are written `name: …`.
+        let is_there = [format!("fn {name}("), format!(" {name}: ")];
+        if !is_there.iter().any(|form| source.contains(form)) {
+            complaints.push(format!("`{path}` has no test `{name}`"));
+        }
+    }
+    assert!(seen > 50, "only {seen} tests are named");
+    none(&complaints);
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let promises = rows.filter(|row| !row.starts_with("| Promise ") && !row.starts_with("| ---"));
+    none(
+        &promises
+            .filter(|row| !row.contains("](../"))
+            .map(|row| format!("no test is named for `{row}`"))
+            .collect::<Vec<_>>(),
+    );
+}
+
 /// Every command of the README, asked for its help: unknown commands and flags are refused before help is given.
 #[test]
 fn commands_in_the_readme_exist() {

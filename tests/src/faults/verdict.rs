@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Broker, History, export, vkey,
-    witness::{CERT_PATH, untracked},
-};
+use crate::{Broker, History, export, vkey, witness::untracked};
 
 use super::{Cell, play::Play};
 
@@ -116,7 +113,7 @@ impl Verdict {
     pub(super) fn await_silence(&mut self, play: &Play<'_>, history: &History, since: Instant) {
         let bao = &play.stage.bao;
         loop {
-            let mut alive = bao.leases(CERT_PATH);
+            let mut alive = bao.usable_certificates();
             let recorded = history.recorded_accessors();
             let tokens = bao.task_tokens().into_iter();
             let (known, unrecorded): (Vec<String>, Vec<String>) =
@@ -124,7 +121,7 @@ impl Verdict {
             alive.extend(known);
             if alive.is_empty() && (unrecorded.is_empty() || !play.stage.is_thorough) {
                 if !unrecorded.is_empty() {
-                    play.remark("an unrecorded token is left to its probation of 60 s");
+                    play.remark("an unrecorded token is left to its probation");
                 }
                 break;
             }
