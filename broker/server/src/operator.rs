@@ -51,7 +51,7 @@ pub enum Error {
     Running(PathBuf),
     /// What another user writes, the broker could not change any more.
     #[error(
-        "`{}` belongs to the user with id {owner}, not {user}; run this as the user that the broker runs as: `setpriv --reuid={owner} --clear-groups taskpassd operator issue …`",
+        "`{}` belongs to the user with id {owner}, not {user}; run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd operator issue …`",
         dir.display()
     )]
     Stranger {
@@ -59,6 +59,8 @@ pub enum Error {
         dir: PathBuf,
         /// Whose it is.
         owner: u32,
+        /// And which group's.
+        group: u32,
         /// Who runs this.
         user: u32,
     },
@@ -98,19 +100,6 @@ pub enum Error {
     /// It is not on record, so it does not count.
     #[error("the certificate could not be recorded, so it does not count")]
     Record(#[source] CommitError),
-    /// It is on record, and nobody has it.
-    #[error(
-        "the certificate is on record but could not be written to `{}`: `{operator}` has none that counts until you run this again with another `--dir`",
-        dir.display()
-    )]
-    Lost {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it would have been.
-        operator: OperatorName,
-        /// Why.
-        source: Box<init::Error>,
-    },
     /// The ledger was not closed in good order.
     #[error(
         "closing the store failed; the certificate is on record, and the next start checks the files"
@@ -140,7 +129,7 @@ pub struct Issued {
     config: Config,
 }
 
-/// Makes the identity, records it, and then writes it. Every other certificate of the operator stops counting. Needs the
+/// Makes the identity, writes it, and then records it. Every other certificate of the operator stops counting. Needs the
 /// locks that a running broker holds.
 pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
     let Order {
@@ -165,8 +154,11 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
     let svid = authority.issue_operator(&operator, key.public_key(), ttl)?;
-    // Before the record ends the operator's other certificates: the usual mistakes leave everything as it was.
+    // First, since the record ends the operator's other certificates. Until it is recorded this one does not count.
     make_dir(&dir)?;
+    let (bundle, vkey) = (&authority.bundle().pem, format!("{vkey}\n"));
+    init::hand_over(&dir, &key, &svid.chain_pem(), bundle, &vkey)
+        .inspect_err(|_| take_back(&dir))?;
     let event = Event::OperatorSvidIssued {
         operator: operator.clone(),
         serial: svid.serial.clone(),
@@ -175,19 +167,9 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
         renews: None,
         local: true,
     };
-    // The identity is on record before anyone can use it.
     let recorded = store.commit(Batch::new([event])).await.map_err(|error| {
-        // Still empty. If it stays, the next run says so.
-        drop(fs::remove_dir(&dir));
+        take_back(&dir);
         Error::Record(error)
-    })?;
-    let (bundle, vkey) = (&authority.bundle().pem, format!("{vkey}\n"));
-    init::hand_over(&dir, &key, &svid.chain_pem(), bundle, &vkey).map_err(|source| {
-        Error::Lost {
-            dir: dir.clone(),
-            operator: operator.clone(),
-            source: Box::new(source),
-        }
     })?;
     store.close().await.map_err(Error::Close)?;
     Ok(Issued {
@@ -201,14 +183,25 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
     })
 }
 
+/// Removes what is worthless. If it stays, the next run says that the directory is there.
+fn take_back(dir: &Path) {
+    drop(fs::remove_dir_all(dir));
+}
+
 /// A file that another user made in the data directory would keep the broker from starting.
 fn refuse_stranger(dir: &Path, user: u32) -> Result<(), Error> {
-    let owner = fs::metadata(dir).map_err(look_failed(dir))?.uid();
+    let found = fs::metadata(dir).map_err(look_failed(dir))?;
+    let (owner, group) = (found.uid(), found.gid());
     if owner == user {
         return Ok(());
     }
     let dir = dir.to_owned();
-    Err(Error::Stranger { dir, owner, user })
+    Err(Error::Stranger {
+        dir,
+        owner,
+        group,
+        user,
+    })
 }
 
 fn make_dir(dir: &Path) -> Result<(), Error> {

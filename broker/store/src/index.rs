@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Digest, Timestamp, TrustDomain};
 use taskpass_ledger::Reader;
@@ -78,22 +78,19 @@ impl Index {
     fn reserve(&self) {
         let set_aside = || -> io::Result<()> {
             let file = File::options().write(true).open(self.path.join("db"))?;
-            let end = file.metadata()?.len().saturating_add(RESERVE_BYTES);
-            fallocate(&file, FallocateFlags::KEEP_SIZE, 0, end).map_err(io::Error::from)
+            let end = file.metadata()?.len();
+            fallocate(&file, FallocateFlags::KEEP_SIZE, end, RESERVE_BYTES).map_err(io::Error::from)
         };
         if let Err(error) = set_aside() {
             tracing::debug!(%error, "no room could be set aside for the index");
         }
     }
 
-    /// Whether the disk has as much room left as is set aside for an index.
+    /// Whether the disk has room for another index like this one, and for what is set aside with it, twice over.
     pub(crate) fn has_room(&self) -> bool {
-        let path = self.path.with_extension("room");
-        let taken = File::create(&path)
-            .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?));
-        // What cannot be removed is made anew the next time.
-        let _left = std::fs::remove_file(&path);
-        taken.is_ok()
+        let size = self.db.size_on_disk().unwrap_or(u64::MAX);
+        let wanted = size.saturating_add(RESERVE_BYTES).saturating_mul(2);
+        statvfs(&self.path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted)
     }
 
     /// How far it is; `None` when it is new. Fails when it does not belong to this ledger.

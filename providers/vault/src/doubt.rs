@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, Timestamp};
+use taskpass_core::CredentialId;
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, Revoked};
 
 use crate::{
@@ -19,15 +19,14 @@ use crate::{
     prove::{CALLS_AT_ONCE, LeaseEnds},
     provider::VaultProvider,
     revoke::Sessions,
-    server::Server,
     session::PROBATION,
 };
 
 /// The least time for a call to end after Vault is known to answer, however long ago it began: Vault may have stood still.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How far clocks may differ where a time on record is compared with them.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
-/// Calls remembered; the oldest are forgotten first, and then wait once more.
+/// How much later than on record a call may have begun, and clocks may differ.
+pub(crate) const CALL_BEGINS_WITHIN: Duration = Duration::from_secs(30);
+/// Calls remembered before those that are long over are forgotten.
 const DOUBTS_MAX: usize = 16_384;
 /// A lease id that cannot exist: asking for it only shows whether Vault answers.
 const NO_LEASE: &str = "taskpass/is-vault-there";
@@ -87,7 +86,6 @@ impl VaultProvider {
     pub(crate) async fn calls_under_way(
         &self,
         order: &RevokeOrder,
-        server: &Server,
     ) -> Result<Option<Duration>, ProviderError> {
         let in_doubt = order.items.iter().filter(|item| !item.outcome_known);
         if in_doubt.clone().next().is_none() {
@@ -101,9 +99,7 @@ impl VaultProvider {
             Err(fault) if fault.says_gone() => {}
             Err(fault) => return Err(fault.while_doing("see whether Vault answers")),
         }
-        let longest = in_doubt
-            .map(|item| self.left(item, self.request_max, server.time))
-            .max();
+        let longest = in_doubt.map(|item| self.left(item, self.request_max)).max();
         // Without a recorded session nothing can have been drawn, and no session has to live on.
         let has_sessions = !order.anchors.is_empty();
         Ok(longest.filter(|left| has_sessions && !left.is_zero()))
@@ -111,30 +107,20 @@ impl VaultProvider {
 
     /// How long a token made for the item and never recorded may still live. [`VaultProvider::calls_under_way`] has
     /// been asked before.
-    pub(crate) fn unrecorded_left(
-        &self,
-        item: &RevokeItem,
-        server_time: Option<Timestamp>,
-    ) -> Duration {
-        self.left(item, self.request_max + PROBATION, server_time)
+    pub(crate) fn unrecorded_left(&self, item: &RevokeItem) -> Duration {
+        self.left(item, self.request_max + PROBATION)
     }
 
-    /// What is left of `span` after the call for the item.
+    /// What is left of `span`, counted from when Vault was first seen to answer after the call.
     ///
-    /// What this process has seen itself is measured on the monotonic clock, which no time server can move. What was
-    /// before it is told by two clocks, the broker's and Vault's, of which the one that is behind counts.
-    fn left(&self, item: &RevokeItem, span: Duration, server_time: Option<Timestamp>) -> Duration {
+    /// Nothing that is on record shortens it: a Vault that stood still begins with a request only when it goes on, however
+    /// long ago that was sent, and only the monotonic clock of this process is one that nobody sets.
+    fn left(&self, item: &RevokeItem, span: Duration) -> Duration {
         let keep = self.request_max + PROBATION;
         let answers_for = self
             .doubts
             .answers_for(item.credential, self.clock.monotonic(), keep);
-        let seen = span.max(SETTLE).saturating_sub(answers_for);
-        let Some(server_time) = server_time else {
-            return seen;
-        };
-        let over_at = item.intended_at.plus(span + CLOCKS_DIFFER);
-        let told = over_at.since(self.clock.now().min(server_time));
-        seen.min(told.max(SETTLE.saturating_sub(answers_for)))
+        span.max(SETTLE).saturating_sub(answers_for)
     }
 
     /// The credentials in doubt whose sessions may have ended by themselves before the call was over: nothing proves
@@ -144,7 +130,8 @@ impl VaultProvider {
         order: &RevokeOrder,
         accessors: &BTreeSet<String>,
     ) -> Result<BTreeSet<CredentialId>, ProviderError> {
-        let over_at = |item: &RevokeItem| item.intended_at.plus(self.request_max + CLOCKS_DIFFER);
+        let over_at =
+            |item: &RevokeItem| item.intended_at.plus(self.request_max + CALL_BEGINS_WITHIN);
         let mut perhaps: BTreeSet<CredentialId> = order
             .items
             .iter()
@@ -173,14 +160,13 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
         left: Duration,
-        server: &Server,
     ) -> Vec<Result<Revoked, ProviderError>> {
         let ends = LeaseEnds::new();
         let mut settling = Vec::with_capacity(order.items.len());
         for item in &order.items {
             settling.push(async {
                 if item.outcome_known {
-                    return self.settle(item, &Sessions::Kept, &ends, server).await;
+                    return self.settle(item, &Sessions::Kept, &ends).await;
                 }
                 Err(ProviderError::Retryable {
                     message: format!(
@@ -201,7 +187,7 @@ impl VaultProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taskpass_core::{ManualClock, SeededEntropy};
+    use taskpass_core::{ManualClock, SeededEntropy, Timestamp};
 
     #[test]
     fn a_doubtful_call_is_given_time_once() {

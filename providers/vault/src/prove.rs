@@ -303,7 +303,7 @@ impl VaultProvider {
 
     /// Says what is alive of an order; lookups only.
     pub(crate) async fn look_at(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
-        self.server_of(order).await?;
+        self.must_be_the_one(order).await?;
         let unsure = order.items.iter().any(|item| !item.outcome_known);
         if order.scope == RevokeScope::Task || unsure {
             for (_, handle) in &order.anchors {

@@ -10,7 +10,6 @@ use crate::{
     handle::{AnchorHandle, Handle},
     prove::{CALLS_AT_ONCE, LeaseEnds, Search},
     provider::VaultProvider,
-    server::Server,
 };
 
 /// A lease that is older than its credential by so much is another's, whatever our clock and Vault's differ by.
@@ -43,9 +42,9 @@ impl VaultProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
-        let server = self.server_of(order).await?;
-        if let Some(left) = self.calls_under_way(order, &server).await? {
-            return Ok(self.revoke_known(order, left, &server).await);
+        self.must_be_the_one(order).await?;
+        if let Some(left) = self.calls_under_way(order).await? {
+            return Ok(self.revoke_known(order, left).await);
         }
         let sessions = match order.scope {
             RevokeScope::Task => self.end_sessions(order).await,
@@ -66,7 +65,7 @@ impl VaultProvider {
         };
         let mut settling = Vec::with_capacity(order.items.len());
         for item in &order.items {
-            settling.push(self.settle(item, &sessions, &ends, &server));
+            settling.push(self.settle(item, &sessions, &ends));
         }
         let results: Vec<_> = stream::iter(settling)
             .buffered(CALLS_AT_ONCE)
@@ -123,7 +122,6 @@ impl VaultProvider {
         item: &RevokeItem,
         sessions: &Sessions,
         ends: &LeaseEnds,
-        server: &Server,
     ) -> Result<Revoked, ProviderError> {
         let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
         match handle {
@@ -151,11 +149,8 @@ impl VaultProvider {
             Some(Handle::LeasePath(_)) | None if item.outcome_known => {
                 Ok(unproven(item, "how to find it was not recorded"))
             }
-            Some(Handle::LeasePath(path)) => {
-                self.settle_unknown(item, Some(&path), sessions, server)
-                    .await
-            }
-            None => self.settle_unknown(item, None, sessions, server).await,
+            Some(Handle::LeasePath(path)) => self.settle_unknown(item, Some(&path), sessions).await,
+            None => self.settle_unknown(item, None, sessions).await,
         }
     }
 
@@ -166,7 +161,6 @@ impl VaultProvider {
         item: &RevokeItem,
         lease_path: Option<&str>,
         sessions: &Sessions,
-        server: &Server,
     ) -> Result<Revoked, ProviderError> {
         let (tokens, too_early) = match sessions {
             Sessions::Failed(error) => return Err(error.clone()),
@@ -178,7 +172,6 @@ impl VaultProvider {
             Sessions::NoneOnRecord => {
                 return self.settle_unrecorded(
                     item,
-                    server,
                     "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
                 );
             }
@@ -192,7 +185,6 @@ impl VaultProvider {
             }
             return self.settle_unrecorded(
                 item,
-                server,
                 "no token that was made for it is on record, and an unrecorded one has expired by now",
             );
         }
@@ -237,13 +229,8 @@ impl VaultProvider {
     }
 
     /// A token that was made and never recorded has its short life to live; after it, `proof` is true.
-    fn settle_unrecorded(
-        &self,
-        item: &RevokeItem,
-        server: &Server,
-        proof: &str,
-    ) -> Result<Revoked, ProviderError> {
-        let left = self.unrecorded_left(item, server.time);
+    fn settle_unrecorded(&self, item: &RevokeItem, proof: &str) -> Result<Revoked, ProviderError> {
+        let left = self.unrecorded_left(item);
         if left.is_zero() {
             return Ok(proven(proof));
         }

@@ -14,9 +14,11 @@ use vaultrs::api::token::requests::{
     RevokeTokenAccessorRequest,
 };
 
-use crate::{fault::Fault, handle::AnchorHandle, provider::VaultProvider};
+use crate::{
+    doubt::CALL_BEGINS_WITHIN, fault::Fault, handle::AnchorHandle, provider::VaultProvider,
+};
 
-/// How long a token lives that was made but not yet recorded. Longer than the broker waits for a whole issue.
+/// How long a token lives that was made but not yet recorded: longer than recording takes, also on a disk that is busy.
 pub(crate) const PROBATION: Duration = Duration::from_secs(20);
 /// Tasks whose tokens are kept; far more than one broker serves.
 const SESSIONS_MAX: usize = 65_536;
@@ -112,9 +114,17 @@ impl VaultProvider {
         let now = self.clock.now();
         let slot = self.sessions.slot(order, now)?;
         let mut held = slot.session.lock().await;
-        if let Some(session) = held.as_ref()
-            && session.ends_at > now.plus(SESSION_REST_MIN)
-        {
+        // One that Vault cut short must outlive the call it is used for: see `doubt`.
+        let worth = |session: &Arc<Session>| {
+            let is_short = session.ends_at.plus(SESSION_REST_MIN) < order.task_deadline;
+            let rest = if is_short {
+                self.request_max + CALL_BEGINS_WITHIN
+            } else {
+                SESSION_REST_MIN
+            };
+            session.ends_at > now.plus(rest)
+        };
+        if let Some(session) = held.as_ref().filter(|session| worth(session)) {
             return Ok(Arc::clone(session));
         }
         let policies = self.task_policies(order);
@@ -197,7 +207,7 @@ impl VaultProvider {
         let handle = AnchorHandle {
             accessor: accessor.to_owned(),
             credential,
-            cluster: self.server().await?.cluster,
+            cluster: self.cluster().await?,
             namespace: self.namespace.clone(),
         };
         anchors.record(handle.to_json(), order.task_deadline).await

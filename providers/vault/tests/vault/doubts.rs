@@ -100,7 +100,9 @@ async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() 
 async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     let clock = right_clock();
     let world = World::with_clock("pki", clock.clone()).await;
-    let (_, order) = beside_a_session(&world, "pki").await;
+    let (_, mut order) = beside_a_session(&world, "pki").await;
+    // However long ago that was: a Vault that stood still begins with it only now.
+    order.items[0].intended_at = clock.now().minus(3 * HOUR);
     let accessor = order.anchors[0].1["accessor"].clone();
     let is_there = async || {
         let body = json!({"accessor": accessor});
@@ -123,6 +125,25 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     let revoked = revoke(&patient, &order).await.unwrap();
     assert!(revoked.verified, "{revoked:?}");
     assert!(!is_there().await);
+}
+
+#[tokio::test]
+async fn a_session_that_vault_cuts_short_is_left_before_a_call_could_outlive_it() {
+    let clock = right_clock();
+    let world = World::with_clock("pki", clock.clone()).await;
+    let short = json!({"max_lease_ttl": "40s"});
+    world
+        .bao
+        .must("POST", "sys/mounts/auth/token/tune", short)
+        .await;
+    let anchors = RecordedAnchors::new();
+    let task = world.new_task();
+    for (passed, sessions) in [(0, 1), (1, 1), (6, 2)] {
+        clock.advance(Duration::from_secs(passed));
+        let order = world.pki_order(task, "pki");
+        world.provider.issue(&order, &anchors).await.unwrap();
+        assert_eq!(anchors.handles().len(), sessions, "after {passed} s");
+    }
 }
 
 #[tokio::test]
