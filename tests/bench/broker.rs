@@ -9,6 +9,8 @@ const LIMITS: &str = r"
 [limits]
 connections_per_address = 4096
 connections_per_caller = 4096
+new_connections_per_second = 100000
+new_connections_burst = 1000000
 requests_per_caller = 4096
 agent_requests_per_second = 100000
 agent_requests_burst = 1000000
