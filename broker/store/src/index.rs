@@ -15,9 +15,10 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Digest, Timestamp, TrustDomain};
 use taskpass_ledger::Reader;
@@ -26,6 +27,9 @@ pub(crate) use self::{read::Owner, write::Portion};
 
 /// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// How often, and with which pause, the lock of an index that was just closed is looked at.
+const LOCK_LOOKS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The layout below; another one is built again.
 const FORMAT: u32 = 3;
 
@@ -64,6 +68,7 @@ impl Index {
             .path(path)
             .cache_capacity(cache_bytes)
             .flush_every_ms(None);
+        await_lock(path);
         let index = Self {
             db: guarded(|| config.open())?,
             path: path.to_owned(),
@@ -151,6 +156,25 @@ impl Index {
 
     fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, IndexError> {
         guarded(|| self.db.get(key))
+    }
+}
+
+/// Waits a moment for sled's lock on an index. Whoever opens it has the ledger's lock already, so it can only be held by
+/// background work of an index that was just closed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks anyway, before there is anything to serve"
+)]
+fn await_lock(path: &Path) {
+    let Ok(file) = File::open(path.join("db")) else {
+        return;
+    };
+    for _ in 0..LOCK_LOOKS {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Let go of with the file.
+            return;
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
 }
 
