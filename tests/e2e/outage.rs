@@ -68,7 +68,7 @@ fn a_frozen_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_t
         assert_eq!(text(receipt(&shown, issued), "state"), "revoked_verified");
     }
     assert!(world.bao.task_tokens().is_empty());
-    assert!(world.bao.usable_certificates().is_empty());
+    assert!(world.bao.leases("pki/issue/ci").is_empty());
 }
 
 #[test]
