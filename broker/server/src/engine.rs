@@ -17,6 +17,7 @@ mod history;
 mod idempotency;
 mod in_flight;
 mod issue;
+mod outage;
 mod providers;
 mod queries;
 #[cfg(test)]

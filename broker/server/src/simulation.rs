@@ -19,6 +19,7 @@ mod fate;
 mod fixture;
 mod history;
 mod oracle;
+mod outage;
 mod provider;
 mod requests;
 mod storage;

@@ -56,8 +56,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What is held at the provider.
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError>;
 
-    /// What reconcilers have to do at `now`; at most `limit` of each kind (of due revocations: per provider, so that
-    /// one with many slows no other).
+    /// What is to be taken back at `now`; at most `limit` credentials of each provider, so that one with many hides no
+    /// other.
+    async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError>;
+    /// What else reconcilers have to do at `now`; at most `limit` of each kind.
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError>;
     /// All open tasks, oldest first.
     async fn open_tasks(&self) -> Result<Vec<Arc<Task>>, StoreError>;
@@ -182,23 +184,42 @@ pub struct ProviderUsage {
     pub revoking: u32,
 }
 
-/// What reconcilers have to do.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What is to be taken back now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revocations {
+    /// By provider and task. Of more than fit, those that are due longest and those that have just become due: where a
+    /// provider is down the first wait, and must not hide the others.
+    pub due: Vec<DueRevocation>,
+    /// When the next retry after `now` comes; `None` when there is none.
+    pub next: Option<Timestamp>,
+}
+
+/// What is to be revoked of one task at one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueRevocation {
+    /// The provider.
+    pub provider: ProviderName,
+    /// The task.
+    pub task: TaskId,
+    /// The credentials. None where it is about anchors alone: those of an ending task without live credentials.
+    pub credentials: Vec<CredentialId>,
+    /// Whether revoking one of the credentials was never tried.
+    pub is_new: bool,
+}
+
+/// What reconcilers have to do beside revoking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Work {
     /// Open tasks whose deadline has come, the most overdue first.
     pub overdue_tasks: Vec<TaskId>,
     /// Ending tasks under which nothing is alive any more: credentials and children final, anchors gone.
     pub ending_tasks: Vec<TaskId>,
-    /// Credentials to revoke now, by provider and task.
-    pub due_revocations: Vec<(ProviderName, TaskId, Vec<CredentialId>)>,
     /// Active credentials whose own end has come.
     pub expired_credentials: Vec<CredentialId>,
     /// Credentials between intent and outcome, oldest first. Those not in flight in this process were interrupted.
     pub interrupted: Vec<CredentialId>,
-    /// Anchors of ending tasks that may still hold something alive, in tasks with no live credentials left.
-    pub live_anchors: Vec<(ProviderName, TaskId, Vec<taskpass_core::AnchorId>)>,
-    /// When the next deadline, expiry or retry after `now` comes; `None` when there is none.
-    pub next_due: Option<Timestamp>,
+    /// When the next deadline or expiry after `now` comes; `None` when there is none.
+    pub next: Option<Timestamp>,
 }
 
 /// Which part of a listing is asked for.

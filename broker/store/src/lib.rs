@@ -23,8 +23,8 @@ mod testing;
 mod writer;
 
 pub use api::{
-    CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing, Page, ProviderUsage, Store,
-    Subject, SvidRecord, TaskFilter, Usage, Work,
+    CredentialFilter, DueRevocation, IdempotencyRecord, JoinTokenRecord, Listing, Page,
+    ProviderUsage, Revocations, Store, Subject, SvidRecord, TaskFilter, Usage, Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use embedded::{Config, EmbeddedStore, IndexReport, OpenReport};

@@ -5,7 +5,7 @@
 //! another store on them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, Entry, IdempotencyRecord, JoinTokenRecord,
-    Listing, OpenError, Page, ProviderUsage, Store, StoreError, SvidRecord, TaskFilter, Usage,
-    Work,
+    Listing, OpenError, Page, ProviderUsage, Revocations, Store, StoreError, SvidRecord,
+    TaskFilter, Usage, Work,
     decider::{Decider, Group, Leavers},
     embedded::{one_page, place},
     entry,
@@ -134,8 +134,16 @@ struct Records {
     tasks: BTreeMap<TaskId, Arc<Task>>,
     credentials: BTreeMap<CredentialId, Arc<Credential>>,
     anchors: BTreeMap<AnchorId, Arc<Anchor>>,
+    of_task: HashMap<TaskId, OfTask>,
     /// Which entries are about which task.
     about: Vec<(TaskId, u64)>,
+}
+
+/// What hangs on a task.
+#[derive(Default)]
+struct OfTask {
+    credentials: BTreeSet<CredentialId>,
+    anchors: BTreeSet<AnchorId>,
 }
 
 impl Records {
@@ -144,9 +152,13 @@ impl Records {
             match change {
                 Change::Task(id, Some(task)) => drop(self.tasks.insert(*id, Arc::clone(task))),
                 Change::Credential(id, Some(credential)) => {
+                    let of_task = self.of_task.entry(credential.task).or_default();
+                    of_task.credentials.insert(*id);
                     self.credentials.insert(*id, Arc::clone(credential));
                 }
                 Change::Anchor(id, Some(anchor)) => {
+                    let of_task = self.of_task.entry(anchor.task).or_default();
+                    of_task.anchors.insert(*id);
                     self.anchors.insert(*id, Arc::clone(anchor));
                 }
                 _ => {}
@@ -223,15 +235,22 @@ impl Store for MemoryStore {
 
     async fn credentials_of_task(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, StoreError> {
         Ok(self.with(|_, history| {
-            let all = history.credentials.values();
-            all.filter(|c| c.task == task).cloned().collect()
+            let ids = history
+                .of_task
+                .get(&task)
+                .map(|of_task| &of_task.credentials);
+            let ids = ids.into_iter().flatten();
+            ids.filter_map(|id| history.credentials.get(id).cloned())
+                .collect()
         }))
     }
 
     async fn anchors_of_task(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, StoreError> {
         Ok(self.with(|_, history| {
-            let all = history.anchors.values();
-            all.filter(|a| a.task == task).cloned().collect()
+            let ids = history.of_task.get(&task).map(|of_task| &of_task.anchors);
+            let ids = ids.into_iter().flatten();
+            ids.filter_map(|id| history.anchors.get(id).cloned())
+                .collect()
         }))
     }
 
@@ -259,6 +278,10 @@ impl Store for MemoryStore {
 
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError> {
         Ok(self.with(|state, _| state.usage_of_provider(name)))
+    }
+
+    async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError> {
+        Ok(self.with(|state, _| state.revocations(now, limit)))
     }
 
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError> {

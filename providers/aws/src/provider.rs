@@ -239,7 +239,7 @@ impl Provider for AwsProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
-        Ok(self.revocation.revoke(order).await)
+        self.revocation.revoke(order).await
     }
 
     async fn probe(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {

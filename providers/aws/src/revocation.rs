@@ -46,8 +46,11 @@ impl Revocation {
     }
 
     /// One outcome for each item, in order. The roles of a task are seen to at the same time.
-    pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Vec<Outcome> {
+    ///
+    /// An error where no deny list could be written: no other order would fare better.
+    pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Result<Vec<Outcome>, ProviderError> {
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+        let mut unwritten = Vec::new();
         let mut by_role = BTreeMap::new();
         for (place, item) in order.items.iter().enumerate() {
             match self.role_and_list(item) {
@@ -62,13 +65,21 @@ impl Revocation {
         let roles = by_role
             .into_values()
             .map(|(role, list, items)| self.revoke_of_role(order, role, list, items));
-        outcomes.extend(
-            futures_util::future::join_all(roles)
-                .await
-                .into_iter()
-                .flatten(),
-        );
-        outcomes.into_values().collect()
+        for of_role in futures_util::future::join_all(roles).await {
+            match of_role {
+                Ok(of_role) => outcomes.extend(of_role),
+                Err((places, error)) => {
+                    let of_role = places.into_iter().map(|place| (place, error.clone()));
+                    unwritten.extend(of_role);
+                }
+            }
+        }
+        if let (true, Some((_, error))) = (outcomes.is_empty(), unwritten.first()) {
+            return Err(error.clone());
+        }
+        let unwritten = unwritten.into_iter();
+        outcomes.extend(unwritten.map(|(place, error)| (place, Err(error))));
+        Ok(outcomes.into_values().collect())
     }
 
     async fn revoke_of_role(
@@ -77,7 +88,7 @@ impl Revocation {
         role: &Role,
         list: &RoleDenyList,
         items: Vec<(usize, &RevokeItem)>,
-    ) -> Vec<(usize, Outcome)> {
+    ) -> Result<Vec<(usize, Outcome)>, (Vec<usize>, ProviderError)> {
         let task = order.task.to_string();
         let marks: Vec<(Mark, Timestamp)> = match order.scope {
             RevokeScope::Task => {
@@ -89,15 +100,8 @@ impl Revocation {
                 .map(|(_, i)| (Mark::Credential(i.credential), i.expires_at))
                 .collect(),
         };
-        let written = match list.deny(&marks).await {
-            Ok(written) => written,
-            Err(error) => {
-                return items
-                    .into_iter()
-                    .map(|(place, _)| (place, Err(error.clone())))
-                    .collect();
-            }
-        };
+        let places = || items.iter().map(|(place, _)| *place).collect();
+        let written = list.deny(&marks).await.map_err(|error| (places(), error))?;
         let mut outcomes = Vec::new();
         let mut of_task = None;
         for (place, item) in items {
@@ -127,7 +131,7 @@ impl Revocation {
             };
             outcomes.push((place, proved.map(|proved| proved.revoked(item))));
         }
-        outcomes
+        Ok(outcomes)
     }
 
     /// Proves that the deny list is in force for `tags`; it holds `marks` since `written`.

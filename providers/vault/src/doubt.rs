@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use taskpass_core::CredentialId;
+use taskpass_core::{CredentialId, RevocationClass};
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, Revoked};
 
 use crate::{
@@ -24,8 +24,6 @@ use crate::{
 
 /// The least time for a call to end after Vault is known to answer, however long ago it began: Vault may have stood still.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How much later than on record a call may have begun, and clocks may differ.
-pub(crate) const CALL_BEGINS_WITHIN: Duration = Duration::from_secs(30);
 /// Calls remembered before those that are long over are forgotten.
 const DOUBTS_MAX: usize = 16_384;
 /// A lease id that cannot exist: asking for it only shows whether Vault answers.
@@ -123,26 +121,28 @@ impl VaultProvider {
         span.max(SETTLE).saturating_sub(answers_for)
     }
 
-    /// The credentials in doubt whose sessions may have ended by themselves before the call was over: nothing proves
-    /// that what such a call filed is gone. To be asked when no call is under way any more, before the sessions are ended.
+    /// The credentials in doubt whose sessions may have ended before the call was over: nothing proves that what such a call
+    /// filed is gone. A session ends early with the task's deadline, by a clock that was set back when it was made, or
+    /// because somebody revoked it; so only one that is still there has outlived the call. To be asked when no call is
+    /// under way any more, before the sessions are ended.
     pub(crate) async fn perhaps_orphaned(
         &self,
         order: &RevokeOrder,
-        accessors: &BTreeSet<String>,
+        sessions: &BTreeSet<String>,
     ) -> Result<BTreeSet<CredentialId>, ProviderError> {
-        let over_at =
-            |item: &RevokeItem| item.intended_at.plus(self.request_max + CALL_BEGINS_WITHIN);
-        let mut perhaps: BTreeSet<CredentialId> = order
-            .items
-            .iter()
-            .filter(|item| !item.outcome_known && over_at(item) > order.task_deadline)
+        // What was to be a token of its own is found by its own record.
+        let drawn = |item: &&RevokeItem| {
+            !item.outcome_known && item.revocation_class != RevocationClass::Immediate
+        };
+        let in_doubt = order.items.iter().filter(drawn);
+        let mut perhaps: BTreeSet<CredentialId> = in_doubt
             .map(|item| item.credential)
             .filter(|credential| !self.doubts.outlived(*credential))
             .collect();
         if perhaps.is_empty() {
             return Ok(perhaps);
         }
-        for accessor in accessors {
+        for accessor in sessions {
             let alive = self.token_is_alive(accessor).await;
             if !alive.map_err(|e| e.while_doing("look up a session"))? {
                 return Ok(perhaps);

@@ -79,7 +79,8 @@ impl VaultProvider {
 
     /// Ends the sessions that the order names, and with the whole task also the one in memory.
     async fn end_sessions(&self, order: &RevokeOrder) -> Sessions {
-        let (mut accessors, mut tokens) = (BTreeSet::new(), BTreeSet::new());
+        let (mut drawn_with, mut accessors) = (BTreeSet::new(), BTreeSet::new());
+        let mut tokens = BTreeSet::new();
         let of_items = order
             .items
             .iter()
@@ -88,6 +89,9 @@ impl VaultProvider {
         for handle in handles.chain(of_items.filter_map(|item| item.anchor.as_ref())) {
             match AnchorHandle::parse(handle) {
                 Ok(anchor) => {
+                    if anchor.credential.is_none() {
+                        drawn_with.insert(anchor.accessor.clone());
+                    }
                     accessors.insert(anchor.accessor);
                     tokens.extend(anchor.credential);
                 }
@@ -102,7 +106,7 @@ impl VaultProvider {
         if accessors.is_empty() {
             return Sessions::NoneOnRecord;
         }
-        let too_early = match self.perhaps_orphaned(order, &accessors).await {
+        let too_early = match self.perhaps_orphaned(order, &drawn_with).await {
             Ok(too_early) => too_early,
             Err(error) => return Sessions::Failed(error),
         };
@@ -191,7 +195,7 @@ impl VaultProvider {
         match self.search_for_left(item, lease_path).await {
             Search::NothingLeft if too_early.contains(&item.credential) => Ok(unproven(
                 item,
-                "its session ended with the task's deadline, when the call that was to issue it may still have been under way",
+                "its session had ended before the broker ended it, when the call that was to issue it may still have been under way",
             )),
             Search::NothingLeft => Ok(proven(
                 "the task's whole session was revoked, and no lease at the role's path is past its end",

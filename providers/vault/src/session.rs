@@ -14,14 +14,14 @@ use vaultrs::api::token::requests::{
     RevokeTokenAccessorRequest,
 };
 
-use crate::{
-    doubt::CALL_BEGINS_WITHIN, fault::Fault, handle::AnchorHandle, provider::VaultProvider,
-};
+use crate::{fault::Fault, handle::AnchorHandle, provider::VaultProvider};
 
 /// How long a token lives that was made but not yet recorded: longer than recording takes, also on a disk that is busy.
 pub(crate) const PROBATION: Duration = Duration::from_secs(20);
 /// Tasks whose tokens are kept; far more than one broker serves.
 const SESSIONS_MAX: usize = 65_536;
+/// How much later than now a call may begin, and Vault's clock may differ from ours.
+const CALL_BEGINS_WITHIN: Duration = Duration::from_secs(30);
 /// A token with less than this left is not worth drawing with.
 const SESSION_REST_MIN: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,8 @@
 //! A provider as the engine calls it: with a deadline, a bound on calls, a queue and a circuit breaker.
 //!
 //! Issuing and revoking have places of their own, so that neither can starve the other, and one provider's
-//! trouble stays its own. The breaker only ever stops issuing: revoking never gives up.
+//! trouble stays its own. The breaker only ever stops issuing: revoking never gives up, and while the provider is down
+//! goes on with one call at a time.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, ProviderSettings, Timer, timer};
+use super::{Error, ProviderSettings, Timer, outage::Outage, timer};
 
 /// How a provider stands, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(crate) struct Backend {
     issue_slots: Semaphore,
     revoke_slots: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
+    outage: Outage,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +81,7 @@ impl Backend {
             issue_slots: Semaphore::new(settings.issue_concurrency),
             revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
             breaker: Mutex::default(),
+            outage: Outage::default(),
             settings,
         }
     }
@@ -137,7 +140,11 @@ impl Backend {
             ));
         };
         let result = self.within(limit, call).await;
+        let result = result.unwrap_or_else(|| Err(no_answer(limit)));
         self.count(result.as_ref().err());
+        if result.is_ok() {
+            self.answered();
+        }
         result
     }
 
@@ -147,11 +154,36 @@ impl Backend {
         _slot: RevokeSlot,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        let result = self.within(self.settings.revoke_timeout, call).await;
-        if result.is_ok() {
-            self.count(None);
+        let limit = self.settings.revoke_timeout;
+        let Some(result) = self.within(limit, call).await else {
+            // One thing behind the provider may hang, and others not: such calls are few, since each keeps its slot.
+            return Err(no_answer(limit));
+        };
+        match &result {
+            Ok(_) => {
+                self.count(None);
+                self.answered();
+            }
+            Err(error) if error.is_retryable() => self.is_down(error),
+            Err(_) => {}
         }
         result
+    }
+
+    fn answered(&self) {
+        if self.outage.answered() {
+            tracing::info!(provider = %self.provider.name(), "the provider answers again; what waited is revoked now");
+        }
+    }
+
+    fn is_down(&self, error: &ProviderError) {
+        if self.outage.failed(self.clock.monotonic()) {
+            let name = self.provider.name();
+            tracing::error!(
+                provider = %name, %error,
+                "the provider is down; what is to be revoked waits, and one attempt at a time finds out when it is back: see `taskpass provider check {name}`"
+            );
+        }
     }
 
     /// A slot to revoke in, in turn.
@@ -161,10 +193,12 @@ impl Backend {
             .map_err(|_closed| ProviderError::retryable("the broker is stopping"))
     }
 
-    /// A slot to revoke in, if one is free right now.
-    pub(super) fn revoke_slot(&self) -> Option<RevokeSlot> {
+    /// A slot to revoke in, if one is free right now. What was tried before waits while the provider is down; what is
+    /// new has its first try at once, since not everything behind a provider need be down.
+    pub(super) fn revoke_slot(&self, is_new: bool) -> Option<RevokeSlot> {
         let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
-        Some(RevokeSlot(Some(slot)))
+        let may_ask = is_new || self.outage.may_ask(self.clock.monotonic());
+        may_ask.then_some(RevokeSlot(Some(slot)))
     }
 
     /// The provider's error with its name.
@@ -197,19 +231,13 @@ impl Backend {
             .map(|until| until - now)
     }
 
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        call: impl Future<Output = Result<T, ProviderError>> + Send,
-    ) -> Result<T, ProviderError> {
-        let answer = timer::within(self.timer.as_ref(), limit, call).await;
-        answer.unwrap_or_else(|| {
-            Err(ProviderError::retryable(format!(
-                "no answer within {} s",
-                limit.as_secs_f32()
-            )))
-        })
+    async fn within<T>(&self, limit: Duration, call: impl Future<Output = T> + Send) -> Option<T> {
+        timer::within(self.timer.as_ref(), limit, call).await
     }
+}
+
+fn no_answer(limit: Duration) -> ProviderError {
+    ProviderError::retryable(format!("no answer within {} s", limit.as_secs_f32()))
 }
 
 const fn issue_places(settings: &ProviderSettings) -> usize {

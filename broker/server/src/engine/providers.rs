@@ -83,10 +83,11 @@ impl Engine {
         }
     }
 
-    /// A slot to revoke in at a provider, if one is free now. One that is no longer configured can always fail.
-    pub(crate) fn revoke_slot(&self, name: &ProviderName) -> Option<RevokeSlot> {
+    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. One that is no longer
+    /// configured can always fail.
+    pub(crate) fn revoke_slot(&self, name: &ProviderName, is_new: bool) -> Option<RevokeSlot> {
         match self.backends.get(name) {
-            Some(backend) => backend.revoke_slot(),
+            Some(backend) => backend.revoke_slot(is_new),
             None => Some(RevokeSlot::of_nobody()),
         }
     }

@@ -41,7 +41,7 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
     // The session lives until the other call is over, which is marked before anything is ended.
     let group = async || {
         let name = "a".parse().unwrap();
-        let slot = bench.engine.revoke_slot(&name).unwrap();
+        let slot = bench.engine.revoke_slot(&name, true).unwrap();
         let ids = &ids[..1];
         bench.engine.revoke_group(&name, task, ids, slot).await
     };
@@ -91,7 +91,7 @@ async fn a_doubt_leaves_later_sessions_alone() {
     let running = bench.begin(fake, task).await;
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let doubts = [doubt];
     let group = bench.engine.revoke_group(&name, task, &doubts, slot);
     assert_eq!(group.await.unwrap(), Progress::Done);
@@ -271,7 +271,7 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.revokes.add_permits(1);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let done = bench.engine.revoke_group(&name, greedy, &[id], slot).await;
     assert_eq!(done.unwrap(), Progress::Done);
     bench.engine.reap().await.unwrap();
@@ -319,7 +319,7 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[id], slot).await;
     assert_eq!(progress.unwrap(), Progress::Failed);
     let view = bench.engine.task(&bench.agent, &task.to_string()).await;
@@ -346,7 +346,7 @@ async fn a_session_that_cannot_be_ended_is_shown() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name).unwrap();
+    let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[], slot).await;
     assert!(matches!(progress, Ok(Progress::SessionsLeft(_))));
     let view = bench.engine.task(&bench.agent, &task.to_string()).await;

@@ -7,7 +7,7 @@ use taskpass_ca::CaStep;
 use taskpass_core::{
     Actor, CredentialId, CredentialState, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
 };
-use taskpass_store::Work;
+use taskpass_store::Revocations;
 
 use crate::failpoint;
 
@@ -17,15 +17,15 @@ use super::{Engine, Error};
 const WORK_ROWS_MAX: usize = 1024;
 
 impl Engine {
-    /// What is due now.
-    pub(crate) async fn work(&self) -> Result<Work, Error> {
-        Ok(self.store.work(self.now(), WORK_ROWS_MAX).await?)
+    /// What is to be taken back now.
+    pub(crate) async fn revocations(&self) -> Result<Revocations, Error> {
+        Ok(self.store.revocations(self.now(), WORK_ROWS_MAX).await?)
     }
 
     /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and
     /// what is done. Returns when to look again at the latest. One thing that cannot be done holds up no other.
     pub(crate) async fn reap(&self) -> Result<Option<Duration>, Error> {
-        let work = self.work().await?;
+        let work = self.store.work(self.now(), WORK_ROWS_MAX).await?;
         let mut failed = None;
         for task in &work.overdue_tasks {
             let ended = self.end_by_broker(*task, EndCause::Deadline).await;
@@ -54,7 +54,7 @@ impl Engine {
             return Err(error);
         }
         let until = |at: Timestamp| at.since(self.now());
-        Ok([work.next_due.map(until), next_silent]
+        Ok([work.next.map(until), next_silent]
             .into_iter()
             .flatten()
             .min())

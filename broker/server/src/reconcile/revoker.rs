@@ -2,12 +2,14 @@
 //!
 //! It never gives up and holds nothing: what is due stands in the ledger, attempts and pauses included. At each provider
 //! as many groups are worked on as it has slots for revoking (`provider_calls.revoke_concurrency`); the others stay in
-//! the ledger until one is free. So a provider that hangs keeps only its own waiting, and many groups cost no memory.
+//! the ledger until one is free. So a provider that hangs keeps only its own waiting, and many groups cost no memory. Where
+//! a provider is down, one group at a time finds out when it is back.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, ProviderName, TaskId, limits};
+use taskpass_store::DueRevocation;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -47,16 +49,13 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut changes = engine.store().changes();
     while !stop.is_cancelled() {
         changes.borrow_and_update();
-        let pause = match engine.work().await {
-            Ok(work) => {
+        let pause = match engine.revocations().await {
+            Ok(revocations) => {
                 busy.tidy(engine.clock().monotonic());
-                for (provider, task, credentials) in work.due_revocations {
-                    hand_over(&engine, &busy, (provider, task), credentials);
+                for due in revocations.due {
+                    hand_over(&engine, &busy, due);
                 }
-                for (provider, task, _) in work.live_anchors {
-                    hand_over(&engine, &busy, (provider, task), Vec::new());
-                }
-                let next = work.next_due.map(|at| at.since(engine.now()));
+                let next = revocations.next.map(|at| at.since(engine.now()));
                 let rested = busy.next_rested(engine.clock().monotonic());
                 let next = next.into_iter().chain(rested).min();
                 next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX)
@@ -76,18 +75,19 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// Starts work on a group unless it is worked on, rests, or its provider has no slot free.
-fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, group: Group, credentials: Vec<CredentialId>) {
+/// Starts work on a group unless it is worked on, rests, or its provider has no slot for it.
+fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
+    let group = (due.provider, due.task);
     if !busy.may_begin(&group, engine.clock().monotonic()) {
         return;
     }
-    let Some(slot) = engine.revoke_slot(&group.0) else {
+    let Some(slot) = engine.revoke_slot(&group.0, due.is_new) else {
         return;
     };
     let attempts = busy.begin(&group);
     let (worker, busy) = (Arc::clone(engine), Arc::clone(busy));
     engine.tasks().spawn(async move {
-        let (rest, attempts) = carry_out(&worker, &group, &credentials, attempts, slot).await;
+        let (rest, attempts) = carry_out(&worker, &group, &due.credentials, attempts, slot).await;
         busy.end(&group, worker.clock().monotonic(), rest, attempts);
     });
 }

@@ -352,7 +352,11 @@ fn settings() -> Settings {
 }
 
 /// An installation with an operator and two agents that have their first certificates.
-fn first_entries(fixture: &Fixture, time: &Arc<SimTime>, known: &mut Known) -> Vec<Vec<u8>> {
+pub(super) fn first_entries(
+    fixture: &Fixture,
+    time: &Arc<SimTime>,
+    known: &mut Known,
+) -> Vec<Vec<u8>> {
     let not_after = BEGIN.plus(Duration::from_secs(100 * 3600));
     let clock = Arc::<SimTime>::clone(time);
     let store = MemoryStore::open(Vec::new(), clock).unwrap();

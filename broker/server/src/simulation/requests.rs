@@ -483,7 +483,7 @@ fn identity_in(svid: &IssuedSvid, identity: Identity) -> PeerIdentity {
     }
 }
 
-fn peer(identity: &PeerIdentity) -> Peer {
+pub(super) fn peer(identity: &PeerIdentity) -> Peer {
     Peer {
         identity: Some(identity.clone()),
         remote_addr: ([127, 0, 0, 1], 1).into(),

@@ -10,8 +10,8 @@ use taskpass_core::{
 };
 use taskpass_store::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    MemoryStore, Page, Priority, ProviderUsage, Store, StoreError, SvidRecord, TaskFilter, Usage,
-    Work,
+    MemoryStore, Page, Priority, ProviderUsage, Revocations, Store, StoreError, SvidRecord,
+    TaskFilter, Usage, Work,
 };
 use tokio::sync::watch;
 
@@ -205,6 +205,11 @@ impl Store for SimStore {
 
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError> {
         self.memory.usage_of_provider(name).await
+    }
+
+    async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError> {
+        self.fate.others_first().await;
+        self.memory.revocations(now, limit).await
     }
 
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError> {

@@ -12,7 +12,8 @@ use tokio::sync::{oneshot, watch};
 use super::EmbeddedStore;
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Store, StoreError, SvidRecord, TaskFilter, Usage, Work, entry,
+    Page, ProviderUsage, Revocations, Store, StoreError, SvidRecord, TaskFilter, Usage, Work,
+    entry,
     index::{Index, IndexError, Owner},
     state::key_hash,
     writer::Message,
@@ -140,6 +141,10 @@ impl Store for EmbeddedStore {
 
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError> {
         Ok(self.shared.state.read().usage_of_provider(name))
+    }
+
+    async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError> {
+        Ok(self.shared.state.read().revocations(now, limit))
     }
 
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError> {

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use super::{Config, EmbeddedStore, OpenReport};
 use crate::{
-    Batch, CommitError, Committed, Guard, GuardFailure, Page, Store, StoreError, Subject,
+    Batch, CommitError, Committed, DueRevocation, Guard, GuardFailure, Page, Store, StoreError,
+    Subject,
     testing::{
         HOUR, NOW, abandoned, admin, agent, agent_name, anchor, child, credential_id, ended,
         ending, initialized, intended, issued, joined, key, keyed, new_task, operator_svid,
@@ -247,14 +248,15 @@ async fn assert_furnished(store: &EmbeddedStore) {
     );
     assert!(store.join_token(token_id(1)).await.unwrap().unwrap().used);
     assert!(store.svid("s1").await.unwrap().is_some());
-    let work = store.work(NOW, 10).await.unwrap();
+    let revocations = store.revocations(NOW, 10).await.unwrap();
     assert_eq!(
-        work.due_revocations,
-        [(
-            role().provider().clone(),
-            task_id(2),
-            vec![credential_id(2)]
-        )]
+        revocations.due,
+        [DueRevocation {
+            provider: role().provider().clone(),
+            task: task_id(2),
+            credentials: vec![credential_id(2)],
+            is_new: true,
+        }]
     );
 }
 

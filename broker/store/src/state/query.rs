@@ -1,8 +1,9 @@
 //! Questions to what is alive.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use taskpass_core::{
@@ -11,7 +12,7 @@ use taskpass_core::{
 };
 
 use super::{AgentUse, KeyHash, Node, Remembered, State};
-use crate::{JoinTokenRecord, ProviderUsage, SvidRecord, Usage, Work};
+use crate::{DueRevocation, JoinTokenRecord, ProviderUsage, Revocations, SvidRecord, Usage, Work};
 
 impl State {
     pub(crate) fn agent(&self, name: &AgentName) -> Option<&Arc<Agent>> {
@@ -120,34 +121,70 @@ impl State {
     }
 
     pub(crate) fn work(&self, now: Timestamp, limit: usize) -> Work {
-        let mut revocations: BTreeMap<(&ProviderName, TaskId), Vec<CredentialId>> = BTreeMap::new();
-        for (provider, due) in &self.retries {
-            for (_, id) in due.iter().take_while(|(at, _)| *at <= now).take(limit) {
-                if let Some(credential) = self.credentials.get(id) {
-                    let group = revocations.entry((provider, credential.task)).or_default();
-                    group.push(*id);
-                }
-            }
-        }
+        let deadline = later(&self.deadlines, now, TaskId::first_at(Timestamp::EPOCH));
+        let expiry = later(
+            &self.expiries,
+            now,
+            CredentialId::first_at(Timestamp::EPOCH),
+        );
         Work {
             overdue_tasks: due(&self.deadlines, now, limit),
             ending_tasks: self.finished.iter().copied().take(limit).collect(),
-            due_revocations: revocations
-                .into_iter()
-                .map(|((provider, task), ids)| (provider.clone(), task, ids))
-                .collect(),
             expired_credentials: due(&self.expiries, now, limit),
             interrupted: self.intended.iter().copied().take(limit).collect(),
-            live_anchors: self.waiting_anchors(limit),
-            next_due: self.next_due(now),
+            next: deadline.into_iter().chain(expiry).min(),
         }
     }
 
-    fn waiting_anchors(
+    pub(crate) fn revocations(&self, now: Timestamp, limit: usize) -> Revocations {
+        let mut due = Vec::new();
+        for (provider, retries) in &self.retries {
+            self.due_at(provider, retries, now, limit, &mut due);
+        }
+        self.waiting_anchors(limit, &mut due);
+        let first = CredentialId::first_at(Timestamp::EPOCH);
+        let next = self.retries.values();
+        let next = next.filter_map(|retries| later(retries, now, first)).min();
+        Revocations { due, next }
+    }
+
+    fn due_at(
         &self,
+        provider: &ProviderName,
+        retries: &BTreeSet<(Timestamp, CredentialId)>,
+        now: Timestamp,
         limit: usize,
-    ) -> Vec<(ProviderName, TaskId, Vec<taskpass_core::AnchorId>)> {
-        let mut groups: BTreeMap<(&ProviderName, TaskId), Vec<_>> = BTreeMap::new();
+        due: &mut Vec<DueRevocation>,
+    ) {
+        let after_now = now.plus(Duration::from_millis(1));
+        let of_now = retries.range(..(after_now, CredentialId::first_at(Timestamp::EPOCH)));
+        let mut listed: Vec<_> = of_now.clone().take(limit.div_ceil(2)).collect();
+        let last = listed.last().copied();
+        let newest = of_now.rev().take(limit / 2);
+        listed.extend(newest.take_while(|retry| Some(*retry) > last));
+        let mut of_task: BTreeMap<TaskId, (Vec<CredentialId>, bool)> = BTreeMap::new();
+        for (_, id) in listed {
+            if let Some(credential) = self.credentials.get(id) {
+                let attempts = credential.revocation.as_ref().map(|r| r.attempts);
+                let (ids, is_new) = of_task.entry(credential.task).or_default();
+                ids.push(*id);
+                *is_new |= attempts == Some(0);
+            }
+        }
+        due.extend(
+            of_task
+                .into_iter()
+                .map(|(task, (credentials, is_new))| DueRevocation {
+                    provider: provider.clone(),
+                    task,
+                    credentials,
+                    is_new,
+                }),
+        );
+    }
+
+    fn waiting_anchors(&self, limit: usize, due: &mut Vec<DueRevocation>) {
+        let mut groups: BTreeSet<(&ProviderName, TaskId)> = BTreeSet::new();
         // Each provider has the limit for itself: one that is down must not hide the others'.
         let mut of_provider: HashMap<&ProviderName, usize> = HashMap::new();
         let nodes = self.anchored.iter().filter_map(|id| self.tasks.get(id));
@@ -157,27 +194,16 @@ impl State {
                 let count = of_provider.entry(&anchor.provider).or_default();
                 if *count < limit {
                     *count += 1;
-                    let group = groups.entry((&anchor.provider, anchor.task)).or_default();
-                    group.push(anchor.id);
+                    groups.insert((&anchor.provider, anchor.task));
                 }
             }
         }
-        groups
-            .into_iter()
-            .map(|((provider, task), ids)| (provider.clone(), task, ids))
-            .collect()
-    }
-
-    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let (task, credential) = (
-            TaskId::first_at(Timestamp::EPOCH),
-            CredentialId::first_at(Timestamp::EPOCH),
-        );
-        let deadline = later(&self.deadlines, now, task);
-        let expiry = later(&self.expiries, now, credential);
-        let retries = self.retries.values();
-        let retries = retries.filter_map(|due| later(due, now, credential));
-        deadline.into_iter().chain(expiry).chain(retries).min()
+        due.extend(groups.into_iter().map(|(provider, task)| DueRevocation {
+            provider: provider.clone(),
+            task,
+            credentials: Vec::new(),
+            is_new: false,
+        }));
     }
 }
 

@@ -223,7 +223,7 @@ fn ending_takes_everything_below_along() {
     assert!(wrong_state(&model.commit(&ended(1))), "a credential lives");
     model.all([anchor(1, 1), revoked(1)]);
     assert!(wrong_state(&model.commit(&ended(1))), "an anchor lives");
-    assert_eq!(model.state.work(NOW, 9).live_anchors.len(), 1);
+    assert_eq!(model.state.revocations(NOW, 9).due.len(), 1);
     model.all([
         Event::AnchorGone {
             anchor: anchor_id(1),

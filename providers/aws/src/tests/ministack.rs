@@ -159,7 +159,8 @@ async fn a_session_is_over_when_it_is_over_at_aws() {
     let jumped = AwsProvider::new(&config, cloud.dir.path(), clock).unwrap();
     let none = RecordedAnchors::new();
     let order = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
-    let result = jumped.revoke(&order).await.unwrap().remove(0);
+    let outcomes = jumped.revoke(&order).await;
+    let result = outcomes.and_then(|mut outcomes| outcomes.remove(0));
     assert!(
         !matches!(&result, Ok(revoked) if revoked.proof.contains("has denied everything since")),
         "{result:?}"
