@@ -179,7 +179,7 @@ impl Backend {
     fn is_down(&self, error: &ProviderError) {
         if self.outage.failed(self.clock.monotonic()) {
             let name = self.provider.name();
-            tracing::error!(
+            tracing::warn!(
                 provider = %name, %error,
                 "the provider is down; what is to be revoked waits, and one attempt at a time finds out when it is back: see `taskpass provider check {name}`"
             );
