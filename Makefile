@@ -57,6 +57,7 @@ check: tools ## format, dependencies, protocol, lints and docs: what a change mu
 	buf lint proto
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --all-features --no-deps
+	python3 tests/mutants/mutants.py --check
 
 .PHONY: advisories
 advisories: tools ## look for known vulnerabilities in the dependencies (needs the network)
@@ -78,6 +79,11 @@ bench-check: bench ## measure, and fail on a ratio that lost more than 15 % agai
 .PHONY: torture
 torture: tools build ## every fault at every operation, a thousand kills, half an hour of load; takes up to an hour
 	target/debug/taskpass-torture $(TORTURE)
+
+# `make mutants MUTANTS="03 07"`: only those whose name begins so.
+.PHONY: mutants
+mutants: tools ## break each invariant on purpose, and see that the tests notice; takes about an hour
+	python3 tests/mutants/mutants.py $(MUTANTS)
 
 .PHONY: fmt
 fmt: ## format the code

@@ -6,7 +6,8 @@ Every `*.patch` beside this script is one breakage. Its head says what it is:
     Breaks: a probe that could not be made is taken for proof
     Tests: -p taskpass-broker revocation
 
-`Tests` are the arguments of nextest that must go red; `clippy -p …` instead of them means the lints.
+`Tests` are the arguments of nextest that must go red; `clippy -p …` instead of them means the lints. `Needs: unprivileged`
+stands where root could not tell the difference.
 The programs are built first where the end-to-end tests are among them. The patches are applied one after the other to a copy of the
 tree in target/mutants, so the checkout is never touched. The same tests run once on the unbroken
 copy: a test that is red anyway proves nothing.
@@ -36,10 +37,11 @@ INVARIANTS = range(1, 14)
 # Consent of people comes with approvals; until then there is nothing that could be broken.
 NOT_BUILT = {11: "approvals are not part of the broker yet"}
 
+UNTOLD = "not run as root"
 # What nextest ends with when a test failed; everything else is a broken build.
 TESTS_FAILED = 100
 LINTED = re.compile(r"^error: (use of a disallowed .+)$", re.MULTILINE)
-HEAD = re.compile(r"^(Invariant|Breaks|Tests): (.+)$", re.MULTILINE)
+HEAD = re.compile(r"^(Invariant|Breaks|Tests|Needs): (.+)$", re.MULTILINE)
 FAILED = re.compile(r"^ +(?:TRY \d+ )?(?:FAIL|TIMEOUT|SIG[A-Z]+|LEAK-FAIL) +\[[^\]]*\] (?:\([^)]*\) )?(.+)$", re.MULTILINE)
 
 
@@ -49,10 +51,15 @@ class Mutant:
     invariant: int
     breaks: str
     tests: str
+    needs: str
 
     @property
     def name(self):
         return self.path.stem
+
+    @property
+    def can_be_told(self):
+        return self.needs != "unprivileged" or os.geteuid() != 0
 
 
 def main():
@@ -69,9 +76,12 @@ def main():
     if not mutants:
         sys.exit("mutants: no patch has a name that starts with these words; `ls tests/mutants` lists them")
     copy_tree()
-    require_green(sorted({mutant.tests for mutant in mutants}))
+    require_green(sorted({mutant.tests for mutant in mutants if mutant.can_be_told}))
     rows = []
     for number, mutant in enumerate(mutants, 1):
+        if not mutant.can_be_told:
+            rows.append((mutant, UNTOLD, [], 0))
+            continue
         print(f"mutants: {number} of {len(mutants)}: {mutant.name} …", flush=True)
         rows.append((mutant, *judge(mutant)))
     report(rows)
@@ -82,7 +92,7 @@ def read(path):
     head = dict(HEAD.findall(text.split("diff --git", 1)[0]))
     if missing := {"Invariant", "Breaks", "Tests"} - head.keys():
         sys.exit(f"mutants: {path.name} does not say: {', '.join(sorted(missing))}")
-    return Mutant(path, int(head["Invariant"]), head["Breaks"], head["Tests"])
+    return Mutant(path, int(head["Invariant"]), head["Breaks"], head["Tests"], head.get("Needs", ""))
 
 
 def require_every_invariant(mutants):
@@ -204,10 +214,10 @@ def report(rows):
     text = "\n".join(lines)
     (WORK / "report.md").write_text(text + "\n", encoding="utf-8")
     print(text)
-    lost = [mutant.name for mutant, verdict, *_ in rows if verdict != "caught"]
+    lost = [mutant.name for mutant, verdict, *_ in rows if verdict not in ("caught", UNTOLD)]
     if lost:
         sys.exit(f"mutants: not caught: {', '.join(lost)}; their output is in target/mutants/logs")
-    print(f"mutants: all {len(rows)} caught")
+    print(f"mutants: all {len([row for row in rows if row[1] == 'caught'])} caught")
 
 
 if __name__ == "__main__":

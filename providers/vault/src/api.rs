@@ -52,7 +52,15 @@ pub(crate) struct ListLeases<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Asks what our own token may do.
+/// Tells of the engine below which a path lies, to whom may use something there.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/internal/ui/mounts/{self.path}", method = "GET")]
+pub(crate) struct MountOf<'a> {
+    #[endpoint(skip)]
+    pub(crate) path: &'a str,
+}
+
+/// Asks what the token that asks may do.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]
 pub(crate) struct CapabilitiesSelf<'a> {

@@ -69,6 +69,11 @@ impl VaultProvider {
                 "without list+sudo on `{path}` an interrupted issue can be revoked, but not proven to be"
             ));
         }
+        let wrong_roles = self.examine_roles().await?;
+        if wrong_roles.is_empty() {
+            findings.push("the roles whose path is fixed can be drawn".to_owned());
+        }
+        warnings.extend(wrong_roles);
         Ok(Health { findings, warnings })
     }
 

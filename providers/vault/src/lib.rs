@@ -39,6 +39,7 @@
 mod api;
 mod broker_token;
 mod check;
+mod check_roles;
 mod config;
 mod doubt;
 mod fault;

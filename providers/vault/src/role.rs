@@ -106,6 +106,16 @@ impl Role {
     }
 }
 
+impl Making {
+    /// What a task must be able to do with the path; one of them is enough.
+    pub(crate) fn capabilities(&self) -> &'static [&'static str] {
+        match self {
+            Self::Dynamic(dynamic) if dynamic.method == Method::Write => &["create", "update"],
+            Self::Dynamic(_) | Self::Token | Self::Kv { .. } => &["read"],
+        }
+    }
+}
+
 impl Dynamic {
     /// The call for one credential that should live for `ttl`.
     pub(crate) fn draw(&self, scope: &Scope, ttl: Ttl) -> Result<Draw, InvalidValue> {

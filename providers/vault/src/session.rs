@@ -255,7 +255,7 @@ impl VaultProvider {
     }
 
     /// Revokes a token that nobody will use; when that fails, its short life ends it.
-    async fn let_go(&self, accessor: &str) -> bool {
+    pub(crate) async fn let_go(&self, accessor: &str) -> bool {
         match self.end_token(accessor).await {
             Ok(()) => true,
             Err(error) => {

@@ -242,6 +242,30 @@ async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
 }
 
 #[tokio::test]
+async fn a_check_names_the_roles_that_cannot_be_drawn_and_leaves_nothing() {
+    let world = World::new("pki").await;
+    let before = world.accessors().await;
+    let warnings = world.provider.check().await.unwrap().warnings;
+    let of = |role: &str, warnings: &[String]| {
+        let named = format!("role `vault-test/{role}`");
+        warnings.iter().find(|w| w.contains(&named)).cloned()
+    };
+    let denied = of("denied", &warnings).unwrap();
+    assert!(
+        denied.contains("nobody-wrote-this") && denied.contains("`pki/issue/web`"),
+        "{denied}"
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(world.accessors().await.len(), before.len());
+
+    world.bao.must("DELETE", "sys/mounts/pki", json!({})).await;
+    let warnings = world.provider.check().await.unwrap().warnings;
+    let gone = of("pki", &warnings).unwrap();
+    assert!(gone.contains("no secrets engine is mounted"), "{gone}");
+    assert_eq!(of("static", &warnings), None);
+}
+
+#[tokio::test]
 async fn an_intent_without_session_waits_until_nothing_can_be_left() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
     let world = World::with_clock("reader", clock.clone()).await;
