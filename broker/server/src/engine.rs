@@ -71,6 +71,7 @@ use tokio_util::task::TaskTracker;
 use backend::Backend;
 use heartbeat::Heartbeats;
 use in_flight::InFlight;
+use outage::Outage;
 use rate::RateLimits;
 use renew::Renewals;
 
@@ -118,6 +119,8 @@ pub struct Engine {
     policy: Arc<PolicySet>,
     authority: Arc<Authority>,
     backends: BTreeMap<ProviderName, Arc<Backend>>,
+    /// Of the providers that credentials are left of and that are not configured any more.
+    unconfigured: Outage,
     clock: Arc<dyn Clock>,
     timer: Arc<dyn Timer>,
     entropy: Arc<dyn Entropy>,
@@ -158,6 +161,7 @@ impl Engine {
             policy: deps.policy,
             authority: deps.authority,
             backends,
+            unconfigured: Outage::default(),
             heartbeats: Heartbeats::new(deps.clock.clone()),
             clock: deps.clock,
             timer: deps.timer,

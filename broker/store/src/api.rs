@@ -203,8 +203,8 @@ pub struct DueRevocation {
     pub task: TaskId,
     /// The credentials. None where it is about anchors alone: those of an ending task without live credentials.
     pub credentials: Vec<CredentialId>,
-    /// Whether revoking one of the credentials was never tried.
-    pub is_new: bool,
+    /// How often revoking the one of them failed that was tried least; 0 where one was never tried.
+    pub attempts: u32,
 }
 
 /// What reconcilers have to do beside revoking.

@@ -71,8 +71,8 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     /// Makes credentials unusable, and says for each how it was proved.
     ///
     /// Idempotent. Returns one result for each item of the order, in order. `Err` means nothing is known about any
-    /// item; a failing item among others is an `Err` in its place. Where the back end could not even be asked, answer
-    /// `Err(Retryable)`: after several of those the broker takes it to be down, and tries one order at a time.
+    /// item; a failing item among others is an `Err` in its place. Where no other order would fare better, answer
+    /// `Err`: after several of those in a row the broker tries one order at a time.
     async fn revoke(
         &self,
         order: &RevokeOrder,

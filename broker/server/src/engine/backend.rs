@@ -164,24 +164,23 @@ impl Backend {
                 self.count(None);
                 self.answered();
             }
-            Err(error) if error.is_retryable() => self.is_down(error),
-            Err(_) => {}
+            Err(error) => self.cannot_revoke(error),
         }
         result
     }
 
     fn answered(&self) {
         if self.outage.answered() {
-            tracing::info!(provider = %self.provider.name(), "the provider answers again; what waited is revoked now");
+            tracing::info!(provider = %self.provider.name(), "the provider revokes again, and what waited is due now");
         }
     }
 
-    fn is_down(&self, error: &ProviderError) {
+    fn cannot_revoke(&self, error: &ProviderError) {
         if self.outage.failed(self.clock.monotonic()) {
             let name = self.provider.name();
             tracing::warn!(
                 provider = %name, %error,
-                "the provider is down; what is to be revoked waits, and one attempt at a time finds out when it is back: see `taskpass provider check {name}`"
+                "the provider revokes nothing any more; what is due waits, and one attempt at a time finds out when it does again: see `taskpass provider check {name}`"
             );
         }
     }

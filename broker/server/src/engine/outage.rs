@@ -1,4 +1,5 @@
-//! A provider that is down is asked by one revocation at a time, however many are due.
+//! A provider that can revoke nothing is asked by one revocation at a time, however many are due: it is down, refuses the
+//! broker's token, or is no longer configured.
 //!
 //! Each failed attempt is an entry of the ledger: ten thousand of them every five minutes would be three million a day, for
 //! nothing. Those that wait stay due, so once one attempt gets through, all others follow in turn at once.
@@ -7,14 +8,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Orders in a row that found the provider down, from which on the others wait.
+/// Orders in a row of which nothing came, from which on the others wait.
 const FAILURES: u32 = 8;
 /// The first pause between two attempts; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause, and so the longest time that a provider is back before it is asked.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Whether a provider is down, as its revocations find it.
+/// Whether a provider can revoke, as its revocations find it.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<Stand>);
 
@@ -26,7 +27,7 @@ struct Stand {
 }
 
 impl Outage {
-    /// Whether a revocation may ask the provider now. Where it is down, whoever may ask keeps the others waiting.
+    /// Whether a revocation may ask the provider now. In an outage, whoever may ask keeps the others waiting.
     pub(super) fn may_ask(&self, now: Duration) -> bool {
         let mut stand = self.0.lock();
         if stand.failures < FAILURES {
@@ -45,7 +46,7 @@ impl Outage {
         std::mem::take(&mut stand.failures) >= FAILURES
     }
 
-    /// The provider could not be asked. Returns whether an outage begins with that.
+    /// Nothing came of an order. Returns whether an outage begins with that.
     pub(super) fn failed(&self, now: Duration) -> bool {
         let mut stand = self.0.lock();
         stand.failures = stand.failures.saturating_add(1);

@@ -83,12 +83,15 @@ impl Engine {
         }
     }
 
-    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. One that is no longer
-    /// configured can always fail.
+    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. Those that
+    /// are no longer configured fail in turn.
     pub(crate) fn revoke_slot(&self, name: &ProviderName, is_new: bool) -> Option<RevokeSlot> {
         match self.backends.get(name) {
             Some(backend) => backend.revoke_slot(is_new),
-            None => Some(RevokeSlot::of_nobody()),
+            None => {
+                let may_ask = is_new || self.unconfigured.may_ask(self.clock.monotonic());
+                may_ask.then(RevokeSlot::of_nobody)
+            }
         }
     }
 

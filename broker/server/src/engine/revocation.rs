@@ -107,9 +107,12 @@ impl Engine {
     ) -> Result<Vec<Outcome>, ProviderError> {
         match self.backend(provider) {
             Ok(backend) => backend.revoke(slot, backend.provider().revoke(order)).await,
-            Err(_) => Err(ProviderError::Misconfigured(format!(
-                "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
-            ))),
+            Err(_) => {
+                self.unconfigured.failed(self.clock.monotonic());
+                Err(ProviderError::Misconfigured(format!(
+                    "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
+                )))
+            }
         }
     }
 

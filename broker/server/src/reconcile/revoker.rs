@@ -50,8 +50,10 @@ pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         changes.borrow_and_update();
         let pause = match engine.revocations().await {
-            Ok(revocations) => {
+            Ok(mut revocations) => {
                 busy.tidy(engine.clock().monotonic());
+                // Where only one may try, it is one that has not failed again and again.
+                revocations.due.sort_by_key(|due| due.attempts);
                 for due in revocations.due {
                     hand_over(&engine, &busy, due);
                 }
@@ -81,7 +83,7 @@ fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
     if !busy.may_begin(&group, engine.clock().monotonic()) {
         return;
     }
-    let Some(slot) = engine.revoke_slot(&group.0, due.is_new) else {
+    let Some(slot) = engine.revoke_slot(&group.0, due.attempts == 0) else {
         return;
     };
     let attempts = busy.begin(&group);

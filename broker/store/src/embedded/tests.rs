@@ -255,7 +255,7 @@ async fn assert_furnished(store: &EmbeddedStore) {
             provider: role().provider().clone(),
             task: task_id(2),
             credentials: vec![credential_id(2)],
-            is_new: true,
+            attempts: 0,
         }]
     );
 }

@@ -162,23 +162,24 @@ impl State {
         let last = listed.last().copied();
         let newest = of_now.rev().take(limit / 2);
         listed.extend(newest.take_while(|retry| Some(*retry) > last));
-        let mut of_task: BTreeMap<TaskId, (Vec<CredentialId>, bool)> = BTreeMap::new();
+        let mut of_task: BTreeMap<TaskId, (Vec<CredentialId>, u32)> = BTreeMap::new();
         for (_, id) in listed {
             if let Some(credential) = self.credentials.get(id) {
-                let attempts = credential.revocation.as_ref().map(|r| r.attempts);
-                let (ids, is_new) = of_task.entry(credential.task).or_default();
+                let failed = credential.revocation.as_ref().map_or(0, |r| r.attempts);
+                let group = of_task.entry(credential.task);
+                let (ids, attempts) = group.or_insert((Vec::new(), u32::MAX));
                 ids.push(*id);
-                *is_new |= attempts == Some(0);
+                *attempts = failed.min(*attempts);
             }
         }
         due.extend(
             of_task
                 .into_iter()
-                .map(|(task, (credentials, is_new))| DueRevocation {
+                .map(|(task, (credentials, attempts))| DueRevocation {
                     provider: provider.clone(),
                     task,
                     credentials,
-                    is_new,
+                    attempts,
                 }),
         );
     }
@@ -202,7 +203,8 @@ impl State {
             provider: provider.clone(),
             task,
             credentials: Vec::new(),
-            is_new: false,
+            // Their credentials were revoked, or tried.
+            attempts: 1,
         }));
     }
 }
