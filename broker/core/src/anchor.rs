@@ -28,7 +28,7 @@ pub struct Anchor {
     pub provider: ProviderName,
     /// How the provider finds it again; never a secret.
     pub handle: serde_json::Value,
-    /// When it was recorded.
+    /// When it was recorded; where it counts, the time of the entry.
     pub recorded_at: Timestamp,
     /// Until when it can live at most.
     pub expires_at: Timestamp,

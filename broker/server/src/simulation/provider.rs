@@ -1,7 +1,7 @@
 //! Providers that do their part right, over a wire that does not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -142,10 +142,17 @@ impl SimProvider {
     }
 
     async fn end_sessions(&self, order: &RevokeOrder) -> Result<(), ProviderError> {
-        let mut numbers = BTreeSet::new();
-        numbers.extend(self.sessions.lock().remove(&order.task).map(|(n, _)| n));
         let handles = order.anchors.iter().map(|(_, handle)| handle);
-        numbers.extend(handles.filter_map(|handle| number(handle, "session")));
+        let named = handles.filter_map(|handle| number(handle, "session"));
+        let mut numbers: BTreeSet<usize> = named.collect();
+        if let Entry::Occupied(held) = self.sessions.lock().entry(order.task) {
+            let (session, _) = *held.get();
+            // One that is newer than a doubt has nothing to do with it, and somebody may be drawing with it.
+            if order.scope == RevokeScope::Task || numbers.contains(&session) {
+                numbers.insert(session);
+                held.remove();
+            }
+        }
         for session in numbers {
             self.wire.call(Effect::EndSession { session }).await?;
             match self.wire.call(Effect::IsSessionAlive { session }).await? {

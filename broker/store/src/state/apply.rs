@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use taskpass_core::{
-    AgentName, AnchorState, CredentialState, EndCause, Event, IdempotencyKey, Identity, Task,
-    TaskId, TaskState, Timestamp, limits,
+    AgentName, Anchor, AnchorState, CredentialState, EndCause, Event, IdempotencyKey, Identity,
+    Task, TaskId, TaskState, Timestamp, limits,
 };
 
 use super::{Change, KeyHash, Remembered, State, key_hash, owner_hash};
@@ -106,10 +106,7 @@ impl State {
             Event::TaskStarted { .. } | Event::TaskEnding { .. } | Event::TaskEnded { .. } => {
                 self.task_event(event, time)?
             }
-            Event::AnchorRecorded { anchor } => {
-                Effects::of([Change::Anchor(anchor.id, Some(Arc::new(anchor.clone())))])
-                    .about(anchor.task)
-            }
+            Event::AnchorRecorded { anchor } => anchor_recorded(anchor, time),
             Event::AnchorGone { anchor: id } => {
                 let anchor = self.anchors.get(id).ok_or_else(|| missing("anchor", id))?;
                 let mut gone = anchor.as_ref().clone();
@@ -259,6 +256,15 @@ impl State {
     pub(crate) fn knows_agent(&self, name: &AgentName) -> bool {
         self.agents.contains_key(name)
     }
+}
+
+fn anchor_recorded(anchor: &Anchor, time: Timestamp) -> Effects {
+    let recorded = Anchor {
+        // By the ledger's clock, as the beginning of a doubt that it is compared with.
+        recorded_at: time,
+        ..anchor.clone()
+    };
+    Effects::of([Change::Anchor(anchor.id, Some(Arc::new(recorded)))]).about(anchor.task)
 }
 
 /// The tasks that texts name, each once.

@@ -94,15 +94,21 @@ fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
         started(new_task(2, 1)),
         intended(1, 1, 1),
     ]);
-    model.all([revoking(1)]);
-    assert!(free(&model, 1), "there is no session yet");
-    let mut later = anchor(9, 1);
-    if let Event::AnchorRecorded { anchor } = &mut later {
+    let mut without = Model::new();
+    without.all([started(new_task(1, 1)), intended(1, 1, 1), revoking(1)]);
+    assert!(free(&without, 1), "there is no session yet");
+    without.now = NOW.plus(HOUR);
+    without.all([anchor(9, 1)]);
+    assert!(
+        free(&without, 1),
+        "it was not drawn with a session of later"
+    );
+    // The order in the ledger counts, and not what a clock said that was set back meanwhile.
+    let mut earlier = anchor(1, 1);
+    if let Event::AnchorRecorded { anchor } = &mut earlier {
         anchor.recorded_at = NOW.plus(HOUR);
     }
-    model.all([later]);
-    assert!(free(&model, 1), "it was not drawn with a session of later");
-    model.all([anchor(1, 1), anchor(2, 2)]);
+    model.all([earlier, anchor(2, 2), revoking(1)]);
     assert!(!free(&model, 1));
     assert!(free(&model, 2));
     let elsewhere = Guard::NothingInDoubt(task_id(1), "aws-prod".parse().unwrap());
