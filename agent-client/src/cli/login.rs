@@ -15,12 +15,13 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --join-token -\n\n\
-        The token names the broker's root certificate, so it is sent to the right broker only. A token given as an\n\
-        argument can be seen by other users of the machine; prefer a file or standard input.\n\n\
-        One name of an agent is one live identity: of two logins under one name, the later one ends the earlier one once it\n\
-        is used. Give each machine, and each of several CI runners, a name of its own. A directory that holds another\n\
-        agent's or an operator's identity is left alone: name another one with --identity DIR, or give it up with --replace."
+    after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --identity ./builder --join-token -\n\n\
+        The token names the broker's root certificate, so it is sent to the right broker only. A token\n\
+        given as an argument can be seen by other users of the machine; prefer a file or standard input.\n\n\
+        One name of an agent is one live identity: of two logins under one name, the later one ends the\n\
+        earlier one once it is used. Give each machine, and each of several CI runners, a name of its own.\n\
+        A directory that holds another agent's or an operator's identity is left alone: name another one\n\
+        with --identity DIR, or give that identity up with --replace."
 )]
 pub(crate) struct LoginArgs {
     #[command(flatten)]

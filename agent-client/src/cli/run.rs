@@ -31,16 +31,18 @@ const ROUNDING_MAX: Duration = Duration::from_secs(5);
         ENVIRONMENT OF THE COMMAND (and of nothing else):\n  \
         role of an aws provider      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN\n  \
         vault role of type token     VAULT_TOKEN\n  \
-        any other role               <ROLE>_<FIELD>: vault-main/ci-db gives CI_DB_USERNAME and CI_DB_PASSWORD\n  \
+        any other role               <ROLE>_<FIELD>: CI_DB_USERNAME for vault-main/ci-db\n  \
         always                       TASKPASS_TASK\n  \
-        never                        VAULT_ADDR, AWS_REGION and the like: where the back end is you tell the command\n  \
+        never                        VAULT_ADDR, AWS_REGION and the like: set them yourself\n  \
         Roles that would set the same variable are refused; nothing is run then.\n\n\
-        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are passed on.\n\
-        The task ends as `completed` when the command exits with 0, else as `cancelled`; its credentials are revoked either way.\n\
-        When the broker ends the task, or this identity stops to count because the same agent logged in elsewhere, the\n\
-        command is stopped: TERM, and KILL ten seconds later. Commands that run at the same time on several machines take an\n\
-        agent name for each machine.\n\
-        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the library."
+        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are\n\
+        passed on. The task ends as `completed` when the command exits with 0, else as `cancelled`; its\n\
+        credentials are revoked either way.\n\n\
+        The command is stopped (TERM, and KILL ten seconds later) when the broker ends the task, or when\n\
+        this identity does not count any more because the same agent logged in elsewhere. Runners that\n\
+        work at the same time take an agent name each.\n\n\
+        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the\n\
+        library."
 )]
 pub(crate) struct RunArgs {
     /// What the task is for, in one line; people and policies read it.
