@@ -7,6 +7,11 @@
 //! cargo run -p taskpass-client --example database_job -- 127.0.0.1:7443 ~/.config/taskpass vault-main/ci-db
 //! ```
 
+#![expect(
+    clippy::print_stdout,
+    reason = "an example tells its story to who runs it"
+)]
+
 use std::time::Duration;
 
 use anyhow::Context;
@@ -28,6 +33,11 @@ async fn main() -> anyhow::Result<()> {
         // If this process dies, the broker revokes everything within half a minute.
         .heartbeat("30s".parse()?);
     let task = client.start_task(options).await?;
+    println!(
+        "started {}, until {} at the latest",
+        task.id(),
+        task.deadline()
+    );
 
     let outcome = tokio::select! {
         outcome = job(&task, role) => outcome,
@@ -36,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
 
     // Also when the job failed: nothing outlives the task.
     for receipt in task.end().await? {
-        tracing::info!(credential = %receipt.credential_id, state = receipt.state, "receipt");
+        println!("{} is {}", receipt.credential_id, receipt.state);
     }
     client.shutdown().await;
     outcome
@@ -61,10 +71,10 @@ async fn query(database: &Credential) -> anyhow::Result<()> {
     let login = database.current().await?;
     let username = login.field("username").context("no `username`")?;
     let password = login.field("password").context("no `password`")?;
-    tracing::info!(
-        characters = username.expose().len() + password.expose().len(),
-        until = %login.expires_at,
-        "here a client library would connect"
+    println!(
+        "here a client library would connect, with a login of {} characters that is good until {}",
+        username.expose().len() + password.expose().len(),
+        login.expires_at
     );
     Ok(())
 }

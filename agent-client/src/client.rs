@@ -17,7 +17,9 @@ use tokio_util::{
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
-    BrokerAddr, EndMode, EndedTask, Error, IdentityDirectory, JoinToken, Leaf, attest, channel,
+    BrokerAddr, EndMode, EndedTask, Error, IdentityDirectory, JoinToken, Leaf,
+    attest::{self, Predecessor},
+    channel,
     directory::Identity,
     renewal,
     retry::Attempts,
@@ -138,15 +140,21 @@ impl Client {
         })
     }
 
-    /// Logs in with a join token, stores the identity and connects with it.
+    /// Logs in with a join token as [`Client::login`] does, and connects with the identity.
     pub async fn attest(config: ClientConfig, token: &JoinToken) -> Result<Self, Error> {
-        attest::attest(&config, token).await?;
+        Self::login(&config, token).await?;
         Self::connect(config).await
     }
 
-    /// Logs in with a join token and stores the identity, without a second connection.
+    /// Logs in with a join token and stores the identity, without a second connection. Refused while the directory holds
+    /// an identity of another SPIFFE ID that has not expired; the token is not used up then.
     pub async fn login(config: &ClientConfig, token: &JoinToken) -> Result<Leaf, Error> {
-        attest::attest(config, token).await
+        attest::attest(config, token, Predecessor::Same).await
+    }
+
+    /// The same, in place of whatever identity the directory holds: that one is lost.
+    pub async fn login_replacing(config: &ClientConfig, token: &JoinToken) -> Result<Leaf, Error> {
+        attest::attest(config, token, Predecessor::Anyone).await
     }
 
     /// The certificate that new connections are made with.

@@ -65,6 +65,14 @@ impl IdentityDirectory {
         Ok(self.load()?.svid.leaf)
     }
 
+    /// Whose directory it is, also where key or bundle cannot be used. `None` when no certificate can be read.
+    pub fn holder(&self) -> Option<Leaf> {
+        self.leaf().ok().or_else(|| {
+            let chain = pem::to_certificates(&read(&self.path.join(SVID)).ok()??).ok()?;
+            Leaf::parse(chain.first()?).ok()
+        })
+    }
+
     /// Reads the identity, finishing a change that was cut off.
     pub(crate) fn load(&self) -> Result<Identity, Error> {
         if !self.path.is_dir() {

@@ -61,6 +61,17 @@ pub enum Error {
         /// The identity directory.
         dir: PathBuf,
     },
+    /// The identity directory is somebody else's, who would lose it. No join token was used up.
+    #[error(
+        "`{}` holds the identity `{holder}`, and the join token is for another one; nothing was changed, and the token still counts",
+        dir.display()
+    )]
+    OtherIdentity {
+        /// The identity directory.
+        dir: PathBuf,
+        /// Whose it is.
+        holder: String,
+    },
     /// A file of the identity directory cannot be used.
     #[error("`{}` cannot be used: {why}", path.display())]
     IdentityFile {

@@ -4,9 +4,9 @@
 
 mod cli;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use taskpass_core::Clock;
 
 fn main() -> ExitCode {
@@ -17,14 +17,31 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run() -> ExitCode {
-    let arguments = cli::Cli::parse();
+    let arguments = arguments();
     tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)
         .without_time()
         .with_target(false)
         .init();
     cli::main(arguments, default_identity(), clock()).await
+}
+
+/// The arguments, with those that may stand in the environment instead. A variable that is empty counts as unset.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read where the program starts"
+)]
+fn arguments() -> cli::Cli {
+    let mut command = cli::Cli::command();
+    for (argument, variable) in [("addr", "TASKPASS_ADDR"), ("identity", "TASKPASS_IDENTITY")] {
+        if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
+            command = command.mut_arg(argument, |argument| argument.env(None));
+        }
+    }
+    let matches = command.get_matches();
+    cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// A clock other than the machine's: only tests put one wrong.

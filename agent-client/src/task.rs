@@ -302,14 +302,16 @@ impl LiveTask {
     }
 }
 
-/// Whether a refused heartbeat means that the task is over, rather than that the broker has a bad moment.
+/// Whether a refused heartbeat means that the task is over, rather than that the broker has a bad moment. An identity that
+/// does not count any more, also after the stored one was looked at, can keep no task alive.
 fn says_over(error: &Error) -> bool {
-    error.refusal().is_some_and(|refusal| {
-        matches!(
-            refusal.code,
-            Code::NotFound | Code::FailedPrecondition | Code::PermissionDenied
-        )
-    })
+    error.is_unknown_identity()
+        || error.refusal().is_some_and(|refusal| {
+            matches!(
+                refusal.code,
+                Code::NotFound | Code::FailedPrecondition | Code::PermissionDenied
+            )
+        })
 }
 
 impl fmt::Debug for TaskGuard {

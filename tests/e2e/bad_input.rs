@@ -140,6 +140,7 @@ fn bad_join_tokens_are_refused_without_saying_which_part_is_wrong() {
         let request = pb::AttestRequest {
             join_token: token.to_owned(),
             csr: KeyAndCsr::new().csr,
+            ..Default::default()
         };
         nobody.ask::<_, pb::AttestResponse>("/taskpass.v1.IdentityService/Attest", &request)
     };

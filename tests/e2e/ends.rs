@@ -266,3 +266,34 @@ fn delegation_has_a_floor_and_a_count() {
         }
     });
 }
+
+/// The state is the reason, not policy, which could only say that it does not permit it.
+#[test]
+fn what_is_over_is_not_renewed_and_its_agent_hears_why() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let task = World::task(&agent, &["vault-main/config"]);
+    let [first, second] =
+        std::array::from_fn(|_| World::draw(&agent, &task, "vault-main/config", &[]));
+    let renew =
+        |issued: &Value| agent.refused(&["credential", "renew", text(issued, "credential_id")]);
+
+    agent.json(&["credential", "revoke", text(&first, "credential_id")]);
+    let (code, complaint) = renew(&first);
+    assert_eq!(code, 1, "{complaint}");
+    assert!(
+        complaint.contains("it is revoked_verified; issue a new one"),
+        "{complaint}"
+    );
+
+    end(&agent, &task);
+    for issued in [&first, &second] {
+        let (code, complaint) = renew(issued);
+        assert_eq!(code, 1, "{complaint}");
+        assert!(
+            complaint.contains("has ended; start a new one"),
+            "{complaint}"
+        );
+    }
+}

@@ -315,6 +315,36 @@ fn single_entries_are_proven_and_tiles_are_what_other_verifiers_read() {
         .expect("a number");
     assert!(count >= size);
     assert!(tiles.join("tile/0").is_dir() && tiles.join("tile/entries").is_dir());
+    assert_refused(&world.installation, &tiles, "tiles");
+    let complaint = verify(&world.installation, &tiles, &[]).stderr;
+    assert!(
+        complaint.contains("tlog-tiles, a format for the verifiers of others")
+            && complaint.contains("`taskpass ledger export --to history.jsonl`"),
+        "{complaint}"
+    );
+}
+
+/// Logging in would be no help: an auditor has no identity and needs none.
+#[test]
+fn an_auditor_without_a_key_is_told_where_it_is_and_no_export_is_lost() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    let operator = broker.operator();
+    let file = export(&installation, &operator, "all.jsonl", &[]);
+    let name = file.display().to_string();
+    let auditor = Cli::new("127.0.0.1:9", &installation.scratch().join("auditor"));
+    let (code, complaint) = auditor.refused(&["ledger", "verify", &name]);
+    assert_eq!(code, 1, "{complaint}");
+    assert!(
+        complaint.contains("`--key FILE`") && complaint.contains("`ledger.vkey`"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains("log in"), "{complaint}");
+
+    let (code, complaint) = operator.refused(&["ledger", "export", "--to", &name]);
+    assert!(code == 1 && complaint.contains("--force"), "{complaint}");
+    let done = operator.run(&["ledger", "export", "--force", "--to", &name]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
 }
 
 #[test]

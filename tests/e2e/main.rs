@@ -14,6 +14,7 @@ mod canary;
 mod crash;
 mod denied;
 mod ends;
+mod first_steps;
 mod house;
 mod identity;
 mod ledger;

@@ -149,3 +149,26 @@ fn issuing_from_a_frozen_provider_fails_with_a_hint_and_leaves_nothing_behind() 
         );
     }
 }
+
+#[test]
+fn who_is_refused_while_a_provider_is_given_a_pause_hears_what_is_wrong_with_it() {
+    let world = World::new();
+    world.installation.configure(
+        "[provider_calls]\nissue_timeout = \"1s\"\nbreaker_failures = 1\nbreaker_pause = \"5m\"\n",
+    );
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let draw = || {
+        let task = World::task(&agent, &["vault-main/config"]);
+        let role = ["--task", &task, "--role", "vault-main/config"];
+        agent.refused(&[&["credential", "issue"], &role[..]].concat())
+    };
+    world.bao.pause();
+    draw();
+    let (code, complaint) = draw();
+    assert_eq!(code, 5, "{complaint}");
+    for words in ["given a pause", "no answer within 1 s", "ask an operator"] {
+        assert!(complaint.contains(words), "{words}: {complaint}");
+    }
+    world.bao.resume();
+}

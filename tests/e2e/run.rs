@@ -1,6 +1,7 @@
 //! `taskpass run`: a task around one command, however the command ends.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
 };
@@ -81,6 +82,13 @@ fn the_command_gets_the_credentials_and_gives_its_exit_code() {
 
     let done = run(&agent, &["--role", "vault-main/config", "--", "true"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
+    let ten_minutes = ["--ttl", "10m", "--role", "vault-main/config", "--", "true"];
+    let done = run(&agent, &ten_minutes);
+    assert!(
+        done.code == 0 && !done.stderr.contains("warning"),
+        "the role allows so long: {}",
+        done.stderr
+    );
     let done = run(
         &agent,
         &["--role", "vault-main/config", "--", "/no/such/program"],
@@ -171,6 +179,66 @@ fn a_command_whose_task_is_cancelled_is_stopped() {
         !std::path::Path::new(&format!("/proc/{pid}")).exists(),
         "the command is still there"
     );
+}
+
+/// Another machine logs in as the same agent: nothing of ours keeps the task alive any more.
+#[test]
+fn a_command_whose_identity_was_superseded_is_stopped() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let notes = world.installation.scratch().join("notes");
+    let mut command = agent.command(&[
+        "run",
+        "--purpose",
+        "a test",
+        "--heartbeat",
+        "5s",
+        "--role",
+        "vault-main/config",
+        "--",
+        "sh",
+        "-c",
+        "echo \"$$ $VAULT_TOKEN\"; exec sleep 600",
+    ]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&notes).expect("a new file"));
+    let mut child = command.spawn().expect("taskpass starts");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("stdout is piped");
+    BufReader::new(out)
+        .read_line(&mut line)
+        .expect("the command prints a line");
+    let (pid, token) = line.trim().split_once(' ').expect("two words");
+
+    let elsewhere = Cli::new(
+        broker.address(),
+        &world.installation.scratch().join("elsewhere"),
+    );
+    let join = broker.operator().json(&["agent", "token", "builder"]);
+    let done = elsewhere.run_with(&["login", "--join-token", "-"], text(&join, "join_token"));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    elsewhere.json(&["task", "list"]);
+
+    let status = eventually("taskpass stops the command and ends", || {
+        child.try_wait().expect("its state can be read")
+    });
+    assert_eq!(status.code(), Some(143));
+    assert!(
+        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+        "the command is still there"
+    );
+    let notes = fs::read_to_string(notes).expect("what it complained");
+    assert!(
+        notes.contains("stopping the command") && notes.contains("it was replaced by a newer one"),
+        "{notes}"
+    );
+    let task = only_task(&broker.operator());
+    let shown = settled(&broker.operator(), text(&task, "task_id"), "ended");
+    assert_eq!(text(&shown, "end_cause"), "heartbeat_lost");
+    assert!(!world.bao.token_works(token));
 }
 
 #[test]

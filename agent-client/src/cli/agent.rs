@@ -41,7 +41,7 @@ pub(crate) enum AgentCommand {
     ///
     /// The token is a secret and is shown once.
     #[command(
-        after_help = "EXAMPLES:\n  taskpass agent token nightly-builder --ttl 10m\n  taskpass agent token nightly-builder > token && taskpass login --join-token-file token"
+        after_help = "EXAMPLES:\n  taskpass agent token nightly-builder --ttl 10m\n  (umask 077; taskpass agent token nightly-builder > token)"
     )]
     Token {
         /// The agent.

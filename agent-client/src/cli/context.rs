@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use taskpass_client::{BrokerAddr, Client, ClientConfig, Error, Renewal};
-use taskpass_core::Clock;
+use taskpass_client::{BrokerAddr, Client, ClientConfig, Error, IdentityDirectory, Renewal};
+use taskpass_core::{Clock, Identity};
 use taskpass_proto::v1::PageRequest;
 
 use super::output::{self, Format};
@@ -32,6 +32,18 @@ impl Context {
             config.clock = Arc::clone(clock);
         }
         Ok(config)
+    }
+
+    /// Whether the stored identity is an operator's.
+    pub(crate) fn is_operator(&self) -> bool {
+        let holder = self
+            .identity
+            .as_ref()
+            .and_then(|path| IdentityDirectory::new(path).holder());
+        holder.is_some_and(|leaf| {
+            let identity = Identity::parse(leaf.spiffe_id.as_str(), &leaf.trust_domain);
+            matches!(identity, Ok(Identity::Operator(_)))
+        })
     }
 
     /// Connects for one command. An SVID that is due is renewed on the way, so that an agent which only ever uses

@@ -51,7 +51,7 @@ pub(crate) enum CredentialCommand {
         /// Only those of this agent.
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
-        /// Only those that are not over.
+        /// Only those that the broker counts as out there. One that ended without proof may work longer than that.
         #[arg(long)]
         live: bool,
         /// At most so many [default: all]

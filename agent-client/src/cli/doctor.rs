@@ -12,6 +12,8 @@ use super::{context::Context, failure, output};
 /// Clocks that differ by more than certificates are backdated make a fresh certificate unusable.
 const SKEW_MILLIS_MAX: u64 = 10_000;
 const LOGIN: &str = "run `taskpass login --join-token-file FILE`";
+const OPERATOR_LOGIN: &str =
+    "run `taskpassd operator issue NAME` on the broker's machine, with the broker stopped";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,9 +35,15 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let mut config = context.config()?;
     config.renewal = Renewal::OnDemand;
     let mut findings = Vec::new();
-    if let Some(leaf) = identity(&config, &mut findings).await? {
-        validity(&leaf, config.clock.now(), &mut findings);
-        connection(&config, &mut findings).await;
+    // A join token would make an agent of an operator.
+    let login = if context.is_operator() {
+        OPERATOR_LOGIN
+    } else {
+        LOGIN
+    };
+    if let Some(leaf) = identity(&config, login, &mut findings).await? {
+        validity(&leaf, config.clock.now(), login, &mut findings);
+        connection(&config, login, &mut findings).await;
     }
     context.print(&findings, || {
         findings.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -63,6 +71,7 @@ fn line(finding: &Finding) -> String {
 
 async fn identity(
     config: &ClientConfig,
+    login: &str,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<Option<Leaf>> {
     let directory = config.directory.clone();
@@ -78,20 +87,20 @@ async fn identity(
             Some(leaf)
         }
         Err(error) => {
-            findings.push(failed("identity", &error, LOGIN));
+            findings.push(failed("identity", &error, login));
             None
         }
     })
 }
 
-fn validity(leaf: &Leaf, now: Timestamp, findings: &mut Vec<Finding>) {
+fn validity(leaf: &Leaf, now: Timestamp, login: &str, findings: &mut Vec<Finding>) {
     let until = format!("valid until {}", leaf.not_after);
     findings.push(if leaf.not_after <= now {
         Finding {
             check: "svid",
             verdict: Verdict::Failed,
             detail: format!("expired at {}", leaf.not_after),
-            advice: Some(LOGIN.to_owned()),
+            advice: Some(login.to_owned()),
         }
     } else if now < leaf.not_before {
         warning("svid", "it is not valid yet", "set this machine's clock")
@@ -102,7 +111,7 @@ fn validity(leaf: &Leaf, now: Timestamp, findings: &mut Vec<Finding>) {
     });
 }
 
-async fn connection(config: &ClientConfig, findings: &mut Vec<Finding>) {
+async fn connection(config: &ClientConfig, login: &str, findings: &mut Vec<Finding>) {
     let addr = config.addr.to_string();
     let client = match Client::connect(config.clone()).await {
         Ok(client) => client,
@@ -114,7 +123,7 @@ async fn connection(config: &ClientConfig, findings: &mut Vec<Finding>) {
                 Error::Untrusted { .. } => {
                     "check the address; if the broker was set up anew, log in again"
                 }
-                _ => LOGIN,
+                _ => login,
             };
             findings.push(failed("connection", &error, advice));
             return;
@@ -131,7 +140,7 @@ async fn connection(config: &ClientConfig, findings: &mut Vec<Finding>) {
             findings.push(fine("whoami", detail));
             findings.push(clocks(&client, config).await);
         }
-        Err(error) => findings.push(failed("whoami", &error, LOGIN)),
+        Err(error) => findings.push(failed("whoami", &error, login)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use taskpass_client::Error;
 
-use super::output::note;
+use super::{context::Context, output::note};
 
 /// It did not work.
 pub(crate) const FAILED: u8 = 1;
@@ -21,7 +21,7 @@ const UNREACHABLE: u8 = 5;
 pub(crate) struct Usage(pub(crate) String);
 
 /// Prints the error, what was wrong with which field, and what to do next.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     note(&format!("error: {}", in_one_line(error)));
     let cause = error.downcast_ref::<Error>();
     if let Some(refusal) = cause.and_then(Error::refusal) {
@@ -33,7 +33,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             }
         }
     }
-    if let Some(next) = cause.and_then(next_step) {
+    if let Some(next) = cause.and_then(|cause| next_step(cause, context)) {
         note(&format!("try: {next}"));
     }
     ExitCode::from(code(error))
@@ -65,27 +65,50 @@ fn in_one_line(error: &anyhow::Error) -> String {
     text.replace('\n', " ")
 }
 
-fn next_step(error: &Error) -> Option<String> {
+/// What can be done about it by whom it happened to: agents may look at neither policies nor providers.
+fn next_step(error: &Error, context: &Context) -> Option<String> {
     const LOGIN: &str = "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`)";
-    let fixed = match error {
-        Error::NoIdentity { .. } | Error::IdentityExpired { .. } | Error::Rejected { .. } => LOGIN,
-        Error::Unreachable { .. } | Error::Timeout { .. } | Error::Untrusted { .. } => {
-            "taskpass doctor"
+    const OPERATOR_LOGIN: &str =
+        "taskpassd operator issue NAME on the broker's machine, with the broker stopped";
+    let by_kind = |operator: &str, agent: &str| {
+        let step = if context.is_operator() {
+            operator
+        } else {
+            agent
+        };
+        Some(step.to_owned())
+    };
+    match error {
+        Error::NoIdentity { .. } | Error::IdentityExpired { .. } | Error::Rejected { .. } => {
+            by_kind(OPERATOR_LOGIN, LOGIN)
         }
-        Error::TaskEnded { .. } => "taskpass task list",
+        Error::OtherIdentity { holder, .. } => Some(format!(
+            "taskpass login --identity DIR … for a directory of its own (TASKPASS_IDENTITY names one too), or --replace to give up `{holder}`"
+        )),
+        Error::Unreachable { .. } | Error::Timeout { .. } | Error::Untrusted { .. } => {
+            Some("taskpass doctor".to_owned())
+        }
+        Error::TaskEnded { .. } => Some("taskpass task list".to_owned()),
         // The broker has named the next command itself.
-        Error::Refused(refusal) if refusal.message.contains("`taskpass ") => return None,
+        Error::Refused(refusal) if refusal.message.contains("`taskpass ") => None,
         Error::Refused(refusal) => match refusal.reason.as_str() {
-            "UNAUTHENTICATED" => LOGIN,
-            "DENIED" => "taskpass policy show",
-            "TASK_ENDED" | "LIMIT_EXCEEDED" => "taskpass task list --state open",
+            "UNAUTHENTICATED" => by_kind(OPERATOR_LOGIN, LOGIN),
+            "DENIED" => by_kind(
+                "taskpass policy show",
+                "ask an operator, who sees the policies and changes them",
+            ),
+            "TASK_ENDED" | "LIMIT_EXCEEDED" => Some("taskpass task list --state open".to_owned()),
             reason if reason.starts_with("PROVIDER_") => {
                 let provider = refusal.metadata.get("provider")?;
-                return Some(format!("taskpass provider check {provider}"));
+                by_kind(
+                    &format!("taskpass provider check {provider}"),
+                    &format!(
+                        "ask an operator, who sees more with `taskpass provider check {provider}`"
+                    ),
+                )
             }
-            _ => return None,
+            _ => None,
         },
-        _ => return None,
-    };
-    Some(fixed.to_owned())
+        _ => None,
+    }
 }

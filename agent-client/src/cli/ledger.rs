@@ -61,6 +61,9 @@ pub(crate) struct ExportArgs {
     /// The file, or the directory for tlog-tiles [default: standard output]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     to: Option<PathBuf>,
+    /// Write over a file that is there already.
+    #[arg(long)]
+    force: bool,
     /// Only entries from this time on, like 2026-11-22T10:00:00Z.
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,

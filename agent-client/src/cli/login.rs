@@ -15,13 +15,20 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --join-token -\n\n\
-        The token names the broker's root certificate, so it is sent to the right broker only. A token given as an\n\
-        argument can be seen by other users of the machine; prefer a file or standard input."
+    after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --identity ./builder --join-token -\n\n\
+        The token names the broker's root certificate, so it is sent to the right broker only. A token\n\
+        given as an argument can be seen by other users of the machine; prefer a file or standard input.\n\n\
+        One name of an agent is one live identity: of two logins under one name, the later one ends the\n\
+        earlier one once it is used. Give each machine, and each of several CI runners, a name of its own.\n\
+        A directory that holds another agent's or an operator's identity is left alone: name another one\n\
+        with --identity DIR, or give that identity up with --replace."
 )]
 pub(crate) struct LoginArgs {
     #[command(flatten)]
     source: Source,
+    /// Take the place of another agent's or an operator's identity in the directory, which is lost.
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Debug, Args)]
@@ -54,7 +61,11 @@ pub(crate) async fn run(args: LoginArgs, context: &Context) -> anyhow::Result<()
     };
     let token: JoinToken = text.parse().map_err(taskpass_client::Error::Invalid)?;
     let config = context.config()?;
-    let leaf = Client::login(&config, &token).await?;
+    let leaf = if args.replace {
+        Client::login_replacing(&config, &token).await?
+    } else {
+        Client::login(&config, &token).await?
+    };
     let view = LoginView {
         spiffe_id: leaf.spiffe_id.to_string(),
         expires_at: leaf.not_after,

@@ -40,7 +40,7 @@ use output::Format;
         taskpass run --purpose \"nightly build\" --role vault-main/ci-db -- make test\n  \
         taskpass task list -o json\n\n\
         EXIT CODES:\n  \
-        0 done, 1 failed, 2 wrong usage, 3 denied, 4 needs approval, 5 unreachable"
+        0 done, 1 failed, 2 wrong usage, 3 denied, 5 unreachable"
 )]
 pub(crate) struct Cli {
     /// Where the broker listens.
@@ -118,7 +118,7 @@ pub(crate) async fn main(
     };
     match dispatch(cli.command, &context).await {
         Ok(code) => code,
-        Err(error) => failure::report(&error),
+        Err(error) => failure::report(&error, &context),
     }
 }
 

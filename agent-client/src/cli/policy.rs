@@ -76,12 +76,17 @@ async fn check(dir: PathBuf, context: &Context) -> anyhow::Result<ExitCode> {
     context.print(&view, || {
         let verdict = if view.valid { "valid" } else { "NOT valid" };
         format!(
-            "{report}{} policies in {} files: {verdict}",
-            view.policies, view.files
+            "{report}{} in {}: {verdict}",
+            count(view.policies, "policy", "policies"),
+            count(view.files, "file", "files")
         )
     })?;
     let code = if view.valid { 0 } else { failure::FAILED };
     Ok(ExitCode::from(code))
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 async fn show(context: &Context) -> anyhow::Result<()> {

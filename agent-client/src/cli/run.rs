@@ -6,7 +6,7 @@
 mod child;
 mod environment;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Args;
 use taskpass_client::{Client, EndMode, EndedTask, Issued, TaskGuard, TaskOptions};
@@ -17,21 +17,32 @@ use super::{
     failure::{self, Usage},
     output::note,
     parse::{self, Pair, PinnedRole, RolePair},
-    views::{ReceiptView, shown},
+    views::{ABANDONED, NOTHING_ISSUED, ReceiptView, shown},
 };
 use child::{Outcome, Signals};
 
+/// Back ends count lifetimes in whole seconds, and a moment passes between the start of the task and the credential: that
+/// one ends this much before the other is not worth a warning.
+const ROUNDING_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose publish --role aws-prod/artifact-writer --scope aws-prod/artifact-writer:bucket=releases -- aws s3 sync out s3://releases\n\n\
+    after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose fetch --role aws-prod/artifact-reader --scope aws-prod/artifact-reader:bucket=releases -- aws s3 sync s3://releases in\n\n\
         ENVIRONMENT OF THE COMMAND (and of nothing else):\n  \
         role of an aws provider      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN\n  \
         vault role of type token     VAULT_TOKEN\n  \
-        any other role               <ROLE>_<FIELD>: vault-main/ci-db gives CI_DB_USERNAME and CI_DB_PASSWORD\n  \
+        any other role               <ROLE>_<FIELD>: CI_DB_USERNAME for vault-main/ci-db\n  \
         always                       TASKPASS_TASK\n  \
+        never                        VAULT_ADDR, AWS_REGION and the like: set them yourself\n  \
         Roles that would set the same variable are refused; nothing is run then.\n\n\
-        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are passed on.\n\
-        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the library."
+        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are\n\
+        passed on. The task ends as `completed` when the command exits with 0, else as `cancelled`; its\n\
+        credentials are revoked either way.\n\n\
+        The command is stopped (TERM, and KILL ten seconds later) when the broker ends the task, or when\n\
+        this identity does not count any more because the same agent logged in elsewhere. Runners that\n\
+        work at the same time take an agent name each.\n\n\
+        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the\n\
+        library."
 )]
 pub(crate) struct RunArgs {
     /// What the task is for, in one line; people and policies read it.
@@ -137,7 +148,7 @@ async fn work(
         signal = signals.next() => return Ok(Outcome::Signalled(signal)),
     };
     for credential in &issued {
-        if credential.expires_at < task.deadline() {
+        if credential.expires_at.plus(ROUNDING_MAX) < task.deadline() {
             note(&format!(
                 "warning: the credential of `{}` expires at {}, before the task does at {}; the command cannot get a fresh one",
                 credential.role,
@@ -175,17 +186,19 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
 /// One line, and one more for each credential that is not proven dead.
 fn summarise(ended: &EndedTask) {
     let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
+    let issued = ended.receipts.iter().filter(|r| r.state != ABANDONED);
     note(&format!(
         "taskpass: {} {} ({}): {verified} of {} credentials proven revoked",
         ended.task_id,
         ended.state,
         ended.end_cause,
-        ended.receipts.len()
+        issued.count()
     ));
     for receipt in ended.receipts.iter().filter(|r| !r.is_verified()) {
         let view = ReceiptView::from(receipt.clone());
         let until = match view.may_live_until {
             Some(_) => format!(", may live until {}", shown(view.may_live_until)),
+            None if view.state == ABANDONED => format!(": {NOTHING_ISSUED}"),
             None => String::new(),
         };
         note(&format!(

@@ -13,7 +13,7 @@ use super::{
     context::{Context, pages},
     output,
     parse::{Pair, PinnedRole},
-    views::{EndedView, ReceiptView, SessionView, TaskView, shown},
+    views::{ABANDONED, EndedView, NOTHING_ISSUED, ReceiptView, SessionView, TaskView, shown},
 };
 
 #[derive(Debug, Subcommand)]
@@ -22,7 +22,7 @@ pub(crate) enum TaskCommand {
     ///
     /// It ends with `task end`, at its deadline, or when it has a heartbeat interval and nothing is heard for that long.
     #[command(
-        after_help = "EXAMPLES:\n  taskpass task start --purpose \"migrate orders\" --role vault-main/ci-db --ttl 30m\n  taskpass task start --purpose \"publish\" --role aws-prod/artifact-reader:bucket=releases,prefix=1.2/\n  TASKPASS_TASK=$(taskpass task start --purpose p --role vault-main/ci-db -o json | jq -r .task_id)"
+        after_help = "EXAMPLES:\n  taskpass task start --purpose \"migrate orders\" --role vault-main/ci-db --ttl 30m\n  taskpass task start --purpose \"fetch\" --role aws-prod/artifact-reader:bucket=releases\n  TASKPASS_TASK=$(taskpass task start --purpose p --role vault-main/ci-db -o json | jq -r .task_id)"
     )]
     Start(Box<StartArgs>),
     /// End a task and everything below it, and revoke all of its credentials.
@@ -309,15 +309,17 @@ pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
             shown(r.may_live_until),
         ]
     });
-    output::table(
-        &[
-            "credential",
-            "role",
-            "state",
-            "class",
-            "took",
-            "may live until",
-        ],
-        rows.collect(),
-    )
+    let headings = [
+        "credential",
+        "role",
+        "state",
+        "class",
+        "took",
+        "may live until",
+    ];
+    let table = output::table(&headings, rows.collect());
+    if receipts.iter().any(|r| r.state == ABANDONED) {
+        return format!("{table}{ABANDONED}: {NOTHING_ISSUED}\n");
+    }
+    table
 }

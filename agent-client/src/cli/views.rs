@@ -12,6 +12,10 @@ use taskpass_proto::v1;
 type Pairs = BTreeMap<String, String>;
 
 /// `agent token`: the token is the purpose.
+/// The state of a credential that was asked for and never given.
+pub(crate) const ABANDONED: &str = "abandoned";
+pub(crate) const NOTHING_ISSUED: &str = "nothing was issued";
+
 #[derive(Serialize)]
 pub(crate) struct JoinTokenView {
     pub(crate) join_token: String,

@@ -194,7 +194,7 @@ async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(
         text(&failed.stderr),
-        "error: the role is unknown\n  roles[0]: there is no such role\ntry: taskpass provider check v\n"
+        "error: the role is unknown\n  roles[0]: there is no such role\ntry: ask an operator, who sees more with `taskpass provider check v`\n"
     );
     let denied = run(&fake, &args).await;
     assert_eq!(denied.status.code(), Some(3));

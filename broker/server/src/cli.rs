@@ -41,7 +41,8 @@ EXAMPLES:
 const DEV_AFTER: &str = "\
 Everything lives in a new temporary directory, which is removed when the broker stops. It
 listens on a free port of 127.0.0.1 and prints the environment for `taskpass`, to be pasted
-into another terminal.
+into another terminal. There are no providers: agents get identities, but no credentials. For
+those, make an installation with `init`.
 
 EXAMPLES:
   taskpassd dev
@@ -49,7 +50,7 @@ EXAMPLES:
 
 const CHECK_EXAMPLES: &str = "\
 Reads the file, the policies and the session policies it names. Opens no ledger, calls no
-provider.
+provider, and does not look at files with secrets; `taskpassd doctor` does.
 
 EXAMPLES:
   taskpassd config check --config /var/lib/taskpass/taskpass.toml";

@@ -39,7 +39,6 @@ pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitC
     process::runtime()?.block_on(async {
         let signals = process::Signals::new().context("listening for signals")?;
         let trust_domain = config.trust_domain.clone();
-        let path = config.path.clone();
         let app = App::build(config, deps).await?;
         let address = app.local_addr();
         let message = format!(
@@ -50,11 +49,15 @@ pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitC
              \n\
              Then, for example:\n\
              \n  taskpass agent register builder --owner you@example.com\
-             \n  taskpass agent token builder\n\
+             \n  (umask 077; taskpass agent token builder > token)\
+             \n  taskpass login --identity ./builder --join-token-file token\
+             \n  taskpass doctor --identity ./builder\
+             \n  taskpass ledger export\n\
              \n\
-             The configuration is {}. Ctrl-C stops the broker and removes everything.",
+             This broker has no providers, so agents get identities but no credentials. For those, make an installation\n\
+             with `taskpassd init`, put a provider into its taskpass.toml, and start it with `taskpassd run`.\n\
+             Ctrl-C stops this broker and removes everything.",
             quoted(&identity),
-            quoted(&path),
         );
         process::run(app, signals, || say(&message)).await
     })

@@ -98,6 +98,7 @@ pub enum Error {
 pub struct Installed {
     plan: Plan,
     operator_until: Timestamp,
+    vkey: String,
     config: Config,
 }
 
@@ -167,6 +168,7 @@ pub fn install(
     Ok(Installed {
         plan,
         operator_until: svid.not_after,
+        vkey: verifying,
         config,
     })
 }
@@ -301,6 +303,14 @@ impl fmt::Display for Installed {
             self.operator_until
         )?;
         writeln!(f)?;
+        writeln!(
+            f,
+            "Auditors verify the ledger with its public key, which is also in {}:",
+            quoted(&self.identity_dir().join("ledger.vkey"))
+        )?;
+        writeln!(f)?;
+        writeln!(f, "  {}", self.vkey)?;
+        writeln!(f)?;
         writeln!(f, "Start the broker:")?;
         writeln!(f)?;
         writeln!(f, "  taskpassd run --config {config}")?;
@@ -316,7 +326,18 @@ impl fmt::Display for Installed {
             f,
             "  taskpass agent register builder --owner you@example.com"
         )?;
-        write!(f, "  taskpass agent token builder")
+        writeln!(f, "  (umask 077; taskpass agent token builder > token)")?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "and where the agent runs, with a directory of its own for its identity:"
+        )?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "  taskpass login --identity ./builder --join-token-file token"
+        )?;
+        write!(f, "  taskpass doctor --identity ./builder")
     }
 }
 

@@ -41,7 +41,7 @@ macro_rules! rows {
 }
 
 rows! {
-    IdentityService / Attest, ANYBODY, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr };
+    IdentityService / Attest, ANYBODY, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr, ..Default::default() };
     IdentityService / GetBundle, ANYBODY, |_s, _t| pb::GetBundleRequest {};
     IdentityService / RenewSvid, KNOWN, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
     IdentityService / WhoAmI, KNOWN, |_s, _t| pb::WhoAmIRequest {};

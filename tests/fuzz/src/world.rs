@@ -140,6 +140,7 @@ impl World {
         let attest = v1::AttestRequest {
             join_token: token(self),
             csr: request(),
+            ..Default::default()
         };
         let attested: v1::AttestResponse = self.ask("IdentityService/Attest", 0, &attest);
         self.callers

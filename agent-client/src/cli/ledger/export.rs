@@ -23,6 +23,13 @@ use crate::cli::{context::Context, failure::Usage, output};
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<()> {
+    if let (ExportFormat::Jsonl, Some(path), false) = (args.format, &args.to, args.force) {
+        anyhow::ensure!(
+            !path.exists(),
+            "`{}` is there already; give another name, or write over it with `--force`",
+            path.display()
+        );
+    }
     let mut request = ExportLedgerRequest {
         since: args.since.map(wire::to_wire),
         task_id: args.task.map(|t| t.to_string()).unwrap_or_default(),

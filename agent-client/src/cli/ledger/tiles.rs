@@ -55,6 +55,11 @@ pub(super) fn write(
     Ok(verified.entries)
 }
 
+/// Whether `directory` is such a one: a ledger's own has tiles of hashes too, but none of entries.
+pub(super) fn are_in(directory: &Path) -> bool {
+    directory.join("tile/entries").is_dir()
+}
+
 /// The bytes of a line's entry; none for the checkpoint at the end.
 fn entry(line: &str) -> anyhow::Result<Option<Vec<u8>>> {
     let line: EntryLine<'_> = serde_json::from_str(line).context("a line is not as expected")?;

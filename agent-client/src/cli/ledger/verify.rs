@@ -9,13 +9,16 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, ValueHint};
 use serde::Serialize;
+use taskpass_client::Error;
 use taskpass_ledger::{
     Checkpoint, VerifyingKey,
     verify::{Extent, Verified, verify_dir, verify_export},
 };
 
-use super::stored_key;
+use super::{stored_key, tiles};
 use crate::cli::context::Context;
+
+const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not whoever gave you the history";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -43,7 +46,14 @@ struct VerifiedView {
 
 pub(super) async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<()> {
     let key = match &args.key {
-        None => stored_key(context).context("name the ledger's key with --key")?,
+        // Whoever verifies needs neither a broker nor an identity, so the advice to log in would mislead.
+        None => stored_key(context).map_err(|error| {
+            let why = match error.downcast_ref() {
+                Some(Error::NoIdentity { dir }) => format!("there is none in `{}`", dir.display()),
+                _ => format!("{error:#}"),
+            };
+            anyhow::anyhow!("the ledger's public key is missing ({why}); {NAME_KEY}")
+        })?,
         Some(text) => key(text)?,
     };
     let older = args
@@ -88,6 +98,11 @@ fn verify(path: &Path, key: &VerifyingKey, older: Option<&Checkpoint>) -> anyhow
     if path.as_os_str() == "-" {
         return Ok(verify_export(io::stdin().lock(), key, older, silent)?);
     }
+    anyhow::ensure!(
+        !tiles::are_in(path),
+        "`{}` holds tlog-tiles, a format for the verifiers of others; `taskpass` verifies what `taskpass ledger export --to history.jsonl` writes, and a broker's own directory `ledger/`",
+        path.display()
+    );
     if path.is_dir() {
         return Ok(verify_dir(path, key, older, silent)?);
     }

@@ -1,5 +1,6 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
+use taskpass_core::SpiffeId;
 use taskpass_proto::v1::{
     AttestRequest, AttestResponse, Bundle, GetBundleRequest, GetBundleResponse, RenewSvidRequest,
     RenewSvidResponse, WhoAmIRequest, WhoAmIResponse, identity_service_server::IdentityService,
@@ -8,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authn::JoinTokenText,
-    engine::{Attest, Caller, Engine},
+    engine::{Attest, Caller, Engine, Error},
 };
 
 use super::{Api, convert, status};
@@ -28,7 +29,18 @@ impl IdentityService for Api {
             csr: &message.csr,
             ip,
         };
-        let issued = self.engine.attest(&attest).await.map_err(status::from)?;
+        let holder = match message.in_place_of.as_str() {
+            "" => None,
+            id => Some(
+                id.parse::<SpiffeId>()
+                    .map_err(|e| status::from(Error::invalid("in_place_of", e)))?,
+            ),
+        };
+        let issued = self
+            .engine
+            .attest_in_place_of(&attest, holder.as_ref())
+            .await
+            .map_err(status::from)?;
         Ok(Response::new(AttestResponse {
             svid: Some(convert::svid(&issued)),
             bundle: Some(bundle(&self.engine)),

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fmt, path::Path};
 
 use taskpass_policy::{KnownNames, Severity};
 
+use crate::init::quoted;
+
 use super::{Config, ConfigError};
 
 /// What a check found.
@@ -57,6 +59,11 @@ pub fn check(path: &Path, templates: &dyn Fn(&Config) -> Vec<String>) -> Report 
             report.summary = summary(&config);
             report.problems.extend(templates(&config));
             policy(&config, &mut report);
+            report.summary.push(format!(
+                "not looked at: files with secrets, permissions, the ledger, and whether providers answer; \
+                 `taskpassd doctor --config {}` does",
+                quoted(path)
+            ));
         }
         Err(ConfigError::Invalid(problems)) => {
             report

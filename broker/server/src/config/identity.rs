@@ -7,7 +7,7 @@ use super::{lifetime, section::section};
 section! {
     /// How long certificates live.
     Identity = "identity" {
-        /// How long an agent's certificate lives. Clients renew at half of it. At most a
+        /// How long an agent's certificate lives. Clients renew at two thirds of it. At most a
         /// sixth of `ca_ttl`.
         svid_ttl: Ttl = lifetime(3600), lifetime(60)..=lifetime(7 * 86_400);
         /// How long a signing CA lives. It is rotated ahead of its end, and what it signed is trusted until the

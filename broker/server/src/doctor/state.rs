@@ -4,8 +4,9 @@ use std::{fs, io, path::Path, time::UNIX_EPOCH};
 
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
-use taskpass_core::{Clock, Timestamp};
+use taskpass_core::{Clock, Identity, Timestamp};
 use taskpass_ledger::{SigningKey, verify};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::Diagnosis;
 use crate::{
@@ -133,38 +134,83 @@ fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
         return;
     }
     let at = path.display();
-    match end_of(&path) {
-        Ok(end) if end <= now => diagnosis.fail(
+    let another = format!(
+        "stop the broker and run `taskpassd operator issue NAME --config {} --dir DIR`",
+        quoted(&config.path)
+    );
+    let (holder, end) = match holder_of(&path) {
+        Ok(found) => found,
+        Err(e) => {
+            return diagnosis.warn(
+                "operator",
+                format!("`{at}` cannot be read: {e}"),
+                "look at the file; it should hold a certificate",
+            );
+        }
+    };
+    if !matches!(
+        Identity::parse(&holder, &config.trust_domain),
+        Ok(Identity::Operator(_))
+    ) {
+        return diagnosis.fail(
             "operator",
-            format!("the identity in `{at}` ended at {end}"),
-            format!(
-                "use a newer one; if there is none, stop the broker and run `taskpassd operator issue NAME --config {} --dir DIR` for another",
-                quoted(&config.path)
-            ),
-        ),
-        Ok(end) if end.since(now) < OPERATOR_LEFT => diagnosis.warn(
-            "operator",
-            format!("the identity in `{at}` ends at {end}"),
-            "run `taskpass svid renew` with it before then; after its end, only `taskpassd operator issue` on this machine makes another",
-        ),
-        Ok(end) => diagnosis.ok(
-            "operator",
-            format!("the identity in `{at}` is valid until {end}"),
-        ),
-        Err(e) => diagnosis.warn(
-            "operator",
-            format!("`{at}` cannot be read: {e}"),
-            "look at the file; it should hold a certificate",
-        ),
+            format!("`{at}` holds the certificate of `{holder}`, who is no operator of this installation"),
+            format!("use the operator's own identity; if there is none any more, {another} for another"),
+        );
     }
+    // Whether a renewed one has taken its place, only the broker can say.
+    let message = format!("the certificate of `{holder}` in `{at}`");
+    if end <= now {
+        diagnosis.fail(
+            "operator",
+            format!("{message} ended at {end}"),
+            format!("use a newer one; if there is none, {another} for another"),
+        );
+    } else if end.since(now) < OPERATOR_LEFT {
+        diagnosis.warn(
+            "operator",
+            format!("{message} ends at {end}"),
+            "run `taskpass svid renew` with it before then; after its end, only `taskpassd operator issue` on this machine makes another",
+        );
+    } else {
+        diagnosis.ok(
+            "operator",
+            format!(
+                "{message} ends at {end}; `taskpass doctor` asks the broker whether it still counts"
+            ),
+        );
+    }
+}
+
+/// Whom a certificate names, and until when.
+fn holder_of(path: &Path) -> Result<(String, Timestamp), String> {
+    let certificate = fs::read(path).map_err(|e| e.to_string())?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&certificate).map_err(|e| e.to_string())?;
+    let certificate = pem.parse_x509().map_err(|e| e.to_string())?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|e| e.to_string())?
+        .ok_or("it names nobody")?;
+    let uri = names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+    Ok((uri.ok_or("it has no SPIFFE ID")?, end(&certificate)))
 }
 
 fn end_of(path: &Path) -> Result<Timestamp, String> {
     let text = fs::read(path).map_err(|e| e.to_string())?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&text).map_err(|e| e.to_string())?;
-    let certificate = pem.parse_x509().map_err(|e| e.to_string())?;
+    Ok(end(&pem.parse_x509().map_err(|e| e.to_string())?))
+}
+
+fn end(certificate: &X509Certificate<'_>) -> Timestamp {
     let seconds = certificate.validity().not_after.timestamp();
-    Ok(Timestamp::from_millis(seconds.saturating_mul(1000)))
+    Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
 /// A clock behind the ledger's newest file went backwards, and then the broker refuses to issue.

@@ -1,6 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
-use taskpass_core::{Entropy, ManualClock, SeededEntropy, Timestamp};
+use taskpass_ca::{Authority, IssueOptions, NewKey};
+use taskpass_core::{Entropy, Identity, ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
 use crate::init::{Plan, install};
@@ -78,7 +79,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
         ("ledger", "2 entries are as they were written and signed"),
         ("authority", "the root certificate is valid until"),
         ("authority", "there is no signing CA yet"),
-        ("operator", "is valid until"),
+        ("operator", "operator/admin` in `"),
         ("policy", "policies in 1 file in"),
         ("address", "is free"),
         ("clock", "the ledger was last written"),
@@ -105,7 +106,7 @@ async fn it_works_beside_a_running_broker() {
     let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
     let clock: Arc<dyn Clock> = installation.clock.clone();
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(2));
-    let authority = taskpass_ca::Authority::open(
+    let authority = Authority::open(
         &config.ca_dir(),
         &config.trust_domain,
         config.ca().unwrap(),
@@ -219,6 +220,43 @@ async fn an_operators_identity_that_ends_is_seen() {
     fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
     let trouble = installation.only_trouble().await;
     assert!(trouble.message.contains("cannot be read"), "{trouble:?}");
+}
+
+/// A login into the operator's directory leaves an agent's certificate there.
+#[tokio::test]
+async fn an_identity_of_another_kind_is_not_taken_for_the_operators() {
+    let installation = Installation::new();
+    let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
+    let clock: Arc<dyn Clock> = installation.clock.clone();
+    let authority = Authority::open(
+        &config.ca_dir(),
+        &config.trust_domain,
+        config.ca().unwrap(),
+        clock,
+        Arc::new(SeededEntropy::new(2)),
+    )
+    .unwrap();
+    authority.rotate().unwrap();
+    let key = NewKey::generate().unwrap();
+    let builder = Identity::Agent("builder".parse().unwrap());
+    let issued = authority.issue(&builder, key.public_key(), &IssueOptions::default());
+    drop(authority);
+    fs::write(
+        installation.dir("operator/svid.pem"),
+        issued.unwrap().chain_pem(),
+    )
+    .unwrap();
+    let trouble = installation.only_trouble().await;
+    assert_eq!(
+        (trouble.check.as_str(), trouble.verdict),
+        ("operator", Verdict::Fail)
+    );
+    assert!(
+        trouble.message.contains("spiffe://acme.test/agent/builder"),
+        "{trouble:?}"
+    );
+    let advice = trouble.advice.unwrap();
+    assert!(advice.contains("taskpassd operator issue"), "{advice}");
 }
 
 #[tokio::test]

@@ -53,18 +53,30 @@ fn bad_token() -> Error {
 impl Engine {
     /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
+        self.attest_in_place_of(request, None).await
+    }
+
+    /// The same for a caller that has an identity to lose: a token that is for another one than `holder` is not used up.
+    pub(crate) async fn attest_in_place_of(
+        &self,
+        request: &Attest<'_>,
+        holder: Option<&SpiffeId>,
+    ) -> Result<IssuedSvid, Error> {
         let now = self.require_sane_clock()?;
         let Some(agent) = self.agent_of_token(request, now).await? else {
             // Only what is refused counts against the limit that all strangers share: whoever guesses keeps out
             // nobody with a good token.
             self.rates.admit_attestation()?;
-            tracing::warn!(token = %request.token, ip = ?request.ip, "a join token was refused");
+            tracing::warn!(token = %request.token, ip = request.ip.map(tracing::field::display), "a join token was refused");
             return Err(bad_token());
         };
         self.rates.admit_agent(&agent.name)?;
+        let identity = Identity::Agent(agent.name.clone());
+        if let Some(holder) = holder {
+            self.check_replaces(&identity, holder)?;
+        }
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
         let allowed = self.authorize_newcomer(&agent, request.ip).await?;
-        let identity = Identity::Agent(agent.name.clone());
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
         let events = vec![
             allowed.into_event(),
@@ -82,6 +94,19 @@ impl Engine {
             Err(Error::Unauthenticated(_)) => Err(bad_token()),
             other => other.map(|_| issued),
         }
+    }
+
+    /// Whoever shows a good token may know whose it is.
+    fn check_replaces(&self, newcomer: &Identity, holder: &SpiffeId) -> Result<(), Error> {
+        let id = newcomer
+            .spiffe_id(&self.trust_domain)
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        if id == *holder {
+            return Ok(());
+        }
+        Err(Error::Precondition(format!(
+            "the join token is for `{id}`, which is not to take the place of `{holder}`; the token still counts"
+        )))
     }
 
     /// The agent whose token this is; `None` when the token is not good.

@@ -69,7 +69,7 @@ impl Engine {
         tracing::debug!(%refused, "the caller is not told why");
         Err(Error::Denied {
             reason: format!(
-                "role `{name}` is not for this caller, or there is no such role; operators find the reason in the ledger"
+                "role `{name}` is not for this caller, or there is no such role; operators find the reason in the broker's log and with `taskpass ledger export | grep deny`"
             ),
             policies: Vec::new(),
         })

@@ -25,6 +25,9 @@ pub struct BackendStatus {
 /// What a caller is told to wait whom the queue has no place for.
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
+/// Characters kept of a provider's error, enough for its cause.
+const ERROR_CHARS_MAX: usize = 300;
+
 /// A place among the calls to issue that run or wait.
 #[derive(Debug)]
 pub(super) struct IssuePlace(
@@ -64,6 +67,8 @@ struct Breaker {
     failures: u32,
     /// Monotonic time until which issuing is refused.
     open_until: Option<Duration>,
+    /// What the provider said last. Its errors carry no secrets.
+    last_error: String,
 }
 
 impl Backend {
@@ -104,7 +109,7 @@ impl Backend {
     pub(super) fn admit(&self) -> Result<IssuePlace, Error> {
         if let Some(left) = self.pause_left() {
             return Err(self.error(ProviderError::Retryable {
-                message: "it failed several times in a row and is given a pause".to_owned(),
+                message: self.why_paused(),
                 after: Some(left),
             }));
         }
@@ -210,14 +215,23 @@ impl Backend {
 
     fn count(&self, error: Option<&ProviderError>) {
         let mut breaker = self.breaker.lock();
-        if !error.is_some_and(ProviderError::is_retryable) {
+        let Some(error) = error.filter(|error| error.is_retryable()) else {
             *breaker = Breaker::default();
             return;
-        }
+        };
+        breaker.last_error = error.to_string().chars().take(ERROR_CHARS_MAX).collect();
         breaker.failures = breaker.failures.saturating_add(1);
         if breaker.failures >= self.settings.breaker_failures {
             breaker.open_until = Some(self.clock.monotonic() + self.settings.breaker_pause);
         }
+    }
+
+    fn why_paused(&self) -> String {
+        let breaker = self.breaker.lock();
+        format!(
+            "it failed several times in a row and is given a pause; at last it said: {}",
+            breaker.last_error
+        )
     }
 
     /// How long issuing is still refused. After the pause one failure more opens the breaker again.

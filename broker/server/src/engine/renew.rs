@@ -71,6 +71,11 @@ impl Engine {
         {
             return Ok((id, answer));
         }
+        // Its agent may know how it stands; policy would only say that it does not permit it.
+        if task.state != TaskState::Open || task.deadline <= now {
+            return Err(Error::TaskEnded(task.id));
+        }
+        renewable(&credential, spec, now)?;
         self.rates.admit_draw(task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
         let resource = Resource::Credential {
@@ -80,10 +85,6 @@ impl Engine {
         let allowed = self
             .authorize(call, Action::CredentialRenew, resource, Some(draw))
             .await?;
-        if task.state != TaskState::Open || task.deadline <= now {
-            return Err(Error::TaskEnded(task.id));
-        }
-        renewable(&credential, spec, now)?;
         let place = backend.admit()?;
         let running = self.renewals.begin(id).ok_or_else(|| {
             Error::Precondition(format!(

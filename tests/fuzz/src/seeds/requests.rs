@@ -55,6 +55,7 @@ fn about_identities(world: &World) -> Asked {
     let attest = v1::AttestRequest {
         join_token: world.unused_token.clone(),
         csr: csr.clone(),
+        in_place_of: "spiffe://acme.test/agent/builder".to_owned(),
     };
     let get = v1::GetAgentRequest {
         name: "builder".to_owned(),

@@ -1,0 +1,116 @@
+//! What people do first, with the mistakes that come with it: an identity is never lost by a login, and what a refusal says
+//! to do next can be done by whom it is said to.
+
+use std::fs;
+
+use taskpass_tests::{Broker, Cli, Installation, Output};
+
+use crate::support::text;
+
+fn token(broker: &Broker<'_>, name: &str) -> String {
+    let made = broker.operator().json(&["agent", "token", name]);
+    text(&made, "join_token").to_owned()
+}
+
+fn register(broker: &Broker<'_>, name: &str) {
+    broker
+        .operator()
+        .json(&["agent", "register", name, "--owner", "alice@acme.test"]);
+}
+
+fn login(into: &Cli, token: &str, more: &[&str]) -> Output {
+    into.run_with(&[&["login", "--join-token", "-"], more].concat(), token)
+}
+
+fn who(cli: &Cli) -> String {
+    text(&cli.json(&["svid", "show"]), "spiffe_id").to_owned()
+}
+
+fn assert_left_alone(done: &Output, holder: &str) {
+    assert_eq!(done.code, 1, "{}{}", done.stdout, done.stderr);
+    for words in [holder, "still counts", "--identity DIR", "--replace"] {
+        assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+    }
+}
+
+/// The environment of an operator is easily still there where the agent logs in.
+#[test]
+fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    register(&broker, "builder");
+    register(&broker, "tester");
+    let operator = broker.operator();
+    let token_of_builder = token(&broker, "builder");
+
+    let done = login(&operator, &token_of_builder, &[]);
+    assert_left_alone(&done, "spiffe://acme.test/operator/admin");
+    operator.json(&["agent", "list"]);
+
+    // The token was not used up; a second one of the same agent goes into the same directory.
+    let builder = broker.known("builder");
+    for token in [token_of_builder, token(&broker, "builder")] {
+        let done = login(&builder, &token, &[]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+    }
+
+    // Whose token it is only the broker knows, and says so before it is used up.
+    let token_of_tester = token(&broker, "tester");
+    let done = login(&builder, &token_of_tester, &[]);
+    assert_left_alone(&done, "spiffe://acme.test/agent/builder");
+    assert_eq!(who(&builder), "spiffe://acme.test/agent/builder");
+    builder.json(&["task", "list"]);
+
+    // A certificate whose key cannot be used any more has a holder all the same.
+    fs::write(builder.identity().join("key.pem"), "damaged").expect("the key can be damaged");
+    let done = login(&builder, &token_of_tester, &[]);
+    assert_left_alone(&done, "spiffe://acme.test/agent/builder");
+
+    let done = login(&builder, &token_of_tester, &["--replace"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(who(&builder), "spiffe://acme.test/agent/tester");
+}
+
+/// What shells leave behind where a variable was to be unset.
+#[test]
+fn an_empty_variable_names_no_directory() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    register(&broker, "builder");
+    let home = installation.scratch().join("home");
+    let done = broker
+        .operator()
+        .command(&["login", "--join-token", &token(&broker, "builder")])
+        .env("TASKPASS_IDENTITY", "")
+        .env("HOME", &home)
+        .output()
+        .expect("taskpass starts");
+    let complaint = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{complaint}");
+    let builder = Cli::new(broker.address(), &home.join(".config/taskpass"));
+    assert_eq!(who(&builder), "spiffe://acme.test/agent/builder");
+}
+
+/// Agents may look at neither policies nor providers nor the ledger.
+#[test]
+fn a_refusal_sends_nobody_to_a_command_that_is_refused_too() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    let agent = broker.agent("builder");
+    let start = ["task", "start", "--purpose", "p", "--role", "no/such"];
+    let (code, complaint) = agent.refused(&start);
+    assert_eq!(code, 3, "{complaint}");
+    let command = "operators find the reason in the broker's log and with `taskpass ledger export | grep deny`";
+    assert!(complaint.contains(command), "{complaint}");
+    assert!(!complaint.contains("try: "), "{complaint}");
+    let history = broker.operator().run(&["ledger", "export"]).stdout;
+    let reason = history.lines().find(|line| line.contains("deny"));
+    assert!(
+        reason.is_some_and(|line| line.contains("no/such")),
+        "{history}"
+    );
+
+    let (code, complaint) = agent.refused(&["policy", "show"]);
+    assert_eq!(code, 3, "{complaint}");
+    assert!(complaint.contains("try: ask an operator"), "{complaint}");
+}
