@@ -242,30 +242,6 @@ async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
 }
 
 #[tokio::test]
-async fn a_check_names_the_roles_that_cannot_be_drawn_and_leaves_nothing() {
-    let world = World::new("pki").await;
-    let before = world.accessors().await;
-    let warnings = world.provider.check().await.unwrap().warnings;
-    let of = |role: &str, warnings: &[String]| {
-        let named = format!("role `vault-test/{role}`");
-        warnings.iter().find(|w| w.contains(&named)).cloned()
-    };
-    let denied = of("denied", &warnings).unwrap();
-    assert!(
-        denied.contains("nobody-wrote-this") && denied.contains("`pki/issue/web`"),
-        "{denied}"
-    );
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(world.accessors().await.len(), before.len());
-
-    world.bao.must("DELETE", "sys/mounts/pki", json!({})).await;
-    let warnings = world.provider.check().await.unwrap().warnings;
-    let gone = of("pki", &warnings).unwrap();
-    assert!(gone.contains("no secrets engine is mounted"), "{gone}");
-    assert_eq!(of("static", &warnings), None);
-}
-
-#[tokio::test]
 async fn an_intent_without_session_waits_until_nothing_can_be_left() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
     let world = World::with_clock("reader", clock.clone()).await;
@@ -376,40 +352,6 @@ async fn what_has_no_lease_is_said_to_live_until_its_end() {
     assert!(
         !revoked.verified && revoked.may_live_until == Some(issued.expires_at),
         "{revoked:?}"
-    );
-}
-
-#[tokio::test]
-async fn the_check_names_what_the_brokers_token_lacks() {
-    let world = World::new("pki").await;
-    let policy = "path \"sys/leases/lookup\" { capabilities = [\"update\"] }";
-    world
-        .bao
-        .must("POST", "sys/policies/acl/weak", json!({ "policy": policy }))
-        .await;
-    let created = world
-        .bao
-        .must(
-            "POST",
-            "auth/token/create-orphan",
-            json!({"policies": ["weak"]}),
-        )
-        .await;
-    write_secret(
-        &world.dir,
-        "token",
-        created["auth"]["client_token"].as_str().unwrap(),
-    );
-    let error = world.provider.check().await.unwrap_err();
-    let text = error.to_string();
-    assert!(
-        matches!(error, ProviderError::Denied(_))
-            && text.contains("update+sudo on `auth/token/create-orphan`"),
-        "{text}"
-    );
-    assert!(
-        text.contains("`sys/leases/revoke`") && !text.contains("`sys/leases/lookup`"),
-        "{text}"
     );
 }
 

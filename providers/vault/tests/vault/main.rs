@@ -11,6 +11,7 @@
 )]
 
 mod behaviour;
+mod check;
 mod conformance;
 mod doubts;
 mod failures;

@@ -1,0 +1,64 @@
+//! What a check of the provider finds.
+
+use serde_json::json;
+use taskpass_provider::{Provider, ProviderError};
+
+use crate::world::{World, write_secret};
+
+#[tokio::test]
+async fn the_check_names_what_the_brokers_token_lacks() {
+    let world = World::new("pki").await;
+    let policy = "path \"sys/leases/lookup\" { capabilities = [\"update\"] }";
+    world
+        .bao
+        .must("POST", "sys/policies/acl/weak", json!({ "policy": policy }))
+        .await;
+    let created = world
+        .bao
+        .must(
+            "POST",
+            "auth/token/create-orphan",
+            json!({"policies": ["weak"]}),
+        )
+        .await;
+    write_secret(
+        &world.dir,
+        "token",
+        created["auth"]["client_token"].as_str().unwrap(),
+    );
+    let error = world.provider.check().await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, ProviderError::Denied(_))
+            && text.contains("update+sudo on `auth/token/create-orphan`"),
+        "{text}"
+    );
+    assert!(
+        text.contains("`sys/leases/revoke`") && !text.contains("`sys/leases/lookup`"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_check_names_the_roles_that_cannot_be_drawn_and_leaves_nothing() {
+    let world = World::new("pki").await;
+    let before = world.accessors().await;
+    let warnings = world.provider.check().await.unwrap().warnings;
+    let of = |role: &str, warnings: &[String]| {
+        let named = format!("role `vault-test/{role}`");
+        warnings.iter().find(|w| w.contains(&named)).cloned()
+    };
+    let denied = of("denied", &warnings).unwrap();
+    assert!(
+        denied.contains("nobody-wrote-this") && denied.contains("`pki/issue/web`"),
+        "{denied}"
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(world.accessors().await.len(), before.len());
+
+    world.bao.must("DELETE", "sys/mounts/pki", json!({})).await;
+    let warnings = world.provider.check().await.unwrap().warnings;
+    let gone = of("pki", &warnings).unwrap();
+    assert!(gone.contains("no secrets engine is mounted"), "{gone}");
+    assert_eq!(of("static", &warnings), None);
+}
