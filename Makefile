@@ -77,7 +77,8 @@ bench-check: bench ## measure, and fail on a ratio that lost more than 15 % agai
 	target/release/taskpass-bench check
 
 .PHONY: torture
-torture: tools build ## every fault at every operation, a thousand kills, half an hour of load; takes up to an hour
+torture: tools build ## every fault at every operation, a day without a provider, a thousand kills, half an hour of load
+	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-broker --all-features --lib simulation::outage -- --nocapture
 	target/debug/taskpass-torture $(TORTURE)
 
 # `make mutants MUTANTS="03 07"`: only those whose name begins so.
