@@ -79,21 +79,9 @@ pub(crate) struct Bench {
 
 impl Fake {
     fn new(name: &str, clock: &Arc<ManualClock>) -> Arc<Self> {
-        let role = RoleSpec {
-            name: format!("{name}/r").parse().unwrap(),
-            kind: "fake".to_owned(),
-            params: BTreeMap::new(),
-            required: Vec::new(),
-            max_ttl: Ttl::from_seconds(3600).unwrap(),
-            impact: Impact::try_from(0).unwrap(),
-            environment: String::new(),
-            data_classes: Vec::new(),
-            revocation_class: RevocationClass::Immediate,
-            renewable: true,
-        };
         Arc::new(Self {
             name: name.parse().unwrap(),
-            roles: vec![role],
+            roles: vec![fake_role(name)],
             clock: Arc::clone(clock),
             issues: Mutex::default(),
             renewals: AtomicUsize::new(0),
@@ -319,6 +307,22 @@ impl Bench {
 
     pub(crate) async fn credential(&self, id: CredentialId) -> Arc<Credential> {
         self.store.credential(id).await.unwrap().unwrap()
+    }
+}
+
+/// The role `<provider>/r`, without parameters.
+pub(crate) fn fake_role(provider: &str) -> RoleSpec {
+    RoleSpec {
+        name: format!("{provider}/r").parse().unwrap(),
+        kind: "fake".to_owned(),
+        params: BTreeMap::new(),
+        required: Vec::new(),
+        max_ttl: Ttl::from_seconds(3600).unwrap(),
+        impact: Impact::try_from(0).unwrap(),
+        environment: String::new(),
+        data_classes: Vec::new(),
+        revocation_class: RevocationClass::Immediate,
+        renewable: true,
     }
 }
 

@@ -15,9 +15,9 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{
-    AgentName, Clock, Credential, CredentialId, CredentialState, EndCause, Event, Impact, Labels,
+    AgentName, Clock, Credential, CredentialId, CredentialState, EndCause, Event, Labels,
     ProviderName, Requester, RevocationClass, RoleName, RoleSpec, Scope, Secret, SecretFields,
-    SeededEntropy, Task, TaskId, TaskState, Timestamp, Ttl, limits,
+    SeededEntropy, Task, TaskId, TaskState, Timestamp, limits,
 };
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     authn::authenticate,
-    engine::{Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask},
+    engine::{
+        Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask,
+        testing::fake_role,
+    },
     reconcile,
 };
 
@@ -258,21 +261,9 @@ impl Site {
 
 impl Plant {
     fn new(name: &str, time: &Arc<SimTime>) -> Arc<Self> {
-        let role = RoleSpec {
-            name: format!("{name}/r").parse().unwrap(),
-            kind: "plant".to_owned(),
-            params: BTreeMap::new(),
-            required: Vec::new(),
-            max_ttl: Ttl::from_seconds(3600).unwrap(),
-            impact: Impact::try_from(0).unwrap(),
-            environment: String::new(),
-            data_classes: Vec::new(),
-            revocation_class: RevocationClass::Immediate,
-            renewable: false,
-        };
         Arc::new(Self {
             name: name.parse().unwrap(),
-            roles: vec![role],
+            roles: vec![fake_role(name)],
             timer: SimTimer(Arc::clone(time)),
             is_down: AtomicBool::new(false),
             running: AtomicUsize::new(0),
