@@ -187,7 +187,7 @@ pub struct ProviderUsage {
 /// What is to be taken back now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
-    /// By provider and task. Of more than fit, those that are due longest and those that have just become due: where a
+    /// By provider and task, what is due longest first. Of more than fit, those that are due longest and those that have just become due: where a
     /// provider is down the first wait, and must not hide the others.
     pub due: Vec<DueRevocation>,
     /// When the next retry after `now` comes; `None` when there is none.

@@ -47,7 +47,7 @@ impl Revocation {
 
     /// One outcome for each item, in order. The roles of a task are seen to at the same time.
     ///
-    /// An error where no deny list could be written: no other order would fare better.
+    /// An error where AWS could not be asked: no other order would fare better.
     pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Result<Vec<Outcome>, ProviderError> {
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
         let mut unwritten = Vec::new();
@@ -74,7 +74,10 @@ impl Revocation {
                 }
             }
         }
-        if let (true, Some((_, error))) = (outcomes.is_empty(), unwritten.first()) {
+        // What is wrong with one role says nothing of the others.
+        if let (true, Some((_, error))) = (outcomes.is_empty(), unwritten.first())
+            && error.is_retryable()
+        {
             return Err(error.clone());
         }
         let unwritten = unwritten.into_iter();

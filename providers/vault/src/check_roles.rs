@@ -1,6 +1,6 @@
 //! Can the roles do theirs? Asks with a token like the one that a task would get, which is ended at once.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use taskpass_core::{Scope, Secret};
 use taskpass_provider::ProviderError;
@@ -26,8 +26,9 @@ impl VaultProvider {
             }
         }
         let answers = stream::iter(asking).buffered(CALLS_AT_ONCE);
-        let answers: Vec<_> = answers.try_collect().await?;
-        Ok(answers.into_iter().flatten().collect())
+        // All to their end, also after a failure: each lets go of its token.
+        let answers: Vec<Result<_, _>> = answers.collect().await;
+        answers.into_iter().filter_map(Result::transpose).collect()
     }
 
     async fn examine_role(

@@ -128,7 +128,7 @@ impl Running {
             }
         };
         note(&format!(
-            "taskpass: stopping the command, since {} is over or cannot be kept alive ({over}); its credentials are revoked",
+            "taskpass: stopping the command, since {} is over or cannot be kept alive ({over})",
             task.id()
         ));
         self.send(Signal::TERM);

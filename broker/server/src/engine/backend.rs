@@ -11,7 +11,11 @@ use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, ProviderSettings, Timer, outage::Outage, timer};
+use super::{
+    Error, ProviderSettings, Timer,
+    outage::{Outage, Way},
+    timer,
+};
 
 /// How a provider stands, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,25 +29,24 @@ pub struct BackendStatus {
 /// What a caller is told to wait whom the queue has no place for.
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
-/// Characters kept of a provider's error, enough for its cause.
-const ERROR_CHARS_MAX: usize = 300;
-
 /// A place among the calls to issue that run or wait.
 #[derive(Debug)]
 pub(super) struct IssuePlace(
     #[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit,
 );
 
-/// A slot for one call to revoke. What is no longer configured is not called, and needs none.
+/// A slot for one call to revoke. What is no longer configured is not called, and has no permit.
 #[derive(Debug)]
-pub(crate) struct RevokeSlot(
-    #[expect(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>,
-);
+pub(crate) struct RevokeSlot {
+    #[expect(dead_code, reason = "held, never looked at")]
+    permit: Option<OwnedSemaphorePermit>,
+    pub(super) way: Way,
+}
 
 impl RevokeSlot {
     /// For a provider that is no longer configured.
-    pub(super) const fn of_nobody() -> Self {
-        Self(None)
+    pub(super) const fn of_nobody(way: Way) -> Self {
+        Self { permit: None, way }
     }
 }
 
@@ -67,8 +70,6 @@ struct Breaker {
     failures: u32,
     /// Monotonic time until which issuing is refused.
     open_until: Option<Duration>,
-    /// What the provider said last. Its errors carry no secrets.
-    last_error: String,
 }
 
 impl Backend {
@@ -109,7 +110,8 @@ impl Backend {
     pub(super) fn admit(&self) -> Result<IssuePlace, Error> {
         if let Some(left) = self.pause_left() {
             return Err(self.error(ProviderError::Retryable {
-                message: self.why_paused(),
+                // Not what it said: that may name what is another agent's.
+                message: "it failed several times in a row and is given a pause; operators find why in the broker's log".to_owned(),
                 after: Some(left),
             }));
         }
@@ -147,16 +149,13 @@ impl Backend {
         let result = self.within(limit, call).await;
         let result = result.unwrap_or_else(|| Err(no_answer(limit)));
         self.count(result.as_ref().err());
-        if result.is_ok() {
-            self.answered();
-        }
         result
     }
 
     /// Runs a call to revoke, within the deadline, in the slot that it was given.
     pub(super) async fn revoke<T>(
         &self,
-        _slot: RevokeSlot,
+        slot: RevokeSlot,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
         let limit = self.settings.revoke_timeout;
@@ -169,9 +168,18 @@ impl Backend {
                 self.count(None);
                 self.answered();
             }
-            Err(error) => self.cannot_revoke(error),
+            Err(error) => self.cannot_revoke(slot.way, error),
         }
         result
+    }
+
+    /// Runs the provider's own upkeep in the next slot to revoke in. How that goes says nothing of revoking.
+    pub(super) async fn upkeep(&self) -> Result<(), ProviderError> {
+        let slot = self.revoke_slots.acquire().await;
+        let _slot = slot.map_err(|_closed| ProviderError::retryable("the broker is stopping"))?;
+        let limit = self.settings.revoke_timeout;
+        let maintained = self.within(limit, self.provider.maintain()).await;
+        maintained.unwrap_or_else(|| Err(no_answer(limit)))
     }
 
     fn answered(&self) {
@@ -180,8 +188,8 @@ impl Backend {
         }
     }
 
-    fn cannot_revoke(&self, error: &ProviderError) {
-        if self.outage.failed(self.clock.monotonic()) {
+    fn cannot_revoke(&self, way: Way, error: &ProviderError) {
+        if self.outage.failed(way, self.clock.monotonic()) {
             let name = self.provider.name();
             tracing::warn!(
                 provider = %name, %error,
@@ -190,19 +198,15 @@ impl Backend {
         }
     }
 
-    /// A slot to revoke in, in turn.
-    pub(super) async fn next_revoke_slot(&self) -> Result<RevokeSlot, ProviderError> {
-        let slot = Arc::clone(&self.revoke_slots).acquire_owned().await;
-        slot.map(|slot| RevokeSlot(Some(slot)))
-            .map_err(|_closed| ProviderError::retryable("the broker is stopping"))
-    }
-
     /// A slot to revoke in, if one is free right now. What was tried before waits while the provider is down; what is
     /// new has its first try at once, since not everything behind a provider need be down.
     pub(super) fn revoke_slot(&self, is_new: bool) -> Option<RevokeSlot> {
         let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
-        let may_ask = is_new || self.outage.may_ask(self.clock.monotonic());
-        may_ask.then_some(RevokeSlot(Some(slot)))
+        let way = self.outage.admit(is_new, self.clock.monotonic())?;
+        Some(RevokeSlot {
+            permit: Some(slot),
+            way,
+        })
     }
 
     /// The provider's error with its name.
@@ -215,23 +219,14 @@ impl Backend {
 
     fn count(&self, error: Option<&ProviderError>) {
         let mut breaker = self.breaker.lock();
-        let Some(error) = error.filter(|error| error.is_retryable()) else {
+        if !error.is_some_and(ProviderError::is_retryable) {
             *breaker = Breaker::default();
             return;
-        };
-        breaker.last_error = error.to_string().chars().take(ERROR_CHARS_MAX).collect();
+        }
         breaker.failures = breaker.failures.saturating_add(1);
         if breaker.failures >= self.settings.breaker_failures {
             breaker.open_until = Some(self.clock.monotonic() + self.settings.breaker_pause);
         }
-    }
-
-    fn why_paused(&self) -> String {
-        let breaker = self.breaker.lock();
-        format!(
-            "it failed several times in a row and is given a pause; at last it said: {}",
-            breaker.last_error
-        )
     }
 
     /// How long issuing is still refused. After the pause one failure more opens the breaker again.

@@ -15,6 +15,15 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause, and so the longest time that a provider is back before it is asked.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// How a revocation came to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Like all others, or because it is new.
+    Free,
+    /// In an outage, to find out for all others.
+    Turn,
+}
+
 /// Whether a provider can revoke, as its revocations find it.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<Stand>);
@@ -22,37 +31,43 @@ pub(super) struct Outage(Mutex<Stand>);
 #[derive(Debug, Default)]
 struct Stand {
     failures: u32,
-    /// Monotonic time from which on the next may ask.
-    ask_at: Duration,
+    /// Turns of this outage of which nothing came.
+    turns: u32,
+    /// Monotonic time of the next turn.
+    turn_at: Duration,
 }
 
 impl Outage {
-    /// Whether a revocation may ask the provider now. In an outage, whoever may ask keeps the others waiting.
-    pub(super) fn may_ask(&self, now: Duration) -> bool {
+    /// Whether a revocation may ask the provider now. In an outage whoever has the turn keeps the others waiting.
+    pub(super) fn admit(&self, is_new: bool, now: Duration) -> Option<Way> {
         let mut stand = self.0.lock();
-        if stand.failures < FAILURES {
-            return true;
+        if is_new || stand.failures < FAILURES {
+            return Some(Way::Free);
         }
-        if now < stand.ask_at {
-            return false;
+        if now < stand.turn_at {
+            return None;
         }
-        stand.ask_at = now + PAUSE_MAX;
-        true
+        stand.turn_at = now + PAUSE_MAX;
+        Some(Way::Turn)
     }
 
     /// The provider answered. Returns whether that ends an outage.
     pub(super) fn answered(&self) -> bool {
-        let mut stand = self.0.lock();
-        std::mem::take(&mut stand.failures) >= FAILURES
+        std::mem::take(&mut *self.0.lock()).failures >= FAILURES
     }
 
     /// Nothing came of an order. Returns whether an outage begins with that.
-    pub(super) fn failed(&self, now: Duration) -> bool {
+    pub(super) fn failed(&self, way: Way, now: Duration) -> bool {
         let mut stand = self.0.lock();
         stand.failures = stand.failures.saturating_add(1);
-        let doublings = stand.failures.saturating_sub(FAILURES).min(8);
-        stand.ask_at = now + PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
-        stand.failures == FAILURES
+        let begins = stand.failures == FAILURES;
+        // What is new, however much of it, takes nobody's turn away.
+        if begins || way == Way::Turn {
+            let pause = PAUSE_MIN.saturating_mul(1 << stand.turns.min(8));
+            stand.turn_at = now + pause.min(PAUSE_MAX);
+            stand.turns = stand.turns.saturating_add(1);
+        }
+        begins
     }
 }
 
@@ -65,22 +80,27 @@ mod tests {
         let outage = Outage::default();
         let mut now = Duration::from_secs(7);
         for failure in 1..=FAILURES {
-            assert!(outage.may_ask(now) && outage.may_ask(now));
-            assert_eq!(outage.failed(now), failure == FAILURES);
+            assert_eq!(outage.admit(false, now), Some(Way::Free));
+            assert_eq!(outage.failed(Way::Free, now), failure == FAILURES);
         }
         for pause in [1, 2, 4, 8, 16, 30, 30] {
-            now += Duration::from_secs(pause);
-            assert!(!outage.may_ask(now.saturating_sub(Duration::from_millis(1))));
-            assert!(outage.may_ask(now));
-            assert!(!outage.may_ask(now), "the second beside the first");
-            assert!(!outage.failed(now), "it began long ago");
+            // What is new asks, fails, and moves nobody's turn.
+            now += Duration::from_secs(pause).saturating_sub(Duration::from_millis(1));
+            assert_eq!(outage.admit(true, now), Some(Way::Free));
+            assert!(!outage.failed(Way::Free, now));
+            assert_eq!(outage.admit(false, now), None);
+            now += Duration::from_millis(1);
+            assert_eq!(outage.admit(false, now), Some(Way::Turn));
+            assert_eq!(outage.admit(false, now), None, "a second beside the first");
+            assert!(!outage.failed(Way::Turn, now), "it began long ago");
         }
         // One that never came back holds up nobody for ever.
-        assert!(outage.may_ask(now + PAUSE_MAX));
-        assert!(!outage.may_ask(now + PAUSE_MAX));
-        assert!(outage.may_ask(now + 2 * PAUSE_MAX));
+        now += PAUSE_MAX;
+        assert_eq!(outage.admit(false, now), Some(Way::Turn));
+        assert_eq!(outage.admit(false, now), None);
+        assert_eq!(outage.admit(false, now + PAUSE_MAX), Some(Way::Turn));
         assert!(outage.answered(), "that ends it");
         assert!(!outage.answered());
-        assert!(outage.may_ask(now));
+        assert_eq!(outage.admit(false, now), Some(Way::Free));
     }
 }

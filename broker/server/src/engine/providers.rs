@@ -73,11 +73,7 @@ impl Engine {
     /// Keeps one provider's own house clean.
     pub(crate) async fn maintain_providers(&self) {
         for backend in self.backends.values() {
-            let maintained = match backend.next_revoke_slot().await {
-                Ok(slot) => backend.revoke(slot, backend.provider().maintain()).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = maintained {
+            if let Err(error) = backend.upkeep().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
         }
@@ -89,8 +85,8 @@ impl Engine {
         match self.backends.get(name) {
             Some(backend) => backend.revoke_slot(is_new),
             None => {
-                let may_ask = is_new || self.unconfigured.may_ask(self.clock.monotonic());
-                may_ask.then(RevokeSlot::of_nobody)
+                let way = self.unconfigured.admit(is_new, self.clock.monotonic())?;
+                Some(RevokeSlot::of_nobody(way))
             }
         }
     }

@@ -22,6 +22,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// have no retry time in the ledger. For sessions it doubles up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
+/// After so long without another attempt, attempts are no longer in a row: longer than turns are waited for.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// How long it rests while calls to issue are being broken off.
 const REST_SHORT: Duration = Duration::from_millis(20);
 
@@ -47,13 +49,18 @@ struct Stand {
 pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let busy = Arc::new(Busy::default());
     let mut changes = engine.store().changes();
+    let mut least_tried_first = false;
     while !stop.is_cancelled() {
         changes.borrow_and_update();
         let pause = match engine.revocations().await {
             Ok(mut revocations) => {
                 busy.tidy(engine.clock().monotonic());
-                // Where only one may try, it is one that has not failed again and again.
-                revocations.due.sort_by_key(|due| due.attempts);
+                // Where only one may try, it is every other time one that failed least: what fails for ever must keep
+                // nobody waiting, and nobody may jump the queue each time.
+                least_tried_first = !least_tried_first;
+                if least_tried_first {
+                    revocations.due.sort_by_key(|due| due.attempts);
+                }
                 for due in revocations.due {
                     hand_over(&engine, &busy, due);
                 }
@@ -167,7 +174,7 @@ impl Busy {
     /// Forgets groups that rested and that nobody took up again, since they are no longer due.
     fn tidy(&self, now: Duration) {
         let mut groups = self.groups.lock();
-        groups.retain(|_, stand| stand.works || stand.rests_until + REST_MAX > now);
+        groups.retain(|_, stand| stand.works || stand.rests_until + FORGOTTEN_AFTER > now);
     }
 
     /// How long until the next group has rested.

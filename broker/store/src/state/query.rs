@@ -1,7 +1,7 @@
 //! Questions to what is alive.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -162,26 +162,25 @@ impl State {
         let last = listed.last().copied();
         let newest = of_now.rev().take(limit / 2);
         listed.extend(newest.take_while(|retry| Some(*retry) > last));
-        let mut of_task: BTreeMap<TaskId, (Vec<CredentialId>, u32)> = BTreeMap::new();
+        let mut of_task: HashMap<TaskId, usize> = HashMap::new();
         for (_, id) in listed {
             if let Some(credential) = self.credentials.get(id) {
-                let failed = credential.revocation.as_ref().map_or(0, |r| r.attempts);
-                let group = of_task.entry(credential.task);
-                let (ids, attempts) = group.or_insert((Vec::new(), u32::MAX));
-                ids.push(*id);
-                *attempts = failed.min(*attempts);
+                let place = *of_task.entry(credential.task).or_insert(due.len());
+                if place == due.len() {
+                    due.push(DueRevocation {
+                        provider: provider.clone(),
+                        task: credential.task,
+                        credentials: Vec::new(),
+                        attempts: u32::MAX,
+                    });
+                }
+                if let Some(group) = due.get_mut(place) {
+                    let failed = credential.revocation.as_ref().map_or(0, |r| r.attempts);
+                    group.credentials.push(*id);
+                    group.attempts = group.attempts.min(failed);
+                }
             }
         }
-        due.extend(
-            of_task
-                .into_iter()
-                .map(|(task, (credentials, attempts))| DueRevocation {
-                    provider: provider.clone(),
-                    task,
-                    credentials,
-                    attempts,
-                }),
-        );
     }
 
     fn waiting_anchors(&self, limit: usize, due: &mut Vec<DueRevocation>) {
