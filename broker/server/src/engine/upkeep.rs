@@ -18,8 +18,15 @@ const WORK_ROWS_MAX: usize = 1024;
 
 impl Engine {
     /// What is to be taken back now.
+    ///
+    /// Where only one of them may try, chance decides whether it is the one that is due longest or one that failed
+    /// least: what fails for ever keeps nobody waiting, and who fails anew each time jumps no queue.
     pub(crate) async fn revocations(&self) -> Result<Revocations, Error> {
-        Ok(self.store.revocations(self.now(), WORK_ROWS_MAX).await?)
+        let mut revocations = self.store.revocations(self.now(), WORK_ROWS_MAX).await?;
+        if self.entropy.next_u64()? & 1 == 0 {
+            revocations.due.sort_by_key(|due| due.attempts);
+        }
+        Ok(revocations)
     }
 
     /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and

@@ -49,18 +49,11 @@ struct Stand {
 pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let busy = Arc::new(Busy::default());
     let mut changes = engine.store().changes();
-    let mut least_tried_first = false;
     while !stop.is_cancelled() {
         changes.borrow_and_update();
         let pause = match engine.revocations().await {
-            Ok(mut revocations) => {
+            Ok(revocations) => {
                 busy.tidy(engine.clock().monotonic());
-                // Where only one may try, it is every other time one that failed least: what fails for ever must keep
-                // nobody waiting, and nobody may jump the queue each time.
-                least_tried_first = !least_tried_first;
-                if least_tried_first {
-                    revocations.due.sort_by_key(|due| due.attempts);
-                }
                 for due in revocations.due {
                     hand_over(&engine, &busy, due);
                 }
