@@ -6,8 +6,8 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
 };
@@ -24,6 +24,9 @@ use crate::{
 /// Records written in one batch. sled lets nobody read while it applies one, and keeps a copy of every page that it
 /// changes until the end of the batch, so it must be short.
 const BATCH_CHANGES: usize = 256;
+/// How long a batch waits for more when nobody reads history. Each batch makes sled write whole buffers through the
+/// file system, which costs the ledger's next `fdatasync` more than it costs the index.
+const GATHER_FOR: Duration = Duration::from_millis(20);
 /// Records after which the index is flushed, whatever the time.
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
@@ -60,6 +63,48 @@ impl Backlog {
     }
 }
 
+/// What the thread of the index is sent.
+#[derive(Debug)]
+pub(crate) enum ToIndex {
+    Portion(Portion),
+    /// Somebody reads what is not in the index yet.
+    Wanted,
+}
+
+/// How far readers want the index to be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    position: AtomicU64,
+    applier: Mutex<Option<Sender<ToIndex>>>,
+}
+
+impl Wanted {
+    pub(crate) fn new(applier: Sender<ToIndex>) -> Self {
+        Self {
+            position: AtomicU64::new(0),
+            applier: Mutex::new(Some(applier)),
+        }
+    }
+
+    /// Lets the index go up to `position` without waiting for more.
+    pub(crate) fn ask(&self, position: u64) {
+        self.position.fetch_max(position, Ordering::SeqCst);
+        if let Some(applier) = &*self.applier.lock() {
+            // Where the thread is gone, `Progress` says so.
+            drop(applier.send(ToIndex::Wanted));
+        }
+    }
+
+    /// Asks no more, so that the thread ends with the writer.
+    pub(crate) fn close(&self) {
+        self.applier.lock().take();
+    }
+
+    fn is_beyond(&self, position: u64) -> bool {
+        self.position.load(Ordering::SeqCst) > position
+    }
+}
+
 /// How far the index is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
@@ -75,6 +120,7 @@ pub(crate) struct Applier {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) backlog: Arc<Backlog>,
+    pub(crate) wanted: Arc<Wanted>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -89,7 +135,7 @@ impl Drop for Applier {
 
 impl Applier {
     /// Works until the writer is gone.
-    pub(crate) fn run(self, inbox: &Receiver<Portion>) {
+    pub(crate) fn run(self, inbox: &Receiver<ToIndex>) {
         if self.progress.borrow().failed.is_none()
             && let Err(error) = self.apply(inbox)
         {
@@ -102,13 +148,13 @@ impl Applier {
 
     /// Without an index. The writer must not wait for it. Where it was only room that was missing, the process ends as
     /// soon as there is some, so that it is started again and builds the index without a person.
-    fn discard(&self, inbox: &Receiver<Portion>) {
+    fn discard(&self, inbox: &Receiver<ToIndex>) {
         let mut was_full = false;
         let mut looked_at = self.clock.monotonic();
         loop {
             match inbox.recv_timeout(LOOK_FOR_ROOM) {
-                Ok(portion) => self.backlog.remove(portion.changes.len()),
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(ToIndex::Portion(portion)) => self.backlog.remove(portion.changes.len()),
+                Ok(ToIndex::Wanted) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = self.clock.monotonic();
@@ -124,9 +170,9 @@ impl Applier {
         }
     }
 
-    fn apply(&self, inbox: &Receiver<Portion>) -> Result<(), IndexError> {
+    fn apply(&self, inbox: &Receiver<ToIndex>) -> Result<(), IndexError> {
         let mut dirty = 0;
-        let mut flushed_at = self.clock.monotonic();
+        let mut flushed_at = None;
         loop {
             let pause = if dirty == 0 {
                 Duration::MAX
@@ -134,7 +180,17 @@ impl Applier {
                 FLUSH_AFTER
             };
             match inbox.recv_timeout(pause) {
-                Ok(first) => dirty += self.write(first, inbox)?,
+                Ok(ToIndex::Portion(first)) => {
+                    let portions = self.gather(first, inbox);
+                    dirty += self.write(&portions)?;
+                    if flushed_at.is_none() {
+                        // Until then a crash leaves a new index empty, which looks like one that was lost.
+                        self.index.flush()?;
+                        (dirty, flushed_at) = (0, Some(self.clock.monotonic()));
+                    }
+                    self.show(&portions);
+                }
+                Ok(ToIndex::Wanted) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     self.index.flush()?;
                     dirty = 0;
@@ -142,28 +198,51 @@ impl Applier {
                 Err(RecvTimeoutError::Disconnected) => return self.index.flush(),
             }
             let now = self.clock.monotonic();
-            if dirty >= FLUSH_CHANGES || now.saturating_sub(flushed_at) >= FLUSH_AFTER {
+            let is_due = flushed_at.is_some_and(|at| now.saturating_sub(at) >= FLUSH_AFTER);
+            if dirty >= FLUSH_CHANGES || (dirty > 0 && is_due) {
                 self.index.flush()?;
-                (dirty, flushed_at) = (0, now);
+                (dirty, flushed_at) = (0, Some(now));
             }
         }
     }
 
-    fn write(&self, first: Portion, inbox: &Receiver<Portion>) -> Result<usize, IndexError> {
+    /// What comes within a moment, unless a reader waits.
+    fn gather(&self, first: Portion, inbox: &Receiver<ToIndex>) -> Vec<Portion> {
+        let applied = self.progress.borrow().applied;
+        let began = self.clock.monotonic();
         let mut changes = first.changes.len();
         let mut portions = vec![first];
         while changes < BATCH_CHANGES {
-            let Ok(portion) = inbox.try_recv() else { break };
-            changes += portion.changes.len();
-            portions.push(portion);
+            let waited = self.clock.monotonic().saturating_sub(began);
+            let patience = if self.wanted.is_beyond(applied) {
+                Duration::ZERO
+            } else {
+                GATHER_FOR.saturating_sub(waited)
+            };
+            match inbox.recv_timeout(patience) {
+                Ok(ToIndex::Portion(portion)) => {
+                    changes += portion.changes.len();
+                    portions.push(portion);
+                }
+                Ok(ToIndex::Wanted) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
         }
-        let written = self.index.write(&portions);
+        portions
+    }
+
+    fn write(&self, portions: &[Portion]) -> Result<usize, IndexError> {
+        let changes: usize = portions.iter().map(|portion| portion.changes.len()).sum();
+        let written = self.index.write(portions);
         self.backlog.remove(changes);
         written?;
+        Ok(changes.max(1))
+    }
+
+    fn show(&self, portions: &[Portion]) {
         if let Some(last) = portions.last() {
             self.progress
                 .send_modify(|progress| progress.applied = last.position);
         }
-        Ok(changes.max(1))
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{
     BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
-    applier::Progress,
+    applier::{Progress, Wanted},
     entry,
     index::Index,
     writer::{Message, Request, Shared},
@@ -60,6 +60,7 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     index: Arc<Index>,
     progress: watch::Receiver<Progress>,
+    wanted: Arc<Wanted>,
     reader: Reader,
     clock: Arc<dyn Clock>,
     room: Arc<Semaphore>,
@@ -87,7 +88,8 @@ impl EmbeddedStore {
     }
 
     /// Ends when the files must be opened anew: the ledger takes no more entries, since after a failed sync nobody
-    /// knows what is on the disk, or a full disk, which the index did not survive, has room again. The process should then end, so that it is started again.
+    /// knows what is on the disk, or a full disk, which the index did not survive, has room again. The process should
+    /// then end, so that it is started again.
     pub async fn broken(&self) {
         let mut broken = self.shared.broken.subscribe();
         // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.
@@ -103,6 +105,7 @@ impl EmbeddedStore {
 
     fn stop(&self) -> Vec<JoinHandle<()>> {
         self.room.close();
+        self.wanted.close();
         // The writer may be gone already; then there is nothing to tell it.
         drop(self.inbox.send(Message::Close));
         std::mem::take(&mut *self.threads.lock())

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{
     Batch, CommitError, Committed, Priority,
-    applier::{Backlog, Progress},
+    applier::{Backlog, Progress, ToIndex},
     decider::{Decider, Group, Mark},
     index::Portion,
     past::Past,
@@ -69,7 +69,7 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) applier: Sender<Portion>,
+    pub(crate) applier: Sender<ToIndex>,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) progress: watch::Receiver<Progress>,
     /// What was pruned and not passed on yet.
@@ -270,7 +270,7 @@ impl Writer {
             about,
         };
         self.backlog.add(portion.changes.len());
-        if self.applier.send(portion).is_err() {
+        if self.applier.send(ToIndex::Portion(portion)).is_err() {
             tracing::error!("the index has stopped; restart the broker to build it again");
         }
         self.shared.size.send_replace(self.ahead.state.next());

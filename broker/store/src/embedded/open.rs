@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{Config, EmbeddedStore, QUEUE_EVENTS_MAX};
 use crate::{
     Batch, OpenError,
-    applier::{Applier, Backlog, FLUSH_CHANGES, Progress},
+    applier::{Applier, Backlog, FLUSH_CHANGES, Progress, Wanted},
     decider::Decider,
     entry::{self, Entry},
     index::{Index, IndexError, Portion},
@@ -105,6 +105,7 @@ impl EmbeddedStore {
         })?;
         let (portions, portions_inbox) = mpsc::channel();
         let backlog = Arc::new(Backlog::default());
+        let wanted = Arc::new(Wanted::new(portions.clone()));
         let (inbox, messages) = mpsc::channel();
         let mut writer = Writer {
             ahead: Decider { state, past },
@@ -126,6 +127,7 @@ impl EmbeddedStore {
             clock: Arc::clone(&clock),
             progress,
             backlog,
+            wanted: Arc::clone(&wanted),
             shared: Arc::clone(&shared),
         };
         let threads = vec![
@@ -136,6 +138,7 @@ impl EmbeddedStore {
             shared,
             index,
             progress: watched,
+            wanted,
             reader,
             clock,
             room,

@@ -27,6 +27,9 @@ impl EmbeddedStore {
     ) -> Result<T, StoreError> {
         let durable = self.shared.state.read().next();
         let mut progress = self.progress.clone();
+        if progress.borrow().applied < durable {
+            self.wanted.ask(durable);
+        }
         let failed = progress
             .wait_for(|p| p.applied >= durable || p.failed.is_some())
             .await
