@@ -263,15 +263,20 @@ impl Shared {
         let mut may_reload = true;
         loop {
             let link = self.link.load_full();
-            let error = match self.attempt(limit, attempt(link.channel.clone())).await {
+            let mut error = match self.attempt(limit, attempt(link.channel.clone())).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             // Another process that shares the directory may have renewed: then ours is the old certificate.
             if error.is_unknown_identity() && may_reload {
-                may_reload = false;
-                if matches!(self.adopt_stored(&link).await, Ok(true)) {
-                    continue;
+                match self.adopt_stored(&link).await {
+                    Ok(true) => {
+                        may_reload = false;
+                        continue;
+                    }
+                    // Whether there is a newer one that counts is not known yet.
+                    Err(adopting) if adopting.is_unavailable() => error = adopting,
+                    Ok(false) | Err(_) => may_reload = false,
                 }
             }
             match attempts.pause_after(&error, &*self.config.entropy)? {

@@ -277,7 +277,8 @@ fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Erro
     let alert = texts
         .iter()
         .find_map(|t| t.split_once("received fatal alert: "))
-        .map(|(_, alert)| alert.to_owned());
+        .map(|(_, alert)| alert.to_owned())
+        .filter(|alert| is_about_the_certificate(alert));
     if let Some(alert) = alert {
         return Some(Error::Rejected {
             addr: addr.to_owned(),
@@ -291,6 +292,23 @@ fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Erro
     })
 }
 
+/// Whether an alert, as rustls spells it, refuses our certificate (RFC 8446, 6.2). With any other the same identity may be
+/// welcome again later.
+fn is_about_the_certificate(alert: &str) -> bool {
+    const REFUSALS: [&str; 9] = [
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "CertificateRequired",
+        "UnknownCA",
+        "AccessDenied",
+        "DecryptError",
+    ];
+    REFUSALS.iter().any(|refusal| alert.starts_with(refusal))
+}
+
 /// A message that fits on one line and is never empty.
 fn one_line(message: &str, code: Code) -> String {
     if message.is_empty() {
@@ -300,4 +318,41 @@ fn one_line(message: &str, code: Code) -> String {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    fn read(alert: AlertDescription) -> Error {
+        let failure = std::io::Error::other(rustls::Error::AlertReceived(alert));
+        from_transport("broker:9443", &failure).unwrap()
+    }
+
+    #[test]
+    fn only_an_alert_about_the_certificate_refuses_the_identity() {
+        use AlertDescription as Alert;
+        for alert in [
+            Alert::BadCertificate,
+            Alert::CertificateExpired,
+            Alert::CertificateUnknown,
+            Alert::CertificateRequired,
+            Alert::UnknownCA,
+            Alert::AccessDenied,
+        ] {
+            assert!(read(alert).is_unknown_identity(), "{alert:?}");
+        }
+        for alert in [
+            Alert::InternalError,
+            Alert::HandshakeFailure,
+            Alert::ProtocolVersion,
+            Alert::DecodeError,
+        ] {
+            let error = read(alert);
+            assert!(error.is_unavailable(), "{alert:?}");
+            assert!(!error.is_unknown_identity(), "{alert:?}");
+        }
+    }
 }

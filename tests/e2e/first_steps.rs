@@ -61,6 +61,14 @@ fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
     assert_eq!(who(&builder), "spiffe://acme.test/agent/builder");
     builder.json(&["task", "list"]);
 
+    // Which leaves a trace, since a stolen token can be asked the same.
+    let history = operator.run(&["ledger", "export"]).stdout;
+    let attested = |line: &&str| line.contains(r#""action":"svid.attest""#);
+    let issued =
+        |line: &&str| line.contains(r#""type":"svid_issued""#) && line.contains("join_token");
+    assert_eq!(history.lines().filter(attested).count(), 3, "{history}");
+    assert_eq!(history.lines().filter(issued).count(), 2, "{history}");
+
     // A certificate whose key cannot be used any more has a holder all the same.
     fs::write(builder.identity().join("key.pem"), "damaged").expect("the key can be damaged");
     let done = login(&builder, &token_of_tester, &[]);

@@ -120,7 +120,7 @@ pub struct Engine {
     authority: Arc<Authority>,
     backends: BTreeMap<ProviderName, Arc<Backend>>,
     /// Of the providers that credentials are left of and that are not configured any more.
-    unconfigured: Outage,
+    unconfigured: Arc<Outage>,
     clock: Arc<dyn Clock>,
     timer: Arc<dyn Timer>,
     entropy: Arc<dyn Entropy>,
@@ -161,7 +161,7 @@ impl Engine {
             policy: deps.policy,
             authority: deps.authority,
             backends,
-            unconfigured: Outage::default(),
+            unconfigured: Arc::default(),
             heartbeats: Heartbeats::new(deps.clock.clone()),
             clock: deps.clock,
             timer: deps.timer,

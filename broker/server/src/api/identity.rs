@@ -23,24 +23,21 @@ impl IdentityService for Api {
         let ip = Some(Self::peer(request.extensions())?.remote_addr.ip());
         let message = request.into_inner();
         let token = JoinTokenText::parse(&message.join_token).map_err(status::from)?;
-        let attest = Attest {
-            token: token.id,
-            secret: &token.secret,
-            csr: &message.csr,
-            ip,
-        };
-        let holder = match message.in_place_of.as_str() {
+        let in_place_of = match message.in_place_of.as_str() {
             "" => None,
             id => Some(
                 id.parse::<SpiffeId>()
                     .map_err(|e| status::from(Error::invalid("in_place_of", e)))?,
             ),
         };
-        let issued = self
-            .engine
-            .attest_in_place_of(&attest, holder.as_ref())
-            .await
-            .map_err(status::from)?;
+        let attest = Attest {
+            token: token.id,
+            secret: &token.secret,
+            csr: &message.csr,
+            in_place_of,
+            ip,
+        };
+        let issued = self.engine.attest(&attest).await.map_err(status::from)?;
         Ok(Response::new(AttestResponse {
             svid: Some(convert::svid(&issued)),
             bundle: Some(bundle(&self.engine)),

@@ -20,6 +20,8 @@ pub struct Attest<'a> {
     pub secret: &'a [u8],
     /// PKCS#10, PEM or DER.
     pub csr: &'a [u8],
+    /// Whose identity the caller has to lose by it, if any: a token that is for another one is then not used up.
+    pub in_place_of: Option<SpiffeId>,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
 }
@@ -53,15 +55,6 @@ fn bad_token() -> Error {
 impl Engine {
     /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
-        self.attest_in_place_of(request, None).await
-    }
-
-    /// The same for a caller that has an identity to lose: a token that is for another one than `holder` is not used up.
-    pub(crate) async fn attest_in_place_of(
-        &self,
-        request: &Attest<'_>,
-        holder: Option<&SpiffeId>,
-    ) -> Result<IssuedSvid, Error> {
         let now = self.require_sane_clock()?;
         let Some(agent) = self.agent_of_token(request, now).await? else {
             // Only what is refused counts against the limit that all strangers share: whoever guesses keeps out
@@ -72,11 +65,13 @@ impl Engine {
         };
         self.rates.admit_agent(&agent.name)?;
         let identity = Identity::Agent(agent.name.clone());
-        if let Some(holder) = holder {
-            self.check_replaces(&identity, holder)?;
-        }
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
         let allowed = self.authorize_newcomer(&agent, request.ip).await?;
+        if let Some(refusal) = self.refuses_to_replace(&identity, request)? {
+            // Whoever stole a token learns from this whose it is, so it leaves a trace.
+            self.commit(vec![allowed.into_event()], Vec::new()).await?;
+            return Err(refusal);
+        }
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
         let events = vec![
             allowed.into_event(),
@@ -96,17 +91,25 @@ impl Engine {
         }
     }
 
-    /// Whoever shows a good token may know whose it is.
-    fn check_replaces(&self, newcomer: &Identity, holder: &SpiffeId) -> Result<(), Error> {
+    /// Why the newcomer is not to take the place of whom the caller has. Whoever shows a good token may know whose it is.
+    fn refuses_to_replace(
+        &self,
+        newcomer: &Identity,
+        request: &Attest<'_>,
+    ) -> Result<Option<Error>, Error> {
+        let Some(holder) = &request.in_place_of else {
+            return Ok(None);
+        };
         let id = newcomer
             .spiffe_id(&self.trust_domain)
             .map_err(|e| Error::Authority(e.to_string()))?;
         if id == *holder {
-            return Ok(());
+            return Ok(None);
         }
-        Err(Error::Precondition(format!(
+        tracing::warn!(token = %request.token, %id, %holder, "a join token was shown in place of another identity");
+        Ok(Some(Error::Precondition(format!(
             "the join token is for `{id}`, which is not to take the place of `{holder}`; the token still counts"
-        )))
+        ))))
     }
 
     /// The agent whose token this is; `None` when the token is not good.

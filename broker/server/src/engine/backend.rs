@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Error, ProviderSettings, Timer,
-    outage::{Outage, Way},
+    outage::{Asked, Leave, Outage},
     timer,
 };
 
@@ -38,15 +38,22 @@ pub(super) struct IssuePlace(
 /// A slot for one call to revoke. What is no longer configured is not called, and has no permit.
 #[derive(Debug)]
 pub(crate) struct RevokeSlot {
-    #[expect(dead_code, reason = "held, never looked at")]
     permit: Option<OwnedSemaphorePermit>,
-    pub(super) way: Way,
+    leave: Leave,
 }
 
 impl RevokeSlot {
     /// For a provider that is no longer configured.
-    pub(super) const fn of_nobody(way: Way) -> Self {
-        Self { permit: None, way }
+    pub(super) const fn of_nobody(leave: Leave) -> Self {
+        Self {
+            permit: None,
+            leave,
+        }
+    }
+
+    /// The provider is asked now. Lets go of the permit with what is returned.
+    pub(super) fn spend(self) -> (Option<OwnedSemaphorePermit>, Asked) {
+        (self.permit, self.leave.spend())
     }
 }
 
@@ -62,7 +69,7 @@ pub(crate) struct Backend {
     issue_slots: Semaphore,
     revoke_slots: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
-    outage: Outage,
+    outage: Arc<Outage>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +94,7 @@ impl Backend {
             issue_slots: Semaphore::new(settings.issue_concurrency),
             revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
             breaker: Mutex::default(),
-            outage: Outage::default(),
+            outage: Arc::default(),
             settings,
         }
     }
@@ -158,6 +165,7 @@ impl Backend {
         slot: RevokeSlot,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
+        let (_permit, asked) = slot.spend();
         let limit = self.settings.revoke_timeout;
         let Some(result) = self.within(limit, call).await else {
             // One thing behind the provider may hang, and others not: such calls are few, since each keeps its slot.
@@ -168,7 +176,7 @@ impl Backend {
                 self.count(None);
                 self.answered();
             }
-            Err(error) => self.cannot_revoke(slot.way, error),
+            Err(error) => self.cannot_revoke(asked, error),
         }
         result
     }
@@ -188,8 +196,8 @@ impl Backend {
         }
     }
 
-    fn cannot_revoke(&self, way: Way, error: &ProviderError) {
-        if self.outage.failed(way, self.clock.monotonic()) {
+    fn cannot_revoke(&self, asked: Asked, error: &ProviderError) {
+        if self.outage.failed(asked, self.clock.monotonic()) {
             let name = self.provider.name();
             tracing::warn!(
                 provider = %name, %error,
@@ -202,10 +210,10 @@ impl Backend {
     /// new has its first try at once, since not everything behind a provider need be down.
     pub(super) fn revoke_slot(&self, is_new: bool) -> Option<RevokeSlot> {
         let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
-        let way = self.outage.admit(is_new, self.clock.monotonic())?;
+        let leave = self.outage.admit(is_new, self.clock.monotonic())?;
         Some(RevokeSlot {
             permit: Some(slot),
-            way,
+            leave,
         })
     }
 

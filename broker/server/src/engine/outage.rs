@@ -4,7 +4,7 @@
 //! Each failed attempt is an entry of the ledger: ten thousand of them every five minutes would be three million a day, for
 //! nothing. Those that wait stay due, so once one attempt gets through, all others follow in turn at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -17,12 +17,40 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How a revocation came to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+enum Way {
     /// Like all others, or because it is new.
     Free,
-    /// In an outage, to find out for all others.
-    Turn,
+    /// In an outage, to find out for all others, who wait until then.
+    Turn(Duration),
 }
+
+/// Leave for one revocation to ask its provider. A turn that is dropped unspent is the next one's.
+#[derive(Debug)]
+pub(super) struct Leave {
+    outage: Arc<Outage>,
+    way: Way,
+    spent: bool,
+}
+
+impl Leave {
+    /// The provider is asked now, and how that went is told to [`Outage`].
+    pub(super) fn spend(mut self) -> Asked {
+        self.spent = true;
+        Asked(self.way)
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.outage.take_back(self.way);
+        }
+    }
+}
+
+/// That a revocation asked, and how it came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked(Way);
 
 /// Whether a provider can revoke, as its revocations find it.
 #[derive(Debug, Default)]
@@ -39,16 +67,21 @@ struct Stand {
 
 impl Outage {
     /// Whether a revocation may ask the provider now. In an outage whoever has the turn keeps the others waiting.
-    pub(super) fn admit(&self, is_new: bool, now: Duration) -> Option<Way> {
+    pub(super) fn admit(self: &Arc<Self>, is_new: bool, now: Duration) -> Option<Leave> {
+        let way = self.0.lock().admit(is_new, now)?;
+        Some(Leave {
+            outage: Arc::clone(self),
+            way,
+            spent: false,
+        })
+    }
+
+    fn take_back(&self, way: Way) {
         let mut stand = self.0.lock();
-        if is_new || stand.failures < FAILURES {
-            return Some(Way::Free);
+        // One that took longer than it had holds no turn any more.
+        if way == Way::Turn(stand.turn_at) {
+            stand.turn_at = Duration::ZERO;
         }
-        if now < stand.turn_at {
-            return None;
-        }
-        stand.turn_at = now + PAUSE_MAX;
-        Some(Way::Turn)
     }
 
     /// The provider answered. Returns whether that ends an outage.
@@ -57,12 +90,12 @@ impl Outage {
     }
 
     /// Nothing came of an order. Returns whether an outage begins with that.
-    pub(super) fn failed(&self, way: Way, now: Duration) -> bool {
+    pub(super) fn failed(&self, Asked(way): Asked, now: Duration) -> bool {
         let mut stand = self.0.lock();
         stand.failures = stand.failures.saturating_add(1);
         let begins = stand.failures == FAILURES;
         // What is new, however much of it, takes nobody's turn away.
-        if begins || way == Way::Turn {
+        if begins || matches!(way, Way::Turn(_)) {
             let pause = PAUSE_MIN.saturating_mul(1 << stand.turns.min(8));
             stand.turn_at = now + pause.min(PAUSE_MAX);
             stand.turns = stand.turns.saturating_add(1);
@@ -71,36 +104,88 @@ impl Outage {
     }
 }
 
+impl Stand {
+    fn admit(&mut self, is_new: bool, now: Duration) -> Option<Way> {
+        if is_new || self.failures < FAILURES {
+            return Some(Way::Free);
+        }
+        if now < self.turn_at {
+            return None;
+        }
+        self.turn_at = now + PAUSE_MAX;
+        Some(Way::Turn(self.turn_at))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Whether one may ask, and whether that is a turn; it asks.
+    fn ask(outage: &Arc<Outage>, is_new: bool, now: Duration) -> Option<Asked> {
+        outage.admit(is_new, now).map(Leave::spend)
+    }
+
+    fn is_turn(asked: Option<Asked>) -> Option<bool> {
+        asked.map(|Asked(way)| way != Way::Free)
+    }
+
+    /// Down since a moment before `now`.
+    fn down(now: Duration) -> Arc<Outage> {
+        let outage = Arc::<Outage>::default();
+        for failure in 1..=FAILURES {
+            let asked = ask(&outage, false, now).unwrap();
+            assert_eq!(is_turn(Some(asked)), Some(false));
+            assert_eq!(outage.failed(asked, now), failure == FAILURES);
+        }
+        outage
+    }
+
     #[test]
     fn while_a_provider_is_down_one_asks_at_a_time() {
-        let outage = Outage::default();
         let mut now = Duration::from_secs(7);
-        for failure in 1..=FAILURES {
-            assert_eq!(outage.admit(false, now), Some(Way::Free));
-            assert_eq!(outage.failed(Way::Free, now), failure == FAILURES);
-        }
+        let outage = down(now);
         for pause in [1, 2, 4, 8, 16, 30, 30] {
             // What is new asks, fails, and moves nobody's turn.
             now += Duration::from_secs(pause).saturating_sub(Duration::from_millis(1));
-            assert_eq!(outage.admit(true, now), Some(Way::Free));
-            assert!(!outage.failed(Way::Free, now));
-            assert_eq!(outage.admit(false, now), None);
+            let new = ask(&outage, true, now).unwrap();
+            assert_eq!(is_turn(Some(new)), Some(false));
+            assert!(!outage.failed(new, now));
+            assert!(ask(&outage, false, now).is_none());
             now += Duration::from_millis(1);
-            assert_eq!(outage.admit(false, now), Some(Way::Turn));
-            assert_eq!(outage.admit(false, now), None, "a second beside the first");
-            assert!(!outage.failed(Way::Turn, now), "it began long ago");
+            let turn = ask(&outage, false, now).unwrap();
+            assert_eq!(is_turn(Some(turn)), Some(true));
+            assert!(
+                ask(&outage, false, now).is_none(),
+                "a second beside the first"
+            );
+            assert!(!outage.failed(turn, now), "it began long ago");
         }
         // One that never came back holds up nobody for ever.
         now += PAUSE_MAX;
-        assert_eq!(outage.admit(false, now), Some(Way::Turn));
-        assert_eq!(outage.admit(false, now), None);
-        assert_eq!(outage.admit(false, now + PAUSE_MAX), Some(Way::Turn));
+        assert_eq!(is_turn(ask(&outage, false, now)), Some(true));
+        assert!(ask(&outage, false, now).is_none());
+        assert_eq!(is_turn(ask(&outage, false, now + PAUSE_MAX)), Some(true));
         assert!(outage.answered(), "that ends it");
         assert!(!outage.answered());
-        assert_eq!(outage.admit(false, now), Some(Way::Free));
+        assert_eq!(is_turn(ask(&outage, false, now)), Some(false));
+    }
+
+    #[test]
+    fn whoever_asks_nothing_after_all_gives_its_turn_back() {
+        let mut now = Duration::from_secs(7);
+        let outage = down(now);
+        now += PAUSE_MIN;
+        let leave = outage.admit(false, now).unwrap();
+        assert!(ask(&outage, false, now).is_none());
+        drop(leave);
+        assert_eq!(is_turn(ask(&outage, false, now)), Some(true));
+        // One that comes back too late has nothing to give: the turn is another's.
+        now += PAUSE_MAX;
+        let late = outage.admit(false, now).unwrap();
+        now += PAUSE_MAX;
+        assert_eq!(is_turn(ask(&outage, false, now)), Some(true));
+        drop(late);
+        assert!(ask(&outage, false, now).is_none());
     }
 }

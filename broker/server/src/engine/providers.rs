@@ -85,8 +85,8 @@ impl Engine {
         match self.backends.get(name) {
             Some(backend) => backend.revoke_slot(is_new),
             None => {
-                let way = self.unconfigured.admit(is_new, self.clock.monotonic())?;
-                Some(RevokeSlot::of_nobody(way))
+                let leave = self.unconfigured.admit(is_new, self.clock.monotonic())?;
+                Some(RevokeSlot::of_nobody(leave))
             }
         }
     }

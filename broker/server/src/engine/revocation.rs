@@ -108,7 +108,8 @@ impl Engine {
         match self.backend(provider) {
             Ok(backend) => backend.revoke(slot, backend.provider().revoke(order)).await,
             Err(_) => {
-                self.unconfigured.failed(slot.way, self.clock.monotonic());
+                let (_, asked) = slot.spend();
+                self.unconfigured.failed(asked, self.clock.monotonic());
                 Err(ProviderError::Misconfigured(format!(
                     "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
                 )))

@@ -441,6 +441,7 @@ impl Callers {
             token: token.token.id,
             secret: &secret.unwrap_or_default(),
             csr: &self.fixture.csr,
+            in_place_of: None,
             ip: None,
         };
         let first = self.engine.attest(&attest).await?;
