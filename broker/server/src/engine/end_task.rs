@@ -128,19 +128,9 @@ impl Engine {
         }
         failpoint::reached("end.intended");
         self.stop_task(&family);
-        let mut credentials = Vec::new();
-        for task in &family {
-            credentials.extend(
-                self.store
-                    .credentials_of_task(*task)
-                    .await?
-                    .iter()
-                    .map(|c| c.id),
-            );
-        }
-        self.settled(&credentials, Some(id), self.wait_for(request.wait_ms))
+        self.all_ended(&family, self.wait_for(request.wait_ms))
             .await?;
-        self.ended(id, &credentials).await
+        self.ended(id, &family).await
     }
 
     /// Ends a task on the broker's own account: deadline, lost heartbeat.
@@ -179,13 +169,12 @@ impl Engine {
         }
     }
 
-    async fn ended(&self, id: TaskId, credentials: &[CredentialId]) -> Result<Ended, Error> {
+    async fn ended(&self, id: TaskId, family: &[TaskId]) -> Result<Ended, Error> {
         let now = self.now();
-        let mut receipts = Vec::with_capacity(credentials.len());
-        for id in credentials {
-            if let Some(credential) = self.store.credential(*id).await? {
-                receipts.push(Receipt::of(&credential, now));
-            }
+        let mut receipts = Vec::new();
+        for task in family {
+            let credentials = self.store.credentials_of_task(*task).await?;
+            receipts.extend(credentials.iter().map(|c| Receipt::of(c, now)));
         }
         let task = self
             .store

@@ -60,8 +60,7 @@ impl Engine {
             self.commit_allowed(call, allowed).await?;
         }
         failpoint::reached("revoke.intended");
-        self.settled(&[id], None, self.wait_for(request.wait_ms))
-            .await?;
+        self.settled(id, self.wait_for(request.wait_ms)).await?;
         let now = self.now();
         let credential = self
             .store

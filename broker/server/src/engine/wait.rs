@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskpass_core::{Credential, CredentialId, TaskId, TaskState};
+use taskpass_core::{CredentialId, TaskId, TaskState};
 
 use super::{Engine, Error, timer};
 
@@ -15,42 +15,51 @@ impl Engine {
         }
     }
 
-    /// Waits until every one of the credentials is in a final state, and the task, if one is named, has ended; or
-    /// until the time is over. Either is fine.
-    pub(super) async fn settled(
-        &self,
-        credentials: &[CredentialId],
-        task: Option<TaskId>,
-        wait: Duration,
-    ) -> Result<(), Error> {
-        let mut changes = self.store.changes();
-        let all_final = async {
-            let mut pending: Vec<CredentialId> = credentials.to_vec();
-            loop {
-                changes.borrow_and_update();
-                let mut still = Vec::with_capacity(pending.len());
-                for id in pending {
-                    let credential = self.store.credential(id).await?;
-                    if credential.is_some_and(|c: std::sync::Arc<Credential>| !c.state.is_final()) {
-                        still.push(id);
-                    }
-                }
-                pending = still;
-                // The end of the task is recorded after that of its last credential.
-                let is_over = pending.is_empty() && self.has_ended(task).await?;
-                if is_over || changes.changed().await.is_err() {
-                    return Ok(());
-                }
-            }
-        };
-        timer::within(self.timer.as_ref(), wait, all_final)
-            .await
-            .unwrap_or(Ok(()))
+    /// Waits until the credential is in a final state, or until the time is over. Either is fine.
+    pub(super) async fn settled(&self, id: CredentialId, wait: Duration) -> Result<(), Error> {
+        let settled = self.until(|| async {
+            let credential = self.store.credential(id).await?;
+            Ok(credential.is_none_or(|credential| credential.state.is_final()))
+        });
+        self.at_most(wait, settled).await
     }
 
-    async fn has_ended(&self, task: Option<TaskId>) -> Result<bool, Error> {
-        let Some(id) = task else { return Ok(true) };
-        let task = self.store.task(id).await?;
-        Ok(task.is_none_or(|task| task.state == TaskState::Ended))
+    /// Waits until all of the tasks have ended, which each does after its last credential, or until the time is over.
+    pub(super) async fn all_ended(&self, tasks: &[TaskId], wait: Duration) -> Result<(), Error> {
+        let ended = async {
+            for id in tasks {
+                self.until(|| async {
+                    let task = self.store.task(*id).await?;
+                    Ok(task.is_none_or(|task| task.state == TaskState::Ended))
+                })
+                .await?;
+            }
+            Ok(())
+        };
+        self.at_most(wait, ended).await
+    }
+
+    /// Asks again after each change.
+    async fn until<F>(&self, is_over: impl Fn() -> F + Send + Sync) -> Result<(), Error>
+    where
+        F: Future<Output = Result<bool, Error>> + Send,
+    {
+        let mut changes = self.store.changes();
+        loop {
+            changes.borrow_and_update();
+            if is_over().await? || changes.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn at_most(
+        &self,
+        wait: Duration,
+        work: impl Future<Output = Result<(), Error>> + Send,
+    ) -> Result<(), Error> {
+        timer::within(self.timer.as_ref(), wait, work)
+            .await
+            .unwrap_or(Ok(()))
     }
 }
