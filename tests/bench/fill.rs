@@ -211,7 +211,7 @@ impl Fill {
             expires_at: credential.expires_at,
             revocation_class,
             anchor: None,
-            handle: Some(handle),
+            handle: Some(handle.into()),
             took_ms: 3,
         };
         let intended = Event::CredentialIntended {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnchorId, ProviderName, TaskId, Timestamp};
+use crate::{AnchorId, Handle, ProviderName, TaskId, Timestamp};
 
 /// Whether an anchor may still hold something alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Anchor {
     /// The provider that made it.
     pub provider: ProviderName,
     /// How the provider finds it again; never a secret.
-    pub handle: serde_json::Value,
+    pub handle: Handle,
     /// When it was recorded; where it counts, the time of the entry.
     pub recorded_at: Timestamp,
     /// Until when it can live at most.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, AnchorId, CredentialId, EndCause, RoleName, Scope, TaskId, Timestamp};
+use crate::{
+    AgentName, AnchorId, CredentialId, EndCause, Handle, RoleName, Scope, TaskId, Timestamp,
+};
 
 /// What revoking a credential can truly do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -152,7 +154,7 @@ pub struct Credential {
     pub anchor: Option<AnchorId>,
     /// How the provider finds it again; never a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub handle: Option<serde_json::Value>,
+    pub handle: Option<Handle>,
     /// How revoking stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,

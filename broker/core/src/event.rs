@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
+    Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause, Handle,
     InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause, SpiffeId, Svid, Task, TaskId,
     Timestamp, TrustDomain, limits,
 };
@@ -222,7 +222,7 @@ pub enum Event {
         anchor: Option<AnchorId>,
         /// How the provider finds it again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        handle: Option<serde_json::Value>,
+        handle: Option<Handle>,
         /// How long the provider took.
         took_ms: u64,
     },

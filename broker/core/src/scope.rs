@@ -60,9 +60,22 @@ impl<'de> Deserialize<'de> for ParamName {
 }
 
 /// Parameters by name, in a fixed order so that equal scopes have equal digests.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Scope(BTreeMap<ParamName, String>);
+// Not a map: one with a single parameter takes half a kilobyte, and each live credential has a scope.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "BTreeMap<ParamName, Box<str>>")]
+pub struct Scope(Box<[(ParamName, Box<str>)]>);
+
+impl From<BTreeMap<ParamName, Box<str>>> for Scope {
+    fn from(params: BTreeMap<ParamName, Box<str>>) -> Self {
+        Self(params.into_iter().collect())
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
 
 impl Scope {
     /// Reads pairs of names and values; refuses duplicates, control characters and what is over the limits.
@@ -70,12 +83,12 @@ impl Scope {
     where
         I: IntoIterator<Item = (K, V)>,
         K: AsRef<str>,
-        V: Into<String>,
+        V: Into<Box<str>>,
     {
         let mut params = BTreeMap::new();
         for (name, value) in pairs {
             let name: ParamName = name.as_ref().parse()?;
-            let value: String = value.into();
+            let value: Box<str> = value.into();
             if value.len() > limits::SCOPE_VALUE_BYTES_MAX || value.chars().any(breaks_line) {
                 return Err(InvalidValue(format!(
                     "the value of scope parameter `{name}` has control characters or more than {} bytes",
@@ -94,20 +107,19 @@ impl Scope {
                 )));
             }
         }
-        Ok(Self(params))
+        Ok(Self::from(params))
     }
 
     /// The value of `name`.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
+        self.iter()
             .find(|(n, _)| n.as_str() == name)
-            .map(|(_, v)| v.as_str())
+            .map(|(_, v)| v)
     }
 
     /// All parameters in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&ParamName, &str)> {
-        self.0.iter().map(|(n, v)| (n, v.as_str()))
+        self.0.iter().map(|(n, v)| (n, v.as_ref()))
     }
 
     /// Whether there are no parameters.
@@ -118,21 +130,20 @@ impl Scope {
     /// Whether this scope gives every parameter of `wider` the same value, so that it allows no more.
     pub fn is_within(&self, wider: &Self) -> bool {
         wider
-            .0
             .iter()
-            .all(|(name, value)| self.0.get(name) == Some(value))
+            .all(|(name, value)| self.value(name.as_str()) == Some(value))
     }
 
     /// Both scopes together, or the first parameter they disagree on.
     pub fn merged_with(&self, other: &Self) -> Result<Self, ParamName> {
-        let mut merged = self.0.clone();
+        let mut merged: BTreeMap<_, _> = self.0.iter().cloned().collect();
         for (name, value) in &other.0 {
             match merged.insert(name.clone(), value.clone()) {
                 Some(before) if before != *value => return Err(name.clone()),
                 _ => {}
             }
         }
-        Ok(Self(merged))
+        Ok(Self::from(merged))
     }
 }
 

@@ -136,7 +136,7 @@ fn issued(credential: &Credential, entropy: &dyn Entropy) -> anyhow::Result<Even
         expires_at: credential.expires_at,
         revocation_class: RevocationClass::Immediate,
         anchor: None,
-        handle: Some(serde_json::json!({"lease": format!("{:016x}", entropy.next_u64()?)})),
+        handle: Some(serde_json::json!({"lease": format!("{:016x}", entropy.next_u64()?)}).into()),
         took_ms: 3,
     })
 }

@@ -205,7 +205,7 @@ pub(crate) fn anchor(n: u64, of_task: u64) -> Event {
             id: anchor_id(n),
             task: task_id(of_task),
             provider: role().provider().clone(),
-            handle: serde_json::json!({"accessor": n}),
+            handle: serde_json::json!({"accessor": n}).into(),
             recorded_at: NOW,
             expires_at: NOW.plus(HOUR),
             state: AnchorState::Live,
@@ -259,7 +259,7 @@ pub(crate) fn issued(n: u64) -> Event {
         expires_at: NOW.plus(HOUR),
         revocation_class: RevocationClass::Immediate,
         anchor: None,
-        handle: Some(serde_json::json!({"lease": n})),
+        handle: Some(serde_json::json!({"lease": n}).into()),
         took_ms: 1,
     }
 }

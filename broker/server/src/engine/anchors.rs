@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
-    Anchor, AnchorId, AnchorState, CredentialId, CredentialState, Event, ProviderName, TaskId,
-    Timestamp, limits,
+    Anchor, AnchorId, AnchorState, CredentialId, CredentialState, Event, Handle, ProviderName,
+    TaskId, Timestamp, limits,
 };
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
@@ -29,7 +29,8 @@ impl Anchors for AnchorRecorder<'_> {
         handle: Value,
         expires_at: Timestamp,
     ) -> Result<AnchorId, ProviderError> {
-        if handle.to_string().len() > limits::HANDLE_BYTES_MAX {
+        let handle = Handle::from(handle);
+        if handle.bytes() > limits::HANDLE_BYTES_MAX {
             return Err(ProviderError::Unsupported(
                 "the provider's handle is too long to be recorded".to_owned(),
             ));

@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, Event, IdempotencyKey, RevocationClass, RevokeCause,
-    RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState, Timestamp, Ttl, limits,
+    Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RevocationClass,
+    RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState, Timestamp, Ttl,
+    limits,
 };
 use taskpass_policy::{Action, Draw, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
@@ -90,7 +91,7 @@ impl Engine {
         // What the role takes is told to nobody whom policy refuses.
         fits(spec, &scope, ttl)?;
         let place = backend.admit()?;
-        let handle = backend.provider().trace(&role, &scope);
+        let handle = backend.provider().trace(&role, &scope).map(Handle::from);
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             task: task.id,
@@ -269,7 +270,7 @@ impl Engine {
             expires_at: issued.expires_at,
             revocation_class: issued.revocation_class,
             anchor: issued.anchor,
-            handle: issued.handle,
+            handle: issued.handle.map(Handle::from),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         };
         // If this fails the credential stays intended, and the reconcilers revoke it.

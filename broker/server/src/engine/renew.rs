@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use serde::Serialize;
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, Event, IdempotencyKey, RoleSpec, TaskState,
+    Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleSpec, TaskState,
     Timestamp,
 };
 use taskpass_policy::{Action, Resource};
@@ -172,14 +172,14 @@ impl Engine {
                 anchors
                     .iter()
                     .find(|anchor| anchor.id == id)
-                    .map(|anchor| anchor.handle.clone())
+                    .map(|anchor| anchor.handle.to_json())
             }
         };
         let order = RenewOrder {
             credential: credential.id,
             task: credential.task,
             role: credential.role.clone(),
-            handle: credential.handle.clone(),
+            handle: credential.handle.as_ref().map(Handle::to_json),
             anchor,
             until,
         };

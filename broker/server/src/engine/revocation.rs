@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use taskpass_core::{
-    Actor, Anchor, AnchorState, Credential, CredentialId, CredentialState, Event, ProviderName,
-    RevokeCause, Task, TaskId, TaskState, Timestamp, limits,
+    Actor, Anchor, AnchorState, Credential, CredentialId, CredentialState, Event, Handle,
+    ProviderName, RevokeCause, Task, TaskId, TaskState, Timestamp, limits,
 };
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
 
@@ -307,7 +307,7 @@ fn order(
         anchors
             .iter()
             .find(|anchor| anchor.id == id)
-            .map(|anchor| anchor.handle.clone())
+            .map(|anchor| anchor.handle.to_json())
     };
     let items = credentials
         .iter()
@@ -318,7 +318,7 @@ fn order(
             intended_at: unanswered_since(credential),
             expires_at: credential.expires_at,
             revocation_class: credential.revocation_class,
-            handle: credential.handle.clone(),
+            handle: credential.handle.as_ref().map(Handle::to_json),
             anchor: handle_of(credential),
             outcome_known: credential.issued_at.is_some(),
         })
@@ -330,7 +330,7 @@ fn order(
         scope,
         anchors: named
             .iter()
-            .map(|anchor| (anchor.id, anchor.handle.clone()))
+            .map(|anchor| (anchor.id, anchor.handle.to_json()))
             .collect(),
         items,
     }

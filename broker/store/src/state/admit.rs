@@ -2,8 +2,8 @@
 //! files of their own.
 
 use taskpass_core::{
-    Agent, Anchor, AnchorId, AnchorState, CredentialId, Event, IdempotencyKey, JoinToken, TaskId,
-    TaskState, Timestamp, limits,
+    Agent, Anchor, AnchorId, AnchorState, CredentialId, Event, Handle, IdempotencyKey, JoinToken,
+    TaskId, TaskState, Timestamp, limits,
 };
 
 use super::{State, apply::missing, key_hash};
@@ -170,8 +170,8 @@ pub(super) fn unused(
 }
 
 /// A provider's handle is of bounded size.
-pub(super) fn small_handle(handle: &serde_json::Value) -> Result<(), CommitError> {
-    if handle.to_string().len() > limits::HANDLE_BYTES_MAX {
+pub(super) fn small_handle(handle: &Handle) -> Result<(), CommitError> {
+    if handle.bytes() > limits::HANDLE_BYTES_MAX {
         return Err(CommitError::TooLarge(format!(
             "the provider's handle has more than {} bytes",
             limits::HANDLE_BYTES_MAX

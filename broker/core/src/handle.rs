@@ -1,0 +1,54 @@
+//! How a provider finds again what it made.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// What a provider needs to find a credential or an anchor again; never a secret. It is JSON that only the provider
+/// understands. It is kept as text: of what a live credential takes in memory, a parsed value would be a quarter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Handle(Box<str>);
+
+impl Handle {
+    /// As the provider gave it.
+    pub fn to_json(&self) -> Value {
+        // INVARIANT: it was written from a value.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// How many bytes it takes as JSON.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<Value> for Handle {
+    fn from(value: Value) -> Self {
+        Self(value.to_string().into_boxed_str())
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Handle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Handle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
