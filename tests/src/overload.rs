@@ -36,6 +36,8 @@ pub struct Outcome {
     pub admitted: Latency,
     /// Requests that were refused with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` and a time when to ask again.
     pub refused: usize,
+    /// Those of them that were the caller's own doing, `RESOURCE_EXHAUSTED`.
+    pub exhausted: usize,
     /// What else went wrong; there should be nothing.
     pub other: Vec<Status>,
 }
@@ -44,6 +46,7 @@ pub struct Outcome {
 struct Noted {
     admitted: Vec<Duration>,
     refused: usize,
+    exhausted: usize,
     other: Vec<Status>,
 }
 
@@ -83,11 +86,13 @@ pub fn run(
         let noted = runtime().block_on(caller).expect("a caller ends");
         all.admitted.extend(noted.admitted);
         all.refused += noted.refused;
+        all.exhausted += noted.exhausted;
         all.other.extend(noted.other);
     }
     Outcome {
         admitted: Latency::of(all.admitted),
         refused: all.refused,
+        exhausted: all.exhausted,
         other: all.other,
     }
 }
@@ -102,6 +107,7 @@ async fn call_until(end: Instant, wire: Wire, message: Vec<u8>, again: Again) ->
                 (None, _) => noted.other.push(status),
                 (Some(wait), Again::AsTold) | (Some(_), Again::After(wait)) => {
                     noted.refused += 1;
+                    noted.exhausted += usize::from(status.code() == Code::ResourceExhausted);
                     tokio::time::sleep(wait).await;
                 }
             },

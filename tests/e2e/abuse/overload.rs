@@ -92,6 +92,10 @@ fn a_flooding_agent_is_refused_alone() {
         nothing_else_went_wrong(&flood);
         nothing_else_went_wrong(&beside);
         assert!(flood.refused > 0, "no flood: {flood:?}");
+        assert_eq!(
+            flood.exhausted, flood.refused,
+            "it came to places of others"
+        );
         assert_eq!(beside.refused, 0, "somebody else was refused");
         seen.push(ratio(beside.admitted.p99, alone.admitted.p99));
         if seen.last().is_some_and(|ratio| *ratio < 10.0) {

@@ -84,7 +84,7 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(async {
         let site = Site::new().await;
-        let tasks = site.fill().await;
+        let tasks = site.fill(DUE).await;
         let usual = site.draw_elsewhere().await;
 
         site.fails.is_down.store(true, Ordering::SeqCst);
@@ -102,8 +102,28 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
         assert!(asked <= probes, "{asked} orders, {probes} are enough");
         // Beside those, what the draws at the other provider leave.
         assert!(u64::try_from(entries).unwrap() <= probes + hours * 12 * 10);
-        site.recovery(usual).await;
+        site.recovery(DUE, usual).await;
         assert!(site.store.matches_its_entries().unwrap());
+    });
+}
+
+/// A person is told to look; the broker goes on all the same.
+#[test]
+fn what_cannot_be_revoked_for_long_is_stuck_and_is_never_given_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(async {
+        let site = Site::new().await;
+        let [task] = *site.fill(1).await else {
+            unreachable!()
+        };
+        let usual = site.draw_elsewhere().await;
+        site.fails.is_down.store(true, Ordering::SeqCst);
+        let ended = site.engine.end_by_broker(task, EndCause::Cancelled);
+        ended.await.unwrap();
+        site.outage(1, usual).await;
+        let credentials = site.store.credentials_of_task(task).await.unwrap();
+        assert_eq!(credentials[0].shown_state(), "stuck");
+        site.recovery(1, usual).await;
     });
 }
 
@@ -148,10 +168,10 @@ impl Site {
     }
 
     /// Puts on record what was drawn at the provider that will fail.
-    async fn fill(&self) -> Vec<TaskId> {
+    async fn fill(&self, due: usize) -> Vec<TaskId> {
         let entropy = SeededEntropy::new(2);
-        let mut tasks = Vec::with_capacity(DUE);
-        for _ in 0..DUE {
+        let mut tasks = Vec::with_capacity(due);
+        for _ in 0..due {
             let (task, events) = drawn(self.time.as_ref(), &entropy);
             self.store.commit(Batch::new(events)).await.unwrap();
             tasks.push(task);
@@ -170,12 +190,12 @@ impl Site {
         assert!(self.fails.most.load(Ordering::SeqCst) <= SLOTS);
     }
 
-    async fn recovery(&self, usual: Millis) {
+    async fn recovery(&self, due: usize, usual: Millis) {
         let began = self.time.now();
         self.fails.orders.store(0, Ordering::SeqCst);
         self.fails.most.store(0, Ordering::SeqCst);
         self.fails.is_down.store(false, Ordering::SeqCst);
-        let is_over = || self.fails.revoked.lock().len() == DUE;
+        let is_over = || self.fails.revoked.lock().len() == due;
         // The first of them is a moment away; then work goes on beside all the others.
         let limit = began + u64::try_from(limits::REVOKE_RETRY_MAX.as_millis()).unwrap();
         let first = || !self.fails.revoked.lock().is_empty();
@@ -190,7 +210,7 @@ impl Site {
         assert!(is_over(), "{} in time", self.fails.revoked.lock().len());
         assert_eq!(
             self.fails.orders.load(Ordering::SeqCst),
-            DUE as u64,
+            due as u64,
             "each is asked for once"
         );
         assert!(self.fails.most.load(Ordering::SeqCst) <= SLOTS);
