@@ -83,7 +83,7 @@ impl PolicySet {
             .index
             .get(facts.action)
             .ok_or_else(|| format!("the schema has no action `{}`", facts.action))?;
-        let request = self.language.request(view)?;
+        let request = self.language.request(facts.action, view)?;
         let entities = self.language.entities(view, &policies.entity)?;
         let involved = view
             .lineage(&view.principal)

@@ -25,8 +25,7 @@ pub struct Facts<'a> {
     pub now: Timestamp,
     /// The caller's address, if it came over a network.
     pub ip: Option<IpAddr>,
-    /// What is drawn. Required for [`Action::TaskStart`], [`Action::CredentialIssue`] and
-    /// [`Action::CredentialRenew`], and refused for every other action.
+    /// What is drawn. Required for actions that [draw](Action::draws), and refused for every other.
     pub draw: Option<Draw<'a>>,
 }
 
@@ -145,6 +144,16 @@ actions! {
     PolicyRead = "policy.read",
     /// Read the ledger. By an operator, on the [`Resource::Installation`].
     LedgerRead = "ledger.read",
+}
+
+impl Action {
+    /// Whether something is drawn by it, so that facts need a [`Draw`].
+    pub const fn draws(self) -> bool {
+        matches!(
+            self,
+            Self::TaskStart | Self::CredentialIssue | Self::CredentialRenew
+        )
+    }
 }
 
 impl fmt::Display for Action {

@@ -1,8 +1,9 @@
 //! The schema, and how a [`View`] becomes a Cedar request. Values are handed over as values: no Cedar text is ever put
 //! together from what a caller sent.
 //!
-//! Two things go past Cedar's front door, since they would be done anew for every request and cost most of it: parsing
-//! the names of extension functions, and completing a hierarchy of entities that is complete as it is.
+//! Three things go past Cedar's front door, since they would be done anew for every request and cost most of it: parsing
+//! the names of extension functions, completing a hierarchy of entities that is complete as it is, and checking the types
+//! of values that this crate alone makes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,6 +31,8 @@ pub const fn schema_text() -> &'static str {
 pub(crate) struct Language {
     pub(crate) schema: Schema,
     types: BTreeMap<Kind, EntityTypeName>,
+    /// The kinds of principal and resource that each action applies to.
+    shapes: BTreeMap<Action, Vec<(Kind, Kind)>>,
     /// Every action with the groups it is in.
     action_entities: Entities,
     datetime: Name,
@@ -46,9 +49,11 @@ impl Language {
             .iter()
             .map(|kind| Ok((*kind, kind.as_str().parse().map_err(|e| fault(&e))?)))
             .collect::<Result<_, String>>()?;
+        let shapes = shapes(&schema, &types);
         Ok(Self {
             schema,
             types,
+            shapes,
             action_entities,
             datetime: "datetime".parse().map_err(|e| fault(&e))?,
             ip: "ip".parse().map_err(|e| fault(&e))?,
@@ -90,8 +95,30 @@ impl Language {
         Ok(std::iter::once(uid).chain(groups).collect())
     }
 
-    /// The request, checked against the schema.
-    pub(crate) fn request(&self, view: &View) -> Result<Request, String> {
+    /// The request of an action, if it fits the schema. What Cedar would check beyond this are types that cannot be
+    /// wrong; a test compares the two.
+    pub(crate) fn request(&self, action: Action, view: &View) -> Result<Request, String> {
+        let (principal, resource) = (view.principal.kind, view.resource.kind);
+        let shapes = self.shapes.get(&action).map_or(&[][..], Vec::as_slice);
+        if !shapes.contains(&(principal, resource)) {
+            return Err(format!(
+                "`{action}` by a `{}` on a `{}` is not in the schema",
+                principal.as_str(),
+                resource.as_str()
+            ));
+        }
+        if action.draws() != view.draws() {
+            return Err(format!("what `{action}` draws does not fit the schema"));
+        }
+        self.any_request(view, None)
+    }
+
+    /// The request, checked against `schema`, if one is given.
+    pub(crate) fn any_request(
+        &self,
+        view: &View,
+        schema: Option<&Schema>,
+    ) -> Result<Request, String> {
         let context = view
             .context
             .iter()
@@ -103,8 +130,7 @@ impl Language {
             self.uid(&view.action)?,
             self.uid(&view.resource)?,
         );
-        Request::new(principal, action, resource, context, Some(&self.schema))
-            .map_err(|e| one_line(&e))
+        Request::new(principal, action, resource, context, schema).map_err(|e| one_line(&e))
     }
 
     /// The entities of the request, `action` among them. Each entity knows all its ancestors, so there is nothing to
@@ -157,6 +183,29 @@ impl Language {
             Value::Ip(ip) => call(&self.ip, ip),
         })
     }
+}
+
+fn shapes(
+    schema: &Schema,
+    types: &BTreeMap<Kind, EntityTypeName>,
+) -> BTreeMap<Action, Vec<(Kind, Kind)>> {
+    let kind_of = |name: &EntityTypeName| {
+        let known = types.iter().find(|(_, known)| *known == name);
+        known.map(|(kind, _)| *kind)
+    };
+    let mut shapes = BTreeMap::<Action, Vec<(Kind, Kind)>>::new();
+    for one in schema.request_envs() {
+        let id = one.action().id().unescaped();
+        let action = Action::ALL.iter().find(|action| action.as_str() == id);
+        let kinds = (action, kind_of(one.principal()), kind_of(one.resource()));
+        if let (Some(action), Some(principal), Some(resource)) = kinds {
+            shapes
+                .entry(*action)
+                .or_default()
+                .push((principal, resource));
+        }
+    }
+    shapes
 }
 
 /// An error text on one line; Cedar's may have several, and may repeat what policies or callers wrote.

@@ -120,6 +120,11 @@ impl View {
         }
     }
 
+    /// Whether the context says what is drawn.
+    pub(crate) fn draws(&self) -> bool {
+        self.context.contains_key("task")
+    }
+
     /// The entity `uid` and all its ancestors, as far as they are known.
     pub(crate) fn lineage<'a>(&'a self, uid: &'a Uid) -> impl Iterator<Item = &'a Uid> {
         let entity = self.entities.iter().find(|entity| entity.uid == *uid);

@@ -82,7 +82,11 @@ fn plain(texts: &[String]) -> Plain {
 /// Cedar's own answer and the policies that made it; `None` when the request does not fit the schema.
 fn plainly(set: &PolicySet, all: &Plain, facts: &Facts<'_>) -> Option<(Outcome, Vec<String>)> {
     let view = View::of(facts);
-    let request = set.language.request(&view).ok()?;
+    let language = &set.language;
+    let request = language.any_request(&view, Some(&language.schema));
+    let fits = language.request(facts.action, &view).is_ok();
+    assert_eq!(fits, request.is_ok(), "{facts:?}");
+    let request = request.ok()?;
     let action = set.language.action(facts.action).unwrap();
     let entities = set.language.entities(&view, &action).unwrap();
     let entities = Entities::from_entities(entities, None).unwrap();
@@ -131,8 +135,10 @@ proptest! {
             .flat_map(|action| resources.map(|resource| (*action, resource)))
             .flat_map(|pair| principals.map(|principal| (pair, principal)))
         {
-            let facts = Facts { principal, ..world.facts(action, resource) };
-            if let Some(answer) = plainly(&set, &all, &facts) {
+            let drawn = world.facts(Action::CredentialIssue, resource).draw;
+            for draw in [drawn, None] {
+                let facts = Facts { principal, draw, ..world.facts(action, resource) };
+                let Some(answer) = plainly(&set, &all, &facts) else { continue };
                 let record = decide(&set, &facts).into_record();
                 prop_assert_eq!((record.outcome, record.policies), answer, "{:?}", facts);
             }

@@ -225,7 +225,7 @@ fn entities_conform_to_the_schema() {
                     .unwrap();
                 let checked = Entities::from_entities(entities, Some(&language.schema));
                 assert!(checked.is_ok(), "{action}: {checked:?}");
-                requests += usize::from(language.request(&view).is_ok());
+                requests += usize::from(language.request(*action, &view).is_ok());
             }
         }
     }
