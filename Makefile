@@ -79,8 +79,9 @@ bench-check: bench ## measure, and fail on a ratio that lost more than 15 % agai
 	target/release/taskpass-bench check
 
 .PHONY: torture
-torture: tools build ## every fault at every operation, a day without a provider, a thousand kills, half an hour of load
+torture: tools build ## every fault at every operation, new random histories, a thousand kills, half an hour of load
 	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-broker --all-features --lib simulation::outage -- --nocapture
+	$(MAKE) simulate SIM_FROM=$$(date +%s)000
 	target/debug/taskpass-torture $(TORTURE)
 
 # `make mutants MUTANTS="03 07"`: only those whose name begins so.
