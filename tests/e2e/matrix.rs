@@ -22,6 +22,7 @@ survives! {
     provider_slow_while_it_renews: Slow, Renew;
     provider_hung_while_it_revokes: Hung, Revoke;
     answer_lost_while_it_issues: AnswerLost, Issue;
+    answers_twice_while_it_issues: AnswerTwice, Issue;
     answers_twice_while_it_ends: AnswerTwice, End;
     wrong_answers_while_it_revokes: AnswerWrong, Revoke;
     storm_while_it_ends: Failing, End;

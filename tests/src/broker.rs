@@ -278,6 +278,22 @@ impl Broker<'_> {
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
     }
 
+    /// Stops every thread where it is; those in the middle of a call to the kernel when that is over.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let threads = format!("/proc/{}/task", self.server.pid());
+        crate::eventually("every thread of the broker stands still", || {
+            let mut threads = fs::read_dir(&threads).ok()?;
+            let stands = |thread: std::io::Result<fs::DirEntry>| {
+                let stat = fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+                Some(stat.contains(") T "))
+            };
+            threads
+                .all(|thread| stands(thread) == Some(true))
+                .then_some(())
+        });
+    }
+
     /// SIGTERM, and waits for the orderly end.
     pub fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);

@@ -204,12 +204,12 @@ impl Cell {
     const fn must_work(self) -> bool {
         use Fault as F;
         match self.fault {
-            F::Slow => true,
+            F::Slow | F::AnswerTwice => true,
             // Taking back is never refused for want of room or of a good clock.
             F::DiskFull | F::ClockBackwards | F::ClockForthAndBack => {
                 matches!(self.operation, Operation::Revoke | Operation::End)
             }
-            F::Down | F::Hung | F::AnswerLost | F::AnswerTwice | F::AnswerWrong | F::Failing => {
+            F::Down | F::Hung | F::AnswerLost | F::AnswerWrong | F::Failing => {
                 !self.operation.needs_provider()
             }
             // The fault strikes after the operation.

@@ -24,7 +24,7 @@ pub enum Trouble {
     Hung,
     /// Requests are carried out, and the connection ends before the answer.
     AnswerLost,
-    /// Every answer comes twice.
+    /// Every answer comes twice, the second time when it can be taken for the answer to the next request.
     AnswerTwice,
     /// Requests are carried out, and the answers are those of others: proxies, portals, other requests.
     AnswerWrong,
@@ -159,7 +159,11 @@ fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> st
     }
     let (mut requests, mut answers) = (BufReader::new(client), client);
     let mut server = BufReader::new(TcpStream::connect(upstream)?);
+    let mut again: Option<Vec<u8>> = None;
     while let Some(request) = Message::read(&mut requests, false)? {
+        if let Some(answer) = again.take() {
+            answers.write_all(&answer)?;
+        }
         let trouble = {
             let mut state = shared.state();
             state.seen[place].push(request.line());
@@ -201,7 +205,7 @@ fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> st
             }
             Trouble::AnswerTwice => {
                 answers.write_all(&answer.bytes)?;
-                answers.write_all(&answer.bytes)?;
+                again = Some(answer.bytes.clone());
             }
             Trouble::AnswerWrong => answers.write_all(&wrong_answer(&mut shared.state()))?,
             _ => answers.write_all(&answer.bytes)?,

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use taskpass_core::{Secret, excerpt};
 use url::Url;
@@ -15,8 +15,6 @@ use crate::{
 
 /// The largest answer that is read; a credential is a few kilobytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Idle connections kept for the next burst.
-const IDLE_CONNECTIONS_MAX: usize = 32;
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("x-vault-namespace");
 const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-vault-request");
@@ -52,6 +50,10 @@ impl Transport {
         };
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_HEADER, HeaderValue::from_static("true"));
+        // HTTP/1.1 does not say which request an answer belongs to: one that comes twice, or late, through a proxy would
+        // be taken for the answer to the next request, and so for a proof or for somebody else's credential. HTTP/2 does,
+        // and has no such header.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let namespace = config.namespace.as_deref().map(HeaderValue::from_str);
         let namespace = namespace
             .transpose()
@@ -68,7 +70,6 @@ impl Transport {
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()
             .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
         let base = format!("{}/v1", url.as_str().trim_end_matches('/'));
@@ -163,7 +164,9 @@ fn tls_config(url: &Url, ca_file: Option<&Path>) -> Result<rustls::ClientConfig,
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| format!("TLS cannot be set up: {e}"))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

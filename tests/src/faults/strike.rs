@@ -139,6 +139,9 @@ fn power_cut<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struc
     let meanwhile = thread::scope(|scope| {
         let at_work = scope.spawn(|| while play.probe(&broker).is_ok() {});
         let meanwhile = play.ask(&broker);
+        // The processor stops with the disk: whoever runs on for a moment may be told that something is durable which is
+        // not, since ext4 does not pass on what goes wrong behind an `fdatasync` once it is shut down.
+        broker.freeze();
         disk.cut();
         broker.signal(rustix::process::Signal::KILL);
         at_work.join().expect("nobody panics");
@@ -241,8 +244,11 @@ fn ledger_damaged<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> 
 /// What was written while the clocks were ahead is in the future when they are right again.
 fn clock_forth_and_back<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     stage.jump(HOUR);
-    let ahead = play.probe(&broker);
-    let mut wrong: Vec<String> = ahead.err().into_iter().collect();
+    let ahead = play.probe(&broker).err();
+    // Identities of ten minutes do not outlive that, and must not.
+    let is_short = stage.cell.operation == Operation::Rotate;
+    let ahead = ahead.filter(|why| !(is_short && why.contains("expired")));
+    let mut wrong: Vec<String> = ahead.into_iter().collect();
     // Whoever has the right time can tell when the broker has a certificate of the wrong one.
     let mut right = client_config(&play.agent(&broker));
     right.clock = std::sync::Arc::new(taskpass_core::SystemClock::new());
