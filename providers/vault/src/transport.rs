@@ -15,6 +15,8 @@ use crate::{
 
 /// The largest answer that is read; a credential is a few kilobytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often a server over HTTP/2 is asked for a sign of life while an answer is due.
+const PING_EVERY: Duration = Duration::from_secs(5);
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("x-vault-namespace");
 const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-vault-request");
@@ -70,6 +72,9 @@ impl Transport {
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout)
+            // Else a server that is gone without a word would hold up everything that shares its connection.
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(timeout)
             .build()
             .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
         let base = format!("{}/v1", url.as_str().trim_end_matches('/'));
