@@ -88,7 +88,10 @@ impl Wanted {
 
     /// Lets the index go up to `position` without waiting for more.
     pub(crate) fn ask(&self, position: u64) {
-        self.position.fetch_max(position, Ordering::SeqCst);
+        if self.position.fetch_max(position, Ordering::SeqCst) >= position {
+            // Somebody has asked for it.
+            return;
+        }
         if let Some(applier) = &*self.applier.lock() {
             // Where the thread is gone, `Progress` says so.
             drop(applier.send(ToIndex::Wanted));

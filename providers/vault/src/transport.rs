@@ -17,6 +17,8 @@ use crate::{
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a server over HTTP/2 is asked for a sign of life while an answer is due.
 const PING_EVERY: Duration = Duration::from_secs(5);
+/// And how long it has for that; its connection answers, however slow its work is.
+const PONG_WITHIN: Duration = Duration::from_secs(3);
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("x-vault-namespace");
 const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-vault-request");
@@ -74,7 +76,9 @@ impl Transport {
             .connect_timeout(timeout)
             // Else a server that is gone without a word would hold up everything that shares its connection.
             .http2_keep_alive_interval(PING_EVERY)
-            .http2_keep_alive_timeout(timeout)
+            .http2_keep_alive_timeout(PONG_WITHIN)
+            // The engine decides what is asked again: what seems not to have arrived may have been carried out.
+            .retry(reqwest::retry::never())
             .build()
             .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
         let base = format!("{}/v1", url.as_str().trim_end_matches('/'));
