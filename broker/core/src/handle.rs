@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 /// What a provider needs to find a credential or an anchor again; never a secret. It is JSON that only the provider
-/// understands. It is kept as text: of what a live credential takes in memory, a parsed value would be a quarter.
+/// understands. It is kept as text, since every live credential has one and a parsed value takes far more memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handle(Box<str>);
 
