@@ -219,11 +219,23 @@ max_request_duration = "{REQUEST_MAX}"
             .is_some_and(|seconds| seconds > 0)
     }
 
+    /// Serial of the certificate that a lease is for, by the record that OpenBao keeps of the lease; `None` when it is gone.
+    pub fn leased_certificate(&self, lease: &str) -> Option<String> {
+        let record = self
+            .call("GET", &format!("sys/raw/sys/expire/id/{lease}"), None)
+            .ok()?;
+        let record = record["data"]["value"].as_str().expect("a record");
+        let record: Value = serde_json::from_str(record).expect("a record in JSON");
+        let serial = &record["secret"]["internal_data"]["serial_number"];
+        Some(serial.as_str().expect("a certificate's lease").to_owned())
+    }
+
     /// Serials of the certificates that the PKI engine made and has not revoked, its own left out.
     ///
-    /// This, and not the list of leases, tells what is alive: when a caller is killed while OpenBao files a lease, OpenBao
-    /// revokes what it made at once, but cannot take the record of the lease back with the request it has just given up. The
-    /// record stays in the list, hangs on no token, and revokes nothing that is not revoked already; `sys/leases/tidy` removes it.
+    /// A lease in the list is alive when its certificate is here. It need not be: when a caller is killed while OpenBao files a
+    /// lease, OpenBao revokes what it made at once, but cannot take the record of the lease back with the request it has just
+    /// given up. The record stays in the list, hangs on no token, and revokes nothing that is not revoked already;
+    /// `sys/leases/tidy` removes it.
     pub fn usable_certificates(&self) -> Vec<String> {
         let listed = self
             .call("LIST", "pki/certs", None)
@@ -341,8 +353,10 @@ pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
 }
 
 fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
-    let config =
-        format!("disable_clustering = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n");
+    // The raw storage is for the witness: no other call says which certificate a lease is for.
+    let config = format!(
+        "disable_clustering = true\nraw_storage_endpoint = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n"
+    );
     std::fs::write(dir.path().join("dev.hcl"), config).expect("a file");
     let args = [
         "server",

@@ -79,21 +79,28 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     let leases: BTreeSet<&str> = history
         .handles("lease_id", |id| live.contains(id))
         .collect();
-    let listed = bao.leases(CERT_PATH);
-    let (known, unknown): (Vec<&String>, Vec<&String>) = listed
-        .iter()
-        .partition(|lease| leases.contains(lease.as_str()));
-    // A lease that is not on record is a left-over record or an orphan. In the first case its certificate is revoked, and
-    // no more are usable than there are leases on record.
-    if !unknown.is_empty() && bao.usable_certificates().len() > known.len() {
-        for lease in unknown {
+    let mut usable: BTreeSet<String> = bao.usable_certificates().into_iter().collect();
+    let mut unknown = Vec::new();
+    for lease in bao.leases(CERT_PATH) {
+        let certificate = bao.leased_certificate(&lease);
+        if leases.contains(lease.as_str()) {
+            certificate.map(|serial| usable.remove(&serial));
+        } else {
+            unknown.push((lease, certificate));
+        }
+    }
+    // What is usable now is so without a lease on record. A lease whose certificate is revoked is a left-over record.
+    for (lease, certificate) in unknown {
+        if certificate.is_some_and(|serial| usable.remove(&serial)) {
             // What OpenBao says of it tells a lease that is just being revoked from one that nobody will revoke.
-            let detail = bao.lease(lease);
+            let detail = bao.lease(&lease);
             found.push(format!(
                 "lease {lease} is alive and not on record: {detail:?}"
             ));
         }
     }
+    let no_lease = |serial: &String| format!("certificate {serial} is usable and has no lease");
+    found.extend(usable.iter().map(no_lease));
     let (recorded, alive) = (history.recorded_accessors(), history.live_accessors(live));
     for accessor in bao.task_tokens() {
         if recorded.contains(accessor.as_str()) {

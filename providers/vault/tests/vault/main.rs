@@ -15,5 +15,6 @@ mod check;
 mod conformance;
 mod doubts;
 mod failures;
+mod http2;
 mod server;
 mod world;

@@ -3,11 +3,11 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -24,6 +24,8 @@ const STARTS_MAX: u32 = 5;
 pub(crate) struct Bao {
     child: Child,
     pub(crate) port: u16,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     client: reqwest::Client,
 }
 
@@ -36,19 +38,35 @@ impl Drop for Bao {
 }
 
 impl Bao {
-    /// Starts a server on a free port; tries again when another process took the port meanwhile.
+    /// Starts a server on a free port.
     pub(crate) fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// Starts a server that speaks TLS; it writes its authority's certificate to `vault-ca.pem` in `dir`.
+    pub(crate) fn start_with_tls(dir: &Path) -> Self {
+        Self::launch(Some(dir))
+    }
+
+    /// Tries again when another process took the port meanwhile.
+    fn launch(tls: Option<&Path>) -> Self {
         // Fails when another test of this process was first.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
         for _ in 0..STARTS_MAX {
-            if let Some((child, port)) = start_once() {
-                return Self {
-                    child,
-                    port,
-                    client,
-                };
-            }
+            let Some((child, port)) = start_once(tls) else {
+                continue;
+            };
+            let client = reqwest::Client::builder().no_proxy();
+            let client = match tls {
+                Some(dir) => client.tls_certs_only([authority(dir)]),
+                None => client,
+            };
+            return Self {
+                child,
+                port,
+                scheme: if tls.is_some() { "https" } else { "http" },
+                client: client.build().unwrap(),
+            };
         }
         panic!("bao did not start in {STARTS_MAX} tries");
     }
@@ -66,7 +84,7 @@ impl Bao {
         path: &str,
         body: Value,
     ) -> (u16, Value) {
-        let url = format!("http://127.0.0.1:{}/v1/{path}", self.port);
+        let url = format!("{}://127.0.0.1:{}/v1/{path}", self.scheme, self.port);
         let mut request = self
             .client
             .request(reqwest::Method::from_bytes(method.as_bytes()).unwrap(), url)
@@ -91,7 +109,12 @@ impl Bao {
     }
 }
 
-fn start_once() -> Option<(Child, u16)> {
+fn authority(dir: &Path) -> reqwest::Certificate {
+    let pem = std::fs::read(dir.join("vault-ca.pem")).unwrap();
+    reqwest::Certificate::from_pem(&pem).unwrap()
+}
+
+fn start_once(tls: Option<&Path>) -> Option<(Child, u16)> {
     let bao = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/bao");
     assert!(
         bao.exists(),
@@ -105,8 +128,13 @@ fn start_once() -> Option<(Child, u16)> {
         .port();
     let mut config = tempfile::NamedTempFile::with_suffix(".hcl").unwrap();
     writeln!(config, "default_max_request_duration = \"{REQUEST_MAX}\"").unwrap();
-    let mut child = Command::new(bao)
-        .args(["server", "-dev", "-dev-no-store-token", "-log-level=error"])
+    let mut command = Command::new(bao);
+    command.args(["server", "-dev", "-dev-no-store-token", "-log-level=error"]);
+    if let Some(dir) = tls {
+        let dir = format!("-dev-tls-cert-dir={}", dir.display());
+        command.args(["-dev-tls", &dir]);
+    }
+    let mut child = command
         .arg(format!("-config={}", config.path().display()))
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
         .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
@@ -146,49 +174,65 @@ pub(crate) enum Weather {
 /// A TCP proxy to the server.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    weather: Arc<AtomicU8>,
-    changed: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: u16,
+    weather: AtomicU8,
+    changed: Notify,
+    hushed: Notify,
+    connections: AtomicUsize,
 }
 
 impl Proxy {
     pub(crate) async fn start(target: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (weather, changed) = (Arc::new(AtomicU8::new(0)), Arc::new(Notify::new()));
-        let (shared, notify) = (Arc::clone(&weather), Arc::clone(&changed));
+        let shared = Arc::new(Shared {
+            target,
+            weather: AtomicU8::new(0),
+            changed: Notify::new(),
+            hushed: Notify::new(),
+            connections: AtomicUsize::new(0),
+        });
+        let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((inbound, _)) = listener.accept().await {
-                tokio::spawn(pass(
-                    inbound,
-                    target,
-                    Arc::clone(&shared),
-                    Arc::clone(&notify),
-                ));
+                accepting.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(pass(inbound, Arc::clone(&accepting)));
             }
         });
-        Self {
-            port,
-            weather,
-            changed,
-        }
+        Self { port, shared }
     }
 
     /// Changes the weather; open connections are cut.
     pub(crate) fn set(&self, weather: Weather) {
-        self.weather.store(weather as u8, Ordering::SeqCst);
-        self.changed.notify_waiters();
+        self.shared.weather.store(weather as u8, Ordering::SeqCst);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Open connections stay open and carry nothing any more, as when a machine is gone; new ones work.
+    pub(crate) fn hush(&self) {
+        self.shared.hushed.notify_waiters();
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 }
 
-async fn pass(mut inbound: TcpStream, target: u16, weather: Arc<AtomicU8>, changed: Arc<Notify>) {
-    let cut = changed.notified();
-    tokio::pin!(cut);
+async fn pass(mut inbound: TcpStream, shared: Arc<Shared>) {
+    let (cut, hush) = (shared.changed.notified(), shared.hushed.notified());
+    tokio::pin!(cut, hush);
     cut.as_mut().enable();
-    let weather = weather.load(Ordering::SeqCst);
+    hush.as_mut().enable();
+    let weather = shared.weather.load(Ordering::SeqCst);
     if weather == Weather::Down as u8 {
         return;
     }
-    let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", target)).await else {
+    let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", shared.target)).await else {
         return;
     };
     if weather == Weather::AnswersLost as u8 {
@@ -207,5 +251,6 @@ async fn pass(mut inbound: TcpStream, target: u16, weather: Arc<AtomicU8>, chang
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => {}
         () = cut => {}
+        () = hush => std::future::pending().await,
     }
 }

@@ -98,20 +98,33 @@ impl World {
     }
 
     pub(crate) async fn with_clock(role: &'static str, clock: Arc<dyn Clock>) -> Self {
-        let bao = Bao::start();
-        prepare(&bao).await;
-        let proxy = Proxy::start(bao.port).await;
         let dir = tempfile::tempdir().unwrap();
-        let created = bao
-            .must(
-                "POST",
-                "auth/token/create-orphan",
-                json!({"period": "1h", "policies": ["broker"], "no_default_policy": true}),
-            )
-            .await;
-        let broker_token = created["auth"]["client_token"].as_str().unwrap().to_owned();
+        Self::around(Bao::start(), dir, role, clock, "").await
+    }
+
+    /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take as long as it wants, nearly.
+    pub(crate) async fn over_tls(role: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bao = Bao::start_with_tls(dir.path());
+        let access = "ca_file = \"vault-ca.pem\"\ntimeout = \"10m\"\n";
+        Self::around(bao, dir, role, Arc::new(SystemClock::new()), access).await
+    }
+
+    async fn around(
+        bao: Bao,
+        dir: tempfile::TempDir,
+        role: &'static str,
+        clock: Arc<dyn Clock>,
+        access: &str,
+    ) -> Self {
+        let broker_token = prepare(&bao).await;
+        let proxy = Proxy::start(bao.port).await;
         write_secret(&dir, "token", &broker_token);
-        let config = config(proxy.port, "token_file = \"token\"");
+        let access = format!("{access}token_file = \"token\"");
+        let config = config_at(
+            &format!("{}://127.0.0.1:{}", bao.scheme, proxy.port),
+            &access,
+        );
         let provider = VaultProvider::new(&config, dir.path(), Arc::clone(&clock)).unwrap();
         let entropy = SeededEntropy::new(7);
         Self {
@@ -291,8 +304,12 @@ impl Fixture for World {
 
 /// The configuration with every role of the tests.
 pub(crate) fn config(port: u16, access: &str) -> VaultConfig {
+    config_at(&format!("http://127.0.0.1:{port}"), access)
+}
+
+fn config_at(address: &str, access: &str) -> VaultConfig {
     let text = format!(
-        "name = \"vault-test\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:{port}\"\nmax_request_duration = \"{REQUEST_MAX}\"\n{access}\n{ROLES}"
+        "name = \"vault-test\"\nkind = \"vault\"\naddress = \"{address}\"\nmax_request_duration = \"{REQUEST_MAX}\"\n{access}\n{ROLES}"
     );
     toml::from_str(&text).unwrap()
 }
@@ -305,7 +322,8 @@ pub(crate) fn write_secret(dir: &tempfile::TempDir, name: &str, secret: &str) {
     std::fs::rename(new, path).unwrap();
 }
 
-async fn prepare(bao: &Bao) {
+/// Gives a fresh server its engines, policies and roles; the broker's own token.
+async fn prepare(bao: &Bao) -> String {
     bao.must("POST", "sys/mounts/pki", json!({"type": "pki"}))
         .await;
     let ca = json!({"common_name": "test", "key_type": "ec", "key_bits": 256, "ttl": "24h"});
@@ -333,4 +351,7 @@ async fn prepare(bao: &Bao) {
         )
         .await;
     }
+    let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
+    let created = bao.must("POST", "auth/token/create-orphan", body).await;
+    created["auth"]["client_token"].as_str().unwrap().to_owned()
 }
