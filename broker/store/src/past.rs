@@ -110,12 +110,10 @@ impl History for Past {
     }
 
     fn knew_credential(&self, id: CredentialId) -> Result<bool, String> {
-        let search = || Ok(self.index.credential(id)?.is_some());
-        self.credentials.has(id, search)
+        self.credentials.has(id, || self.index.knew_credential(id))
     }
 
     fn knew_anchor(&self, id: AnchorId) -> Result<bool, String> {
-        self.anchors
-            .has(id, || Ok(self.index.anchor(id)?.is_some()))
+        self.anchors.has(id, || self.index.knew_anchor(id))
     }
 }

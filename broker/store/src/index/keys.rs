@@ -1,4 +1,7 @@
 //! The keys of the index. Ids have a fixed length and sort by time; names end before the byte that follows them.
+//!
+//! Credentials and anchors stand under their task, so that everything alive is read in one go along the disk. Whoever
+//! looks for one by its id finds the task first.
 
 use std::fmt::Display;
 
@@ -10,9 +13,9 @@ pub(super) const META: &[u8] = b"m";
 pub(super) const AGENT: &str = "a/";
 /// Tasks by id.
 pub(super) const TASK: &str = "t/";
-/// Credentials by id.
+/// The task of a credential, by the credential's id.
 pub(super) const CREDENTIAL: &str = "c/";
-/// Anchors by id.
+/// The task of an anchor, by the anchor's id.
 pub(super) const ANCHOR: &str = "x/";
 /// Join tokens by id, until they are forgotten.
 pub(super) const TOKEN: &str = "j/";
@@ -31,12 +34,12 @@ pub(super) fn remembered(hash: &[u8]) -> Vec<u8> {
     [KEY, hash].concat()
 }
 
-/// All credentials of a task: this and the credential's id.
+/// All credentials of a task: the record under this and the credential's id.
 pub(super) fn credentials_of(task: TaskId) -> String {
     format!("tc/{task}/")
 }
 
-/// All anchors of a task: this and the anchor's id.
+/// All anchors of a task: the record under this and the anchor's id.
 pub(super) fn anchors_of(task: TaskId) -> String {
     format!("tx/{task}/")
 }
@@ -46,7 +49,7 @@ pub(super) fn tasks_of_agent(agent: &AgentName) -> String {
     format!("ta/{agent}/")
 }
 
-/// All credentials of an agent: this and the credential's id.
+/// All credentials of an agent: the task of each under this and the credential's id.
 pub(super) fn credentials_of_agent(agent: &AgentName) -> String {
     format!("ca/{agent}/")
 }

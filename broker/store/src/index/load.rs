@@ -1,14 +1,24 @@
 //! Reading everything that is alive into memory.
 
-use std::sync::Arc;
+use std::{
+    num::NonZero,
+    sync::{Arc, mpsc},
+    thread,
+};
 
-use taskpass_core::{Agent, Task, TaskId};
+use taskpass_core::{Agent, Anchor, Credential, Task, TaskId};
 
 use super::{Index, IndexError, Meta, keys, parse};
 use crate::{
     JoinTokenRecord, SvidRecord,
     state::{Change, Remembered, State},
 };
+
+/// Threads that read at the same time; sled's cache is shared, and more gain little.
+const READERS_MAX: NonZero<usize> = NonZero::new(4).expect("not zero");
+
+/// What hangs on a task.
+type Hanging = (Vec<Arc<Credential>>, Vec<Arc<Anchor>>);
 
 impl Index {
     /// The state after `meta.position` entries.
@@ -57,14 +67,42 @@ impl Index {
         for task in &tasks {
             state.set(&Change::Task(task.id, Some(Arc::clone(task))));
         }
-        for task in &tasks {
-            for credential in self.credentials_of(task.id)? {
+        self.each_hanging(&tasks, |(credentials, anchors)| {
+            for credential in credentials {
                 state.set(&Change::Credential(credential.id, Some(credential)));
             }
-            for anchor in self.anchors_of(task.id)? {
+            for anchor in anchors {
                 state.set(&Change::Anchor(anchor.id, Some(anchor)));
             }
-        }
-        Ok(())
+        })
+    }
+
+    /// Calls `put` with what hangs on each task, in no order. Reading and parsing it is most of what a start with much that
+    /// is alive has to do, so every core takes a share.
+    fn each_hanging(
+        &self,
+        tasks: &[Arc<Task>],
+        mut put: impl FnMut(Hanging),
+    ) -> Result<(), IndexError> {
+        let cores = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        let share = tasks.len().div_ceil(cores.min(READERS_MAX).get()).max(1);
+        thread::scope(|scope| {
+            let (found, inbox) = mpsc::channel();
+            for tasks in tasks.chunks(share) {
+                let found = found.clone();
+                scope.spawn(move || {
+                    let hanging = |task: &Task| -> Result<Hanging, IndexError> {
+                        Ok((self.credentials_of(task.id)?, self.anchors_of(task.id)?))
+                    };
+                    // Nobody listens any more after the first error.
+                    tasks.iter().all(|task| found.send(hanging(task)).is_ok())
+                });
+            }
+            drop(found);
+            inbox.into_iter().try_for_each(|hanging| {
+                put(hanging?);
+                Ok(())
+            })
+        })
     }
 }

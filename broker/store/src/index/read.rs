@@ -19,23 +19,39 @@ impl Index {
         &self,
         id: CredentialId,
     ) -> Result<Option<Arc<Credential>>, IndexError> {
-        self.record(&keys::record(keys::CREDENTIAL, &id))
+        match self.get(keys::record(keys::CREDENTIAL, &id))? {
+            None => Ok(None),
+            Some(task) => self.credential_under(&task, id),
+        }
     }
 
-    pub(crate) fn anchor(&self, id: AnchorId) -> Result<Option<Arc<Anchor>>, IndexError> {
-        self.record(&keys::record(keys::ANCHOR, &id))
+    fn credential_under(
+        &self,
+        task: &[u8],
+        id: CredentialId,
+    ) -> Result<Option<Arc<Credential>>, IndexError> {
+        let of_task = keys::credentials_of(id_in(task, "")?);
+        self.record(&keys::record(&of_task, &id))
+    }
+
+    /// Whether there ever was this credential.
+    pub(crate) fn knew_credential(&self, id: CredentialId) -> Result<bool, IndexError> {
+        Ok(self.get(keys::record(keys::CREDENTIAL, &id))?.is_some())
+    }
+
+    /// Whether there ever was this anchor.
+    pub(crate) fn knew_anchor(&self, id: AnchorId) -> Result<bool, IndexError> {
+        Ok(self.get(keys::record(keys::ANCHOR, &id))?.is_some())
     }
 
     /// The credentials of a task, by id.
     pub(crate) fn credentials_of(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, IndexError> {
-        let ids = self.ids(&keys::credentials_of(task))?;
-        self.records(ids, |index, id| index.credential(id))
+        self.records(&keys::credentials_of(task))
     }
 
     /// The anchors of a task, by id.
     pub(crate) fn anchors_of(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, IndexError> {
-        let ids = self.ids(&keys::anchors_of(task))?;
-        self.records(ids, |index, id| index.anchor(id))
+        self.records(&keys::anchors_of(task))
     }
 
     /// Tasks that pass `keep`, newest first, from below `before`.
@@ -46,8 +62,13 @@ impl Index {
         size: usize,
         keep: impl Fn(&Task) -> bool,
     ) -> Result<Rows<Task>, IndexError> {
-        let prefix = agent.map_or_else(|| keys::TASK.to_owned(), keys::tasks_of_agent);
-        self.newest(&prefix, before, size, |id| self.task(id), keep)
+        match agent {
+            None => self.newest(keys::TASK, before, size, |_, task| recorded(task), keep),
+            Some(agent) => {
+                let prefix = keys::tasks_of_agent(agent);
+                self.newest(&prefix, before, size, |id, _| self.task(id), keep)
+            }
+        }
     }
 
     /// Credentials that pass `keep`, newest first, from below `before`.
@@ -61,9 +82,13 @@ impl Index {
         let prefix = match of {
             None => keys::CREDENTIAL.to_owned(),
             Some(Owner::Agent(agent)) => keys::credentials_of_agent(agent),
-            Some(Owner::Task(task)) => keys::credentials_of(task),
+            Some(Owner::Task(task)) => {
+                let prefix = keys::credentials_of(task);
+                return self.newest(&prefix, before, size, |_, row| recorded(row), keep);
+            }
         };
-        self.newest(&prefix, before, size, |id| self.credential(id), keep)
+        let find = |id, task: &[u8]| self.credential_under(task, id);
+        self.newest(&prefix, before, size, find, keep)
     }
 
     /// Indexes of the entries about a task, from `from` on.
@@ -117,7 +142,7 @@ impl Index {
         prefix: &str,
         before: Option<I>,
         size: usize,
-        record: impl Fn(I) -> Result<Option<Arc<T>>, IndexError>,
+        record: impl Fn(I, &[u8]) -> Result<Option<Arc<T>>, IndexError>,
         keep: impl Fn(&T) -> bool,
     ) -> Result<Rows<T>, IndexError> {
         // `~` sorts behind every character of an id.
@@ -127,8 +152,9 @@ impl Index {
         );
         let mut rows = guarded(|| Ok(self.db.range(prefix.as_bytes().to_vec()..end)))?;
         let mut found = Vec::new();
-        while let Some((key, _)) = guarded(|| rows.next_back().transpose())? {
-            let Some(row) = record(id_in(&key, prefix)?)?.filter(|row| keep(row)) else {
+        while let Some((key, value)) = guarded(|| rows.next_back().transpose())? {
+            let row = record(id_in(&key, prefix)?, &value)?;
+            let Some(row) = row.filter(|row| keep(row)) else {
                 continue;
             };
             if found.len() == size {
@@ -161,22 +187,23 @@ impl Index {
         Ok(())
     }
 
-    fn records<I: Copy, T>(
-        &self,
-        ids: Vec<I>,
-        record: impl Fn(&Self, I) -> Result<Option<Arc<T>>, IndexError>,
-    ) -> Result<Vec<Arc<T>>, IndexError> {
-        ids.into_iter()
-            .filter_map(|id| record(self, id).transpose())
-            .collect()
+    /// All records that stand under a prefix.
+    fn records<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<Arc<T>>, IndexError> {
+        let mut records = Vec::new();
+        self.each(prefix, |_, value| {
+            records.push(Arc::new(parse(value)?));
+            Ok(())
+        })?;
+        Ok(records)
     }
 
     fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
-        match self.get(key)? {
-            None => Ok(None),
-            Some(bytes) => parse(&bytes).map(|record| Some(Arc::new(record))),
-        }
+        self.get(key)?.map_or(Ok(None), |bytes| recorded(&bytes))
     }
+}
+
+fn recorded<T: DeserializeOwned>(value: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
+    parse(value).map(|record| Some(Arc::new(record)))
 }
 
 /// Whose credentials to list.

@@ -37,6 +37,8 @@ pub(crate) struct Portion {
 enum Value<'a> {
     Gone,
     Mark,
+    /// Under which task the record stands.
+    Under(TaskId),
     Agent(&'a Agent),
     Token(&'a JoinTokenRecord),
     Svid(&'a SvidRecord),
@@ -129,19 +131,19 @@ fn collect<'a>(values: &mut Values<'a>, change: &'a Change) {
             }
         }
         Change::Credential(id, Some(credential)) => {
-            values.insert(record(keys::CREDENTIAL, id), Value::Credential(credential));
+            let (task, of_task) = (credential.task, keys::credentials_of(credential.task));
+            values.insert(record(&of_task, id), Value::Credential(credential));
             // The state only moves away from intended, so these are written once.
             if credential.state == CredentialState::Intended {
-                let of_task = keys::credentials_of(credential.task);
-                values.insert(record(&of_task, id), Value::Mark);
+                values.insert(record(keys::CREDENTIAL, id), Value::Under(task));
                 let of_agent = keys::credentials_of_agent(&credential.agent);
-                values.insert(record(&of_agent, id), Value::Mark);
+                values.insert(record(&of_agent, id), Value::Under(task));
             }
         }
         Change::Anchor(id, Some(anchor)) => {
-            values.insert(record(keys::ANCHOR, id), Value::Anchor(anchor));
+            values.insert(record(keys::ANCHOR, id), Value::Under(anchor.task));
             let of_task = keys::anchors_of(anchor.task);
-            values.insert(record(&of_task, id), Value::Mark);
+            values.insert(record(&of_task, id), Value::Anchor(anchor));
         }
     }
 }
@@ -152,6 +154,7 @@ impl Value<'_> {
         match self {
             Self::Gone => return Ok(None),
             Self::Mark => Ok(Vec::new()),
+            Self::Under(task) => Ok(task.to_string().into_bytes()),
             Self::Agent(record) => json(record),
             Self::Token(record) => json(record),
             Self::Svid(record) => json(record),
