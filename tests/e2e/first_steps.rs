@@ -67,6 +67,11 @@ fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
     let issued =
         |line: &&str| line.contains(r#""type":"svid_issued""#) && line.contains("join_token");
     assert_eq!(history.lines().filter(attested).count(), 3, "{history}");
+    let shown = "was shown in place of `spiffe://acme.test/agent/builder`";
+    let refused = |line: &&str| {
+        attested(line) && line.contains(r#""outcome":"deny""#) && line.contains(shown)
+    };
+    assert_eq!(history.lines().filter(refused).count(), 1, "{history}");
     assert_eq!(history.lines().filter(issued).count(), 2, "{history}");
 
     // A certificate whose key cannot be used any more has a holder all the same.

@@ -88,7 +88,8 @@ async fn signals_reach_the_command_which_decides() {
         interrupted(&fake, polite, Some(Signal::TERM)).await,
         Some(7)
     );
-    let plain = "echo ready; sleep 60";
+    // `exec`, so that no shell dies between a signal and the start of what would then outlive it.
+    let plain = "echo ready; exec sleep 60";
     assert_eq!(
         interrupted(&fake, plain, Some(Signal::INT)).await,
         Some(130)
@@ -106,7 +107,7 @@ async fn a_task_that_the_broker_ended_stops_the_command() {
     let over = refusal(Code::FailedPrecondition, "TASK_ENDED", &[]);
     fake.state().refuse.insert("heartbeat", [over].into());
     assert_eq!(
-        interrupted(&fake, "echo ready; sleep 60", None).await,
+        interrupted(&fake, "echo ready; exec sleep 60", None).await,
         Some(143)
     );
 }

@@ -1,6 +1,6 @@
 //! The one way out: an HTTP client over rustls and ring, and requests that we sign ourselves (SigV4) where an SDK
-//! crate would be hundreds of times larger than the call. Redirects are not followed, answers are capped, and every
-//! request has a deadline.
+//! crate would be hundreds of times larger than the call. Redirects are not followed, answers are capped, every request
+//! has a deadline, and a connection of its own.
 
 use std::{
     borrow::Cow,
@@ -21,7 +21,13 @@ use aws_smithy_http_client::{
     tls::{self, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::{
-    client::http::{HttpConnector, HttpConnectorSettings, SharedHttpClient},
+    client::{
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
+            SharedHttpClient, SharedHttpConnector,
+        },
+        runtime_components::RuntimeComponents,
+    },
     http::{Request, Response},
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream, date_time::Format};
@@ -39,9 +45,33 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The HTTP client for the SDK.
 pub(crate) fn sdk_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
+    let client = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+        .build_https();
+    SharedHttpClient::new(Alone(client))
+}
+
+/// Gives each request a connection of its own. HTTP/1.1 does not say which request an answer belongs to: on a connection
+/// that is kept, one that comes twice through a proxy would be taken for the answer to the next request, and so for
+/// somebody else's session, or for the proof that a session is denied.
+#[derive(Debug)]
+struct Alone<C>(C);
+
+impl HttpClient for Alone<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Alone(self.0.http_connector(settings, components)))
+    }
+}
+
+impl<C: HttpConnector> HttpConnector for Alone<C> {
+    fn call(&self, mut request: Request<SdkBody>) -> HttpConnectorFuture {
+        request.headers_mut().insert("connection", "close");
+        self.0.call(request)
+    }
 }
 
 /// A moment as the SDK writes it.
@@ -97,7 +127,7 @@ impl Answer {
 /// Sends signed requests.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    connector: Connector,
+    connector: Alone<Connector>,
 }
 
 impl Transport {
@@ -107,11 +137,13 @@ impl Transport {
             .read_timeout(REQUEST_TIMEOUT)
             .build();
         Self {
-            connector: Connector::builder()
-                .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-                .connector_settings(settings)
-                .sleep_impl(TokioSleep::new())
-                .build(),
+            connector: Alone(
+                Connector::builder()
+                    .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+                    .connector_settings(settings)
+                    .sleep_impl(TokioSleep::new())
+                    .build(),
+            ),
         }
     }
 

@@ -7,6 +7,7 @@ use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
     Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp,
 };
+use taskpass_policy::Action;
 
 use crate::failpoint;
 
@@ -67,11 +68,7 @@ impl Engine {
         let identity = Identity::Agent(agent.name.clone());
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
         let allowed = self.authorize_newcomer(&agent, request.ip).await?;
-        if let Some(refusal) = self.refuses_to_replace(&identity, request)? {
-            // Whoever stole a token learns from this whose it is, so it leaves a trace.
-            self.commit(vec![allowed.into_event()], Vec::new()).await?;
-            return Err(refusal);
-        }
+        self.check_place(&agent, &identity, request).await?;
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
         let events = vec![
             allowed.into_event(),
@@ -91,25 +88,36 @@ impl Engine {
         }
     }
 
-    /// Why the newcomer is not to take the place of whom the caller has. Whoever shows a good token may know whose it is.
-    fn refuses_to_replace(
+    /// Refuses a newcomer who is not to take the place of whom the caller has. Whoever shows a good token may know whose it
+    /// is; a thief learns it from this, so it stands on record.
+    async fn check_place(
         &self,
+        agent: &Agent,
         newcomer: &Identity,
         request: &Attest<'_>,
-    ) -> Result<Option<Error>, Error> {
+    ) -> Result<(), Error> {
         let Some(holder) = &request.in_place_of else {
-            return Ok(None);
+            return Ok(());
         };
         let id = newcomer
             .spiffe_id(&self.trust_domain)
             .map_err(|e| Error::Authority(e.to_string()))?;
         if id == *holder {
-            return Ok(None);
+            return Ok(());
         }
         tracing::warn!(token = %request.token, %id, %holder, "a join token was shown in place of another identity");
-        Ok(Some(Error::Precondition(format!(
+        let reason = format!(
+            "join token `{}` was shown in place of `{holder}`",
+            request.token
+        );
+        let resource = format!("agent {}", agent.name);
+        // What is answered says more than that it is denied: what to do next.
+        let _denied = self
+            .refuse_id_by_rule(&id, Action::SvidAttest, &resource, &reason)
+            .await;
+        Err(Error::Precondition(format!(
             "the join token is for `{id}`, which is not to take the place of `{holder}`; the token still counts"
-        ))))
+        )))
     }
 
     /// The agent whose token this is; `None` when the token is not good.

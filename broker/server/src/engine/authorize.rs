@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 use taskpass_core::{
-    Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, Task, TaskId,
-    sha256_hex,
+    Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, SpiffeId, Task,
+    TaskId, sha256_hex,
 };
 use taskpass_policy::{Action, Draw, Facts, Principal, Resource};
 use taskpass_store::Priority;
@@ -233,6 +233,18 @@ impl Engine {
         resource: &str,
         reason: &str,
     ) -> Error {
+        self.refuse_id_by_rule(call.caller.id(), action, resource, reason)
+            .await
+    }
+
+    /// [`Engine::refuse_by_rule`] for a caller that is not authenticated yet.
+    pub(super) async fn refuse_id_by_rule(
+        &self,
+        principal: &SpiffeId,
+        action: Action,
+        resource: &str,
+        reason: &str,
+    ) -> Error {
         #[derive(Serialize)]
         struct Input<'a> {
             principal: &'a str,
@@ -240,7 +252,7 @@ impl Engine {
             resource: &'a str,
         }
         let input = Input {
-            principal: call.caller.id().as_str(),
+            principal: principal.as_str(),
             action: action.as_str(),
             resource,
         };

@@ -1,11 +1,20 @@
 //! The suite of the provider API, against ministack behind a switch that can cut it off.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{Clock, SystemClock, TaskId, Timestamp};
-use taskpass_provider::{IssueOrder, Issued, Provider, conformance::Fixture};
+use taskpass_provider::{
+    IssueOrder, Issued, Provider,
+    conformance::{Fixture, RecordedAnchors},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -42,6 +51,7 @@ struct Switch {
     url: String,
     /// `None` while it is cut.
     passing: Arc<Mutex<Option<JoinSet<()>>>>,
+    made: Arc<AtomicUsize>,
 }
 
 impl Switch {
@@ -49,15 +59,17 @@ impl Switch {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let passing = Arc::new(Mutex::new(Some(JoinSet::new())));
-        let connections = Arc::clone(&passing);
+        let (connections, made) = (Arc::clone(&passing), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&made);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Some(connections) = connections.lock().as_mut() {
+                    counted.fetch_add(1, Ordering::SeqCst);
                     connections.spawn(pass_on(client, target.clone()));
                 }
             }
         });
-        Self { url, passing }
+        Self { url, passing, made }
     }
 
     async fn cut(&self) {
@@ -150,3 +162,20 @@ impl Fixture for Aws {
 }
 
 taskpass_provider::conformance!(fixture());
+
+/// Else an answer that comes twice would be taken for the next request's.
+#[tokio::test]
+async fn each_request_has_a_connection_of_its_own() {
+    let aws = fixture().await;
+    let anchors = RecordedAnchors::new();
+    let made = || aws.switch.made.load(Ordering::SeqCst);
+    for sessions in 1..=3 {
+        let order = aws.order(aws.new_task());
+        aws.provider.issue(&order, &anchors).await.unwrap();
+        assert_eq!(made(), sessions, "AssumeRole, by the SDK");
+    }
+    for reads in 1..=2 {
+        aws.provider.maintain().await.unwrap();
+        assert_eq!(made(), 3 + reads, "GetRolePolicy, signed by ourselves");
+    }
+}
