@@ -128,17 +128,22 @@ impl Client {
     /// Starts a task and keeps it alive until the guard is ended or dropped.
     pub async fn start_task(&self, options: TaskOptions) -> Result<TaskGuard, Error> {
         let task = self.open_task(options).await?;
+        let started = wire::required_timestamp(task.started_at.as_ref(), "started_at")?;
+        let deadline = wire::required_timestamp(task.deadline.as_ref(), "deadline")?;
         let live = Arc::new(LiveTask {
             id: wire::parsed(&task.id)?,
-            deadline: wire::required_timestamp(task.deadline.as_ref(), "deadline")?,
+            deadline,
             client: self.clone(),
             over: watch::Sender::new(None),
             stop: CancellationToken::new(),
         });
+        let tracker = &self.shared().tracker;
+        // Both times are the broker's, so it does not matter what the clock here says.
+        let (life, lasting) = (deadline.since(started), Arc::clone(&live));
+        tracker.spawn(async move { lasting.last(life).await });
         if task.heartbeat_seconds > 0 {
             let interval = Duration::from_secs(u64::from(task.heartbeat_seconds)) / 3;
             let beating = Arc::clone(&live);
-            let tracker = &self.shared().tracker;
             tracker.spawn(async move { beating.beat(interval).await });
         }
         Ok(TaskGuard {
@@ -203,7 +208,7 @@ impl TaskGuard {
         CredentialRequest::new(Arc::clone(&self.live), role)
     }
 
-    /// Waits until the broker says that the task is over, and why. Pending for ever if the guard ends it itself.
+    /// Waits until the task is over because the broker says so or its deadline has passed, and why.
     pub async fn ended(&self) -> String {
         let mut over = self.live.over.subscribe();
         let why = over
@@ -269,6 +274,14 @@ impl LiveTask {
     pub(crate) fn ended(&self) -> Option<Error> {
         let why = self.over.borrow().clone()?;
         Some(Error::TaskEnded { task: self.id, why })
+    }
+
+    /// Ends at the deadline also where no broker can be reached to say so: whoever works on has no credentials any more.
+    async fn last(&self, life: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(life) => self.settle("its deadline has passed"),
+        }
     }
 
     async fn beat(&self, interval: Duration) {

@@ -1,7 +1,10 @@
 //! The witness: what is alive by the back end's own word, against what the ledger says. The broker is not asked what it
 //! thinks of itself.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use taskpass_client::{Client, ClientConfig, Renewal};
@@ -79,19 +82,17 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     let leases: BTreeSet<&str> = history
         .handles("lease_id", |id| live.contains(id))
         .collect();
+    let with_certificate = |lease: String| Some((bao.leased_certificate(&lease)?, lease));
+    let listed = bao.leases(CERT_PATH).into_iter();
+    let (known, unknown): (BTreeMap<String, String>, BTreeMap<String, String>) = listed
+        .filter_map(with_certificate)
+        .partition(|(_, lease)| leases.contains(lease.as_str()));
+    // Looked at last, so that what OpenBao revokes meanwhile is dead in both. A lease whose certificate is revoked is a
+    // left-over record.
     let mut usable: BTreeSet<String> = bao.usable_certificates().into_iter().collect();
-    let mut unknown = Vec::new();
-    for lease in bao.leases(CERT_PATH) {
-        let certificate = bao.leased_certificate(&lease);
-        if leases.contains(lease.as_str()) {
-            certificate.map(|serial| usable.remove(&serial));
-        } else {
-            unknown.push((lease, certificate));
-        }
-    }
-    // What is usable now is so without a lease on record. A lease whose certificate is revoked is a left-over record.
-    for (lease, certificate) in unknown {
-        if certificate.is_some_and(|serial| usable.remove(&serial)) {
+    usable.retain(|serial| !known.contains_key(serial));
+    for (serial, lease) in unknown {
+        if usable.remove(&serial) {
             // What OpenBao says of it tells a lease that is just being revoked from one that nobody will revoke.
             let detail = bao.lease(&lease);
             found.push(format!(

@@ -112,6 +112,20 @@ async fn a_task_that_the_broker_ended_stops_the_command() {
     );
 }
 
+/// The broker would say so at the next heartbeat; it need not be there.
+#[tokio::test]
+async fn the_deadline_stops_the_command_without_a_broker() {
+    let fake = logged_in().await;
+    fake.state().task_life = time::Duration::seconds(2);
+    let away = refusal(Code::Unavailable, "AWAY", &[]);
+    let away = std::iter::repeat_n(away, 60).collect();
+    fake.state().refuse.insert("heartbeat", away);
+    assert_eq!(
+        interrupted(&fake, "echo ready; exec sleep 60", None).await,
+        Some(143)
+    );
+}
+
 #[tokio::test]
 async fn a_refused_credential_ends_the_task_and_runs_nothing() {
     let fake = logged_in().await;

@@ -21,13 +21,7 @@ use aws_smithy_http_client::{
     tls::{self, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::{
-    client::{
-        http::{
-            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
-            SharedHttpClient, SharedHttpConnector,
-        },
-        runtime_components::RuntimeComponents,
-    },
+    client::http::{HttpConnector, HttpConnectorSettings, SharedHttpClient},
     http::{Request, Response},
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream, date_time::Format};
@@ -42,36 +36,17 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of an answer; the largest policy is a tenth of it.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Connections that are kept. HTTP/1.1 does not say which request an answer belongs to: one that comes twice through a proxy
+/// would be taken for the answer to the next request, and so for somebody else's session, or for the proof that a
+/// session is denied. Over HTTP/2, a connection that has died without a word would swallow the requests of a whole deadline.
+const IDLE_CONNECTIONS_MAX: usize = 0;
 
 /// The HTTP client for the SDK.
 pub(crate) fn sdk_client() -> SharedHttpClient {
-    let client = aws_smithy_http_client::Builder::new()
+    aws_smithy_http_client::Builder::new()
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https();
-    SharedHttpClient::new(Alone(client))
-}
-
-/// Gives each request a connection of its own. HTTP/1.1 does not say which request an answer belongs to: on a connection
-/// that is kept, one that comes twice through a proxy would be taken for the answer to the next request, and so for
-/// somebody else's session, or for the proof that a session is denied.
-#[derive(Debug)]
-struct Alone<C>(C);
-
-impl HttpClient for Alone<SharedHttpClient> {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Alone(self.0.http_connector(settings, components)))
-    }
-}
-
-impl<C: HttpConnector> HttpConnector for Alone<C> {
-    fn call(&self, mut request: Request<SdkBody>) -> HttpConnectorFuture {
-        request.headers_mut().insert("connection", "close");
-        self.0.call(request)
-    }
+        .build_https()
 }
 
 /// A moment as the SDK writes it.
@@ -127,7 +102,7 @@ impl Answer {
 /// Sends signed requests.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    connector: Alone<Connector>,
+    connector: Connector,
 }
 
 impl Transport {
@@ -137,13 +112,12 @@ impl Transport {
             .read_timeout(REQUEST_TIMEOUT)
             .build();
         Self {
-            connector: Alone(
-                Connector::builder()
-                    .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-                    .connector_settings(settings)
-                    .sleep_impl(TokioSleep::new())
-                    .build(),
-            ),
+            connector: Connector::builder()
+                .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+                .connector_settings(settings)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+                .sleep_impl(TokioSleep::new())
+                .build(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use ring::hmac;
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
-    Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp,
+    Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp, excerpt,
 };
 use taskpass_policy::Action;
 
@@ -106,15 +106,14 @@ impl Engine {
             return Ok(());
         }
         tracing::warn!(token = %request.token, %id, %holder, "a join token was shown in place of another identity");
-        let reason = format!(
-            "join token `{}` was shown in place of `{holder}`",
-            request.token
-        );
+        let (token, claimed) = (request.token, excerpt(holder.as_str()));
+        let reason =
+            format!("join token `{token}` was shown in place of `{claimed}`, as was claimed");
         let resource = format!("agent {}", agent.name);
-        // What is answered says more than that it is denied: what to do next.
-        let _denied = self
-            .refuse_id_by_rule(&id, Action::SvidAttest, &resource, &reason)
-            .await;
+        let decision = self.denial_by_rule(&id, Action::SvidAttest, &resource, &reason);
+        // Nothing is answered that is not on record.
+        self.commit(vec![Event::Decided { decision }], Vec::new())
+            .await?;
         Err(Error::Precondition(format!(
             "the join token is for `{id}`, which is not to take the place of `{holder}`; the token still counts"
         )))
@@ -177,4 +176,39 @@ impl Engine {
 fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"taskpass join token");
     hmac::verify(&key, a, hmac::sign(&key, b).as_ref()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CreateJoinToken, Settings, testing::Bench};
+    use super::*;
+    use crate::authn::JoinTokenText;
+
+    /// Whose token it is may only be learnt by leaving a trace.
+    #[tokio::test]
+    async fn what_cannot_be_recorded_is_not_answered() {
+        let bench = Bench::new(&["a"], Settings::default()).await;
+        let request = CreateJoinToken {
+            agent: "builder".to_owned(),
+            ttl_seconds: 60,
+        };
+        let made = bench
+            .engine
+            .create_join_token(&bench.operator, "k", &request);
+        let made = made.await.unwrap();
+        let text = JoinTokenText::parse(made.text.expose()).unwrap();
+        let attest = Attest {
+            token: made.token.id,
+            secret: text.secret.as_ref(),
+            csr: &taskpass_ca::NewKey::generate().unwrap().csr_der().unwrap(),
+            in_place_of: Some("spiffe://acme.test/agent/tester".parse().unwrap()),
+            ip: None,
+        };
+        let whose = async || bench.engine.attest(&attest).await.unwrap_err().to_string();
+        let told = whose().await;
+        assert!(told.contains("agent/builder"), "{told}");
+        bench.store.close().await.unwrap();
+        let told = whose().await;
+        assert!(!told.contains("builder"), "{told}");
+    }
 }

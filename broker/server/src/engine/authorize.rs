@@ -233,18 +233,19 @@ impl Engine {
         resource: &str,
         reason: &str,
     ) -> Error {
-        self.refuse_id_by_rule(call.caller.id(), action, resource, reason)
-            .await
+        let principal = call.caller.id();
+        let record = self.denial_by_rule(principal, action, resource, reason);
+        self.refuse(record).await
     }
 
-    /// [`Engine::refuse_by_rule`] for a caller that is not authenticated yet.
-    pub(super) async fn refuse_id_by_rule(
+    /// The record of a refusal by a rule, not yet in the ledger.
+    pub(super) fn denial_by_rule(
         &self,
         principal: &SpiffeId,
         action: Action,
         resource: &str,
         reason: &str,
-    ) -> Error {
+    ) -> DecisionRecord {
         #[derive(Serialize)]
         struct Input<'a> {
             principal: &'a str,
@@ -257,7 +258,7 @@ impl Engine {
             resource,
         };
         let canonical = serde_json::to_vec(&input).unwrap_or_default();
-        let record = DecisionRecord {
+        DecisionRecord {
             principal: input.principal.to_owned(),
             action: input.action.to_owned(),
             resource: resource.to_owned(),
@@ -268,8 +269,7 @@ impl Engine {
             errors: Vec::new(),
             input_sha256: sha256_hex(&canonical),
             duration_us: 0,
-        };
-        self.refuse(record).await
+        }
     }
 
     /// Records a refusal. When that fails the answer is a refusal all the same: whoever may do nothing must not use up

@@ -89,14 +89,13 @@ impl Index {
         thread::scope(|scope| {
             let (found, inbox) = mpsc::channel();
             for tasks in tasks.chunks(share) {
-                let found = found.clone();
-                scope.spawn(move || {
-                    let hanging = |task: &Task| -> Result<Hanging, IndexError> {
-                        Ok((self.credentials_of(task.id)?, self.anchors_of(task.id)?))
-                    };
-                    // Nobody listens any more after the first error.
-                    tasks.iter().all(|task| found.send(hanging(task)).is_ok())
-                });
+                let to = found.clone();
+                let reader = thread::Builder::new().name("store-load".to_owned());
+                let started = reader.spawn_scoped(scope, move || self.send_hanging(tasks, &to));
+                if started.is_err() {
+                    // Slower is better than not at all.
+                    self.send_hanging(tasks, &found);
+                }
             }
             drop(found);
             inbox.into_iter().try_for_each(|hanging| {
@@ -104,5 +103,17 @@ impl Index {
                 Ok(())
             })
         })
+    }
+
+    /// Ends with the first error, and when nobody listens any more.
+    fn send_hanging(&self, tasks: &[Arc<Task>], to: &mpsc::Sender<Result<Hanging, IndexError>>) {
+        for task in tasks {
+            let credentials = self.credentials_of(task.id);
+            let hanging = credentials.and_then(|found| Ok((found, self.anchors_of(task.id)?)));
+            let failed = hanging.is_err();
+            if to.send(hanging).is_err() || failed {
+                return;
+            }
+        }
     }
 }

@@ -19,10 +19,8 @@ impl Index {
         &self,
         id: CredentialId,
     ) -> Result<Option<Arc<Credential>>, IndexError> {
-        match self.get(keys::record(keys::CREDENTIAL, &id))? {
-            None => Ok(None),
-            Some(task) => self.credential_under(&task, id),
-        }
+        let task = self.get(keys::record(keys::CREDENTIAL, &id))?;
+        task.map_or(Ok(None), |task| self.credential_under(&task, id))
     }
 
     fn credential_under(
@@ -31,7 +29,10 @@ impl Index {
         id: CredentialId,
     ) -> Result<Option<Arc<Credential>>, IndexError> {
         let of_task = keys::credentials_of(id_in(task, "")?);
-        self.record(&keys::record(&of_task, &id))
+        match self.record(&keys::record(&of_task, &id))? {
+            None => Err(IndexError(format!("credential `{id}` is missing"))),
+            found => Ok(found),
+        }
     }
 
     /// Whether there ever was this credential.

@@ -43,7 +43,7 @@ async fn a_vault_that_is_gone_without_a_word_is_noticed_long_before_the_deadline
     // Five seconds until the sign of life is asked for and three for the answer; the request itself may take ten minutes.
     let order = world.order(world.new_task());
     let lost = tokio::time::timeout(
-        Duration::from_secs(60),
+        Duration::from_secs(20),
         world.provider.issue(&order, &anchors),
     );
     let error = lost.await.expect("it is noticed").unwrap_err();

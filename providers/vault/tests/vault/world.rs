@@ -66,6 +66,8 @@ policies = ["nobody-wrote-this"]
 params = { common_name = { pattern = "[a-z.]+" } }
 "#;
 
+const TOKEN_FILE: &str = "token_file = \"token\"";
+
 /// What the roles need, and what the broker needs itself.
 const POLICIES: [(&str, &str); 3] = [
     ("broker", BROKER_POLICY),
@@ -87,6 +89,9 @@ pub(crate) struct World {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) broker_token: String,
+    address: String,
+    /// What the configuration says besides, so that the provider trusts the server.
+    trust: &'static str,
     entropy: SeededEntropy,
     role: &'static str,
 }
@@ -106,8 +111,8 @@ impl World {
     pub(crate) async fn over_tls(role: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bao = Bao::start_with_tls(dir.path());
-        let access = "ca_file = \"vault-ca.pem\"\ntimeout = \"10m\"\n";
-        Self::around(bao, dir, role, Arc::new(SystemClock::new()), access).await
+        let trust = "ca_file = \"vault-ca.pem\"\ntimeout = \"10m\"\n";
+        Self::around(bao, dir, role, Arc::new(SystemClock::new()), trust).await
     }
 
     async fn around(
@@ -115,16 +120,13 @@ impl World {
         dir: tempfile::TempDir,
         role: &'static str,
         clock: Arc<dyn Clock>,
-        access: &str,
+        trust: &'static str,
     ) -> Self {
         let broker_token = prepare(&bao).await;
         let proxy = Proxy::start(bao.port).await;
         write_secret(&dir, "token", &broker_token);
-        let access = format!("{access}token_file = \"token\"");
-        let config = config_at(
-            &format!("{}://127.0.0.1:{}", bao.scheme, proxy.port),
-            &access,
-        );
+        let address = format!("{}://127.0.0.1:{}", bao.scheme, proxy.port);
+        let config = config_at(&address, &format!("{trust}{TOKEN_FILE}"));
         let provider = VaultProvider::new(&config, dir.path(), Arc::clone(&clock)).unwrap();
         let entropy = SeededEntropy::new(7);
         Self {
@@ -134,6 +136,8 @@ impl World {
             clock,
             dir,
             broker_token,
+            address,
+            trust,
             entropy,
             role,
         }
@@ -162,7 +166,7 @@ impl World {
 
     /// A provider of the same Vault that takes it to work so long on one request.
     pub(crate) fn with_request_max(&self, longest: &str) -> VaultProvider {
-        let mut config = config(self.proxy.port, "token_file = \"token\"");
+        let mut config = self.config(TOKEN_FILE);
         config.max_request_duration = longest.parse().unwrap();
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
@@ -183,14 +187,18 @@ impl World {
         let token = created["auth"]["client_token"].as_str().unwrap();
         write_secret(&self.dir, "token-of-namespace", token);
         let access = format!("token_file = \"token-of-namespace\"\nnamespace = \"{name}\"");
-        let config = config(self.proxy.port, &access);
+        let config = self.config(&access);
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
     /// Another broker process on the same Vault: it remembers no sessions.
     pub(crate) fn restarted(&self) -> VaultProvider {
-        let config = config(self.proxy.port, "token_file = \"token\"");
+        let config = self.config(TOKEN_FILE);
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+    }
+
+    fn config(&self, access: &str) -> VaultConfig {
+        config_at(&self.address, &format!("{}{access}", self.trust))
     }
 
     /// Whether Vault still knows a lease.

@@ -234,3 +234,26 @@ async fn an_index_from_the_future_is_built_again() {
             .is_some()
     );
 }
+
+#[tokio::test]
+async fn an_index_of_another_layout_is_built_again() {
+    let mut fixture = Fixture::new().await;
+    furnish(&fixture).await;
+    let top = crate::testing::task_id(1);
+    let before = fixture.store().credentials_of_task(top).await.unwrap();
+    assert!(!before.is_empty());
+    fixture.store().close().await.unwrap();
+    fixture.store = None;
+    let index = sled::open(fixture.dir.path().join("index")).unwrap();
+    let meta = index.get("m").unwrap().unwrap();
+    let mut meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+    meta["format"] = 3.into();
+    index.insert("m", meta.to_string().as_bytes()).unwrap();
+    index.flush().unwrap();
+    drop(index);
+    let report = fixture.open();
+    let reason = report.index.rebuilt.unwrap();
+    assert!(reason.starts_with("it has format 3, not "), "{reason}");
+    let after = fixture.store().credentials_of_task(top).await.unwrap();
+    assert_eq!(after, before);
+}
