@@ -47,6 +47,7 @@ token_file = "secrets/vault-token"
   type = "dynamic"
   path = "pki/issue/ci"
   method = "write"
+  ttl_field = "ttl"
   body = {{ common_name = "ci.acme.test" }}
   policies = ["ci-cert"]
   max_ttl = "15m"
@@ -162,7 +163,7 @@ def tell(story, directory, running):
 
     began = time.monotonic()
     answers = (read_vault(bao, vault["data"]["token"]), read_bucket(aws, session["data"]), write_bucket(aws, session["data"]))
-    story.step("it uses both", began, *answers)
+    story.step("it uses token and session", began, *answers)
     expect(answers[0], "42", "the OpenBao token should work")
     expect(answers[1], "hello from s3", "the AWS session should read")
     expect(answers[2], "AccessDenied", "the AWS session should not write")

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::{InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt};
+
+/// The most memory of a compiled pattern. It also limits how long compiling takes: a repetition is written out until it is
+/// too large.
+const PATTERN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// How much harm a credential of a role can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +89,9 @@ impl ParamRule {
         // Alone first: `a)|(?:b` is only an expression once wrapped, and would then escape the anchors.
         // Only read, since building one with large repetitions takes a while.
         regex_syntax::parse(expression).map_err(|e| bad(&e))?;
-        Regex::new(&format!("^(?:{expression})$"))
+        RegexBuilder::new(&format!("^(?:{expression})$"))
+            .size_limit(PATTERN_BYTES_MAX)
+            .build()
             .map(Self::Pattern)
             .map_err(|e| bad(&e))
     }
@@ -316,8 +322,9 @@ mod tests {
                 "{value:?}"
             );
         }
-        for bad in ["(", "a)|(?:b", "a\n"] {
+        for bad in ["(", "a)|(?:b", "a\n", "a{2,636326363}"] {
             assert!(ParamRule::pattern(bad).is_err(), "{bad}");
         }
+        assert!(ParamRule::pattern(r"\w{1,63}(\.\w{1,63}){0,2}").is_ok());
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     handle::{AnchorHandle, Handle},
     prove::{CALLS_AT_ONCE, LeaseEnds, Search},
     provider::VaultProvider,
+    role::Making,
 };
 
 /// A lease that is older than its credential by so much is another's, whatever our clock and Vault's differ by.
@@ -193,7 +194,7 @@ impl VaultProvider {
             );
         }
         match self.search_for_left(item, lease_path).await {
-            Search::NothingLeft if too_early.contains(&item.credential) => Ok(unproven(
+            Search::NothingLeft if too_early.contains(&item.credential) => Ok(self.lost(
                 item,
                 "its session had ended before the broker ended it, when the call that was to issue it may still have been under way",
             )),
@@ -203,7 +204,7 @@ impl VaultProvider {
             Search::Overdue => Err(ProviderError::retryable(
                 "the task's whole session was revoked, but a lease at the role's path is past its end and still there",
             )),
-            Search::Impossible(why) => Ok(unproven(
+            Search::Impossible(why) => Ok(self.lost(
                 item,
                 &format!(
                     "the task's whole session was revoked, which ends its leases; that this one ended cannot be seen: {why}"
@@ -230,6 +231,18 @@ impl VaultProvider {
             found = self.search_overdue(path, since).await;
         }
         found
+    }
+
+    /// What an unanswered call may have made: it lives as long as was asked for where the engine is told, else as long as the
+    /// engine likes.
+    fn lost(&self, item: &RevokeItem, why: &str) -> Revoked {
+        let making = self.role(&item.role).map(|role| &role.making);
+        let is_told = matches!(making, Some(Making::Dynamic(dynamic)) if dynamic.tells_ttl());
+        let until = is_told.then_some(item.expires_at);
+        Revoked {
+            may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
+            ..unproven(item, why)
+        }
     }
 
     /// A token that was made and never recorded has its short life to live; after it, `proof` is true.

@@ -27,6 +27,8 @@ use super::{
 
 /// How long a session lives that was not put on record.
 const PROBATION: Duration = Duration::from_secs(8);
+/// How much more than they are asked for some back ends give.
+const GENEROSITY: Duration = Duration::from_secs(30);
 
 /// One provider in one broker process.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct SimProvider {
     sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
     /// When a revocation of an unanswered credential was first asked for.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
+    /// Those whose sessions were seen alive when no call was under way any more.
+    outlived: Mutex<BTreeSet<CredentialId>>,
 }
 
 impl SimProvider {
@@ -53,6 +57,7 @@ impl SimProvider {
             oracle: Arc::clone(oracle),
             sessions: Mutex::default(),
             doubts: Mutex::default(),
+            outlived: Mutex::default(),
         }
     }
 
@@ -153,6 +158,7 @@ impl SimProvider {
                 held.remove();
             }
         }
+        self.see_who_is_outlived(order, &numbers).await?;
         for session in numbers {
             self.wire.call(Effect::EndSession { session }).await?;
             match self.wire.call(Effect::IsSessionAlive { session }).await? {
@@ -163,14 +169,40 @@ impl SimProvider {
         Ok(())
     }
 
+    /// Only a session that is still there has outlived a call: what is filed under one that is gone hangs on nothing.
+    async fn see_who_is_outlived(
+        &self,
+        order: &RevokeOrder,
+        sessions: &BTreeSet<usize>,
+    ) -> Result<(), ProviderError> {
+        let in_doubt = order.items.iter().filter(|item| !item.outcome_known);
+        let in_doubt: Vec<CredentialId> = in_doubt.map(|item| item.credential).collect();
+        for session in sessions {
+            let session = *session;
+            if self.wire.call(Effect::IsSessionAlive { session }).await? != Reply::Yes {
+                return Ok(());
+            }
+        }
+        self.outlived.lock().extend(in_doubt);
+        Ok(())
+    }
+
     async fn settle(&self, item: &RevokeItem) -> Result<Revoked, ProviderError> {
         let credential = item.credential;
         let (end, look, dead) = match (self.kind, thing_of(item)) {
             (Kind::Session, Some(thing)) => {
                 (Effect::End { thing }, Effect::IsAlive { thing }, Reply::No)
             }
-            // Its session is gone, or there was none.
-            (Kind::Session, None) => return Ok(proven("everything of the session is gone")),
+            (Kind::Session, None) if self.outlived.lock().contains(&credential) => {
+                return Ok(proven("everything of the session is gone"));
+            }
+            (Kind::Session, None) => {
+                return Ok(Revoked {
+                    verified: false,
+                    proof: "its session may have ended under the call".to_owned(),
+                    may_live_until: Some(item.expires_at.plus(GENEROSITY)),
+                });
+            }
             (Kind::Named, _) => (
                 Effect::EndNamed { credential },
                 Effect::IsNamedAlive { credential },
@@ -279,7 +311,11 @@ impl Provider for SimProvider {
         self.oracle.asked_to_issue(order.credential);
         // Some back ends give more than they are asked for; what cannot be taken back is not given so freely.
         let is_generous = self.kind != Kind::ExpiryOnly && self.wire.fate.percent(8);
-        let more = Duration::from_secs(if is_generous { 30 } else { 0 });
+        let more = if is_generous {
+            GENEROSITY
+        } else {
+            Duration::ZERO
+        };
         let expires_at = order.expires_at.plus(more);
         let (thing, anchor) = self.mint(order, expires_at, anchors).await?;
         let mut data = SecretFields::new();

@@ -31,7 +31,7 @@ pub(super) struct Thing {
     pub(super) kind: Kind,
     pub(super) credential: CredentialId,
     pub(super) secret: String,
-    session: Option<usize>,
+    pub(super) session: Option<usize>,
     expires: Millis,
     ended: bool,
 }

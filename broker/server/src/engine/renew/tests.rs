@@ -46,6 +46,25 @@ async fn a_repeated_renewal_extends_once_and_answers_the_same() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
 }
 
+/// Of a request to issue that was carried out twice, only one product can be renewed: the other lives as long as it was to.
+#[tokio::test]
+async fn a_renewal_never_ends_anything_earlier() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let issued = bench.issued(fake, task, HALF).await;
+    let request = RenewCredential {
+        credential_id: issued.id.to_string(),
+        ttl_seconds: 60,
+    };
+    let renewed = bench.engine.renew_credential(&bench.agent, "k", &request);
+    assert_eq!(renewed.await.unwrap(), (issued.id, issued.expires_at));
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 0);
+    assert_eq!(
+        bench.credential(issued.id).await.expires_at,
+        issued.expires_at
+    );
+}
+
 /// The end in an earlier answer is no life: what was revoked since is said to be so, also by a renewal that was under way.
 #[tokio::test]
 async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
