@@ -115,7 +115,7 @@ pub(crate) const PARAM: &[ProviderKey] = &[
         "pattern",
         TEXT,
         "none",
-        "A regular expression that the whole value must match.",
+        "A regular expression that the whole value must match; compiled, it may take 5 MiB.",
     ),
     optional("one_of", TEXTS, "none", "The values that are allowed."),
     optional(

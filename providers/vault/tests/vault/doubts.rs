@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use taskpass_core::{Clock, ManualClock, RevocationClass, SystemClock};
+use taskpass_core::{Clock, ManualClock, RevocationClass, SystemClock, Timestamp};
 use taskpass_provider::{
     Liveness, Provider, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
@@ -163,6 +163,14 @@ async fn what_a_session_may_not_have_outlived_is_unproven() {
         }
         let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
         assert_eq!(revoked.verified, still_alive, "{revoked:?}");
+        if still_alive {
+            continue;
+        }
+        assert_eq!(revoked.may_live_until, Some(order.items[0].expires_at));
+        // Nobody tells this role's engine how long its lease shall live, so nobody knows.
+        order.items[0].role = "vault-test/pki-by-name".parse().unwrap();
+        let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+        assert!(!revoked.verified && revoked.may_live_until == Some(Timestamp::MAX));
     }
 }
 
