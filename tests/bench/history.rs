@@ -81,8 +81,9 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
                     }
                 }));
             }
-            let draws = (0..effort.pairs).map(|_| caller::draw(&side.agent, &side.task, STATIC));
-            drawn[i].push(load::of(draws.collect()));
+        }
+        for (samples, took) in drawn.iter_mut().zip(draws(effort.pairs, &sides)) {
+            samples.push(load::of(took));
         }
     }
     let first = effort.histories[0];
@@ -127,6 +128,17 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
         caller::end(&side.agent, &side.task);
         side.running.stop();
     }
+}
+
+/// One from each broker in turn, so that all see the same moods of the machine.
+fn draws(pairs: usize, sides: &[Side<'_>]) -> Vec<Vec<Duration>> {
+    let mut took = vec![Vec::with_capacity(pairs); sides.len()];
+    for _ in 0..pairs {
+        for (took, side) in took.iter_mut().zip(sides) {
+            took.push(caller::draw(&side.agent, &side.task, STATIC));
+        }
+    }
+    took
 }
 
 fn side(installation: &Installation) -> Side<'_> {

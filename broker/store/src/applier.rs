@@ -26,7 +26,7 @@ use crate::{
 const BATCH_CHANGES: usize = 256;
 /// How long a batch waits for more when nobody reads history. Each batch makes sled write whole buffers through the
 /// file system, which costs the ledger's next `fdatasync` more than it costs the index.
-const GATHER_FOR: Duration = Duration::from_millis(20);
+const GATHER_FOR: Duration = Duration::from_millis(200);
 /// Records after which the index is flushed, whatever the time.
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.

@@ -150,10 +150,12 @@ impl Writer {
             .collect();
         match self.append(&group, &requests) {
             Ok(()) => {
-                self.publish(group);
+                let changes = self.publish(&mut group);
                 for (request, outcome) in requests.into_iter().zip(outcomes) {
                     answer(request, outcome);
                 }
+                // Whoever waits for an answer does not wait for the thread of the index to wake up.
+                self.hand_on(group, changes);
             }
             Err(error) => {
                 self.ahead.undo(&mut group, &Mark::default());
@@ -239,27 +241,31 @@ impl Writer {
         }
     }
 
-    /// Shows readers what is durable and hands it to the index.
-    fn publish(&mut self, group: Group) {
-        let Some(last) = group.last_entry().map(Digest::of) else {
-            return;
-        };
+    /// Shows readers what is durable.
+    fn publish(&mut self, group: &mut Group) -> Vec<Change> {
+        if group.is_empty() {
+            return Vec::new();
+        }
         self.unsigned_since
             .get_or_insert_with(|| self.clock.monotonic());
         let mut changes = std::mem::take(&mut self.pruned);
-        let Group {
-            changes: decided,
-            ended,
-            about,
-            ..
-        } = group;
-        changes.extend(decided);
+        changes.append(&mut group.changes);
         {
             let mut state = self.shared.state.write();
             for change in &changes {
                 state.set(change);
             }
         }
+        self.shared.size.send_replace(self.ahead.state.next());
+        changes
+    }
+
+    /// Hands to the index what readers see already: they wait for it where they ask for history.
+    fn hand_on(&self, group: Group, changes: Vec<Change>) {
+        let Some(last) = group.last_entry().map(Digest::of) else {
+            return;
+        };
+        let Group { ended, about, .. } = group;
         let portion = Portion {
             position: self.ahead.state.next(),
             last,
@@ -273,7 +279,6 @@ impl Writer {
         if self.applier.send(ToIndex::Portion(portion)).is_err() {
             tracing::error!("the index has stopped; restart the broker to build it again");
         }
-        self.shared.size.send_replace(self.ahead.state.next());
     }
 }
 
