@@ -202,6 +202,7 @@ impl Fill {
             issued_at: None,
             expires_at: now.plus(LIFE),
             asked_until: None,
+            renewals_unanswered: 0,
             anchor: None,
             handle: None,
             revocation: None,

@@ -149,6 +149,10 @@ pub struct Credential {
     /// The end that was asked for, where the provider gave a later one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_until: Option<Timestamp>,
+    /// Renewals whose answer is not on record. Each may be carried out at any time, and then gives what it asked for from
+    /// that time on: the end above is none that can be relied on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewals_unanswered: u32,
     /// The anchor it was drawn with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,
@@ -158,6 +162,14 @@ pub struct Credential {
     /// How revoking stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Credential {

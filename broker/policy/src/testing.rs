@@ -142,6 +142,7 @@ pub(crate) fn credential(task: &Task, role: &RoleSpec) -> Credential {
         issued_at: Some(NOW),
         expires_at: NOW,
         asked_until: None,
+        renewals_unanswered: 0,
         anchor: None,
         handle: None,
         revocation: None,

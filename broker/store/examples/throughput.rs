@@ -123,6 +123,7 @@ impl Bench {
             issued_at: None,
             expires_at: now.plus(std::time::Duration::from_secs(3600)),
             asked_until: None,
+            renewals_unanswered: 0,
             anchor: None,
             handle: None,
             revocation: None,

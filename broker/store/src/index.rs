@@ -31,7 +31,7 @@ const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 const LOCK_LOOKS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The layout below; another one is built again.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// Why the index did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -226,6 +226,7 @@ pub(crate) fn credential(n: u64, of_task: u64, of_agent: u64) -> Credential {
         issued_at: None,
         expires_at: NOW.plus(HOUR),
         asked_until: None,
+        renewals_unanswered: 0,
         anchor: None,
         handle: None,
         revocation: None,

@@ -20,6 +20,8 @@ pub(crate) enum Handle {
     /// Of an intent: the path below which Vault files the lease. Recorded, since the role may be written anew before
     /// somebody has to look there.
     LeasePath(String),
+    /// The same, of an engine that is told how long the lease shall live: that is the most that a lost one can have.
+    TimedLeasePath(String),
 }
 
 /// How a session is found again.
@@ -79,6 +81,8 @@ mod tests {
         assert_eq!(Handle::parse(&lease.to_json()), Ok(lease));
         let path = Handle::LeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"lease_path":"a/b"}"#);
+        let path = Handle::TimedLeasePath("a/b".to_owned());
+        assert_eq!(path.to_json().to_string(), r#"{"timed_lease_path":"a/b"}"#);
         let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
             credential: None,

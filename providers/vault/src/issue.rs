@@ -235,6 +235,17 @@ fn unusable(error: &InvalidValue) -> ProviderError {
     ProviderError::retryable(error.to_string())
 }
 
+/// How a lease of `scope` is found whose answer was lost.
+pub(crate) fn lost_lease(role: &Role, scope: &Scope) -> Option<Handle> {
+    let path = lease_path(role, scope)?;
+    let is_timed = matches!(&role.making, Making::Dynamic(dynamic) if dynamic.tells_ttl());
+    Some(if is_timed {
+        Handle::TimedLeasePath(path)
+    } else {
+        Handle::LeasePath(path)
+    })
+}
+
 /// The path a lease of `scope` is filed under.
 pub(crate) fn lease_path(role: &Role, scope: &Scope) -> Option<String> {
     match &role.making {

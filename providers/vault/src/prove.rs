@@ -351,7 +351,7 @@ impl VaultProvider {
                     "a static secret works until somebody changes it".to_owned(),
                 ));
             }
-            Some(Handle::LeasePath(_)) | None => {
+            Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
                 return Ok(Liveness::Unknown(
                     "its outcome was never learned".to_owned(),
                 ));

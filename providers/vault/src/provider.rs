@@ -18,8 +18,7 @@ use crate::{
     config::{AppRoleConfig, ConfigError, VaultConfig},
     doubt::Doubts,
     fault::Fault,
-    handle::Handle,
-    issue::lease_path,
+    issue::lost_lease,
     role::Role,
     session::Sessions,
     transport::Transport,
@@ -110,8 +109,7 @@ impl Provider for VaultProvider {
         if self.unleased.lock().contains(role) {
             return None;
         }
-        let path = lease_path(self.role(role)?, scope)?;
-        Some(Handle::LeasePath(path).to_json())
+        Some(lost_lease(self.role(role)?, scope)?.to_json())
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

@@ -30,7 +30,7 @@ impl VaultProvider {
             }
             Some(Handle::Unleased(_)) => return unsupported("a credential without a lease"),
             Some(Handle::Static(_)) => return unsupported("a static secret"),
-            Some(Handle::LeasePath(_)) | None => {
+            Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
                 return unsupported("a credential whose outcome is unknown");
             }
         };

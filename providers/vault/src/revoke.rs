@@ -10,7 +10,6 @@ use crate::{
     handle::{AnchorHandle, Handle},
     prove::{CALLS_AT_ONCE, LeaseEnds, Search},
     provider::VaultProvider,
-    role::Making,
 };
 
 /// A lease that is older than its credential by so much is another's, whatever our clock and Vault's differ by.
@@ -151,11 +150,24 @@ impl VaultProvider {
             Some(Handle::Unleased(ends_at)) => Ok(unleased(item, ends_at)),
             Some(Handle::Static(_)) => Ok(static_secret()),
             None if item.revocation_class == RevocationClass::None => Ok(static_secret()),
-            Some(Handle::LeasePath(_)) | None if item.outcome_known => {
+            Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None if item.outcome_known => {
                 Ok(unproven(item, "how to find it was not recorded"))
             }
-            Some(Handle::LeasePath(path)) => self.settle_unknown(item, Some(&path), sessions).await,
-            None => self.settle_unknown(item, None, sessions).await,
+            Some(Handle::LeasePath(path)) => {
+                let lost = Lost {
+                    path: Some(&path),
+                    is_timed: false,
+                };
+                self.settle_unknown(item, lost, sessions).await
+            }
+            Some(Handle::TimedLeasePath(path)) => {
+                let lost = Lost {
+                    path: Some(&path),
+                    is_timed: true,
+                };
+                self.settle_unknown(item, lost, sessions).await
+            }
+            None => self.settle_unknown(item, Lost::default(), sessions).await,
         }
     }
 
@@ -164,7 +176,7 @@ impl VaultProvider {
     async fn settle_unknown(
         &self,
         item: &RevokeItem,
-        lease_path: Option<&str>,
+        lost: Lost<'_>,
         sessions: &Sessions,
     ) -> Result<Revoked, ProviderError> {
         let (tokens, too_early) = match sessions {
@@ -193,9 +205,10 @@ impl VaultProvider {
                 "no token that was made for it is on record, and an unrecorded one has expired by now",
             );
         }
-        match self.search_for_left(item, lease_path).await {
+        match self.search_for_left(item, lost.path).await {
             Search::NothingLeft if too_early.contains(&item.credential) => Ok(self.lost(
                 item,
+                lost,
                 "its session had ended before the broker ended it, when the call that was to issue it may still have been under way",
             )),
             Search::NothingLeft => Ok(proven(
@@ -206,6 +219,7 @@ impl VaultProvider {
             )),
             Search::Impossible(why) => Ok(self.lost(
                 item,
+                lost,
                 &format!(
                     "the task's whole session was revoked, which ends its leases; that this one ended cannot be seen: {why}"
                 ),
@@ -233,12 +247,11 @@ impl VaultProvider {
         found
     }
 
-    /// What an unanswered call may have made: it lives as long as was asked for where the engine is told, else as long as the
-    /// engine likes.
-    fn lost(&self, item: &RevokeItem, why: &str) -> Revoked {
-        let making = self.role(&item.role).map(|role| &role.making);
-        let is_told = matches!(making, Some(Making::Dynamic(dynamic)) if dynamic.tells_ttl());
-        let until = is_told.then_some(item.expires_at);
+    /// What an unanswered call may have made. Where the engine was told a time, that counts from when it carried out the call,
+    /// which is over by now; else it lives as long as the engine likes. What the configuration says today does not matter.
+    fn lost(&self, item: &RevokeItem, lost: Lost<'_>, why: &str) -> Revoked {
+        let asked = item.expires_at.since(item.intended_at);
+        let until = lost.is_timed.then(|| self.clock.now().plus(asked));
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
             ..unproven(item, why)
@@ -259,15 +272,26 @@ impl VaultProvider {
     }
 }
 
+/// What is on record of a call that gave no answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lost<'a> {
+    /// Where its lease would be filed.
+    path: Option<&'a str>,
+    /// Whether the engine was told how long it shall live.
+    is_timed: bool,
+}
+
 /// The leases that end because their session did.
 fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
     let drawn = order.items.iter().filter(|item| item.anchor.is_some());
     let handles = drawn.filter_map(|item| Handle::parse(item.handle.as_ref()?).ok());
     let lease_id = |handle| match handle {
         Handle::LeaseId(lease_id) => Some(lease_id),
-        Handle::Accessor(_) | Handle::Unleased(_) | Handle::Static(_) | Handle::LeasePath(_) => {
-            None
-        }
+        Handle::Accessor(_)
+        | Handle::Unleased(_)
+        | Handle::Static(_)
+        | Handle::LeasePath(_)
+        | Handle::TimedLeasePath(_) => None,
     };
     handles.filter_map(lease_id).collect()
 }

@@ -104,6 +104,7 @@ impl Engine {
             issued_at: None,
             expires_at,
             asked_until: None,
+            renewals_unanswered: 0,
             anchor: None,
             handle,
             revocation: None,

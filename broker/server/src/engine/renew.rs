@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use serde::Serialize;
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleSpec, TaskState,
-    Timestamp,
+    Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleName, RoleSpec,
+    Task, TaskState, Timestamp,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
@@ -45,24 +45,8 @@ impl Engine {
     ) -> Result<(CredentialId, Timestamp), Error> {
         let now = self.require_sane_clock()?;
         let id: CredentialId = request.credential_id.parse().in_field("credential_id")?;
-        let credential = self
-            .reachable_credential(call, Action::CredentialRenew, id)
-            .await?;
-        if call.agent().is_none() {
-            return Err(self
-                .refuse_kind(
-                    call,
-                    Action::CredentialRenew,
-                    "only the agent itself renews",
-                )
-                .await);
-        }
-        let task = self
-            .store
-            .task(credential.task)
-            .await?
-            .ok_or_else(|| Error::no_task(credential.task))?;
-        let (backend, spec) = self.role(&credential.role)?;
+        let (task, role) = self.own_task_and_role(call, id).await?;
+        let (backend, spec) = self.role(&role)?;
         let ttl = drawn_ttl(spec, request.ttl_seconds)?.min(spec.max_ttl);
         let until = now.plus(ttl.duration()).min(task.deadline);
         let idempotency = Self::idempotency_key(call, key, request)?;
@@ -76,6 +60,14 @@ impl Engine {
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(task.id));
         }
+        let running = self.renewals.begin(id).ok_or_else(|| {
+            Error::Precondition(format!(
+                "credential `{id}` is just being renewed; try again"
+            ))
+        })?;
+        // As it is now that nothing else can move its end.
+        let credential = self.store.credential(id).await?;
+        let credential = credential.ok_or_else(|| Error::no_credential(id))?;
         renewable(&credential, spec, now)?;
         self.rates.admit_draw(task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
@@ -86,26 +78,24 @@ impl Engine {
         let allowed = self
             .authorize(call, Action::CredentialRenew, resource, Some(draw))
             .await?;
-        // Whoever wants it to end earlier revokes it. A back end that carried out the request to issue twice would shorten
-        // only what it is asked about, and the other one would outlive the record.
-        if until < credential.expires_at {
-            self.commit_allowed(call, allowed).await?;
-            return Ok((id, self.lives_until(id).await?));
-        }
-        let place = backend.admit()?;
-        let running = self.renewals.begin(id).ok_or_else(|| {
-            Error::Precondition(format!(
-                "credential `{id}` is just being renewed; try again"
-            ))
-        })?;
         let intent = Event::CredentialRenewIntended {
             credential: id,
             until,
             idempotency: idempotency.clone(),
         };
         let guards = self.renewal_guards(call, &credential, idempotency.as_ref());
-        self.commit(vec![allowed.into_event(), intent], guards)
-            .await?;
+        let mut events = vec![allowed.into_event(), intent];
+        if has_left(&credential, until) {
+            events.push(Event::CredentialRenewed {
+                credential: id,
+                expires_at: credential.expires_at,
+                idempotency,
+            });
+            self.commit(events, guards).await?;
+            return Ok((id, self.lives_until(id).await?));
+        }
+        let place = backend.admit()?;
+        self.commit(events, guards).await?;
         failpoint::reached("renew.intended");
         let running = Renewal {
             place,
@@ -114,6 +104,23 @@ impl Engine {
         };
         let expires_at = self.extend(&credential, until, running).await?;
         Ok((id, expires_at))
+    }
+
+    /// Of a credential that the caller may renew.
+    async fn own_task_and_role(
+        &self,
+        call: &Call,
+        id: CredentialId,
+    ) -> Result<(Arc<Task>, RoleName), Error> {
+        const ACTION: Action = Action::CredentialRenew;
+        let credential = self.reachable_credential(call, ACTION, id).await?;
+        if call.agent().is_none() {
+            let why = "only the agent itself renews";
+            return Err(self.refuse_kind(call, ACTION, why).await);
+        }
+        let task = self.store.task(credential.task).await?;
+        let task = task.ok_or_else(|| Error::no_task(credential.task))?;
+        Ok((task, credential.role.clone()))
     }
 
     fn renewal_guards(
@@ -188,7 +195,9 @@ impl Engine {
             role: credential.role.clone(),
             handle: credential.handle.as_ref().map(Handle::to_json),
             anchor,
-            until,
+            // Never less than it may have: whatever else came of the request to issue, or of one to renew, must not outlive
+            // the record of this one.
+            until: until.max(credential.expires_at),
         };
         let engine = Arc::clone(self);
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -213,7 +222,7 @@ impl Engine {
                         Err(error) => Err(error),
                     }
                 }
-                // The intent stands: the ledger goes on saying the later time, which is the safe one.
+                // The intent stands: the ledger says the later time, and that this one is not answered.
                 Err(error) => Err(backend.error(error)),
             };
             failpoint::reached("renew.recorded");
@@ -226,6 +235,12 @@ impl Engine {
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
     }
+}
+
+/// Whether it has what is asked for. Then nobody is asked: whoever wants it to end earlier revokes it, since of a request to
+/// issue that was carried out twice only one product would be shortened, and the other one would outlive the record.
+fn has_left(credential: &Credential, until: Timestamp) -> bool {
+    until < credential.expires_at && credential.renewals_unanswered == 0
 }
 
 /// Whether there is something to extend.

@@ -88,8 +88,8 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Its end came. Where the provider gave more than was asked for, the provider is told to end it now. A static secret
-    /// has no end: it is taken back as far as that goes, and the receipt says so.
+    /// Its end came. Where the provider gave more than was asked for, or may yet carry out a renewal that it never answered,
+    /// it is told to end it now. A static secret has no end: it is taken back as far as that goes, and the receipt says so.
     async fn expire(&self, id: CredentialId) -> Result<(), Error> {
         let Some(credential) = self.store.credential(id).await? else {
             return Ok(());
@@ -97,7 +97,7 @@ impl Engine {
         if credential.state != CredentialState::Active {
             return Ok(());
         }
-        let lives_on = credential.expires_at > self.now();
+        let lives_on = credential.expires_at > self.now() || credential.renewals_unanswered > 0;
         let event = if lives_on || credential.revocation_class == RevocationClass::None {
             Event::CredentialRevoking {
                 credential: id,

@@ -129,7 +129,9 @@ impl Oracle {
                 let until = entry.may_live_until.map(|at| self.time.truth(at));
                 let in_time = seen.book.clock_was_wrong || until.is_some_and(|until| now <= until);
                 // A lease that was filed after the end of its session hangs on nothing: nobody can find and end it.
-                let is_orphan = thing.kind == Kind::Session && thing.session.is_none();
+                let is_orphan = thing.kind == Kind::Session
+                    && thing.session.is_none()
+                    && entry.issued_at.is_none();
                 (thing.kind == Kind::ExpiryOnly || is_orphan) && in_time
             }
         };

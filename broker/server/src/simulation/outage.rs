@@ -420,6 +420,7 @@ fn drawn(clock: &SimTime, entropy: &SeededEntropy) -> (TaskId, [Event; 3]) {
         issued_at: None,
         expires_at: now.plus(TASK_LIFE),
         asked_until: None,
+        renewals_unanswered: 0,
         anchor: None,
         handle: None,
         revocation: None,

@@ -22,7 +22,7 @@ use super::{
     oracle::Oracle,
     time::Millis,
     wire::{LATE_MAX, Wire},
-    world::{Effect, Kind, Reply},
+    world::{Effect, Kind, Life, Reply},
 };
 
 /// How long a session lives that was not put on record.
@@ -100,8 +100,8 @@ impl SimProvider {
         order: &IssueOrder,
         expires_at: Timestamp,
         anchors: &dyn Anchors,
-    ) -> Result<(usize, Option<AnchorId>), ProviderError> {
-        let expires = self.wire.time.truth(expires_at);
+    ) -> Result<(usize, Option<AnchorId>, Timestamp), ProviderError> {
+        let life = self.life(expires_at);
         let credential = order.credential;
         let (effect, session) = match self.kind {
             Kind::Session => {
@@ -110,7 +110,7 @@ impl SimProvider {
                 let draw = Effect::Draw {
                     session,
                     credential,
-                    expires,
+                    life,
                 };
                 (draw, Some((session, anchor)))
             }
@@ -118,13 +118,16 @@ impl SimProvider {
                 let mint = Effect::Mint {
                     kind,
                     credential,
-                    expires,
+                    life,
                 };
                 (mint, None)
             }
         };
         match self.wire.call(effect).await? {
-            Reply::Thing(thing) => Ok((thing, session.map(|(_, anchor)| anchor))),
+            Reply::Thing(thing) => {
+                let anchor = session.map(|(_, anchor)| anchor);
+                Ok((thing, anchor, self.ends_by(expires_at, life)))
+            }
             other => {
                 let mut sessions = self.sessions.lock();
                 if sessions.get(&order.task).copied() == session {
@@ -132,6 +135,29 @@ impl SimProvider {
                 }
                 Err(unexpected(other))
             }
+        }
+    }
+
+    /// Leases and tokens are given so much time from when they are made; what cannot be taken back is told its end.
+    fn life(&self, until: Timestamp) -> Life {
+        match self.kind {
+            Kind::Session | Kind::Named => Life::For(self.left(until)),
+            Kind::DenyList | Kind::ExpiryOnly => Life::Until(self.wire.time.truth(until)),
+        }
+    }
+
+    fn left(&self, until: Timestamp) -> Millis {
+        let left = until.since(Clock::now(self.wire.time.as_ref()));
+        u64::try_from(left.as_millis()).unwrap()
+    }
+
+    /// When it is over at the latest that was asked for before its answer came.
+    fn ends_by(&self, until: Timestamp, life: Life) -> Timestamp {
+        match life {
+            Life::For(span) => {
+                Clock::now(self.wire.time.as_ref()).plus(Duration::from_millis(span))
+            }
+            Life::Until(_) => until,
         }
     }
 
@@ -200,7 +226,7 @@ impl SimProvider {
                 return Ok(Revoked {
                     verified: false,
                     proof: "its session may have ended under the call".to_owned(),
-                    may_live_until: Some(item.expires_at.plus(GENEROSITY)),
+                    may_live_until: Some(self.lost_ends_by(item)),
                 });
             }
             (Kind::Named, _) => (
@@ -226,6 +252,12 @@ impl SimProvider {
             return Ok(proven("the back end says so"));
         }
         Err(ProviderError::retryable("it is still there"))
+    }
+
+    /// It is counted from when the call was carried out, and no call is under way any more.
+    fn lost_ends_by(&self, item: &RevokeItem) -> Timestamp {
+        let asked = item.expires_at.since(item.intended_at);
+        Clock::now(self.wire.time.as_ref()).plus(asked + GENEROSITY)
     }
 
     async fn revoke_each(&self, order: &RevokeOrder) -> Vec<Result<Revoked, ProviderError>> {
@@ -316,8 +348,8 @@ impl Provider for SimProvider {
         } else {
             Duration::ZERO
         };
-        let expires_at = order.expires_at.plus(more);
-        let (thing, anchor) = self.mint(order, expires_at, anchors).await?;
+        let asked = order.expires_at.plus(more);
+        let (thing, anchor, expires_at) = self.mint(order, asked, anchors).await?;
         let mut data = SecretFields::new();
         let secret = Secret::new(self.wire.world.secret_of(thing));
         data.insert("secret", secret).unwrap();
@@ -339,10 +371,11 @@ impl Provider for SimProvider {
         let Some(thing) = order.handle.as_ref().and_then(|h| number(h, "thing")) else {
             return Err(ProviderError::Unsupported("without a handle".to_owned()));
         };
-        let expires = self.wire.time.truth(order.until);
-        let expires_at = order.until;
-        match self.wire.call(Effect::Extend { thing, expires }).await? {
-            Reply::Done => Ok(Renewed { expires_at }),
+        let life = self.life(order.until);
+        match self.wire.call(Effect::Extend { thing, life }).await? {
+            Reply::Done => Ok(Renewed {
+                expires_at: self.ends_by(order.until, life),
+            }),
             _ => Err(ProviderError::Gone("it is dead".to_owned())),
         }
     }

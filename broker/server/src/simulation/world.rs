@@ -42,6 +42,23 @@ struct Session {
     ended: bool,
 }
 
+/// How long something shall live.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Life {
+    /// For so long from when the request is carried out, however late that is.
+    For(Millis),
+    Until(Millis),
+}
+
+impl Life {
+    const fn ends(self, at: Millis) -> Millis {
+        match self {
+            Self::For(span) => at + span,
+            Self::Until(end) => end,
+        }
+    }
+}
+
 /// What a back end is asked to do.
 #[derive(Debug, Clone)]
 pub(super) enum Effect {
@@ -58,17 +75,17 @@ pub(super) enum Effect {
     Draw {
         session: usize,
         credential: CredentialId,
-        expires: Millis,
+        life: Life,
     },
     Mint {
         kind: Kind,
         credential: CredentialId,
-        expires: Millis,
+        life: Life,
     },
     /// A thing by its number.
     Extend {
         thing: usize,
-        expires: Millis,
+        life: Life,
     },
     End {
         thing: usize,
@@ -222,27 +239,26 @@ impl Inner {
             Effect::Draw {
                 session,
                 credential,
-                expires,
+                life,
             } => {
                 if !request.was_let_in {
                     return Reply::Refused;
                 }
                 // A lease that is filed when its session is gone hangs on nothing, and lives out its time.
                 let alive = self.is_session_alive(session, at);
-                self.mint(Kind::Session, credential, alive.then_some(session), expires)
+                self.mint(
+                    Kind::Session,
+                    credential,
+                    alive.then_some(session),
+                    life.ends(at),
+                )
             }
             Effect::Mint {
                 kind,
                 credential,
-                expires,
-            } => self.mint(kind, credential, None, expires),
-            Effect::Extend { thing, expires } => {
-                if !self.is_alive(thing, at) {
-                    return Reply::Refused;
-                }
-                self.things[thing].expires = expires;
-                Reply::Done
-            }
+                life,
+            } => self.mint(kind, credential, None, life.ends(at)),
+            Effect::Extend { thing, life } => self.extend(thing, life, at),
             Effect::End { thing } => {
                 self.things[thing].ended = true;
                 Reply::Done
@@ -263,6 +279,14 @@ impl Inner {
             | Effect::IsNamedAlive { .. }
             | Effect::IsDenied { .. } => yes(self.is_so(&request.effect, at)),
         }
+    }
+
+    fn extend(&mut self, thing: usize, life: Life, at: Millis) -> Reply {
+        if !self.is_alive(thing, at) {
+            return Reply::Refused;
+        }
+        self.things[thing].expires = life.ends(at);
+        Reply::Done
     }
 
     /// What a question finds.

@@ -35,6 +35,7 @@ impl State {
         if credential.state != CredentialState::Intended
             || credential.issued_at.is_some()
             || credential.revocation.is_some()
+            || credential.renewals_unanswered != 0
         {
             return refuse("a new credential is intended and nothing more");
         }
@@ -88,7 +89,9 @@ impl State {
             | (Event::CredentialRevoking { .. }, Intended | Active)
             | (Event::RevokeFailed { .. } | Event::CredentialRevoked { .. }, Revoking) => true,
             (Event::CredentialRenewed { .. }, Active | Revoking) => !unanswered,
-            (Event::CredentialExpired { .. }, Active | Revoking) => credential.expires_at <= now,
+            (Event::CredentialExpired { .. }, Active | Revoking) => {
+                credential.expires_at <= now && credential.renewals_unanswered == 0
+            }
             _ => false,
         };
         if !fits {
@@ -194,8 +197,12 @@ fn advance(credential: &mut Credential, event: &Event, time: Timestamp) {
                 .max(*until);
             credential.expires_at = credential.expires_at.max(asked);
             credential.asked_until = (credential.expires_at > asked).then_some(asked);
+            credential.renewals_unanswered = credential.renewals_unanswered.saturating_add(1);
         }
-        Event::CredentialRenewed { expires_at, .. } => lives_until(credential, *expires_at),
+        Event::CredentialRenewed { expires_at, .. } => {
+            lives_until(credential, *expires_at);
+            credential.renewals_unanswered = credential.renewals_unanswered.saturating_sub(1);
+        }
         _ => take_back(credential, event, time),
     }
 }

@@ -166,9 +166,15 @@ async fn what_a_session_may_not_have_outlived_is_unproven() {
         if still_alive {
             continue;
         }
-        assert_eq!(revoked.may_live_until, Some(order.items[0].expires_at));
-        // Nobody tells this role's engine how long its lease shall live, so nobody knows.
-        order.items[0].role = "vault-test/pki-by-name".parse().unwrap();
+        // Counted from when the call was carried out at the latest, which is not when it was sent.
+        let item = &order.items[0];
+        let asked = item.expires_at.since(item.intended_at);
+        assert_eq!(revoked.may_live_until, Some(clock.now().plus(asked)));
+        assert!(revoked.may_live_until > Some(item.expires_at));
+        // An engine that was not told how long the lease shall live: what the role says today does not matter.
+        let path = &item.handle.as_ref().unwrap()["timed_lease_path"];
+        let untold = Some(json!({ "lease_path": path }));
+        order.items[0].handle = untold;
         let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
         assert!(!revoked.verified && revoked.may_live_until == Some(Timestamp::MAX));
     }
@@ -242,8 +248,11 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
     })
     .await;
     let mut item = intent_item(&fake.provider, &order(), clock.now());
-    assert_eq!(item.handle, Some(json!({"lease_path": "pki/issue/web"})));
-    item.handle = Some(json!({"lease_path": "pki/issue/before"}));
+    assert_eq!(
+        item.handle,
+        Some(json!({"timed_lease_path": "pki/issue/web"}))
+    );
+    item.handle = Some(json!({"timed_lease_path": "pki/issue/before"}));
     item.anchor = Some(json!({"accessor": "a"}));
     // The role was written anew, and then removed.
     for role in ["vault-test/pki", "vault-test/removed", "vault-test/reader"] {
@@ -288,7 +297,7 @@ async fn an_intent_that_does_not_say_where_to_look_is_unproven() {
     order.items[0].handle = None;
     let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
     assert!(
-        !revoked.verified && revoked.may_live_until == Some(item.expires_at),
+        !revoked.verified && revoked.may_live_until == Some(Timestamp::MAX),
         "{revoked:?}"
     );
 }

@@ -10,6 +10,24 @@ use crate::engine::{
 
 const HALF: Duration = Duration::from_secs(1800);
 
+fn request(id: CredentialId, ttl_seconds: u32) -> RenewCredential {
+    RenewCredential {
+        credential_id: id.to_string(),
+        ttl_seconds,
+    }
+}
+
+async fn renew(
+    bench: &Bench,
+    id: CredentialId,
+    key: &str,
+    ttl_seconds: u32,
+) -> Result<Timestamp, Error> {
+    let request = request(id, ttl_seconds);
+    let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
+    renewed.await.map(|(_, until)| until)
+}
+
 #[test]
 fn one_renewal_of_a_credential_at_a_time() {
     let (renewals, id) = (
@@ -30,14 +48,7 @@ async fn a_repeated_renewal_extends_once_and_answers_the_same() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
-    let renew = async |key: &str| {
-        let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: 3000,
-        };
-        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
-        renewed.await.map(|(_, until)| until)
-    };
+    let renew = async |key: &str| renew(&bench, id, key, 3000).await;
     let until = renew("k").await.unwrap();
     bench.clock.advance(Duration::from_secs(60));
     assert_eq!(renew("k").await.unwrap(), until);
@@ -52,17 +63,89 @@ async fn a_renewal_never_ends_anything_earlier() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let issued = bench.issued(fake, task, HALF).await;
-    let request = RenewCredential {
-        credential_id: issued.id.to_string(),
-        ttl_seconds: 60,
-    };
-    let renewed = bench.engine.renew_credential(&bench.agent, "k", &request);
-    assert_eq!(renewed.await.unwrap(), (issued.id, issued.expires_at));
+    for key in ["k", "", "k"] {
+        let until = renew(&bench, issued.id, key, 60).await.unwrap();
+        assert_eq!(until, issued.expires_at);
+        bench.clock.advance(Duration::from_secs(1));
+    }
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 0);
+    let recorded = bench.credential(issued.id).await;
+    assert_eq!(recorded.expires_at, issued.expires_at);
+    // The first answer is remembered, also when it would be too little by now.
+    bench.clock.advance(HALF - Duration::from_secs(33));
     assert_eq!(
-        bench.credential(issued.id).await.expires_at,
+        renew(&bench, issued.id, "k", 60).await.unwrap(),
         issued.expires_at
     );
+    assert!(renew(&bench, issued.id, "l", 60).await.unwrap() > issued.expires_at);
+}
+
+/// The broker ends it at the time that was asked for; that time can be moved without asking anybody.
+#[tokio::test]
+async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, 4 * HALF).await.id;
+    assert_eq!(bench.credential(id).await.ends_at(), NOW.plus(HALF));
+    let until = NOW.plus(Duration::from_secs(3000));
+    assert_eq!(renew(&bench, id, "k", 3000).await.unwrap(), until);
+    assert_eq!(renew(&bench, id, "k", 3000).await.unwrap(), until);
+    assert_eq!(renew(&bench, id, "l", 60).await.unwrap(), until);
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 0);
+    let recorded = bench.credential(id).await;
+    assert_eq!(
+        (recorded.ends_at(), recorded.expires_at),
+        (until, NOW.plus(4 * HALF))
+    );
+}
+
+/// A provider that gave no answer may carry the renewal out at any time, and the life it gives counts from then.
+#[tokio::test]
+async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let [lost, answered] = [
+        bench.issued(fake, task, HALF).await.id,
+        bench.issued(fake, task, HALF).await.id,
+    ];
+    fake.is_down.store(true, Ordering::SeqCst);
+    assert!(renew(&bench, lost, "", 2000).await.is_err());
+    fake.is_down.store(false, Ordering::SeqCst);
+    // An answer to another one says nothing of it; and what asks for less must not end it before what is on record.
+    let until = renew(&bench, lost, "", 60).await.unwrap();
+    assert_eq!(until, NOW.plus(Duration::from_secs(2000)));
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
+    renew(&bench, answered, "", 2000).await.unwrap();
+    bench.clock.advance(Duration::from_secs(2001));
+    bench.engine.reap().await.unwrap();
+    let state = async |id| bench.credential(id).await.state;
+    assert_eq!(state(lost).await, CredentialState::Revoking);
+    assert_eq!(state(answered).await, CredentialState::Expired);
+}
+
+/// Whether it has what is asked for is seen when no other renewal can move its end any more.
+#[tokio::test]
+async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let held = fake.renewing.acquire().await.unwrap();
+    let (engine, call) = (bench.engine.clone(), bench.agent.clone());
+    let request = request(id, 3000);
+    let under_way = async move { engine.renew_credential(&call, "", &request).await };
+    let under_way = bench.engine.tasks().spawn(under_way);
+    eventually("the provider is asked", || async {
+        fake.renewals.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    for seconds in [60, 2400] {
+        let refused = renew(&bench, id, "", seconds).await.unwrap_err();
+        assert!(refused.to_string().contains("just being renewed"));
+    }
+    drop(held);
+    let (_, until) = under_way.await.unwrap().unwrap();
+    assert_eq!(renew(&bench, id, "", 2400).await.unwrap(), until);
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
 }
 
 /// The end in an earlier answer is no life: what was revoked since is said to be so, also by a renewal that was under way.
@@ -72,10 +155,7 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
     let renew = |key: &'static str| {
-        let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: 3000,
-        };
+        let request = request(id, 3000);
         let (engine, call) = (bench.engine.clone(), bench.agent.clone());
         let renewing = async move { engine.renew_credential(&call, key, &request).await };
         bench.engine.tasks().spawn(renewing)
@@ -113,14 +193,7 @@ async fn of_a_renewal_without_an_answer_nobody_knows() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
-    let renew = async |key: &str| {
-        let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: 3000,
-        };
-        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
-        renewed.await.map(|(_, until)| until)
-    };
+    let renew = async |key: &str| renew(&bench, id, key, 3000).await;
     fake.is_down.store(true, Ordering::SeqCst);
     assert!(renew("k").await.is_err());
     fake.is_down.store(false, Ordering::SeqCst);

@@ -178,7 +178,7 @@ impl Book {
                 page.renewals += 1;
                 before == Active && allowed
             }
-            Event::CredentialRenewed { .. } => matches!(before, Active | Revoking),
+            Event::CredentialRenewed { .. } => page.is_renewed(before),
             Event::CredentialRevoking { .. } => {
                 page.state = Revoking;
                 page.revoking = Some(index);

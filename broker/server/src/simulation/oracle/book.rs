@@ -58,6 +58,14 @@ pub(super) struct SvidPage {
     pub(super) superseded: Option<u64>,
 }
 
+impl CredentialPage {
+    /// Whether it may be; where it had what was asked for, nobody was asked.
+    pub(super) const fn is_renewed(&mut self, before: CredentialState) -> bool {
+        self.renewals = self.renewals.saturating_sub(1);
+        matches!(before, CredentialState::Active | CredentialState::Revoking)
+    }
+}
+
 impl Book {
     pub(super) fn credential(&self, id: CredentialId) -> Option<&CredentialPage> {
         self.credentials.get(&id)

@@ -81,6 +81,18 @@ fn renewing_moves_the_end_that_was_asked_for() {
     );
 }
 
+/// A renewal without an answer may be carried out at any time, also when another one was answered since.
+#[test]
+fn what_a_renewal_may_yet_extend_does_not_expire() {
+    let mut model = drawn(issued(1));
+    model.all([renew_intended(1), renew_intended(1), renewed(1)]);
+    model.now = NOW.plus(3 * HOUR);
+    assert!(credential(&model).expires_at < model.now);
+    assert!(model.commit(&expired(1)).is_err(), "one is not answered");
+    model.all([renewed(1)]);
+    model.commit(&expired(1)).unwrap();
+}
+
 /// What is drawn with a session that is about to be ended would die with it.
 #[test]
 fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
