@@ -17,7 +17,7 @@ NEXTEST := cargo-nextest nextest
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: preflight
 preflight:
@@ -80,14 +80,14 @@ bench-check: bench ## measure, and fail on a ratio that lost more than 15 % agai
 	target/release/taskpass-bench check
 
 .PHONY: torture
-torture: tools build ## every fault at every operation, new random histories, a thousand kills, half an hour of load
+torture: tools build ## a day of outage, random histories, every fault at every operation, syncs, a thousand kills, half an hour of load
 	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-broker --all-features --lib simulation::outage -- --nocapture
 	$(MAKE) simulate SIM_SECONDS=30 SIM_FROM=$$(date +%s)000
 	target/debug/taskpass-torture $(TORTURE)
 
 # `make mutants MUTANTS="03 07"`: only those whose name begins so.
 .PHONY: mutants
-mutants: tools ## break each invariant on purpose, and see that the tests notice; takes about an hour
+mutants: tools ## break each invariant on purpose, and see that the tests notice; takes an hour or more
 	python3 tests/mutants/mutants.py $(MUTANTS)
 
 .PHONY: fmt

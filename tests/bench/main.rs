@@ -119,13 +119,23 @@ const AREAS: [Area; 6] = [
     ("history", history::measure),
 ];
 const USAGE: &str = "usage: taskpass-bench [--quick] [rest|svid|decision|share|ending|history]…
-       taskpass-bench check";
+       taskpass-bench check
+
+  AREA…       only these areas; all of them when none is named
+  --quick     about a minute, to see whether it still runs; its figures are worth nothing
+  check       whether the last report has lost against tests/bench/REPORT.json; measures nothing
+  -h, --help  this text
+
+The report goes to target/bench/report.md and report.json, over the one that is there; tests/bench/README.md says how to
+read it. Ends with 0 when it has measured, whatever the budgets say, with 1 when `check` finds a loss, with 2 when
+these arguments are wrong.";
 
 fn main() -> ExitCode {
     // The bench is a composition root of its own; it reads no environment, only its arguments.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match &arguments[..] {
+        words if words.iter().any(|word| ["-h", "--help"].contains(word)) => println!("{USAGE}"),
         [bare::ARGUMENT, directory] => bare::serve(Path::new(directory)),
         ["check"] => return check(),
         ["--quick", areas @ ..] => return measure(&QUICK, areas),

@@ -4,6 +4,7 @@
 mod deploy;
 mod documents;
 mod layering;
+mod programs;
 mod sources;
 
 use std::{

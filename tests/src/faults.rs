@@ -191,6 +191,20 @@ impl Cell {
         })
     }
 
+    /// The cells with these words in their name. A keyboard has no `×`: an `x` between spaces stands for it.
+    pub fn named(words: &str) -> impl Iterator<Item = Self> {
+        let words: Vec<String> = words
+            .split_whitespace()
+            .map(|word| match word {
+                "x" | "X" => "×".to_owned(),
+                word => word.to_lowercase(),
+            })
+            .collect();
+        let words = words.join(" ");
+        // Names are in small letters but for the `CA` and the `5xx`.
+        Self::all().filter(move |cell| cell.to_string().to_lowercase().contains(&words))
+    }
+
     /// Plays it; thoroughly, or without waiting for what takes a minute and needs nobody. Panics where a program did
     /// what no fault excuses: it logged an ERROR nobody expects, or hung.
     pub fn run(self, is_thorough: bool) -> Outcome {

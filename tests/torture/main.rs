@@ -25,6 +25,13 @@ thread_local! {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments
+        .iter()
+        .any(|word| word == "-h" || word == "--help")
+    {
+        println!("{}", arguments::USAGE);
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::parse(&arguments) {
         Ok(arguments) => arguments,
         Err(why) => {

@@ -11,15 +11,15 @@ use taskpass_tests::faults::Outcome;
 use crate::{arguments::Arguments, caught, report::Report};
 
 pub(crate) fn run(arguments: &Arguments, report: &Report) {
-    let cells = arguments.cells();
+    let cells = &arguments.cells;
     let (count, done) = (cells.len(), AtomicUsize::new(0));
-    let waiting = Mutex::new(cells.into_iter());
+    let waiting = Mutex::new(cells.iter());
     thread::scope(|scope| {
         for _ in 0..arguments.at_once {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().expect("no poison").next();
-                    let Some(cell) = next else { return };
+                    let Some(&cell) = next else { return };
                     let outcome = caught(|| cell.run(true));
                     let number = done.fetch_add(1, Ordering::Relaxed) + 1;
                     let words = match &outcome {

@@ -181,11 +181,7 @@ fn details(cells: &Played) -> String {
         let row = match outcome {
             Ok(Outcome::Ran(v)) => format!(
                 "{} | {} | {} | {} | {} | {} | {} | {:.1} s | {:.1} s | {}",
-                if v.meanwhile.is_ok() {
-                    "works"
-                } else {
-                    "fails cleanly"
-                },
+                v.meanwhile_words(),
                 v.answers,
                 v.orphans.len(),
                 v.lost.len(),

@@ -126,7 +126,7 @@ fn make_targets_in_the_documents_exist() {
         for (at, _) in words {
             let target: String = text[at + 5..]
                 .chars()
-                .take_while(char::is_ascii_lowercase)
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
                 .collect();
             if !makefile.contains(&format!("\n{target}:")) {
                 complaints.push(format!("{document}: there is no `make {target}`"));

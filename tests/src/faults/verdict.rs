@@ -136,6 +136,15 @@ impl Verdict {
         self.last_live = since.elapsed();
     }
 
+    /// How the operation went while the fault lasted, in words.
+    pub const fn meanwhile_words(&self) -> &'static str {
+        match &self.meanwhile {
+            Ok(()) => "works",
+            Err(_) if self.cell.must_work() => "FAILS",
+            Err(_) => "fails cleanly",
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_green(&self) -> bool {
         self.complaints().next().is_none()
@@ -157,13 +166,10 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let meanwhile = match &self.meanwhile {
-            Ok(()) => "works",
-            Err(_) => "fails cleanly",
-        };
         write!(
             f,
-            "meanwhile {meanwhile}, orphans {}, lost {}, false proofs {}, ledger {}, back {} after {:.1} s, all dead {:.1} s later",
+            "meanwhile {}, orphans {}, lost {}, false proofs {}, ledger {}, back {} after {:.1} s, all dead {:.1} s later",
+            self.meanwhile_words(),
             self.orphans.len(),
             self.lost.len(),
             self.lies.len(),
