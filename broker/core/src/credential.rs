@@ -149,8 +149,8 @@ pub struct Credential {
     /// The end that was asked for, where the provider gave a later one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_until: Option<Timestamp>,
-    /// Renewals whose answer is not on record. Each may be carried out at any time, and then gives what it asked for from
-    /// that time on: the end above is none that can be relied on.
+    /// Renewals that are not on record as done: they run, failed or were never answered. Each may be carried out at any time,
+    /// and then gives what it asked for from that time on, so that the end above cannot be relied on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub renewals_unanswered: u32,
     /// The anchor it was drawn with.

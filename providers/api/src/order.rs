@@ -1,5 +1,7 @@
 //! What the broker asks of a provider, and what it gets back.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
@@ -100,8 +102,10 @@ pub struct RevokeItem {
     /// When the intent was recorded; without a known outcome, when the broker stopped waiting for it. A call to issue
     /// it may have been under way until then.
     pub intended_at: Timestamp,
-    /// Until when it lives at most.
+    /// Until when it lives at most. Without a known outcome, if the call was carried out when it was sent.
     pub expires_at: Timestamp,
+    /// The life that was asked for. A back end that is told a span counts it from when it carries out the call.
+    pub life: Duration,
     /// Its revocation class, as recorded.
     pub revocation_class: RevocationClass,
     /// What [`Issued::handle`] said; without a known outcome, what [`crate::Provider::trace`] said before the intent.

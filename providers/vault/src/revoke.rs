@@ -250,8 +250,9 @@ impl VaultProvider {
     /// What an unanswered call may have made. Where the engine was told a time, that counts from when it carried out the call,
     /// which is over by now; else it lives as long as the engine likes. What the configuration says today does not matter.
     fn lost(&self, item: &RevokeItem, lost: Lost<'_>, why: &str) -> Revoked {
-        let asked = item.expires_at.since(item.intended_at);
-        let until = lost.is_timed.then(|| self.clock.now().plus(asked));
+        // A clock that was set back must not make it earlier than what is on record.
+        let over = self.clock.now().plus(item.life).max(item.expires_at);
+        let until = lost.is_timed.then_some(over);
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
             ..unproven(item, why)

@@ -275,10 +275,10 @@ impl<'a> Play<'a> {
             broker = now;
             if restarted && verdict.back == Back::ByItself {
                 verdict.back = Back::ByRestart;
-                // Where there is room again, the broker ends to build its index anew.
-                if self.stage.cell.fault != Fault::DiskFull {
-                    verdict.wrong.push("the broker ended by itself".to_owned());
-                }
+            }
+            // Where there is room again, the broker ends to build its index anew.
+            if restarted && self.stage.cell.fault != Fault::DiskFull {
+                verdict.wrong.push("the broker ended by itself".to_owned());
             }
             let asked = if is_asked { Ok(()) } else { self.ask(&broker) };
             is_asked |= asked.is_ok();

@@ -43,13 +43,14 @@ impl Engine {
         key: &str,
         request: &RenewCredential,
     ) -> Result<(CredentialId, Timestamp), Error> {
-        let now = self.require_sane_clock()?;
         let id: CredentialId = request.credential_id.parse().in_field("credential_id")?;
         let (task, role) = self.own_task_and_role(call, id).await?;
         let (backend, spec) = self.role(&role)?;
         let ttl = drawn_ttl(spec, request.ttl_seconds)?.min(spec.max_ttl);
-        let until = now.plus(ttl.duration()).min(task.deadline);
         let idempotency = Self::idempotency_key(call, key, request)?;
+        let running = self.begin_renewal(id, idempotency.as_ref()).await?;
+        // What follows is as it is when no other renewal can change it any more.
+        let now = self.require_sane_clock()?;
         if let Some(answer) = self
             .renewed_before(backend, id, idempotency.as_ref())
             .await?
@@ -60,14 +61,10 @@ impl Engine {
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(task.id));
         }
-        let running = self.renewals.begin(id).ok_or_else(|| {
-            Error::Precondition(format!(
-                "credential `{id}` is just being renewed; try again"
-            ))
-        })?;
-        // As it is now that nothing else can move its end.
         let credential = self.store.credential(id).await?;
         let credential = credential.ok_or_else(|| Error::no_credential(id))?;
+        let until = now.plus(ttl.duration()).min(task.deadline);
+        let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.admit_draw(task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
@@ -138,17 +135,29 @@ impl Engine {
         guards
     }
 
-    /// The answer to a request that was made before: never a second extension. One that still runs is waited for.
+    /// One renewal of a credential at a time. A repeated request waits for the one that runs, which may be its first.
+    async fn begin_renewal(
+        &self,
+        id: CredentialId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Renewing, Error> {
+        if key.is_some() {
+            self.renewals.over(id).await;
+        }
+        self.renewals.begin(id).ok_or_else(|| {
+            Error::Precondition(format!(
+                "credential `{id}` is just being renewed; try again"
+            ))
+        })
+    }
+
+    /// The answer to a request that was made before: never a second extension.
     async fn renewed_before(
         &self,
         backend: &Backend,
         id: CredentialId,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Timestamp>, Error> {
-        if key.is_none() {
-            return Ok(None);
-        }
-        self.renewals.over(id).await;
         let Some(Subject::Renewal { expires_at, .. }) = self.earlier(key).await? else {
             return Ok(None);
         };
@@ -195,9 +204,7 @@ impl Engine {
             role: credential.role.clone(),
             handle: credential.handle.as_ref().map(Handle::to_json),
             anchor,
-            // Never less than it may have: whatever else came of the request to issue, or of one to renew, must not outlive
-            // the record of this one.
-            until: until.max(credential.expires_at),
+            until,
         };
         let engine = Arc::clone(self);
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -235,6 +242,15 @@ impl Engine {
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
     }
+}
+
+/// While a renewal is not answered, the next one asks for no less than what is on record: whatever else came of the request to
+/// issue, or of one to renew, must not outlive the record of this one.
+fn not_before_its_end(credential: &Credential, until: Timestamp, deadline: Timestamp) -> Timestamp {
+    if credential.renewals_unanswered == 0 {
+        return until;
+    }
+    until.max(credential.expires_at.min(deadline))
 }
 
 /// Whether it has what is asked for. Then nobody is asked: whoever wants it to end earlier revokes it, since of a request to

@@ -317,6 +317,7 @@ fn order(
             scope: credential.scope.clone(),
             intended_at: unanswered_since(credential),
             expires_at: credential.expires_at,
+            life: credential.expires_at.since(credential.intended_at),
             revocation_class: credential.revocation_class,
             handle: credential.handle.as_ref().map(Handle::to_json),
             anchor: handle_of(credential),
@@ -411,6 +412,12 @@ fn retry_pause(attempt: u32, error: &ProviderError, random: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use taskpass_store::Store as _;
+
+    use crate::engine::{
+        Settings,
+        testing::{Answer, Bench},
+    };
 
     #[test]
     fn pauses_grow_to_the_cap_and_never_beyond() {
@@ -433,6 +440,23 @@ mod tests {
         for attempt in [1, 9] {
             assert_eq!(retry_pause(attempt, &asked, 0), Duration::from_secs(20));
         }
+    }
+
+    /// Not from when the broker stopped waiting, which may be after the end of that life.
+    #[tokio::test]
+    async fn the_life_that_was_asked_for_counts_from_the_intent() {
+        let bench = Bench::new(&["a"], Settings::default()).await;
+        let (fake, id) = (&bench.fakes[0], bench.task().await);
+        let issuing = bench.begin(fake, id).await;
+        bench.clock.advance(Duration::from_secs(5400));
+        fake.answer(Answer::Doubt);
+        assert!(issuing.await.unwrap().is_err());
+        let task = bench.store.task(id).await.unwrap().unwrap();
+        let credentials = bench.store.credentials_of_task(id).await.unwrap();
+        let order = order(&task, RevokeScope::Credentials, &credentials, &[], &[]);
+        let item = &order.items[0];
+        assert!(!item.outcome_known && item.intended_at > item.expires_at);
+        assert_eq!(item.life, Duration::from_secs(1800));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Its end came. Where the provider gave more than was asked for, or may yet carry out a renewal that it never answered,
+    /// Its end came. Where the provider gave more than was asked for, or may yet carry out a renewal that failed here,
     /// it is told to end it now. A static secret has no end: it is taken back as far as that goes, and the receipt says so.
     async fn expire(&self, id: CredentialId) -> Result<(), Error> {
         let Some(credential) = self.store.credential(id).await? else {

@@ -256,8 +256,8 @@ impl SimProvider {
 
     /// It is counted from when the call was carried out, and no call is under way any more.
     fn lost_ends_by(&self, item: &RevokeItem) -> Timestamp {
-        let asked = item.expires_at.since(item.intended_at);
-        Clock::now(self.wire.time.as_ref()).plus(asked + GENEROSITY)
+        let over = Clock::now(self.wire.time.as_ref()).plus(item.life);
+        over.max(item.expires_at).plus(GENEROSITY)
     }
 
     async fn revoke_each(&self, order: &RevokeOrder) -> Vec<Result<Revoked, ProviderError>> {
