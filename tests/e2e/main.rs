@@ -15,6 +15,7 @@ mod crash;
 mod denied;
 mod ends;
 mod first_steps;
+mod full_disk;
 mod house;
 mod identity;
 mod ledger;

@@ -262,7 +262,7 @@ impl Broker<'_> {
         state.is_empty() || state.contains(") Z ")
     }
 
-    /// Waits until it is gone, as it should be when a failpoint killed it.
+    /// Waits until it is gone, as it should be when a failpoint killed it, or it ended by itself.
     pub fn wait_killed(mut self) {
         crate::eventually("the failpoint kills the broker", || {
             self.has_ended().then_some(())

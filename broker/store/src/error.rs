@@ -241,17 +241,10 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
-    /// A directory could not be made, moved or synchronised.
-    #[error("`{path}` could not be prepared")]
-    Files {
-        /// Which.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The index did not open, not even a new one.
-    #[error("a new index in `{path}` could not be made: {reason}")]
+    /// The index opened, and cannot be read all the same.
+    #[error(
+        "the index in `{path}` cannot be read: {reason}; move it aside, and it is built again from the ledger"
+    )]
     Index {
         /// Where.
         path: String,

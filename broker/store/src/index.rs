@@ -53,10 +53,11 @@ pub(crate) struct Meta {
     pub(crate) trust_domain: Option<TrustDomain>,
 }
 
-/// An open index.
+/// The index of a store.
 #[derive(Debug)]
 pub(crate) struct Index {
-    db: sled::Db,
+    /// `None` where it could not be opened: then it knows nothing, and what is alive is served from memory.
+    db: Option<sled::Db>,
     path: PathBuf,
     origin: String,
 }
@@ -70,12 +71,26 @@ impl Index {
             .flush_every_ms(None);
         await_lock(path);
         let index = Self {
-            db: guarded(|| config.open())?,
+            db: Some(guarded(|| config.open())?),
             path: path.to_owned(),
             origin: origin.to_owned(),
         };
         index.reserve();
         Ok(index)
+    }
+
+    /// In place of one that cannot be opened now. Its files are not touched.
+    pub(crate) fn absent(path: &Path, origin: &str) -> Self {
+        Self {
+            db: None,
+            path: path.to_owned(),
+            origin: origin.to_owned(),
+        }
+    }
+
+    fn db(&self) -> Result<&sled::Db, IndexError> {
+        let absent = || IndexError("it could not be opened".to_owned());
+        self.db.as_ref().ok_or_else(absent)
     }
 
     /// Sets room aside behind what sled has written, so that on a full disk the index can follow what the ledger's
@@ -91,11 +106,15 @@ impl Index {
         }
     }
 
-    /// Whether the disk has room for another index like this one, and for what is set aside with it, twice over.
+    /// Whether the disk has room for another index like this one, and for what is set aside with it, twice over. One
+    /// that could not be opened may only have to be opened.
     pub(crate) fn has_room(&self) -> bool {
-        let size = self.db.size_on_disk().unwrap_or(u64::MAX);
+        let Some(db) = &self.db else {
+            return !is_full(&self.path);
+        };
+        let size = db.size_on_disk().unwrap_or(u64::MAX);
         let wanted = size.saturating_add(RESERVE_BYTES).saturating_mul(2);
-        statvfs(&self.path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted)
+        free_bytes(&self.path).is_ok_and(|free| free >= wanted)
     }
 
     /// How far it is; `None` when it is new. Fails when it does not belong to this ledger.
@@ -137,7 +156,8 @@ impl Index {
 
     /// Makes everything written so far durable.
     pub(crate) fn flush(&self) -> Result<(), IndexError> {
-        guarded(|| self.db.flush())?;
+        let db = self.db()?;
+        guarded(|| db.flush())?;
         let sync = || -> io::Result<()> {
             File::open(self.path.join("db"))?.sync_data()?;
             let blobs = self.path.join("blobs");
@@ -155,8 +175,22 @@ impl Index {
     }
 
     fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, IndexError> {
-        guarded(|| self.db.get(key))
+        let db = self.db()?;
+        guarded(|| db.get(key))
     }
+}
+
+/// Whether the disk is so full that an index had better not be opened in `path`: sled writes when it is.
+pub(crate) fn is_full(path: &Path) -> bool {
+    free_bytes(path).is_ok_and(|free| free < RESERVE_BYTES)
+}
+
+/// How much may be written beside `path`, which need not exist; nothing where no file can be made.
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = statvfs(path.parent().unwrap_or(path))?;
+    let takes_files = disk.f_files == 0 || disk.f_favail > 0;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(if takes_files { free } else { 0 })
 }
 
 /// Waits a moment for sled's lock on an index. Whoever opens it has the ledger's lock already, so it can only be held by

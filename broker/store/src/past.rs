@@ -35,8 +35,12 @@ impl<I: Copy + Ord + Hash> Used<I> {
         }
     }
 
-    fn add(&mut self, id: I, position: u64) {
+    fn saw(&mut self, id: I) {
         self.newest = self.newest.max(Some(id));
+    }
+
+    fn add(&mut self, id: I, position: u64) {
+        self.saw(id);
         self.recent.insert(id);
         self.queue.push_back((position, id));
     }
@@ -72,7 +76,7 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// What the index knows.
+    /// What the index knows; one that could not be opened knows nothing.
     pub(crate) fn new(index: Arc<Index>) -> Result<Self, IndexError> {
         let tasks = Used::new(index.newest_task()?);
         let credentials = Used::new(index.newest_credential()?);
@@ -83,6 +87,16 @@ impl Past {
             credentials,
             anchors,
         })
+    }
+
+    /// Takes note of a change that is on its way into the index, or would be.
+    pub(crate) fn saw(&mut self, change: &Change) {
+        match change {
+            Change::Task(id, None) => self.tasks.saw(*id),
+            Change::Credential(id, None) => self.credentials.saw(*id),
+            Change::Anchor(id, None) => self.anchors.saw(*id),
+            _ => {}
+        }
     }
 
     /// Forgets what the index has durably in its view since `position`.

@@ -18,7 +18,7 @@ use crate::{
     applier::{Applier, Backlog, FLUSH_CHANGES, Progress, Wanted},
     decider::Decider,
     entry::{self, Entry},
-    index::{Index, IndexError, Portion},
+    index::{Index, IndexError, Portion, is_full},
     past::Past,
     state::{Change, State},
     writer::{Request, Shared, Writer},
@@ -45,7 +45,7 @@ pub struct IndexReport {
     pub moved_to: Option<PathBuf>,
     /// Entries it had not seen.
     pub replayed: u64,
-    /// Why it cannot be written; history cannot be read until this is mended and the broker restarted.
+    /// Why it cannot be opened or written; history cannot be read until this is mended and the broker restarted.
     pub failed: Option<String>,
 }
 
@@ -70,9 +70,15 @@ impl EmbeddedStore {
             source: Box::new(source),
         })?;
         let reader = ledger.reader();
-        let (index, mut state, mut report) = open_index(config, &origin, &reader)?;
-        replay(&mut state, &index, &reader, &mut report)?;
-        let store = Self::start(ledger, index, state, clock, &report)?;
+        let (index, mut state, mut report) = open_index(config, &origin, &reader);
+        let index = Arc::new(index);
+        let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
+            path: config.dir.join("index").display().to_string(),
+            reason: e.0,
+        })?;
+        replay(&mut state, &mut past, &index, &reader, &mut report)?;
+        let ahead = Decider { state, past };
+        let store = Self::start(ledger, index, ahead, clock, &report)?;
         let report = OpenReport {
             ledger: ledger_report,
             index: report,
@@ -82,13 +88,13 @@ impl EmbeddedStore {
 
     fn start(
         ledger: Ledger,
-        index: Index,
-        state: State,
+        index: Arc<Index>,
+        ahead: Decider<Past>,
         clock: Arc<dyn Clock>,
         report: &IndexReport,
     ) -> Result<Self, OpenError> {
         let reader = ledger.reader();
-        let index = Arc::new(index);
+        let state = &ahead.state;
         let progress = watch::Sender::new(Progress {
             applied: state.next(),
             failed: report.failed.as_deref().map(Arc::from),
@@ -99,16 +105,12 @@ impl EmbeddedStore {
             broken: watch::Sender::new(false),
             state: RwLock::new(state.clone()),
         });
-        let past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
-            path: "index".to_owned(),
-            reason: e.0,
-        })?;
         let (portions, portions_inbox) = mpsc::channel();
         let backlog = Arc::new(Backlog::default());
         let wanted = Arc::new(Wanted::new(portions.clone()));
         let (inbox, messages) = mpsc::channel();
         let mut writer = Writer {
-            ahead: Decider { state, past },
+            ahead,
             shared: Arc::clone(&shared),
             ledger,
             clock: Arc::clone(&clock),
@@ -179,25 +181,23 @@ fn record_rebuild(writer: &mut Writer, room: &Arc<Semaphore>, report: &IndexRepo
     }
 }
 
-/// The index and the state it holds; a new one when the old does not fit.
-fn open_index(
-    config: &Config,
-    origin: &str,
-    ledger: &Reader,
-) -> Result<(Index, State, IndexReport), OpenError> {
+/// The index and the state it holds; a new one when the old does not fit, and none when that cannot be made either.
+fn open_index(config: &Config, origin: &str, ledger: &Reader) -> (Index, State, IndexReport) {
     let path = config.dir.join("index");
     let mut report = IndexReport::default();
     let existed = path.symlink_metadata().is_ok();
+    if is_full(&path) && (existed || was_served(ledger)) {
+        // Opening would fail and leave a sound index damaged.
+        let error = IndexError("the disk is full".to_owned());
+        return without_index(&path, origin, error, report);
+    }
     if existed {
         match load(&path, config, origin, ledger) {
-            Ok(Some((index, state))) => return Ok((index, state, report)),
+            Ok(Some((index, state))) => return (index, state, report),
             // Nothing was ever written to it: the broker stopped right after it was made.
             Ok(None) if ledger.size() == 0 => {}
             Ok(None) => report.rebuilt = Some("it is empty".to_owned()),
             Err(error) => report.rebuilt = Some(error.0),
-        }
-        if report.rebuilt.is_some() {
-            report.moved_to = Some(move_aside(&path)?);
         }
     } else if was_served(ledger) {
         report.rebuilt = Some("it was missing".to_owned());
@@ -205,12 +205,30 @@ fn open_index(
     if let Some(reason) = &report.rebuilt {
         tracing::warn!(reason, "the index is built again from the ledger");
     }
-    let opened = Index::open(&path, config.index_cache_bytes, origin);
-    let index = opened.map_err(|e| OpenError::Index {
-        path: path.display().to_string(),
-        reason: e.0,
-    })?;
-    Ok((index, State::new(), report))
+    let opened = match existed && report.rebuilt.is_some() {
+        true => move_aside(&path).map(|aside| report.moved_to = Some(aside)),
+        false => Ok(()),
+    };
+    match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin)) {
+        Ok(index) => (index, State::new(), report),
+        Err(error) => without_index(&path, origin, error, report),
+    }
+}
+
+/// What is alive is served from memory all the same, so that revoking goes on.
+fn without_index(
+    path: &Path,
+    origin: &str,
+    error: IndexError,
+    report: IndexReport,
+) -> (Index, State, IndexReport) {
+    tracing::error!(%error, path = %path.display(), "the index of history cannot be opened; mend this and restart the broker");
+    let report = IndexReport {
+        rebuilt: None,
+        failed: Some(error.0),
+        ..report
+    };
+    (Index::absent(path, origin), State::new(), report)
 }
 
 /// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was lost.
@@ -240,31 +258,27 @@ fn load(
 }
 
 /// Moves a directory to the first free `<path>.damaged-<n>`, durably.
-fn move_aside(path: &Path) -> Result<PathBuf, OpenError> {
-    let failed = |source: io::Error| OpenError::Files {
-        path: path.display().to_string(),
-        source,
-    };
-    for number in 1_u32.. {
+fn move_aside(path: &Path) -> Result<PathBuf, IndexError> {
+    let free = |number: u32| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".damaged-{number}"));
-        let aside = PathBuf::from(name);
-        if aside.symlink_metadata().is_err() {
-            fs::rename(path, &aside).map_err(failed)?;
-            if let Some(parent) = path.parent() {
-                fs::File::open(parent)
-                    .and_then(|dir| dir.sync_all())
-                    .map_err(failed)?;
-            }
-            return Ok(aside);
+        Some(PathBuf::from(name)).filter(|aside| aside.symlink_metadata().is_err())
+    };
+    let moved = || -> io::Result<PathBuf> {
+        let aside = (1..).find_map(free).ok_or(io::ErrorKind::AlreadyExists)?;
+        fs::rename(path, &aside)?;
+        if let Some(parent) = path.parent() {
+            fs::File::open(parent)?.sync_all()?;
         }
-    }
-    Err(failed(io::ErrorKind::AlreadyExists.into()))
+        Ok(aside)
+    };
+    moved().map_err(|e| IndexError(format!("the old one could not be moved aside: {e}")))
 }
 
 /// Brings the state, and the index with it, to the end of the ledger.
 fn replay(
     state: &mut State,
+    past: &mut Past,
     index: &Index,
     ledger: &Reader,
     report: &mut IndexReport,
@@ -274,6 +288,7 @@ fn replay(
         let from = state.next();
         let portion = replay_portion(state, ledger, from)?;
         report.replayed += state.next() - from;
+        portion.changes.iter().for_each(|change| past.saw(change));
         if report.failed.is_some() {
             continue;
         }

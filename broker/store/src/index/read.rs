@@ -101,11 +101,12 @@ impl Index {
     ) -> Result<Vec<u64>, IndexError> {
         // `from` may be listed under an earlier key, the last one that is not behind it.
         let before = keys::entry(task, 0)..=keys::entry(task, from);
-        let first = guarded(|| self.db.range(before).next_back().transpose())?;
+        let db = self.db()?;
+        let first = guarded(|| db.range(before).next_back().transpose())?;
         let start = first.map_or_else(|| keys::entry(task, from), |(key, _)| key.to_vec());
         let range = start..=keys::entry(task, u64::MAX);
         let mut found = Vec::new();
-        let mut rows = guarded(|| Ok(self.db.range(range)))?;
+        let mut rows = guarded(|| Ok(db.range(range)))?;
         while found.len() < limit {
             let Some((_, value)) = guarded(|| rows.next().transpose())? else {
                 break;
@@ -134,7 +135,8 @@ impl Index {
     }
 
     fn last_id<I: FromStr>(&self, prefix: &str) -> Result<Option<I>, IndexError> {
-        let last = guarded(|| self.db.scan_prefix(prefix).next_back().transpose())?;
+        let Some(db) = &self.db else { return Ok(None) };
+        let last = guarded(|| db.scan_prefix(prefix).next_back().transpose())?;
         last.map(|(key, _)| id_in(&key, prefix)).transpose()
     }
 
@@ -151,7 +153,8 @@ impl Index {
             || keys::record(prefix, &"~"),
             |id| keys::record(prefix, &id),
         );
-        let mut rows = guarded(|| Ok(self.db.range(prefix.as_bytes().to_vec()..end)))?;
+        let db = self.db()?;
+        let mut rows = guarded(|| Ok(db.range(prefix.as_bytes().to_vec()..end)))?;
         let mut found = Vec::new();
         while let Some((key, value)) = guarded(|| rows.next_back().transpose())? {
             let row = record(id_in(&key, prefix)?, &value)?;
@@ -181,7 +184,8 @@ impl Index {
         prefix: impl AsRef<[u8]>,
         mut row: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
     ) -> Result<(), IndexError> {
-        let mut rows = guarded(|| Ok(self.db.scan_prefix(prefix)))?;
+        let db = self.db()?;
+        let mut rows = guarded(|| Ok(db.scan_prefix(prefix)))?;
         while let Some((key, value)) = guarded(|| rows.next().transpose())? {
             row(&key, &value)?;
         }

@@ -93,7 +93,8 @@ impl Index {
             trust_domain: last.trust_domain.clone(),
         };
         batch.insert(keys::META, json(&meta)?);
-        guarded(|| self.db.apply_batch(batch))
+        let db = self.db()?;
+        guarded(|| db.apply_batch(batch))
     }
 }
 
