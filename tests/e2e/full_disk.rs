@@ -1,9 +1,16 @@
 //! A broker that is started while its disk is full: it takes back what it must, and has all of its history again as soon
 //! as there is room, without a person.
 
-use taskpass_tests::{Disk, World, eventually};
+use taskpass_proto::v1 as pb;
+use taskpass_tests::{
+    Disk, World, eventually,
+    wire::{Certificate, Wire},
+};
 
 use crate::support::{receipt, text};
+
+/// Later than the deadline of every task, and than the next step of the certificate authority is due.
+const LATER_SECONDS: i64 = 13 * 3600;
 
 const BUILT_AGAIN: &str = "the index was built again from the ledger";
 
@@ -44,7 +51,14 @@ fn start_on_a_full_disk(harm: &str) -> Option<String> {
         }
     };
     world.installation.launch_with(disk.enter());
-    for text in ["ledger", "index", "authority"] {
+    world.installation.configure(
+        "[tasks]\nopen_per_agent = 100000\n\n\
+         [limits]\nagent_requests_per_second = 100000\nagent_requests_burst = 1000000\n",
+    );
+    for text in [
+        "the index of history",
+        "the certificate authority could not be rotated",
+    ] {
         world.installation.expect_error(text);
     }
     let broker = world.start();
@@ -52,16 +66,24 @@ fn start_on_a_full_disk(harm: &str) -> Option<String> {
     let task = World::task(&agent, &["vault-main/config"]);
     let token = World::draw(&agent, &task, "vault-main/config", &[]);
     disk.fill();
+    use_up(&Wire::new(
+        broker.address(),
+        Some(&Certificate::load(agent.identity())),
+    ));
     broker.kill();
     disk.shell(harm);
+    world.installation.shift_clock(LATER_SECONDS);
 
     let broker = world.start();
-    // The answer has the receipts of what has left memory; that it has not is no reason not to end the task.
-    let (_, refused) = broker.known("builder").refused(&["task", "end", &task]);
-    assert!(refused.contains("the disk is full"), "{refused}");
     eventually("the token is revoked", || {
         world.bao.task_tokens().is_empty().then_some(())
     });
+    eventually("the end is on record, so that it is history", || {
+        let shown = broker.operator().run(&["task", "show", &task]);
+        shown.stderr.contains("no room on the disk").then_some(())
+    });
+    broker.kill();
+    let broker = world.start();
 
     disk.free();
     eventually("it ends, to be started again", || {
@@ -69,9 +91,32 @@ fn start_on_a_full_disk(harm: &str) -> Option<String> {
     });
     broker.wait_killed();
     let broker = world.start();
-    let shown = broker.known("builder").json(&["task", "show", &task]);
+    let shown = broker.operator().json(&["task", "show", &task]);
+    assert_eq!(text(&shown, "state"), "ended");
     assert_eq!(text(receipt(&shown, &token), "state"), "revoked_verified");
     let log = broker.log();
     broker.stop();
     Some(log)
+}
+
+/// The ledger has room set aside in front of its reserve; only when that is gone nothing is given out any more.
+fn use_up(agent: &Wire) {
+    let long = "x".repeat(512);
+    let request = pb::StartTaskRequest {
+        purpose: long.clone(),
+        roles: vec![pb::TaskRole {
+            role: "vault-main/config".to_owned(),
+            ..Default::default()
+        }],
+        labels: (0..16).map(|n| (format!("n{n}"), long.clone())).collect(),
+        ..Default::default()
+    };
+    for _ in 0..5000 {
+        let started = agent.ask("/taskpass.v1.TaskService/StartTask", &request);
+        if let Err(refused) = started.map(|_: pb::StartTaskResponse| ()) {
+            assert!(refused.message().contains("disk is full"), "{refused:?}");
+            return;
+        }
+    }
+    panic!("it still gives something out");
 }

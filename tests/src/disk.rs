@@ -12,7 +12,7 @@ use std::{
 use crate::workspace;
 
 /// Room for the ledger with its reserve, the index, and little else.
-const MIB: u32 = 64;
+const MIB: u32 = 96;
 
 const IN_MEMORY: &str = r#"set -e
 cp -a "$1" "$1.before"

@@ -10,7 +10,7 @@ use taskpass_policy::PolicySet;
 use taskpass_provider::Provider;
 use taskpass_provider_aws::AwsProvider;
 use taskpass_provider_vault::VaultProvider;
-use taskpass_store::{Batch, EmbeddedStore, Store};
+use taskpass_store::{Batch, CommitError, EmbeddedStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -50,7 +50,7 @@ pub enum AppError {
     },
     /// Ledger or index are of no more use as they are.
     #[error(
-        "a write to the ledger or its index failed; the broker ends, so that it is started again and checks its files"
+        "after a failed write or a full disk the ledger and its index must be opened anew; the broker ends, to be started again"
     )]
     Broken,
     /// The configured address cannot be listened on.
@@ -106,19 +106,7 @@ impl App {
             .map_err(setup("reading the listening address"))?;
         let limits = config.transport_limits();
         let transport = Transport::new(routes.prepare(), Arc::clone(&tls), limits);
-        let started = Event::BrokerStarted {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_sha256: config.config_sha256().to_owned(),
-            policy_set: engine.policy_hash().to_owned(),
-        };
-        store
-            .commit(Batch::new([started]))
-            .await
-            .map_err(setup("recording the start"))?;
-        engine
-            .record_authorities()
-            .await
-            .map_err(setup("recording the authorities"))?;
+        record_start(&config, &store, &engine).await?;
         Ok(Self {
             engine,
             store,
@@ -179,10 +167,14 @@ impl App {
                 "background work did not finish in time; it is taken up at the next start"
             );
         }
-        self.store
-            .commit(Batch::release([Event::BrokerStopped {}]))
-            .await
-            .map_err(setup("recording the stop"))?;
+        let stopped = Batch::release([Event::BrokerStopped {}]);
+        match self.store.commit(stopped).await {
+            Ok(_) => {}
+            Err(error @ CommitError::DiskFull) => {
+                tracing::warn!(%error, "the stop is not recorded");
+            }
+            Err(error) => return Err(setup("recording the stop")(error)),
+        }
         self.store.close().await.map_err(setup("closing the store"))
     }
 }
@@ -214,12 +206,40 @@ async fn open_engine(
     })
     .await
     .map_err(setup("setting up the engine"))?;
-    // Before the first certificate: after a long downtime every authority may have ended.
-    engine
-        .rotate_authority()
-        .await
-        .map_err(setup("rotating the certificate authority"))?;
+    // Before the first certificate: after a long downtime every authority may have ended. Otherwise the present one
+    // goes on signing when there is no room for the next; whether there is one shows when it has to sign.
+    if let Err(error) = engine.rotate_authority().await {
+        tracing::error!(%error, "the certificate authority could not be rotated; trying again");
+    }
     Ok((store, engine))
+}
+
+/// With the room that is kept for revoking, since without a start nothing is revoked; for the same reason a disk that
+/// has not even that does not stop it.
+async fn record_start(
+    config: &Config,
+    store: &EmbeddedStore,
+    engine: &Engine,
+) -> Result<(), AppError> {
+    let started = Event::BrokerStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_sha256: config.config_sha256().to_owned(),
+        policy_set: engine.policy_hash().to_owned(),
+    };
+    match store.commit(Batch::release([started])).await {
+        Ok(_) => {}
+        Err(error @ CommitError::DiskFull) => {
+            tracing::error!(%error, "the start is not recorded");
+        }
+        Err(error) => return Err(setup("recording the start")(error)),
+    }
+    match engine.record_authorities().await {
+        Err(error @ engine::Error::DiskFull) => {
+            tracing::error!(%error, "the authorities are not recorded");
+            Ok(())
+        }
+        recorded => recorded.map_err(setup("recording the authorities")),
+    }
 }
 
 /// The ledger and the state it makes; takes their lock.

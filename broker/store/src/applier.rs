@@ -152,7 +152,7 @@ impl Applier {
     /// Without an index. The writer must not wait for it. Where it was only room that was missing, the process ends as
     /// soon as there is some, so that it is started again and builds the index without a person.
     fn discard(&self, inbox: &Receiver<ToIndex>) {
-        let mut was_full = !self.index.has_room();
+        let mut was_full = self.index.lacks_room();
         let mut looked_at = self.clock.monotonic();
         loop {
             match inbox.recv_timeout(LOOK_FOR_ROOM) {

@@ -204,8 +204,10 @@ pub enum Wider {
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// History cannot be read; what is alive still can. A restart builds the index again.
-    #[error("the index of history is out of order ({0}); restart the broker to build it again")]
+    /// History cannot be read; what is alive still can. A restart with room on the disk builds the index again.
+    #[error(
+        "the index of history is out of order ({0}); see that the disk has room and restart the broker"
+    )]
     Index(String),
     /// The store is closed.
     #[error("the store is closed")]

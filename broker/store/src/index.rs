@@ -11,7 +11,7 @@ mod read;
 mod write;
 
 use std::{
-    fs::File,
+    fs::{DirEntry, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -27,6 +27,8 @@ pub(crate) use self::{read::Owner, write::Portion};
 
 /// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// What opening an index writes beside its records, and beside sled's table of pages.
+const OPENING_BYTES: u64 = 4 * 1024 * 1024;
 /// How often, and with which pause, the lock of an index that was just closed is looked at.
 const LOCK_LOOKS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -58,6 +60,8 @@ pub(crate) struct Meta {
 pub(crate) struct Index {
     /// `None` where it could not be opened: then it knows nothing, and what is alive is served from memory.
     db: Option<sled::Db>,
+    /// Whether only room was missing to open it.
+    waits_for_room: bool,
     path: PathBuf,
     origin: String,
 }
@@ -72,6 +76,7 @@ impl Index {
         await_lock(path);
         let index = Self {
             db: Some(guarded(|| config.open())?),
+            waits_for_room: false,
             path: path.to_owned(),
             origin: origin.to_owned(),
         };
@@ -79,10 +84,11 @@ impl Index {
         Ok(index)
     }
 
-    /// In place of one that cannot be opened now. Its files are not touched.
-    pub(crate) fn absent(path: &Path, origin: &str) -> Self {
+    /// In place of one that cannot be opened. Its files are not touched.
+    pub(crate) fn absent(path: &Path, origin: &str, waits_for_room: bool) -> Self {
         Self {
             db: None,
+            waits_for_room,
             path: path.to_owned(),
             origin: origin.to_owned(),
         }
@@ -106,13 +112,19 @@ impl Index {
         }
     }
 
+    /// Whether it would work if it were opened anew, as soon as there is room.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.waits_for_room || !self.has_room()
+    }
+
     /// Whether the disk has room for another index like this one, and for what is set aside with it, twice over. One
-    /// that could not be opened may only have to be opened.
+    /// that is not open may only have to be opened; even so it wants far more than that, since whoever fills a disk
+    /// may go on, and the ledger sets its own reserve aside first.
     pub(crate) fn has_room(&self) -> bool {
-        let Some(db) = &self.db else {
-            return !is_full(&self.path);
+        let size = match &self.db {
+            Some(db) => db.size_on_disk().unwrap_or(u64::MAX),
+            None => opening_bytes(&self.path),
         };
-        let size = db.size_on_disk().unwrap_or(u64::MAX);
         let wanted = size.saturating_add(RESERVE_BYTES).saturating_mul(2);
         free_bytes(&self.path).is_ok_and(|free| free >= wanted)
     }
@@ -180,14 +192,25 @@ impl Index {
     }
 }
 
-/// Whether the disk is so full that an index had better not be opened in `path`: sled writes when it is.
+/// Whether the disk is so full that an index had better not be opened in `path`: sled writes when it is, and a write
+/// that fails then leaves a sound index damaged.
 pub(crate) fn is_full(path: &Path) -> bool {
-    free_bytes(path).is_ok_and(|free| free < RESERVE_BYTES)
+    free_bytes(path).is_ok_and(|free| free < opening_bytes(path))
 }
 
-/// How much may be written beside `path`, which need not exist; nothing where no file can be made.
+/// sled writes its table of pages as `snap.…`, the new one before the old one goes.
+fn opening_bytes(path: &Path) -> u64 {
+    let is_table = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"snap.");
+    let entries = path.read_dir().into_iter().flatten().flatten();
+    let tables = entries.filter(is_table).filter_map(|e| e.metadata().ok());
+    let bytes = tables.fold(0_u64, |sum, table| sum.saturating_add(table.len()));
+    bytes.saturating_mul(2).saturating_add(OPENING_BYTES)
+}
+
+/// How much may be written in `path`, or beside it where it does not exist; nothing where no file can be made.
 fn free_bytes(path: &Path) -> io::Result<u64> {
-    let disk = statvfs(path.parent().unwrap_or(path))?;
+    let beside = |_| statvfs(path.parent().unwrap_or(path));
+    let disk = statvfs(path).or_else(beside)?;
     let takes_files = disk.f_files == 0 || disk.f_favail > 0;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     Ok(if takes_files { free } else { 0 })

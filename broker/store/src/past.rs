@@ -4,7 +4,7 @@
 //! Only one that is not is searched: among those the index has not seen yet, and in the index.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::Hash,
     sync::Arc,
 };
@@ -17,21 +17,28 @@ use crate::{
     state::{Change, History},
 };
 
+/// Identifiers that are kept for an index that does not follow. With one that does, the writer waits long before there
+/// are so many.
+const RECENT_MAX: usize = 262_144;
+
 /// Identifiers of one kind that have left memory.
 #[derive(Debug)]
 struct Used<I> {
     newest: Option<I>,
     /// Those the index may not have, with the position at which it will.
-    recent: HashSet<I>,
+    recent: HashMap<I, u64>,
     queue: VecDeque<(u64, I)>,
+    /// Whether there are some that neither these nor the index have.
+    has_gaps: bool,
 }
 
 impl<I: Copy + Ord + Hash> Used<I> {
     fn new(newest: Option<I>) -> Self {
         Self {
             newest,
-            recent: HashSet::new(),
+            recent: HashMap::new(),
             queue: VecDeque::new(),
+            has_gaps: false,
         }
     }
 
@@ -41,13 +48,24 @@ impl<I: Copy + Ord + Hash> Used<I> {
 
     fn add(&mut self, id: I, position: u64) {
         self.saw(id);
-        self.recent.insert(id);
+        if self.recent.insert(id, position) == Some(position) {
+            // It was decided before and not written, as on a full disk.
+            return;
+        }
         self.queue.push_back((position, id));
+        if self.queue.len() > RECENT_MAX
+            && let Some((_, oldest)) = self.queue.pop_front()
+        {
+            self.recent.remove(&oldest);
+            self.has_gaps = true;
+        }
     }
 
     fn forget_before(&mut self, position: u64) {
-        while let Some((_, id)) = self.queue.pop_front_if(|(at, _)| *at <= position) {
-            self.recent.remove(&id);
+        while let Some((at, id)) = self.queue.pop_front_if(|(at, _)| *at <= position) {
+            if self.recent.get(&id) == Some(&at) {
+                self.recent.remove(&id);
+            }
         }
     }
 
@@ -59,8 +77,14 @@ impl<I: Copy + Ord + Hash> Used<I> {
         if self.newest < Some(id) {
             return Ok(false);
         }
-        if self.recent.contains(&id) {
+        if self.recent.contains_key(&id) {
             return Ok(true);
+        }
+        if self.has_gaps {
+            return Err(
+                "whether the id was used before is not known without the index of history"
+                    .to_owned(),
+            );
         }
         search().map_err(|e| format!("whether the id was used before cannot be looked up: {e}"))
     }
@@ -99,6 +123,13 @@ impl Past {
         }
     }
 
+    /// The index does not have all that this saw.
+    pub(crate) fn leave_gaps(&mut self) {
+        self.tasks.has_gaps = true;
+        self.credentials.has_gaps = true;
+        self.anchors.has_gaps = true;
+    }
+
     /// Forgets what the index has durably in its view since `position`.
     pub(crate) fn indexed(&mut self, position: u64) {
         self.tasks.forget_before(position);
@@ -129,5 +160,43 @@ impl History for Past {
 
     fn knew_anchor(&self, id: AnchorId) -> Result<bool, String> {
         self.anchors.has(id, || self.index.knew_anchor(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn no_search() -> Result<bool, IndexError> {
+        panic!("there is nothing to look up")
+    }
+
+    #[test]
+    fn what_is_decided_again_and_again_is_kept_once() {
+        let mut used = Used::new(None);
+        for _ in 0..1000 {
+            used.add(1, 5);
+        }
+        assert_eq!(used.queue.len(), 1);
+        // At last there was room for it, behind something else.
+        used.add(1, 6);
+        used.forget_before(5);
+        assert_eq!(used.has(1, no_search), Ok(true));
+        used.forget_before(6);
+        assert_eq!(used.has(1, || Ok(true)), Ok(true));
+        assert!(used.recent.is_empty() && used.queue.is_empty());
+    }
+
+    #[test]
+    fn an_index_that_does_not_follow_costs_bounded_memory_and_no_certainty() {
+        let mut used = Used::new(None);
+        for id in 0..=RECENT_MAX {
+            used.add(id, 1);
+        }
+        assert_eq!(used.queue.len(), RECENT_MAX);
+        assert_eq!(used.recent.len(), RECENT_MAX);
+        assert_eq!(used.has(RECENT_MAX, no_search), Ok(true));
+        assert_eq!(used.has(RECENT_MAX + 1, no_search), Ok(false));
+        assert!(used.has(0, no_search).is_err(), "it may have been used");
     }
 }

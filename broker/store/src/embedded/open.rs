@@ -187,9 +187,7 @@ fn open_index(config: &Config, origin: &str, ledger: &Reader) -> (Index, State, 
     let mut report = IndexReport::default();
     let existed = path.symlink_metadata().is_ok();
     if is_full(&path) && (existed || was_served(ledger)) {
-        // Opening would fail and leave a sound index damaged.
-        let error = IndexError("the disk is full".to_owned());
-        return without_index(&path, origin, error, report);
+        return without_index(&path, origin, no_room(), report);
     }
     if existed {
         match load(&path, config, origin, ledger) {
@@ -197,6 +195,8 @@ fn open_index(config: &Config, origin: &str, ledger: &Reader) -> (Index, State, 
             // Nothing was ever written to it: the broker stopped right after it was made.
             Ok(None) if ledger.size() == 0 => {}
             Ok(None) => report.rebuilt = Some("it is empty".to_owned()),
+            // Somebody filled the disk meanwhile: that says nothing about the index, which stays where it is.
+            Err(_) if is_full(&path) => return without_index(&path, origin, no_room(), report),
             Err(error) => report.rebuilt = Some(error.0),
         }
     } else if was_served(ledger) {
@@ -215,6 +215,10 @@ fn open_index(config: &Config, origin: &str, ledger: &Reader) -> (Index, State, 
     }
 }
 
+fn no_room() -> IndexError {
+    IndexError("there is no room on the disk to open it".to_owned())
+}
+
 /// What is alive is served from memory all the same, so that revoking goes on.
 fn without_index(
     path: &Path,
@@ -222,13 +226,19 @@ fn without_index(
     error: IndexError,
     report: IndexReport,
 ) -> (Index, State, IndexReport) {
-    tracing::error!(%error, path = %path.display(), "the index of history cannot be opened; mend this and restart the broker");
+    let waits_for_room = is_full(path);
+    let what_next = match waits_for_room {
+        true => "free some space, and the broker ends by itself to be started again with it",
+        false => "mend this and restart the broker",
+    };
+    tracing::error!(%error, path = %path.display(), what_next, "the index of history cannot be opened");
     let report = IndexReport {
         rebuilt: None,
         failed: Some(error.0),
         ..report
     };
-    (Index::absent(path, origin), State::new(), report)
+    let index = Index::absent(path, origin, waits_for_room);
+    (index, State::new(), report)
 }
 
 /// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was lost.
@@ -302,6 +312,7 @@ fn replay(
             // What is alive is served from memory all the same, so that revoking goes on.
             tracing::error!(%error, "the index of history cannot be written; mend this and restart the broker");
             report.failed = Some(error.0);
+            past.leave_gaps();
         }
     }
     Ok(())
