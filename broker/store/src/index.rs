@@ -175,7 +175,11 @@ impl Index {
             let blobs = self.path.join("blobs");
             if blobs.is_dir() {
                 for file in blobs.read_dir()? {
-                    File::open(file?.path())?.sync_data()?;
+                    match File::open(file?.path()) {
+                        // What is written again under another name is erased in the background.
+                        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+                        blob => blob?.sync_data()?,
+                    }
                 }
                 File::open(blobs)?.sync_all()?;
             }
