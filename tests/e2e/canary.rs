@@ -4,142 +4,16 @@
 mod dumps;
 mod faults;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use base64::{
     Engine,
-    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use serde_json::{Value, json};
-use taskpass_tests::{Cli, Ministack, World};
+use taskpass_tests::{Cli, Ministack, Search, World};
 
 use crate::support::{end, export, text};
-
-/// Shorter values, such as `ec`, are not secrets and stand everywhere.
-const SECRET_BYTES_MIN: usize = 12;
-
-/// A secret, and how it might be spelt.
-struct Needle {
-    name: String,
-    forms: Vec<String>,
-}
-
-/// A place where secrets must not be.
-struct Place {
-    name: String,
-    content: String,
-}
-
-#[derive(Default)]
-struct Search {
-    needles: Vec<Needle>,
-    places: Vec<Place>,
-}
-
-impl Search {
-    /// A secret. Of one with lines, such as a certificate, each longer line counts by itself; of a private key, what
-    /// is private in it.
-    fn secret(&mut self, name: &str, value: &str) {
-        if value.contains("PRIVATE KEY-----") {
-            return self.private_key(name, value);
-        }
-        for part in value.lines().filter(|line| !line.starts_with("-----")) {
-            self.part(name, part.as_bytes());
-        }
-    }
-
-    /// The number that is the key, and the line of the PEM text that begins with it. The lines after that hold the
-    /// public key, which stands in certificates too.
-    fn private_key(&mut self, name: &str, pem: &str) {
-        let lines: Vec<&str> = pem
-            .lines()
-            .filter(|line| !line.starts_with("-----"))
-            .collect();
-        self.part(name, lines[0].as_bytes());
-        let der = STANDARD.decode(lines.concat()).expect("base64");
-        let octets = der
-            .windows(2)
-            .position(|pair| pair == [0x04, 0x20])
-            .expect("a P-256 key");
-        self.part(name, &der[octets + 2..octets + 34]);
-    }
-
-    fn part(&mut self, name: &str, part: &[u8]) {
-        if part.len() >= SECRET_BYTES_MIN {
-            self.needles.push(Needle {
-                name: name.to_owned(),
-                forms: forms(part),
-            });
-        }
-    }
-
-    fn place(&mut self, name: &str, content: impl AsRef<[u8]>) {
-        self.places.push(Place {
-            name: name.to_owned(),
-            content: characters(content.as_ref()),
-        });
-    }
-
-    /// What was found, by names only: this text ends in a log.
-    fn hits(&self) -> Vec<String> {
-        let mut hits = Vec::new();
-        for place in &self.places {
-            for needle in &self.needles {
-                if needle.forms.iter().any(|form| place.content.contains(form)) {
-                    hits.push(format!("{} in {}", needle.name, place.name));
-                }
-            }
-        }
-        hits.sort();
-        hits.dedup();
-        hits
-    }
-}
-
-/// One character for each byte, so that files and secrets that are no text can be searched as text.
-fn characters(bytes: &[u8]) -> String {
-    bytes.iter().copied().map(char::from).collect()
-}
-
-/// Raw, as programs escape it, base64 at each of the three alignments, hex, as URLs have it, and as numbers.
-fn forms(secret: &[u8]) -> Vec<String> {
-    let quoted = serde_json::to_string(&String::from_utf8_lossy(secret)).expect("a string");
-    let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
-    let url = |upper: bool| -> String {
-        let encode = |b: &u8| match *b {
-            b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
-            b if upper => format!("%{b:02X}"),
-            b => format!("%{b:02x}"),
-        };
-        secret.iter().map(encode).collect()
-    };
-    let numbers: Vec<String> = secret.iter().map(u8::to_string).collect();
-    let mut forms = vec![
-        characters(secret),
-        characters(quoted.trim_matches('"').as_bytes()),
-        hex.to_uppercase(),
-        hex,
-        url(true),
-        url(false),
-        numbers.join(", "),
-        numbers.join(","),
-    ];
-    for before in 0..3 {
-        let bytes = [vec![0; before].as_slice(), secret].concat();
-        let foreign = [0, 2, 3][before];
-        // The last character also holds bits of what follows.
-        let keep =
-            |text: String| text[foreign..text.len() - usize::from(bytes.len() % 3 != 0)].to_owned();
-        forms.push(keep(STANDARD_NO_PAD.encode(&bytes)));
-        forms.push(keep(URL_SAFE_NO_PAD.encode(&bytes)));
-    }
-    forms.sort();
-    forms.dedup();
-    forms
-}
 
 #[test]
 fn the_search_finds_each_spelling() {
@@ -254,30 +128,12 @@ fn no_secret_is_anywhere_but_where_it_belongs() {
     for secret in aws.secrets() {
         search.secret("the broker's AWS keys", &secret);
     }
-    let keys = private_keys(&mut search, &home, agent.identity());
-    for file in files(&home).into_iter().filter(|file| !keys.contains(file)) {
-        search.place(
-            &file.display().to_string(),
-            fs::read(&file).expect("a file"),
-        );
+    search.installation(&world.installation, &[agent.identity().to_owned()]);
+    let secrets = search.secrets();
+    assert!(secrets > 25, "only {secrets} secrets were collected");
+    for part in ["/data/ledger/", "/data/index/"] {
+        assert!(search.places().any(|name| name.contains(part)), "{part}");
     }
-    assert!(
-        search.needles.len() > 25,
-        "only {} secrets were collected",
-        search.needles.len()
-    );
-    assert!(
-        search
-            .places
-            .iter()
-            .any(|p| p.name.contains("/data/ledger/") && !p.content.is_empty())
-    );
-    assert!(
-        search
-            .places
-            .iter()
-            .any(|p| p.name.contains("/data/index/") && !p.content.is_empty())
-    );
     assert_eq!(search.hits(), Vec::<String>::new());
 }
 
@@ -293,11 +149,11 @@ fn draw_all(search: &mut Search, agent: &Cli, task: &str) -> Vec<String> {
         let scope: Vec<&str> = scope.into_iter().collect();
         let issued = World::draw(agent, task, role, &scope);
         let data = issued["data"].as_object().expect("the parts of the secret");
-        let before = search.needles.len();
+        let before = search.secrets();
         for (field, value) in data {
             search.secret(&format!("{role} {field}"), value.as_str().expect("a text"));
         }
-        assert!(search.needles.len() > before, "{role} gave no secret");
+        assert!(search.secrets() > before, "{role} gave no secret");
         ids.push(text(&issued, "credential_id").to_owned());
     }
     ids
@@ -373,48 +229,6 @@ fn ask_everything(search: &mut Search, operator: &Cli, agent: &Cli, task: &str, 
 
 fn note(search: &mut Search, name: &str, done: &taskpass_tests::Output) {
     search.place(name, format!("{}{}", done.stdout, done.stderr));
-}
-
-/// Private keys are secrets too; their own files are where they belong.
-fn private_keys(search: &mut Search, home: &Path, agent: &Path) -> Vec<PathBuf> {
-    let is_key = |path: &PathBuf| {
-        let content = fs::read(path).expect("a file");
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        String::from_utf8_lossy(&content).contains("PRIVATE KEY") || name.ends_with(".key")
-    };
-    let all = [files(home), files(agent)].concat();
-    let keys: Vec<PathBuf> = all.into_iter().filter(is_key).collect();
-    assert!(
-        keys.len() >= 4,
-        "root, authority, ledger, operator and agent have keys: {keys:?}"
-    );
-    for path in &keys {
-        let content = fs::read_to_string(path).expect("a key");
-        let name = path.display().to_string();
-        match content.trim().rsplit_once('+') {
-            // The ledger's key is one line of words and the key itself.
-            Some((words, key)) if words.starts_with("PRIVATE+KEY+") => search.secret(&name, key),
-            _ => search.secret(&name, &content),
-        }
-    }
-    keys
-}
-
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// The secrets of a value are in the places that show them on purpose, which proves that the search would see them.

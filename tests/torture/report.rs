@@ -92,7 +92,7 @@ impl Report {
             Ok(Outcome::Ran(v)) => json!({
                 "fault": cell.fault.words(), "operation": cell.operation.words(), "verdict": word(outcome),
                 "meanwhile": v.meanwhile.as_ref().err(), "orphans": v.orphans, "lost": v.lost, "false_proofs": v.lies,
-                "ledger": v.ledger, "wrong": v.wrong, "back": v.back.words(), "answers": v.answers, "notes": v.notes,
+                "secrets_shown": v.shown, "ledger": v.ledger, "wrong": v.wrong, "back": v.back.words(), "answers": v.answers, "notes": v.notes,
                 "back_after_seconds": v.back_after.as_secs_f64(), "all_dead_after_seconds": v.last_live.as_secs_f64(),
                 "took_seconds": v.took.as_secs_f64(),
             }),
@@ -171,8 +171,8 @@ fn grid(cells: &Played) -> String {
 
 fn details(cells: &Played) -> String {
     let mut text = "\n## Each cell\n\n\
-        | cell | verdict | meanwhile | answers | orphans | lost | false proofs | ledger | back | after | all dead after | remarks |\n\
-        | --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: | --- |\n"
+        | cell | verdict | meanwhile | answers | orphans | lost | false proofs | secrets shown | ledger | back | after | all dead after | remarks |\n\
+        | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: | --- |\n"
         .to_owned();
     for cell in Cell::all() {
         let Some((_, outcome)) = cells.iter().find(|(of, _)| *of == cell) else {
@@ -180,12 +180,13 @@ fn details(cells: &Played) -> String {
         };
         let row = match outcome {
             Ok(Outcome::Ran(v)) => format!(
-                "{} | {} | {} | {} | {} | {} | {} | {:.1} s | {:.1} s | {}",
+                "{} | {} | {} | {} | {} | {} | {} | {} | {:.1} s | {:.1} s | {}",
                 v.meanwhile_words(),
                 v.answers,
                 v.orphans.len(),
                 v.lost.len(),
                 v.lies.len(),
+                v.shown.len(),
                 if v.ledger.is_empty() {
                     "verifies"
                 } else {
@@ -203,8 +204,8 @@ fn details(cells: &Played) -> String {
                         .join("; ")
                 ),
             ),
-            Ok(Outcome::NotHere(why)) => format!("| | | | | | | | | not on this machine: {why}"),
-            Err(why) => format!("| | | | | | | | | {}", one_line(why)),
+            Ok(Outcome::NotHere(why)) => format!("| | | | | | | | | | not on this machine: {why}"),
+            Err(why) => format!("| | | | | | | | | | {}", one_line(why)),
         };
         writeln!(text, "| {cell} | {} | {row} |", word(outcome)).expect("text");
     }

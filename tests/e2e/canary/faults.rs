@@ -5,10 +5,10 @@ use std::{fs, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
 use taskpass_tests::{
-    Broker, Cli, Installation, OpenBao, Output, Relay, Trouble, World, eventually,
+    Broker, Cli, Installation, OpenBao, Output, Relay, Search, Trouble, World, eventually,
 };
 
-use super::{Search, files, note, private_keys};
+use super::note;
 use crate::support::{export, text};
 
 const CONFIG: &str = "vault-main/config";
@@ -75,45 +75,14 @@ impl Stage {
     /// Looks for everything that OpenBao ever answered, was handed out or is a key, in everything that was written.
     fn finish(&self, mut search: Search, agent: &Path) {
         for (name, relay) in &self.relays {
-            for (number, secret) in (1..).zip(secrets_in(&relay.answers())) {
-                search.secret(&format!("answer {number} of {name}"), &secret);
-            }
+            search.answers(name, &relay.answers());
         }
-        let token = self.bao.broker_token();
-        search.secret("the broker's Vault token", &token);
-        let home = self.installation.home();
-        let keys = private_keys(&mut search, &home, agent);
-        let logs = fs::read_dir(self.installation.scratch()).expect("a directory");
-        let logs = logs.map(|entry| entry.expect("an entry").path());
-        let logs = logs.filter(|path| path.is_file());
-        let all = files(&home).into_iter().chain(logs);
-        for file in all.filter(|file| !keys.contains(file)) {
-            let content = fs::read(&file).expect("a file");
-            search.place(&file.display().to_string(), content);
-        }
-        let (needles, places) = (search.needles.len(), search.places.len());
-        assert!(needles > 10 && places > 10, "{needles} in {places}");
+        search.secret("the broker's Vault token", &self.bao.broker_token());
+        search.installation(&self.installation, &[agent.to_owned()]);
+        let (secrets, places) = (search.secrets(), search.places().count());
+        assert!(secrets > 10 && places > 10, "{secrets} in {places}");
         assert_eq!(search.hits(), Vec::<String>::new());
     }
-}
-
-/// The values of all fields of JSON that hold secrets in Vault's API.
-fn secrets_in(answers: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for field in ["client_token", "private_key", "password", "id"] {
-        let begin = format!("\"{field}\":\"");
-        for rest in answers.split(&begin).skip(1) {
-            let Some((value, _)) = rest.split_once('"') else {
-                continue;
-            };
-            let value = value.replace("\\n", "\n");
-            // An accessor is not secret, and stands in the ledger.
-            if value.len() >= 20 && (field != "id" || value.starts_with("s.")) {
-                found.push(value);
-            }
-        }
-    }
-    found
 }
 
 /// What a back end must never be able to put into our logs or answers.

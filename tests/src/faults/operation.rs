@@ -140,7 +140,9 @@ impl Play<'_> {
             Operation::Attest => self.newcomer(broker),
             _ => self.agent(broker),
         };
-        let token_file = self.stage.installation.scratch().join("join-token");
+        let given = self.stage.installation.scratch().join("given");
+        std::fs::create_dir_all(&given).expect("a directory");
+        let token_file = given.join("join-token");
         let token_name = token_file.display().to_string();
         let args: Vec<&str> = match self.stage.cell.operation {
             Operation::Attest => {

@@ -14,7 +14,7 @@ use taskpass_client::{Client, JoinToken};
 use taskpass_core::{CredentialId, TaskId};
 
 use crate::{
-    Broker, Cli, Journal, Told, World,
+    Broker, Cli, Journal, Search, Told, World,
     wire::runtime,
     witness::{client_config, text},
 };
@@ -40,6 +40,8 @@ pub(super) struct Play<'a> {
     pub(super) checkpoint: PathBuf,
     journal: Mutex<Journal>,
     join_token: Mutex<Option<JoinToken>>,
+    /// The secrets of all join tokens there were.
+    join_secrets: Mutex<Vec<String>>,
     newcomers: AtomicU32,
     /// Where the agent's identity is; another place each time it has to attest anew.
     identity: Mutex<u32>,
@@ -59,6 +61,7 @@ impl<'a> Play<'a> {
             checkpoint: stage.installation.scratch().join("checkpoint.txt"),
             journal: Mutex::default(),
             join_token: Mutex::default(),
+            join_secrets: Mutex::default(),
             newcomers: AtomicU32::new(0),
             identity: Mutex::new(0),
             notes: Mutex::default(),
@@ -131,21 +134,24 @@ impl<'a> Play<'a> {
     }
 
     pub(super) fn new_join_token(&self, broker: &Broker<'_>) -> Result<String, String> {
-        Self::join_token_for("newcomer", broker)
+        self.join_token_for("newcomer", broker)
     }
 
-    fn join_token_for(agent: &str, broker: &Broker<'_>) -> Result<String, String> {
+    fn join_token_for(&self, agent: &str, broker: &Broker<'_>) -> Result<String, String> {
         let made = broker
             .operator()
             .run(&["-o", "json", "agent", "token", agent]);
         let value: serde_json::Value =
             serde_json::from_str(&made.stdout).map_err(|_| made.stderr)?;
-        Ok(text(&value, "join_token").to_owned())
+        let token = text(&value, "join_token").to_owned();
+        let secret = token.split('.').nth(2).expect("it has a secret").to_owned();
+        self.join_secrets.lock().expect("no poison").push(secret);
+        Ok(token)
     }
 
     /// Gives the agent a new identity in another place.
     fn attest_anew(&self, broker: &Broker<'_>) -> Answer {
-        let token = Self::join_token_for("builder", broker)?;
+        let token = self.join_token_for("builder", broker)?;
         *self.identity.lock().expect("no poison") += 1;
         let done = self
             .agent(broker)
@@ -223,6 +229,7 @@ impl<'a> Play<'a> {
             orphans: Vec::new(),
             lost: Vec::new(),
             lies: struck.lies,
+            shown: Vec::new(),
             ledger: Vec::new(),
             wrong: struck.wrong,
             back: struck.back,
@@ -245,10 +252,29 @@ impl<'a> Play<'a> {
         } else {
             broker.kill();
         }
+        verdict.shown = self.secrets_shown();
         verdict.answers = self.journal().len();
         verdict.notes = std::mem::take(&mut *self.notes.lock().expect("no poison"));
         verdict.took = began.elapsed();
         verdict
+    }
+
+    /// Secrets in what the broker wrote: its files, its logs, what was exported.
+    fn secrets_shown(&self) -> Vec<String> {
+        let (stage, mut search) = (self.stage, Search::default());
+        if let Some(disk) = &stage.disk {
+            // Nobody else sees what is on it.
+            disk.shell("cp -a \"$1\" \"$1.after\"");
+        }
+        search.answers("vault-main", &stage.relay.answers());
+        search.secret("the broker's Vault token", &stage.bao.broker_token());
+        for secret in &*self.join_secrets.lock().expect("no poison") {
+            search.secret("a join token", secret);
+        }
+        search.installation(&stage.installation, &stage.identities());
+        let secrets = search.secrets();
+        assert!(secrets > 10, "only {secrets} secrets were collected");
+        search.hits()
     }
 
     /// Asks for the same again where it failed, and then for everything once.

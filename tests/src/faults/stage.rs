@@ -114,6 +114,15 @@ impl Stage {
         self.installation.shift_clock(self.shift() + seconds);
     }
 
+    /// Where the identities of agents are.
+    pub(super) fn identities(&self) -> Vec<PathBuf> {
+        let beside = fs::read_dir(self.installation.scratch()).expect("a directory");
+        let beside = beside.map(|entry| entry.expect("an entry").path());
+        beside
+            .filter(|path| path.is_dir() && *path != self.installation.home())
+            .collect()
+    }
+
     /// The only segment of the ledger.
     pub(super) fn segment(&self) -> PathBuf {
         self.installation

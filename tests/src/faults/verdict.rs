@@ -56,6 +56,8 @@ pub struct Verdict {
     pub lost: Vec<String>,
     /// Secrets that worked although they counted as revoked and proven.
     pub lies: Vec<String>,
+    /// Secrets that stand in the broker's files or logs, and where.
+    pub shown: Vec<String>,
     /// What the offline verification of the whole history complained about.
     pub ledger: Vec<String>,
     /// Whatever else must not be.
@@ -156,6 +158,7 @@ impl Verdict {
             &self.orphans,
             &self.lost,
             &self.lies,
+            &self.shown,
             &self.ledger,
             &self.wrong,
         ]
@@ -168,11 +171,12 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "meanwhile {}, orphans {}, lost {}, false proofs {}, ledger {}, back {} after {:.1} s, all dead {:.1} s later",
+            "meanwhile {}, orphans {}, lost {}, false proofs {}, secrets shown {}, ledger {}, back {} after {:.1} s, all dead {:.1} s later",
             self.meanwhile_words(),
             self.orphans.len(),
             self.lost.len(),
             self.lies.len(),
+            self.shown.len(),
             if self.ledger.is_empty() {
                 "verifies"
             } else {
