@@ -274,7 +274,9 @@ impl<'a> Play<'a> {
         search.installation(&stage.installation, &stage.identities());
         let secrets = search.secrets();
         assert!(secrets > 10, "only {secrets} secrets were collected");
-        search.hits()
+        let hits = search.hits().into_iter();
+        hits.map(|hit| format!("a secret is shown: {hit}"))
+            .collect()
     }
 
     /// Asks for the same again where it failed, and then for everything once.
