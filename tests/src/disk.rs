@@ -11,7 +11,7 @@ use std::{
 
 use crate::workspace;
 
-/// Room for the ledger with its reserve, the index, and little else.
+/// Room for the ledger with its reserve, the index, and what a broker wants to be free before it opens an index anew.
 const MIB: u32 = 96;
 
 const IN_MEMORY: &str = r#"set -e

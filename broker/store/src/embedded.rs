@@ -88,8 +88,8 @@ impl EmbeddedStore {
     }
 
     /// Ends when the files must be opened anew: the ledger takes no more entries, since after a failed sync nobody
-    /// knows what is on the disk, or a full disk, which the index did not survive, has room again. The process should
-    /// then end, so that it is started again.
+    /// knows what is on the disk, or a full disk, on which the index failed or could not be opened, has room again. The
+    /// process should then end, so that it is started again.
     pub async fn broken(&self) {
         let mut broken = self.shared.broken.subscribe();
         // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.
