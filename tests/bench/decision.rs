@@ -11,7 +11,9 @@ use taskpass_core::{
     Agent, Clock, Impact, Labels, Requester, RevocationClass, RoleSpec, Scope, SystemClock, Task,
     TaskState, Timestamp, Ttl,
 };
-use taskpass_policy::{Action, Draw, Facts, PolicyFile, PolicySet, Principal, Resource};
+use taskpass_policy::{
+    Action, CredentialRequest, Facts, PolicyFile, PolicySet, Principal, Resource,
+};
 use taskpass_proto::v1::{RenewSvidRequest, RenewSvidResponse};
 use taskpass_tests::wire::KeyAndCsr;
 
@@ -130,7 +132,7 @@ fn decide(policies: &PolicySet, times: usize) -> Vec<Duration> {
         resource: Resource::Role(&role),
         now: clock.now(),
         ip: Some([10, 0, 0, 1].into()),
-        draw: Some(Draw {
+        request: Some(CredentialRequest {
             task: &task,
             ttl: Ttl::from_seconds(600).expect("a lifetime"),
             scope: &scope,

@@ -13,7 +13,7 @@ use super::{
     context::{Context, pages},
     output,
     parse::{Pair, PinnedRole},
-    views::{ABANDONED, EndedView, NOTHING_ISSUED, ReceiptView, SessionView, TaskView, shown},
+    views::{ABANDONED, AnchorView, EndedView, NOTHING_ISSUED, ReceiptView, TaskView, shown},
 };
 
 #[derive(Debug, Subcommand)]
@@ -217,7 +217,7 @@ async fn show(id: TaskId, context: &Context) -> anyhow::Result<()> {
     let receipts: Vec<ReceiptView> = reply.receipts.into_iter().map(ReceiptView::from).collect();
     let mut view = TaskView::from(reply.task.unwrap_or_default());
     view.receipts = Some(receipts);
-    view.sessions = reply.sessions.into_iter().map(SessionView::from).collect();
+    view.anchors = reply.anchors.into_iter().map(AnchorView::from).collect();
     context.print(&view, || human(&view))
 }
 
@@ -259,7 +259,7 @@ fn human(task: &TaskView) -> String {
         ("heartbeat", heartbeat),
         ("parent", task.parent.clone().unwrap_or_default()),
         ("labels", pairs(&task.labels)),
-        ("waits for", waits_for(&task.sessions)),
+        ("waits for", waits_for(&task.anchors)),
     ]);
     match task.receipts.as_deref() {
         None | Some([]) => text,
@@ -268,9 +268,9 @@ fn human(task: &TaskView) -> String {
 }
 
 /// Why an ending task is not over, and what to do next.
-fn waits_for(sessions: &[SessionView]) -> String {
-    let each = sessions.iter().map(|session| {
-        let (provider, until) = (&session.provider, shown(session.may_live_until));
+fn waits_for(anchors: &[AnchorView]) -> String {
+    let each = anchors.iter().map(|anchor| {
+        let (provider, until) = (&anchor.provider, shown(anchor.may_live_until));
         format!("its session at {provider} to be ended (it may live until {until}); an operator sees why with `taskpass provider check {provider}`")
     });
     each.collect::<Vec<_>>().join("; ")

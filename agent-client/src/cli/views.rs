@@ -65,11 +65,11 @@ pub(crate) struct TaskView {
     pub(crate) receipts: Option<Vec<ReceiptView>>,
     /// Sessions at providers for which an ending task waits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) sessions: Vec<SessionView>,
+    pub(crate) anchors: Vec<AnchorView>,
 }
 
 #[derive(Serialize)]
-pub(crate) struct SessionView {
+pub(crate) struct AnchorView {
     pub(crate) provider: String,
     pub(crate) may_live_until: Option<Timestamp>,
 }
@@ -200,16 +200,16 @@ impl From<v1::Task> for TaskView {
             max_credentials: task.max_credentials,
             labels: task.labels.into_iter().collect(),
             receipts: None,
-            sessions: Vec::new(),
+            anchors: Vec::new(),
         }
     }
 }
 
-impl From<v1::TaskSession> for SessionView {
-    fn from(session: v1::TaskSession) -> Self {
+impl From<v1::Anchor> for AnchorView {
+    fn from(anchor: v1::Anchor) -> Self {
         Self {
-            provider: session.provider,
-            may_live_until: time(session.may_live_until),
+            provider: anchor.provider,
+            may_live_until: time(anchor.may_live_until),
         }
     }
 }

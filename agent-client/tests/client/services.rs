@@ -223,7 +223,7 @@ impl task_service_server::TaskService for Shared {
         let task = state.tasks.iter().find(|t| t.id == id).cloned();
         let missing = || refusal(Code::NotFound, "TASK_NOT_FOUND", &[]);
         Ok(Response::new(GetTaskResponse {
-            sessions: Vec::new(),
+            anchors: Vec::new(),
             task: Some(task.ok_or_else(missing)?),
             receipts: receipts(&state),
         }))

@@ -87,7 +87,8 @@ pub enum RevokeCause {
     /// Its task ended.
     TaskEnded(EndCause),
     /// The broker was interrupted between intent and outcome.
-    Interrupted,
+    #[serde(rename = "interrupted")]
+    OutcomeUnknown,
     /// The reply never reached the caller, or the task had ended meanwhile.
     NotDelivered,
     /// The end that was asked for came, and the provider would let it live on.

@@ -29,7 +29,7 @@ pub enum Priority {
     Normal,
     /// Records that something is being taken back: may use the reserve of 8 MiB, so that a full disk stops
     /// issuing and not revoking.
-    Release,
+    Reserved,
 }
 
 /// An open ledger that can be appended to. The directory is locked until this is dropped.
@@ -134,7 +134,7 @@ impl Ledger {
                 Ok(())
             }
             // The old segment still has its reserve; it may grow beyond its limit by that much.
-            Err(Failure::Clean(Error::DiskFull { .. })) if priority == Priority::Release => Ok(()),
+            Err(Failure::Clean(Error::DiskFull { .. })) if priority == Priority::Reserved => Ok(()),
             Err(failure) => Err(self.failed(failure)),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
 
 /// When a segment has grown to this, the next batch begins a new one.
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Room that only [`Priority::Release`] may use: some ten thousand records of revocations.
+/// Room that only [`Priority::Reserved`] may use: some ten thousand records of revocations.
 pub(crate) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// Room is taken in steps of this size.
 const AHEAD_BYTES: u64 = 8 * 1024 * 1024;
@@ -149,7 +149,7 @@ impl Tail {
     fn make_room(&mut self, bytes: u64, priority: Priority) -> io::Result<()> {
         let end = self.end + bytes;
         match (self.reserve(end + RESERVE_BYTES), priority) {
-            (Err(e), Priority::Release) if is_full(&e) => {
+            (Err(e), Priority::Reserved) if is_full(&e) => {
                 if end <= self.allocated {
                     return Ok(());
                 }

@@ -25,8 +25,8 @@ pub struct Facts<'a> {
     pub now: Timestamp,
     /// The caller's address, if it came over a network.
     pub ip: Option<IpAddr>,
-    /// What is drawn. Required for actions that [draw](Action::draws), and refused for every other.
-    pub draw: Option<Draw<'a>>,
+    /// What is drawn. Required for actions that [draw](Action::grants_access), and refused for every other.
+    pub request: Option<CredentialRequest<'a>>,
 }
 
 /// Who asks.
@@ -68,7 +68,7 @@ pub enum Resource<'a> {
 
 /// What is drawn by starting a task, or by issuing or renewing a credential.
 #[derive(Debug, Clone, Copy)]
-pub struct Draw<'a> {
+pub struct CredentialRequest<'a> {
     /// The task that draws; for [`Action::TaskStart`] the task as it is going to be.
     pub task: &'a Task,
     /// The lifetime asked for: of the task when one is started, else of the credential.
@@ -111,7 +111,7 @@ actions! {
     SvidRenew = "svid.renew",
     /// Start a task. By an agent. Decided once for each role the task names ([`Resource::Role`], with what the task
     /// fixes for it as scope), so that policy says which roles an agent may put into a task; once on
-    /// [`Resource::Installation`] when it names none. All must be allowed. With [`Draw`].
+    /// [`Resource::Installation`] when it names none. All must be allowed. With [`CredentialRequest`].
     TaskStart = "task.start",
     /// Say that a task is still being worked on. By an agent, on a [`Resource::Task`].
     TaskHeartbeat = "task.heartbeat",
@@ -120,9 +120,9 @@ actions! {
     /// See tasks. By agents and operators: one ([`Resource::Task`]), all of an agent ([`Resource::Agent`]), or all
     /// there are ([`Resource::Installation`]).
     TaskRead = "task.read",
-    /// Issue a credential. By an agent, on a [`Resource::Role`]. With [`Draw`].
+    /// Issue a credential. By an agent, on a [`Resource::Role`]. With [`CredentialRequest`].
     CredentialIssue = "credential.issue",
-    /// Let a credential live longer. By an agent, on a [`Resource::Credential`]. With [`Draw`].
+    /// Let a credential live longer. By an agent, on a [`Resource::Credential`]. With [`CredentialRequest`].
     CredentialRenew = "credential.renew",
     /// Revoke a credential. By agents and operators, on a [`Resource::Credential`].
     CredentialRevoke = "credential.revoke",
@@ -147,8 +147,8 @@ actions! {
 }
 
 impl Action {
-    /// Whether something is drawn by it, so that facts need a [`Draw`].
-    pub const fn draws(self) -> bool {
+    /// Whether something is drawn by it, so that facts need a [`CredentialRequest`].
+    pub const fn grants_access(self) -> bool {
         matches!(
             self,
             Self::TaskStart | Self::CredentialIssue | Self::CredentialRenew

@@ -23,7 +23,7 @@
 //!     resource: Resource::Installation,
 //!     now: Timestamp::EPOCH,
 //!     ip: None,
-//!     draw: None,
+//!     request: None,
 //! };
 //! assert_eq!(policies.decide(&facts, &clock).record().policies, ["readers"]);
 //! facts.action = Action::ProviderCheck;
@@ -48,7 +48,7 @@ mod view;
 
 pub use check::{Finding, KnownNames, Report, Severity, check, check_files};
 pub use decide::Decision;
-pub use facts::{Action, Draw, Facts, Principal, Resource};
+pub use facts::{Action, CredentialRequest, Facts, Principal, Resource};
 pub use files::PolicyFile;
 pub use policies::{LoadError, PolicySet};
 pub use schema::schema_text;

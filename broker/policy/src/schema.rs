@@ -107,7 +107,7 @@ impl Language {
                 resource.as_str()
             ));
         }
-        if action.draws() != view.draws() {
+        if action.grants_access() != view.grants_access() {
             return Err(format!("what `{action}` draws does not fit the schema"));
         }
         self.any_request(view, None)

@@ -9,8 +9,8 @@ use taskpass_core::{
 };
 
 use crate::{
-    Action, Decision, Draw, Facts, PolicyFile, PolicySet, Principal, Resource, StarterOptions,
-    starter_policy,
+    Action, CredentialRequest, Decision, Facts, PolicyFile, PolicySet, Principal, Resource,
+    StarterOptions, starter_policy,
 };
 
 /// 2026-11-22T10:00:00Z, a Sunday morning.
@@ -50,16 +50,16 @@ impl World {
             resource,
             now: NOW,
             ip: Some([10, 1, 2, 3].into()),
-            draw: self.draw_for(action),
+            request: self.request_for(action),
         }
     }
 
-    pub(crate) fn draw_for(&self, action: Action) -> Option<Draw<'_>> {
+    pub(crate) fn request_for(&self, action: Action) -> Option<CredentialRequest<'_>> {
         matches!(
             action,
             Action::TaskStart | Action::CredentialIssue | Action::CredentialRenew
         )
-        .then(|| Draw {
+        .then(|| CredentialRequest {
             task: &self.task,
             ttl: Ttl::from_seconds(900).unwrap(),
             scope: &self.scope,

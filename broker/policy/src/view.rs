@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use taskpass_core::{Agent, Credential, Labels, ProviderName, RoleName, RoleSpec, Scope, Task};
 
-use crate::{Action, Draw, Facts, Principal, Resource};
+use crate::{Action, CredentialRequest, Facts, Principal, Resource};
 
 /// The only id of an `Installation`.
 const INSTALLATION_ID: &str = "this";
@@ -108,8 +108,8 @@ impl View {
             context.insert("ip", Value::Ip(ip.to_canonical().to_string()));
         }
         let resource = of_resource(facts.resource, &mut entities);
-        if let Some(draw) = facts.draw {
-            add_draw(&mut context, &mut entities, &draw);
+        if let Some(draw) = facts.request {
+            add_request(&mut context, &mut entities, &draw);
         }
         Self {
             action: of_action(facts.action),
@@ -121,7 +121,7 @@ impl View {
     }
 
     /// Whether the context says what is drawn.
-    pub(crate) fn draws(&self) -> bool {
+    pub(crate) fn grants_access(&self) -> bool {
         self.context.contains_key("task")
     }
 
@@ -159,10 +159,10 @@ fn of_resource(resource: Resource<'_>, entities: &mut Vec<Entity>) -> Uid {
     }
 }
 
-fn add_draw(
+fn add_request(
     context: &mut BTreeMap<&'static str, Value>,
     entities: &mut Vec<Entity>,
-    draw: &Draw<'_>,
+    draw: &CredentialRequest<'_>,
 ) {
     let task = add(entities, of_task(draw.task));
     let (pairs, names) = of_scope(draw.scope);

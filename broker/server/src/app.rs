@@ -167,7 +167,7 @@ impl App {
                 "background work did not finish in time; it is taken up at the next start"
             );
         }
-        let stopped = Batch::release([Event::BrokerStopped {}]);
+        let stopped = Batch::reserved([Event::BrokerStopped {}]);
         match self.store.commit(stopped).await {
             Ok(_) => {}
             Err(error @ CommitError::DiskFull) => {
@@ -226,7 +226,7 @@ async fn record_start(
         config_sha256: config.config_sha256().to_owned(),
         policy_set: engine.policy_hash().to_owned(),
     };
-    match store.commit(Batch::release([started])).await {
+    match store.commit(Batch::reserved([started])).await {
         Ok(_) => {}
         Err(error @ CommitError::DiskFull) => {
             tracing::error!(%error, "the start is not recorded");

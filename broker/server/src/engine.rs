@@ -250,12 +250,12 @@ impl Engine {
     }
 
     /// Commits events that take something back: these have room on a full disk, too.
-    async fn commit_release(
+    async fn commit_reserved(
         &self,
         events: Vec<Event>,
         guards: Vec<Guard>,
     ) -> Result<Committed, Error> {
-        self.commit_with(events, guards, Priority::Release).await
+        self.commit_with(events, guards, Priority::Reserved).await
     }
 
     async fn commit_with(

@@ -213,7 +213,7 @@ async fn work(bench: &Bench, rounds: usize) -> anyhow::Result<()> {
         credentials.push(credential);
     }
     for part in ended(task.id, &credentials).chunks(4000) {
-        bench.store.commit(Batch::release(part.to_vec())).await?;
+        bench.store.commit(Batch::reserved(part.to_vec())).await?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ pub enum Priority {
     #[default]
     Normal,
     /// Takes something away: revoking and ending. The ledger keeps a reserve for these.
-    Release,
+    Reserved,
 }
 
 /// Events that happen together or not at all, and the conditions under which they may.
@@ -39,9 +39,9 @@ impl Batch {
     }
 
     /// A batch that takes something away, without guards.
-    pub fn release(events: impl IntoIterator<Item = Event>) -> Self {
+    pub fn reserved(events: impl IntoIterator<Item = Event>) -> Self {
         Self {
-            priority: Priority::Release,
+            priority: Priority::Reserved,
             ..Self::new(events)
         }
     }

@@ -24,7 +24,7 @@ pub enum CommitError {
     /// An event does not fit the state.
     #[error("{0}")]
     Conflict(Conflict),
-    /// The disk is full. Batches with [`Priority::Release`](crate::Priority::Release) may still go through.
+    /// The disk is full. Batches with [`Priority::Reserved`](crate::Priority::Reserved) may still go through.
     #[error("the disk of the ledger is full; free some space, revoking goes on meanwhile")]
     DiskFull,
     /// The ledger cannot be written to, or the store is closed. The outcome of the batch is unknown until restart.

@@ -170,9 +170,9 @@ impl Writer {
         }
         let releases = requests
             .iter()
-            .all(|r| r.batch.priority == Priority::Release);
+            .all(|r| r.batch.priority == Priority::Reserved);
         let priority = if releases {
-            taskpass_ledger::Priority::Release
+            taskpass_ledger::Priority::Reserved
         } else {
             taskpass_ledger::Priority::Normal
         };
@@ -203,7 +203,7 @@ impl Writer {
             CommitError::DiskFull => {
                 let (release, normal): (Vec<_>, Vec<_>) = requests
                     .into_iter()
-                    .partition(|r| r.batch.priority == Priority::Release);
+                    .partition(|r| r.batch.priority == Priority::Reserved);
                 let mixed = !normal.is_empty();
                 for request in normal {
                     answer(request, Err(CommitError::DiskFull));

@@ -47,7 +47,7 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     /// What the intent keeps, so that a credential whose minting is never answered can be looked for where it was asked
     /// for, whatever the configuration says by then. Never a secret; asks nobody. It is the [`RevokeItem::handle`]
     /// until [`Issued::handle`] takes its place.
-    fn trace(&self, _role: &RoleName, _scope: &Scope) -> Option<Value> {
+    fn locator(&self, _role: &RoleName, _scope: &Scope) -> Option<Value> {
         None
     }
 

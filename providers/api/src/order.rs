@@ -105,10 +105,10 @@ pub struct RevokeItem {
     /// Until when it lives at most. Without a known outcome, if the call was carried out when it was sent.
     pub expires_at: Timestamp,
     /// The life that was asked for. A back end that is told a span counts it from when it carries out the call.
-    pub life: Duration,
+    pub lifetime: Duration,
     /// Its revocation class, as recorded.
     pub revocation_class: RevocationClass,
-    /// What [`Issued::handle`] said; without a known outcome, what [`crate::Provider::trace`] said before the intent.
+    /// What [`Issued::handle`] said; without a known outcome, what [`crate::Provider::locator`] said before the intent.
     pub handle: Option<Value>,
     /// The handle of the anchor it was drawn with.
     pub anchor: Option<Value>,

@@ -135,7 +135,7 @@ impl Provider for AwsProvider {
         &self.specs
     }
 
-    fn trace(&self, role: &RoleName, _scope: &Scope) -> Option<Value> {
+    fn locator(&self, role: &RoleName, _scope: &Scope) -> Option<Value> {
         let role = self.roles.get(role)?;
         Some(json!({ROLE_KEY: role.arn}))
     }

@@ -105,7 +105,7 @@ impl Provider for VaultProvider {
         &self.specs
     }
 
-    fn trace(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
+    fn locator(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
         if self.unleased.lock().contains(role) {
             return None;
         }

@@ -251,7 +251,7 @@ impl VaultProvider {
     /// which is over by now; else it lives as long as the engine likes. What the configuration says today does not matter.
     fn lost(&self, item: &RevokeItem, lost: Lost<'_>, why: &str) -> Revoked {
         // A clock that was set back must not make it earlier than what is on record.
-        let over = self.clock.now().plus(item.life).max(item.expires_at);
+        let over = self.clock.now().plus(item.lifetime).max(item.expires_at);
         let until = lost.is_timed.then_some(over);
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),

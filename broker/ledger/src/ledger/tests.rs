@@ -150,7 +150,7 @@ fn after_a_failed_sync_nothing_is_taken_until_opened_again() {
     scratch.disk.fail_syncs(1);
     let failed = ledger.append_batch(&[&entry(3)], Priority::Normal);
     assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
-    let refused = ledger.append_batch(&[&entry(3)], Priority::Release);
+    let refused = ledger.append_batch(&[&entry(3)], Priority::Reserved);
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
     assert_holds(&ledger, 3);
     drop(ledger);
@@ -194,7 +194,7 @@ fn a_full_disk_stops_issuing_and_not_revoking() {
     // The whole reserve is there for revocations, on a disk without a free byte.
     scratch.disk.set_free(Some(0));
     for _ in 0..8 {
-        size = ledger.append_batch(&batch, Priority::Release).unwrap().end;
+        size = ledger.append_batch(&batch, Priority::Reserved).unwrap().end;
         assert!(
             ledger
                 .append_batch(&[b"1"], Priority::Normal)
@@ -203,7 +203,7 @@ fn a_full_disk_stops_issuing_and_not_revoking() {
         );
     }
     let end = loop {
-        match ledger.append_batch(&batch, Priority::Release) {
+        match ledger.append_batch(&batch, Priority::Reserved) {
             Ok(range) => size = range.end,
             Err(error) => break error,
         }
@@ -230,7 +230,7 @@ fn a_checkpoint_can_be_written_on_a_full_disk() {
     ledger.checkpoint_now().unwrap();
     scratch.disk.set_free(Some(0));
     ledger
-        .append_batch(&[&entry(10)], Priority::Release)
+        .append_batch(&[&entry(10)], Priority::Reserved)
         .unwrap();
     assert_eq!(ledger.checkpoint_now().unwrap().size(), 11);
 }
@@ -286,7 +286,7 @@ fn a_full_disk_at_a_segments_end_keeps_revoking() {
             .unwrap_err()
             .is_disk_full()
     );
-    ledger.append_batch(&[b"1"], Priority::Release).unwrap();
+    ledger.append_batch(&[b"1"], Priority::Reserved).unwrap();
     scratch.disk.set_free(None);
     ledger.append_batch(&[b"2"], Priority::Normal).unwrap();
     drop(ledger);

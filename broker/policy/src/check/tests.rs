@@ -53,7 +53,7 @@ fn messages() {
             "a.cedar:1:77: error: unable to guarantee safety of access to optional attribute `ip` in context, for `task.end`; try testing for the attribute's presence with `context has ip && ..`\n",
         ),
         (
-            "permit (principal, action in Taskpass::Action::\"draw\", resource) when { context.ttlSeconds < \"5m\" };",
+            "permit (principal, action in Taskpass::Action::\"access\", resource) when { context.ttlSeconds < \"5m\" };",
             "a.cedar:1:94: error: unexpected type: expected Long but saw String\n",
         ),
         (

@@ -34,7 +34,7 @@ const ACTIONS: &[&str] = &[
     r#"action == Taskpass::Action::"task.read""#,
     r#"action in Taskpass::Action::"read""#,
     r#"action in Taskpass::Action::"credential""#,
-    r#"action in [Taskpass::Action::"draw", Taskpass::Action::"svid.renew"]"#,
+    r#"action in [Taskpass::Action::"access", Taskpass::Action::"svid.renew"]"#,
 ];
 const RESOURCES: &[&str] = &[
     "resource",
@@ -135,9 +135,9 @@ proptest! {
             .flat_map(|action| resources.map(|resource| (*action, resource)))
             .flat_map(|pair| principals.map(|principal| (pair, principal)))
         {
-            let drawn = world.facts(Action::CredentialIssue, resource).draw;
+            let drawn = world.facts(Action::CredentialIssue, resource).request;
             for draw in [drawn, None] {
-                let facts = Facts { principal, draw, ..world.facts(action, resource) };
+                let facts = Facts { principal, request: draw, ..world.facts(action, resource) };
                 let Some(answer) = plainly(&set, &all, &facts) else { continue };
                 let record = decide(&set, &facts).into_record();
                 prop_assert_eq!((record.outcome, record.policies), answer, "{:?}", facts);

@@ -6,7 +6,7 @@ use taskpass_core::{Agent, Labels, ManualClock, Scope, Task, Text, Timestamp, Tt
 
 use super::*;
 use crate::{
-    Action, Draw,
+    Action, CredentialRequest,
     schema::Language,
     testing::{NOW, World, credential, decide, policies, role},
 };
@@ -72,7 +72,7 @@ fn default_deny_and_forbid_wins() {
         r#"@id("stop") forbid (principal, action, resource == Taskpass::Role::"vault-main/impact-0");"#,
         r#"@id("stop") forbid (principal, action, resource in Taskpass::Provider::"vault-main");"#,
         r#"@id("stop") forbid (principal is Taskpass::Agent in Taskpass::AgentClass::"deployer",
-             action in Taskpass::Action::"draw", resource is Taskpass::Role in Taskpass::Provider::"vault-main");"#,
+             action in Taskpass::Action::"access", resource is Taskpass::Role in Taskpass::Provider::"vault-main");"#,
     ] {
         let decision = decide(&policies(&format!("{ISSUE}{forbid}")), &facts);
         assert!(!decision.is_allowed(), "{forbid}");
@@ -86,7 +86,7 @@ fn default_deny_and_forbid_wins() {
 fn a_policy_that_fails_denies() {
     let world = World::new();
     let (role, gone) = (role(0), credential(&world.task, &role(0)));
-    let overflow = r#"@id("sum") @reason("never shown") forbid (principal, action in Taskpass::Action::"draw", resource)
+    let overflow = r#"@id("sum") @reason("never shown") forbid (principal, action in Taskpass::Action::"access", resource)
         when { context.ttlSeconds + 9223372036854775807 == 0 };"#;
     let set = policies(&format!("{ISSUE}{overflow}"));
     let decision = decide(
@@ -133,7 +133,7 @@ fn facts_that_do_not_fit_the_schema_are_denied() {
     let set = policies("permit (principal, action, resource);");
     let issue = world.facts(Action::CredentialIssue, Resource::Role(&role));
     let mut misfits = [issue; 5];
-    misfits[0].draw = None;
+    misfits[0].request = None;
     misfits[1].action = Action::TaskEnd;
     misfits[2].principal = Principal::Operator(&world.admin);
     misfits[3].resource = Resource::Installation;
@@ -320,7 +320,7 @@ fn the_digest_covers_every_fact_and_nothing_else() {
         deadline: Timestamp::MAX,
         ..world.task.clone()
     };
-    let draw = facts.draw.unwrap();
+    let draw = facts.request.unwrap();
     let agent = |agent, bound_to| Principal::Agent { agent, bound_to };
     let mut changed = [facts; 10];
     changed[0].principal = agent(&stranger, None);
@@ -328,19 +328,19 @@ fn the_digest_covers_every_fact_and_nothing_else() {
     changed[2].resource = Resource::Role(&other_role);
     changed[3].now = NOW.plus(Duration::from_millis(1));
     changed[4].ip = None;
-    changed[5].draw = Some(Draw {
+    changed[5].request = Some(CredentialRequest {
         task: &later,
         ..draw
     });
-    changed[6].draw = Some(Draw {
+    changed[6].request = Some(CredentialRequest {
         scope: &narrower,
         ..draw
     });
-    changed[7].draw = Some(Draw {
+    changed[7].request = Some(CredentialRequest {
         live_in_task: 9,
         ..draw
     });
-    changed[8].draw = Some(Draw {
+    changed[8].request = Some(CredentialRequest {
         ttl: Ttl::from_seconds(901).unwrap(),
         ..draw
     });

@@ -141,7 +141,7 @@ fn revocation(revocation: &taskpass_core::Revocation) -> pb::Revocation {
     let cause = match revocation.cause {
         RevokeCause::Requested => "requested",
         RevokeCause::TaskEnded(_) => "task_ended",
-        RevokeCause::Interrupted => "interrupted",
+        RevokeCause::OutcomeUnknown => "interrupted",
         RevokeCause::NotDelivered => "not_delivered",
         RevokeCause::Expired => "expired",
     };
@@ -172,10 +172,10 @@ pub(super) fn receipt(receipt: &Receipt) -> pb::Receipt {
     }
 }
 
-pub(super) fn session(session: &Anchor) -> pb::TaskSession {
-    pb::TaskSession {
-        provider: session.provider.to_string(),
-        may_live_until: Some(time(session.expires_at)),
+pub(super) fn anchor(anchor: &Anchor) -> pb::Anchor {
+    pb::Anchor {
+        provider: anchor.provider.to_string(),
+        may_live_until: Some(time(anchor.expires_at)),
     }
 }
 

@@ -104,7 +104,11 @@ impl TaskService for Api {
         Ok(Response::new(GetTaskResponse {
             task: Some(convert::task(&view.task)),
             receipts: view.receipts.iter().map(convert::receipt).collect(),
-            sessions: view.sessions.iter().map(|s| convert::session(s)).collect(),
+            anchors: view
+                .anchors
+                .iter()
+                .map(|anchor| convert::anchor(anchor))
+                .collect(),
         }))
     }
 

@@ -31,7 +31,7 @@ section! {
         /// `RESOURCE_EXHAUSTED`.
         requests_per_caller: usize = 512, 1..=1_000_000;
         /// Requests in flight from one address without a client certificate.
-        requests_per_nobody: usize = 16, 1..=65_536;
+        unauthenticated_requests_per_address: usize = 16, 1..=65_536;
         /// How long it may take until a response begins, waits that the caller asked for included.
         request_timeout: Duration = Duration::from_secs(120), Duration::from_secs(1)..=Duration::from_secs(3600);
         /// How long it may take until a request has arrived whole.
@@ -47,7 +47,7 @@ section! {
         /// A connection is closed after this long, give or take a tenth, so that its peer is verified again.
         connection_age: Duration = Duration::from_secs(1200), Duration::from_secs(1)..=Duration::from_secs(86_400);
         /// The same for a peer without a certificate.
-        nobody_age: Duration = Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(3600);
+        unauthenticated_connection_age: Duration = Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(3600);
         /// How long requests in flight may go on when their connection is to be closed.
         connection_grace: Duration = Duration::from_secs(30), Duration::ZERO..=Duration::from_secs(3600);
         /// How long requests in flight may go on after SIGTERM; then their connections are cut.

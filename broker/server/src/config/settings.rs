@@ -71,7 +71,7 @@ impl Config {
             streams_per_connection: limits.streams_per_connection,
             requests: limits.requests,
             requests_per_caller: limits.requests_per_caller,
-            requests_per_nobody: limits.requests_per_nobody,
+            unauthenticated_requests_per_address: limits.unauthenticated_requests_per_address,
             request_timeout: limits.request_timeout,
             body_timeout: limits.body_timeout,
             header_bytes: limits.header_bytes,
@@ -79,7 +79,7 @@ impl Config {
             keepalive_interval: limits.keepalive_interval,
             keepalive_timeout: limits.keepalive_timeout,
             connection_age: limits.connection_age,
-            nobody_age: limits.nobody_age,
+            unauthenticated_connection_age: limits.unauthenticated_connection_age,
             connection_grace: limits.connection_grace,
             drain_timeout: limits.drain_timeout,
         }

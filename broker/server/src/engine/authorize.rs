@@ -9,7 +9,7 @@ use taskpass_core::{
     Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, SpiffeId, Task,
     TaskId, sha256_hex,
 };
-use taskpass_policy::{Action, Draw, Facts, Principal, Resource};
+use taskpass_policy::{Action, CredentialRequest, Facts, Principal, Resource};
 use taskpass_store::Priority;
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Engine {
         call: &Call,
         action: Action,
         resource: Resource<'_>,
-        draw: Option<Draw<'_>>,
+        draw: Option<CredentialRequest<'_>>,
     ) -> Result<Allowed, Error> {
         self.decide(call.caller.principal(), call.ip, action, resource, draw)
             .await
@@ -51,7 +51,7 @@ impl Engine {
         call: &Call,
         name: &RoleName,
         action: Action,
-        draw: Draw<'_>,
+        draw: CredentialRequest<'_>,
     ) -> Result<Allowed, Error> {
         let refused = match self.role(name) {
             Ok((_, spec)) => {
@@ -112,7 +112,7 @@ impl Engine {
         let priority = if call.agent().is_some() {
             Priority::Normal
         } else {
-            Priority::Release
+            Priority::Reserved
         };
         self.commit_with(vec![allowed.into_event()], Vec::new(), priority)
             .await
@@ -125,7 +125,7 @@ impl Engine {
         ip: Option<std::net::IpAddr>,
         action: Action,
         resource: Resource<'_>,
-        draw: Option<Draw<'_>>,
+        draw: Option<CredentialRequest<'_>>,
     ) -> Result<Allowed, Error> {
         let facts = Facts {
             trust_domain: &self.trust_domain,
@@ -134,7 +134,7 @@ impl Engine {
             resource,
             now: self.now(),
             ip,
-            draw,
+            request: draw,
         };
         let decision = self.policy.decide(&facts, self.clock.as_ref());
         let allowed = decision.is_allowed();

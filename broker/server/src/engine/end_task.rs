@@ -113,7 +113,7 @@ impl Engine {
                 by,
             };
             match self
-                .commit_release(vec![allowed.into_event(), ending], Vec::new())
+                .commit_reserved(vec![allowed.into_event(), ending], Vec::new())
                 .await
             {
                 Ok(_) => {}
@@ -138,7 +138,7 @@ impl Engine {
         let mut family = vec![id];
         family.extend(self.store.descendants(id).await?);
         if self.is_open(id).await? {
-            self.commit_release(
+            self.commit_reserved(
                 vec![Event::TaskEnding {
                     task: id,
                     cause,

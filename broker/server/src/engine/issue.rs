@@ -11,7 +11,7 @@ use taskpass_core::{
     RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState, Timestamp, Ttl,
     limits,
 };
-use taskpass_policy::{Action, Draw, Resource};
+use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
 use taskpass_store::{Guard, Subject};
 
@@ -91,7 +91,7 @@ impl Engine {
         // What the role takes is told to nobody whom policy refuses.
         fits(spec, &scope, ttl)?;
         let place = backend.admit()?;
-        let handle = backend.provider().trace(&role, &scope).map(Handle::from);
+        let handle = backend.provider().locator(&role, &scope).map(Handle::from);
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             task: task.id,
@@ -275,7 +275,7 @@ impl Engine {
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         };
         // If this fails the credential stays intended, and the reconcilers revoke it.
-        self.commit_release(vec![event], Vec::new()).await?;
+        self.commit_reserved(vec![event], Vec::new()).await?;
         let recorded = self.store.credential(order.credential).await?;
         let Some(recorded) = recorded.filter(|c| c.state == CredentialState::Active) else {
             return Err(self.taken_back_meanwhile(backend, order.task).await);
@@ -314,13 +314,13 @@ impl Engine {
         } else {
             Event::CredentialRevoking {
                 credential,
-                cause: RevokeCause::Interrupted,
+                cause: RevokeCause::OutcomeUnknown,
                 by: taskpass_core::Actor::Broker,
             }
         };
         // It may be in `revoking` already, because its task ended; and if the ledger cannot be written it stays
         // intended. The reconcilers take care of both.
-        if let Err(error) = self.commit_release(vec![event], Vec::new()).await {
+        if let Err(error) = self.commit_reserved(vec![event], Vec::new()).await {
             tracing::warn!(%credential, %error, "the outcome of an interrupted issue is left to the reconcilers");
         }
     }
@@ -332,7 +332,7 @@ impl Engine {
             cause: RevokeCause::NotDelivered,
             by: taskpass_core::Actor::Broker,
         };
-        if let Err(error) = self.commit_release(vec![event], Vec::new()).await {
+        if let Err(error) = self.commit_reserved(vec![event], Vec::new()).await {
             tracing::warn!(%credential, %error, "an undelivered credential could not be marked; it ends with its task");
         }
     }
@@ -344,7 +344,7 @@ impl Engine {
         scope: &'a Scope,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Draw<'a>, Error> {
+    ) -> Result<CredentialRequest<'a>, Error> {
         let ttl =
             Ttl::from_seconds(expires_at.since(now).as_secs().max(1)).in_field("ttl_seconds")?;
         let live_of_agent = u64::from(
@@ -354,7 +354,7 @@ impl Engine {
                 .live_credentials,
         );
         let live_in_task = u64::from(self.store.live_in_task(task.id).await?);
-        Ok(Draw {
+        Ok(CredentialRequest {
             task,
             ttl,
             scope,

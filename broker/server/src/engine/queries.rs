@@ -27,7 +27,7 @@ pub struct TaskView {
     /// The receipts so far.
     pub receipts: Vec<Receipt>,
     /// Sessions at providers that are all an ending task waits for.
-    pub sessions: Vec<Arc<Anchor>>,
+    pub anchors: Vec<Arc<Anchor>>,
 }
 
 impl Engine {
@@ -69,16 +69,16 @@ impl Engine {
             .filter(|c| c.revocation.is_some() || c.state.is_final())
             .map(|c| Receipt::of(c, now))
             .collect();
-        let mut sessions = Vec::new();
-        // While credentials are alive, their receipts say what it waits for, and sessions are ended with the last of them.
+        let mut anchors = Vec::new();
+        // While credentials are alive, their receipts say what it waits for, and anchors are ended with the last of them.
         if task.state == TaskState::Ending && credentials.iter().all(|c| c.state.is_final()) {
-            sessions = self.store.anchors_of_task(id).await?;
-            sessions.retain(|session| session.state == AnchorState::Live);
+            anchors = self.store.anchors_of_task(id).await?;
+            anchors.retain(|anchor| anchor.state == AnchorState::Live);
         }
         Ok(TaskView {
             task,
             receipts,
-            sessions,
+            anchors,
         })
     }
 

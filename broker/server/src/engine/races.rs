@@ -325,7 +325,7 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     let view = bench.engine.task(&bench.agent, &task.to_string()).await;
     let view = view.unwrap();
     assert_eq!(view.task.state, TaskState::Ending);
-    assert!(view.sessions.is_empty(), "{:?}", view.sessions);
+    assert!(view.anchors.is_empty(), "{:?}", view.anchors);
     let why = &view.receipts[0].proof;
     assert!(why.contains("it is down"), "{why}");
 }
@@ -350,7 +350,7 @@ async fn a_session_that_cannot_be_ended_is_shown() {
     let progress = bench.engine.revoke_group(&name, task, &[], slot).await;
     assert!(matches!(progress, Ok(Progress::SessionsLeft(_))));
     let view = bench.engine.task(&bench.agent, &task.to_string()).await;
-    let sessions = view.unwrap().sessions;
+    let sessions = view.unwrap().anchors;
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].provider, name);
 }

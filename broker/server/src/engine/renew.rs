@@ -224,7 +224,7 @@ impl Engine {
                         expires_at: renewed.expires_at,
                         idempotency,
                     };
-                    match engine.commit_release(vec![event], Vec::new()).await {
+                    match engine.commit_reserved(vec![event], Vec::new()).await {
                         Ok(_) => engine.lives_until(order.credential).await,
                         Err(error) => Err(error),
                     }

@@ -90,7 +90,7 @@ impl Engine {
                 .iter()
                 .map(|anchor| Event::AnchorGone { anchor: anchor.id })
                 .collect();
-            self.commit_release(gone, Vec::new()).await?;
+            self.commit_reserved(gone, Vec::new()).await?;
         }
         Ok(match error {
             None => Progress::Done,
@@ -203,11 +203,11 @@ impl Engine {
             .iter()
             .map(|id| Event::CredentialRevoking {
                 credential: *id,
-                cause: RevokeCause::Interrupted,
+                cause: RevokeCause::OutcomeUnknown,
                 by: Actor::Broker,
             })
             .collect();
-        self.commit_release(events, Vec::new()).await?;
+        self.commit_reserved(events, Vec::new()).await?;
         let mut marked = Vec::with_capacity(siblings.len());
         for id in siblings {
             let credential = self.store.credential(id).await?;
@@ -259,7 +259,7 @@ impl Engine {
             });
         }
         for chunk in events.chunks(EVENTS_PER_COMMIT) {
-            self.commit_release(chunk.to_vec(), Vec::new()).await?;
+            self.commit_reserved(chunk.to_vec(), Vec::new()).await?;
         }
         Ok(())
     }
@@ -317,7 +317,7 @@ fn order(
             scope: credential.scope.clone(),
             intended_at: unanswered_since(credential),
             expires_at: credential.expires_at,
-            life: credential.expires_at.since(credential.intended_at),
+            lifetime: credential.expires_at.since(credential.intended_at),
             revocation_class: credential.revocation_class,
             handle: credential.handle.as_ref().map(Handle::to_json),
             anchor: handle_of(credential),
@@ -456,7 +456,7 @@ mod tests {
         let order = order(&task, RevokeScope::Credentials, &credentials, &[], &[]);
         let item = &order.items[0];
         assert!(!item.outcome_known && item.intended_at > item.expires_at);
-        assert_eq!(item.life, Duration::from_secs(1800));
+        assert_eq!(item.lifetime, Duration::from_secs(1800));
     }
 
     #[test]

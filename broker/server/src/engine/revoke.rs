@@ -44,7 +44,7 @@ impl Engine {
                 by,
             };
             let committed = self
-                .commit_release(vec![allowed.into_event(), revoking], Vec::new())
+                .commit_reserved(vec![allowed.into_event(), revoking], Vec::new())
                 .await;
             // Somebody else, or the end of its task, was faster; what counts is that it is revoked.
             if let Err(error) = committed

@@ -8,7 +8,7 @@ use taskpass_core::{
     Agent, Event, Identity, Labels, Requester, RoleName, Scope, Task, TaskId, TaskState, Text,
     Timestamp, Ttl, limits,
 };
-use taskpass_policy::{Action, Draw, Resource};
+use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_store::{Guard, Subject};
 
 use crate::failpoint;
@@ -286,7 +286,7 @@ impl Engine {
         let ttl =
             Ttl::from_seconds(task.deadline.since(now).as_secs().max(1)).in_field("ttl_seconds")?;
         let nothing = Scope::default();
-        let draw = |scope| Draw {
+        let draw = |scope| CredentialRequest {
             task,
             ttl,
             scope,

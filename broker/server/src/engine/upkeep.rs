@@ -52,7 +52,7 @@ impl Engine {
         }
         for task in &work.ending_tasks {
             let ended = self
-                .commit_release(vec![Event::TaskEnded { task: *task }], Vec::new())
+                .commit_reserved(vec![Event::TaskEnded { task: *task }], Vec::new())
                 .await;
             failpoint::reached("end.recorded");
             note(&mut failed, ended.map(drop))?;
@@ -80,10 +80,10 @@ impl Engine {
         }
         let event = Event::CredentialRevoking {
             credential,
-            cause: RevokeCause::Interrupted,
+            cause: RevokeCause::OutcomeUnknown,
             by: Actor::Broker,
         };
-        self.commit_release(vec![event], Vec::new())
+        self.commit_reserved(vec![event], Vec::new())
             .await
             .map(|_| ())
     }
@@ -107,7 +107,7 @@ impl Engine {
         } else {
             Event::CredentialExpired { credential: id }
         };
-        self.commit_release(vec![event], Vec::new())
+        self.commit_reserved(vec![event], Vec::new())
             .await
             .map(|_| ())
     }
@@ -132,7 +132,7 @@ impl Engine {
         if !steps.is_empty() {
             failpoint::reached("rotate.moved");
             let events = steps.into_iter().map(ca_changed).collect();
-            self.commit_release(events, Vec::new()).await?;
+            self.commit_reserved(events, Vec::new()).await?;
         }
         Ok(self.authority.next_rotation_at())
     }
@@ -146,7 +146,7 @@ impl Engine {
             .into_iter()
             .map(ca_changed)
             .collect();
-        self.commit_release(events, Vec::new()).await.map(|_| ())
+        self.commit_reserved(events, Vec::new()).await.map(|_| ())
     }
 }
 

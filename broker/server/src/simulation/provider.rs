@@ -107,7 +107,7 @@ impl SimProvider {
             Kind::Session => {
                 let (session, anchor) = self.session(order, anchors).await?;
                 self.oracle.asked_to_issue(credential);
-                let draw = Effect::Draw {
+                let draw = Effect::CredentialRequest {
                     session,
                     credential,
                     life,
@@ -256,7 +256,7 @@ impl SimProvider {
 
     /// It is counted from when the call was carried out, and no call is under way any more.
     fn lost_ends_by(&self, item: &RevokeItem) -> Timestamp {
-        let over = Clock::now(self.wire.time.as_ref()).plus(item.life);
+        let over = Clock::now(self.wire.time.as_ref()).plus(item.lifetime);
         over.max(item.expires_at).plus(GENEROSITY)
     }
 

@@ -109,7 +109,7 @@ impl SimStore {
         }
         let fits = match disk.room {
             Room::Enough => true,
-            Room::Reserve => batch.priority == Priority::Release,
+            Room::Reserve => batch.priority == Priority::Reserved,
             Room::None => false,
         };
         if !fits {

@@ -166,7 +166,13 @@ impl Wire {
             3 => Turn::NeverAnswered { is_done: false },
             4 => Turn::NeverAnswered { is_done: true },
             // What can only be found by the answer is not sent twice by anybody.
-            5 if !matches!(effect, Effect::Draw { .. } | Effect::OpenSession { .. }) => Turn::Twice,
+            5 if !matches!(
+                effect,
+                Effect::CredentialRequest { .. } | Effect::OpenSession { .. }
+            ) =>
+            {
+                Turn::Twice
+            }
             5 => Turn::LostAfter,
             6 => Turn::Refused(ProviderError::Retryable {
                 message: "busy".to_owned(),

@@ -72,7 +72,7 @@ pub(super) enum Effect {
     EndSession {
         session: usize,
     },
-    Draw {
+    CredentialRequest {
         session: usize,
         credential: CredentialId,
         life: Life,
@@ -152,7 +152,7 @@ impl World {
         inner.requests += 1;
         let number = inner.requests;
         let was_let_in = match effect {
-            Effect::Draw { session, .. } => inner.is_session_alive(session, now),
+            Effect::CredentialRequest { session, .. } => inner.is_session_alive(session, now),
             _ => true,
         };
         let under_way = UnderWay {
@@ -236,7 +236,7 @@ impl Inner {
                 self.sessions[session].ended = true;
                 Reply::Done
             }
-            Effect::Draw {
+            Effect::CredentialRequest {
                 session,
                 credential,
                 life,

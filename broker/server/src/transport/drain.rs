@@ -80,7 +80,7 @@ impl Ends<'_> {
     fn age(&self) -> Duration {
         let age = match self.not_after {
             Some(_) => self.limits.connection_age,
-            None => self.limits.nobody_age,
+            None => self.limits.unauthenticated_connection_age,
         };
         // Neighbouring connections get ages far apart: 37 and 101 have no common divisor.
         let spread = u32::try_from(self.id.0 % 101 * 37 % 101).unwrap_or(0);

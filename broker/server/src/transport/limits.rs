@@ -29,7 +29,7 @@ pub struct Limits {
     /// `RESOURCE_EXHAUSTED`. 512.
     pub requests_per_caller: usize,
     /// Requests in flight from one address without a client certificate. 16.
-    pub requests_per_nobody: usize,
+    pub unauthenticated_requests_per_address: usize,
     /// How long it may take until a response begins. 120 s.
     pub request_timeout: Duration,
     /// How long it may take until a request has arrived whole. 10 s.
@@ -45,7 +45,7 @@ pub struct Limits {
     /// A connection is closed after this long, give or take a tenth, so that its peer is verified again. 20 min.
     pub connection_age: Duration,
     /// The same for a peer without a certificate, who has nothing to do here but fetch one. 1 min.
-    pub nobody_age: Duration,
+    pub unauthenticated_connection_age: Duration,
     /// How long requests in flight may go on when their connection is to be closed. 30 s.
     pub connection_grace: Duration,
     /// The same when the broker shuts down. 20 s.
@@ -67,7 +67,7 @@ impl Default for Limits {
             streams_per_connection: 256,
             requests: 4096,
             requests_per_caller: 512,
-            requests_per_nobody: 16,
+            unauthenticated_requests_per_address: 16,
             request_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(10),
             header_bytes: 16 * 1024,
@@ -75,7 +75,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(20 * 60),
-            nobody_age: Duration::from_secs(60),
+            unauthenticated_connection_age: Duration::from_secs(60),
             connection_grace: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(20),
         }

@@ -142,7 +142,7 @@ impl<S> Gate<S> {
     fn admit(&self) -> Result<[Permit; 3], Status> {
         let share = match self.peer.identity {
             Some(_) => self.limits.requests_per_caller,
-            None => self.limits.requests_per_nobody,
+            None => self.limits.unauthenticated_requests_per_address,
         };
         let of_caller = Permit::take(&self.of_caller, share).ok_or_else(|| {
             try_later(

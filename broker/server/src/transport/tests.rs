@@ -108,7 +108,7 @@ fn patient() -> Limits {
     let long = Duration::from_secs(24 * 3600);
     Limits {
         connection_age: long,
-        nobody_age: long,
+        unauthenticated_connection_age: long,
         idle_timeout: long,
         keepalive_interval: long,
         drain_timeout: PATIENCE,

@@ -457,7 +457,7 @@ async fn a_full_disk_stops_giving_and_not_taking() {
     let mut attempts = Vec::new();
     for n in 0..20 {
         let batch = if n == 7 {
-            Batch::release([revoking(1), revoked(1)])
+            Batch::reserved([revoking(1), revoked(1)])
         } else {
             Batch::new([agent(50 + n)])
         };

@@ -172,7 +172,7 @@ async fn what_a_session_may_not_have_outlived_is_unproven() {
             let item = &mut order.items[0];
             item.intended_at = item.expires_at.plus(Duration::from_secs(stopped));
             let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
-            let life = order.items[0].life;
+            let life = order.items[0].lifetime;
             assert_eq!(revoked.may_live_until, Some(clock.now().plus(life)));
         }
         // Nor does a clock that was set back make it earlier.
@@ -323,7 +323,7 @@ async fn where_the_engine_gives_no_leases_finding_none_proves_nothing() {
     assert_eq!(seen.unwrap().revocation_class, RevocationClass::ExpiryOnly);
     let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
     assert!(!revoked.verified, "{revoked:?}");
-    assert_eq!(world.provider.trace(&other.role, &other.scope), None);
+    assert_eq!(world.provider.locator(&other.role, &other.scope), None);
 }
 
 #[tokio::test]

@@ -151,7 +151,7 @@ fn leased_item(lease_id: &str) -> RevokeItem {
         scope: order.scope,
         intended_at: clock().now(),
         expires_at: order.expires_at,
-        life: Duration::from_secs(600),
+        lifetime: Duration::from_secs(600),
         revocation_class: taskpass_core::RevocationClass::Inherits,
         handle: Some(json!({ "lease_id": lease_id })),
         anchor: Some(json!({"accessor": "acc"})),

@@ -64,7 +64,7 @@ fn decides(policies: &PolicySet) {
             resource: Resource::Installation,
             now: fixtures::now(),
             ip: Some([192, 0, 2, 1].into()),
-            draw: None,
+            request: None,
         };
         let decision = policies.decide(&facts, &clock);
         let record = decision.record();

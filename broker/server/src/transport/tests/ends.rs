@@ -176,7 +176,7 @@ async fn a_busy_connection_is_not_idle() {
 #[tokio::test]
 async fn nobodies_are_sent_away_sooner() {
     let limits = Limits {
-        nobody_age: Duration::from_millis(50),
+        unauthenticated_connection_age: Duration::from_millis(50),
         ..patient()
     };
     let server = Server::start(limits).await;

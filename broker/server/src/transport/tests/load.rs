@@ -99,7 +99,7 @@ async fn one_caller_cannot_take_all_requests() {
     let limits = Limits {
         requests_per_caller: 1,
         requests: 3,
-        requests_per_nobody: 1,
+        unauthenticated_requests_per_address: 1,
         ..patient()
     };
     let server = Server::start(limits).await;
