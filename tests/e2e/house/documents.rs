@@ -62,16 +62,24 @@ fn guarantees_name_tests_that_exist() {
     );
 }
 
-/// Every command of the README, asked for its help: unknown commands and flags are refused before help is given.
+/// Every command of the documents, asked for its help: unknown commands and flags are refused before help is given.
 #[test]
-fn commands_in_the_readme_exist() {
-    let readme = read("README.md");
+fn commands_in_the_documents_exist() {
+    let texts = [
+        "README.md",
+        "docs/operating.md",
+        "docs/limits.md",
+        "docs/errors.md",
+    ]
+    .map(read);
     let mut commands = Vec::new();
-    for (index, block) in readme.split("```").enumerate() {
-        if index % 2 == 1 {
-            commands.extend(block.lines().map(str::trim));
-        } else {
-            commands.extend(block.split('`').skip(1).step_by(2));
+    for text in &texts {
+        for (index, block) in text.split("```").enumerate() {
+            if index % 2 == 1 {
+                commands.extend(block.lines().map(str::trim));
+            } else {
+                commands.extend(block.split('`').skip(1).step_by(2));
+            }
         }
     }
     let mut seen = 0;
@@ -110,7 +118,7 @@ fn commands_in_the_readme_exist() {
             ));
         }
     }
-    assert!(seen > 10, "the README shows only {seen} commands");
+    assert!(seen > 25, "the documents show only {seen} commands");
     none(&complaints);
 }
 
@@ -136,9 +144,9 @@ fn make_targets_in_the_documents_exist() {
     none(&complaints);
 }
 
-/// The reasons of errors are a part of the API: those in the code and those in the README are the same.
+/// The reasons of errors are a part of the API: those in the code and those in `docs/errors.md` are the same.
 #[test]
-fn the_readme_lists_the_reasons_of_the_api() {
+fn the_documents_list_the_reasons_of_the_api() {
     let is_reason =
         |word: &&str| word.len() > 4 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let source = read("broker/server/src/api/status.rs");
@@ -150,16 +158,12 @@ fn the_readme_lists_the_reasons_of_the_api() {
         .chain(load.split('"').skip(1).step_by(2))
         .filter(is_reason)
         .collect();
-    let readme = read("README.md");
-    let table = readme
-        .split("### Errors of the API")
-        .nth(1)
-        .expect("the table of errors");
-    let in_readme: BTreeSet<&str> = table
+    let document = read("docs/errors.md");
+    let in_document: BTreeSet<&str> = document
         .lines()
         .filter(|l| l.starts_with("| `"))
         .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`'))
         .filter(is_reason)
         .collect();
-    assert_eq!(in_code, in_readme);
+    assert_eq!(in_code, in_document);
 }
