@@ -1,23 +1,41 @@
 """Breaks each invariant on purpose and asks the tests whether they notice.
 
-Every `*.patch` beside this script is one breakage. Its head says what it is:
+Every `*.mutant` beside this script is one breakage: a head, then the changes.
 
     Invariant: 3
-    Breaks: a probe that could not be made is taken for proof
-    Tests: -p taskpass-broker revocation
+    Breaks: a credential that may have been renewed counts as expired
+    Tests: -p taskpass-broker simulation::histories lost_renewal
 
-`Tests` are the arguments of nextest that must go red; `clippy -p …` instead of them means the lints. `Needs: unprivileged`
-stands where root could not tell the difference.
-The programs are built first where the end-to-end tests are among them. The patches are applied one after the other to a copy of the
-tree in target/mutants, so the checkout is never touched. The same tests run once on the unbroken
-copy: a test that is red anyway proves nothing.
+    In: broker/server fn Engine::expire
+    - let lives_on = credential.expires_at > self.now() || credential.renewals_unanswered > 0;
+    + let lives_on = credential.expires_at > self.now();
+
+`Tests` are the arguments of nextest with which at least one test must fail. `clippy -p …` instead
+of them runs the lints. `Needs: unprivileged` marks a mutant that root would not notice.
+
+`In` names a directory, usually a package, and an item anywhere below it. The item is `fn name` or
+`fn Type::name`; where a type has several methods of that name, `fn <Type as Trait>::name`. Outside of
+functions it is `const NAME`, `struct Name`, `impl Trait for Type`, `use path::prefix` and the like.
+Its attributes belong to an item. Of two free functions with the same name, name the file instead of
+the directory. `In: some/Cargo.toml file` is a whole file.
+
+The lines with `-` must occur exactly once in the item. The lines with `+` take their place; there
+may be none. A blank line, or a `-` after a `+`, begins the next change in the same item. White space,
+line breaks, comments and trailing commas do not count, and a line need not be whole:
+`- self.file.sync_data()` will do. Give the fewest words that are unique in the item, so that the
+mutant still fits when something beside them is renamed.
+
+Where end-to-end tests are among the tests, the programs are built first. The mutants are applied one
+after the other to a copy of the tree in target/mutants; the checkout is never touched. The same tests
+run once on the unbroken copy, because a test that fails there proves nothing.
 
     mutants.py            run all and print the table; ends with 1 when one survives
     mutants.py 03 07      only those whose file name starts with one of the words
-    mutants.py --check    only whether every patch still fits the tree, and every invariant has one
+    mutants.py --check    only whether every mutant fits the tree and every invariant has one
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -26,6 +44,11 @@ import shutil
 import subprocess
 import sys
 import time
+import unittest
+
+# Nothing compiled is left behind in the checkout.
+sys.dont_write_bytecode = True
+import placing
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -42,7 +65,13 @@ UNTOLD = "not run as root"
 TESTS_FAILED = 100
 LINTED = re.compile(r"^error: (use of a disallowed .+)$", re.MULTILINE)
 HEAD = re.compile(r"^(Invariant|Breaks|Tests|Needs): (.+)$", re.MULTILINE)
-FAILED = re.compile(r"^ +(?:TRY \d+ )?(?:FAIL|TIMEOUT|SIG[A-Z]+|LEAK-FAIL) +\[[^\]]*\] (?:\([^)]*\) )?(.+)$", re.MULTILINE)
+FAILED = re.compile(
+    r"^ +(?:TRY \d+ )?(?:FAIL|TIMEOUT|SIG[A-Z]+|LEAK-FAIL) +\[[^\]]*\] (?:\([^)]*\) )?(.+)$",
+    re.MULTILINE,
+)
+
+
+IN = re.compile(r"^In: (?P<path>\S+) (?P<kind>[a-z]+)(?: (?P<name>.+))?$")
 
 
 @dataclasses.dataclass
@@ -52,6 +81,7 @@ class Mutant:
     breaks: str
     tests: str
     needs: str
+    changes: list
 
     @property
     def name(self):
@@ -64,17 +94,15 @@ class Mutant:
 
 def main():
     arguments = sys.argv[1:]
-    mutants = [read(path) for path in sorted(HERE.glob("*.patch"))]
+    mutants = [read(path) for path in sorted(HERE.glob("*.mutant"))]
     require_every_invariant(mutants)
     if arguments == ["--check"]:
-        for mutant in mutants:
-            git_apply(ROOT, mutant, "--check")
-        print(f"mutants: all {len(mutants)} patches fit the tree")
+        check(mutants)
         return
     if arguments:
         mutants = [m for m in mutants if m.name.startswith(tuple(arguments))]
     if not mutants:
-        sys.exit("mutants: no patch has a name that starts with these words; `ls tests/mutants` lists them")
+        sys.exit("mutants: no mutant has a name that starts with these words; `ls tests/mutants` lists them")
     copy_tree()
     require_green(sorted({mutant.tests for mutant in mutants if mutant.can_be_told}))
     rows = []
@@ -88,23 +116,84 @@ def main():
 
 
 def read(path):
-    text = path.read_text(encoding="utf-8")
-    head = dict(HEAD.findall(text.split("diff --git", 1)[0]))
+    head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
+    head = dict(HEAD.findall(head))
     if missing := {"Invariant", "Breaks", "Tests"} - head.keys():
         sys.exit(f"mutants: {path.name} does not say: {', '.join(sorted(missing))}")
-    return Mutant(path, int(head["Invariant"]), head["Breaks"], head["Tests"], head.get("Needs", ""))
+    try:
+        changes = read_changes(body)
+    except ValueError as error:
+        sys.exit(f"mutants: {path.name}: {error}")
+    return Mutant(path, int(head["Invariant"]), head["Breaks"], head["Tests"], head.get("Needs", ""), changes)
+
+
+def read_changes(body):
+    changes, place, find, put = [], None, [], []
+    # The blank line at the end finishes the last change.
+    for line in [*body.splitlines(), ""]:
+        if (find or put) and (not line or line.startswith("In: ") or (line.startswith("-") and put)):
+            if place is None or not find:
+                raise ValueError(f"`{(find + put)[0].strip()}` has no `In` or no line with `-` before it")
+            changes.append(placing.Change(place, "\n".join(find), "\n".join(put)))
+            find, put = [], []
+        if not line:
+            continue
+        if found := IN.match(line):
+            place = placing.Place(found["path"], found["kind"], found["name"] or "")
+            if place.kind not in placing.KINDS or (place.kind == "file") != (not place.name):
+                raise ValueError(f"`{line}` does not name an item")
+        elif line.startswith("-"):
+            find.append(line[1:].removeprefix(" "))
+        elif line.startswith("+"):
+            put.append(line[1:].removeprefix(" "))
+        else:
+            raise ValueError(f"`{line}` begins with none of `In: `, `-` and `+`")
+    if not changes:
+        raise ValueError("it changes nothing")
+    return changes
+
+
+def check(mutants):
+    tests = unittest.defaultTestLoader.discover(str(HERE), "*_test.py")
+    if not unittest.TextTestRunner(verbosity=0).run(tests).wasSuccessful():
+        sys.exit("mutants: the script itself is broken")
+    complaints = []
+    for mutant in mutants:
+        try:
+            broken(ROOT, mutant)
+        except placing.DoesNotFit as error:
+            complaints.append(f"{mutant.path.name} does not fit the tree: {error}")
+    if complaints:
+        sys.exit("\n".join(f"mutants: {complaint}" for complaint in complaints))
+    print(f"mutants: all {len(mutants)} fit the tree")
+
+
+def broken(tree, mutant):
+    """The texts of the files that the mutant touches, as it leaves them."""
+    texts = {}
+    for change in mutant.changes:
+        file, text = placing.apply(change, placing.Tree(tree, tracked(), texts))
+        texts[file] = text
+    return texts
+
+
+@functools.cache
+def tracked():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    names = [name.decode() for name in listed.split(b"\0") if name]
+    return [name for name in names if (ROOT / name).is_file()]
 
 
 def require_every_invariant(mutants):
     covered = {mutant.invariant for mutant in mutants}
     if missing := [n for n in INVARIANTS if n not in covered and n not in NOT_BUILT]:
-        sys.exit(f"mutants: no patch breaks invariant {', '.join(map(str, missing))}")
+        sys.exit(f"mutants: no mutant breaks invariant {', '.join(map(str, missing))}")
 
 
 def copy_tree():
-    """Brings the copy to the state of the checkout; what did not change keeps its time, so cargo need not build it again."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
-    wanted = {name.decode() for name in listed.split(b"\0") if name}
+    """Brings the copy to the state of the checkout. A file that did not change keeps its time, so that
+    cargo does not build it again."""
+    wanted = set(tracked())
     if TREE.exists():
         for path in [p for p in TREE.rglob("*") if p.is_file()]:
             if str(path.relative_to(TREE)) not in wanted:
@@ -137,11 +226,16 @@ def require_green(selections):
 
 def judge(mutant):
     """Returns verdict, the first tests that noticed, and seconds."""
-    git_apply(TREE, mutant)
+    try:
+        texts = broken(TREE, mutant)
+    except placing.DoesNotFit as error:
+        sys.exit(f"mutants: {mutant.path.name} does not fit the tree: {error}")
+    for name, text in texts.items():
+        (TREE / name).write_text(text, encoding="utf-8")
     try:
         code, output, took = run_tests(mutant.tests)
     finally:
-        for name in touched(mutant):
+        for name in texts:
             restore(name)
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / f"{mutant.name}.log").write_text(output, encoding="utf-8")
@@ -159,23 +253,6 @@ def is_lint(tests):
     return tests.startswith("clippy ")
 
 
-def touched(mutant):
-    return re.findall(r"^diff --git a/(\S+) ", mutant.path.read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def git_apply(tree, mutant, *options):
-    done = subprocess.run(
-        # Without the ceiling git would take the copy, which lies inside the checkout, for a part of it.
-        ["git", "apply", "--whitespace=nowarn", *options, str(mutant.path)],
-        cwd=tree,
-        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        sys.exit(f"mutants: {mutant.path.name} does not fit the tree any more: {done.stderr.strip()}")
-
-
 def run_tests(tests):
     began = time.monotonic()
     env = {
@@ -191,7 +268,8 @@ def run_tests(tests):
     if is_lint(tests):
         commands = [["cargo", *shlex.split(tests), "--locked", "--all-features", "--", "-D", "warnings"]]
     else:
-        commands = [["cargo-nextest", "nextest", "run", "--locked", "--all-features", "--no-fail-fast", *shlex.split(tests)]]
+        nextest = ["cargo-nextest", "nextest", "run", "--locked", "--all-features", "--no-fail-fast"]
+        commands = [[*nextest, *shlex.split(tests)]]
     if "taskpass-tests" in tests:
         commands.insert(0, ["cargo", "build", "--locked", "--workspace", "--all-features", "--bins"])
     output, code = "", 0
@@ -206,7 +284,7 @@ def run_tests(tests):
 def report(rows):
     lines = ["| invariant | what was broken | verdict | noticed by | s |", "| --- | --- | --- | --- | --- |"]
     for mutant, verdict, noticed, took in rows:
-        first = f"{noticed[0]}" if noticed else "nobody"
+        first = f"{noticed[0]}" if noticed else "no test"
         more = f" and {len(noticed) - 1} more" if len(noticed) > 1 else ""
         lines.append(f"| {mutant.invariant} | {mutant.breaks} | {verdict} | {first}{more} | {took:.0f} |")
     for number, why in NOT_BUILT.items():
