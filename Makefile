@@ -72,7 +72,7 @@ fuzz: preflight ## look for inputs that break a parser; TARGET=name SECONDS=60, 
 
 .PHONY: bench
 bench: tools ## measure against the budgets; takes minutes and wants a quiet machine
-	cargo build --locked --profile bench -p taskpass-broker -p taskpass-client -p taskpass-tests --bins
+	cargo build --locked --profile bench -p taskpass-broker -p taskpass-cli -p taskpass-tests --bins
 	target/release/taskpass-bench
 
 .PHONY: bench-check

@@ -365,7 +365,7 @@ fn the_image_is_small_unprivileged_and_starts_what_exists() {
         .expect("it builds");
     for package in [
         "-p taskpass-broker",
-        "-p taskpass-client",
+        "-p taskpass-cli",
         "--locked",
         "--release",
         "target/release/taskpassd",

@@ -25,59 +25,59 @@ use tonic::{Status, transport::server::Connected};
 
 use crate::pki::{Bearer, DOMAIN, Leaf, Pki};
 
-pub(crate) const SECRET: &str = "c2VjcmV0";
-pub(crate) const AGENT: &str = "/agent/builder";
+pub const SECRET: &str = "c2VjcmV0";
+pub const AGENT: &str = "/agent/builder";
 
 /// What the broker knows and what it shall do.
-pub(crate) struct State {
-    pub(crate) pki: Pki,
+pub struct State {
+    pub pki: Pki,
     /// Errors to answer with, by call, before anything is done.
-    pub(crate) refuse: HashMap<&'static str, VecDeque<Status>>,
+    pub refuse: HashMap<&'static str, VecDeque<Status>>,
     /// Calls that are carried out and whose answer is lost, by call.
-    pub(crate) lose: HashMap<&'static str, u32>,
+    pub lose: HashMap<&'static str, u32>,
     /// Calls in their order.
-    pub(crate) calls: Vec<&'static str>,
+    pub calls: Vec<&'static str>,
     /// Idempotency keys of requests to issue and their credential.
-    pub(crate) keys: Vec<(String, String)>,
+    pub keys: Vec<(String, String)>,
     /// Idempotency keys of all requests to issue, refused ones included.
-    pub(crate) tried_keys: Vec<String>,
-    pub(crate) token_used: bool,
+    pub tried_keys: Vec<String>,
+    pub token_used: bool,
     /// Serials that were replaced by others that were used.
-    pub(crate) dead_serials: HashSet<String>,
+    pub dead_serials: HashSet<String>,
     /// A serial waits for its first use, and the one it then replaces.
-    pub(crate) pending: HashMap<String, String>,
-    pub(crate) svid_life: time::Duration,
-    pub(crate) credential_life: time::Duration,
-    pub(crate) task_life: time::Duration,
-    pub(crate) renewable: bool,
-    pub(crate) data: Vec<(&'static str, String)>,
-    pub(crate) issued: Vec<String>,
-    pub(crate) revoked: Vec<String>,
-    pub(crate) tasks: Vec<v1::Task>,
-    pub(crate) ledger: Option<crate::services::FakeLedger>,
+    pub pending: HashMap<String, String>,
+    pub svid_life: time::Duration,
+    pub credential_life: time::Duration,
+    pub task_life: time::Duration,
+    pub renewable: bool,
+    pub data: Vec<(&'static str, String)>,
+    pub issued: Vec<String>,
+    pub revoked: Vec<String>,
+    pub tasks: Vec<v1::Task>,
+    pub ledger: Option<crate::services::FakeLedger>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub struct Shared {
     state: Arc<Mutex<State>>,
     /// Counts calls, so that tests wait for events and not for time.
     events: watch::Sender<usize>,
 }
 
-pub(crate) struct Fake {
-    pub(crate) shared: Shared,
-    pub(crate) addr: SocketAddr,
-    pub(crate) dir: TempDir,
+pub struct Fake {
+    pub shared: Shared,
+    pub addr: SocketAddr,
+    pub dir: TempDir,
     _server: AbortOnDropHandle<()>,
 }
 
 impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Notes a call; fails if the script says so.
-    pub(crate) fn enter(&self, call: &'static str) -> Result<(), Status> {
+    pub fn enter(&self, call: &'static str) -> Result<(), Status> {
         let mut state = self.lock();
         state.calls.push(call);
         let scripted = state.refuse.get_mut(call).and_then(VecDeque::pop_front);
@@ -87,11 +87,7 @@ impl Shared {
     }
 
     /// Loses the answer if the script says so.
-    pub(crate) fn leave<T>(
-        &self,
-        call: &'static str,
-        reply: T,
-    ) -> Result<tonic::Response<T>, Status> {
+    pub fn leave<T>(&self, call: &'static str, reply: T) -> Result<tonic::Response<T>, Status> {
         let mut state = self.lock();
         match state.lose.get_mut(call) {
             Some(left) if *left > 0 => {
@@ -103,7 +99,7 @@ impl Shared {
     }
 
     /// Waits until `done` holds after some call.
-    pub(crate) async fn until(&self, done: impl Fn(&State) -> bool + Send + Sync) {
+    pub async fn until(&self, done: impl Fn(&State) -> bool + Send + Sync) {
         let mut events = self.events.subscribe();
         let wait = async {
             while !done(&self.lock()) {
@@ -119,11 +115,11 @@ impl Shared {
 
 impl Fake {
     /// A broker that proves itself as `/broker/one`.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_as(&Leaf::named("/broker/one")).await
     }
 
-    pub(crate) async fn start_as(leaf: &Leaf) -> Self {
+    pub async fn start_as(leaf: &Leaf) -> Self {
         let pki = Pki::new();
         let mut server = pki.bearer(leaf);
         server.chain.push(pki.root.clone());
@@ -131,7 +127,7 @@ impl Fake {
     }
 
     /// A broker that shows any certificate at all.
-    pub(crate) async fn start_with(pki: Pki, server: Bearer) -> Self {
+    pub async fn start_with(pki: Pki, server: Bearer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&pki.root, server)));
@@ -156,21 +152,21 @@ impl Fake {
         }
     }
 
-    pub(crate) fn token_text(&self) -> String {
+    pub fn token_text(&self) -> String {
         use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
         let pin = URL_SAFE_NO_PAD.encode(self.shared.lock().pki.pin);
         format!("tp1.j0123456789abcdef.{SECRET}.{pin}")
     }
 
-    pub(crate) fn token(&self) -> JoinToken {
+    pub fn token(&self) -> JoinToken {
         self.token_text().parse().unwrap()
     }
 
-    pub(crate) fn identity(&self) -> std::path::PathBuf {
+    pub fn identity(&self) -> std::path::PathBuf {
         self.dir.path().join("identity")
     }
 
-    pub(crate) fn config(&self) -> ClientConfig {
+    pub fn config(&self) -> ClientConfig {
         let addr: BrokerAddr = self.addr.to_string().parse().unwrap();
         let mut config = ClientConfig::new(addr, self.identity());
         config.renewal = taskpass_client::Renewal::OnDemand;
@@ -179,11 +175,11 @@ impl Fake {
     }
 
     /// Logged in and connected.
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         Client::attest(self.config(), &self.token()).await.unwrap()
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.shared.lock()
     }
 }
@@ -215,11 +211,11 @@ impl State {
         }
     }
 
-    pub(crate) fn count(&self, call: &str) -> usize {
+    pub fn count(&self, call: &str) -> usize {
         self.calls.iter().filter(|c| **c == call).count()
     }
 
-    pub(crate) fn bundle(&self) -> v1::Bundle {
+    pub fn bundle(&self) -> v1::Bundle {
         v1::Bundle {
             trust_domain: DOMAIN.to_owned(),
             x509_authorities: vec![self.pki.root.to_vec()],
@@ -266,9 +262,9 @@ fn server_config(root: &CertificateDer<'static>, server: Bearer) -> ServerConfig
 
 /// Whose certificate a connection came with: its URI and serial.
 #[derive(Clone, Default)]
-pub(crate) struct PeerInfo {
-    pub(crate) uri: String,
-    pub(crate) serial: String,
+pub struct PeerInfo {
+    pub uri: String,
+    pub serial: String,
 }
 
 struct Connection(TlsStream<TcpStream>);

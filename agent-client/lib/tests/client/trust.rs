@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 use taskpass_client::{Client, Error, JoinToken};
-use taskpass_core::{Clock, ManualClock, SystemClock};
-
-use crate::{
+use taskpass_client_testing::{
     fake::Fake,
     pki::{Bearer, DOMAIN, Leaf, Pki},
 };
+use taskpass_core::{Clock, ManualClock, SystemClock};
 
 fn why(error: Error) -> String {
     match error {
@@ -160,7 +159,7 @@ async fn a_token_counts_once_and_is_not_repeated() {
     login(&fake, &fake.token()).await.unwrap();
     let refusal = login(&fake, &fake.token()).await.unwrap_err();
     assert_eq!(refusal.reason(), Some("JOIN_TOKEN_INVALID"));
-    assert!(!format!("{refusal:?}").contains(crate::fake::SECRET));
+    assert!(!format!("{refusal:?}").contains(taskpass_client_testing::fake::SECRET));
     assert_eq!(fake.state().count("attest"), 2);
 }
 

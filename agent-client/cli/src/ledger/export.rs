@@ -17,7 +17,7 @@ use taskpass_proto::v1::{
 use tonic::Streaming;
 
 use super::{ExportArgs, ExportFormat, stored_key, tiles};
-use crate::cli::{context::Context, failure::Usage, output};
+use crate::{context::Context, failure::Usage, output};
 
 /// A stream that says nothing for so long is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(60);

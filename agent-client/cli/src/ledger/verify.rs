@@ -16,7 +16,7 @@ use taskpass_ledger::{
 };
 
 use super::{stored_key, tiles};
-use crate::cli::context::Context;
+use crate::context::Context;
 
 const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not whoever gave you the history";
 

@@ -6,13 +6,10 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use taskpass_client_testing::{fake::Fake, services::refusal};
 use tonic::Code;
 
-use crate::{
-    commands::{command, logged_in, run, text},
-    fake::Fake,
-    services::refusal,
-};
+use crate::commands::{command, logged_in, run, text};
 
 const HEAD: [&str; 5] = ["run", "--purpose", "p", "--role", "vault-main/ci-db"];
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use taskpass_client::Issued;
 use taskpass_core::{RoleName, Secret};
 
-use crate::cli::failure::Usage;
+use crate::failure::Usage;
 
 /// The AWS SDKs' own names, by field.
 const AWS: [(&str, &str); 3] = [

@@ -15,7 +15,7 @@ use crate::{
 
 type Reply<T> = Result<Response<T>, Status>;
 
-pub(crate) fn router(shared: &Shared) -> Router {
+pub fn router(shared: &Shared) -> Router {
     tonic::transport::Server::builder()
         .add_service(identity_service_server::IdentityServiceServer::new(
             shared.clone(),
@@ -39,7 +39,7 @@ pub(crate) fn router(shared: &Shared) -> Router {
 }
 
 /// A refusal as the broker words it.
-pub(crate) fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
+pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     let metadata: std::collections::HashMap<String, String> = metadata
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -494,14 +494,14 @@ impl policy_service_server::PolicyService for Shared {
 }
 
 /// A real ledger with two entries.
-pub(crate) struct FakeLedger {
-    pub(crate) vkey: String,
+pub struct FakeLedger {
+    pub vkey: String,
     ledger: Ledger,
     checkpoint: std::sync::Arc<Checkpoint>,
 }
 
 impl FakeLedger {
-    pub(crate) fn create(dir: &std::path::Path) -> Self {
+    pub fn create(dir: &std::path::Path) -> Self {
         let (origin, entropy) = (format!("taskpass/{DOMAIN}"), SystemEntropy::new());
         let key = SigningKey::generate(&origin, &dir.join("ledger.key"), &entropy).unwrap();
         let vkey = key.verifying_key().to_string();

@@ -8,30 +8,30 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use taskpass_core::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
 use time::{Duration, OffsetDateTime};
 
-pub(crate) const DOMAIN: &str = "acme.test";
+pub const DOMAIN: &str = "acme.test";
 
-pub(crate) struct Pki {
-    pub(crate) root: CertificateDer<'static>,
+pub struct Pki {
+    pub root: CertificateDer<'static>,
     issuing: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) pin: [u8; 32],
+    pub pin: [u8; 32],
 }
 
 /// What a leaf says.
-pub(crate) struct Leaf {
-    pub(crate) uris: Vec<String>,
-    pub(crate) from: Duration,
-    pub(crate) until: Duration,
+pub struct Leaf {
+    pub uris: Vec<String>,
+    pub from: Duration,
+    pub until: Duration,
 }
 
 /// A chain, leaf first, and its key in PKCS#8.
-pub(crate) struct Bearer {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: Vec<u8>,
+pub struct Bearer {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: Vec<u8>,
 }
 
 impl Leaf {
-    pub(crate) fn named(path: &str) -> Self {
+    pub fn named(path: &str) -> Self {
         Self {
             uris: vec![format!("spiffe://{DOMAIN}{path}")],
             from: Duration::seconds(-10),
@@ -41,7 +41,7 @@ impl Leaf {
 }
 
 impl Pki {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let root_key = KeyPair::generate().unwrap();
         let root_params = authority("root");
         let root = root_params.self_signed(&root_key).unwrap();
@@ -59,7 +59,7 @@ impl Pki {
     }
 
     /// A leaf with a key of its own.
-    pub(crate) fn bearer(&self, leaf: &Leaf) -> Bearer {
+    pub fn bearer(&self, leaf: &Leaf) -> Bearer {
         let key = KeyPair::generate().unwrap();
         Bearer {
             chain: self.sign(leaf, &key),
@@ -68,7 +68,7 @@ impl Pki {
     }
 
     /// As a broker does: only the public key is taken from the request.
-    pub(crate) fn sign_request(&self, leaf: &Leaf, csr: &[u8]) -> Vec<CertificateDer<'static>> {
+    pub fn sign_request(&self, leaf: &Leaf, csr: &[u8]) -> Vec<CertificateDer<'static>> {
         let request =
             CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
                 .unwrap();
@@ -116,10 +116,10 @@ fn authority(name: &str) -> CertificateParams {
 }
 
 /// The machine's time: the TLS of the tests' server reads it by itself.
-pub(crate) fn now() -> OffsetDateTime {
+pub fn now() -> OffsetDateTime {
     SystemClock::new().now().to_offset_date_time()
 }
 
-pub(crate) fn wire(time: OffsetDateTime) -> prost_types::Timestamp {
+pub fn wire(time: OffsetDateTime) -> prost_types::Timestamp {
     taskpass_client::wire::to_wire(Timestamp::from(time))
 }

@@ -1,13 +1,30 @@
 //! `taskpass`: the command line tool of everyone who is not the broker.
 //!
-//! Reads the environment, hands everything else to [`cli`], and turns the outcome into an exit code.
+//! Reads the environment, hands everything else to [`commands`], and turns the outcome into an exit code.
 
-mod cli;
+mod agent;
+mod commands;
+mod context;
+mod credential;
+mod doctor;
+mod failure;
+mod ledger;
+mod login;
+mod output;
+mod parse;
+mod policy;
+mod provider;
+mod run;
+mod svid;
+mod task;
+mod views;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, FromArgMatches};
 use taskpass_core::Clock;
+
+use commands::Cli;
 
 fn main() -> ExitCode {
     // Before there is a second thread, let alone a secret.
@@ -25,7 +42,7 @@ async fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    cli::main(arguments, default_identity(), clock()).await
+    commands::main(arguments, default_identity(), clock()).await
 }
 
 /// The arguments, with those that may stand in the environment instead. A variable that is empty counts as unset.
@@ -33,15 +50,15 @@ async fn run() -> ExitCode {
     clippy::disallowed_methods,
     reason = "the environment is read where the program starts"
 )]
-fn arguments() -> cli::Cli {
-    let mut command = cli::Cli::command();
+fn arguments() -> Cli {
+    let mut command = Cli::command();
     for (argument, variable) in [("addr", "TASKPASS_ADDR"), ("identity", "TASKPASS_IDENTITY")] {
         if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
             command = command.mut_arg(argument, |argument| argument.env(None));
         }
     }
     let matches = command.get_matches();
-    cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// A clock other than the machine's: only tests put one wrong.

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::environment::Variables;
-use crate::cli::output::note;
+use crate::output::note;
 
 /// Between asking the command to stop and stopping it.
 const GRACE: Duration = Duration::from_secs(10);

@@ -7,8 +7,7 @@ use std::{
 };
 
 use taskpass_client::{Error, IdentityDirectory};
-
-use crate::fake::Fake;
+use taskpass_client_testing::fake::Fake;
 
 /// Names and contents.
 type Files<'a> = Vec<(&'a str, &'a [u8])>;

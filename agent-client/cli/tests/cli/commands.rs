@@ -6,13 +6,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
-
-use crate::{
+use taskpass_client_testing::{
     fake::Fake,
     services::{FakeLedger, refusal},
 };
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// Runs `taskpass` against the fake, with nothing of this process's environment that it reads.
 pub(crate) fn command(fake: &Fake, args: &[&str]) -> std::process::Command {

@@ -3,30 +3,19 @@
 //! A command parses into types that cannot be wrong, makes calls through the library, and hands rows or a value to
 //! [`output`]. Only `credential issue` and `agent token` print secrets, since that is what they are for.
 
-mod agent;
-mod context;
-mod credential;
-mod doctor;
-mod failure;
-mod ledger;
-mod login;
-mod output;
-mod parse;
-mod policy;
-mod provider;
-mod run;
-mod svid;
-mod task;
-mod views;
-
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use taskpass_client::BrokerAddr;
 use taskpass_core::Clock;
 
-use context::Context;
-use output::Format;
+use crate::{
+    agent,
+    context::Context,
+    credential, doctor, failure, ledger, login,
+    output::{self, Format},
+    policy, provider, run, svid, task,
+};
 
 /// Credentials that live exactly as long as the task.
 #[derive(Debug, Parser)]

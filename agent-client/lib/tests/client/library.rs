@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use taskpass_client::{Client, ClientConfig, Credential, Error, Renewal, TaskGuard, TaskOptions};
+use taskpass_client_testing::{fake::Fake, services::refusal};
 use taskpass_core::{Clock, ManualClock, SystemClock};
 use tonic::{Code, Status};
-
-use crate::{fake::Fake, services::refusal};
 
 const ROLE: &str = "vault-main/ci-db";
 

@@ -1,0 +1,6 @@
+//! The program `taskpass` against a small broker in this process, over real TLS.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod running;

@@ -1,0 +1,8 @@
+//! The library against a small broker in this process, over real TLS.
+
+#[cfg(test)]
+mod directory;
+#[cfg(test)]
+mod library;
+#[cfg(test)]
+mod trust;

@@ -1,0 +1,5 @@
+//! A broker in the process of the tests: real TLS, real gRPC, and a script for what goes wrong.
+
+pub mod fake;
+pub mod pki;
+pub mod services;
