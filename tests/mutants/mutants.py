@@ -4,7 +4,7 @@ Every `*.mutant` beside this script is one breakage: a head, then the changes.
 
     Invariant: 3
     Breaks: a credential that may have been renewed counts as expired
-    Tests: -p taskpass-broker simulation::histories lost_renewal
+    Tests: -p taskpass-engine simulation::histories lost_renewal
 
     In: broker/server fn Engine::expire
     - let lives_on = credential.expires_at > self.now() || credential.renewals_unanswered > 0;

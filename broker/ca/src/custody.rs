@@ -1,16 +1,17 @@
-//! The directory with the keys: who may read it, and how files in it change.
+//! The directory with the keys: its permissions, its lock, and its files.
 //!
-//! Every file is replaced as a whole (temporary file, fsync, rename, fsync of the directory), so that a reader
-//! after a crash sees the old content or the new one. Erasing a key unlinks it; on a disk that keeps old blocks the
-//! bytes may remain there, which is why keys that can be unlinked live for a day.
+//! `taskpass_files` replaces each file as a whole, so a reader after a crash sees the old content
+//! or the new one. Erasing a key unlinks it. A disk that keeps old blocks may keep the bytes, which
+//! is why the keys that are unlinked, those of issuing authorities, live for a day.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use taskpass_files::{Access, create_dir_all, exposed_mode, remove, replace, sync_dir, unfinished};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -18,7 +19,6 @@ use crate::Error;
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const LOCK: &str = "lock";
-const TEMPORARY_SUFFIX: &str = ".tmp";
 /// No file here comes near this; a larger one is not ours.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -28,18 +28,12 @@ pub(crate) struct Custody {
     dir: PathBuf,
     /// Held until drop: two processes would erase each other's keys.
     _lock: File,
-    #[cfg(test)]
-    fuse: std::sync::Arc<tests::Fuse>,
 }
 
 impl Custody {
     /// Makes the directory if it is not there and takes hold of it.
     pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(dir)
-            .map_err(|e| failed("create", dir, e))?;
+        create_dir_all(dir)?;
         Self::open(dir)
     }
 
@@ -69,8 +63,6 @@ impl Custody {
         Ok(Self {
             dir: dir.into(),
             _lock: lock,
-            #[cfg(test)]
-            fuse: tests::Fuse::in_this_thread(),
         })
     }
 
@@ -105,32 +97,7 @@ impl Custody {
 
     /// Replaces `name` by `content`, durably, readable by the owner only.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
-        let path = self.path(name);
-        let temporary = self.path(&format!("{name}{TEMPORARY_SUFFIX}"));
-        self.write_temporary(&temporary, content)
-            .map_err(|e| failed("write", &temporary, e))?;
-        self.step()
-            .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| self.sync_dir())
-            .map_err(|e| failed("write", &path, e))
-    }
-
-    fn write_temporary(&self, temporary: &Path, content: &[u8]) -> io::Result<()> {
-        // A leftover of a crash may have any content; a new file surely has our permissions.
-        match fs::remove_file(temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        self.step()?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(temporary)?;
-        self.step()?;
-        file.write_all(content)?;
-        self.step()?;
-        file.sync_all()
+        Ok(replace(&self.path(name), content, Access::Private)?)
     }
 
     /// Removes every file for which `keep` is false, leftovers of interrupted writes included. Files that are not
@@ -140,8 +107,8 @@ impl Custody {
         ours: impl Fn(&str) -> bool,
         keep: impl Fn(&str) -> bool,
     ) -> Result<(), Error> {
-        // What makes these files superfluous must be durable before they go.
-        self.sync_dir().map_err(|e| failed("write", &self.dir, e))?;
+        // The state that no longer names these files must be durable before they go.
+        sync_dir(&self.dir)?;
         let entries = fs::read_dir(&self.dir).map_err(|e| failed("list", &self.dir, e))?;
         let mut removed = false;
         for entry in entries {
@@ -150,53 +117,39 @@ impl Custody {
             let Some(name) = file_name.to_str() else {
                 continue;
             };
-            if !ours(name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name)) || keep(name) {
+            if !ours(finished(name)) || keep(name) {
                 continue;
             }
-            self.step()
-                .and_then(|()| fs::remove_file(entry.path()))
-                .map_err(|e| failed("erase", &entry.path(), e))?;
+            remove(&entry.path())?;
             removed = true;
         }
         if removed {
-            self.sync_dir().map_err(|e| failed("write", &self.dir, e))?;
+            sync_dir(&self.dir)?;
         }
         Ok(())
     }
+}
 
-    fn sync_dir(&self) -> io::Result<()> {
-        self.step()?;
-        File::open(&self.dir)?.sync_all()
-    }
-
-    /// Every change of the disk passes here first, so that tests can cut the power before any one of them.
-    #[cfg(not(test))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the same signature as the one the tests use"
-    )]
-    fn step(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn step(&self) -> io::Result<()> {
-        self.fuse.burn()
+/// The name of the file that `name` would have become, had its write not been interrupted.
+fn finished(name: &str) -> &str {
+    let whole = name.rsplit_once('.').map_or(name, |(whole, _)| whole);
+    if unfinished(Path::new(whole)) == Path::new(name) {
+        whole
+    } else {
+        name
     }
 }
 
-/// Refuses what group or others can get at.
+/// Refuses a file or directory that group or others may read, write or enter.
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), Error> {
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 {
-        return Ok(());
+    match exposed_mode(metadata) {
+        None => Ok(()),
+        Some(mode) => Err(Error::Exposed {
+            path: path.into(),
+            mode,
+            wanted,
+        }),
     }
-    Err(Error::Exposed {
-        path: path.into(),
-        mode,
-        wanted,
-    })
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
@@ -208,62 +161,12 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::{
-        cell::RefCell,
-        sync::{
-            Arc,
-            atomic::{AtomicI64, Ordering},
-        },
-    };
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use taskpass_files::power_cut::Fuse;
 
     use super::*;
-
-    thread_local! {
-        static FUSE: RefCell<Arc<Fuse>> = RefCell::new(Arc::new(Fuse::never()));
-    }
-
-    /// Fails the disk for good after a number of steps, as a crash does.
-    #[derive(Debug)]
-    pub(crate) struct Fuse(AtomicI64);
-
-    impl Fuse {
-        fn never() -> Self {
-            Self(AtomicI64::new(i64::MAX))
-        }
-
-        /// What is opened in this thread from now on fails after `steps` changes of the disk.
-        pub(crate) fn set(steps: i64) -> Arc<Self> {
-            let fuse = Arc::new(Self(AtomicI64::new(steps)));
-            FUSE.with(|slot| *slot.borrow_mut() = Arc::clone(&fuse));
-            fuse
-        }
-
-        pub(crate) fn clear() {
-            FUSE.with(|slot| *slot.borrow_mut() = Arc::new(Self::never()));
-        }
-
-        /// Lights a fuse that is in use.
-        pub(crate) fn relight(&self, steps: i64) {
-            self.0.store(steps, Ordering::SeqCst);
-        }
-
-        pub(crate) fn blown(&self) -> bool {
-            self.0.load(Ordering::SeqCst) < 0
-        }
-
-        pub(super) fn in_this_thread() -> Arc<Self> {
-            FUSE.with(|slot| Arc::clone(&slot.borrow()))
-        }
-
-        pub(super) fn burn(&self) -> io::Result<()> {
-            if self.0.fetch_sub(1, Ordering::SeqCst) <= 0 {
-                self.0.store(-1, Ordering::SeqCst);
-                return Err(io::Error::other("the power is gone"));
-            }
-            Ok(())
-        }
-    }
 
     #[test]
     fn files_are_ours_alone_and_exposed_ones_are_refused_with_the_command_that_helps() {
@@ -307,7 +210,7 @@ pub(crate) mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("ca");
         Custody::create(&dir).unwrap().write("f", b"old").unwrap();
-        for steps in 0..4 {
+        for steps in 0..5 {
             Fuse::set(steps);
             let custody = Custody::open(&dir).unwrap();
             assert!(custody.write("f", b"new").is_err());

@@ -91,3 +91,18 @@ pub enum Error {
     #[error("the root certificate ended at {0}; a new installation is needed")]
     RootExpired(Timestamp),
 }
+
+impl From<taskpass_files::Error> for Error {
+    fn from(error: taskpass_files::Error) -> Self {
+        let taskpass_files::Error {
+            action,
+            path,
+            source,
+        } = error;
+        Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -4,9 +4,8 @@
 //! `sumdb/note`, `PRIVATE+KEY+name+id+seed`, in a file that only its owner can read.
 
 use std::{
-    fmt, fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -14,6 +13,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use taskpass_core::{Digest, Entropy, EntropyError, Secret};
+use taskpass_files::{Access, create_new, exposed_mode};
 
 use crate::note::{NoteError, is_key_name, malformed};
 
@@ -21,7 +21,7 @@ use crate::note::{NoteError, is_key_name, malformed};
 const ED25519_TYPE: u8 = 0x01;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 /// No key file is longer than this; a larger one is something else.
-const KEY_FILE_BYTES_MAX: u64 = 1024;
+const KEY_FILE_BYTES_MAX: usize = 1024;
 
 /// A key could not be made, kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,19 @@ pub enum KeyError {
         /// The origin of the key.
         found: String,
     },
+}
+
+impl From<taskpass_files::Error> for KeyError {
+    fn from(error: taskpass_files::Error) -> Self {
+        if error.is_already_there() {
+            return Self::Exists(error.path);
+        }
+        Self::Io {
+            action: error.action,
+            path: error.path,
+            source: error.source,
+        }
+    }
 }
 
 /// The public half: verifies checkpoints. Printed and parsed as a vkey.
@@ -163,7 +176,7 @@ impl SigningKey {
             key.verifying.label(),
             typed(&seed)
         ));
-        write_new(path, text.expose().as_bytes())?;
+        create_new(path, text.expose().as_bytes(), Access::Private)?;
         Ok(key)
     }
 
@@ -174,18 +187,24 @@ impl SigningKey {
             path: path.to_owned(),
             source,
         };
-        let metadata = fs::metadata(path).map_err(io)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
+        let file = fs::File::open(path).map_err(io)?;
+        if exposed_mode(&file.metadata().map_err(io)?).is_some() {
             return Err(KeyError::Permissions(path.to_owned()));
         }
         let content = |source| KeyError::Content {
             path: path.to_owned(),
             source,
         };
-        if metadata.len() > KEY_FILE_BYTES_MAX {
+        // Room for all of it from the start: a text that grows leaves copies of the seed behind.
+        let mut text = String::with_capacity(KEY_FILE_BYTES_MAX + 1);
+        let read = file
+            .take(KEY_FILE_BYTES_MAX as u64 + 1)
+            .read_to_string(&mut text);
+        let text = Secret::new(text);
+        read.map_err(io)?;
+        if text.expose().len() > KEY_FILE_BYTES_MAX {
             return Err(content(malformed("the signing key", "it is too long")));
         }
-        let text = Secret::new(fs::read_to_string(path).map_err(io)?);
         let key = Self::parse(text.expose()).map_err(content)?;
         if key.verifying.name == origin {
             Ok(key)
@@ -274,50 +293,6 @@ fn typed(key: &[u8; 32]) -> String {
 
 fn hex(id: &[u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(*id))
-}
-
-/// Writes beside the place, makes it durable, then links it in: a link never replaces an existing file.
-fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyError> {
-    let io = |action| {
-        move |source| KeyError::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
-    if path.symlink_metadata().is_ok() {
-        return Err(KeyError::Exists(path.to_owned()));
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    // A leftover is removed, never reused: it may be the same file as another's finished key.
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("replace")(e)),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(io("create"))?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-        .map_err(io("protect"))?;
-    file.write_all(content).map_err(io("write"))?;
-    file.sync_all().map_err(io("sync"))?;
-    let linked = fs::hard_link(&beside, path);
-    fs::remove_file(&beside).map_err(io("finish"))?;
-    match linked {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(KeyError::Exists(path.to_owned()));
-        }
-        result => result.map_err(io("create"))?,
-    }
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or_else(|| Path::new(".")))
-        .and_then(|dir| dir.sync_all())
-        .map_err(io("sync the directory of"))
 }
 
 #[cfg(test)]

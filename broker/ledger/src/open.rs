@@ -1,12 +1,13 @@
 //! Opening a ledger: what it holds, what a power cut left, and what is damaged.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Seek},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use taskpass_files::create_dir_all;
 
 use crate::{
     Checkpoint, DamageAt, Error, Ledger, SigningKey, Torn, VerifyingKey,
@@ -138,20 +139,7 @@ pub(crate) fn open(ledger: &Path, options: Options) -> Result<(Ledger, OpenRepor
 /// Makes the directories, readable by their owner only, and takes the lock.
 fn prepare(ledger: &Path) -> Result<File, Error> {
     let segments = segment::directory(ledger);
-    let absent = !segments.exists();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&segments)
-        .map_err(Error::io("create", &segments))?;
-    if absent {
-        let parent = ledger.parent().filter(|dir| !dir.as_os_str().is_empty());
-        for directory in [ledger, parent.unwrap_or_else(|| Path::new("."))] {
-            File::open(directory)
-                .and_then(|dir| dir.sync_all())
-                .map_err(Error::io("sync", directory))?;
-        }
-    }
+    create_dir_all(&segments).map_err(|e| Error::io(e.action, e.path)(e.source))?;
     let path = ledger.join("lock");
     let lock = fs::OpenOptions::new()
         .write(true)

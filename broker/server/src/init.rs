@@ -3,7 +3,7 @@
 //! `taskpass.toml` is written last and as a whole. Without it no broker runs, so a crash on the way leaves nothing
 //! that could be taken for an installation, and the next `init` says what to remove.
 
-pub(crate) mod files;
+mod files;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +17,7 @@ use taskpass_ca::{Authority, Issued, NewKey};
 use taskpass_core::{
     Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl, limits,
 };
+use taskpass_files::{create_dir, unfinished};
 use taskpass_ledger::{KeyError, Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
 use taskpass_store::Entry;
@@ -71,6 +72,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// Why.
+        #[source]
         source: io::Error,
     },
     /// The certificate authority was not made.
@@ -91,6 +93,15 @@ pub enum Error {
     /// A bug: the configuration that was to be written is not one.
     #[error("BUG: the new configuration is wrong")]
     Config(#[from] ConfigError),
+}
+
+impl From<taskpass_files::Error> for Error {
+    fn from(error: taskpass_files::Error) -> Self {
+        Self::Write {
+            path: error.path,
+            source: error.source,
+        }
+    }
 }
 
 /// What was installed.
@@ -120,7 +131,7 @@ pub fn install(
     refuse_occupied(dir)?;
     files::private_dir(dir)?;
     // Of two that run at the same time, only one makes this directory.
-    files::new_dir(&dir.join(DATA))?;
+    create_dir(&dir.join(DATA))?;
 
     let authority = Authority::create(
         &config.ca_dir(),
@@ -148,7 +159,7 @@ pub fn install(
 
     let vkey = format!("{verifying}\n");
     let operator = dir.join(OPERATOR);
-    files::new_dir(&operator)?;
+    create_dir(&operator)?;
     hand_over(
         &operator,
         &key,
@@ -160,10 +171,10 @@ pub fn install(
         admin: &plan.operator,
     });
     let policy = dir.join(POLICY);
-    files::new_dir(&policy)?;
+    create_dir(&policy)?;
     files::new_file(&policy.join(&starter.name), starter.text.as_bytes())?;
 
-    files::publish(&config.path, text.as_bytes())?;
+    files::new_file(&config.path, text.as_bytes())?;
     let config = Config::load(&config.path)?;
     Ok(Installed {
         plan,
@@ -241,7 +252,7 @@ fn refuse_occupied(dir: &Path) -> Result<(), Error> {
         dir.join(DATA),
         dir.join(OPERATOR),
         dir.join(POLICY),
-        files::temporary(&config),
+        unfinished(&config),
     ];
     let left: Vec<String> = made
         .iter()

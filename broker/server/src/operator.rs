@@ -18,13 +18,14 @@ use taskpass_ca::NewKey;
 use taskpass_core::{
     Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl, limits,
 };
+use taskpass_files::create_dir;
 use taskpass_store::{Batch, CommitError, Store as _, StoreError};
 
 use crate::{
     app::{self, AppError, Deps},
     config::Config,
     engine::CLOCK_LAG_MAX,
-    init::{self, files, quoted},
+    init::{self, quoted},
 };
 
 /// Whom to give an identity, and where to put it.
@@ -205,11 +206,9 @@ fn refuse_stranger(dir: &Path, user: u32) -> Result<(), Error> {
 }
 
 fn make_dir(dir: &Path) -> Result<(), Error> {
-    match files::new_dir(dir) {
-        Err(init::Error::Write { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Error::Occupied(dir.to_owned()))
-        }
-        made => Ok(made?),
+    match create_dir(dir) {
+        Err(e) if e.is_already_there() => Err(Error::Occupied(dir.to_owned())),
+        made => Ok(made.map_err(init::Error::from)?),
     }
 }
 

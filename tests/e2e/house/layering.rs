@@ -8,10 +8,11 @@ use super::{files, none, read};
 /// Each package with the packages of this workspace that it may know.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("taskpass-core", &[]),
+    ("taskpass-files", &[]),
     ("taskpass-proto", &[]),
-    ("taskpass-ca", &["taskpass-core"]),
+    ("taskpass-ca", &["taskpass-core", "taskpass-files"]),
     ("taskpass-policy", &["taskpass-core"]),
-    ("taskpass-ledger", &["taskpass-core"]),
+    ("taskpass-ledger", &["taskpass-core", "taskpass-files"]),
     ("taskpass-provider", &["taskpass-core"]),
     ("taskpass-store", &["taskpass-core", "taskpass-ledger"]),
     (
@@ -26,6 +27,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "taskpass-broker",
         &[
             "taskpass-core",
+            "taskpass-files",
             "taskpass-proto",
             "taskpass-ca",
             "taskpass-policy",
@@ -44,6 +46,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "taskpass-cli",
         &[
             "taskpass-core",
+            "taskpass-files",
             "taskpass-proto",
             "taskpass-policy",
             "taskpass-ledger",

@@ -68,7 +68,7 @@ fn everything_is_there_and_for_its_owner_only() {
             path.display()
         );
     }
-    assert!(!dir.join("taskpass.toml.new").exists());
+    assert!(!dir.join("taskpass.toml.tmp").exists());
     let config = Config::load(&dir.join("taskpass.toml")).unwrap();
     assert_eq!(config.trust_domain.as_str(), "acme.test");
     assert_eq!(config.data_dir, dir.join("data"));
@@ -127,7 +127,7 @@ fn an_installation_is_never_overwritten() {
 /// Whatever a crash leaves, no broker would start with it and the next `init` says how to go on.
 #[test]
 fn what_a_crash_leaves_is_recognised() {
-    for left in ["data", "operator", "policy", "taskpass.toml.new"] {
+    for left in ["data", "operator", "policy", "taskpass.toml.tmp"] {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("it's here");
         fs::create_dir_all(dir.join(left)).unwrap();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::custody::tests::Fuse;
+use taskpass_files::power_cut::Fuse;
 
 fn stages(steps: &[CaStep]) -> Vec<&'static str> {
     steps.iter().map(|step| step.stage.as_str()).collect()
