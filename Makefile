@@ -50,7 +50,7 @@ SIM_FROM := 0
 .PHONY: simulate
 simulate: preflight ## run random histories of the engine, each of twenty tests for SIM_SECONDS (60)
 	TASKPASS_SIM_SECONDS=$(SIM_SECONDS) TASKPASS_SIM_FROM=$(SIM_FROM) \
-		cargo test --locked -p taskpass-broker --all-features --lib simulation::histories -- --nocapture
+		cargo test --locked -p taskpass-engine --all-features --lib simulation::histories -- --nocapture
 
 # Cheap gates first.
 .PHONY: check
@@ -81,7 +81,7 @@ bench-check: bench ## measure, and fail on a ratio that lost more than 15 % agai
 
 .PHONY: torture
 torture: tools build ## a day of outage, random histories, every fault at every operation, syncs, a thousand kills, half an hour of load
-	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-broker --all-features --lib simulation::outage -- --nocapture
+	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-engine --all-features --lib simulation::outage -- --nocapture
 	$(MAKE) simulate SIM_SECONDS=30 SIM_FROM=$$(date +%s)000
 	target/debug/taskpass-torture $(TORTURE)
 

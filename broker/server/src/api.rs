@@ -15,6 +15,7 @@ mod task;
 
 use std::sync::Arc;
 
+use taskpass_engine::{Call, Engine};
 use taskpass_proto::v1::{
     agent_service_server::AgentServiceServer, credential_service_server::CredentialServiceServer,
     identity_service_server::IdentityServiceServer, ledger_service_server::LedgerServiceServer,
@@ -24,11 +25,7 @@ use taskpass_proto::v1::{
 use tokio::sync::Semaphore;
 use tonic::{Extensions, Status, service::Routes};
 
-use crate::{
-    authn,
-    engine::{Call, Engine},
-    transport::Peer,
-};
+use crate::{authn, transport::Peer};
 
 /// What every service holds.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration
 use serde::Deserialize;
 use taskpass_ca::{Authority, IssueOptions, NewKey};
 use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
+use taskpass_engine::{self as engine, Engine, SystemTimer, reconcile};
 use taskpass_ledger::{Reader, SigningKey};
 use taskpass_policy::PolicySet;
 use taskpass_provider::Provider;
@@ -18,8 +19,6 @@ use tonic::service::Routes;
 use crate::{
     api,
     config::{Config, ProviderConfig, ProviderKind},
-    engine::{self, Engine, SystemTimer},
-    reconcile,
     transport::{ServerTls, Transport},
 };
 

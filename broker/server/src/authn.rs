@@ -1,9 +1,13 @@
 //! Authentication: from what a connection proved to a caller.
 //!
-//! One file for each way to prove oneself. Nothing in a request's body or headers ever says who the caller is.
+//! Nothing in a request's body or headers ever says who the caller is.
 
-mod join_token;
-mod svid;
+use taskpass_engine::{Call, Engine, Error};
 
-pub(crate) use join_token::JoinTokenText;
-pub(crate) use svid::authenticate;
+use crate::transport::Peer;
+
+/// The caller behind a connection, as of now; see [`Engine::authenticate`].
+pub(crate) async fn authenticate(engine: &Engine, peer: &Peer) -> Result<Call, Error> {
+    let identity = peer.identity.as_ref();
+    engine.authenticate(identity, peer.remote_addr.ip()).await
+}

@@ -3,13 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use taskpass_ca::PeerIdentity;
-use taskpass_core::JoinTokenId;
+use taskpass_engine::Engine;
 use tonic::service::Routes;
 
 use crate::{
     api,
-    authn::JoinTokenText,
-    engine::Engine,
     transport::{ConnectionId, Peer},
 };
 
@@ -26,9 +24,4 @@ pub fn peer(identity: Option<PeerIdentity>, remote_addr: SocketAddr) -> Peer {
         remote_addr,
         connection_id: ConnectionId::default(),
     }
-}
-
-/// The name of the join token that `text` is, as the broker reads it.
-pub fn join_token(text: &str) -> Option<JoinTokenId> {
-    JoinTokenText::parse(text).ok().map(|token| token.id)
 }

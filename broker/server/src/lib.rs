@@ -1,9 +1,9 @@
-//! The Taskpass broker as a library: transport, authentication, API, engine, reconcilers, and the [`App`] that
-//! puts them together. The program `taskpassd` is a thin shell around it.
+//! The Taskpass broker as a library: transport, authentication, API, and the [`App`] that puts them together with
+//! the engine and its reconcilers. The program `taskpassd` is a thin shell around it.
 //!
 //! A request goes one way: `transport` (bytes to peer) → `authn` (peer to caller) → `api` (message to use case) →
-//! [`engine`] (decide, record, act, record) and back. `reconcile` does the same use cases when nobody asks: at
-//! deadlines, after crashes, for ever where a revocation fails.
+//! [`taskpass_engine`] (decide, record, act, record) and back. Its reconcilers do the same use cases when nobody asks:
+//! at deadlines, after crashes, for ever where a revocation fails.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
@@ -26,17 +26,11 @@ mod authn;
 pub mod cli;
 pub mod config;
 pub mod doctor;
-pub mod engine;
-pub mod failpoint;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod init;
 pub mod observe;
 pub mod operator;
-mod rate;
-mod reconcile;
-#[cfg(test)]
-mod simulation;
 pub mod transport;
 
 pub use app::{App, AppError, Deps, provider};

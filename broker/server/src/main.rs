@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     process::choose_crypto();
     #[cfg(feature = "failpoints")]
     if let Some(place) = process::environment("TASKPASS_FAILPOINT") {
-        taskpass_broker::failpoint::arm(&place);
+        taskpass_engine::failpoint::arm(&place);
     }
     let cli = Cli::parse();
     match run(cli.command) {
@@ -80,7 +80,7 @@ fn serve(path: &Path) -> anyhow::Result<ExitCode> {
     )?;
     #[cfg(feature = "failpoints")]
     if let Some(place) = process::environment("TASKPASS_FAILPOINT") {
-        taskpass_broker::failpoint::arm(&place);
+        taskpass_engine::failpoint::arm(&place);
     }
     process::fit_connections(&mut config.limits);
     process::runtime()?.block_on(async {

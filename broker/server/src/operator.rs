@@ -18,13 +18,13 @@ use taskpass_ca::NewKey;
 use taskpass_core::{
     Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl, limits,
 };
+use taskpass_engine::CLOCK_LAG_MAX;
 use taskpass_files::create_dir;
 use taskpass_store::{Batch, CommitError, Store as _, StoreError};
 
 use crate::{
     app::{self, AppError, Deps},
     config::Config,
-    engine::CLOCK_LAG_MAX,
     init::{self, quoted},
 };
 

@@ -1,5 +1,7 @@
 //! Dependencies point one way, between packages and between the parts of the broker.
 
+use std::process::Command;
+
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use taskpass_tests::workspace;
 
@@ -24,6 +26,17 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["taskpass-core", "taskpass-provider"],
     ),
     (
+        "taskpass-engine",
+        &[
+            "taskpass-core",
+            "taskpass-ca",
+            "taskpass-policy",
+            "taskpass-ledger",
+            "taskpass-store",
+            "taskpass-provider",
+        ],
+    ),
+    (
         "taskpass-broker",
         &[
             "taskpass-core",
@@ -33,6 +46,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-policy",
             "taskpass-ledger",
             "taskpass-store",
+            "taskpass-engine",
             "taskpass-provider",
             "taskpass-provider-vault",
             "taskpass-provider-aws",
@@ -86,6 +100,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-provider",
             "taskpass-provider-vault",
             "taskpass-provider-aws",
+            "taskpass-engine",
             "taskpass-broker",
             "taskpass-client",
         ],
@@ -260,8 +275,6 @@ fn every_dependency_of_the_workspace_is_some_members() {
 
 /// Parts of the broker with the crates they must not name.
 const MUST_NOT_NAME: &[(&str, &[&str])] = &[
-    ("broker/server/src/engine", WIRE),
-    ("broker/server/src/reconcile", WIRE),
     ("broker/server/src/config", WIRE),
     (
         "broker/server/src/authn",
@@ -286,14 +299,7 @@ const MUST_NOT_NAME: &[(&str, &[&str])] = &[
             "hyper",
         ],
     ),
-    (
-        "broker/server/src/engine",
-        &[
-            "taskpass_provider_vault",
-            "taskpass_provider_aws",
-            "EmbeddedStore",
-        ],
-    ),
+    ("broker/engine/src", &["EmbeddedStore"]),
 ];
 const WIRE: &[&str] = &[
     "tonic",
@@ -313,7 +319,7 @@ const WIRE: &[&str] = &[
 fn parts_of_the_broker_name_nothing_above_or_beside_them() {
     let mut complaints = Vec::new();
     for (part, crates) in MUST_NOT_NAME {
-        let sources: Vec<String> = files("broker/server/src", ".rs")
+        let sources: Vec<String> = files("broker", ".rs")
             .into_iter()
             .filter(|f| f.starts_with(&format!("{part}/")) || *f == format!("{part}.rs"))
             .collect();
@@ -326,6 +332,37 @@ fn parts_of_the_broker_name_nothing_above_or_beside_them() {
         }
     }
     none(&complaints);
+}
+
+/// The engine decides, so it must be possible to read, build and simulate it without any protocol. Cargo resolves
+/// what it is built with, through all of its dependencies.
+#[test]
+fn the_engine_is_built_without_the_wire() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--all-features",
+            "--prefix=none",
+        ])
+        .args([
+            "--package=taskpass-engine",
+            "--edges=normal,build",
+            "--format={lib}",
+        ])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo tree");
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8(tree.stdout).expect("text");
+    assert!(tree.lines().any(|name| name == "taskpass_policy"), "{tree}");
+    let wire = tree.lines().filter(|name| WIRE.contains(name));
+    none(
+        &wire
+            .map(|name| format!("taskpass-engine must not be built with {name}"))
+            .collect::<Vec<_>>(),
+    );
 }
 
 /// The machine's clock and randomness come in where the programs start, and nowhere else.

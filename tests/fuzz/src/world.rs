@@ -4,12 +4,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use prost::{Message, bytes::Bytes};
-use taskpass_broker::{
-    engine::{Deps, Engine, Rate, Settings, SystemTimer},
-    fuzz,
-};
+use taskpass_broker::fuzz;
 use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
+use taskpass_engine::{Deps, Engine, Rate, Settings, SystemTimer};
 use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_proto::v1;
 use taskpass_store::{Batch, Config, EmbeddedStore, Store as _};

@@ -1,5 +1,6 @@
 //! `AgentService`.
 
+use taskpass_engine::{AgentView, CreateJoinToken, RegisterAgent};
 use taskpass_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, GetAgentRequest, GetAgentResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterAgentRequest, RegisterAgentResponse,
@@ -7,8 +8,6 @@ use taskpass_proto::v1::{
 };
 use taskpass_store::Usage;
 use tonic::{Request, Response, Status};
-
-use crate::engine::{AgentView, CreateJoinToken, RegisterAgent};
 
 use super::{Api, convert, status};
 

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use prost_types::Timestamp as WireTime;
 use taskpass_core::{Anchor, Credential, Labels, Requester, RoleSpec, Scope, Task, Timestamp};
+use taskpass_engine::{AgentView, Error, IssuedSvid, ProviderView, Receipt};
 use taskpass_proto::v1 as pb;
 use taskpass_store::Page;
-
-use crate::engine::{AgentView, Error, IssuedSvid, ProviderView, Receipt};
 
 pub(super) fn time(at: Timestamp) -> WireTime {
     let nanos = at.millis().rem_euclid(1000).saturating_mul(1_000_000);

@@ -1,5 +1,6 @@
 //! `CredentialService`. The reply to `IssueCredential` is the one message that carries secrets.
 
+use taskpass_engine::{Error, IssueCredential, RenewCredential, RevokeCredential};
 use taskpass_proto::v1::{
     GetCredentialRequest, GetCredentialResponse, IssueCredentialRequest, IssueCredentialResponse,
     ListCredentialsRequest, ListCredentialsResponse, RenewCredentialRequest,
@@ -9,10 +10,7 @@ use taskpass_proto::v1::{
 use taskpass_store::CredentialFilter;
 use tonic::{Request, Response, Status};
 
-use crate::{
-    engine::{Error, IssueCredential, RenewCredential, RevokeCredential},
-    transport::WhenTaken,
-};
+use crate::transport::WhenTaken;
 
 use super::{Api, convert, status};
 

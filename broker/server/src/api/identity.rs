@@ -1,16 +1,12 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
 use taskpass_core::SpiffeId;
+use taskpass_engine::{Attest, Caller, Engine, Error, JoinTokenText};
 use taskpass_proto::v1::{
     AttestRequest, AttestResponse, Bundle, GetBundleRequest, GetBundleResponse, RenewSvidRequest,
     RenewSvidResponse, WhoAmIRequest, WhoAmIResponse, identity_service_server::IdentityService,
 };
 use tonic::{Request, Response, Status};
-
-use crate::{
-    authn::JoinTokenText,
-    engine::{Attest, Caller, Engine, Error},
-};
 
 use super::{Api, convert, status};
 

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use taskpass_engine::{Error, ExportFilter};
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, GetCheckpointRequest, GetCheckpointResponse,
     ProveEntryRequest, ProveEntryResponse, ledger_service_server::LedgerService,
@@ -10,8 +11,6 @@ use taskpass_proto::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-
-use crate::engine::{Error, ExportFilter};
 
 use super::{Api, convert, status};
 

@@ -3,10 +3,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use taskpass_engine::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
-
-use crate::engine::Error;
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "taskpass";

@@ -1,6 +1,7 @@
 //! `TaskService`.
 
 use taskpass_core::{AgentName, TaskState};
+use taskpass_engine::{EndTask, Error, StartTask};
 use taskpass_proto::v1::{
     EndTaskRequest, EndTaskResponse, GetTaskRequest, GetTaskResponse, HeartbeatRequest,
     HeartbeatResponse, ListTasksRequest, ListTasksResponse, StartTaskRequest, StartTaskResponse,
@@ -8,8 +9,6 @@ use taskpass_proto::v1::{
 };
 use taskpass_store::TaskFilter;
 use tonic::{Request, Response, Status};
-
-use crate::engine::{EndTask, Error, StartTask};
 
 use super::{Api, convert, status};
 

@@ -16,7 +16,7 @@ section! {
         /// `"text"` for people, `"json"` for collectors: one object on each line.
         format: LogFormat = LogFormat::Text;
         /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`, also by module, as in
-        /// `"info,taskpass_broker::engine=debug"`. The environment variable `TASKPASS_LOG` goes before it. What
+        /// `"info,taskpass_engine=debug"`. The environment variable `TASKPASS_LOG` goes before it. What
         /// libraries say about HTTP, TLS and provider calls stays at `info` whatever is written here, since they
         /// would print headers and bodies with secrets.
         level: LogFilter = LogFilter("info".to_owned());

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use taskpass_engine::{ProviderSettings, Rate, Settings};
+
 use super::Config;
-use crate::{
-    engine::{ProviderSettings, Rate, Settings},
-    transport,
-};
+use crate::transport;
 
 /// The life of the root certificate, used when an installation is made.
 const ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);

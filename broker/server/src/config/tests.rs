@@ -398,7 +398,7 @@ fn an_almost_empty_file_has_the_defaults() {
     assert_eq!(config.listen, Listen::default());
     assert_eq!(config.identity.node.as_str(), "broker");
     assert_eq!(config.config_sha256(), sha256_hex(TD.as_bytes()));
-    let expected = crate::engine::Settings::default();
+    let expected = taskpass_engine::Settings::default();
     assert_eq!(format!("{:?}", config.settings()), format!("{expected:?}"));
     assert_eq!(
         config.transport_limits(),

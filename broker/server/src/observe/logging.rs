@@ -123,7 +123,7 @@ mod tests {
                 tracing::error_span!(target: "rustify::client", "request", secret = "hunter2");
             let _inside = span.enter();
             tracing::info!(target: "hyper::proto", "connected");
-            tracing::trace!(target: "taskpass_broker::engine", "our own");
+            tracing::trace!(target: "taskpass_engine", "our own");
         });
         assert!(!lines.contains("hunter2"), "{lines}");
         assert!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rate::Rate;
+use taskpass_engine::rate::Rate;
 
 /// The limits of one [`super::Transport`]. Every wait and every count in this module is bounded by one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use taskpass_engine::rate::Limiter;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -19,7 +20,6 @@ use super::{
     connection::{self, Accepted},
     peer::Network,
 };
-use crate::rate::Limiter;
 
 /// The pause after the system refused to accept, mostly because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

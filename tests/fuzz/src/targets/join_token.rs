@@ -1,6 +1,7 @@
 //! Join tokens, as the agent reads them and as the broker does.
 
 use taskpass_client::JoinToken;
+use taskpass_engine::JoinTokenText;
 
 use crate::{input, wording::one_line};
 
@@ -8,7 +9,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some(text) = input::text(data) else {
         return;
     };
-    let at_the_broker = taskpass_broker::fuzz::join_token(text);
+    let at_the_broker = JoinTokenText::parse(text).ok().map(|token| token.id);
     match text.parse::<JoinToken>() {
         Ok(token) => {
             let secret = secret_of(text);

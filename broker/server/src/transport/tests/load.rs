@@ -1,10 +1,10 @@
 //! How much one peer may take.
 
+use taskpass_engine::rate::Rate;
 use tokio::io::AsyncReadExt;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::rate::Rate;
 
 async fn from_address(server: &Server, source: &str) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;

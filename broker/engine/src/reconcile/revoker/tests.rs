@@ -6,7 +6,7 @@ use taskpass_core::EndCause;
 use taskpass_store::Store;
 
 use super::*;
-use crate::engine::{
+use crate::{
     ProviderSettings, Settings,
     testing::{Bench, eventually},
 };

@@ -111,7 +111,7 @@ pub enum Error {
 
 impl Error {
     /// A wrong field.
-    pub(crate) fn invalid(field: &str, error: impl std::fmt::Display) -> Self {
+    pub fn invalid(field: &str, error: impl std::fmt::Display) -> Self {
         Self::Invalid {
             field: field.to_owned(),
             message: error.to_string(),

@@ -13,7 +13,7 @@ use super::{
     time::{Millis, SimTime, SimTimer},
     world::{Effect, Reply, World},
 };
-use crate::engine::Timer;
+use crate::Timer;
 
 /// A request is carried out at most this long after it was sent.
 pub(super) const LATE_MAX: Millis = 10_000;

@@ -1,39 +1,43 @@
 //! Callers by their X.509-SVID. The transport has checked the chain; here it is checked that the SVID still counts.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use taskpass_ca::PeerIdentity;
 use taskpass_core::{AgentName, Identity, OperatorName, SvidState, TaskId, TaskState};
 use taskpass_store::SvidRecord;
 
-use crate::{
-    engine::{Call, Caller, Engine, Error},
-    transport::Peer,
-};
+use super::{Call, Caller, Engine, Error};
 
-/// The caller behind a connection, as of now: a certificate that was replaced, that is not on record, whose task ended,
-/// or whose agent is not registered is refused on the next request, also on a connection that has been open for long.
-pub(crate) async fn authenticate(engine: &Engine, peer: &Peer) -> Result<Call, Error> {
-    let Some(identity) = &peer.identity else {
-        return Err(Error::Unauthenticated(
-            "this needs a client certificate; get one with `taskpass login --join-token …`"
-                .to_owned(),
-        ));
-    };
-    let caller = match &identity.identity {
-        Identity::Agent(name) => agent(engine, identity, name, None).await?,
-        Identity::AgentTask(name, task) => agent(engine, identity, name, Some(*task)).await?,
-        Identity::Operator(name) => operator(engine, identity, name).await?,
-        Identity::Broker(_) => {
+impl Engine {
+    /// The caller behind a connection, as of now: a certificate that was replaced, that is not on record, whose task
+    /// ended, or whose agent is not registered is refused on the next request, also on a connection that has been open
+    /// for long. `identity` is from the certificate that the transport checked; `ip` is the far end's address.
+    pub async fn authenticate(
+        &self,
+        identity: Option<&PeerIdentity>,
+        ip: IpAddr,
+    ) -> Result<Call, Error> {
+        let Some(identity) = identity else {
             return Err(Error::Unauthenticated(
-                "a broker's own certificate is not a caller's identity".to_owned(),
+                "this needs a client certificate; get one with `taskpass login --join-token …`"
+                    .to_owned(),
             ));
-        }
-    };
-    Ok(Call {
-        caller,
-        ip: Some(peer.remote_addr.ip()),
-    })
+        };
+        let caller = match &identity.identity {
+            Identity::Agent(name) => agent(self, identity, name, None).await?,
+            Identity::AgentTask(name, task) => agent(self, identity, name, Some(*task)).await?,
+            Identity::Operator(name) => operator(self, identity, name).await?,
+            Identity::Broker(_) => {
+                return Err(Error::Unauthenticated(
+                    "a broker's own certificate is not a caller's identity".to_owned(),
+                ));
+            }
+        };
+        Ok(Call {
+            caller,
+            ip: Some(ip),
+        })
+    }
 }
 
 async fn agent(

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{Clock, Timestamp};
 
-use crate::engine::Timer;
+use crate::Timer;
 
 /// What a right clock says when a history begins.
 pub(super) const BEGIN: Timestamp = Timestamp::from_millis(1_795_341_600_000);

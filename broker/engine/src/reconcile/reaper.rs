@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
+use crate::Engine;
 
 /// The longest pause between two looks, however quiet it is.
 const PAUSE_MAX: Duration = Duration::from_secs(1);

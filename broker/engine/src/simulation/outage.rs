@@ -29,17 +29,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     fixture::Fixture,
     history::first_entries,
-    requests::{Known, peer},
+    requests::{CALLER, Known},
     setting,
     time::{Millis, SimTime, SimTimer},
 };
 use crate::{
-    authn::authenticate,
-    engine::{
-        Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask,
-        testing::fake_role,
-    },
-    reconcile,
+    Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask, reconcile,
+    testing::fake_role,
 };
 
 const DUE: usize = 10_000;
@@ -155,8 +151,8 @@ impl Site {
         });
         let engine = engine.await.unwrap();
         reconcile::start_release(&engine, &CancellationToken::new());
-        let peer = peer(&known.identities[0]);
-        let agent = authenticate(&engine, &peer).await.unwrap();
+        let identity = Some(&known.identities[0]);
+        let agent = engine.authenticate(identity, CALLER).await.unwrap();
         Self {
             engine,
             time,
@@ -294,7 +290,7 @@ impl Plant {
     }
 
     async fn answer(&self) -> Result<(), ProviderError> {
-        use crate::engine::Timer as _;
+        use crate::Timer as _;
         if self.is_down.load(Ordering::SeqCst) {
             self.timer.sleep(REFUSAL).await;
             return Err(ProviderError::retryable("connection refused"));

@@ -1,36 +1,56 @@
-//! The use cases: one file each, in plain Rust. No transport, protobuf or TLS type is known here.
+//! The broker's use cases, in plain Rust: no gRPC, HTTP or TLS is linked in. [`Engine`] carries them out for callers,
+//! and the loops in [`reconcile`] carry out the same use cases when a deadline passes or a call has to be repeated.
 //!
 //! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or the
-//! authority, commit the outcome. What may not be answered is refused with an [`Error`] that says what to do.
+//! authority, commit the outcome. A use case that is refused ends with an [`Error`] that says what to do.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use taskpass_core::EndCause;
+//! # use taskpass_engine::{Call, EndTask, Engine, Error};
+//! # async fn end(engine: &Arc<Engine>, call: &Call) -> Result<(), Error> {
+//! let request = EndTask { task_id: "t0123456789abcdef".to_owned(), cancel: true, wait_ms: 0 };
+//! let ended = engine.end_task(call, &request).await?;
+//! println!("{:?}", ended.receipts);
+//! # Ok(())
+//! # }
+//! ```
 
 mod agents;
 mod anchors;
 mod attest;
+mod authenticate;
 mod authorize;
 mod backend;
 mod caller;
 mod end_task;
 mod error;
+pub mod failpoint;
 mod handover;
 mod heartbeat;
 mod history;
 mod idempotency;
 mod in_flight;
 mod issue;
+mod join_token;
 mod outage;
 mod providers;
 mod queries;
 #[cfg(test)]
 mod races;
-mod rate;
+pub mod rate;
+mod rate_limits;
+pub mod reconcile;
 mod renew;
 mod renew_svid;
 mod revocation;
 mod revoke;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod start_task;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 mod timer;
 mod upkeep;
 mod wait;
@@ -42,10 +62,11 @@ pub(crate) use backend::RevokeSlot;
 pub use caller::{Call, Caller};
 pub use end_task::{EndTask, Ended, Receipt};
 pub use error::Error;
-pub(crate) use handover::Handover;
+pub use handover::Handover;
 pub use heartbeat::Heartbeat;
 pub use history::{Consistency, ExportFilter, ExportPlan};
 pub use issue::{IssueCredential, IssuedCredential};
+pub use join_token::JoinTokenText;
 pub use providers::ProviderView;
 pub use queries::{AgentView, TaskView};
 pub use renew::RenewCredential;
@@ -72,11 +93,11 @@ use backend::Backend;
 use heartbeat::Heartbeats;
 use in_flight::InFlight;
 use outage::Outage;
-use rate::RateLimits;
+use rate_limits::RateLimits;
 use renew::Renewals;
 
 /// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
-pub(crate) const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
+pub const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
 
 /// What the engine is made of.
 #[derive(Debug)]
@@ -195,7 +216,7 @@ impl Engine {
     }
 
     /// Counts a request against its caller's rate.
-    pub(crate) fn admit(&self, call: &Call) -> Result<(), Error> {
+    pub fn admit(&self, call: &Call) -> Result<(), Error> {
         match &call.caller {
             Caller::Agent { agent, .. } => self.rates.admit_agent(&agent.name),
             Caller::Operator { name, .. } => self.rates.admit_operator(name),
@@ -208,7 +229,7 @@ impl Engine {
     }
 
     /// Where the time comes from.
-    pub(crate) const fn clock(&self) -> &Arc<dyn Clock> {
+    pub const fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 

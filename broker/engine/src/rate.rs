@@ -21,14 +21,15 @@ pub struct Rate {
 
 /// One limit for many keys. A cell holds the time at which its burst is whole again.
 #[derive(Debug)]
-pub(crate) struct Limiter<K> {
+pub struct Limiter<K> {
     interval: Duration,
     tolerance: Duration,
     cells: Mutex<HashMap<K, Duration>>,
 }
 
 impl<K: Eq + Hash> Limiter<K> {
-    pub(crate) fn new(rate: Rate) -> Self {
+    /// A limit of `rate` for each key.
+    pub fn new(rate: Rate) -> Self {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         Self {
             interval,
@@ -38,7 +39,7 @@ impl<K: Eq + Hash> Limiter<K> {
     }
 
     /// Counts a request, or says how long to wait.
-    pub(crate) fn admit(&self, key: K, now: Duration) -> Result<(), Duration> {
+    pub fn admit(&self, key: K, now: Duration) -> Result<(), Duration> {
         let mut cells = self.cells.lock();
         if cells.len() >= CELLS_MAX {
             cells.retain(|_, whole_at| *whole_at > now);

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
+use crate::Engine;
 
 /// Starts all reconcilers. They stop when `stop` is cancelled; the engine's task tracker waits for them.
-pub(crate) fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
+pub fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
     start_release(engine, stop);
     let tasks = engine.tasks();
     tasks.spawn(authority::run(Arc::clone(engine), stop.clone()));

@@ -23,10 +23,7 @@ use super::{
     wire::{LATE_MAX, Mood, Wire},
     world::{Kind, World},
 };
-use crate::{
-    engine::{Deps, Engine, ProviderSettings, Settings},
-    reconcile,
-};
+use crate::{Deps, Engine, ProviderSettings, Settings, reconcile};
 
 /// The longest life of a task.
 const TASK_MAX: Millis = 120_000;

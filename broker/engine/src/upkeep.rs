@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Moves the certificate authority's keys one step where that is due, and records it.
-    pub(crate) async fn rotate_authority(&self) -> Result<Timestamp, Error> {
+    pub async fn rotate_authority(&self) -> Result<Timestamp, Error> {
         let authority = std::sync::Arc::clone(&self.authority);
         // Key generation and file syncs: off the async threads.
         let steps = tokio::task::spawn_blocking(move || authority.rotate())
@@ -139,7 +139,7 @@ impl Engine {
 
     /// Records where every authority stands. At each start, since a broker that was killed between a step and its
     /// record left the ledger one step behind.
-    pub(crate) async fn record_authorities(&self) -> Result<(), Error> {
+    pub async fn record_authorities(&self) -> Result<(), Error> {
         let events = self
             .authority
             .authorities()

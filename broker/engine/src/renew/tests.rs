@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use super::*;
-use crate::engine::{
+use crate::{
     RevokeCredential, Settings,
     testing::{Bench, NOW, eventually},
 };

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use taskpass_core::{AgentName, Clock, OperatorName, TaskId};
 
-use super::{Error, Settings};
-use crate::rate::Limiter;
+use super::{Error, Settings, rate::Limiter};
 
 /// All rate limits of the engine.
 #[derive(Debug)]

@@ -182,7 +182,7 @@ fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
 mod tests {
     use super::super::{CreateJoinToken, Settings, testing::Bench};
     use super::*;
-    use crate::authn::JoinTokenText;
+    use crate::JoinTokenText;
 
     /// Whose token it is may only be learnt by leaving a trace.
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -13,13 +14,12 @@ use taskpass_core::{
 
 use super::{fate::Fate, fixture::Fixture, oracle::Oracle, provider::name_of, world::Kind};
 use crate::{
-    authn::authenticate,
-    engine::{
-        Attest, Call, CreateJoinToken, EndTask, Engine, Error, IssueCredential, IssuedSvid,
-        RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask,
-    },
-    transport::{ConnectionId, Peer},
+    Attest, Call, CreateJoinToken, EndTask, Engine, Error, IssueCredential, IssuedSvid,
+    RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask,
 };
+
+/// From where all callers call.
+pub(super) const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What callers know.
 #[derive(Debug, Default)]
@@ -105,7 +105,7 @@ impl Callers {
         match stale {
             Some(call) if self.fate.percent(15) => Ok(call),
             _ => {
-                let call = authenticate(&self.engine, &peer(identity)).await?;
+                let call = self.engine.authenticate(Some(identity), CALLER).await?;
                 self.fate.others_first().await;
                 self.known.lock().stale.push(call.clone());
                 Ok(call)
@@ -400,7 +400,12 @@ impl Callers {
         } else {
             identity.key_sha256 = "ff".repeat(32);
         }
-        if authenticate(&self.engine, &peer(&identity)).await.is_ok() {
+        if self
+            .engine
+            .authenticate(Some(&identity), CALLER)
+            .await
+            .is_ok()
+        {
             self.oracle
                 .wrong("4: a caller without a certificate on record was let in");
         }
@@ -436,7 +441,7 @@ impl Callers {
             .await?;
         // `tp1.<id>.<secret>.<pin>`
         let text = token.text.expose().to_owned();
-        let secret = crate::authn::JoinTokenText::parse(&text).map(|t| t.secret.to_vec());
+        let secret = crate::JoinTokenText::parse(&text).map(|t| t.secret.to_vec());
         let attest = Attest {
             token: token.token.id,
             secret: &secret.unwrap_or_default(),
@@ -481,13 +486,5 @@ fn identity_in(svid: &IssuedSvid, identity: Identity) -> PeerIdentity {
         serial: svid.signed.serial.clone(),
         key_sha256: svid.signed.key_sha256.clone(),
         not_after: svid.signed.not_after,
-    }
-}
-
-pub(super) fn peer(identity: &PeerIdentity) -> Peer {
-    Peer {
-        identity: Some(identity.clone()),
-        remote_addr: ([127, 0, 0, 1], 1).into(),
-        connection_id: ConnectionId::default(),
     }
 }

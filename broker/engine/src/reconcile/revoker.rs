@@ -13,7 +13,7 @@ use taskpass_store::DueRevocation;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, Progress, RevokeSlot};
+use crate::{Engine, Progress, RevokeSlot};
 
 /// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -57,7 +57,7 @@ pub struct IssuedCredential {
     /// The secret parts.
     pub data: SecretFields,
     /// Takes the credential back unless it is said that the secret was handed over.
-    pub(crate) handover: Handover,
+    pub handover: Handover,
 }
 
 impl Engine {

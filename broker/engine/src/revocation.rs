@@ -414,7 +414,7 @@ mod tests {
     use super::*;
     use taskpass_store::Store as _;
 
-    use crate::engine::{
+    use crate::{
         Settings,
         testing::{Answer, Bench},
     };

@@ -57,7 +57,7 @@ fn check(fixture: &Arc<Fixture>, seed: u64) -> u64 {
         println!("{line}");
     }
     panic!(
-        "seed {seed}: invariant {wrong}\nto repeat it: TASKPASS_SIM_SEED={seed} cargo nextest run -p taskpass-broker --all-features simulation::one_history --no-capture"
+        "seed {seed}: invariant {wrong}\nto repeat it: TASKPASS_SIM_SEED={seed} cargo nextest run -p taskpass-engine --all-features simulation::one_history --no-capture"
     );
 }
 

@@ -1,23 +1,35 @@
 //! Join tokens as text: `tp1.<id>.<secret>.<root fingerprint>`.
 
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use taskpass_core::JoinTokenId;
 use zeroize::Zeroizing;
 
-use crate::engine::Error;
+use super::Error;
 
 /// Bytes of a token's text; a longer one is not looked at.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The parts the broker needs. The fingerprint is for the agent, which has checked it already.
-pub(crate) struct JoinTokenText {
-    pub(crate) id: JoinTokenId,
-    pub(crate) secret: Zeroizing<Vec<u8>>,
+/// The parts of a join token that the broker needs. The fingerprint is for the agent, which has checked it already.
+pub struct JoinTokenText {
+    /// Which token it is.
+    pub id: JoinTokenId,
+    /// What proves that the agent has it.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for JoinTokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinTokenText")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JoinTokenText {
     /// Reads a token. What is wrong with it is not said in detail: it would be said to whoever guesses.
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+    pub fn parse(text: &str) -> Result<Self, Error> {
         let bad = || {
             Error::invalid(
                 "join_token",

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::Engine;
 
 /// Goes with a secret to the transport. Dropped without [`Handover::done`], it takes the credential back.
-pub(crate) struct Handover {
+pub struct Handover {
     engine: Arc<Engine>,
     credential: CredentialId,
     /// Where to work when dropped: connections are dropped anywhere.
@@ -38,7 +38,7 @@ impl Handover {
     }
 
     /// The transport has the whole reply.
-    pub(crate) fn done(&self) {
+    pub fn done(&self) {
         self.done.store(true, Ordering::Release);
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
+use crate::Engine;
 
 const PAUSE: Duration = Duration::from_secs(30);
 
