@@ -448,10 +448,12 @@ pub(crate) fn authority(installation: &Installation, clock: Arc<dyn Clock>) -> A
     let domain = "acme.test".parse().expect("a trust domain");
     Authority::open(
         &to,
-        &domain,
-        config.expect("lifetimes"),
-        clock,
-        Arc::new(SystemEntropy::new()),
+        taskpass_ca::Deps {
+            trust_domain: domain,
+            config: config.expect("lifetimes"),
+            clock,
+            entropy: Arc::new(SystemEntropy::new()),
+        },
     )
     .expect("it opens")
 }

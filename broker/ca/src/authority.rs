@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{
-    Clock, Entropy, Identity, OperatorName, Timestamp, TrustDomain, Ttl, limits, sha256_hex,
+    Clock, Digest, Entropy, Identity, OperatorName, Timestamp, TrustDomain, Ttl, limits, sha256_hex,
 };
 
 use crate::{
@@ -23,10 +23,10 @@ use crate::{
     state::State,
     template::{self, LeafOrder, Serial, Tier, Validity},
 };
-use loaded::{Signer, Snapshot, damaged, issuer, public_half, read_certificate, read_key};
+use loaded::{
+    ROOT_CERTIFICATE, ROOT_KEY, Root, Signer, Snapshot, damaged, issuer, public_half, read_key,
+};
 
-const ROOT_KEY: &str = "root.key";
-const ROOT_CERTIFICATE: &str = "root.pem";
 /// More moves than rotation can ever need at once; reaching it would mean that it goes in circles.
 const MOVES_AT_ONCE_MAX: usize = 64;
 
@@ -114,48 +114,62 @@ impl Issued {
     }
 }
 
+/// What an authority works with, besides its directory.
+#[derive(Clone)]
+pub struct Deps {
+    /// Names everything that is signed.
+    pub trust_domain: TrustDomain,
+    /// Lifetimes.
+    pub config: Config,
+    /// Says when something is signed, and when to rotate.
+    pub clock: Arc<dyn Clock>,
+    /// Serial numbers.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The state that rotation believes in, and how far the directory agrees with it.
 struct Rotation {
     state: State,
-    /// A write of the state failed, so the disk may have it or not.
-    unsure: bool,
-    /// Files may be there that are not needed any more, old keys among them.
-    unswept: bool,
+    directory: Directory,
+}
+
+/// How far the directory agrees with the state in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Directory {
+    /// It holds this state and the files that the state names.
+    Swept,
+    /// It holds this state, and maybe files that the state does not name: old keys, and leftovers.
+    Unswept,
+    /// A write of the next state failed: the disk may have the one or the other. Read it again.
+    Unsure,
 }
 
 /// The certificate authority of one installation. Cheap to share: put it in an `Arc`.
 pub struct Authority {
-    domain: TrustDomain,
-    config: Config,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    deps: Deps,
     custody: Custody,
-    root: CertificateDer<'static>,
-    root_key: PublicKey,
-    root_validity: Validity,
+    root: Root,
     bundle: Bundle,
     snapshot: ArcSwap<Snapshot>,
     rotation: Mutex<Rotation>,
 }
 
 impl Authority {
-    /// Makes a new installation's root in `dir`, which is created with mode 0700. Fails when there is one already;
-    /// what an interrupted attempt left behind is replaced. No issuing authority exists before [`Self::rotate`].
-    pub fn create(
-        dir: &Path,
-        domain: &TrustDomain,
-        config: Config,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, Error> {
-        config.check()?;
+    /// Makes a new installation's root in `dir`, which is created with mode 0700.
+    ///
+    /// Fails when there is an authority already, and replaces what an interrupted attempt left. No
+    /// issuing authority exists before [`Self::rotate`].
+    pub fn create(dir: &Path, deps: Deps) -> Result<Self, Error> {
+        deps.config.check()?;
+        let domain = &deps.trust_domain;
         let custody = Custody::create(dir)?;
         if custody.read(ROOT_CERTIFICATE)?.is_some() {
             return Err(Error::Exists(dir.into()));
         }
-        let now = clock.now();
-        let validity = validity(now, now.plus(config.root_ttl));
+        let now = deps.clock.now();
+        let validity = validity(now, now.plus(deps.config.root_ttl));
         let key = NewKey::generate()?;
-        let serial = Serial::draw(entropy.as_ref())?;
+        let serial = Serial::draw(deps.entropy.as_ref())?;
         let params = template::authority_params(Tier::Root, domain, serial, validity)?;
         let key_pem = key.private_key_pem();
         let public = key.public_key().clone();
@@ -166,65 +180,38 @@ impl Authority {
                 source,
             })?;
         template::check_authority(certificate.der(), domain, &public).map_err(Error::Signed)?;
-        // The certificate comes last: without it there is no installation, and a key alone has signed nothing.
+        // The certificate comes last: without it there is no installation, and a key alone has
+        // signed nothing.
         custody.write(ROOT_KEY, key_pem.expose().as_bytes())?;
         custody.write(
             ROOT_CERTIFICATE,
             pem::certificate(certificate.der()).as_bytes(),
         )?;
-        Self::with_custody(custody, domain, config, clock, entropy)
+        Self::with_custody(custody, deps)
     }
 
-    /// Opens the installation in `dir`. Call [`Self::rotate`] before the first signature: after a long downtime
-    /// there may be no valid issuing authority.
-    pub fn open(
-        dir: &Path,
-        domain: &TrustDomain,
-        config: Config,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, Error> {
-        config.check()?;
+    /// Opens the installation in `dir`. Call [`Self::rotate`] before the first signature: after a
+    /// long downtime there may be no valid issuing authority.
+    pub fn open(dir: &Path, deps: Deps) -> Result<Self, Error> {
+        deps.config.check()?;
         let custody = Custody::open(dir)?;
-        Self::with_custody(custody, domain, config, clock, entropy)
+        Self::with_custody(custody, deps)
     }
 
-    fn with_custody(
-        custody: Custody,
-        domain: &TrustDomain,
-        config: Config,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, Error> {
-        let Some(root) = read_certificate(&custody, ROOT_CERTIFICATE)? else {
-            return Err(Error::Missing(custody.dir().into()));
-        };
-        // Read now so that a lost or exposed key is found at the start and not half a day later.
-        let Some(root_pair) = read_key(&custody, ROOT_KEY)? else {
-            return Err(damaged(&custody, ROOT_KEY, "it is missing"));
-        };
-        let root_key = public_half(&root_pair)
-            .ok_or_else(|| damaged(&custody, ROOT_KEY, "it is not a P-256 key"))?;
-        let root_validity = template::check_authority(&root, domain, &root_key)
-            .map_err(|e| damaged(&custody, ROOT_CERTIFICATE, &e.to_string()))?;
+    fn with_custody(custody: Custody, deps: Deps) -> Result<Self, Error> {
+        let root = Root::load(&custody, &deps.trust_domain)?;
         let state = State::load(&custody)?;
-        let bundle = Bundle::new(root.clone(), &root_key);
-        let snapshot = Snapshot::build(&state, &custody, domain, &root, root_validity)?;
+        let bundle = Bundle::new(root.certificate.clone(), &root.key);
+        let snapshot = Snapshot::build(&state, &custody, &deps.trust_domain, &root)?;
         Ok(Self {
-            domain: domain.clone(),
-            config,
-            clock,
-            entropy,
+            deps,
             custody,
             root,
-            root_key,
-            root_validity,
             bundle,
             snapshot: ArcSwap::from_pointee(snapshot),
             rotation: Mutex::new(Rotation {
                 state,
-                unsure: false,
-                unswept: true,
+                directory: Directory::Unswept,
             }),
         })
     }
@@ -236,11 +223,11 @@ impl Authority {
         key: &PublicKey,
         options: &IssueOptions,
     ) -> Result<Issued, Error> {
-        let now = self.clock.now();
+        let now = self.deps.clock.now();
         let snapshot = self.snapshot.load();
         let signer = snapshot.signer.as_ref().ok_or(Error::NoActive(now))?;
-        let ttl = options.ttl.unwrap_or(self.config.svid_ttl);
-        let ttl = ttl.min(self.config.svid_ttl);
+        let ttl = options.ttl.unwrap_or(self.deps.config.svid_ttl);
+        let ttl = ttl.min(self.deps.config.svid_ttl);
         self.sign(signer, now, identity, key, ttl, &options.server_names)
     }
 
@@ -254,11 +241,11 @@ impl Authority {
     ) -> Result<Issued, Error> {
         let signer = Signer {
             issuer: self.root_issuer()?,
-            validity: self.root_validity,
+            validity: self.root.validity,
             chain_der: None,
         };
         let operator = Identity::Operator(name.clone());
-        self.sign(&signer, self.clock.now(), &operator, key, ttl, &[])
+        self.sign(&signer, self.deps.clock.now(), &operator, key, ttl, &[])
     }
 
     fn sign(
@@ -280,15 +267,19 @@ impl Authority {
             return Err(Error::NoActive(now));
         }
         if !server_names.is_empty() && !matches!(identity, Identity::Broker(_)) {
-            let id = identity.spiffe_id(&self.domain).map_err(Error::Name)?;
+            let id = identity
+                .spiffe_id(&self.deps.trust_domain)
+                .map_err(Error::Name)?;
             return Err(Error::ServerNames(id.to_string()));
         }
         let wanted = validity(now, now.plus(ttl.duration()));
         let order = LeafOrder {
-            spiffe_id: &identity.spiffe_id(&self.domain).map_err(Error::Name)?,
+            spiffe_id: &identity
+                .spiffe_id(&self.deps.trust_domain)
+                .map_err(Error::Name)?,
             server_names,
             key,
-            serial: Serial::draw(self.entropy.as_ref())?,
+            serial: Serial::draw(self.deps.entropy.as_ref())?,
             // Never outside the signer's own life.
             validity: Validity {
                 not_before: wanted.not_before.max(signer.validity.not_before),
@@ -313,9 +304,9 @@ impl Authority {
     /// When a later step fails, the steps before it are returned, and the error by the next call.
     pub fn rotate(&self) -> Result<Vec<CaStep>, Error> {
         let mut rotation = self.rotation.lock();
-        if rotation.unsure {
+        if rotation.directory == Directory::Unsure {
             rotation.state = State::load(&self.custody)?;
-            rotation.unsure = false;
+            rotation.directory = Directory::Unswept;
         }
         self.sweep(&mut rotation)?;
         let mut steps = Vec::new();
@@ -333,22 +324,22 @@ impl Authority {
     fn make_moves(&self, rotation: &mut Rotation, steps: &mut Vec<CaStep>) -> Result<(), Error> {
         for _ in 0..MOVES_AT_ONCE_MAX {
             self.refresh(&rotation.state)?;
-            let now = self.clock.now();
-            let root_end = self.root_validity.not_after;
-            let longest_end = now.plus(self.config.ca_ttl.duration()).min(root_end);
+            let now = self.deps.clock.now();
+            let root_end = self.root.validity.not_after;
+            let longest_end = now.plus(self.deps.config.ca_ttl.duration()).min(root_end);
             let Some(step) = rotation::next_move(&rotation.state, now, longest_end) else {
                 break;
             };
-            rotation.unswept = true;
+            rotation.directory = Directory::Unswept;
             let (mut after, mut changed) = rotation::apply(&rotation.state, &step);
             if step == Move::Prepare {
                 let record = self.prepare(now, longest_end)?;
                 after.authorities.push(record.clone());
                 changed.push(record);
             }
-            rotation.unsure = true;
+            rotation.directory = Directory::Unsure;
             after.save(&self.custody)?;
-            rotation.unsure = false;
+            rotation.directory = Directory::Unswept;
             rotation.state = after;
             steps.append(&mut changed);
         }
@@ -358,8 +349,8 @@ impl Authority {
     /// Lets readers see `state`, which is on the disk.
     fn refresh(&self, state: &State) -> Result<(), Error> {
         if self.snapshot.load().generation != state.generation {
-            let (root, validity) = (&self.root, self.root_validity);
-            let snapshot = Snapshot::build(state, &self.custody, &self.domain, root, validity)?;
+            let domain = &self.deps.trust_domain;
+            let snapshot = Snapshot::build(state, &self.custody, domain, &self.root)?;
             self.snapshot.store(Arc::new(snapshot));
         }
         Ok(())
@@ -367,22 +358,23 @@ impl Authority {
 
     /// Makes key and certificate of a new issuing authority. Until the state names them they are leftovers.
     fn prepare(&self, now: Timestamp, not_after: Timestamp) -> Result<CaRecord, Error> {
-        if self.root_validity.not_after <= now {
-            return Err(Error::RootExpired(self.root_validity.not_after));
+        if self.root.validity.not_after <= now {
+            return Err(Error::RootExpired(self.root.validity.not_after));
         }
-        if now < self.root_validity.not_before {
+        if now < self.root.validity.not_before {
             return Err(Error::ClockWentBack {
                 now,
-                start: self.root_validity.not_before,
+                start: self.root.validity.not_before,
             });
         }
         let mut validity = validity(now, not_after);
-        validity.not_before = validity.not_before.max(self.root_validity.not_before);
-        let serial = Serial::draw(self.entropy.as_ref())?;
-        let params = template::authority_params(Tier::Issuing, &self.domain, serial, validity)?;
+        validity.not_before = validity.not_before.max(self.root.validity.not_before);
+        let serial = Serial::draw(self.deps.entropy.as_ref())?;
+        let params =
+            template::authority_params(Tier::Issuing, &self.deps.trust_domain, serial, validity)?;
         let key = NewKey::generate()?;
         let certificate = template::sign(&params, key.public_key(), &self.root_issuer()?)?;
-        template::check_authority(certificate.der(), &self.domain, key.public_key())
+        template::check_authority(certificate.der(), &self.deps.trust_domain, key.public_key())
             .map_err(Error::Signed)?;
         let record = CaRecord {
             serial: serial.hex(),
@@ -403,21 +395,22 @@ impl Authority {
 
     /// Erases keys that sign no more, certificates that have ended, and leftovers of interrupted writes.
     fn sweep(&self, rotation: &mut Rotation) -> Result<(), Error> {
-        if rotation.unswept {
-            let state = &rotation.state;
-            self.custody
-                .sweep(State::is_ours, |name| state.needs(name))?;
-            rotation.unswept = false;
+        if rotation.directory == Directory::Swept {
+            return Ok(());
         }
+        let state = &rotation.state;
+        self.custody
+            .sweep(State::is_ours, |name| state.needs(name))?;
+        rotation.directory = Directory::Swept;
         Ok(())
     }
 
     /// The root's key is in memory only while it signs: a few times a day.
     fn root_issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
         let pair = read_key(&self.custody, ROOT_KEY)?
-            .filter(|pair| public_half(pair).as_ref() == Some(&self.root_key))
+            .filter(|pair| public_half(pair).as_ref() == Some(&self.root.key))
             .ok_or_else(|| damaged(&self.custody, ROOT_KEY, "it is not the root's key any more"))?;
-        issuer(&self.root, pair)
+        issuer(&self.root.certificate, pair)
     }
 
     /// When [`Self::rotate`] will next have something to do.
@@ -425,8 +418,8 @@ impl Authority {
         let rotation = self.rotation.lock();
         rotation::next_at(
             &rotation.state,
-            self.clock.now(),
-            self.root_validity.not_after,
+            self.deps.clock.now(),
+            self.root.validity.not_after,
         )
     }
 
@@ -443,7 +436,7 @@ impl Authority {
 
     /// The certificates whose signatures count now: the root and every issuing authority that was published.
     pub fn accepted_issuers(&self) -> Vec<CertificateDer<'static>> {
-        let now = self.clock.now();
+        let now = self.deps.clock.now();
         let snapshot = self.snapshot.load();
         let current = snapshot.accepted.iter().filter(|(end, _)| now < *end);
         current
@@ -461,26 +454,35 @@ impl Authority {
         &self.bundle
     }
 
-    /// SHA-256 of the root's public key (SubjectPublicKeyInfo), in hex: what a join token pins.
-    pub fn root_sha256(&self) -> String {
-        self.root_key.key_sha256()
+    /// SHA-256 of the root's public key (SubjectPublicKeyInfo): what a join token pins.
+    pub fn root_digest(&self) -> Digest {
+        self.root.key.digest()
     }
 
     /// Until when the root is valid.
     pub const fn root_not_after(&self) -> Timestamp {
-        self.root_validity.not_after
+        self.root.validity.not_after
     }
 
     /// The trust domain.
     pub const fn trust_domain(&self) -> &TrustDomain {
-        &self.domain
+        &self.deps.trust_domain
+    }
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps")
+            .field("trust_domain", &self.trust_domain)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
-            .field("domain", &self.domain)
+            .field("domain", &self.deps.trust_domain)
             .field("generation", &self.generation())
             .finish_non_exhaustive()
     }

@@ -72,7 +72,7 @@ pub enum Error {
     ServerNames(String),
     /// What was signed is not what was meant; it was thrown away.
     #[error("a certificate was signed that breaks a rule, and was thrown away")]
-    Signed(#[source] crate::PeerError),
+    Signed(#[source] PeerError),
     /// What was signed differs from what was asked for; it was thrown away.
     #[error("a certificate was signed with another {0} than asked for, and was thrown away")]
     SignedOther(&'static str),
@@ -90,6 +90,39 @@ pub enum Error {
     /// The installation's root is past its end.
     #[error("the root certificate ended at {0}; a new installation is needed")]
     RootExpired(Timestamp),
+}
+
+/// Why a peer's certificate is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// Nothing was presented.
+    #[error("no certificate was presented")]
+    NoCertificate,
+    /// More certificates than any chain of ours has.
+    #[error("the chain has {0} certificates; at most 4 are accepted")]
+    ChainTooLong(usize),
+    /// A certificate larger than any of ours.
+    #[error("the certificate has {0} bytes; at most 8192 are accepted")]
+    CertificateTooLarge(usize),
+    /// The certificate cannot be read.
+    #[error("the certificate is malformed: {0}")]
+    Malformed(&'static str),
+    /// The certificate breaks a rule of the SPIFFE standard; the first part is its number.
+    #[error("the certificate is not an X.509-SVID ({0}): {1}")]
+    Rule(&'static str, &'static str),
+    /// The name in it is not one of this trust domain.
+    #[error("the certificate's name is not accepted")]
+    Name(#[source] InvalidValue),
+    /// Past its end.
+    #[error("the certificate expired at {0}; renew it or log in again")]
+    Expired(Timestamp),
+    /// Before its start.
+    #[error("the certificate is valid only from {0}; compare the clocks")]
+    NotYetValid(Timestamp),
+    /// No authority of this trust domain has signed it.
+    #[error("the certificate was not signed by a current authority of this trust domain")]
+    Untrusted(#[source] webpki::Error),
 }
 
 impl From<taskpass_files::Error> for Error {

@@ -12,16 +12,19 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use taskpass_ca::{Authority, Config, IssueOptions, NewKey};
+//! use taskpass_ca::{Authority, Config, Deps, IssueOptions, NewKey};
 //! use taskpass_core::{Identity, ManualClock, SeededEntropy, Timestamp};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let temporary = tempfile::tempdir()?;
 //! # let dir = temporary.path().join("ca");
-//! let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000)));
-//! let entropy = Arc::new(SeededEntropy::new(1));
-//! let domain = "acme.test".parse()?;
-//! let authority = Authority::create(&dir, &domain, Config::default(), clock, entropy)?;
+//! let deps = Deps {
+//!     trust_domain: "acme.test".parse()?,
+//!     config: Config::default(),
+//!     clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000))),
+//!     entropy: Arc::new(SeededEntropy::new(1)),
+//! };
+//! let authority = Authority::create(&dir, deps)?;
 //! authority.rotate()?;
 //!
 //! let key = NewKey::generate()?;
@@ -45,9 +48,9 @@ mod rotation;
 mod state;
 mod template;
 
-pub use authority::{Authority, Config, IssueOptions, Issued};
+pub use authority::{Authority, Config, Deps, IssueOptions, Issued};
 pub use bundle::Bundle;
-pub use error::Error;
-pub use peer::{PeerError, PeerIdentity, PeerVerifier};
+pub use error::{Error, PeerError};
+pub use peer::{PeerIdentity, PeerVerifier};
 pub use public_key::{CsrError, NewKey, PublicKey};
 pub use state::{CaRecord, CaStep, Stage};

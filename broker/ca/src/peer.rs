@@ -4,46 +4,16 @@
 //! bundle). Both trust one trust domain only, their own.
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use taskpass_core::{Identity, InvalidValue, SpiffeId, Timestamp, TrustDomain};
+use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use crate::certificate::{self, Leaf};
+use crate::{
+    PeerError,
+    certificate::{self, Leaf},
+};
 
 /// Certificates in one presented chain; ours have two.
 const CHAIN_MAX: usize = 4;
-
-/// Why a peer's certificate is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// Nothing was presented.
-    #[error("no certificate was presented")]
-    NoCertificate,
-    /// More certificates than any chain of ours has.
-    #[error("the chain has {0} certificates; at most 4 are accepted")]
-    ChainTooLong(usize),
-    /// A certificate larger than any of ours.
-    #[error("the certificate has {0} bytes; at most 8192 are accepted")]
-    CertificateTooLarge(usize),
-    /// The certificate cannot be read.
-    #[error("the certificate is malformed: {0}")]
-    Malformed(&'static str),
-    /// The certificate breaks a rule of the SPIFFE standard; the first part is its number.
-    #[error("the certificate is not an X.509-SVID ({0}): {1}")]
-    Rule(&'static str, &'static str),
-    /// The name in it is not one of this trust domain.
-    #[error("the certificate's name is not accepted")]
-    Name(#[source] InvalidValue),
-    /// Past its end.
-    #[error("the certificate expired at {0}; renew it or log in again")]
-    Expired(Timestamp),
-    /// Before its start.
-    #[error("the certificate is valid only from {0}; compare the clocks")]
-    NotYetValid(Timestamp),
-    /// No authority of this trust domain has signed it.
-    #[error("the certificate was not signed by a current authority of this trust domain")]
-    Untrusted(#[source] webpki::Error),
-}
 
 /// An authenticated peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use ring::signature::{
     VerificationAlgorithm,
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use taskpass_core::{Secret, limits, sha256_hex};
+use taskpass_core::{Digest, Secret, limits};
 use x509_parser::{
     asn1_rs::Any,
     certification_request::X509CertificationRequest,
@@ -161,7 +161,12 @@ impl PublicKey {
 
     /// SHA-256 of the SubjectPublicKeyInfo, in hex.
     pub fn key_sha256(&self) -> String {
-        sha256_hex(&self.spki)
+        self.digest().to_string()
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.spki)
     }
 
     /// The x and y coordinates of a P-256 point.

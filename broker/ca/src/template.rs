@@ -6,7 +6,7 @@ use rcgen::{
     SerialNumber, string::Ia5String,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
-use taskpass_core::{Entropy, EntropyError, InvalidValue, SpiffeId, Timestamp, TrustDomain};
+use taskpass_core::{Entropy, EntropyError, InvalidValue, SpiffeId, Timestamp, TrustDomain, hex};
 
 use crate::{
     Error, PeerError, PublicKey,
@@ -37,7 +37,7 @@ impl Serial {
     }
 
     pub(crate) fn hex(self) -> String {
-        format!("{:032x}", self.0)
+        hex(&self.0.to_be_bytes())
     }
 }
 

@@ -1,19 +1,27 @@
-//! SHA-256, as it is written in the ledger: lower-case hex.
+//! SHA-256, written in the ledger as lower-case hex.
 
 use std::fmt;
+
+use subtle::ConstantTimeEq;
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// `bytes` as lower-case hex digits. Every request writes several digests: through a formatter, byte by byte, that would
-/// cost more than hashing.
+/// `bytes` as lower-case hex digits. Each request writes several digests, and a formatter called for
+/// each byte would cost more than hashing does.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     let mut text = String::with_capacity(bytes.len() * 2);
     text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
     text
+}
+
+/// Whether `a` and `b` are equal, in a time that depends on their lengths only: an attacker who
+/// measures the time must not learn how many leading bytes of a guess are right.
+pub fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
 }
 
 /// A SHA-256 value.
@@ -59,5 +67,13 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         let plain: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex(&all), plain);
+    }
+
+    #[test]
+    fn the_constant_time_comparison_compares() {
+        assert!(same_in_constant_time(b"", b"") && same_in_constant_time(b"abc", b"abc"));
+        for other in [&b"abd"[..], b"bbc", b"ab", b"abcd", b""] {
+            assert!(!same_in_constant_time(b"abc", other), "{other:?}");
+        }
     }
 }

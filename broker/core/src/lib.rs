@@ -40,7 +40,7 @@ pub use clock::ShiftedClock;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use credential::{Credential, CredentialState, Revocation, RevocationClass, RevokeCause};
 pub use decision::{DecisionRecord, Outcome};
-pub use digest::{Digest, hex, sha256_hex};
+pub use digest::{Digest, hex, same_in_constant_time, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};
 pub use event::{Actor, Event, IdempotencyKey};
 pub use handle::Handle;

@@ -162,7 +162,7 @@ impl Engine {
         };
         self.commit(vec![allowed.into_event(), event], guards)
             .await?;
-        let pin = URL_SAFE_NO_PAD.encode(self.root_fingerprint());
+        let pin = URL_SAFE_NO_PAD.encode(self.authority.root_digest().bytes());
         let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
         let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));
         Ok(MintedJoinToken { text, token })
@@ -177,21 +177,6 @@ impl Engine {
                 what: format!("agent `{name}`"),
                 advice: "see `taskpass agent list`, or register it with `taskpass agent register`",
             })
-    }
-
-    /// SHA-256 of the root's public key, as raw bytes.
-    fn root_fingerprint(&self) -> Vec<u8> {
-        let hex = self.authority.root_sha256();
-        let digit = |c: u8| {
-            char::from(c)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-                .unwrap_or(0)
-        };
-        hex.as_bytes()
-            .chunks_exact(2)
-            .map(|pair| pair.iter().fold(0_u8, |byte, c| (byte << 4) | digit(*c)))
-            .collect()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use ring::hmac;
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
     Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp, excerpt,
+    same_in_constant_time,
 };
 use taskpass_policy::Action;
 
@@ -170,12 +170,6 @@ impl Engine {
         };
         Ok((IssuedSvid { id, signed }, svid))
     }
-}
-
-/// Compares without telling by the time taken where the two differ: ring compares only authentication codes that way.
-fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, b"taskpass join token");
-    hmac::verify(&key, a, hmac::sign(&key, b).as_ref()).is_ok()
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
         let entropy = Arc::new(SeededEntropy::new(1));
-        let domain = "acme.test".parse().unwrap();
+        let domain: taskpass_core::TrustDomain = "acme.test".parse().unwrap();
         let key_file = dir.path().join("ledger.key");
         let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
         let ledger_key = key.verifying_key().clone();
@@ -205,10 +205,12 @@ impl Bench {
         let lifetimes = CaConfig::new(hours(1), hours(24), Duration::from_secs(86_400 * 365));
         let authority = Authority::create(
             &dir.path().join("ca"),
-            &domain,
-            lifetimes.unwrap(),
-            clock.clone(),
-            entropy.clone(),
+            taskpass_ca::Deps {
+                trust_domain: domain.clone(),
+                config: lifetimes.unwrap(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+            },
         );
         let admin = "admin".parse().unwrap();
         let policy = starter_policy(&StarterOptions { admin: &admin });

@@ -1,14 +1,24 @@
 //! Checkpoints as of C2SP tlog-checkpoint v1: origin, size and root of the tree, in a signed note.
 
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
+    Error,
+    disk::{Disk, write_all_at},
     key::{SigningKey, VerifyingKey},
-    note::{self, NoteError, malformed},
+    note::{NOTE_BYTES_MAX, NoteError, malformed},
     tree::Hash,
 };
 
 const EXTENSION_LINES_MAX: usize = 16;
+/// Room for the next checkpoint, so that it can be written on a full disk.
+const SPARE_BYTES: u64 = 4096;
 
 /// A tree head whose signature was verified, or that was signed here. There is no other way to have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +32,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads a note and verifies that `key` signed it and that it is about the ledger the key is named after.
     pub fn open(note: &str, key: &VerifyingKey) -> Result<Self, NoteError> {
-        let text = note::verify(note, key)?;
+        let text = key.verify(note)?;
         let (origin, size, root) = parse(text)?;
         if origin != key.name() {
             return Err(NoteError::WrongOrigin {
@@ -41,7 +51,7 @@ impl Checkpoint {
     pub(crate) fn sign(size: u64, root: Hash, key: &SigningKey) -> Self {
         let origin = key.verifying_key().name().to_owned();
         let text = format!("{origin}\n{size}\n{}\n", STANDARD.encode(root));
-        let note = note::sign(&text, key);
+        let note = key.sign(&text);
         Self {
             origin,
             size,
@@ -69,6 +79,66 @@ impl Checkpoint {
     pub fn note(&self) -> &str {
         &self.note
     }
+}
+
+/// Where a ledger keeps its checkpoint.
+pub(crate) fn checkpoint_path(ledger: &Path) -> PathBuf {
+    ledger.join("checkpoint")
+}
+
+/// Replaces the checkpoint file atomically. The file it is written to was made the last time, with its room.
+pub(crate) fn store(disk: &dyn Disk, ledger: &Path, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let spare = ledger.join("checkpoint.next");
+    let file = match disk.open(&spare) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => disk.create(&spare),
+        result => result,
+    };
+    let file = file.map_err(Error::io("create", &spare))?;
+    let note = checkpoint.note().as_bytes();
+    write_all_at(file.as_ref(), note, 0).map_err(Error::io("write", &spare))?;
+    file.set_len(note.len() as u64)
+        .map_err(Error::io("cut", &spare))?;
+    file.sync_data().map_err(Error::io("sync", &spare))?;
+    let path = checkpoint_path(ledger);
+    disk.rename(&spare, &path)
+        .map_err(Error::io("replace", &path))?;
+    disk.sync_dir(ledger).map_err(Error::io("sync", ledger))?;
+    let next = disk
+        .create(&spare)
+        .and_then(|file| file.allocate(SPARE_BYTES));
+    if let Err(error) = next {
+        tracing::debug!(%error, "no room was set aside for the next checkpoint");
+    }
+    Ok(())
+}
+
+/// Reads and verifies the checkpoint file of a ledger that has entries.
+pub(crate) fn read(path: &Path, key: &VerifyingKey) -> Result<Checkpoint, Error> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::Damaged {
+                segment: path.to_owned(),
+                offset: 0,
+                index: 0,
+                reason: "the checkpoint is missing".to_owned(),
+            });
+        }
+        file => file.map_err(Error::io("open", path))?,
+    };
+    let mut note = String::new();
+    match file
+        .take(NOTE_BYTES_MAX as u64 + 1)
+        .read_to_string(&mut note)
+    {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => note.clear(),
+        result => {
+            result.map_err(Error::io("read", path))?;
+        }
+    }
+    Checkpoint::open(&note, key).map_err(|source| Error::Checkpoint {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn parse(text: &str) -> Result<(&str, u64, Hash), NoteError> {

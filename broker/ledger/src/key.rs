@@ -12,10 +12,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use taskpass_core::{Digest, Entropy, EntropyError, Secret};
+use taskpass_core::{Digest, Entropy, EntropyError, Secret, hex};
 use taskpass_files::{Access, create_new, exposed_mode};
 
-use crate::note::{NoteError, is_key_name, malformed};
+use crate::note::{self, Note, NoteError, Signature, is_key_name, malformed};
 
 /// The type of a plain Ed25519 signature in keys and key ids.
 const ED25519_TYPE: u8 = 0x01;
@@ -117,10 +117,27 @@ impl VerifyingKey {
         format!("{}+{}", self.name, hex(&self.id))
     }
 
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.public)
-            .verify(message, signature)
-            .is_ok()
+    /// The text of a note that this key signed, with its last newline. Each signature by this key
+    /// must be good; signatures of other keys, such as those of witnesses, are not looked at.
+    pub(crate) fn verify<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
+        let note = Note::parse(note)?;
+        let mut signed = false;
+        for signature in note.signatures() {
+            let signature = signature?;
+            if signature.name != self.name || signature.key_id != self.id {
+                continue;
+            }
+            UnparsedPublicKey::new(&ED25519, &self.public)
+                .verify(note.text().as_bytes(), &signature.bytes)
+                .ok()
+                .ok_or_else(|| NoteError::BadSignature { key: self.label() })?;
+            signed = true;
+        }
+        if signed {
+            Ok(note.text())
+        } else {
+            Err(NoteError::NotSigned { key: self.label() })
+        }
     }
 }
 
@@ -222,8 +239,14 @@ impl SigningKey {
         &self.verifying
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+    /// The note of `text`, which ends in a newline, signed by this key.
+    pub(crate) fn sign(&self, text: &str) -> String {
+        let signature = Signature {
+            name: &self.verifying.name,
+            key_id: self.verifying.id,
+            bytes: self.pair.sign(text.as_bytes()).as_ref().to_vec(),
+        };
+        note::format(text, &signature)
     }
 
     pub(crate) fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
@@ -289,10 +312,6 @@ fn typed(key: &[u8; 32]) -> String {
     let mut bytes = vec![ED25519_TYPE];
     bytes.extend_from_slice(key);
     STANDARD.encode(bytes)
-}
-
-fn hex(id: &[u8; 4]) -> String {
-    format!("{:08x}", u32::from_be_bytes(*id))
 }
 
 #[cfg(test)]

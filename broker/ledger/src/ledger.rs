@@ -3,12 +3,11 @@
 //! Meant for one thread that gathers what is pending. Order of one append: room, one write, one `fdatasync`, then
 //! the leaves, then readers see it. What fails before that leaves the ledger as it was.
 
-use std::{fs::File, ops::Range, path::Path, sync::Arc};
+use std::{fs::File, ops::Range, sync::Arc};
 
 use crate::{
-    Checkpoint, Error, Reader, SigningKey,
-    disk::{Disk, write_all_at},
-    open::{self, OpenReport, Options},
+    Checkpoint, Error, Priority, Reader, SigningKey, checkpoint,
+    disk::Disk,
     segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
     shared::Shared,
     tail::{Failure, SEGMENT_BYTES, Tail},
@@ -19,18 +18,6 @@ use crate::{
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What the write buffer may hold on to between batches.
 const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
-/// Room for the next checkpoint, so that it can be written on a full disk.
-const SPARE_BYTES: u64 = 4096;
-
-/// Whether an entry may use the room that is kept back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Refused on a full disk.
-    Normal,
-    /// Records that something is being taken back: may use the reserve of 8 MiB, so that a full disk stops
-    /// issuing and not revoking.
-    Reserved,
-}
 
 /// An open ledger that can be appended to. The directory is locked until this is dropped.
 #[derive(Debug)]
@@ -45,13 +32,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in `directory`, or makes a new one there; repairs what a power cut left, and says so.
-    ///
-    /// Damage refuses to open, unless [`Options::damage`] accepts it.
-    pub fn open(directory: &Path, options: Options) -> Result<(Self, OpenReport), Error> {
-        open::open(directory, options)
-    }
-
     pub(crate) fn assemble(
         shared: Shared,
         key: SigningKey,
@@ -117,7 +97,7 @@ impl Ledger {
             (state.edge.size(), state.edge.root())
         };
         let checkpoint = Arc::new(Checkpoint::sign(size, root, &self.key));
-        store_checkpoint(self.disk.as_ref(), &self.shared.ledger, &checkpoint)?;
+        checkpoint::store(self.disk.as_ref(), &self.shared.ledger, &checkpoint)?;
         self.shared.state_mut().checkpoint = Arc::clone(&checkpoint);
         Ok(checkpoint)
     }
@@ -180,36 +160,6 @@ fn check(entries: &[&[u8]]) -> Result<(), Error> {
     }
     if bytes > BATCH_BYTES_MAX {
         return Err(Error::BatchTooLarge { bytes });
-    }
-    Ok(())
-}
-
-/// Replaces the checkpoint file atomically. The file it is written to was made the last time, with its room.
-pub(crate) fn store_checkpoint(
-    disk: &dyn Disk,
-    ledger: &Path,
-    checkpoint: &Checkpoint,
-) -> Result<(), Error> {
-    let spare = ledger.join("checkpoint.next");
-    let file = match disk.open(&spare) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => disk.create(&spare),
-        result => result,
-    };
-    let file = file.map_err(Error::io("create", &spare))?;
-    let note = checkpoint.note().as_bytes();
-    write_all_at(file.as_ref(), note, 0).map_err(Error::io("write", &spare))?;
-    file.set_len(note.len() as u64)
-        .map_err(Error::io("cut", &spare))?;
-    file.sync_data().map_err(Error::io("sync", &spare))?;
-    let path = open::checkpoint_path(ledger);
-    disk.rename(&spare, &path)
-        .map_err(Error::io("replace", &path))?;
-    disk.sync_dir(ledger).map_err(Error::io("sync", ledger))?;
-    let next = disk
-        .create(&spare)
-        .and_then(|file| file.allocate(SPARE_BYTES));
-    if let Err(error) = next {
-        tracing::debug!(%error, "no room was set aside for the next checkpoint");
     }
     Ok(())
 }

@@ -1,11 +1,7 @@
-//! Signed notes as of C2SP signed-note v1: text, a blank line, signature lines. Strict in what it reads.
-//!
-//! Only Ed25519 (type 0x01) is made and checked here; signatures of other keys, such as those of witnesses, are
-//! carried along unread.
+//! The form of signed notes as of C2SP signed-note v1: text, a blank line, signature lines. Strict
+//! in what it reads. The keys in `key.rs` sign and verify.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-
-use crate::key::{SigningKey, VerifyingKey};
 
 /// The longest note that is read: sixteen of the largest post-quantum signatures fit.
 pub(crate) const NOTE_BYTES_MAX: usize = 128 * 1024;
@@ -51,42 +47,45 @@ pub(crate) const fn malformed(what: &'static str, reason: &'static str) -> NoteE
     NoteError::Malformed { what, reason }
 }
 
-/// Signs `text`, which must end in a newline.
-pub(crate) fn sign(text: &str, key: &SigningKey) -> String {
-    let mut signature = key.verifying_key().id().to_vec();
-    signature.extend_from_slice(&key.sign(text.as_bytes()));
-    let encoded = STANDARD.encode(signature);
-    format!(
-        "{text}\n{SIGNATURE_PREFIX}{} {encoded}\n",
-        key.verifying_key().name()
-    )
+/// A note that has the right form. Its signatures are not verified: the keys do that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Note<'a> {
+    text: &'a str,
+    lines: &'a str,
 }
 
-/// The text of a note that `key` signed, with its last newline.
-pub(crate) fn verify<'a>(note: &'a str, key: &VerifyingKey) -> Result<&'a str, NoteError> {
-    let (text, signatures) = split(note)?;
-    let mut signed = false;
-    for line in signatures.lines() {
-        let (name, signature) = parse_signature(line)?;
-        if name != key.name() {
-            continue;
-        }
-        let Some((id, bytes)) = signature.split_at_checked(4) else {
-            continue;
-        };
-        if id != key.id() {
-            continue;
-        }
-        if !key.verifies(text.as_bytes(), bytes) {
-            return Err(NoteError::BadSignature { key: key.label() });
-        }
-        signed = true;
+/// One signature line.
+#[derive(Debug)]
+pub(crate) struct Signature<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) key_id: [u8; 4],
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl<'a> Note<'a> {
+    /// Checks everything but the form of the signature lines.
+    pub(crate) fn parse(note: &'a str) -> Result<Self, NoteError> {
+        let (text, lines) = split(note)?;
+        Ok(Self { text, lines })
     }
-    if signed {
-        Ok(text)
-    } else {
-        Err(NoteError::NotSigned { key: key.label() })
+
+    /// What was signed, with its last newline.
+    pub(crate) const fn text(&self) -> &'a str {
+        self.text
     }
+
+    /// The signatures, in the order of their lines.
+    pub(crate) fn signatures(&self) -> impl Iterator<Item = Result<Signature<'a>, NoteError>> {
+        self.lines.lines().map(parse_signature)
+    }
+}
+
+/// The note of `text`, which ends in a newline, with one signature.
+pub(crate) fn format(text: &str, signature: &Signature<'_>) -> String {
+    let mut bytes = signature.key_id.to_vec();
+    bytes.extend_from_slice(&signature.bytes);
+    let encoded = STANDARD.encode(bytes);
+    format!("{text}\n{SIGNATURE_PREFIX}{} {encoded}\n", signature.name)
 }
 
 fn split(note: &str) -> Result<(&str, &str), NoteError> {
@@ -112,14 +111,22 @@ fn split(note: &str) -> Result<(&str, &str), NoteError> {
     Ok((text, signatures))
 }
 
-/// Name and bytes of one signature line.
-fn parse_signature(line: &str) -> Result<(&str, Vec<u8>), NoteError> {
-    line.strip_prefix(SIGNATURE_PREFIX)
+fn parse_signature(line: &str) -> Result<Signature<'_>, NoteError> {
+    let bad = || malformed("the note", "a signature line has the wrong form");
+    let parts = line
+        .strip_prefix(SIGNATURE_PREFIX)
         .and_then(|rest| rest.split_once(' '))
-        .filter(|(name, _)| is_key_name(name))
-        .and_then(|(name, encoded)| Some((name, STANDARD.decode(encoded).ok()?)))
-        .filter(|(_, signature)| signature.len() > 4)
-        .ok_or_else(|| malformed("the note", "a signature line has the wrong form"))
+        .filter(|(name, _)| is_key_name(name));
+    let (name, encoded) = parts.ok_or_else(bad)?;
+    let decoded = STANDARD.decode(encoded).ok().ok_or_else(bad)?;
+    match decoded.split_first_chunk() {
+        Some((key_id, bytes)) if !bytes.is_empty() => Ok(Signature {
+            name,
+            key_id: *key_id,
+            bytes: bytes.to_vec(),
+        }),
+        _ => Err(bad()),
+    }
 }
 
 /// Whether a name may stand in a signature line.

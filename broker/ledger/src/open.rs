@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read, Seek},
+    io::{self, Seek},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,11 +11,10 @@ use taskpass_files::create_dir_all;
 
 use crate::{
     Checkpoint, DamageAt, Error, Ledger, SigningKey, Torn, VerifyingKey,
+    checkpoint::{self, checkpoint_path},
     cursor::{Cursor, locate},
     disk::{Disk, SystemDisk},
     forest::{self, Forest},
-    ledger::store_checkpoint,
-    note::NOTE_BYTES_MAX,
     scan::{self, Scan},
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
@@ -83,57 +82,59 @@ pub struct Accepted {
     pub moved: Vec<PathBuf>,
 }
 
-pub(crate) fn checkpoint_path(ledger: &Path) -> PathBuf {
-    ledger.join("checkpoint")
-}
-
-pub(crate) fn open(ledger: &Path, options: Options) -> Result<(Ledger, OpenReport), Error> {
-    let lock = prepare(ledger)?;
-    let Options { key, damage, disk } = options;
-    let mut opening = Opening {
-        ledger,
-        disk,
-        damage,
-        accepted: Vec::new(),
-    };
-    let created = opening.is_new()?;
-    if created {
-        let empty = Checkpoint::sign(0, empty_root(), &key);
-        store_checkpoint(opening.disk.as_ref(), ledger, &empty)?;
-    }
-    let mut checkpoint = opening.checkpoint(key.verifying_key())?;
-    let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-    let scan = opening.scan(&mut checkpoint)?;
-    let (edge, tiles_rebuilt) = opening.edge(&mut checkpoint, &scan)?;
-    let mut segments = scan.segments;
-    if segments.is_empty() {
-        segments.push(Segment::empty(0));
-    }
-    let tail = opening.tail(&segments)?;
-    let checkpoint = match checkpoint {
-        Some(checkpoint) => checkpoint,
-        None => {
-            let checkpoint = Checkpoint::sign(edge.size(), edge.root(), &key);
-            store_checkpoint(opening.disk.as_ref(), ledger, &checkpoint)?;
-            checkpoint
+impl Ledger {
+    /// Opens the ledger in `directory`, or makes a new one there; repairs what a power cut left, and
+    /// says so.
+    ///
+    /// A damaged ledger is not opened, unless [`Options::damage`] accepts the damage.
+    pub fn open(directory: &Path, options: Options) -> Result<(Self, OpenReport), Error> {
+        let lock = prepare(directory)?;
+        let Options { key, damage, disk } = options;
+        let mut opening = Opening {
+            ledger: directory,
+            disk,
+            damage,
+            accepted: Vec::new(),
+        };
+        let created = opening.is_new()?;
+        if created {
+            let empty = Checkpoint::sign(0, empty_root(), &key);
+            checkpoint::store(opening.disk.as_ref(), directory, &empty)?;
         }
-    };
-    let report = OpenReport {
-        created,
-        size: edge.size(),
-        signed,
-        torn: scan.torn,
-        accepted: opening.accepted,
-        tiles_rebuilt,
-    };
-    let state = State {
-        segments,
-        edge,
-        checkpoint: Arc::new(checkpoint),
-    };
-    let shared = Shared::new(ledger.to_owned(), state);
-    let ledger = Ledger::assemble(shared, key, opening.disk, tail, lock);
-    Ok((ledger, report))
+        let mut checkpoint = opening.checkpoint(key.verifying_key())?;
+        let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
+        let scan = opening.scan(&mut checkpoint)?;
+        let (edge, tiles_rebuilt) = opening.edge(&mut checkpoint, &scan)?;
+        let mut segments = scan.segments;
+        if segments.is_empty() {
+            segments.push(Segment::empty(0));
+        }
+        let tail = opening.tail(&segments)?;
+        let checkpoint = match checkpoint {
+            Some(checkpoint) => checkpoint,
+            None => {
+                let checkpoint = Checkpoint::sign(edge.size(), edge.root(), &key);
+                checkpoint::store(opening.disk.as_ref(), directory, &checkpoint)?;
+                checkpoint
+            }
+        };
+        let report = OpenReport {
+            created,
+            size: edge.size(),
+            signed,
+            torn: scan.torn,
+            accepted: opening.accepted,
+            tiles_rebuilt,
+        };
+        let state = State {
+            segments,
+            edge,
+            checkpoint: Arc::new(checkpoint),
+        };
+        let shared = Shared::new(directory.to_owned(), state);
+        let ledger = Ledger::assemble(shared, key, opening.disk, tail, lock);
+        Ok((ledger, report))
+    }
 }
 
 /// Makes the directories, readable by their owner only, and takes the lock.
@@ -175,7 +176,7 @@ impl Opening<'_> {
     /// The checkpoint; none when it is unusable and that was accepted.
     fn checkpoint(&mut self, key: &VerifyingKey) -> Result<Option<Checkpoint>, Error> {
         let path = checkpoint_path(self.ledger);
-        let problem = match read_checkpoint(&path, key) {
+        let problem = match checkpoint::read(&path, key) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(error @ (Error::Damaged { .. } | Error::Checkpoint { .. })) => error,
             Err(error) => return Err(error),
@@ -304,35 +305,6 @@ impl Opening<'_> {
             .map_err(Error::io("sync", &directory))?;
         Ok(moved)
     }
-}
-
-/// Reads and verifies the checkpoint file of a ledger that has entries.
-pub(crate) fn read_checkpoint(path: &Path, key: &VerifyingKey) -> Result<Checkpoint, Error> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::Damaged {
-                segment: path.to_owned(),
-                offset: 0,
-                index: 0,
-                reason: "the checkpoint is missing".to_owned(),
-            });
-        }
-        file => file.map_err(Error::io("open", path))?,
-    };
-    let mut note = String::new();
-    match file
-        .take(NOTE_BYTES_MAX as u64 + 1)
-        .read_to_string(&mut note)
-    {
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => note.clear(),
-        result => {
-            result.map_err(Error::io("read", path))?;
-        }
-    }
-    Checkpoint::open(&note, key).map_err(|source| Error::Checkpoint {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// The edge of the signed tree: from tile files if they lead to the root, else from the entries, else it is damage.

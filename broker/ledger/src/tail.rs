@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Error, Priority,
+    Error,
     disk::{Disk, DiskFile, is_full, write_all_at},
     segment::{self, HEADER_BYTES, Segment},
 };
@@ -18,6 +18,16 @@ pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// Room is taken in steps of this size.
 const AHEAD_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Whether an entry may use the room that is kept back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Refused on a full disk.
+    Normal,
+    /// Records that something is being taken back: may use the reserve of 8 MiB, so that a full disk stops
+    /// issuing and not revoking.
+    Reserved,
+}
 
 /// How an operation failed.
 #[derive(Debug)]

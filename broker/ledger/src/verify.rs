@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
-    Checkpoint, Error, Hash, NoteError, VerifyingKey, forest,
+    Checkpoint, Error, Hash, NoteError, VerifyingKey,
+    checkpoint::{self, checkpoint_path},
+    forest,
     line::{self, Content, Line},
-    open::{checkpoint_path, read_checkpoint},
     scan,
     tiles::{Edge, FullTile, TILE_LEVELS},
     tree::{Frontier, consistency_holds, inclusion_root, leaf_hash},
@@ -192,7 +193,7 @@ pub fn verify_dir(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified, VerifyError> {
     let path = checkpoint_path(ledger);
-    let checkpoint = read_checkpoint(&path, key).map_err(VerifyError::Ledger)?;
+    let checkpoint = checkpoint::read(&path, key).map_err(VerifyError::Ledger)?;
     let mut edge = Edge::default();
     let mut full = Vec::new();
     let mut wrong = None;

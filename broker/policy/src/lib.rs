@@ -33,12 +33,14 @@
 
 mod check;
 mod decide;
+mod error;
 mod facts;
 mod files;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod index;
 mod policies;
+mod report;
 mod schema;
 mod source;
 mod starter;
@@ -46,11 +48,13 @@ mod starter;
 mod testing;
 mod view;
 
-pub use check::{Finding, KnownNames, Report, Severity, check, check_files};
+pub use check::{KnownNames, check, check_files};
 pub use decide::Decision;
+pub use error::LoadError;
 pub use facts::{Action, CredentialRequest, Facts, Principal, Resource};
 pub use files::PolicyFile;
-pub use policies::{LoadError, PolicySet};
+pub use policies::PolicySet;
+pub use report::{Finding, Report, Severity};
 pub use schema::schema_text;
 pub use starter::{StarterOptions, starter_policy};
 

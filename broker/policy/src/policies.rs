@@ -1,50 +1,8 @@
 //! A policy set that is ready to decide: read, checked, indexed.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::Path};
 
-use crate::{PolicyFile, Report, check, files, index::Index, limits, schema::Language};
-
-/// Why a policy set cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The directory or one of its files cannot be read.
-    #[error("cannot read `{}`: check that it exists and that this process may read it", path.display())]
-    Unreadable {
-        /// What could not be read.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is over [`limits::FILE_BYTES_MAX`].
-    #[error("`{}` is larger than {} bytes: split it into several files", path.display(), limits::FILE_BYTES_MAX)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There are more than [`limits::FILES_MAX`] files.
-    #[error("`{}` has more than {} policy files: put several policies into one file", path.display(), limits::FILES_MAX)]
-    TooManyFiles {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A file is not text.
-    #[error("`{}` is not UTF-8 text: save it as UTF-8", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// Where it stops being text.
-        source: std::str::Utf8Error,
-    },
-    /// Policies are wrong. The message is the first finding.
-    #[error("{}", .0.summary())]
-    Refused(Report),
-    /// The schema that is built in cannot be used; a bug.
-    #[error("BUG: {0}")]
-    Schema(String),
-}
+use crate::{LoadError, PolicyFile, check, files, index::Index, schema::Language};
 
 /// Policies, checked and ready to decide. Never changes; to change policy, load another set.
 #[derive(Debug)]

@@ -276,10 +276,12 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
     let dir = config.ca_dir();
     Authority::open(
         &dir,
-        &config.trust_domain,
-        lifetimes,
-        Arc::clone(&deps.clock),
-        Arc::clone(&deps.entropy),
+        taskpass_ca::Deps {
+            trust_domain: config.trust_domain.clone(),
+            config: lifetimes,
+            clock: Arc::clone(&deps.clock),
+            entropy: Arc::clone(&deps.entropy),
+        },
     )
     .map(Arc::new)
     .map_err(setup(format!(

@@ -1,4 +1,5 @@
-//! The command line of `taskpassd`: words and help only. What the commands do is in `main.rs`.
+//! The command line of `taskpassd`: its commands, arguments and help texts. `main.rs` carries them
+//! out.
 
 use std::path::PathBuf;
 
@@ -12,10 +13,10 @@ EXAMPLES:
   A new installation:
     taskpassd init --dir /var/lib/taskpass --trust-domain acme.test
     taskpassd run --config /var/lib/taskpass/taskpass.toml
-  What is wrong with it:
+  Look for problems in it:
     taskpassd config check --config /var/lib/taskpass/taskpass.toml
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
-  An operator who cannot get in any more, or one more operator:
+  Issue an identity to an operator who has no valid one, or to a new operator:
     taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
 
 EXIT CODES:
@@ -27,30 +28,30 @@ EXAMPLES:
   taskpassd init --dir ./tp --trust-domain dev.example --operator alice";
 
 const RUN_AFTER: &str = "\
-When it serves, it prints one line on standard output:
+When the broker serves, it prints one line on standard output:
   ready addr=127.0.0.1:7443 trust_domain=acme.test
 Logs go to standard error; TASKPASS_LOG=debug shows more.
 
 SIGNALS:
   TERM, INT  finish requests in flight, then stop; a second one stops at once
-  HUP        ignored: the configuration is read at the start only
+  HUP        ignored: the broker reads its configuration only when it starts
 
 EXAMPLES:
   taskpassd run --config /var/lib/taskpass/taskpass.toml";
 
 const DEV_AFTER: &str = "\
-Everything lives in a new temporary directory, which is removed when the broker stops. It
+The broker keeps everything in a new temporary directory and removes it when it stops. It
 listens on a free port of 127.0.0.1 and prints the environment for `taskpass`, to be pasted
-into another terminal. There are no providers: agents get identities, but no credentials. For
-those, make an installation with `init`.
+into another terminal. It has no providers: agents get identities, but no credentials. For
+credentials, make an installation with `init`.
 
 EXAMPLES:
   taskpassd dev
   taskpassd dev --trust-domain demo.example";
 
 const CHECK_EXAMPLES: &str = "\
-Reads the file, the policies and the session policies it names. Opens no ledger, calls no
-provider, and does not look at files with secrets; `taskpassd doctor` does.
+Reads the file and the policies and session policies that it names. It opens no ledger, calls
+no provider and reads no files with secrets; `taskpassd doctor` does.
 
 EXAMPLES:
   taskpassd config check --config /var/lib/taskpass/taskpass.toml";
@@ -60,19 +61,19 @@ EXAMPLES:
   taskpassd config reference | less";
 
 const DOCTOR_EXAMPLES: &str = "\
-Only reads, so it may run beside a broker. Exits with 1 when anything failed.
+`doctor` only reads, so it can run beside a broker. It exits with 1 if any check failed.
 
 EXAMPLES:
   taskpassd doctor --config /var/lib/taskpass/taskpass.toml
   taskpassd doctor --config /var/lib/taskpass/taskpass.toml -o json";
 
 const ISSUE_AFTER: &str = "\
-For an operator who cannot get in any more (the certificate has ended, or a thief renewed it),
-and for a second one. Make sure first that the person is the operator: nothing else does.
+Use it for an operator whose certificate has expired or was renewed by a thief, and for a new
+operator. Make sure first that the person is this operator: the command does not check it.
 
-Stop the broker before, run this as the user it runs as, and start it again after. No other
-certificate of this operator counts from then on. What operators may do is policy, and a new
-name is in none yet. The ledger keeps an entry of it, marked as `local`.
+Stop the broker, run the command as the user that the broker runs as, and start the broker
+again. Every other certificate of this operator stops counting. Policy says what operators may
+do; for a new name there is none yet. The ledger gets an entry, marked as `local`.
 
 EXAMPLES:
   taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
@@ -86,7 +87,7 @@ EXAMPLES:
 #[derive(Debug, Parser)]
 #[command(name = "taskpassd", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -97,19 +98,19 @@ pub enum Command {
     /// Make a new installation: configuration, keys, starter policy, first operator
     #[command(after_help = INIT_EXAMPLES)]
     Init(Init),
-    /// Serve
+    /// Run the broker
     #[command(after_help = RUN_AFTER)]
     Run(ConfigFile),
     /// Check or explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Say what is well and what is not, with advice
+    /// Check an installation and say what to do about each problem
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Doctor),
-    /// Let operators in, on this machine and without the broker
+    /// Issue identities to operators, on this machine while no broker runs
     #[command(subcommand)]
     Operator(OperatorCommand),
-    /// Try everything out in a temporary directory
+    /// Run a broker in a temporary directory, for a first look
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
     /// Print a completion script for a shell
@@ -123,13 +124,13 @@ pub enum Command {
 /// `taskpassd init`
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The directory to make; must not hold an installation
+    /// The directory to make; it must not hold an installation
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// The SPIFFE trust domain; cannot be changed later
+    /// The SPIFFE trust domain; it cannot be changed later
     #[arg(long, value_name = "NAME")]
     pub trust_domain: TrustDomain,
-    /// The first operator, who may do everything operators can do
+    /// The first operator, who may do everything that operators can do
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub operator: OperatorName,
 }
@@ -145,7 +146,7 @@ pub struct ConfigFile {
 /// `taskpassd config …`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Say `ok` and what is configured, or everything that is wrong
+    /// Check the configuration and print a summary, or all mistakes
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ConfigFile),
     /// Print every key with unit and default, as Markdown
@@ -167,7 +168,7 @@ pub struct Doctor {
 /// `taskpassd operator …`
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
-    /// Make a new identity for an operator, in place of all that it has
+    /// Issue a new identity to an operator, in place of all its others
     #[command(after_help = ISSUE_AFTER)]
     Issue(Issue),
 }
@@ -181,7 +182,7 @@ pub struct Issue {
     /// The configuration, `taskpass.toml`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// The directory to make for the identity; must not be there
+    /// The directory to make for the identity; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
     /// The form of the report
@@ -189,7 +190,7 @@ pub struct Issue {
     pub output: Output,
 }
 
-/// The form of what is printed.
+/// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
@@ -231,7 +232,7 @@ mod tests {
         }
     }
 
-    /// The help is part of the contract; a change of it must be meant.
+    /// The help is part of the contract, so a change must be made on purpose.
     #[test]
     fn the_help_is_as_checked_in() {
         let mut help = String::new();

@@ -18,7 +18,8 @@ use taskpass_core::{Entropy, OperatorName, TrustDomain};
 
 use crate::process;
 
-/// Makes an installation, serves it on a free port until a signal, and removes it.
+/// Makes an installation in a temporary directory, serves it on a free port until a signal, and
+/// removes it.
 pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitCode> {
     let scratch = Scratch::new(deps.entropy.as_ref())?;
     let operator: OperatorName = "admin".parse()?;
@@ -70,12 +71,13 @@ fn say(message: &str) -> anyhow::Result<()> {
         .context("writing the output")
 }
 
-/// A directory of our own that goes when this goes.
+/// A new directory that is removed when this is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(entropy: &dyn Entropy) -> anyhow::Result<Self> {
-        // A name that nobody can guess, made by us and nobody else, or not at all.
+        // The name cannot be guessed, and `create_dir` fails if it exists: no other user can
+        // prepare the directory.
         let path = std::env::temp_dir().join(format!("taskpass-dev-{:016x}", entropy.next_u64()?));
         fs::create_dir(&path).with_context(|| format!("making `{}`", path.display()))?;
         Ok(Self(path))

@@ -1,6 +1,6 @@
-//! `taskpassd doctor`: is everything well, and if not, what to do.
+//! `taskpassd doctor`: checks an installation and says what to do about each problem.
 //!
-//! It only reads, takes no lock, and so may run beside a broker.
+//! `doctor` only reads and takes no lock, so it can run beside a broker.
 
 mod files;
 mod network;
@@ -16,49 +16,49 @@ use taskpass_provider::Provider;
 
 use crate::config::{Config, ConfigError, check};
 
-/// How well one thing is.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it should be.
+    /// All is well.
     Ok,
-    /// Works, but somebody should look at it.
+    /// It works, but a person should look at it.
     Warn,
-    /// Does not work, or is not safe.
+    /// It does not work, or is not safe.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The finding of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, in one word or two.
+    /// The name of the check, one word or two.
     pub check: String,
-    /// How well it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found, on one line.
+    /// The finding, on one line.
     pub message: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
-/// Everything that was looked at, in order.
+/// The findings of all checks, in order.
 #[derive(Debug, Default, Serialize)]
 pub struct Diagnosis {
-    /// The worst of the verdicts; `ok` when there are none.
+    /// The worst verdict; absent without findings.
     pub verdict: Option<Verdict>,
     /// The findings.
     pub findings: Vec<Finding>,
 }
 
-/// A provider that is to be asked, or why there is none.
-pub type Patient = (ProviderName, Result<Arc<dyn Provider>, String>);
+/// A configured provider, or the reason why it cannot be built.
+pub type BuiltProvider = (ProviderName, Result<Arc<dyn Provider>, String>);
 
-/// Looks at everything. `providers` builds what is configured; only the composition root knows how.
+/// Runs all checks. `build` makes the configured providers; only the composition root knows how.
 pub async fn diagnose(
     path: &Path,
     clock: &dyn Clock,
-    providers: impl Fn(&Config) -> Vec<Patient>,
+    build: impl Fn(&Config) -> Vec<BuiltProvider>,
 ) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
     let config = match Config::load(path) {
@@ -70,10 +70,10 @@ pub async fn diagnose(
     };
     diagnosis.ok("config", format!("`{}` is right", config.path.display()));
     files::look(&config, &mut diagnosis);
-    state::look(&config, clock, &mut diagnosis);
+    state::check(&config, clock, &mut diagnosis);
     policy(&config, &mut diagnosis);
-    network::address(&config, &mut diagnosis).await;
-    network::ask(providers(&config), &mut diagnosis).await;
+    network::check_address(&config, &mut diagnosis).await;
+    network::check_providers(build(&config), &mut diagnosis).await;
     diagnosis
 }
 
@@ -88,7 +88,7 @@ fn policy(config: &Config, diagnosis: &mut Diagnosis) {
         diagnosis.warn(
             "policy",
             warning,
-            "a policy that names nothing that exists permits nothing",
+            "correct it: a policy that names something unknown permits nothing",
         );
     }
     if report.is_ok() {
@@ -151,7 +151,7 @@ impl Diagnosis {
 
     /// The diagnosis as JSON with stable names.
     pub fn to_json(&self) -> String {
-        // Texts and enums only, which JSON can always say.
+        // Cannot fail: the fields are texts and enums, which JSON can always represent.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }

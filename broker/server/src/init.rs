@@ -1,7 +1,7 @@
 //! `taskpassd init`: everything a new installation needs, in one directory.
 //!
-//! `taskpass.toml` is written last and as a whole. Without it no broker runs, so a crash on the way leaves nothing
-//! that could be taken for an installation, and the next `init` says what to remove.
+//! `init` writes `taskpass.toml` last and as a whole. Without it no broker starts: a crash on the
+//! way leaves nothing that passes for an installation, and the next `init` says what to remove.
 
 mod files;
 #[cfg(test)]
@@ -30,10 +30,10 @@ const POLICY: &str = "policy";
 pub(crate) const OPERATOR: &str = "operator";
 const DATA: &str = "data";
 
-/// What to install.
+/// The installation to make.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where. Made with mode 0700 if it is not there.
+    /// The directory. It is made with mode 0700 if it does not exist.
     pub dir: PathBuf,
     /// The SPIFFE trust domain.
     pub trust_domain: TrustDomain,
@@ -44,7 +44,7 @@ pub struct Plan {
 /// Why nothing was installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is an installation.
+    /// The directory holds an installation.
     #[error("`{}` holds an installation already; choose another directory", .0.display())]
     Exists(PathBuf),
     /// A former `init` did not finish.
@@ -55,10 +55,10 @@ pub enum Error {
     Unfinished {
         /// The directory.
         dir: PathBuf,
-        /// What is left of it, quoted for a shell.
+        /// The files and directories that it left, quoted for a shell.
         left: Vec<String>,
     },
-    /// Others can enter the directory.
+    /// Other users can enter the directory.
     #[error("`{}` is open to other users (mode {mode:04o}); run `chmod 700 {}` and try again", dir.display(), quoted(dir))]
     Exposed {
         /// The directory.
@@ -66,7 +66,7 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
-    /// The disk did not do what was asked.
+    /// A file or directory could not be written.
     #[error("cannot write `{}`", path.display())]
     Write {
         /// The file or directory.
@@ -75,13 +75,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The certificate authority was not made.
+    /// The certificate authority could not be made.
     #[error("the certificate authority could not be made")]
     Authority(#[from] taskpass_ca::Error),
-    /// The ledger's key was not made.
+    /// The ledger's key could not be made.
     #[error("the ledger's key could not be made")]
     Key(#[from] KeyError),
-    /// The ledger was not made.
+    /// The ledger could not be made.
     #[error("the ledger could not be made")]
     Ledger(#[from] taskpass_ledger::Error),
     /// A bug.
@@ -90,7 +90,7 @@ pub enum Error {
     /// A bug.
     #[error("BUG: an event cannot be written as JSON")]
     Event(#[from] serde_json::Error),
-    /// A bug: the configuration that was to be written is not one.
+    /// A bug: the configuration that `init` would write is not valid.
     #[error("BUG: the new configuration is wrong")]
     Config(#[from] ConfigError),
 }
@@ -104,7 +104,7 @@ impl From<taskpass_files::Error> for Error {
     }
 }
 
-/// What was installed.
+/// A new installation.
 #[derive(Debug)]
 pub struct Installed {
     plan: Plan,
@@ -113,13 +113,14 @@ pub struct Installed {
     config: Config,
 }
 
-/// Makes a new installation. Fails, and changes nothing, when there is one or the remains of one.
+/// Makes a new installation. If the directory holds one already, or the remains of one, this fails
+/// and changes nothing.
 pub fn install(
     mut plan: Plan,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Installed, Error> {
-    // The commands that are printed work from everywhere.
+    // With an absolute path, the printed commands work from any directory.
     plan.dir = std::path::absolute(&plan.dir).map_err(|source| Error::Write {
         path: plan.dir.clone(),
         source,
@@ -130,15 +131,18 @@ pub fn install(
     let config = Config::parse(&dir.join(CONFIG), &text)?;
     refuse_occupied(dir)?;
     files::private_dir(dir)?;
-    // Of two that run at the same time, only one makes this directory.
+    // Of two processes that run `init` at the same time, only one succeeds in making this
+    // directory.
     create_dir(&dir.join(DATA))?;
 
     let authority = Authority::create(
         &config.ca_dir(),
-        &plan.trust_domain,
-        config.ca()?,
-        Arc::clone(clock),
-        Arc::clone(entropy),
+        taskpass_ca::Deps {
+            trust_domain: plan.trust_domain.clone(),
+            config: config.ca()?,
+            clock: Arc::clone(clock),
+            entropy: Arc::clone(entropy),
+        },
     )?;
     let ledger_key = SigningKey::generate(
         &config.ledger_origin(),
@@ -149,7 +153,7 @@ pub fn install(
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
     let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
-    // The identity is on record before anyone can use it.
+    // The identity is on record before its files exist.
     record(
         &config,
         ledger_key,
@@ -160,7 +164,7 @@ pub fn install(
     let vkey = format!("{verifying}\n");
     let operator = dir.join(OPERATOR);
     create_dir(&operator)?;
-    hand_over(
+    write_identity(
         &operator,
         &key,
         &svid.chain_pem(),
@@ -184,8 +188,8 @@ pub fn install(
     })
 }
 
-/// Fills a new directory that `taskpass` is to take an identity from.
-pub(crate) fn hand_over(
+/// Writes an identity into a new directory, in the form that `taskpass` reads.
+pub(crate) fn write_identity(
     dir: &Path,
     key: &NewKey,
     chain: &str,
@@ -242,7 +246,7 @@ fn record(
 }
 
 fn refuse_occupied(dir: &Path) -> Result<(), Error> {
-    // Links that lead nowhere count too: something was meant to be there.
+    // A dangling link counts as existing: its target may only be unmounted.
     let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
     let config = dir.join(CONFIG);
     if is_there(&config) {
@@ -280,7 +284,7 @@ impl Installed {
     }
 }
 
-/// What was made and what to do next.
+/// The contents of the installation, and what to do next.
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan {
@@ -298,11 +302,11 @@ impl fmt::Display for Installed {
         writeln!(f)?;
         writeln!(
             f,
-            "  taskpass.toml  the configuration; providers stand there as comments"
+            "  taskpass.toml  the configuration, with examples of providers as comments"
         )?;
         writeln!(
             f,
-            "  policy/        the policies; `{operator}` may do all that operators can do"
+            "  policy/        the policies; `{operator}` may do everything that operators can do"
         )?;
         writeln!(
             f,
@@ -352,7 +356,7 @@ impl fmt::Display for Installed {
     }
 }
 
-/// A path as a shell reads it back.
+/// A path, quoted for a shell where it needs it.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain =

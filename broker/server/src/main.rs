@@ -30,34 +30,32 @@ fn main() -> ExitCode {
         taskpass_engine::failpoint::arm(&place);
     }
     let cli = Cli::parse();
-    match run(cli.command) {
+    match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            // With every cause, on one line. Standard error may be closed, and then there is nobody to tell.
+            // The message has every cause, on one line. Standard error may be closed; then the
+            // exit code alone tells of the failure.
             let _closed = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Each command has a function of its name.
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Init(arguments) => make(arguments),
-        Command::Run(arguments) => serve(&arguments.config),
-        Command::Config(ConfigCommand::Check(arguments)) => check_config(&arguments.config),
+        Command::Init(arguments) => init(arguments),
+        Command::Run(arguments) => run(&arguments.config),
+        Command::Config(ConfigCommand::Check(arguments)) => config_check(&arguments.config),
         Command::Config(ConfigCommand::Reference) => print(reference::markdown().trim_end()),
-        Command::Doctor(arguments) => examine(&arguments),
-        Command::Operator(OperatorCommand::Issue(arguments)) => let_in(arguments),
+        Command::Doctor(arguments) => doctor(&arguments),
+        Command::Operator(OperatorCommand::Issue(arguments)) => operator_issue(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "taskpassd", &mut script);
-            print(String::from_utf8_lossy(&script).trim_end())
-        }
+        Command::Completions { shell } => completions(shell),
     }
 }
 
-fn make(arguments: Init) -> anyhow::Result<ExitCode> {
+fn init(arguments: Init) -> anyhow::Result<ExitCode> {
     let Deps { clock, entropy } = deps();
     let Init {
         dir,
@@ -72,19 +70,16 @@ fn make(arguments: Init) -> anyhow::Result<ExitCode> {
     print(&init::install(plan, &clock, &entropy)?.to_string())
 }
 
-fn serve(path: &Path) -> anyhow::Result<ExitCode> {
+fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(path)?;
     logging::start(
         &config.log,
         process::environment(logging::ENVIRONMENT).as_deref(),
     )?;
-    #[cfg(feature = "failpoints")]
-    if let Some(place) = process::environment("TASKPASS_FAILPOINT") {
-        taskpass_engine::failpoint::arm(&place);
-    }
     process::fit_connections(&mut config.limits);
     process::runtime()?.block_on(async {
-        // Before anything is opened: a signal that comes while the ledger is read is not lost.
+        // Signals are listened for before the ledger is opened: reading it takes long, and a
+        // SIGTERM meanwhile must end the broker in good order.
         let signals = process::Signals::new().context("listening for signals")?;
         let trust_domain = config.trust_domain.clone();
         let app = App::build(config, deps()).await?;
@@ -96,16 +91,15 @@ fn serve(path: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
+fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
     let clock = deps().clock;
-    // Providers make their clients when they are built, and clients have timers; nothing is called.
+    // A provider makes its HTTP client when it is built, and the client's timers need a runtime.
+    // No back end is called.
     let runtime = process::runtime()?;
     let _inside = runtime.enter();
     let report = check::check(path, &|config| {
-        let patients = patients(config, &clock).into_iter();
-        patients
-            .filter_map(|(_, provider)| provider.err())
-            .collect()
+        let built = build_providers(config, &clock).into_iter();
+        built.filter_map(|(_, provider)| provider.err()).collect()
     });
     print(&report.to_string())?;
     Ok(if report.is_ok() {
@@ -115,10 +109,11 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn examine(arguments: &Doctor) -> anyhow::Result<ExitCode> {
+fn doctor(arguments: &Doctor) -> anyhow::Result<ExitCode> {
     let clock = deps().clock;
-    let looking = doctor::diagnose(&arguments.config, clock.as_ref(), |c| patients(c, &clock));
-    let diagnosis = process::runtime()?.block_on(looking);
+    let build = |config: &Config| build_providers(config, &clock);
+    let diagnosing = doctor::diagnose(&arguments.config, clock.as_ref(), build);
+    let diagnosis = process::runtime()?.block_on(diagnosing);
     match arguments.output {
         Output::Text => print(&diagnosis.to_string())?,
         Output::Json => print(&diagnosis.to_json())?,
@@ -130,28 +125,34 @@ fn examine(arguments: &Doctor) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn let_in(arguments: Issue) -> anyhow::Result<ExitCode> {
+fn operator_issue(arguments: Issue) -> anyhow::Result<ExitCode> {
     let Issue {
         operator,
         config,
         dir,
         output,
     } = arguments;
-    let order = operator::Order {
+    let request = operator::Request {
         config: Config::load(&config)?,
         operator,
         dir,
         user: rustix::process::geteuid().as_raw(),
     };
-    let issued = process::runtime()?.block_on(operator::issue(order, &deps()))?;
+    let issued = process::runtime()?.block_on(operator::issue(request, &deps()))?;
     match output {
         Output::Text => print(&issued.to_string()),
         Output::Json => print(&issued.to_json()),
     }
 }
 
-/// Every configured provider, or why it cannot be built.
-fn patients(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::Patient> {
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "taskpassd", &mut script);
+    print(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// Every configured provider, or the reason why it cannot be built.
+fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::BuiltProvider> {
     let build = |configured| {
         taskpass_broker::provider(config, configured, Arc::clone(clock))
             .map_err(|e| check::with_sources(&e))
@@ -163,7 +164,7 @@ fn patients(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::Patient> {
         .collect()
 }
 
-/// The machine's clock and randomness: this is where they come in.
+/// The machine's clock and randomness. The rest of the broker gets them from here.
 fn deps() -> Deps {
     Deps {
         clock: clock(),
@@ -179,7 +180,7 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
 }
 
-/// Prints for whoever called; a reader that has gone away is not an error worth a message.
+/// Prints to standard output. A reader that closed the pipe, such as `head`, is not an error.
 fn print(text: &str) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

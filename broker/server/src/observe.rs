@@ -1,3 +1,3 @@
-//! What operators see of a running broker. Only logs so far.
+//! What operators see of a running broker: its log.
 
 pub mod logging;

@@ -1,8 +1,10 @@
-//! `taskpassd operator issue`: an identity for an operator, made on the broker's own machine while no broker runs.
+//! `taskpassd operator issue`: issues an identity for an operator, on the broker's own machine
+//! while no broker runs.
 //!
-//! Nobody vouches for the operator here but the machine: whoever may read the root's key and write the ledger could sign and
-//! record anything anyway. What this adds is that it stands in the ledger as what it is. No other certificate of
-//! the operator counts from there on, so a thief who holds one has nothing.
+//! The command asks for no proof of the operator's identity. It needs none: a process that may read
+//! the root's key and write the ledger can sign and record anything anyway. With the command, the
+//! ledger says so: its entry is marked as `local`. The entry also ends every other certificate of
+//! the operator, so that a stolen one is useless.
 
 #[cfg(test)]
 mod tests;
@@ -28,50 +30,53 @@ use crate::{
     init::{self, quoted},
 };
 
-/// Whom to give an identity, and where to put it.
+/// The operator who gets an identity, and the directory for it.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct Request {
     /// The installation.
     pub config: Config,
     /// The operator, known or new.
     pub operator: OperatorName,
-    /// The identity's directory; must not be there.
+    /// The identity's directory; must not exist yet.
     pub dir: PathBuf,
     /// The effective user id of this process.
     pub user: u32,
 }
 
-/// Why no identity was made, or why it is not of use.
+/// Why no identity was issued, or why it does not count.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A broker runs, or another command that changes the installation.
+    /// A broker or another command that changes the installation is running.
     #[error(
-        "`{}` is in use, by a running broker or another command; stop the broker, run this again, and start it",
+        "`{}` is in use, by a running broker or another command; \
+         stop the broker, run this again, and start it",
         .0.display()
     )]
     Running(PathBuf),
-    /// What another user writes, the broker could not change any more.
+    /// This process runs as another user than the broker, who could not change the files that it
+    /// writes.
     #[error(
-        "`{}` belongs to the user with id {owner}, not {user}; run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd operator issue …`",
+        "`{}` belongs to the user with id {owner}, not {user}; \
+         run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd operator issue …`",
         dir.display()
     )]
-    Stranger {
+    WrongUser {
         /// The data directory.
         dir: PathBuf,
-        /// Whose it is.
+        /// The user who owns it.
         owner: u32,
-        /// And which group's.
+        /// The group that owns it.
         group: u32,
-        /// Who runs this.
+        /// The user of this process.
         user: u32,
     },
-    /// The directory for the identity is there.
-    #[error("`{}` is there already and is not touched; name a new directory with `--dir`", .0.display())]
+    /// The directory for the identity exists.
+    #[error("`{}` exists already and is left as it is; name a new directory with `--dir`", .0.display())]
     Occupied(PathBuf),
-    /// A file or directory cannot be looked at.
+    /// The metadata of a file or directory cannot be read.
     #[error("cannot look at `{}`", path.display())]
     Look {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -92,13 +97,13 @@ pub enum Error {
     /// The ledger cannot be read.
     #[error("reading the newest ledger entry failed")]
     Newest(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Nothing was signed.
-    #[error("the certificate could not be made")]
+    /// The authority signed no certificate.
+    #[error("the certificate could not be issued")]
     Authority(#[from] taskpass_ca::Error),
     /// The directory for the identity was not made.
     #[error(transparent)]
     Directory(#[from] init::Error),
-    /// It is not on record, so it does not count.
+    /// The certificate is not on record, so it does not count.
     #[error("the certificate could not be recorded, so it does not count")]
     Record(#[source] CommitError),
     /// The ledger was not closed in good order.
@@ -111,7 +116,7 @@ pub enum Error {
     Invalid(#[from] InvalidValue),
 }
 
-/// An identity that was made.
+/// An identity that was issued.
 #[derive(Debug, Clone, Serialize)]
 pub struct Issued {
     /// The operator.
@@ -120,31 +125,31 @@ pub struct Issued {
     pub spiffe_id: SpiffeId,
     /// The certificate's serial number.
     pub serial: String,
-    /// Until when it is valid.
+    /// The end of the certificate.
     pub expires_at: Timestamp,
-    /// The ledger entry that has it on record.
+    /// The ledger entry that records it.
     pub ledger_index: u64,
-    /// Where the identity is.
+    /// The directory with the identity.
     pub identity_dir: PathBuf,
     #[serde(skip)]
     config: Config,
 }
 
-/// Makes the identity, writes it, and then records it. Every other certificate of the operator stops counting. Needs the
-/// locks that a running broker holds.
-pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
-    let Order {
+/// Signs the certificate, writes the identity, and then records it, which ends every other
+/// certificate of the operator. Takes the locks that a running broker holds.
+pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
+    let Request {
         config,
         operator,
         dir,
         user,
-    } = order;
+    } = request;
     let dir = std::path::absolute(&dir).map_err(look_failed(&dir))?;
-    refuse_stranger(&config.data_dir, user)?;
-    let authority = app::open_authority(&config, deps).map_err(|e| running(e, &config))?;
+    check_user(&config.data_dir, user)?;
+    let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
     let (vkey, store) = app::open_store(&config, deps)
         .await
-        .map_err(|e| running(e, &config))?;
+        .map_err(|e| open_failed(e, &config))?;
     let newest = app::newest_time(&store.ledger_reader()).map_err(Error::Newest)?;
     let clock = deps.clock.now();
     if newest.since(clock) > CLOCK_LAG_MAX {
@@ -155,11 +160,13 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
     let svid = authority.issue_operator(&operator, key.public_key(), ttl)?;
-    // First, since the record ends the operator's other certificates. Until it is recorded this one does not count.
+    // The files come before the record. After the record the operator's other certificates no
+    // longer count, so a crash in between would leave the operator without any; the files alone do
+    // not count and do no harm.
     make_dir(&dir)?;
     let (bundle, vkey) = (&authority.bundle().pem, format!("{vkey}\n"));
-    init::hand_over(&dir, &key, &svid.chain_pem(), bundle, &vkey)
-        .inspect_err(|_| take_back(&dir))?;
+    init::write_identity(&dir, &key, &svid.chain_pem(), bundle, &vkey)
+        .inspect_err(|_| remove_identity(&dir))?;
     let event = Event::OperatorSvidIssued {
         operator: operator.clone(),
         serial: svid.serial.clone(),
@@ -169,7 +176,7 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
         local: true,
     };
     let recorded = store.commit(Batch::new([event])).await.map_err(|error| {
-        take_back(&dir);
+        remove_identity(&dir);
         Error::Record(error)
     })?;
     store.close().await.map_err(Error::Close)?;
@@ -184,20 +191,22 @@ pub async fn issue(order: Order, deps: &Deps) -> Result<Issued, Error> {
     })
 }
 
-/// Removes what is worthless. If it stays, the next run says that the directory is there.
-fn take_back(dir: &Path) {
+/// Removes an identity that does not count. If that fails, the next run reports that the directory
+/// exists.
+fn remove_identity(dir: &Path) {
     drop(fs::remove_dir_all(dir));
 }
 
-/// A file that another user made in the data directory would keep the broker from starting.
-fn refuse_stranger(dir: &Path, user: u32) -> Result<(), Error> {
+/// Refuses another user than the owner of the data directory: a file made by that user would keep
+/// the broker from starting.
+fn check_user(dir: &Path, user: u32) -> Result<(), Error> {
     let found = fs::metadata(dir).map_err(look_failed(dir))?;
     let (owner, group) = (found.uid(), found.gid());
     if owner == user {
         return Ok(());
     }
     let dir = dir.to_owned();
-    Err(Error::Stranger {
+    Err(Error::WrongUser {
         dir,
         owner,
         group,
@@ -212,8 +221,9 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Tells "somebody else has the lock" from everything else that keeps an installation from opening.
-fn running(error: AppError, config: &Config) -> Error {
+/// Tells a lock that another process holds from every other reason why an installation does not
+/// open.
+fn open_failed(error: AppError, config: &Config) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(current) = cause {
         let of_ca = matches!(current.downcast_ref(), Some(taskpass_ca::Error::InUse(_)));
@@ -236,12 +246,12 @@ fn look_failed(path: &Path) -> impl Fn(io::Error) -> Error {
 impl Issued {
     /// The identity as JSON with stable names.
     pub fn to_json(&self) -> String {
-        // Texts and numbers only, which JSON can always say.
+        // Cannot fail: the fields are texts and numbers, which JSON can always represent.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }
 
-/// What was made, what it changed, and what to do next.
+/// The new identity, what it changed, and what to do next.
 impl fmt::Display for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -263,13 +273,13 @@ impl fmt::Display for Issued {
         writeln!(f)?;
         writeln!(
             f,
-            "What `{operator}` may do stands in `{}`; an operator that no policy permits anything is refused.",
+            "The policies in `{}` say what `{operator}` may do; an operator without a policy is refused.",
             config.policy.dir.display()
         )?;
         writeln!(f)?;
         writeln!(
             f,
-            "Start the broker, and hand the directory to that person alone, with its modes:"
+            "Start the broker, and give the directory to that person alone, with its modes unchanged:"
         )?;
         writeln!(f)?;
         writeln!(f, "  taskpassd run --config {}", quoted(&config.path))?;
@@ -281,7 +291,7 @@ impl fmt::Display for Issued {
         writeln!(f)?;
         writeln!(
             f,
-            "If a key was stolen, see what was done with it, and end what should not be:"
+            "If a key was stolen, look up what was done with it, and revoke what should not exist:"
         )?;
         writeln!(f)?;
         writeln!(f, "  taskpass ledger export --to history.jsonl")?;

@@ -1,4 +1,5 @@
-//! The process around a broker: what others can see of it, its threads, its signals, its service manager.
+//! The process around a broker: its protection from other processes, its threads, its signals, its
+//! service manager.
 
 use std::{io, process::ExitCode};
 
@@ -14,10 +15,11 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Secrets pass through this memory: no core dumps, no debugger of the same user, no files for others.
+/// Keeps other processes away from the secrets in this memory: no core dumps, no debugger of the
+/// same user, no files that other users can read.
 pub(crate) fn harden() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // Both are refused only where a sandbox forbids the call, and then it forbids dumps too.
+    // Only a sandbox refuses these two calls, and such a sandbox forbids dumps too.
     let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let none = Rlimit {
         current: Some(0),
@@ -26,8 +28,9 @@ pub(crate) fn harden() {
     let _refused = rustix::process::setrlimit(Resource::Core, none);
 }
 
-/// Takes as many open files as the system lets this process have, and no more connections than fit into them: the soft
-/// limit is mostly 1,024, for programs that use `select`.
+/// Raises the limit of open files as far as the system allows, and lowers the limit of connections
+/// to what fits into them. The soft limit is mostly 1,024, for the sake of programs that use
+/// `select`.
 pub(crate) fn fit_connections(limits: &mut Limits) {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit {
@@ -36,7 +39,7 @@ pub(crate) fn fit_connections(limits: &mut Limits) {
     };
     let usable = match rustix::process::setrlimit(Resource::Nofile, all) {
         Ok(()) => files.maximum,
-        // Refused only by a sandbox.
+        // Only a sandbox refuses this.
         Err(_) => files.current,
     };
     let usable = usable.unwrap_or(u64::MAX);
@@ -45,8 +48,8 @@ pub(crate) fn fit_connections(limits: &mut Limits) {
         tracing::warn!(
             connections = limits.connections,
             files = usable,
-            "only {fitting} connections are taken, since no more fit into the open files that the system allows; \
-             raise LimitNOFILE= or `ulimit -n`, or lower `connections` in [limits]"
+            "only {fitting} connections are taken, since no more fit into the open files that the system \
+             allows; raise LimitNOFILE= or `ulimit -n`, or lower `connections` in [limits]"
         );
         limits.connections = fitting;
     }
@@ -61,13 +64,13 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The one crypto provider, for libraries that ask for a default.
+/// Installs ring as the crypto provider of libraries that use rustls' default.
 pub(crate) fn choose_crypto() {
-    // Fails only when there is one already; it can only be this one.
+    // This fails only when a provider is installed already, and the build contains no other.
     let _installed = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// The one runtime.
+/// The runtime of all asynchronous work.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -76,7 +79,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("starting the threads")
 }
 
-/// The signals that mean something here.
+/// The signals that the broker reacts to.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
@@ -107,7 +110,8 @@ impl Signals {
     }
 }
 
-/// Serves until a signal, then drains; a second signal ends it at once. `announce` is called when it serves.
+/// Serves until a signal, then drains; a second signal ends the process at once. `announce` runs
+/// when the broker serves.
 pub(crate) async fn run(
     app: App,
     mut signals: Signals,
@@ -115,10 +119,10 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(app.run(async {
-        // An error means that the sender is gone, which is no less a reason to stop.
+        // An error means that the sender was dropped, which is a reason to stop, too.
         let _either = stopped.await;
     }));
-    // The socket listens already, so what connects from now on is served.
+    // The socket listens already: a client that connects from now on is served.
     announce()?;
     notify(&[NotifyState::Ready]);
     tokio::select! {
@@ -135,15 +139,15 @@ pub(crate) async fn run(
     tokio::select! {
         ended = &mut serving => ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         () = signals.stop() => {
-            tracing::warn!("stopped by a second signal; what was in flight is taken up at the next start");
+            tracing::warn!("stopped by a second signal; the next start completes what was in flight");
             anyhow::bail!("stopped by a second signal before the drain was complete")
         }
     }
 }
 
-/// Tells the service manager, if there is one.
+/// Tells the service manager the state of the broker, if the process has a service manager.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        tracing::warn!(error = %e, "the service manager could not be told");
+        tracing::warn!(error = %e, "the service manager could not be notified");
     }
 }

@@ -1,31 +1,33 @@
-//! Sockets, TLS 1.3, the accept loop, the registry of connections, and the drain: bytes in, requests with a
-//! [`Peer`] out.
+//! Sockets, TLS 1.3, the accept loop, the registry of connections, and the drain: bytes in,
+//! requests with a [`Peer`] out.
 //!
-//! A [`Transport`] accepts connections from a listener and hands every request to one service, with the [`Peer`] in
-//! the request's extensions. It knows who is at the other end (the client's certificate was checked) but not what
-//! they may do; a client without a certificate is let in as nobody, because that is how identities are first
-//! asked for. It knows no service, no method and no message.
+//! A [`Transport`] accepts connections from a listener and passes every request to one service,
+//! with the [`Peer`] in the request's extensions. The transport checks the client's certificate, so
+//! it knows the peer's identity; it does not know what that identity may do. A client without a
+//! certificate is served as unauthenticated, because clients ask for their first identity that way.
+//! The transport knows no service, no method and no message.
 //!
-//! There is an accept loop here, instead of the one that comes with tonic, so that certificates change without
-//! closing connections, every wait has an end, nobody can take all connections, and [`Connections::cut`] reaches
-//! what is open.
+//! tonic's own accept loop is not used. This one replaces certificates without closing connections,
+//! puts a deadline on every wait, limits the connections of each address and caller, and lets
+//! [`Connections::cut_agent`] close what is open.
 
 mod connection;
+mod context;
+mod delivery;
 mod drain;
 mod limits;
 mod load;
 mod peer;
 mod registry;
 mod server;
-mod taken;
 mod tls;
 
+pub(crate) use delivery::OnDelivered;
 pub use limits::Limits;
 pub use load::RequestService;
 pub use peer::{ConnectionId, Peer};
 pub use registry::{Connections, Counts};
 pub use server::{Drained, Transport};
-pub(crate) use taken::WhenTaken;
 pub use tls::{ServerTls, TlsError};
 
 #[cfg(test)]

@@ -274,10 +274,12 @@ async fn parts(
     store.commit(Batch::new(first)).await.expect("recorded");
     let authority = Authority::create(
         &scratch.join("ca"),
-        &domain,
-        Lifetimes::default(),
-        Arc::clone(&clock),
-        Arc::clone(&entropy),
+        taskpass_ca::Deps {
+            trust_domain: domain.clone(),
+            config: Lifetimes::default(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        },
     );
     let authority = Arc::new(authority.expect("an authority"));
     authority.rotate().expect("an issuing authority");

@@ -14,6 +14,38 @@ use crate::{
     template::{self, Validity},
 };
 
+pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const ROOT_CERTIFICATE: &str = "root.pem";
+
+/// The root of the installation. Its private key stays on the disk.
+pub(super) struct Root {
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) key: PublicKey,
+    pub(super) validity: Validity,
+}
+
+impl Root {
+    pub(super) fn load(custody: &Custody, domain: &TrustDomain) -> Result<Self, Error> {
+        let Some(certificate) = read_certificate(custody, ROOT_CERTIFICATE)? else {
+            return Err(Error::Missing(custody.dir().into()));
+        };
+        // The key is read now so that a lost or exposed one is found at the start and not half a
+        // day later.
+        let Some(pair) = read_key(custody, ROOT_KEY)? else {
+            return Err(damaged(custody, ROOT_KEY, "it is missing"));
+        };
+        let key = public_half(&pair)
+            .ok_or_else(|| damaged(custody, ROOT_KEY, "it is not a P-256 key"))?;
+        let validity = template::check_authority(&certificate, domain, &key)
+            .map_err(|e| damaged(custody, ROOT_CERTIFICATE, &e.to_string()))?;
+        Ok(Self {
+            certificate,
+            key,
+            validity,
+        })
+    }
+}
+
 /// A key that signs, with what goes along with its signatures.
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
@@ -36,10 +68,9 @@ impl Snapshot {
         state: &State,
         custody: &Custody,
         domain: &TrustDomain,
-        root: &CertificateDer<'static>,
-        root_validity: Validity,
+        root: &Root,
     ) -> Result<Self, Error> {
-        let mut accepted = vec![(root_validity.not_after, root.clone())];
+        let mut accepted = vec![(root.validity.not_after, root.certificate.clone())];
         let mut signer = None;
         for ca in &state.authorities {
             let name = ca.certificate_file();

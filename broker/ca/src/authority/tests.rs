@@ -23,6 +23,15 @@ struct Home {
     entropy: Arc<SeededEntropy>,
 }
 
+fn deps(trust_domain: TrustDomain, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Deps {
+    Deps {
+        trust_domain,
+        config: Config::default(),
+        clock,
+        entropy,
+    }
+}
+
 impl Home {
     fn new() -> Self {
         let temporary = tempfile::tempdir().unwrap();
@@ -36,12 +45,12 @@ impl Home {
 
     fn try_create(&self) -> Result<Authority, Error> {
         let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
-        Authority::create(&self.dir, &domain(), Config::default(), clock, entropy)
+        Authority::create(&self.dir, deps(domain(), clock, entropy))
     }
 
     fn try_open(&self) -> Result<Authority, Error> {
         let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
-        Authority::open(&self.dir, &domain(), Config::default(), clock, entropy)
+        Authority::open(&self.dir, deps(domain(), clock, entropy))
     }
 
     fn create(&self) -> Authority {
@@ -212,7 +221,7 @@ fn the_bundle_is_a_spiffe_bundle() {
         .unwrap();
     let key = read_key(&authority.custody, ROOT_KEY).unwrap().unwrap();
     assert_eq!(
-        authority.root_sha256(),
+        authority.root_digest().to_string(),
         sha256_hex(&key.subject_public_key_info())
     );
 }
@@ -320,8 +329,7 @@ fn a_random_source_that_gives_zeros_signs_nothing() {
     let home = Home::new();
     drop(home.create());
     let (clock, entropy) = (home.clock.clone(), Arc::new(Zeros));
-    let authority =
-        Authority::open(&home.dir, &domain(), Config::default(), clock, entropy).unwrap();
+    let authority = Authority::open(&home.dir, deps(domain(), clock, entropy)).unwrap();
     let key = NewKey::generate().unwrap();
     let refused = authority.issue(&builder(), key.public_key(), &IssueOptions::default());
     assert!(matches!(refused, Err(Error::Entropy(_))), "{refused:?}");
@@ -335,7 +343,7 @@ fn a_directory_holds_one_authority_of_one_trust_domain() {
     assert!(matches!(home.try_create(), Err(Error::Exists(_))));
     let other = "other.test".parse().unwrap();
     let (clock, entropy) = (home.clock.clone(), home.entropy.clone());
-    let refused = Authority::open(&home.dir, &other, Config::default(), clock, entropy);
+    let refused = Authority::open(&home.dir, deps(other, clock, entropy));
     assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
 }
 

@@ -2,6 +2,8 @@ use rcgen::{
     CertificateParams, IsCa, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType, SigningKey as _,
 };
 
+use taskpass_core::sha256_hex;
+
 use super::*;
 
 fn pair(algorithm: &'static SignatureAlgorithm) -> KeyPair {

@@ -34,10 +34,12 @@ impl Fixture {
         let domain: TrustDomain = "acme.test".parse().unwrap();
         let authority = Authority::create(
             &dir.path().join("ca"),
-            &domain,
-            taskpass_ca::Config::default(),
-            Arc::<Current>::clone(&current),
-            Arc::<Current>::clone(&current),
+            taskpass_ca::Deps {
+                trust_domain: domain.clone(),
+                config: taskpass_ca::Config::default(),
+                clock: Arc::<Current>::clone(&current),
+                entropy: Arc::<Current>::clone(&current),
+            },
         )
         .unwrap();
         authority.rotate().unwrap();

@@ -19,7 +19,7 @@ fn a_checkpoint_is_what_it_was_signed_as() {
 fn the_origin_must_be_the_keys_name() {
     let key = key("taskpass/acme.test");
     let root = STANDARD.encode([5; 32]);
-    let note = note::sign(&format!("taskpass/other.test\n1\n{root}\n"), &key);
+    let note = key.sign(&format!("taskpass/other.test\n1\n{root}\n"));
     let refused = Checkpoint::open(&note, key.verifying_key());
     assert!(matches!(refused, Err(NoteError::WrongOrigin { .. })));
 }
@@ -40,13 +40,13 @@ fn malformed_checkpoints_are_refused_even_when_signed() {
         format!("{origin}\n1\n{root}\n\nextension\n"),
         format!("\n1\n{root}\n"),
     ] {
-        let note = note::sign(&text, &key);
+        let note = key.sign(&text);
         let refused = Checkpoint::open(&note, key.verifying_key());
         assert!(
             matches!(refused, Err(NoteError::Malformed { .. })),
             "{text:?} {refused:?}"
         );
     }
-    let extended = note::sign(&format!("{origin}\n1\n{root}\nextension\n"), &key);
+    let extended = key.sign(&format!("{origin}\n1\n{root}\nextension\n"));
     assert!(Checkpoint::open(&extended, key.verifying_key()).is_ok());
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::key::SigningKey;
+use crate::SigningKey;
 
 const TEXT: &str = "If you think cryptography is the answer to your problem,\n\
                     then you don't know what your problem is.\n";
@@ -16,8 +16,8 @@ fn go_key() -> SigningKey {
 
 #[test]
 fn signing_gives_the_published_note() {
-    assert_eq!(sign(TEXT, &go_key()), NOTE);
-    assert_eq!(verify(NOTE, go_key().verifying_key()), Ok(TEXT));
+    assert_eq!(go_key().sign(TEXT), NOTE);
+    assert_eq!(go_key().verifying_key().verify(NOTE), Ok(TEXT));
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn every_flipped_bit_of_a_note_is_noticed() {
             let mut bytes = NOTE.as_bytes().to_vec();
             bytes[place] ^= 1 << bit;
             if let Ok(note) = String::from_utf8(bytes) {
-                assert!(verify(&note, key.verifying_key()).is_err(), "{place} {bit}");
+                assert!(key.verifying_key().verify(&note).is_err(), "{place} {bit}");
             }
         }
     }
@@ -38,21 +38,21 @@ fn every_flipped_bit_of_a_note_is_noticed() {
 fn signatures_of_others_are_carried_along() {
     let key = go_key();
     let other = SigningKey::from_seed("witness.test", &[3; 32]).unwrap();
-    let cosigned = sign(TEXT, &other);
+    let cosigned = other.sign(TEXT);
     let line = cosigned.lines().last().unwrap();
     let note = format!("{NOTE}{line}\n");
-    assert_eq!(verify(&note, key.verifying_key()), Ok(TEXT));
-    assert_eq!(verify(&note, other.verifying_key()), Ok(TEXT));
-    let missing = verify(NOTE, other.verifying_key());
+    assert_eq!(key.verifying_key().verify(&note), Ok(TEXT));
+    assert_eq!(other.verifying_key().verify(&note), Ok(TEXT));
+    let missing = other.verifying_key().verify(NOTE);
     assert!(matches!(missing, Err(NoteError::NotSigned { .. })));
 }
 
 #[test]
 fn a_second_signature_by_the_same_key_must_be_good_too() {
     let key = go_key();
-    let forged = sign("another text\n", &key);
+    let forged = key.sign("another text\n");
     let note = format!("{NOTE}{}\n", forged.lines().last().unwrap());
-    let refused = verify(&note, key.verifying_key());
+    let refused = key.verifying_key().verify(&note);
     assert!(matches!(refused, Err(NoteError::BadSignature { .. })));
 }
 
@@ -65,7 +65,7 @@ fn malformed_and_oversized_notes_are_refused() {
     let carriage = NOTE.replace("problem,\n", "problem,\r\n");
     let unended = NOTE.trim_end();
     for note in ["", "\n", "text\n", &many, &long, &carriage, unended] {
-        let refused = verify(note, key.verifying_key());
+        let refused = key.verifying_key().verify(note);
         assert!(
             matches!(refused, Err(NoteError::Malformed { .. })),
             "{refused:?}"

@@ -3,9 +3,20 @@
 use std::collections::BTreeSet;
 
 use cedar_policy::EntityUid;
+use taskpass_core::{AgentName, ProviderName, RoleName};
 
-use super::KnownNames;
 use crate::view::Kind;
+
+/// Names that exist, against which references in policies are compared. `None` where they are not known.
+#[derive(Debug, Clone, Default)]
+pub struct KnownNames {
+    /// Configured providers.
+    pub providers: Option<BTreeSet<ProviderName>>,
+    /// Configured roles.
+    pub roles: Option<BTreeSet<RoleName>>,
+    /// Classes of registered agents.
+    pub classes: Option<BTreeSet<AgentName>>,
+}
 
 /// The known names of one kind.
 pub(super) struct Catalogue {

@@ -12,12 +12,9 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::{
-    Finding, KnownNames, Report, Severity,
-    catalogue::{Catalogue, nearest},
-};
+use super::catalogue::{Catalogue, KnownNames, nearest};
 use crate::{
-    PolicyFile, limits,
+    Finding, PolicyFile, Report, Severity, limits,
     schema::{Language, is_hidden, one_line},
     source,
 };

@@ -1,9 +1,9 @@
 //! What people see when their policies are wrong.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use super::*;
-use crate::{PolicySet, limits, testing::file};
+use crate::{PolicySet, Severity, limits, testing::file};
 
 const FINE: &str = "@id(\"fine\") permit (principal, action, resource);";
 
@@ -54,7 +54,7 @@ fn messages() {
         ),
         (
             "permit (principal, action in Taskpass::Action::\"access\", resource) when { context.ttlSeconds < \"5m\" };",
-            "a.cedar:1:94: error: unexpected type: expected Long but saw String\n",
+            "a.cedar:1:96: error: unexpected type: expected Long but saw String\n",
         ),
         (
             "permit (principal, action, resource) when { context.now > datetime(\"tomorrow\") };",

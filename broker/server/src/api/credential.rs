@@ -10,7 +10,7 @@ use taskpass_proto::v1::{
 use taskpass_store::CredentialFilter;
 use tonic::{Request, Response, Status};
 
-use crate::transport::WhenTaken;
+use crate::transport::OnDelivered;
 
 use super::{Api, convert, status};
 
@@ -46,8 +46,8 @@ impl CredentialService for Api {
             renewable: issued.renewable,
         });
         let handover = issued.handover;
-        let when_taken = WhenTaken::new(move || handover.done());
-        response.extensions_mut().insert(when_taken);
+        let on_delivered = OnDelivered::new(move || handover.done());
+        response.extensions_mut().insert(on_delivered);
         Ok(response)
     }
 

@@ -4,15 +4,16 @@ use std::{io, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Diagnosis, Patient};
+use super::{BuiltProvider, Diagnosis};
 use crate::config::Config;
 
-/// How long a provider may take; providers have shorter deadlines of their own for each call.
+/// How long one provider's check may take. Providers have shorter deadlines of their own for each
+/// call.
 const PROVIDER_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Is the address free, or does a broker answer there?
-pub(super) async fn address(config: &Config, diagnosis: &mut Diagnosis) {
+/// The address must be free, or a broker must answer there.
+pub(super) async fn check_address(config: &Config, diagnosis: &mut Diagnosis) {
     let address = config.listen.grpc;
     match TcpListener::bind(address).await {
         Ok(_) => diagnosis.ok(
@@ -38,9 +39,10 @@ pub(super) async fn address(config: &Config, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Asks every provider whether it can do its job. One that hangs does not keep the others from answering.
-pub(super) async fn ask(patients: Vec<Patient>, diagnosis: &mut Diagnosis) {
-    let answers = patients.into_iter().map(|(name, provider)| async move {
+/// Calls `check` of every provider, all at the same time: a provider that hangs does not delay the
+/// others.
+pub(super) async fn check_providers(providers: Vec<BuiltProvider>, diagnosis: &mut Diagnosis) {
+    let answers = providers.into_iter().map(|(name, provider)| async move {
         let answer = match provider {
             Ok(provider) => tokio::time::timeout(PROVIDER_DEADLINE, provider.check()).await,
             Err(reason) => return (name, Err(reason)),

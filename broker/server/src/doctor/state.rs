@@ -14,17 +14,18 @@ use crate::{
     init::{OPERATOR, quoted},
 };
 
-/// A newest file that is younger than this much after now was written under another clock.
+/// A file this far in the future was written while the clock showed another time.
 const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
-/// A root that ends sooner than this wants a plan.
+/// How long before the root's end `doctor` starts to warn.
 const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_400);
-/// An operator's identity that ends sooner than this is to be renewed: after its end it takes the broker to be stopped.
+/// How long before the end of an operator's certificate `doctor` starts to warn. After its end,
+/// another one can only be issued while the broker is stopped.
 const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
-pub(super) fn look(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
+pub(super) fn check(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
     let now = clock.now();
     if !config.data_dir.exists() {
-        // That has been said.
+        // `files` has reported it.
         return;
     }
     ledger(config, diagnosis);
@@ -58,7 +59,8 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// What the authority says about itself. Opening it would take its lock.
+/// The part of the authority's `state.json` that the check needs. Opening the authority would take
+/// its lock.
 #[derive(Deserialize)]
 struct AuthorityState {
     authorities: Vec<CaRecord>,
@@ -69,7 +71,7 @@ fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
         Ok(end) if end <= now => diagnosis.fail(
             "authority",
             format!("the root certificate ended at {end}"),
-            "start a new installation: nobody can verify identities of this one",
+            "start a new installation: identities of this one can no longer be verified",
         ),
         Ok(end) if end.since(now) < ROOT_LEFT => diagnosis.warn(
             "authority",
@@ -127,7 +129,7 @@ fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The identity that `init` left beside the configuration, as long as it is there.
+/// The identity that `init` left beside the configuration, if it is still there.
 fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
     let path = config.path.with_file_name(OPERATOR).join("svid.pem");
     if !path.exists() {
@@ -154,11 +156,11 @@ fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
     ) {
         return diagnosis.fail(
             "operator",
-            format!("`{at}` holds the certificate of `{holder}`, who is no operator of this installation"),
+            format!("`{at}` holds the certificate of `{holder}`, which is no operator of this installation"),
             format!("use the operator's own identity; if there is none any more, {another} for another"),
         );
     }
-    // Whether a renewed one has taken its place, only the broker can say.
+    // A renewed certificate may have superseded this one; only the broker knows.
     let message = format!("the certificate of `{holder}` in `{at}`");
     if end <= now {
         diagnosis.fail(
@@ -170,7 +172,8 @@ fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
         diagnosis.warn(
             "operator",
             format!("{message} ends at {end}"),
-            "run `taskpass svid renew` with it before then; after its end, only `taskpassd operator issue` on this machine makes another",
+            "run `taskpass svid renew` with it before then; \
+             after its end, only `taskpassd operator issue` on this machine makes another",
         );
     } else {
         diagnosis.ok(
@@ -182,7 +185,7 @@ fn operator(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Whom a certificate names, and until when.
+/// The SPIFFE ID in a certificate, and the certificate's end.
 fn holder_of(path: &Path) -> Result<(String, Timestamp), String> {
     let certificate = fs::read(path).map_err(|e| e.to_string())?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&certificate).map_err(|e| e.to_string())?;
@@ -190,7 +193,7 @@ fn holder_of(path: &Path) -> Result<(String, Timestamp), String> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|e| e.to_string())?
-        .ok_or("it names nobody")?;
+        .ok_or("it has no SPIFFE ID")?;
     let uri = names
         .value
         .general_names
@@ -213,10 +216,10 @@ fn end(certificate: &X509Certificate<'_>) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
-/// A clock behind the ledger's newest file went backwards, and then the broker refuses to issue.
+/// A clock behind the ledger's newest file went backwards, and the broker then refuses to issue.
 fn time(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
     let Some(written) = newest(&config.ledger_dir()) else {
-        // That there is no ledger has been said.
+        // `ledger` has reported that there is none.
         return;
     };
     if now.plus(CLOCK_LAG) < written {
@@ -233,7 +236,7 @@ fn time(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// When the newest file in `dir` and the directories in it was written.
+/// The time at which the newest file in `dir` and its directories was written.
 fn newest(dir: &Path) -> Option<Timestamp> {
     let entries = fs::read_dir(dir).ok()?;
     let times = entries.filter_map(|entry| {

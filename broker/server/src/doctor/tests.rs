@@ -25,7 +25,7 @@ impl Installation {
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
         install(plan, &dyn_clock, &entropy).unwrap();
         let this = Self { scratch, clock };
-        // Tests run in parallel, beside whatever else listens on this machine.
+        // Tests run in parallel, and other programs listen on this machine, too.
         this.edit(|text| text.replace("127.0.0.1:7443", "127.0.0.1:0"));
         this
     }
@@ -46,13 +46,13 @@ impl Installation {
     }
 
     /// The only finding that is not ok.
-    async fn only_trouble(&self) -> Finding {
+    async fn only_problem(&self) -> Finding {
         let diagnosis = self.diagnose().await;
         let text = diagnosis.to_string();
-        let trouble = |f: &Finding| {
+        let problem = |f: &Finding| {
             f.verdict != Verdict::Ok && !["disk", "files"].contains(&f.check.as_str())
         };
-        let mut bad = diagnosis.findings.into_iter().filter(trouble);
+        let mut bad = diagnosis.findings.into_iter().filter(problem);
         let first = bad.next().unwrap_or_else(|| panic!("all is well:\n{text}"));
         assert_eq!(bad.next(), None, "{text}");
         first
@@ -99,7 +99,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
     );
 }
 
-/// A running broker holds the locks; looking must need none of them.
+/// A running broker holds the locks; `doctor` must need none of them.
 #[tokio::test]
 async fn it_works_beside_a_running_broker() {
     let installation = Installation::new();
@@ -108,10 +108,12 @@ async fn it_works_beside_a_running_broker() {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(2));
     let authority = Authority::open(
         &config.ca_dir(),
-        &config.trust_domain,
-        config.ca().unwrap(),
-        clock,
-        entropy,
+        taskpass_ca::Deps {
+            trust_domain: config.trust_domain.clone(),
+            config: config.ca().unwrap(),
+            clock,
+            entropy,
+        },
     )
     .unwrap();
     authority.rotate().unwrap();
@@ -153,15 +155,15 @@ async fn a_provider_s_secret_must_be_there_and_private() {
     installation.edit(|text| {
         format!("{text}\n[[provider]]\nname = \"v\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:1\"\ntoken_file = \"token\"\n")
     });
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert!(
-        trouble.message.ends_with("/t/token` is not there"),
-        "{trouble:?}"
+        problem.message.ends_with("/t/token` is not there"),
+        "{problem:?}"
     );
     fs::write(installation.dir("token"), "secret").unwrap();
     chmod(&installation.dir("token"), 0o644);
-    let trouble = installation.only_trouble().await;
-    assert!(trouble.message.contains("(mode 0644)"), "{trouble:?}");
+    let problem = installation.only_problem().await;
+    assert!(problem.message.contains("(mode 0644)"), "{problem:?}");
     chmod(&installation.dir("token"), 0o600);
     assert!(!installation.diagnose().await.has_failed());
 }
@@ -180,9 +182,9 @@ async fn a_changed_ledger_is_a_failure() {
     let at = bytes.windows(5).position(|w| w == b"admin").unwrap();
     bytes[at] = b'b';
     fs::write(&segment, bytes).unwrap();
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert_eq!(
-        (trouble.check.as_str(), trouble.verdict),
+        (problem.check.as_str(), problem.verdict),
         ("ledger", Verdict::Fail)
     );
 }
@@ -203,37 +205,39 @@ async fn a_clock_that_is_behind_is_a_failure() {
 }
 
 #[tokio::test]
-async fn an_operators_identity_that_ends_is_seen() {
+async fn an_operators_identity_near_its_end_is_reported() {
     let installation = Installation::new();
     for (days, verdict) in [(336, Verdict::Warn), (30, Verdict::Fail)] {
         installation
             .clock
             .advance(Duration::from_secs(days * 86_400));
-        let trouble = installation.only_trouble().await;
+        let problem = installation.only_problem().await;
         assert_eq!(
-            (trouble.check.as_str(), trouble.verdict),
+            (problem.check.as_str(), problem.verdict),
             ("operator", verdict)
         );
-        let advice = trouble.advice.unwrap();
+        let advice = problem.advice.unwrap();
         assert!(advice.contains("taskpassd operator issue"), "{advice}");
     }
     fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
-    let trouble = installation.only_trouble().await;
-    assert!(trouble.message.contains("cannot be read"), "{trouble:?}");
+    let problem = installation.only_problem().await;
+    assert!(problem.message.contains("cannot be read"), "{problem:?}");
 }
 
 /// A login into the operator's directory leaves an agent's certificate there.
 #[tokio::test]
-async fn an_identity_of_another_kind_is_not_taken_for_the_operators() {
+async fn an_identity_of_another_kind_is_no_operators() {
     let installation = Installation::new();
     let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
     let clock: Arc<dyn Clock> = installation.clock.clone();
     let authority = Authority::open(
         &config.ca_dir(),
-        &config.trust_domain,
-        config.ca().unwrap(),
-        clock,
-        Arc::new(SeededEntropy::new(2)),
+        taskpass_ca::Deps {
+            trust_domain: config.trust_domain.clone(),
+            config: config.ca().unwrap(),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(2)),
+        },
     )
     .unwrap();
     authority.rotate().unwrap();
@@ -246,50 +250,50 @@ async fn an_identity_of_another_kind_is_not_taken_for_the_operators() {
         issued.unwrap().chain_pem(),
     )
     .unwrap();
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert_eq!(
-        (trouble.check.as_str(), trouble.verdict),
+        (problem.check.as_str(), problem.verdict),
         ("operator", Verdict::Fail)
     );
     assert!(
-        trouble.message.contains("spiffe://acme.test/agent/builder"),
-        "{trouble:?}"
+        problem.message.contains("spiffe://acme.test/agent/builder"),
+        "{problem:?}"
     );
-    let advice = trouble.advice.unwrap();
+    let advice = problem.advice.unwrap();
     assert!(advice.contains("taskpassd operator issue"), "{advice}");
 }
 
 #[tokio::test]
-async fn an_old_root_and_a_wrong_policy_are_seen() {
+async fn an_old_root_and_a_wrong_policy_are_reported() {
     let installation = Installation::new();
-    // Where it belongs: with the operator.
+    // As if the operator had moved the identity to another machine, where it belongs.
     fs::remove_dir_all(installation.dir("operator")).unwrap();
     installation
         .clock
         .advance(Duration::from_secs(3600 * 86_400));
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert_eq!(
-        (trouble.check.as_str(), trouble.verdict),
+        (problem.check.as_str(), problem.verdict),
         ("authority", Verdict::Warn)
     );
     installation.clock.advance(Duration::from_secs(60 * 86_400));
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert_eq!(
-        (trouble.check.as_str(), trouble.verdict),
+        (problem.check.as_str(), problem.verdict),
         ("authority", Verdict::Fail)
     );
 
     let installation = Installation::new();
     fs::write(installation.dir("policy/x.cedar"), "permit(").unwrap();
-    let trouble = installation.only_trouble().await;
+    let problem = installation.only_problem().await;
     assert_eq!(
-        (trouble.check.as_str(), trouble.verdict),
+        (problem.check.as_str(), problem.verdict),
         ("policy", Verdict::Fail)
     );
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_all_that_is_said() {
+async fn a_wrong_configuration_ends_the_diagnosis() {
     let installation = Installation::new();
     installation.edit(|text| format!("adress = 1\n{text}"));
     let diagnosis = installation.diagnose().await;
@@ -305,7 +309,7 @@ async fn a_wrong_configuration_is_all_that_is_said() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_said() {
+async fn an_address_in_use_is_reported() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let installation = Installation::new();
@@ -319,7 +323,7 @@ async fn an_address_in_use_is_said() {
 }
 
 #[tokio::test]
-async fn providers_are_asked() {
+async fn a_provider_that_cannot_be_built_is_reported() {
     let installation = Installation::new();
     let providers =
         |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];

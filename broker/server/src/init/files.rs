@@ -6,7 +6,8 @@ use taskpass_files::{Access, create_dir_all, create_new, exposed_mode};
 
 use super::Error;
 
-/// Makes the directory and those above it, or refuses the one that is there if others can enter it.
+/// Makes the directory and its parents. If the directory exists, only its owner may be able to
+/// enter it.
 pub(super) fn private_dir(dir: &Path) -> Result<(), Error> {
     create_dir_all(dir)?;
     let metadata = fs::metadata(dir).map_err(|source| Error::Write {
@@ -22,7 +23,7 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes a file that must not be there.
+/// Writes a file that must not exist yet.
 pub(super) fn new_file(path: &Path, content: &[u8]) -> Result<(), Error> {
     Ok(create_new(path, content, Access::Private)?)
 }

@@ -61,7 +61,8 @@ fn everything_is_there_and_for_its_owner_only() {
         let others = mode & 0o077;
         let is_secret = path.extension().is_some_and(|e| e == "key") || path.ends_with("key.pem");
         assert!(!is_secret || mode == 0o600, "{} {mode:o}", path.display());
-        // The ledger's own files follow the umask, behind a directory that nobody else can enter.
+        // The ledger's own files follow the umask, behind a directory that only its owner can
+        // enter.
         assert!(
             others == 0 || path.starts_with(dir.join("data/ledger")),
             "{} {mode:o} {ours:o}",
@@ -124,7 +125,7 @@ fn an_installation_is_never_overwritten() {
     assert_eq!(fs::read(dir.join("operator/key.pem")).unwrap(), before);
 }
 
-/// Whatever a crash leaves, no broker would start with it and the next `init` says how to go on.
+/// With the remains of a crashed `init`, no broker starts, and the next `init` says how to go on.
 #[test]
 fn what_a_crash_leaves_is_recognised() {
     for left in ["data", "operator", "policy", "taskpass.toml.tmp"] {
@@ -149,12 +150,13 @@ fn what_a_crash_leaves_is_recognised() {
     }
 }
 
-/// Nothing is there when the last step fails but what the next `init` recognises.
+/// A failure in the last step leaves only files that the next `init` recognises.
 #[test]
 fn the_configuration_comes_last() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("t");
-    // The policy directory is the step before the last: something in its way stops everything after it.
+    // The policy directory is the step before the last; a file in its place stops the steps after
+    // it.
     let clock: Arc<dyn Clock> = Arc::new(Obstructing {
         clock: ManualClock::new(Timestamp::from_millis(1_800_000_000_000)),
         path: dir.join(POLICY),
@@ -167,7 +169,7 @@ fn the_configuration_comes_last() {
     assert!(matches!(try_install(&dir), Err(Error::Unfinished { .. })));
 }
 
-/// A clock that, when it is first asked, puts a file where a directory will be wanted.
+/// A clock that puts a file in the place of a later directory when it is first read.
 #[derive(Debug)]
 struct Obstructing {
     clock: ManualClock,
@@ -213,7 +215,7 @@ fn paths_are_quoted_for_a_shell() {
     }
 }
 
-/// What stands in comments must work once the comments are off.
+/// The commented examples must be valid without the comment marks.
 #[test]
 fn the_commented_examples_are_right() {
     let text = include_str!("taskpass.toml").replace("{trust_domain}", "acme.test");

@@ -1,9 +1,9 @@
 //! Log lines on standard error, as text or JSON, without anything that could be a secret.
 //!
-//! Below `info`, HTTP, TLS and cloud libraries print headers, bodies and key material of whatever passes through them;
-//! some of their spans do so at any level. What they say below `info`, and all of their spans, is dropped before any
-//! filter of the user is asked. A list of known talkers would miss the next one, so the rule is the other way around:
-//! only our own packages may say more.
+//! Below `info`, HTTP, TLS and cloud libraries print headers, bodies and key material; some of
+//! their spans do so at any level. The log therefore drops their events below `info` and all of
+//! their spans, before it applies the user's filter. A list of such libraries would miss the next
+//! one, so the rule is the other way around: only our own packages may log below `info`.
 
 use std::io::IsTerminal;
 
@@ -19,18 +19,18 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFilter, LogFormat};
 
-/// The environment variable that goes before `level` in `[log]`.
+/// The environment variable that overrides `level` in `[log]`.
 pub const ENVIRONMENT: &str = "TASKPASS_LOG";
-/// The beginning of the targets that are ours.
+/// The prefix of the targets of our own packages.
 const OURS: &str = "taskpass";
 
-/// Why there are no logs.
+/// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The environment variable is not a filter.
+    /// The value of the environment variable is not a filter.
     #[error("{ENVIRONMENT} is wrong: {0}")]
     Environment(String),
-    /// Something else in this process takes the log lines already.
+    /// This process has a log already.
     #[error("logging was set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
@@ -69,7 +69,8 @@ where
     lines.with_filter(EnvFilter::new(level.as_str()).and(filter_fn(may_be_shown)))
 }
 
-/// Whether an event or span cannot hold a secret of a library's making.
+/// Whether an event or span comes from our own code, or from a library at a level at which it
+/// prints no secrets.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(OURS) || (metadata.is_event() && *metadata.level() <= Level::INFO)
 }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_goes_before_the_file() {
+    fn the_environment_overrides_the_file() {
         let log = Log::default();
         assert_eq!(level(&log, None).unwrap().as_str(), "info");
         assert_eq!(level(&log, Some("")).unwrap().as_str(), "info");

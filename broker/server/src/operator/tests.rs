@@ -48,13 +48,13 @@ impl Installation {
     }
 
     async fn issue_as(&self, user: u32, operator: &str, dir: &str) -> Result<Issued, Error> {
-        let order = Order {
+        let request = Request {
             config: self.config.clone(),
             operator: operator.parse().unwrap(),
             dir: self.scratch.path().join(dir),
             user,
         };
-        issue(order, &self.deps).await
+        issue(request, &self.deps).await
     }
 
     /// Every event, in the order of the ledger.
@@ -76,7 +76,7 @@ impl Installation {
     }
 }
 
-/// The serial of an operator's certificate, and whether it was made on the machine.
+/// The serial of an operator's certificate, and whether it was issued on the broker's machine.
 fn origin(event: &Event) -> (&str, bool) {
     let Event::OperatorSvidIssued { serial, local, .. } = event else {
         panic!("{event:?}");
@@ -85,7 +85,7 @@ fn origin(event: &Event) -> (&str, bool) {
 }
 
 #[tokio::test]
-async fn after_the_end_of_the_only_certificate_the_operator_gets_another() {
+async fn an_operator_gets_another_certificate_after_the_only_one_expired() {
     let installation = Installation::new();
     installation.clock.advance(OVER_A_YEAR);
     let issued = installation.issue("admin", "again").await.unwrap();
@@ -109,7 +109,7 @@ async fn after_the_end_of_the_only_certificate_the_operator_gets_another() {
 }
 
 #[tokio::test]
-async fn the_certificates_of_that_operator_end_and_no_others() {
+async fn only_the_certificates_of_that_operator_stop_counting() {
     let installation = Installation::new();
     let ann = installation.issue("ann", "ann").await.unwrap();
     let first = installation.issue("admin", "one").await.unwrap();
@@ -126,9 +126,9 @@ async fn the_certificates_of_that_operator_end_and_no_others() {
     assert_eq!(json["identity_dir"], dir);
 }
 
-/// What is refused changes nothing: the certificate that counted counts, and no directory is left.
+/// The certificate that counted before still counts, and no directory is left.
 #[tokio::test]
-async fn what_is_refused_leaves_everything_as_it_was() {
+async fn a_refused_request_changes_nothing() {
     let installation = Installation::new();
     let before = installation.issue("admin", "one").await.unwrap();
 
@@ -137,10 +137,10 @@ async fn what_is_refused_leaves_everything_as_it_was() {
     let error = installation.issue("admin", "no/such").await.unwrap_err();
     assert!(matches!(error, Error::Directory(_)), "{error}");
 
-    // What another user writes here, the broker could not open.
+    // The broker could not open files that another user writes here.
     let owner = installation.owner();
-    let stranger = installation.issue_as(owner + 1, "admin", "two").await;
-    let message = stranger.unwrap_err().to_string();
+    let refused = installation.issue_as(owner + 1, "admin", "two").await;
+    let message = refused.unwrap_err().to_string();
     assert!(message.contains(&format!("--reuid={owner} ")), "{message}");
 
     let (_, held) = app::open_store(&installation.config, &installation.deps)

@@ -17,22 +17,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Limits, Peer, RequestService,
+    context::Context,
     drain::{Activity, Ends},
     load::Gate,
-    registry::{Admission, Registration},
-    server::Shared,
+    registry::{ConnectionPermit, Registration},
     tls::ALPN,
 };
 
-/// Bytes a peer may send on one stream before it is read; room for one request message.
+/// Bytes that a peer may send on one stream before the broker reads them; room for one request
+/// message.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same on one connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of responses kept for a stream whose peer does not read.
+/// Bytes of responses that the broker keeps for a stream while its peer does not read.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a peer opened and reset before they were taken up (CVE-2023-44487), then the connection ends.
+/// Streams that a peer may reset before the broker served them (rapid reset, CVE-2023-44487); with
+/// one more, the connection ends.
 const RESET_STREAMS_PENDING: usize = 32;
-/// Streams that were reset because of the peer's errors, then the connection ends.
+/// Streams that the broker resets because of the peer's errors; with one more, the connection ends.
 const RESET_STREAMS_BY_ERROR: usize = 64;
 
 /// Why a connection never got to its first request.
@@ -50,16 +52,16 @@ enum Refusal {
     TooMany,
 }
 
-/// What a new connection is.
+/// A connection as the accept loop hands it on.
 pub(super) struct Accepted {
     pub(super) socket: TcpStream,
     pub(super) remote: SocketAddr,
-    pub(super) admission: Admission,
+    pub(super) permit: ConnectionPermit,
 }
 
 /// Serves one connection until its end.
 pub(super) async fn serve<S: RequestService>(
-    shared: Arc<Shared<S>>,
+    context: Arc<Context<S>>,
     accepted: Accepted,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -67,38 +69,39 @@ pub(super) async fn serve<S: RequestService>(
     let Accepted {
         socket,
         remote,
-        admission,
+        permit,
     } = accepted;
     let secured = tokio::select! {
         biased;
         () = shutdown.cancelled() => return,
-        secured = secure(&shared, socket, remote, &admission) => secured,
+        secured = secure(&context, socket, remote, &permit) => secured,
     };
     match secured {
         Ok((stream, peer, registration)) => {
-            run(&shared, stream, peer, registration, tracker, &shutdown).await;
+            run(&context, stream, peer, registration, tracker, &shutdown).await;
         }
         Err(e) => {
             let source = std::error::Error::source(&e).map(ToString::to_string);
             tracing::debug!(%remote, error = %e, source, "a connection was refused");
         }
     }
-    // Counted as open until here.
-    drop(admission);
+    // The connection keeps its place until here.
+    drop(permit);
 }
 
 /// Handshake, identification, registration.
 async fn secure<S: RequestService>(
-    shared: &Shared<S>,
+    context: &Context<S>,
     socket: TcpStream,
     remote: SocketAddr,
-    admission: &Admission,
+    permit: &ConnectionPermit,
 ) -> Result<(TlsStream<TcpStream>, Peer, Registration), Refusal> {
     let handshake = async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
-        in_turn(&shared.handshakes, hello.into_stream(shared.tls.current())).await
+        let steps = hello.into_stream(context.tls.current());
+        with_permit_for_each_step(&context.handshakes, steps).await
     };
-    let stream = timeout(shared.limits.handshake_timeout, handshake)
+    let stream = timeout(context.limits.handshake_timeout, handshake)
         .await
         .or(Err(Refusal::Timeout))?
         .map_err(Refusal::Handshake)?;
@@ -106,31 +109,32 @@ async fn secure<S: RequestService>(
     if session.alpn_protocol() != Some(ALPN) {
         return Err(Refusal::Protocol);
     }
-    let identity = shared
+    let identity = context
         .tls
         .identify(session.peer_certificates())
         .map_err(Refusal::Peer)?;
-    let who = identity.as_ref().map(|it| &it.identity);
-    let registration = admission
-        .register(who, remote, &shared.limits)
+    let name = identity.as_ref().map(|it| &it.identity);
+    let registration = permit
+        .register(name, remote, &context.limits)
         .ok_or(Refusal::TooMany)?;
     let peer = Peer {
         identity,
         remote_addr: remote,
-        connection_id: admission.id,
+        connection_id: permit.id,
     };
     Ok((stream, peer, registration))
 }
 
-/// Does `work` step by step, each step in a turn of its own. A peer that lets the broker wait between two steps keeps no
-/// turn from others, or as many silent peers as there are turns would keep everybody out.
-async fn in_turn<F: Future>(turns: &Semaphore, work: F) -> F::Output {
+/// Polls `work` to its end and acquires a permit for each single poll. `work` holds no permit while
+/// it waits for its peer: otherwise a few silent peers, one for each permit, would stop all other
+/// handshakes.
+async fn with_permit_for_each_step<F: Future>(permits: &Semaphore, work: F) -> F::Output {
     let mut work = pin!(work);
     loop {
         // The semaphore is never closed.
-        let turn = turns.acquire().await;
+        let permit = permits.acquire().await;
         let step = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-        drop(turn);
+        drop(permit);
         match step {
             Poll::Ready(done) => return done,
             Poll::Pending => woken().await,
@@ -138,7 +142,8 @@ async fn in_turn<F: Future>(turns: &Semaphore, work: F) -> F::Output {
     }
 }
 
-/// Returns when this task is woken, as whatever it has polled before has asked for.
+/// Returns when this task is woken. The wake-up was asked for by the future that the task polled
+/// before.
 async fn woken() {
     let mut waits = true;
     poll_fn(|_| {
@@ -151,9 +156,9 @@ async fn woken() {
     .await;
 }
 
-/// HTTP/2 until the end.
+/// Serves HTTP/2 until the end of the connection.
 async fn run<S: RequestService>(
-    shared: &Shared<S>,
+    context: &Context<S>,
     stream: TlsStream<TcpStream>,
     peer: Peer,
     registration: Registration,
@@ -162,8 +167,8 @@ async fn run<S: RequestService>(
 ) {
     let activity = Arc::new(Activity::default());
     let ends = Ends {
-        limits: &shared.limits,
-        clock: shared.tls.clock(),
+        limits: &context.limits,
+        clock: context.tls.clock(),
         shutdown,
         id: peer.connection_id,
         not_after: peer.identity.as_ref().map(|it| it.not_after),
@@ -172,10 +177,10 @@ async fn run<S: RequestService>(
     let span =
         tracing::debug_span!("connection", id = %peer.connection_id, remote = %peer.remote_addr);
     let gate = Gate {
-        service: shared.service.clone(),
+        service: context.service.clone(),
         peer,
-        limits: shared.limits,
-        all: Arc::clone(&shared.requests),
+        limits: context.limits,
+        all: Arc::clone(&context.requests),
         of_caller: Arc::clone(&registration.requests),
         activity: Arc::clone(&activity),
     };
@@ -184,22 +189,24 @@ async fn run<S: RequestService>(
         cut: registration.cut.clone(),
     };
     let mut connection =
-        pin!(builder(streams, &shared.limits).serve_connection(TokioIo::new(stream), gate));
+        pin!(builder(streams, &context.limits).serve_connection(TokioIo::new(stream), gate));
     let mut polite = pin!(ends.polite());
     let mut hard = pin!(ends.hard());
     let ending = tokio::select! {
         biased;
-        () = registration.cut.cancelled() => return span.in_scope(|| shared.was_cut("it was cut")),
-        why = hard.as_mut() => return span.in_scope(|| shared.was_cut(why)),
+        () = registration.cut.cancelled() => {
+            return span.in_scope(|| context.count_cut("it was cut"));
+        }
+        why = hard.as_mut() => return span.in_scope(|| context.count_cut(why)),
         ending = polite.as_mut() => ending,
         end = connection.as_mut() => return span.in_scope(|| ended(end)),
     };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
-        () = registration.cut.cancelled() => span.in_scope(|| shared.was_cut("it was cut")),
-        why = hard => span.in_scope(|| shared.was_cut(why)),
-        () = tokio::time::sleep(ending.grace) => span.in_scope(|| shared.was_cut(ending.why)),
+        () = registration.cut.cancelled() => span.in_scope(|| context.count_cut("it was cut")),
+        why = hard => span.in_scope(|| context.count_cut(why)),
+        () = tokio::time::sleep(ending.grace) => span.in_scope(|| context.count_cut(ending.why)),
         end = connection => span.in_scope(|| ended(end)),
     }
 }
@@ -207,7 +214,7 @@ async fn run<S: RequestService>(
 fn ended(end: Result<(), hyper::Error>) {
     match end {
         Ok(()) => tracing::debug!("the connection ended"),
-        // What a peer does to its connection is its own affair.
+        // A peer may end its connection in any way; this is no fault of the broker.
         Err(e) => tracing::debug!(error = %e, "the connection ended with an error"),
     }
 }
@@ -228,7 +235,8 @@ fn builder(streams: Streams, limits: &Limits) -> http2::Builder<Streams> {
     builder
 }
 
-/// Runs the requests of one connection: tracked, and gone when the connection is.
+/// Runs the requests of one connection. The tracker waits for them, and they are cancelled when the
+/// connection ends.
 #[derive(Debug, Clone)]
 struct Streams {
     tracker: TaskTracker,
@@ -249,22 +257,29 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::task::{self, Waker};
 
     use tokio::sync::Notify;
 
     use super::*;
 
     #[test]
-    fn a_turn_is_needed_for_each_step_and_kept_for_none() {
-        let (turns, word) = (Semaphore::new(1), Notify::new());
-        let mut work = pin!(in_turn(&turns, word.notified()));
-        let mut step = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    fn each_step_needs_a_permit_and_waiting_holds_none() {
+        let (permits, word) = (Semaphore::new(1), Notify::new());
+        let mut work = pin!(with_permit_for_each_step(&permits, word.notified()));
+        let mut step = || {
+            work.as_mut()
+                .poll(&mut task::Context::from_waker(Waker::noop()))
+        };
         assert_eq!(step(), Poll::Pending);
-        assert_eq!(turns.available_permits(), 1, "it waits without a turn");
-        let taken = turns.try_acquire().unwrap();
+        assert_eq!(
+            permits.available_permits(),
+            1,
+            "it holds a permit while it waits"
+        );
+        let taken = permits.try_acquire().unwrap();
         word.notify_one();
-        assert_eq!(step(), Poll::Pending, "it goes on without a turn");
+        assert_eq!(step(), Poll::Pending, "it goes on without a permit");
         drop(taken);
         assert_eq!(step(), Poll::Ready(()));
     }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionId, Limits};
 
-/// The wall clock is read again at least this often while waiting for it: it may jump.
+/// How often a wait for a wall-clock time reads the clock again at least: the clock may jump.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// What happens on one connection, for telling whether it is idle.
+/// Counts the requests of one connection, to tell whether it is idle.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Requests in flight.
@@ -26,29 +26,30 @@ pub(super) struct Activity {
     pub(super) begun: AtomicU64,
 }
 
-/// Why a connection should end, and how long what is in flight on it may go on.
+/// Why a connection should end, and how long its requests in flight may go on.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) why: &'static str,
     pub(super) grace: Duration,
 }
 
-/// What the ends of one connection depend on.
+/// Everything that decides when one connection ends.
 pub(super) struct Ends<'a> {
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a dyn Clock,
     pub(super) shutdown: &'a CancellationToken,
     pub(super) id: ConnectionId,
-    /// Until when the peer's certificate is valid; `None` for a peer without one.
+    /// The end of the peer's certificate; `None` for a peer without one.
     pub(super) not_after: Option<Timestamp>,
     pub(super) activity: &'a Activity,
 }
 
 impl Ends<'_> {
-    /// Returns when no further requests should be taken.
+    /// Returns when the connection should take no further requests.
     pub(super) async fn polite(&self) -> Ending {
         let grace = self.limits.connection_grace;
-        // A certificate with little left gives its connection half of that.
+        // With little life left in the certificate, the connection is asked to end after half of
+        // it.
         let left = self.not_after.map(|end| end.since(self.clock.now()));
         let lead = left.map_or(grace, |left| grace.min(left / 2));
         let renewed_by = self.not_after.map(|end| end.minus(lead));
@@ -64,7 +65,7 @@ impl Ends<'_> {
         Ending { why, grace }
     }
 
-    /// Returns when the connection must be gone, whether it was asked to end or not.
+    /// Returns when the connection must be closed, whether it was asked to end or not.
     pub(super) async fn hard(&self) -> &'static str {
         let drained = async {
             self.shutdown.cancelled().await;
@@ -76,18 +77,20 @@ impl Ends<'_> {
         }
     }
 
-    /// The age at which it should go, spread over a fifth so that peers which came together do not return together.
+    /// The age at which the connection should end: spread over a fifth, so that peers which
+    /// connected together do not come back together.
     fn age(&self) -> Duration {
         let age = match self.not_after {
             Some(_) => self.limits.connection_age,
             None => self.limits.unauthenticated_connection_age,
         };
-        // Neighbouring connections get ages far apart: 37 and 101 have no common divisor.
+        // 37 and 101 have no common divisor, so 101 neighbouring connections get 101 different
+        // ages, far apart.
         let spread = u32::try_from(self.id.0 % 101 * 37 % 101).unwrap_or(0);
         age * 9 / 10 + age * spread / 500
     }
 
-    /// Returns when nothing happened between two looks, one idle time apart.
+    /// Returns when no request was in flight or begun between two looks, one idle time apart.
     async fn idle(&self) {
         let mut begun = None;
         loop {
@@ -102,7 +105,7 @@ impl Ends<'_> {
     }
 }
 
-/// Returns when the clock says `end` or later; never without an end.
+/// Returns when the clock reaches `end`; without an `end`, never.
 async fn until(clock: &dyn Clock, end: Option<Timestamp>) {
     let Some(end) = end else {
         return std::future::pending().await;

@@ -1,7 +1,8 @@
-//! Requests in flight: how many there may be, in all and of one caller, and how long one may take to answer.
+//! Requests in flight: how many there may be, in all and of one caller, and how long one may take
+//! to answer.
 //!
-//! There is no queue. What is too much is refused at once with a hint when to try again, so that what was let in
-//! stays fast and a caller learns early.
+//! There is no queue. The broker refuses a request over the limit at once, with a hint when to try
+//! again: the requests in flight stay fast, and the caller learns early.
 
 use std::{
     future::{Future, poll_fn},
@@ -21,14 +22,14 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::ServiceExt;
 
-use super::{Limits, Peer, drain::Activity, taken::WhenTaken};
+use super::{Limits, Peer, delivery::OnDelivered, drain::Activity};
 
 /// How long a refused caller should wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The same for clients that retry by themselves (gRPC proposal A6).
 const PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
 
-/// What the transport hands requests to. `tonic::service::Routes` is one.
+/// The service that answers the requests, such as `tonic::service::Routes`.
 pub trait RequestService:
     tower::Service<
         Request<Body>,
@@ -55,12 +56,12 @@ impl<S> RequestService for S where
 {
 }
 
-/// Counts something up to a limit.
+/// The right to one place under a limit. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
-    pub(super) fn take(counter: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    pub(super) fn acquire(counter: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         let grow = |count: usize| (count < limit).then(|| count + 1);
         counter
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, grow)
@@ -69,7 +70,7 @@ impl Permit {
     }
 
     /// Counts without a limit.
-    fn count(counter: &Arc<AtomicUsize>) -> Self {
+    fn unlimited(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(counter))
     }
@@ -103,17 +104,17 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
         request.extensions_mut().insert(self.peer.clone());
         let deadline = Box::pin(sleep(self.limits.body_timeout));
         let request = request.map(|body| Prompt { body, deadline });
-        let admitted = match is_grpc(&request) {
-            Ok(()) => self.admit().map_err(|status| refusal(&status)),
+        let acquired = match is_grpc(&request) {
+            Ok(()) => self.acquire().map_err(|status| refusal(&status)),
             Err(code) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = code;
                 Err(response)
             }
         };
-        let permits = match admitted {
+        let permits = match acquired {
             Ok(permits) => permits,
-            Err(response) => return Box::pin(unread(request.into_body(), response)),
+            Err(response) => return Box::pin(answer_after_body(request.into_body(), response)),
         };
         let request = request.map(Body::new);
         let (service, timeout) = (self.service.clone(), self.limits.request_timeout);
@@ -124,12 +125,12 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
                 )));
             };
             answer.map(|mut response| {
-                let when_taken = response.extensions_mut().remove::<WhenTaken>();
+                let on_delivered = response.extensions_mut().remove::<OnDelivered>();
                 response.map(|body| {
                     Body::new(Held {
                         body,
                         permits,
-                        when_taken,
+                        on_delivered,
                     })
                 })
             })
@@ -138,31 +139,35 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// The caller's own share first: who takes too much hears it as their own doing.
-    fn admit(&self) -> Result<[Permit; 3], Status> {
+    /// Checks the caller's own share first: a caller over its share must hear that it is the cause.
+    fn acquire(&self) -> Result<[Permit; 3], Status> {
         let share = match self.peer.identity {
             Some(_) => self.limits.requests_per_caller,
             None => self.limits.unauthenticated_requests_per_address,
         };
-        let of_caller = Permit::take(&self.of_caller, share).ok_or_else(|| {
-            try_later(
-                Code::ResourceExhausted,
-                format!("you have {share} requests in flight, which is the most one caller may; wait for some to finish"),
-            )
+        let of_caller = Permit::acquire(&self.of_caller, share).ok_or_else(|| {
+            let message = format!(
+                "you have {share} requests in flight, which is the most one caller may; \
+                 wait for some to finish"
+            );
+            try_later(Code::ResourceExhausted, message)
         })?;
-        let all = Permit::take(&self.all, self.limits.requests).ok_or_else(|| {
+        let all = Permit::acquire(&self.all, self.limits.requests).ok_or_else(|| {
             let message = "the broker has as many requests in flight as it takes; try again";
             try_later(Code::Unavailable, message.to_owned())
         })?;
         self.activity.begun.fetch_add(1, Ordering::AcqRel);
-        // Bounded by HTTP/2 itself; counted to know when a connection is idle.
-        let of_connection = Permit::count(&self.activity.in_flight);
+        // HTTP/2 itself limits this count (`streams_per_connection`); it shows when a connection is
+        // idle.
+        let of_connection = Permit::unlimited(&self.activity.in_flight);
         Ok([of_caller, all, of_connection])
     }
 }
 
-/// Only what a gRPC library sends. Any web page can make a browser send a GET, or a POST of plain text, with the
-/// certificate of the person in front of it; of a request with this content type the browser would ask the broker first.
+/// Lets only requests through that a gRPC library sends. A web page can make a browser send a GET,
+/// or a POST of plain text, with the client certificate of its user. Before a request with the
+/// content type of gRPC, the browser asks the broker for permission (CORS preflight), which the
+/// broker never gives.
 fn is_grpc<B>(request: &Request<B>) -> Result<(), StatusCode> {
     if request.method() != Method::POST {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
@@ -177,9 +182,9 @@ fn is_grpc<B>(request: &Request<B>) -> Result<(), StatusCode> {
     }
 }
 
-/// Answers a request that nobody reads, but not before it is there: answered earlier, HTTP/2 resets it, and a connection
-/// with many resets is ended together with everything else on it.
-async fn unread(
+/// Answers a refused request after its body has arrived. With an earlier answer, HTTP/2 would reset
+/// the stream, and many resets end the connection with all its other requests.
+async fn answer_after_body(
     mut body: Prompt,
     response: Response<Body>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
@@ -202,7 +207,8 @@ fn refusal(status: &Status) -> Response<Body> {
     response
 }
 
-/// A request body that has to arrive in time: who sends it a byte at a time holds a place from others.
+/// A request body with a deadline. Without it, a caller that sends one byte at a time would hold a
+/// permit for as long as it likes.
 struct Prompt {
     body: Incoming,
     deadline: Pin<Box<Sleep>>,
@@ -234,12 +240,12 @@ impl HttpBody for Prompt {
     }
 }
 
-/// A response body that counts as a request in flight until it ends.
+/// A response body. Its request counts as in flight until the body ends.
 struct Held {
     body: Body,
-    #[expect(dead_code, reason = "held for what its drop does")]
+    #[expect(dead_code, reason = "its drop frees the places")]
     permits: [Permit; 3],
-    when_taken: Option<WhenTaken>,
+    on_delivered: Option<OnDelivered>,
 }
 
 impl HttpBody for Held {
@@ -256,8 +262,8 @@ impl HttpBody for Held {
             Some(Ok(frame)) => frame.is_trailers() || self.body.is_end_stream(),
             Some(Err(_)) => false,
         };
-        if let Some(when_taken) = self.when_taken.take_if(|_| is_last) {
-            when_taken.call();
+        if let Some(on_delivered) = self.on_delivered.take_if(|_| is_last) {
+            on_delivered.call();
         }
         Poll::Ready(frame)
     }
@@ -293,18 +299,18 @@ mod tests {
         }
     }
 
-    /// How often it is said that the body was taken, when it is dropped after so many of its frames.
-    async fn told_after(frames: usize) -> usize {
+    /// Polls a body for so many frames, drops it, and counts how often `OnDelivered` was called.
+    async fn calls_after(frames: usize) -> usize {
         let reply = Reply(vec![
             Frame::trailers(HeaderMap::new()),
             Frame::data(Bytes::from_static(b"secret")),
         ]);
-        let (told, counter) = (Arc::new(AtomicUsize::new(0)), Arc::default());
-        let count = Arc::clone(&told);
+        let (calls, counter) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let count = Arc::clone(&calls);
         let mut held = Held {
             body: Body::new(reply),
-            permits: [(); 3].map(|()| Permit::count(&counter)),
-            when_taken: Some(WhenTaken::new(move || {
+            permits: [(); 3].map(|()| Permit::unlimited(&counter)),
+            on_delivered: Some(OnDelivered::new(move || {
                 count.fetch_add(1, Ordering::SeqCst);
             })),
         };
@@ -313,13 +319,13 @@ mod tests {
         }
         drop(held);
         assert_eq!(counter.load(Ordering::SeqCst), 0);
-        told.load(Ordering::SeqCst)
+        calls.load(Ordering::SeqCst)
     }
 
     #[tokio::test]
-    async fn a_body_says_once_when_it_was_taken_whole() {
-        for (frames, told) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
-            assert_eq!(told_after(frames).await, told, "{frames} frames");
+    async fn a_body_reports_its_delivery_once() {
+        for (frames, calls) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+            assert_eq!(calls_after(frames).await, calls, "{frames} frames");
         }
     }
 }

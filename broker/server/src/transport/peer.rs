@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The other end of a connection.
 
 use std::{
     fmt,
@@ -18,46 +18,49 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The other end of a connection, as every request finds it in its extensions.
+/// The other end of a connection. The transport puts it into the extensions of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Who it is by its certificate; `None` for a peer that presented none. Whether this identity may do anything
-    /// at this moment is not known here.
+    /// The identity in the peer's certificate; `None` for a peer that presented none. The transport
+    /// does not check whether this identity may do anything now.
     pub identity: Option<PeerIdentity>,
-    /// Where the connection comes from.
+    /// The address that the connection comes from.
     pub remote_addr: SocketAddr,
-    /// Which connection it is.
+    /// The connection's name in logs.
     pub connection_id: ConnectionId,
 }
 
-/// Those who share one allowance: an agent has one with all its tasks, or it could have more by opening tasks.
+/// The key under which connections share one allowance. An agent shares it with all its tasks: with
+/// an allowance for each task, an agent could get more by opening tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Caller {
+pub(super) enum PeerKey {
     Agent(AgentName),
     Operator(OperatorName),
     Broker(AgentName),
-    /// Nobody has shown who they are; those from one network share.
-    Nobody(Network),
+    /// Peers without a certificate share the allowance of their network.
+    Unauthenticated(Network),
 }
 
-impl Caller {
+impl PeerKey {
     pub(super) fn of(identity: Option<&Identity>, remote: SocketAddr) -> Self {
         match identity {
             Some(Identity::Agent(name) | Identity::AgentTask(name, _)) => Self::Agent(name.clone()),
             Some(Identity::Operator(name)) => Self::Operator(name.clone()),
             Some(Identity::Broker(node)) => Self::Broker(node.clone()),
-            None => Self::Nobody(Network::of(remote)),
+            None => Self::Unauthenticated(Network::of(remote)),
         }
     }
 }
 
-/// An IPv4 address or an IPv6 /64 network: what one customer of a network has.
+/// An IPv4 address or an IPv6 /64 network, which is what one subscriber usually controls (RFC
+/// 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Network(IpAddr);
 
 impl Network {
     pub(super) fn of(remote: SocketAddr) -> Self {
-        // An IPv4 peer of a dual-stack listener is the same peer.
+        // A dual-stack listener shows an IPv4 peer as an IPv4-mapped IPv6 address; it is the same
+        // peer.
         match remote.ip().to_canonical() {
             IpAddr::V6(v6) => {
                 let prefix = v6.to_bits() >> 64 << 64;

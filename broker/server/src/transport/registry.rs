@@ -1,4 +1,4 @@
-//! Which connections are open, whose they are, and how to cut them.
+//! The registry of open connections: it limits them, finds them by peer, and cuts them.
 
 use std::{
     collections::HashMap,
@@ -15,28 +15,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Limits,
-    peer::{Caller, ConnectionId, Network},
+    peer::{ConnectionId, Network, PeerKey},
 };
 
-/// How many connections and requests there are now.
+/// How many connections are open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Open connections, handshakes included.
     pub connections: usize,
-    /// Of these, connections whose peer is known.
-    pub identified: usize,
-    /// Callers with an open connection; tasks count with their agent.
+    /// The part of them with a client certificate.
+    pub authenticated: usize,
+    /// Agents and operators with an open connection; tasks count with their agent.
     pub callers: usize,
 }
 
 /// The open connections. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
-    shared: Arc<Shared>,
+    registry: Arc<Registry>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Registry {
     next_id: AtomicU64,
     open: Mutex<Open>,
 }
@@ -45,125 +45,124 @@ struct Shared {
 struct Open {
     total: usize,
     by_network: HashMap<Network, usize>,
-    by_caller: HashMap<Caller, Entry>,
+    by_peer: HashMap<PeerKey, PeerConnections>,
 }
 
+/// The connections of one peer key.
 #[derive(Debug, Default)]
-struct Entry {
-    /// Shared by all connections of the caller.
+struct PeerConnections {
+    /// Requests in flight over all these connections.
     requests: Arc<AtomicUsize>,
-    connections: HashMap<ConnectionId, Line>,
+    connections: HashMap<ConnectionId, Connection>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Connection {
     identity: Option<Identity>,
     cut: CancellationToken,
 }
 
 impl Connections {
-    /// Closes every open connection that presented a certificate of an identity for which `of` is true, at once
-    /// and with the requests on it. Returns how many. Connections made later are not affected: whoever shall stay
-    /// out must be refused by then.
-    pub fn cut(&self, of: impl Fn(&Identity) -> bool) -> usize {
-        let open = self.shared.open.lock();
-        let lines = open
-            .by_caller
+    /// Closes every open connection of an agent and its tasks at once, together with the requests
+    /// on it, and returns how many there were. Later connections are not affected: the engine must
+    /// refuse the agent before the call.
+    pub fn cut_agent(&self, name: &AgentName) -> usize {
+        let open = self.registry.open.lock();
+        let connections = open
+            .by_peer
             .values()
-            .flat_map(|it| it.connections.values());
+            .flat_map(|peer| peer.connections.values());
         let mut count = 0;
-        for line in lines.filter(|it| it.identity.as_ref().is_some_and(&of)) {
-            line.cut.cancel();
-            count += 1;
+        for connection in connections {
+            if connection.identity.as_ref().and_then(Identity::agent) == Some(name) {
+                connection.cut.cancel();
+                count += 1;
+            }
         }
         count
     }
 
-    /// [`Self::cut`] for an agent and all its tasks.
-    pub fn cut_agent(&self, name: &AgentName) -> usize {
-        self.cut(|identity| identity.agent() == Some(name))
-    }
-
-    /// How many there are.
+    /// How many are open.
     pub fn counts(&self) -> Counts {
-        let open = self.shared.open.lock();
-        let known = open
-            .by_caller
+        let open = self.registry.open.lock();
+        let authenticated = open
+            .by_peer
             .iter()
-            .filter(|(caller, _)| !matches!(caller, Caller::Nobody(_)));
-        let (mut identified, mut callers) = (0, 0);
-        for (_, entry) in known {
-            identified += entry.connections.len();
-            callers += 1;
-        }
-        Counts {
+            .filter(|(key, _)| !matches!(key, PeerKey::Unauthenticated(_)));
+        let mut counts = Counts {
             connections: open.total,
-            identified,
-            callers,
+            ..Counts::default()
+        };
+        for (_, peer) in authenticated {
+            counts.authenticated += peer.connections.len();
+            counts.callers += 1;
         }
+        counts
     }
 
-    /// Counts a new connection; `None` when there are too many already, in all or from its network.
-    pub(super) fn admit(&self, remote: SocketAddr, limits: &Limits) -> Option<Admission> {
+    /// Takes the place of a new connection; `None` when all places, or those of its network, are
+    /// taken.
+    pub(super) fn acquire(&self, remote: SocketAddr, limits: &Limits) -> Option<ConnectionPermit> {
         let network = Network::of(remote);
-        let mut open = self.shared.open.lock();
+        let mut open = self.registry.open.lock();
         let from_network = open.by_network.get(&network).copied().unwrap_or(0);
         if open.total >= limits.connections || from_network >= limits.connections_per_address {
             return None;
         }
         open.total += 1;
         open.by_network.insert(network, from_network + 1);
-        Some(Admission {
-            registry: self.clone(),
+        Some(ConnectionPermit {
+            connections: self.clone(),
             network,
-            id: ConnectionId(self.shared.next_id.fetch_add(1, Ordering::Relaxed) + 1),
+            id: ConnectionId(self.registry.next_id.fetch_add(1, Ordering::Relaxed) + 1),
         })
     }
 }
 
-/// A counted connection. Dropping it uncounts it.
+/// The place of one connection. Dropping it frees the place.
 #[derive(Debug)]
-pub(super) struct Admission {
-    registry: Connections,
+pub(super) struct ConnectionPermit {
+    connections: Connections,
     network: Network,
     pub(super) id: ConnectionId,
 }
 
-impl Admission {
-    /// Enters the connection under its caller, so that it can be found and cut; `None` when the caller has too
-    /// many.
+impl ConnectionPermit {
+    /// Enters the connection under its peer, so that it can be found and cut; `None` when the peer
+    /// has too many.
     pub(super) fn register(
         &self,
         identity: Option<&Identity>,
         remote: SocketAddr,
         limits: &Limits,
     ) -> Option<Registration> {
-        let caller = Caller::of(identity, remote);
-        let mut open = self.registry.shared.open.lock();
-        let entry = open.by_caller.entry(caller.clone()).or_default();
-        // Nobody is limited by address and by age.
-        if identity.is_some() && entry.connections.len() >= limits.connections_per_caller {
+        let key = PeerKey::of(identity, remote);
+        let mut open = self.connections.registry.open.lock();
+        let peer = open.by_peer.entry(key.clone()).or_default();
+        // Connections without a certificate are limited by `connections_per_address` and by their
+        // age.
+        if identity.is_some() && peer.connections.len() >= limits.connections_per_caller {
             return None;
         }
         let cut = CancellationToken::new();
-        let line = Line {
+        let connection = Connection {
             identity: identity.cloned(),
             cut: cut.clone(),
         };
-        entry.connections.insert(self.id, line);
+        peer.connections.insert(self.id, connection);
         Some(Registration {
-            registry: self.registry.clone(),
-            caller,
+            connections: self.connections.clone(),
+            key,
             id: self.id,
             cut,
-            requests: Arc::clone(&entry.requests),
+            requests: Arc::clone(&peer.requests),
         })
     }
 }
 
-impl Drop for Admission {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = self.registry.shared.open.lock();
+        let mut open = self.connections.registry.open.lock();
         open.total = open.total.saturating_sub(1);
         if let Some(count) = open.by_network.get_mut(&self.network) {
             *count = count.saturating_sub(1);
@@ -174,27 +173,27 @@ impl Drop for Admission {
     }
 }
 
-/// A connection that can be cut. Dropping it removes it.
+/// The entry of a connection that can be cut. Dropping it removes the entry.
 #[derive(Debug)]
 pub(super) struct Registration {
-    registry: Connections,
-    caller: Caller,
+    connections: Connections,
+    key: PeerKey,
     id: ConnectionId,
-    /// Cancelled when the connection must go at once.
+    /// Cancelled when the connection must be closed at once.
     pub(super) cut: CancellationToken,
-    /// The caller's requests in flight, over all its connections.
+    /// The peer's requests in flight, over all its connections.
     pub(super) requests: Arc<AtomicUsize>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // Whatever ended the connection, nothing of it goes on.
+        // However the connection ended, its requests end with it.
         self.cut.cancel();
-        let mut open = self.registry.shared.open.lock();
-        if let Some(entry) = open.by_caller.get_mut(&self.caller) {
-            entry.connections.remove(&self.id);
-            if entry.connections.is_empty() {
-                open.by_caller.remove(&self.caller);
+        let mut open = self.connections.registry.open.lock();
+        if let Some(peer) = open.by_peer.get_mut(&self.key) {
+            peer.connections.remove(&self.id);
+            if peer.connections.is_empty() {
+                open.by_peer.remove(&self.key);
             }
         }
     }

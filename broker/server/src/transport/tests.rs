@@ -39,7 +39,7 @@ mod handshake;
 mod load;
 
 const START: Timestamp = Timestamp::from_millis(1_760_000_000_123);
-/// Nothing here takes this long; a test that waits for so long has failed.
+/// A test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers `/hello` with the peer, and lets `/hang` wait until it is released.
@@ -75,9 +75,10 @@ impl Service<Request<Body>> for Handler {
         let this = self.clone();
         Box::pin(async move {
             let peer = request.extensions().get::<Peer>().unwrap().clone();
-            let name = peer
-                .identity
-                .map_or_else(|| "nobody".to_owned(), |it| it.spiffe_id.to_string());
+            let name = peer.identity.map_or_else(
+                || "unauthenticated".to_owned(),
+                |it| it.spiffe_id.to_string(),
+            );
             if request.uri().path() == "/hang" {
                 let _gone = Gone(Arc::clone(&this.gone));
                 this.begun.notify_one();
@@ -103,7 +104,7 @@ struct Server {
     task: JoinHandle<Drained>,
 }
 
-/// Limits under which nothing happens by itself.
+/// Limits under which no connection ends by itself.
 fn patient() -> Limits {
     let long = Duration::from_secs(24 * 3600);
     Limits {
@@ -120,10 +121,12 @@ fn authority(domain: &str, clock: &Arc<ManualClock>) -> (tempfile::TempDir, Arc<
     let temporary = tempfile::tempdir().unwrap();
     let authority = Authority::create(
         &temporary.path().join("ca"),
-        &domain.parse().unwrap(),
-        Config::default(),
-        clock.clone(),
-        Arc::new(SeededEntropy::new(3)),
+        taskpass_ca::Deps {
+            trust_domain: domain.parse().unwrap(),
+            config: Config::default(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(3)),
+        },
     )
     .unwrap();
     authority.rotate().unwrap();
@@ -260,7 +263,8 @@ impl TimeProvider for ClockTime {
     }
 }
 
-/// TLS as an ordinary client has it: the bundle's root, a host name, perhaps a certificate of its own.
+/// TLS as an ordinary client has it: the bundle's root, a host name, perhaps a certificate of its
+/// own.
 fn client_config(
     trusted: &Authority,
     clock: &Arc<ManualClock>,
@@ -317,7 +321,7 @@ impl Client {
         within(async { self.channel.ready().await?.call(request).await }).await
     }
 
-    /// Sends `/hello`; who the server thinks this is, and the connection.
+    /// Sends `/hello` and returns the identity that the server saw, and the connection.
     async fn hello(&mut self) -> Result<(String, String), tonic::transport::Error> {
         let response = self.send("/hello").await?;
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();

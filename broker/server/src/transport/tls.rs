@@ -1,5 +1,5 @@
-//! TLS 1.3 as the broker speaks it: no older version, no resumption, no early data, client certificates from our
-//! own authorities only.
+//! TLS 1.3 as the broker speaks it: no older version, no resumption, no early data, client
+//! certificates from our own authorities only.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use rustls::{
 use taskpass_ca::{Authority, PeerError, PeerIdentity};
 use taskpass_core::Clock;
 
-/// HTTP/2 is all that is spoken.
+/// The broker speaks HTTP/2 only.
 pub(super) const ALPN: &[u8] = b"h2";
 
 /// The server's certificate or key cannot be used.
@@ -35,8 +35,8 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Serves with `chain` (leaf first) and its `key`; clients are checked against the authorities that
-    /// `authority` accepts at the time of the handshake.
+    /// Serves with `chain` (leaf first) and its `key`. Each handshake checks the client against the
+    /// authorities that `authority` accepts at that time.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -73,7 +73,8 @@ impl ServerTls {
         self.current.load_full()
     }
 
-    /// Who presented `chain` in a finished handshake; `None` when nothing was presented.
+    /// The identity of the peer that presented `chain` in a finished handshake; `None` when it
+    /// presented nothing.
     pub(super) fn identify(
         &self,
         chain: Option<&[CertificateDer<'_>]>,
@@ -95,22 +96,23 @@ fn server_config(
     let time = Arc::new(InjectedTime(Arc::clone(&verifier.clock)));
     let verifier: Arc<dyn ClientCertVerifier> = Arc::<Verifier>::clone(verifier);
     let mut config = ServerConfig::builder_with_details(Arc::clone(provider), time)
-        // Named, since other crates of the build may compile in TLS 1.2.
+        // Named, because another crate of the build may switch on TLS 1.2 in rustls.
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(TlsError)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // A resumed session would bring back a client certificate without checking it again, expired or not.
+    // A resumed session would accept its client certificate without another check, even an expired
+    // one.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    // Early data can be replayed.
+    // An attacker can replay early data (RFC 8446, section 8).
     config.max_early_data_size = 0;
     Ok(config)
 }
 
-/// Checks client certificates by the rules that everybody else uses, too.
+/// Checks client certificates by the rules of `taskpass_ca`.
 #[derive(Debug)]
 struct Verifier {
     authority: Arc<Authority>,
@@ -126,12 +128,13 @@ impl Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
-    /// A peer that has no identity yet comes without a certificate.
+    /// Optional: an agent without an identity connects without a certificate to attest.
     fn client_auth_mandatory(&self) -> bool {
         false
     }
 
-    /// None: they would tell strangers the names of our authorities, and change with every rotation.
+    /// None: the hints would show our authorities' names to unauthenticated peers, and change with
+    /// every rotation.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -181,7 +184,8 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// What the client is told: which of expired, unknown or unacceptable, so that it can help itself.
+/// The TLS alert says whether the certificate is expired, unknown or unacceptable, so that the
+/// client can act on it.
 fn alert_for(error: &PeerError) -> CertificateError {
     match error {
         PeerError::Expired(_) => CertificateError::Expired,
@@ -192,7 +196,7 @@ fn alert_for(error: &PeerError) -> CertificateError {
     }
 }
 
-/// The injected clock, as rustls asks for it.
+/// The injected clock behind the trait of rustls.
 #[derive(Debug)]
 struct InjectedTime(Arc<dyn Clock>);
 

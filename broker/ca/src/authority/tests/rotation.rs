@@ -202,7 +202,7 @@ fn a_crash_at_any_point_loses_nothing() {
         for steps in 0.. {
             let home = Home::new();
             let before = home.create();
-            let root = before.root_sha256();
+            let root = before.root_digest().to_string();
             home.clock.advance(waited - HOUR / 2);
             if signs == 2 {
                 before.rotate().unwrap();
@@ -241,7 +241,7 @@ fn a_crash_after_a_failed_write_loses_nothing() {
         for second in 1..4 {
             let home = Home::new();
             let before = home.create();
-            let (root, issued) = (before.root_sha256(), issue(&before));
+            let (root, issued) = (before.root_digest().to_string(), issue(&before));
             drop(before);
             home.clock.advance(HOUR * 13);
             let fuse = Fuse::set(steps);
@@ -260,7 +260,7 @@ fn a_crash_after_a_failed_write_loses_nothing() {
 fn check(authority: &Authority, home: &Home, root: &str, issued: Option<&Issued>) {
     let now = home.clock.now();
     assert!(is_accepted(authority, &issue(authority), now));
-    assert_eq!(authority.root_sha256(), root);
+    assert_eq!(authority.root_digest().to_string(), root);
     if let Some(issued) = issued.filter(|it| now < it.not_after) {
         assert!(is_accepted(authority, issued, now));
     }

@@ -15,7 +15,7 @@ async fn cutting_an_agent_closes_its_connections_and_no_others() {
     let hanging = [server.hang(&agent).await, server.hang(&task).await];
     let counts = server.transport.connections().counts();
     assert_eq!(
-        (counts.connections, counts.identified, counts.callers),
+        (counts.connections, counts.authenticated, counts.callers),
         (3, 3, 2)
     );
 
@@ -64,7 +64,8 @@ async fn a_drain_ends_at_its_deadline() {
     let server = Server::start(limits).await;
     let client = server.agent("builder");
     let request = server.hang(&client).await;
-    // A peer that never says anything in HTTP/2, and one that never finishes its handshake, hold nothing up.
+    // A peer that never says anything in HTTP/2, and one that never finishes its handshake, hold
+    // nothing up.
     let config = Arc::new(client_config(&server.authority, &server.clock, None));
     let _mute = tls_connect(server.addr, config).await.unwrap();
     let _silent = TcpStream::connect(server.addr).await.unwrap();
@@ -113,10 +114,10 @@ async fn a_connection_ends_with_its_certificate() {
     tokio::time::timeout(left * 2, server.handler.release.notified())
         .await
         .unwrap_err();
-    assert_eq!(server.transport.connections().counts().identified, 1);
+    assert_eq!(server.transport.connections().counts().authenticated, 1);
     server.clock.advance(left);
     assert!(within(request).await.unwrap().is_err());
-    eventually(|| server.transport.connections().counts().identified == 0).await;
+    eventually(|| server.transport.connections().counts().authenticated == 0).await;
     assert!(
         client.clone().hello().await.is_err(),
         "and cannot be made again"
@@ -174,15 +175,15 @@ async fn a_busy_connection_is_not_idle() {
 }
 
 #[tokio::test]
-async fn nobodies_are_sent_away_sooner() {
+async fn unauthenticated_connections_end_sooner() {
     let limits = Limits {
         unauthenticated_connection_age: Duration::from_millis(50),
         ..patient()
     };
     let server = Server::start(limits).await;
-    let (mut nobody, mut agent) = (server.client(None), server.agent("builder"));
+    let (mut unauthenticated, mut agent) = (server.client(None), server.agent("builder"));
     let (_, connection) = agent.hello().await.unwrap();
-    nobody.hello().await.unwrap();
+    unauthenticated.hello().await.unwrap();
     eventually(|| server.transport.connections().counts().connections == 1).await;
     assert_eq!(agent.hello().await.unwrap().1, connection);
     server.stop().await;

@@ -1,4 +1,4 @@
-//! Who gets in, by which TLS.
+//! Which peers the handshake accepts, and with which TLS.
 
 use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 #[tokio::test]
-async fn peers_are_who_their_certificates_say_and_nobody_without_one() {
+async fn a_peer_is_the_identity_of_its_certificate_and_without_one_unauthenticated() {
     let server = Server::start(patient()).await;
     for uri in [
         "spiffe://acme.test/agent/builder",
@@ -16,13 +16,16 @@ async fn peers_are_who_their_certificates_say_and_nobody_without_one() {
         let mut client = server.client(Some(&server.identity(uri)));
         assert_eq!(client.hello().await.unwrap().0, uri);
     }
-    assert_eq!(server.client(None).hello().await.unwrap().0, "nobody");
+    assert_eq!(
+        server.client(None).hello().await.unwrap().0,
+        "unauthenticated"
+    );
     server.stop().await;
 }
 
-/// X-9, and everything else that the authority refuses.
+/// Also a twin: the same trust domain with another root.
 #[tokio::test]
-async fn certificates_of_others_and_expired_ones_do_not_get_in() {
+async fn foreign_and_expired_certificates_are_refused() {
     let server = Server::start(patient()).await;
     let expired = server.identity("spiffe://acme.test/agent/builder");
     server.clock.advance(Duration::from_secs(3601));
@@ -35,7 +38,7 @@ async fn certificates_of_others_and_expired_ones_do_not_get_in() {
     let (_other_home, other) = authority("other.test", &server.clock);
     let (_twin_home, twin) = authority("acme.test", &server.clock);
     use AlertDescription::{AccessDenied, CertificateExpired, UnknownCA};
-    for (stranger, alert) in [
+    for (refused, alert) in [
         (
             identity(&other, "spiffe://other.test/agent/builder"),
             AccessDenied,
@@ -46,10 +49,10 @@ async fn certificates_of_others_and_expired_ones_do_not_get_in() {
         ),
         (expired, CertificateExpired),
     ] {
-        let mut client = server.client(Some(&stranger));
+        let mut client = server.client(Some(&refused));
         assert!(client.hello().await.is_err(), "{alert:?}");
         // The client is told which it is, so that it can help itself.
-        let config = client_config(&server.authority, &server.clock, Some(&stranger));
+        let config = client_config(&server.authority, &server.clock, Some(&refused));
         let mut stream = tls_connect(server.addr, Arc::new(config)).await.unwrap();
         let error = within(stream.read_u8()).await.unwrap_err();
         let error = error
@@ -58,7 +61,7 @@ async fn certificates_of_others_and_expired_ones_do_not_get_in() {
         assert_eq!(error, Some(&rustls::Error::AlertReceived(alert)));
     }
     assert!(server.agent("builder").hello().await.is_ok());
-    eventually(|| server.transport.connections().counts().identified == 1).await;
+    eventually(|| server.transport.connections().counts().authenticated == 1).await;
     server.stop().await;
 }
 
@@ -185,7 +188,7 @@ async fn a_handshake_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn silent_peers_take_no_handshakes_turn() {
+async fn silent_peers_hold_no_handshake_permit() {
     let limits = Limits {
         handshakes: 1,
         ..patient()

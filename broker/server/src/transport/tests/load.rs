@@ -1,4 +1,4 @@
-//! How much one peer may take.
+//! How many connections and requests one peer may have.
 
 use taskpass_engine::rate::Rate;
 use tokio::io::AsyncReadExt;
@@ -111,8 +111,8 @@ async fn one_caller_cannot_take_all_requests() {
     let details = tonic::Status::from_header_map(refused.headers()).unwrap();
     assert!(details.get_error_details().retry_info().is_some());
 
-    let nobody = server.client(None);
-    let _hanging = server.hang(&nobody).await;
+    let unauthenticated = server.client(None);
+    let _hanging = server.hang(&unauthenticated).await;
     let refused = server.client(None).send("/hello").await.unwrap();
     assert_eq!(status(&refused), Some(tonic::Code::ResourceExhausted));
 
@@ -143,7 +143,7 @@ async fn a_request_has_a_deadline() {
     server.stop().await;
 }
 
-/// What a web page could make a browser send with somebody's certificate.
+/// What a web page could make a browser send with its user's certificate.
 #[tokio::test]
 async fn what_is_not_grpc_is_refused() {
     let server = Server::start(patient()).await;

@@ -1,0 +1,53 @@
+//! What all connections of one transport share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use taskpass_engine::rate::Limiter;
+use tokio::sync::Semaphore;
+
+use super::{Connections, Limits, ServerTls, peer::Network};
+
+/// The service, and the counters and limits over all connections.
+#[derive(Debug)]
+pub(super) struct Context<S> {
+    pub(super) service: S,
+    pub(super) tls: Arc<ServerTls>,
+    pub(super) limits: Limits,
+    /// Permits to compute one step of a TLS handshake.
+    pub(super) handshakes: Semaphore,
+    /// How often new connections come from each network.
+    pub(super) arrivals: Limiter<Network>,
+    /// Requests in flight.
+    pub(super) requests: Arc<AtomicUsize>,
+    pub(super) connections: Connections,
+    cut: AtomicUsize,
+}
+
+impl<S> Context<S> {
+    pub(super) fn new(service: S, tls: Arc<ServerTls>, limits: Limits) -> Self {
+        Self {
+            service,
+            tls,
+            limits,
+            handshakes: Semaphore::new(limits.handshakes),
+            arrivals: Limiter::new(limits.arrivals),
+            requests: Arc::default(),
+            connections: Connections::default(),
+            cut: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a connection that the broker closed while its peer still used it.
+    pub(super) fn count_cut(&self, why: &'static str) {
+        self.cut.fetch_add(1, Ordering::AcqRel);
+        tracing::debug!(why, "the connection was closed");
+    }
+
+    /// Connections that were cut since the start.
+    pub(super) fn cut(&self) -> usize {
+        self.cut.load(Ordering::Acquire)
+    }
+}
