@@ -65,7 +65,7 @@ pub(crate) fn end(who: &Wire, task: &str) -> (Duration, Vec<pb::Receipt>) {
         let ended: pb::EndTaskResponse = who
             .ask("/taskpass.v1.TaskService/EndTask", &request)
             .expect("an answer");
-        if ended.state == "ended" {
+        if ended.state() == pb::TaskState::Ended {
             return (began.elapsed(), ended.receipts);
         }
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::json;
+use taskpass_proto::v1 as pb;
 use taskpass_tests::{
     Installation,
     wire::{Certificate, Wire, runtime},
@@ -74,7 +75,9 @@ fn through(agent: &Wire, leases: usize) -> Duration {
     });
     let (took, receipts) = caller::end(agent, &task);
     assert_eq!(receipts.len(), leases);
-    let proven = receipts.iter().all(|r| r.state == "revoked_verified");
+    let proven = receipts
+        .iter()
+        .all(|r| r.state() == pb::CredentialState::RevokedVerified);
     assert!(proven, "{receipts:?}");
     took
 }

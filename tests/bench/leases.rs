@@ -148,9 +148,12 @@ fn end(agent: &Wire, task: &str) -> Duration {
         .ask("/taskpass.v1.TaskService/EndTask", &request)
         .expect("it ends");
     let took = began.elapsed();
-    assert_eq!(ended.state, "ended");
+    assert_eq!(ended.state(), pb::TaskState::Ended);
     assert!(
-        ended.receipts.iter().all(|r| r.state == "revoked_verified"),
+        ended
+            .receipts
+            .iter()
+            .all(|r| r.state() == pb::CredentialState::RevokedVerified),
         "{:?}",
         ended.receipts
     );

@@ -219,7 +219,7 @@ fn delegation_has_a_floor_and_a_count() {
             .open_task(options("parent").max_credentials(2))
             .await
             .expect("a task");
-        let parent_id = parent.id.parse().expect("a task id");
+        let parent_id = parent.id;
         let wider = client
             .open_task(options("wider").parent(parent_id).max_credentials(3))
             .await;
@@ -236,7 +236,7 @@ fn delegation_has_a_floor_and_a_count() {
                 .await
                 .expect("a child");
             assert_eq!((child.depth, child.max_credentials), (u32::from(depth), 2));
-            deepest = child.id.parse().expect("a task id");
+            deepest = child.id;
         }
         let error = client
             .open_task(options("too deep").parent(deepest))
@@ -255,9 +255,9 @@ fn delegation_has_a_floor_and_a_count() {
                 )
                 .await
         };
-        draw(&parent.id).await.expect("the first");
+        draw(&parent_id.to_string()).await.expect("the first");
         draw(&deepest.to_string()).await.expect("the second");
-        for task in [&parent.id, &deepest.to_string()] {
+        for task in [&parent_id.to_string(), &deepest.to_string()] {
             let request = crate::quotas::issue_once(&client, task, CONFIG).await;
             assert_eq!(
                 request.expect_err("a third").code(),

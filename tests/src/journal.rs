@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use taskpass_client::{EndedTask, Issued, Receipt};
+use taskpass_client::{EndedTask, IssuedCredential, Receipt};
 use taskpass_core::{CredentialId, Timestamp};
 
 use crate::{
@@ -37,8 +37,8 @@ pub enum Drawn {
     Certificate(String),
 }
 
-impl From<&Issued> for Drawn {
-    fn from(issued: &Issued) -> Self {
+impl From<&IssuedCredential> for Drawn {
+    fn from(issued: &IssuedCredential) -> Self {
         let field = |name: &str| issued.field(name).map(|secret| secret.expose().to_owned());
         match field("token") {
             Some(token) => Self::Token(token),
@@ -78,14 +78,14 @@ impl Journal {
 
     /// Notes a receipt.
     pub fn note_receipt(&mut self, receipt: &Receipt) {
-        let told = Told::Receipt(receipt.credential_id, receipt.state.clone());
+        let told = Told::Receipt(receipt.credential_id, receipt.state.to_string());
         self.told.push(told);
     }
 
     /// Notes the end of a task with its receipts.
     pub fn note_ended(&mut self, ended: &EndedTask) {
         let task = ended.task_id.to_string();
-        self.told.push(Told::Ended(task, ended.state.clone()));
+        self.told.push(Told::Ended(task, ended.state.to_string()));
         for receipt in &ended.receipts {
             self.note_receipt(receipt);
         }

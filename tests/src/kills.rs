@@ -6,7 +6,7 @@ use std::{
 };
 
 use taskpass_client::{Client, EndMode, Error, TaskOptions};
-use taskpass_core::{Entropy, RoleName, Scope, SeededEntropy, TaskId};
+use taskpass_core::{Entropy, RoleName, Scope, SeededEntropy};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -150,8 +150,7 @@ pub async fn work(client: Client, random: SeededEntropy, told: Shared) -> Result
         let options = TaskOptions::new("under load")
             .role(role("vault-main/config"))
             .role(role("vault-main/cert"));
-        let task = client.open_task(options).await?;
-        let task: TaskId = task.id.parse()?;
+        let task = client.open_task(options).await?.id;
         note(&|journal| journal.note(Told::Started(task.to_string())));
         for _ in 0..=dice(3) {
             let (name, scope) = match dice(2) {

@@ -1,8 +1,8 @@
 //! `taskpass agent`: registering agents, join tokens, looking.
 
 use clap::Subcommand;
-use taskpass_client::{RPC_TIMEOUT, wire};
-use taskpass_core::{AgentName, LabelKey, Owner, Ttl};
+use taskpass_client::RPC_TIMEOUT;
+use taskpass_core::{AgentName, Owner, Ttl};
 use taskpass_proto::v1::{
     CreateJoinTokenRequest, GetAgentRequest, ListAgentsRequest, RegisterAgentRequest,
     agent_service_client::AgentServiceClient,
@@ -10,9 +10,10 @@ use taskpass_proto::v1::{
 
 use super::{
     context::{Context, pages},
-    output,
-    parse::Pair,
-    views::{AgentView, JoinTokenView, shown, time},
+    output::{self, pairs},
+    parse::{Pair, label_map},
+    views::{AgentView, JoinTokenView, shown},
+    wire::time,
 };
 
 #[derive(Debug, Subcommand)]
@@ -134,7 +135,7 @@ async fn token(name: &AgentName, ttl: Option<Ttl>, context: &Context) -> anyhow:
     let view = JoinTokenView {
         join_token: reply.join_token,
         agent: reply.agent,
-        expires_at: reply.expires_at.as_ref().map(wire::timestamp),
+        expires_at: time(reply.expires_at),
     };
     context.print(&view, || view.join_token.clone())
 }
@@ -196,22 +197,4 @@ async fn show(name: &AgentName, context: &Context) -> anyhow::Result<()> {
             ("live credentials", view.live_credentials.to_string()),
         ])
     })
-}
-
-/// Labels by key; a key may be given once.
-pub(crate) fn label_map<M: FromIterator<(String, String)>>(labels: Vec<Pair>) -> anyhow::Result<M> {
-    let mut seen = std::collections::BTreeMap::new();
-    for Pair { key, value } in labels {
-        let key: LabelKey = key.parse().map_err(taskpass_client::Error::Invalid)?;
-        if seen.insert(key.to_string(), value).is_some() {
-            return Err(super::failure::Usage(format!("label `{key}` is given twice")).into());
-        }
-    }
-    Ok(seen.into_iter().collect())
-}
-
-/// `a=1, b=2`
-pub(crate) fn pairs(map: &std::collections::BTreeMap<String, String>) -> String {
-    let each: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    each.join(", ")
 }

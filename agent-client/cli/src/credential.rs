@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use taskpass_client::{Issued, RPC_TIMEOUT};
+use taskpass_client::{IssuedCredential, RPC_TIMEOUT};
 use taskpass_core::{AgentName, CredentialId, RoleName, TaskId, Timestamp, Ttl};
 use taskpass_proto::v1::{
     GetCredentialRequest, ListCredentialsRequest,
@@ -10,12 +10,10 @@ use taskpass_proto::v1::{
 };
 
 use super::{
-    agent::pairs,
     context::{Context, pages},
-    output,
+    output::{self, pairs},
     parse::{self, Pair},
-    task::receipt_table,
-    views::{CredentialView, IssuedView, ReceiptView, shown},
+    views::{CredentialView, IssuedView, ReceiptView, receipt_table, shown},
 };
 
 #[derive(Debug, Subcommand)]
@@ -131,12 +129,12 @@ pub(crate) async fn run(command: CredentialCommand, context: &Context) -> anyhow
     }
 }
 
-fn with_secret(issued: &Issued) -> String {
+fn with_secret(issued: &IssuedCredential) -> String {
     let mut rows = vec![
         ("credential", issued.id.to_string()),
         ("role", issued.role.to_string()),
         ("expires", issued.expires_at.to_string()),
-        ("revocation", issued.revocation_class.clone()),
+        ("revocation", issued.revocation_class.to_string()),
     ];
     rows.extend(
         issued

@@ -18,6 +18,7 @@ mod run;
 mod svid;
 mod task;
 mod views;
+mod wire;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 

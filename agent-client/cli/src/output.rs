@@ -1,6 +1,9 @@
 //! Printing: tables and sentences for people, JSON for programs. Nothing else writes to standard output.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -74,6 +77,12 @@ pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name:width$}  {}\n", printable(value)))
         .collect()
+}
+
+/// `a=1, b=2`
+pub(crate) fn pairs(map: &BTreeMap<String, String>) -> String {
+    let each: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    each.join(", ")
 }
 
 /// Keeps what others wrote from moving the cursor or changing colours.

@@ -1,8 +1,10 @@
 //! Arguments that are more than one word: `key=value`, `role:key=value,…`.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
-use taskpass_core::{InvalidValue, RoleName, Scope};
+use taskpass_core::{InvalidValue, LabelKey, RoleName, Scope};
+
+use crate::failure::Usage;
 
 /// `key=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,18 @@ impl FromStr for RolePair {
 /// The pairs as a scope; a parameter may be given once.
 pub(crate) fn scope(pairs: &[Pair]) -> Result<Scope, InvalidValue> {
     Scope::from_pairs(pairs.iter().map(|p| (p.key.as_str(), p.value.as_str())))
+}
+
+/// Labels by key; a key may be given once.
+pub(crate) fn label_map<M: FromIterator<(String, String)>>(labels: Vec<Pair>) -> anyhow::Result<M> {
+    let mut seen = BTreeMap::new();
+    for Pair { key, value } in labels {
+        let key: LabelKey = key.parse().map_err(taskpass_client::Error::Invalid)?;
+        if seen.insert(key.to_string(), value).is_some() {
+            return Err(Usage(format!("label `{key}` is given twice")).into());
+        }
+    }
+    Ok(seen.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use taskpass_proto::v1::{
 };
 
 use super::{
-    agent::pairs,
     context::{Context, pages},
-    failure, output,
+    failure,
+    output::{self, pairs},
     views::{ProviderView, RoleView},
 };
 

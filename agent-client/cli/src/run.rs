@@ -9,7 +9,9 @@ mod environment;
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Args;
-use taskpass_client::{Client, EndMode, EndedTask, Issued, TaskGuard, TaskOptions};
+use taskpass_client::{
+    Client, CredentialState, EndMode, EndedTask, IssuedCredential, TaskGuard, TaskOptions,
+};
 use taskpass_core::{Text, Ttl};
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
     failure::{self, Usage},
     output::note,
     parse::{self, Pair, PinnedRole, RolePair},
-    views::{ABANDONED, NOTHING_ISSUED, ReceiptView, shown},
+    views::{NOTHING_ISSUED, ReceiptView, shown},
 };
 use child::{Outcome, Signals};
 
@@ -171,7 +173,7 @@ async fn work(
     child.supervise(task, signals).await
 }
 
-async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued>> {
+async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<IssuedCredential>> {
     let mut issued = Vec::new();
     for Wanted { pinned, scope } in wanted {
         let mut request = task.credential(pinned.role.clone());
@@ -186,19 +188,25 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
 /// One line, and one more for each credential that is not proven dead.
 fn summarise(ended: &EndedTask) {
     let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
-    let issued = ended.receipts.iter().filter(|r| r.state != ABANDONED);
+    let issued = ended
+        .receipts
+        .iter()
+        .filter(|r| r.state != CredentialState::Abandoned);
     note(&format!(
         "taskpass: {} {} ({}): {verified} of {} credentials proven revoked",
         ended.task_id,
         ended.state,
-        ended.end_cause,
+        ended
+            .end_cause
+            .map(|cause| cause.to_string())
+            .unwrap_or_default(),
         issued.count()
     ));
     for receipt in ended.receipts.iter().filter(|r| !r.is_verified()) {
         let view = ReceiptView::from(receipt.clone());
         let until = match view.may_live_until {
             Some(_) => format!(", may live until {}", shown(view.may_live_until)),
-            None if view.state == ABANDONED => format!(": {NOTHING_ISSUED}"),
+            None if receipt.state == CredentialState::Abandoned => format!(": {NOTHING_ISSUED}"),
             None => String::new(),
         };
         note(&format!(

@@ -1,19 +1,15 @@
 //! `taskpass task`: starting, ending, looking, heartbeats.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use taskpass_client::{EndMode, RPC_TIMEOUT, TaskOptions, wire};
+use taskpass_client::{EndMode, TaskFilter, TaskOptions, TaskState};
 use taskpass_core::{AgentName, TaskId, Text, Timestamp, Ttl};
-use taskpass_proto::v1::{
-    GetTaskRequest, HeartbeatRequest, ListTasksRequest, task_service_client::TaskServiceClient,
-};
 
 use super::{
-    agent::{label_map, pairs},
     context::{Context, pages},
-    output,
-    parse::{Pair, PinnedRole},
-    views::{ABANDONED, AnchorView, EndedView, NOTHING_ISSUED, ReceiptView, TaskView, shown},
+    output::{self, pairs},
+    parse::{Pair, PinnedRole, label_map},
+    views::{AnchorView, EndedView, TaskView, receipt_table, shown},
 };
 
 #[derive(Debug, Subcommand)]
@@ -45,8 +41,8 @@ pub(crate) enum TaskCommand {
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
         /// Only those in this state.
-        #[arg(long, value_parser = ["open", "ending", "ended"])]
-        state: Option<String>,
+        #[arg(long, value_enum)]
+        state: Option<StateFilter>,
         /// At most so many [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
@@ -65,6 +61,24 @@ pub(crate) enum TaskCommand {
         #[arg(env = "TASKPASS_TASK")]
         id: TaskId,
     },
+}
+
+/// The states of a task that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateFilter {
+    Open,
+    Ending,
+    Ended,
+}
+
+impl From<StateFilter> for TaskState {
+    fn from(state: StateFilter) -> Self {
+        match state {
+            StateFilter::Open => Self::Open,
+            StateFilter::Ending => Self::Ending,
+            StateFilter::Ended => Self::Ended,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +128,13 @@ pub(crate) async fn run(command: TaskCommand, context: &Context) -> anyhow::Resu
             agent,
             state,
             limit,
-        } => list(agent, state, limit, context).await,
+        } => {
+            let filter = TaskFilter {
+                agent,
+                state: state.map(TaskState::from),
+            };
+            list(&filter, limit, context).await
+        }
         TaskCommand::Show { id } => show(id, context).await,
         TaskCommand::Heartbeat { id } => heartbeat(id, context).await,
     }
@@ -164,27 +184,13 @@ async fn end(id: TaskId, mode: EndMode, context: &Context) -> anyhow::Result<()>
     })
 }
 
-async fn list(
-    agent: Option<AgentName>,
-    state: Option<String>,
-    limit: Option<usize>,
-    context: &Context,
-) -> anyhow::Result<()> {
+async fn list(filter: &TaskFilter, limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
-    let filter = ListTasksRequest {
-        page: None,
-        agent: agent.map(|a| a.to_string()).unwrap_or_default(),
-        state: state.unwrap_or_default(),
-    };
     let tasks = pages(limit, async |page| {
-        let reply = client
-            .call(RPC_TIMEOUT, |channel| {
-                let mut request = filter.clone();
-                request.page = Some(page.clone());
-                async move { TaskServiceClient::new(channel).list_tasks(request).await }
-            })
+        let page = client
+            .list_tasks(filter, page.page_size, &page.page_token)
             .await?;
-        Ok((reply.tasks, reply.next_page_token))
+        Ok((page.tasks, page.next_page_token))
     })
     .await?;
     let views: Vec<TaskView> = tasks.into_iter().map(TaskView::from).collect();
@@ -206,18 +212,7 @@ async fn list(
 
 async fn show(id: TaskId, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
-    let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = GetTaskRequest {
-                task_id: id.to_string(),
-            };
-            async move { TaskServiceClient::new(channel).get_task(request).await }
-        })
-        .await?;
-    let receipts: Vec<ReceiptView> = reply.receipts.into_iter().map(ReceiptView::from).collect();
-    let mut view = TaskView::from(reply.task.unwrap_or_default());
-    view.receipts = Some(receipts);
-    view.anchors = reply.anchors.into_iter().map(AnchorView::from).collect();
+    let view = TaskView::from(client.task(id).await?);
     context.print(&view, || human(&view))
 }
 
@@ -278,48 +273,14 @@ fn waits_for(anchors: &[AnchorView]) -> String {
 
 async fn heartbeat(id: TaskId, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
-    let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = HeartbeatRequest {
-                task_id: id.to_string(),
-            };
-            async move { TaskServiceClient::new(channel).heartbeat(request).await }
-        })
-        .await?;
+    let beat = client.heartbeat(id).await?;
     let view = HeartbeatView {
         task_id: id.to_string(),
-        next_before: reply.next_before.as_ref().map(wire::timestamp),
-        deadline: reply.deadline.as_ref().map(wire::timestamp),
+        next_before: beat.next_before,
+        deadline: beat.deadline,
     };
     context.print(&view, || match view.next_before {
         Some(before) => format!("{id} lives on; the next heartbeat is due before {before}"),
         None => format!("{id} lives until {}", shown(view.deadline)),
     })
-}
-
-/// What became of each credential.
-pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
-    let rows = receipts.iter().map(|r| {
-        vec![
-            r.credential_id.clone(),
-            r.role.clone(),
-            r.state.clone(),
-            r.revocation_class.clone(),
-            format!("{} ms", r.took_ms),
-            shown(r.may_live_until),
-        ]
-    });
-    let headings = [
-        "credential",
-        "role",
-        "state",
-        "class",
-        "took",
-        "may live until",
-    ];
-    let table = output::table(&headings, rows.collect());
-    if receipts.iter().any(|r| r.state == ABANDONED) {
-        return format!("{table}{ABANDONED}: {NOTHING_ISSUED}\n");
-    }
-    table
 }

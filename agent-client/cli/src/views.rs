@@ -1,21 +1,24 @@
-//! The JSON that programs read: one struct per thing, with keys that never change. No view has a secret, except the
-//! two whose purpose it is.
+//! The JSON that programs read: one struct per thing, with keys that never change. Only [`JoinTokenView`]
+//! and [`IssuedView`] carry a secret, which is their purpose.
 
 use std::collections::BTreeMap;
 
-use prost_types::Timestamp as WireTime;
 use serde::Serialize;
-use taskpass_client::{EndedTask, Issued, Receipt, wire};
-use taskpass_core::Timestamp;
+use taskpass_client::{
+    Anchor, CircuitState, CredentialState, EndedTask, IssuedCredential, Receipt, RevocationClass,
+    RevokeCause, Task, TaskDetails,
+};
+use taskpass_core::{Scope, Timestamp};
 use taskpass_proto::v1;
+
+use crate::{output, wire::time};
 
 type Pairs = BTreeMap<String, String>;
 
-/// `agent token`: the token is the purpose.
-/// The state of a credential that was asked for and never given.
-pub(crate) const ABANDONED: &str = "abandoned";
+/// What a credential in the state `abandoned` means to its reader.
 pub(crate) const NOTHING_ISSUED: &str = "nothing was issued";
 
+/// `agent token`.
 #[derive(Serialize)]
 pub(crate) struct JoinTokenView {
     pub(crate) join_token: String,
@@ -56,14 +59,14 @@ pub(crate) struct TaskView {
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) ending_at: Option<Timestamp>,
     pub(crate) ended_at: Option<Timestamp>,
-    pub(crate) heartbeat_seconds: u32,
+    pub(crate) heartbeat_seconds: u64,
     pub(crate) parent: Option<String>,
     pub(crate) depth: u32,
     pub(crate) max_credentials: u32,
     pub(crate) labels: Pairs,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) receipts: Option<Vec<ReceiptView>>,
-    /// Sessions at providers for which an ending task waits.
+    /// The anchors for which an ending task still waits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) anchors: Vec<AnchorView>,
 }
@@ -93,13 +96,13 @@ pub(crate) struct EndedView {
     pub(crate) receipts: Vec<ReceiptView>,
 }
 
-/// `credential issue`: the secret is the purpose.
+/// `credential issue`.
 #[derive(Serialize)]
 pub(crate) struct IssuedView<'a> {
     pub(crate) credential_id: String,
     pub(crate) role: String,
     pub(crate) expires_at: Timestamp,
-    pub(crate) revocation_class: &'a str,
+    pub(crate) revocation_class: String,
     pub(crate) renewable: bool,
     pub(crate) data: BTreeMap<&'a str, &'a str>,
 }
@@ -172,58 +175,55 @@ impl From<v1::Agent> for AgentView {
     }
 }
 
-impl From<v1::Task> for TaskView {
-    fn from(task: v1::Task) -> Self {
+impl From<Task> for TaskView {
+    fn from(task: Task) -> Self {
         Self {
-            task_id: task.id,
-            agent: task.agent,
+            task_id: task.id.to_string(),
+            agent: task.agent.to_string(),
             purpose: task.purpose,
-            requester: some(task.requester),
+            requester: task.requester,
             self_declared: task.self_declared,
             roles: task
                 .roles
                 .into_iter()
-                .map(|r| TaskRoleView {
-                    role: r.role,
-                    scope: r.scope.into_iter().collect(),
+                .map(|(role, scope)| TaskRoleView {
+                    role: role.to_string(),
+                    scope: pairs_of(&scope),
                 })
                 .collect(),
-            state: task.state,
-            end_cause: some(task.end_cause),
-            started_at: time(task.started_at),
-            deadline: time(task.deadline),
-            ending_at: time(task.ending_at),
-            ended_at: time(task.ended_at),
-            heartbeat_seconds: task.heartbeat_seconds,
-            parent: some(task.parent),
+            state: task.state.to_string(),
+            end_cause: task.end_cause.map(|cause| cause.to_string()),
+            started_at: Some(task.started_at),
+            deadline: Some(task.deadline),
+            ending_at: task.ending_at,
+            ended_at: task.ended_at,
+            heartbeat_seconds: task.heartbeat.map_or(0, |interval| interval.as_secs()),
+            parent: task.parent.map(|parent| parent.to_string()),
             depth: task.depth,
             max_credentials: task.max_credentials,
-            labels: task.labels.into_iter().collect(),
+            labels: task.labels,
             receipts: None,
             anchors: Vec::new(),
         }
     }
 }
 
-impl From<v1::Anchor> for AnchorView {
-    fn from(anchor: v1::Anchor) -> Self {
+impl From<TaskDetails> for TaskView {
+    fn from(details: TaskDetails) -> Self {
+        let receipts = details.receipts.into_iter().map(ReceiptView::from);
         Self {
-            provider: anchor.provider,
-            may_live_until: time(anchor.may_live_until),
+            receipts: Some(receipts.collect()),
+            anchors: details.anchors.into_iter().map(AnchorView::from).collect(),
+            ..Self::from(details.task)
         }
     }
 }
 
-impl From<v1::Receipt> for ReceiptView {
-    fn from(receipt: v1::Receipt) -> Self {
+impl From<Anchor> for AnchorView {
+    fn from(anchor: Anchor) -> Self {
         Self {
-            credential_id: receipt.credential_id,
-            role: receipt.role,
-            state: receipt.state,
-            revocation_class: receipt.revocation_class,
-            took_ms: receipt.took_ms,
-            may_live_until: time(receipt.may_live_until),
-            proof: some(receipt.proof),
+            provider: anchor.provider.to_string(),
+            may_live_until: anchor.may_live_until,
         }
     }
 }
@@ -233,8 +233,8 @@ impl From<Receipt> for ReceiptView {
         Self {
             credential_id: receipt.credential_id.to_string(),
             role: receipt.role.to_string(),
-            state: receipt.state,
-            revocation_class: receipt.revocation_class,
+            state: receipt.state.to_string(),
+            revocation_class: receipt.revocation_class.to_string(),
             took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
             may_live_until: receipt.may_live_until,
             proof: some(receipt.proof),
@@ -246,20 +246,20 @@ impl From<EndedTask> for EndedView {
     fn from(ended: EndedTask) -> Self {
         Self {
             task_id: ended.task_id.to_string(),
-            state: ended.state,
-            end_cause: some(ended.end_cause),
+            state: ended.state.to_string(),
+            end_cause: ended.end_cause.map(|cause| cause.to_string()),
             receipts: ended.receipts.into_iter().map(ReceiptView::from).collect(),
         }
     }
 }
 
-impl<'a> From<&'a Issued> for IssuedView<'a> {
-    fn from(issued: &'a Issued) -> Self {
+impl<'a> From<&'a IssuedCredential> for IssuedView<'a> {
+    fn from(issued: &'a IssuedCredential) -> Self {
         Self {
             credential_id: issued.id.to_string(),
             role: issued.role.to_string(),
             expires_at: issued.expires_at,
-            revocation_class: &issued.revocation_class,
+            revocation_class: issued.revocation_class.to_string(),
             renewable: issued.renewable,
             data: issued
                 .fields()
@@ -277,8 +277,8 @@ impl From<v1::Credential> for CredentialView {
             agent: credential.agent,
             role: credential.role,
             scope: credential.scope.into_iter().collect(),
-            state: credential.state,
-            revocation_class: credential.revocation_class,
+            state: CredentialState::from(credential.state).to_string(),
+            revocation_class: RevocationClass::from(credential.revocation_class).to_string(),
             renewable: credential.renewable,
             issued_at: time(credential.issued_at),
             expires_at: time(credential.expires_at),
@@ -290,7 +290,7 @@ impl From<v1::Credential> for CredentialView {
 impl From<v1::Revocation> for RevocationView {
     fn from(revocation: v1::Revocation) -> Self {
         Self {
-            cause: revocation.cause,
+            cause: RevokeCause::from(revocation.cause).to_string(),
             since: time(revocation.since),
             attempts: revocation.attempts,
             retry_at: time(revocation.retry_at),
@@ -307,7 +307,7 @@ impl From<v1::Provider> for ProviderView {
         Self {
             name: provider.name,
             kind: provider.kind,
-            circuit: provider.circuit,
+            circuit: CircuitState::from(provider.circuit).to_string(),
             in_flight: provider.in_flight,
             live_credentials: provider.live_credentials,
             pending_revocations: provider.pending_revocations,
@@ -325,7 +325,7 @@ impl From<v1::Role> for RoleView {
             impact: role.impact,
             environment: some(role.environment),
             data_classes: role.data_classes,
-            revocation_class: role.revocation_class,
+            revocation_class: RevocationClass::from(role.revocation_class).to_string(),
             renewable: role.renewable,
             params: role.params.into_iter().collect(),
             required_params: role.required_params,
@@ -333,8 +333,11 @@ impl From<v1::Role> for RoleView {
     }
 }
 
-pub(crate) fn time(wire: Option<WireTime>) -> Option<Timestamp> {
-    wire.as_ref().map(wire::timestamp)
+fn pairs_of(scope: &Scope) -> Pairs {
+    scope
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_owned()))
+        .collect()
 }
 
 /// The text of an optional time.
@@ -344,4 +347,32 @@ pub(crate) fn shown(time: Option<Timestamp>) -> String {
 
 fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
+}
+
+/// What became of each credential.
+pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
+    let rows = receipts.iter().map(|r| {
+        vec![
+            r.credential_id.clone(),
+            r.role.clone(),
+            r.state.clone(),
+            r.revocation_class.clone(),
+            format!("{} ms", r.took_ms),
+            shown(r.may_live_until),
+        ]
+    });
+    let headings = [
+        "credential",
+        "role",
+        "state",
+        "class",
+        "took",
+        "may live until",
+    ];
+    let table = output::table(&headings, rows.collect());
+    let abandoned = CredentialState::Abandoned.to_string();
+    if receipts.iter().any(|r| r.state == abandoned) {
+        return format!("{table}{abandoned}: {NOTHING_ISSUED}\n");
+    }
+    table
 }

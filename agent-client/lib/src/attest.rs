@@ -1,7 +1,7 @@
 //! The first login: a join token becomes an identity directory.
 //!
-//! The token goes only to a server whose root has the fingerprint that the token carries, so a stranger in between
-//! learns nothing and cannot plant a bundle of their own.
+//! The client sends the token only to a server whose root has the fingerprint in the token. A server in
+//! between learns nothing and cannot plant a bundle of its own.
 
 use rustls_pki_types::CertificateDer;
 use taskpass_ca::PeerVerifier;
@@ -11,23 +11,23 @@ use taskpass_proto::v1::{
 };
 
 use crate::{
-    ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, channel,
+    ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, channel, link,
     svid::{PrivateKey, Svid, new_key_and_csr},
     tls::{self, Trust},
     wire,
 };
 
-/// Whose identity may be lost to the new one.
+/// Which stored identity the new one may overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Predecessor {
     /// Only one of the same SPIFFE ID, or one that has expired.
     Same,
-    /// Whoever's it is.
-    Anyone,
+    /// Any identity.
+    Any,
 }
 
-/// Exchanges `token` for an identity and stores it. Never repeated by itself once the token is sent: a token counts
-/// once, and only the broker knows whether it has.
+/// Exchanges `token` for an identity and stores it. The request is sent once: a token counts once, and
+/// only the broker knows whether this one has.
 pub(crate) async fn attest(
     config: &ClientConfig,
     token: &JoinToken,
@@ -35,7 +35,7 @@ pub(crate) async fn attest(
 ) -> Result<Leaf, Error> {
     let holder = match predecessor {
         Predecessor::Same => holder(config).await?,
-        Predecessor::Anyone => None,
+        Predecessor::Any => None,
     };
     let tls = tls::client_config(Trust::Pin(*token.root_pin()), None, config.clock.clone())?;
     let channel = channel::connect(&config.addr, tls).await?;
@@ -47,19 +47,14 @@ pub(crate) async fn attest(
     };
     let addr = config.addr.as_str();
     let mut service = IdentityServiceClient::new(channel);
-    let reply = tokio::time::timeout(RPC_TIMEOUT, service.attest(request))
+    let reply = link::attempt(addr, RPC_TIMEOUT, service.attest(request))
         .await
-        .map_err(|_elapsed| Error::Timeout {
-            addr: addr.to_owned(),
-            seconds: RPC_TIMEOUT.as_secs(),
-        })?
-        .map_err(|status| match (Error::from_status(addr, status), &holder) {
-            (error, Some(holder)) if error.reason() == Some("FAILED_PRECONDITION") => {
+        .map_err(|error| match &holder {
+            Some(holder) if error.reason() == Some("FAILED_PRECONDITION") => {
                 other_identity(config, holder)
             }
-            (error, _) => error,
-        })?
-        .into_inner();
+            _ => error,
+        })?;
     let bundle = wire::required(reply.bundle, "bundle")?;
     let svid = wire::required(reply.svid, "svid")?;
     let (svid, roots) = accept(key, svid, &bundle, config.clock.now())?;
@@ -76,8 +71,8 @@ pub(crate) async fn attest(
     }
     let leaf = svid.leaf.clone();
     let (directory, vkey) = (config.directory.clone(), bundle.ledger_vkey);
-    crate::client::blocking(move || {
-        // Without a bundle nothing can be verified, so it goes first.
+    link::blocking(move || {
+        // An identity without a bundle is useless, since it verifies no broker. So the bundle goes first.
         directory.save_bundle(&roots, &vkey)?;
         directory.stage(&svid)?;
         directory.promote()
@@ -86,11 +81,11 @@ pub(crate) async fn attest(
     Ok(leaf)
 }
 
-/// Who loses an identity that may still be of use. Join tokens are for agents only, so anybody else's is refused before
-/// the token is sent.
+/// The agent of a stored identity that has not expired. Join tokens are for agents only, so an operator's
+/// identity is refused before the token is sent.
 async fn holder(config: &ClientConfig) -> Result<Option<SpiffeId>, Error> {
     let directory = config.directory.clone();
-    let stored = crate::client::blocking(move || Ok(directory.holder())).await?;
+    let stored = link::blocking(move || Ok(directory.holder())).await?;
     let Some(leaf) = stored.filter(|leaf| leaf.not_after > config.clock.now()) else {
         return Ok(None);
     };
@@ -107,8 +102,8 @@ fn other_identity(config: &ClientConfig, holder: &SpiffeId) -> Error {
     }
 }
 
-/// Checks an SVID as it came: it is for our key, names somebody in the bundle's trust domain, and leads to a root of
-/// the bundle.
+/// Checks an SVID from the broker: it is for our key, its SPIFFE ID is in the bundle's trust domain, and
+/// its chain ends at a root of the bundle.
 pub(crate) fn accept(
     key: PrivateKey,
     svid: X509Svid,

@@ -11,7 +11,7 @@ use aws_credential_types::{
 };
 use taskpass_core::Timestamp;
 
-use crate::{Credential, Error, Issued};
+use crate::{Credential, Error, IssuedCredential};
 
 /// What the SDK's logs call the source.
 const PROVIDER_NAME: &str = "Taskpass";
@@ -57,7 +57,7 @@ impl ProvideCredentials for AwsCredentials {
 }
 
 /// The SDK keeps its own copy, which it wipes.
-fn field(issued: &Issued, name: &str) -> Result<String, CredentialsError> {
+fn field(issued: &IssuedCredential, name: &str) -> Result<String, CredentialsError> {
     issued
         .field(name)
         .map(|secret| secret.expose().to_owned())

@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use taskpass_core::InvalidValue;
 use tokio::{
@@ -68,7 +67,7 @@ impl std::str::FromStr for BrokerAddr {
 /// Connects and proves both sides to each other.
 pub(crate) async fn connect(
     addr: &BrokerAddr,
-    config: Arc<ClientConfig>,
+    config: Arc<rustls::ClientConfig>,
 ) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(format!("https://{addr}"))
         .and_then(|endpoint| endpoint.user_agent(concat!("taskpass/", env!("CARGO_PKG_VERSION"))))
@@ -89,7 +88,7 @@ pub(crate) async fn connect(
 
 async fn handshake(
     addr: &BrokerAddr,
-    config: Arc<ClientConfig>,
+    config: Arc<rustls::ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, Error> {
     let unreachable = |source: std::io::Error| Error::Unreachable {
         addr: addr.to_string(),

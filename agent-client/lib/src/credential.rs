@@ -1,21 +1,22 @@
 //! Credentials that stay fresh until their task ends.
 //!
-//! At two thirds of its life a credential is prolonged, or replaced by a new one and then revoked. One refresh runs
-//! at a time, whoever asks. A secret past its end is never handed out: without a fresh one, asking is an error.
+//! At two thirds of its life a credential is renewed, or replaced by a new one and then revoked. All
+//! callers share one refresh at a time. A secret that has expired is never returned: without a fresh one,
+//! [`Credential::current`] fails.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use taskpass_core::{CredentialId, RoleName, Scope, Timestamp, Ttl};
 
-use crate::{Error, Issued, Receipt, retry::jitter, task::LiveTask};
+use crate::{Error, IssuedCredential, Receipt, live_task::LiveTask, retry::jitter};
 
-/// The wall clock is looked at this often, since it may jump and machines sleep.
+/// How often the loop reads the wall clock, which may jump while the machine sleeps.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two tries to refresh.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// A credential about to be asked for.
+/// A request for a credential of an open task.
 #[derive(Debug)]
 #[must_use = "nothing is issued before `issue` is called"]
 pub struct CredentialRequest {
@@ -41,34 +42,23 @@ impl CredentialRequest {
         self
     }
 
-    /// How long each secret shall live; as long as the role and the task allow when not given.
+    /// Asks for secrets that live so long; as long as the role and the task allow when not given.
     pub const fn ttl(mut self, ttl: Ttl) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Has it issued once, for a place where a secret cannot be replaced later, such as an environment.
-    pub async fn issue_once(self) -> Result<Issued, Error> {
+    /// Gets the credential once, for a place where a secret cannot be replaced later, such as an
+    /// environment.
+    pub async fn issue_once(self) -> Result<IssuedCredential, Error> {
         let scope = Scope::from_pairs(self.scope)?;
-        if let Some(over) = self.live.ended() {
-            return Err(over);
-        }
-        let client = &self.live.client;
-        client
-            .issue_credential(self.live.id, &self.role, &scope, self.ttl)
-            .await
+        issue(&self.live, &self.role, &scope, self.ttl).await
     }
 
-    /// Has it issued and keeps it fresh from then on.
+    /// Gets the credential and keeps it fresh from then on.
     pub async fn issue(self) -> Result<Credential, Error> {
         let scope = Scope::from_pairs(self.scope)?;
-        if let Some(over) = self.live.ended() {
-            return Err(over);
-        }
-        let client = &self.live.client;
-        let first = client
-            .issue_credential(self.live.id, &self.role, &scope, self.ttl)
-            .await?;
+        let first = issue(&self.live, &self.role, &scope, self.ttl).await?;
         let fresh = Arc::new(Fresh {
             current: ArcSwap::from_pointee(first),
             refreshing: tokio::sync::Mutex::new(()),
@@ -78,7 +68,7 @@ impl CredentialRequest {
             live: self.live,
         });
         let keeper = Arc::clone(&fresh);
-        let tracker = fresh.live.client.shared().tracker.clone();
+        let tracker = fresh.live.client.connection().tracker.clone();
         tracker.spawn(async move { keeper.keep().await });
         Ok(Credential { fresh })
     }
@@ -91,7 +81,7 @@ pub struct Credential {
 }
 
 struct Fresh {
-    current: ArcSwap<Issued>,
+    current: ArcSwap<IssuedCredential>,
     /// One refresh at a time.
     refreshing: tokio::sync::Mutex<()>,
     role: RoleName,
@@ -101,7 +91,7 @@ struct Fresh {
 }
 
 impl Credential {
-    /// What it gives.
+    /// Its role.
     pub fn role(&self) -> &RoleName {
         &self.fresh.role
     }
@@ -111,28 +101,25 @@ impl Credential {
         self.fresh.current.load().id
     }
 
-    /// When the present secret ends unless it is refreshed.
+    /// When the present secret expires unless it is refreshed.
     pub fn expires_at(&self) -> Timestamp {
         self.fresh.current.load().expires_at
     }
 
-    /// The present secret. Ask each time it is needed and do not keep it: what is returned later may be another one.
+    /// The present secret. Call this for each use and do not keep the result: a later call may return
+    /// another secret.
     ///
-    /// Fails when the task is over, and when the secret has expired and no other can be had.
-    pub async fn current(&self) -> Result<Arc<Issued>, Error> {
+    /// Fails when the task is over, and when the secret has expired and the broker issues no other.
+    pub async fn current(&self) -> Result<Arc<IssuedCredential>, Error> {
         let fresh = &self.fresh;
-        if let Some(over) = fresh.live.ended() {
-            return Err(over);
-        }
+        fresh.live.check_open()?;
         let present = fresh.current.load_full();
         if fresh.is_alive(&present) {
             return Ok(present);
         }
         let failure = fresh.refresh().await.err().map(Box::new);
         let present = fresh.current.load_full();
-        if let Some(over) = fresh.live.ended() {
-            return Err(over);
-        }
+        fresh.live.check_open()?;
         if fresh.is_alive(&present) {
             return Ok(present);
         }
@@ -142,7 +129,7 @@ impl Credential {
         })
     }
 
-    /// Refreshes it now, if it is due.
+    /// Refreshes the secret now, if it is due.
     pub async fn refresh(&self) -> Result<(), Error> {
         self.fresh.refresh().await
     }
@@ -161,7 +148,7 @@ impl Fresh {
             let wait = self.until_due(&self.current.load());
             tokio::select! {
                 () = self.live.stop.cancelled() => return,
-                () = self.live.client.shared().stop.cancelled() => return,
+                () = self.live.client.connection().stop.cancelled() => return,
                 () = tokio::time::sleep(wait.min(LOOK_INTERVAL)) => {}
             }
             if wait > LOOK_INTERVAL || !self.until_due(&self.current.load()).is_zero() {
@@ -180,49 +167,48 @@ impl Fresh {
     }
 
     async fn refresh(&self) -> Result<(), Error> {
-        let _turn = self.refreshing.lock().await;
+        let _lock = self.refreshing.lock().await;
         let present = self.current.load_full();
         if !self.until_due(&present).is_zero() {
             return Ok(());
         }
-        if let Some(over) = self.live.ended() {
-            return Err(over);
-        }
-        if present.renewable && self.is_alive(&present) && self.prolong(&present).await? {
+        self.live.check_open()?;
+        if present.renewable && self.is_alive(&present) && self.renew(&present).await? {
             return Ok(());
         }
         self.replace(&present).await
     }
 
-    /// Prolongs the present secret; `false` when only a new one helps.
-    async fn prolong(&self, present: &Issued) -> Result<bool, Error> {
+    /// Renews the present secret; `false` when only a new one helps.
+    async fn renew(&self, present: &IssuedCredential) -> Result<bool, Error> {
         let client = &self.live.client;
         match client.renew_credential(present.id, self.ttl).await {
             Ok(expires_at) if expires_at > present.expires_at => {
                 let now = client.config().clock.now();
                 self.current
-                    .store(Arc::new(present.prolonged(now, expires_at)));
+                    .store(Arc::new(present.renewed(now, expires_at)));
                 Ok(true)
             }
             Ok(_) => Ok(false),
             Err(error) if error.is_unavailable() => Err(error),
             Err(error) => {
-                tracing::debug!(credential = %present.id, %error, "it cannot be prolonged; replacing it");
+                tracing::debug!(credential = %present.id, %error, "the credential cannot be renewed; replacing it");
                 Ok(false)
             }
         }
     }
 
-    async fn replace(&self, old: &Issued) -> Result<(), Error> {
+    async fn replace(&self, old: &IssuedCredential) -> Result<(), Error> {
         let client = self.live.client.clone();
         let new = client
             .issue_credential(self.live.id, &self.role, &self.scope, self.ttl)
             .await?;
         self.current.store(Arc::new(new));
         let (id, overlap, stop) = (old.id, client.config().overlap, self.live.stop.clone());
-        let tracker = client.shared().tracker.clone();
+        let tracker = client.connection().tracker.clone();
         tracker.spawn(async move {
-            // Requests under way may still carry the old secret. When the task ends meanwhile, its end revokes all.
+            // Requests under way may still carry the old secret. If the task ends before the overlap is
+            // over, its end revokes this credential too.
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(overlap) => {}
@@ -234,12 +220,13 @@ impl Fresh {
         Ok(())
     }
 
-    fn is_alive(&self, issued: &Issued) -> bool {
+    fn is_alive(&self, issued: &IssuedCredential) -> bool {
         self.live.client.config().clock.now() < issued.expires_at
     }
 
-    /// Zero when it is time to refresh. What lives until the task's deadline cannot live longer and is left alone.
-    fn until_due(&self, issued: &Issued) -> Duration {
+    /// How long until the secret is refreshed; zero when it is due. A secret that lives until the task's
+    /// deadline cannot live longer, so it is never refreshed.
+    fn until_due(&self, issued: &IssuedCredential) -> Duration {
         if issued.expires_at >= self.live.deadline {
             return Duration::MAX;
         }
@@ -260,8 +247,15 @@ impl fmt::Debug for Credential {
     }
 }
 
-impl fmt::Debug for LiveTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LiveTask({})", self.id)
-    }
+/// Asks for a credential unless the task is over.
+async fn issue(
+    live: &LiveTask,
+    role: &RoleName,
+    scope: &Scope,
+    ttl: Option<Ttl>,
+) -> Result<IssuedCredential, Error> {
+    live.check_open()?;
+    live.client
+        .issue_credential(live.id, role, scope, ttl)
+        .await
 }

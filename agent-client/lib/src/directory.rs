@@ -1,19 +1,21 @@
-//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey`, readable by their owner only.
+//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey`, for their owner only.
 //!
 //! Key and certificate are two files and must never part. A new pair is first *staged* beside the old one
-//! (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before certificate. Wherever a
-//! crash falls, [`IdentityDirectory::load`] finds a pair: a complete staged pair wins, since the broker counts the
-//! newest certificate it has issued; a staged half is dropped. Processes that share a directory take turns by a lock
-//! on the directory itself.
+//! (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before certificate.
+//! Wherever a crash falls, [`IdentityDirectory::load`] finds a pair. A complete staged pair wins, since the
+//! broker counts the newest certificate that it has issued; a staged half is removed. A lock on the
+//! directory itself keeps processes that share it apart.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File, Metadata},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use rustls_pki_types::CertificateDer;
+use taskpass_files::{Access, create_dir_all, exposed_mode, remove, rename, replace, sync_dir};
+use zeroize::Zeroizing;
 
 use crate::{
     Error, pem,
@@ -29,14 +31,14 @@ const STAGED_SVID: &str = "svid.pem.new";
 /// Bytes of any file here; chains and bundles are far smaller.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Where an identity is kept.
+/// The directory that an identity is kept in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityDirectory {
     path: PathBuf,
 }
 
-/// Everything the directory holds.
-pub(crate) struct Identity {
+/// The identity that the directory holds, with the roots to verify brokers by.
+pub(crate) struct StoredIdentity {
     pub(crate) svid: Svid,
     pub(crate) bundle: Vec<CertificateDer<'static>>,
 }
@@ -47,67 +49,66 @@ impl IdentityDirectory {
         Self { path: path.into() }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The public key of the ledger in C2SP vkey form, as the broker gave it.
+    /// The public key of the ledger in C2SP vkey form, as the broker sent it at login.
     pub fn ledger_vkey(&self) -> Result<String, Error> {
-        let text = read(&self.path.join(VKEY))?.ok_or_else(|| Error::NoIdentity {
-            dir: self.path.clone(),
-        })?;
+        let text = self.read(VKEY)?.ok_or_else(|| self.missing())?;
         Ok(String::from_utf8_lossy(&text).trim().to_owned())
     }
 
-    /// What the stored certificate says. Fails when there is none, or when it does not belong to the stored key.
+    /// The stored certificate. Fails when there is none, or when it does not belong to the stored key.
     pub fn leaf(&self) -> Result<Leaf, Error> {
         Ok(self.load()?.svid.leaf)
     }
 
-    /// Whose directory it is, also where key or bundle cannot be used. `None` when no certificate can be read.
+    /// The stored certificate, even if key or bundle cannot be used. `None` when it cannot be read.
     pub fn holder(&self) -> Option<Leaf> {
         self.leaf().ok().or_else(|| {
-            let chain = pem::to_certificates(&read(&self.path.join(SVID)).ok()??).ok()?;
+            let chain = pem::to_certificates(&self.read(SVID).ok()??).ok()?;
             Leaf::parse(chain.first()?).ok()
         })
     }
 
-    /// Reads the identity, finishing a change that was cut off.
-    pub(crate) fn load(&self) -> Result<Identity, Error> {
+    /// Reads the identity, and first finishes a change that a crash has interrupted.
+    pub(crate) fn load(&self) -> Result<StoredIdentity, Error> {
         if !self.path.is_dir() {
             return Err(self.missing());
         }
-        let _turn = self.lock()?;
+        let _lock = self.lock()?;
         if self.exists(STAGED_KEY) || self.exists(STAGED_SVID) {
             self.recover()?;
         }
-        let (Some(key), Some(chain)) = (self.read_private(KEY)?, read(&self.path.join(SVID))?)
-        else {
+        let (Some(key), Some(chain)) = (self.read_private(KEY)?, self.read(SVID)?) else {
             return Err(self.missing());
         };
         let svid = self.pair(&key, &chain, KEY, SVID)?;
-        let bundle = read(&self.path.join(BUNDLE))?.ok_or_else(|| self.missing())?;
+        let bundle = self.read(BUNDLE)?.ok_or_else(|| self.missing())?;
         let bundle = pem::to_certificates(&bundle).map_err(|why| self.bad(BUNDLE, why))?;
-        Ok(Identity { svid, bundle })
+        Ok(StoredIdentity { svid, bundle })
     }
 
-    /// Makes the pair durable beside the present one. It counts from here on, also after a crash.
+    /// Makes the pair durable beside the present one. From here on a crash cannot lose it.
     pub(crate) fn stage(&self, svid: &Svid) -> Result<(), Error> {
-        self.create()?;
-        let _turn = self.lock()?;
-        self.stage_locked(svid)
+        create_dir_all(&self.path).map_err(failed)?;
+        let _lock = self.lock()?;
+        self.discard_locked()?;
+        self.write(STAGED_KEY, pem::from_key(&svid.key).as_bytes())?;
+        self.write(STAGED_SVID, pem::from_certificates(&svid.chain).as_bytes())
     }
 
     /// Puts the staged pair into place, if there is one.
     pub(crate) fn promote(&self) -> Result<(), Error> {
-        let _turn = self.lock()?;
+        let _lock = self.lock()?;
         self.recover()
     }
 
-    /// Forgets a staged pair that the broker does not accept.
+    /// Removes a staged pair that the broker does not accept.
     pub(crate) fn discard(&self) -> Result<(), Error> {
-        let _turn = self.lock()?;
+        let _lock = self.lock()?;
         self.discard_locked()
     }
 
@@ -117,18 +118,17 @@ impl IdentityDirectory {
         bundle: &[CertificateDer<'_>],
         ledger_vkey: &str,
     ) -> Result<(), Error> {
-        self.create()?;
-        let _turn = self.lock()?;
-        let roots = pem::from_certificates(bundle);
-        write(&self.path.join(BUNDLE), roots.as_bytes())?;
+        create_dir_all(&self.path).map_err(failed)?;
+        let _lock = self.lock()?;
+        self.write(BUNDLE, pem::from_certificates(bundle).as_bytes())?;
         if !ledger_vkey.is_empty() {
             let line = format!("{}\n", ledger_vkey.trim());
-            write(&self.path.join(VKEY), line.as_bytes())?;
+            self.write(VKEY, line.as_bytes())?;
         }
-        self.sync()
+        Ok(())
     }
 
-    /// What is wrong with the permissions, in words; empty when nothing is.
+    /// Permissions that let others in, each with the command that mends it.
     pub fn permission_findings(&self) -> Vec<String> {
         let mut findings = Vec::new();
         for (name, allowed) in [("", 0o700), (KEY, 0o600)] {
@@ -152,41 +152,18 @@ impl IdentityDirectory {
         findings
     }
 
-    fn create(&self) -> Result<(), Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|e| file_error("create", &self.path, e))
-    }
-
-    /// Held until the file is dropped. Locks the directory, so that no file of ours can be left behind.
+    /// Locks the directory until the file is dropped. A lock file of its own would have to be removed.
     fn lock(&self) -> Result<File, Error> {
-        let directory = File::open(&self.path).map_err(|e| file_error("open", &self.path, e))?;
-        directory
-            .lock()
-            .map_err(|e| file_error("lock", &self.path, e))?;
+        let directory = File::open(&self.path).map_err(|e| self.error("open", e))?;
+        directory.lock().map_err(|e| self.error("lock", e))?;
         Ok(directory)
-    }
-
-    fn stage_locked(&self, svid: &Svid) -> Result<(), Error> {
-        self.discard_locked()?;
-        write(
-            &self.path.join(STAGED_KEY),
-            pem::from_key(&svid.key).as_bytes(),
-        )?;
-        write(
-            &self.path.join(STAGED_SVID),
-            pem::from_certificates(&svid.chain).as_bytes(),
-        )?;
-        self.sync()
     }
 
     /// Ends in one of two states: the staged pair is in place, or there is no staged pair.
     fn recover(&self) -> Result<(), Error> {
-        let staged_chain = read(&self.path.join(STAGED_SVID))?;
+        let staged_chain = self.read(STAGED_SVID)?;
         let staged_key = self.read_private(STAGED_KEY)?;
-        // Between the two renames the new key is already in place.
+        // A crash between the two renames leaves the new key in place and only its certificate staged.
         let (key, key_is_staged) = match staged_key {
             Some(key) => (Some(key), true),
             None => (self.read_private(KEY)?, false),
@@ -208,10 +185,8 @@ impl IdentityDirectory {
     fn discard_locked(&self) -> Result<(), Error> {
         for name in [STAGED_KEY, STAGED_SVID] {
             let path = self.path.join(name);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(file_error("remove", &path, e));
-                }
+            match remove(&path) {
+                Err(e) if e.source.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
                 _ => {}
             }
         }
@@ -233,23 +208,17 @@ impl IdentityDirectory {
         })
     }
 
-    /// A private key that others can read is not used: it is not private any more.
-    fn read_private(&self, name: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
-        let path = self.path.join(name);
-        let Some(content) = read(&path)? else {
+    /// Reads a private key. A key that others can read is not private any more, and is not used.
+    fn read_private(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        let Some((content, metadata)) = self.read_with_metadata(name)? else {
             return Ok(None);
         };
-        let content = zeroize::Zeroizing::new(content);
-        let mode = fs::metadata(&path)
-            .map_err(|e| file_error("read", &path, e))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
+        if let Some(mode) = exposed_mode(&metadata) {
+            let path = self.path.join(name);
             return Err(self.bad(
                 name,
                 format!(
-                    "others may read it (mode {:03o}); run `chmod 600 {}`, and log in again if others did",
-                    mode & 0o777,
+                    "others may read it (mode {mode:03o}); run `chmod 600 {}`, and log in again if others did",
                     path.display()
                 ),
             ));
@@ -257,16 +226,50 @@ impl IdentityDirectory {
         Ok(Some(content))
     }
 
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        let read = self.read_with_metadata(name)?;
+        Ok(read.map(|(content, _)| content))
+    }
+
+    /// Reads a file, and what the system says of the same open file; `None` when there is none.
+    fn read_with_metadata(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Zeroizing<Vec<u8>>, Metadata)>, Error> {
+        let path = self.path.join(name);
+        let failed = |source| Error::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(self.bad(name, "it is larger than 1 MiB"));
+        }
+        let size = usize::try_from(metadata.len()).unwrap_or(0);
+        // Room for everything at once: a growing buffer would leave copies of a key behind.
+        let mut content = Zeroizing::new(Vec::with_capacity(size));
+        file.read_to_end(&mut content).map_err(failed)?;
+        Ok(Some((content, metadata)))
+    }
+
+    /// Writes a private file that is there completely or not at all.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        replace(&self.path.join(name), content, Access::Private).map_err(failed)
+    }
+
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        let to = self.path.join(to);
-        fs::rename(self.path.join(from), &to).map_err(|e| file_error("replace", &to, e))
+        rename(&self.path.join(from), &self.path.join(to)).map_err(failed)
     }
 
     /// Makes renames and removals durable.
     fn sync(&self) -> Result<(), Error> {
-        File::open(&self.path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|e| file_error("sync", &self.path, e))
+        sync_dir(&self.path).map_err(failed)
     }
 
     fn exists(&self, name: &str) -> bool {
@@ -279,6 +282,14 @@ impl IdentityDirectory {
         }
     }
 
+    fn error(&self, action: &'static str, source: io::Error) -> Error {
+        Error::File {
+            action,
+            path: self.path.clone(),
+            source,
+        }
+    }
+
     fn bad(&self, name: &str, why: impl Into<String>) -> Error {
         Error::IdentityFile {
             path: self.path.join(name),
@@ -287,46 +298,10 @@ impl IdentityDirectory {
     }
 }
 
-/// Writes a file of mode 0600 that is there completely or not at all.
-fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let unfinished = path.with_added_extension("tmp");
-    let attempt = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        // A file left by a crash keeps its mode.
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    attempt().map_err(|e| file_error("write", path, e))
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            return Err(Error::IdentityFile {
-                path: path.to_owned(),
-                why: "it is larger than 1 MiB".to_owned(),
-            });
-        }
-        _ => {}
-    }
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_error("read", path, e)),
-    }
-}
-
-fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
+fn failed(error: taskpass_files::Error) -> Error {
     Error::File {
-        action,
-        path: path.to_owned(),
-        source,
+        action: error.action,
+        path: error.path,
+        source: error.source,
     }
 }

@@ -1,4 +1,4 @@
-//! Getting credentials issued, renewed and revoked, one call each. What keeps them fresh is [`crate::Credential`].
+//! The calls that issue, renew and revoke one credential. [`crate::Credential`] keeps one fresh.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,34 +10,35 @@ use taskpass_proto::v1::{
 };
 use tonic::Status;
 
-use crate::{Client, Error, RPC_TIMEOUT, Receipt, Refusal, WAIT_TIMEOUT, wire};
+use crate::{Client, Error, RPC_TIMEOUT, Receipt, Refusal, RevocationClass, wire};
 
-/// The broker's reason when a repeated request was answered before: the secret was sent once and is not kept.
+/// The broker's reason when it has answered the same request before: it sent the secret once and does
+/// not keep it.
 const ALREADY_ISSUED: &str = "ALREADY_ISSUED";
 /// The broker's reason when the provider did not answer as it should.
 const PROVIDER_UNAVAILABLE: &str = "PROVIDER_UNAVAILABLE";
-/// Fresh requests after lost answers.
+/// How many requests may follow lost answers.
 const REISSUES_MAX: u32 = 3;
 
-/// A credential as it was issued: a snapshot, which [`crate::Credential`] replaces in time.
+/// A credential as the broker issued it. It does not change; [`crate::Credential`] replaces it in time.
 #[derive(Debug)]
-pub struct Issued {
+pub struct IssuedCredential {
     /// Its name, by which it can be revoked.
     pub id: CredentialId,
-    /// What it gives.
+    /// Its role.
     pub role: RoleName,
-    /// When this program received it, or last prolonged it.
+    /// When this program received or last renewed it.
     pub received_at: Timestamp,
-    /// When it ends, if it is not prolonged.
+    /// When it expires unless it is renewed.
     pub expires_at: Timestamp,
-    /// What revoking can do to it: `immediate`, `denylist`, `inherits`, `expiry_only`, `none`.
-    pub revocation_class: String,
-    /// Whether the same secret can be prolonged.
+    /// What revoking can do to it.
+    pub revocation_class: RevocationClass,
+    /// Whether the same secret can be renewed.
     pub renewable: bool,
     data: Arc<SecretFields>,
 }
 
-impl Issued {
+impl IssuedCredential {
     /// One part of the secret, such as `password`.
     pub fn field(&self, name: &str) -> Option<&Secret> {
         self.data.field(name)
@@ -49,20 +50,20 @@ impl Issued {
     }
 
     /// The same secret with a later end.
-    pub(crate) fn prolonged(&self, received_at: Timestamp, expires_at: Timestamp) -> Self {
+    pub(crate) fn renewed(&self, received_at: Timestamp, expires_at: Timestamp) -> Self {
         Self {
             id: self.id,
             role: self.role.clone(),
             received_at,
             expires_at,
-            revocation_class: self.revocation_class.clone(),
+            revocation_class: self.revocation_class,
             renewable: self.renewable,
             data: Arc::clone(&self.data),
         }
     }
 
     fn from_wire(reply: IssueCredentialResponse, now: Timestamp) -> Result<Self, Error> {
-        // The secrets first, so that they are wiped whatever else is wrong.
+        // The secrets are read first, so that they are wiped if anything else in the reply is wrong.
         let mut data = SecretFields::new();
         for (name, value) in reply.data {
             data.insert(&name, Secret::new(value))
@@ -73,7 +74,7 @@ impl Issued {
             role: wire::parsed(&reply.role)?,
             received_at: now,
             expires_at: wire::required_timestamp(reply.expires_at.as_ref(), "expires_at")?,
-            revocation_class: reply.revocation_class,
+            revocation_class: reply.revocation_class.into(),
             renewable: reply.renewable,
             data: Arc::new(data),
         })
@@ -81,25 +82,23 @@ impl Issued {
 }
 
 impl Client {
-    /// Has a credential issued for an open task; as long as the role and the task allow when `ttl` is `None`.
+    /// Asks for a credential for an open task. Without a `ttl` it lives as long as the role and the task
+    /// allow.
     ///
-    /// If an answer is lost on the way, the credential in it is revoked and another one is issued: the broker keeps
-    /// no secret that it could send again.
+    /// The broker keeps no secret that it could send again. If an answer is lost on the way, this method
+    /// revokes the credential in it and asks for another one.
     pub async fn issue_credential(
         &self,
         task: TaskId,
         role: &RoleName,
         scope: &Scope,
         ttl: Option<Ttl>,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssuedCredential, Error> {
         let request = IssueCredentialRequest {
             idempotency_key: String::new(),
             task_id: task.to_string(),
             role: role.to_string(),
-            scope: scope
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_owned()))
-                .collect(),
+            scope: wire::pairs(scope),
             ttl_seconds: ttl.map_or(0, Ttl::seconds),
         };
         let mut lost = 0;
@@ -120,19 +119,21 @@ impl Client {
                 })
                 .await;
             let error = match outcome {
-                Ok(reply) => return Issued::from_wire(reply, self.config().clock.now()),
+                Ok(reply) => return IssuedCredential::from_wire(reply, self.config().clock.now()),
                 Err(error) => error,
             };
-            let Some(unseen) = unseen_credential(&error).filter(|_| lost < REISSUES_MAX) else {
+            let Some(undelivered) = undelivered_credential(&error).filter(|_| lost < REISSUES_MAX)
+            else {
                 return Err(error);
             };
             lost += 1;
-            tracing::info!(credential = %unseen, "the answer with this credential was lost; revoking it and asking again");
-            self.revoke_credential(unseen, None).await?;
+            tracing::info!(credential = %undelivered, "the answer with this credential was lost; revoking it and asking again");
+            self.revoke_credential(undelivered, None).await?;
         }
     }
 
-    /// A key is spent on a provider's failure; only another one can succeed.
+    /// The broker answers a key with the first outcome again. After a failure of the provider only
+    /// another key can succeed.
     fn replace_if_spent<T>(&self, key: &ArcSwap<String>, answer: &Result<T, Status>) {
         if answer.as_ref().is_err_and(provider_failed)
             && let Ok(fresh) = self.new_idempotency_key()
@@ -141,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Prolongs a renewable credential and returns its new end.
+    /// Renews a renewable credential and returns its new end.
     pub async fn renew_credential(
         &self,
         id: CredentialId,
@@ -168,7 +169,7 @@ impl Client {
         wire::required_timestamp(reply.expires_at.as_ref(), "expires_at")
     }
 
-    /// Revokes one credential and waits: `wait`, or as long as the broker's configuration says.
+    /// Revokes one credential and waits for it: for `wait`, or as long as the broker is configured to.
     pub async fn revoke_credential(
         &self,
         id: CredentialId,
@@ -176,13 +177,10 @@ impl Client {
     ) -> Result<Receipt, Error> {
         let request = RevokeCredentialRequest {
             credential_id: id.to_string(),
-            wait_ms: wait.map_or(0, |w| {
-                u32::try_from(w.as_millis()).unwrap_or(u32::MAX).max(1)
-            }),
+            wait_ms: wire::wait_ms(wait),
         };
-        let limit = wait.map_or(WAIT_TIMEOUT, |w| w + RPC_TIMEOUT);
         let reply = self
-            .call(limit, |channel| {
+            .call(wire::wait_limit(wait), |channel| {
                 let request = request.clone();
                 async move {
                     CredentialServiceClient::new(channel)
@@ -195,13 +193,13 @@ impl Client {
     }
 }
 
-/// Whether the broker did ask the provider, and got nothing.
+/// Whether the broker called the provider without success.
 fn provider_failed(status: &Status) -> bool {
     Refusal::from(status.clone()).reason == PROVIDER_UNAVAILABLE
 }
 
-/// The credential that an earlier attempt was answered with, unheard.
-fn unseen_credential(error: &Error) -> Option<CredentialId> {
+/// The credential of an answer that was lost.
+fn undelivered_credential(error: &Error) -> Option<CredentialId> {
     let refusal = error.refusal().filter(|r| r.reason == ALREADY_ISSUED)?;
     refusal.metadata.get("credential_id")?.parse().ok()
 }

@@ -1,9 +1,9 @@
 //! Credentials that live exactly as long as the task: the client side of Taskpass.
 //!
-//! A [`Client`] keeps the agent's SPIFFE identity fresh and talks to the broker over mutual TLS. A [`TaskGuard`] is
-//! one piece of work: it sends heartbeats, hands out [`Credential`]s that refresh themselves, and ends the task, with
-//! everything that was issued for it, when the work is over. Secrets are [`taskpass_core::Secret`]s and are never
-//! handed out after their expiry.
+//! A [`Client`] keeps the agent's SPIFFE identity fresh and talks to the broker over mutual TLS. A
+//! [`TaskGuard`] is one piece of work: it sends heartbeats, asks for [`Credential`]s that refresh
+//! themselves, and ends the task, with everything that was issued for it, when the work is over. Secrets
+//! are [`taskpass_core::Secret`]s and are never returned after their expiry.
 //!
 //! ```no_run
 //! use taskpass_client::{Client, ClientConfig, TaskOptions};
@@ -31,29 +31,41 @@ mod attest;
 mod aws;
 mod channel;
 mod client;
+mod config;
 mod credential;
 mod directory;
 mod error;
+mod guard;
 mod issue;
 mod join_token;
+mod link;
+mod live_task;
 mod pem;
 mod receipt;
 mod renewal;
 mod retry;
 mod svid;
 mod task;
+mod task_options;
 mod tls;
-pub mod wire;
+mod wire;
+mod words;
 
 #[cfg(feature = "aws")]
 pub use aws::AwsCredentials;
 pub use channel::BrokerAddr;
-pub use client::{Client, ClientConfig, RPC_TIMEOUT, Renewal, WAIT_TIMEOUT, WhoAmI};
+pub use client::{Client, WhoAmI};
+pub use config::{ClientConfig, RPC_TIMEOUT, Renewal, WAIT_TIMEOUT};
 pub use credential::{Credential, CredentialRequest};
 pub use directory::IdentityDirectory;
 pub use error::{Error, Refusal};
-pub use issue::Issued;
+pub use guard::TaskGuard;
+pub use issue::IssuedCredential;
 pub use join_token::JoinToken;
 pub use receipt::{EndedTask, Receipt};
 pub use svid::Leaf;
-pub use task::{EndMode, TaskGuard, TaskOptions};
+pub use task::{Anchor, EndMode, Heartbeat, Task, TaskDetails, TaskFilter, TaskPage};
+pub use task_options::TaskOptions;
+pub use words::{
+    CallerKind, CircuitState, CredentialState, EndCause, RevocationClass, RevokeCause, TaskState,
+};

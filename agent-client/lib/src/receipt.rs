@@ -1,43 +1,47 @@
-//! What became of the credentials of a task.
+//! The receipts of revoking: one for each credential of a task.
 
 use std::time::Duration;
 
 use taskpass_core::{CredentialId, RoleName, TaskId, Timestamp};
 use taskpass_proto::v1;
 
-use crate::{Error, wire};
+use crate::{CredentialState, EndCause, Error, RevocationClass, TaskState, wire};
 
 /// The result of revoking one credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// Which credential.
+    /// The credential.
     pub credential_id: CredentialId,
-    /// What it gave.
+    /// Its role.
     pub role: RoleName,
-    /// `revoked_verified`, `revoked_unverified`, `expired`, `abandoned`; `revoking` or `stuck` when it is not over.
-    pub state: String,
-    /// What revoking can do to it: `immediate`, `denylist`, `inherits`, `expiry_only`, `none`.
-    pub revocation_class: String,
-    /// From the decision to revoke to the state, or so far.
+    /// Where it stands; [`CredentialState::Revoking`] or [`CredentialState::Stuck`] when it is not over.
+    pub state: CredentialState,
+    /// What revoking can do to it.
+    pub revocation_class: RevocationClass,
+    /// The time from the decision to revoke to the final state, or to now.
     pub took: Duration,
     /// Until when it may still be usable; `None` when it is proven dead.
     pub may_live_until: Option<Timestamp>,
-    /// How it was proved, or why it is not.
+    /// How the provider proved it, or why there is no proof.
     pub proof: String,
 }
 
 impl Receipt {
     /// Whether the provider proved that the credential is dead.
     pub fn is_verified(&self) -> bool {
-        self.state == "revoked_verified"
+        self.state == CredentialState::RevokedVerified
+    }
+
+    pub(crate) fn all_from_wire(receipts: &[v1::Receipt]) -> Result<Vec<Self>, Error> {
+        receipts.iter().map(Self::from_wire).collect()
     }
 
     pub(crate) fn from_wire(receipt: &v1::Receipt) -> Result<Self, Error> {
         Ok(Self {
             credential_id: wire::parsed(&receipt.credential_id)?,
             role: wire::parsed(&receipt.role)?,
-            state: receipt.state.clone(),
-            revocation_class: receipt.revocation_class.clone(),
+            state: receipt.state.into(),
+            revocation_class: receipt.revocation_class.into(),
             took: Duration::from_millis(receipt.took_ms),
             may_live_until: receipt.may_live_until.as_ref().map(wire::timestamp),
             proof: receipt.proof.clone(),
@@ -45,16 +49,16 @@ impl Receipt {
     }
 }
 
-/// A task after it was told to end.
+/// A task after the broker was told to end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedTask {
-    /// Which task.
+    /// The task.
     pub task_id: TaskId,
-    /// `ended`, or `ending` while something is still being revoked.
-    pub state: String,
-    /// Why it ended: `completed`, `cancelled`, `deadline`, `heartbeat_lost`, `parent_ended`.
-    pub end_cause: String,
-    /// One per credential of the task and of everything below it.
+    /// [`TaskState::Ending`] while something is still being revoked.
+    pub state: TaskState,
+    /// Why it ended.
+    pub end_cause: Option<EndCause>,
+    /// One for each credential of the task and of everything below it.
     pub receipts: Vec<Receipt>,
 }
 
@@ -62,13 +66,9 @@ impl EndedTask {
     pub(crate) fn from_wire(reply: &v1::EndTaskResponse) -> Result<Self, Error> {
         Ok(Self {
             task_id: wire::parsed(&reply.task_id)?,
-            state: reply.state.clone(),
-            end_cause: reply.end_cause.clone(),
-            receipts: reply
-                .receipts
-                .iter()
-                .map(Receipt::from_wire)
-                .collect::<Result<_, _>>()?,
+            state: reply.state.into(),
+            end_cause: wire::optional(reply.end_cause),
+            receipts: Receipt::all_from_wire(&reply.receipts)?,
         })
     }
 }

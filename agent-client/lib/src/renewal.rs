@@ -1,7 +1,8 @@
-//! Keeping the SVID fresh: at two thirds of its life, or when asked.
+//! Renewal of the SVID: at two thirds of its life, or when a caller asks.
 //!
-//! The order makes every crash harmless: the new pair is durable before it is first used (the broker drops the old
-//! certificate at that moment), and it is used once, successfully, before it replaces the old one here.
+//! The order makes every crash harmless. The new pair is durable before its first use, since the broker
+//! stops counting the old certificate at that moment. One successful use proves the new pair before it
+//! replaces the old one here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,49 +11,49 @@ use taskpass_proto::v1::{
 };
 
 use crate::{
-    Error, Leaf, RPC_TIMEOUT, WhoAmI,
+    Error, Leaf, RPC_TIMEOUT,
     attest::accept,
-    client::{Link, Shared, blocking},
-    directory::Identity,
+    directory::StoredIdentity,
+    link::{Connection, Link, blocking},
     retry::jitter,
     svid::new_key_and_csr,
     wire,
 };
 
-/// The wall clock is looked at this often, since it may jump and machines sleep.
+/// How often the loop reads the wall clock, which may jump while the machine sleeps.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// After a failure, doubling.
+/// The pause after a failure; it doubles from the first to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Whether the age of the SVID matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Only past two thirds of its life.
+    /// Renew only past two thirds of its life.
     Due,
-    /// In any case.
+    /// Renew at any age.
     Always,
 }
 
-/// Renews until the client is gone.
-pub(crate) async fn run(shared: Arc<Shared>) {
+/// Renews until the last client is dropped.
+pub(crate) async fn run(connection: Arc<Connection>) {
     let (mut failures, mut floor) = (0_u32, Duration::ZERO);
     loop {
         let pause = if failures == 0 {
-            shared.until_due().clamp(floor, LOOK_INTERVAL)
+            connection.until_due().clamp(floor, LOOK_INTERVAL)
         } else {
-            shared.jittered((PAUSE_FIRST * (1 << failures.min(6))).min(PAUSE_MAX))
+            connection.jittered((PAUSE_FIRST * (1 << failures.min(6))).min(PAUSE_MAX))
         };
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = connection.stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        if !shared.until_due().is_zero() {
+        if !connection.until_due().is_zero() {
             continue;
         }
-        // However short-lived the next certificate is, renewing does not become a loop without a pause.
+        // A certificate that lives very briefly must not turn this into a loop without a pause.
         floor = PAUSE_FIRST;
-        match shared.renew(When::Due).await {
+        match connection.renew(When::Due).await {
             Ok(leaf) => {
                 failures = 0;
                 tracing::debug!(serial = leaf.serial, until = %leaf.not_after, "identity renewed");
@@ -65,10 +66,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-impl Shared {
-    /// Replaces the SVID and proves the new one before the old one is let go.
+impl Connection {
+    /// Replaces the SVID, and proves the new one before the old one is dropped.
     pub(crate) async fn renew(&self, when: When) -> Result<Leaf, Error> {
-        let _turn = self.renewing.lock().await;
+        let _lock = self.renewing.lock().await;
         if let Err(error) = self.adopt_stored(&self.link.load_full()).await {
             tracing::debug!(%error, "the stored identity is not used; renewing the one in use");
         }
@@ -104,14 +105,15 @@ impl Shared {
             directory.stage(&stored)
         })
         .await?;
-        let fresh = self.prove(Identity {
+        let fresh = self.prove(StoredIdentity {
             svid,
             bundle: roots,
         });
         let fresh = match fresh.await {
             Ok(link) => link,
             Err(error) => {
-                // Left staged otherwise: the broker may have seen it and dropped the old one.
+                // After any other failure the pair stays staged: the broker may have seen it, and then it
+                // counts only the new certificate.
                 if error.is_unknown_identity() {
                     let directory = self.config.directory.clone();
                     blocking(move || directory.discard()).await?;
@@ -126,14 +128,13 @@ impl Shared {
     }
 
     /// Connects with a new identity and has the broker confirm it.
-    async fn prove(&self, identity: Identity) -> Result<Link, Error> {
+    async fn prove(&self, identity: StoredIdentity) -> Result<Link, Error> {
         let expected = identity.svid.leaf.spiffe_id.to_string();
         let link = Link::open(&self.config, identity).await?;
-        let mut service = IdentityServiceClient::new(link.channel());
+        let mut service = IdentityServiceClient::new(link.channel.clone());
         let reply = self
             .attempt(RPC_TIMEOUT, service.who_am_i(WhoAmIRequest {}))
-            .await
-            .map(WhoAmI::from_wire)?;
+            .await?;
         if reply.spiffe_id != expected {
             return Err(Error::Reply(format!(
                 "the broker takes `{expected}` for `{}`",
@@ -143,12 +144,13 @@ impl Shared {
         Ok(link)
     }
 
-    /// How long until the SVID should be renewed; zero when it is time. Clients spread over a twentieth of its life.
+    /// How long until the SVID is renewed; zero when it is due. Clients spread over a twentieth of its life.
     fn until_due(&self) -> Duration {
         let link = self.link.load();
         let leaf = &link.svid.leaf;
         let spread = leaf.not_after.since(leaf.not_before) / 20;
-        // The serial is random and stays the same for one certificate, unlike a fresh draw on every look.
+        // The serial is random and stays the same for one certificate; a fresh random number would move
+        // the moment on every look.
         let share = u32::from_str_radix(leaf.serial.get(24..).unwrap_or_default(), 16).unwrap_or(0);
         let lead = spread.mul_f64(f64::from(share) / f64::from(u32::MAX));
         leaf.renew_at().minus(lead).since(self.config.clock.now())

@@ -1,160 +1,120 @@
-//! A task and its guard: heartbeats while there is work, an end on every way out.
+//! Tasks as the broker knows them, and the calls about them. [`crate::TaskGuard`] keeps one alive.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use taskpass_core::{RoleName, Scope, TaskId, Timestamp, Ttl};
+use taskpass_core::{AgentName, ProviderName, RoleName, Scope, TaskId, Timestamp};
 use taskpass_proto::v1::{
-    HeartbeatRequest, StartTaskRequest, Task, TaskRole, task_service_client::TaskServiceClient,
+    self, EndTaskRequest, GetTaskRequest, HeartbeatRequest, ListTasksRequest, PageRequest,
+    task_service_client::TaskServiceClient,
 };
-use tokio::{runtime::Handle, sync::watch};
-use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
-use crate::{Client, CredentialRequest, EndedTask, Error, RPC_TIMEOUT, Receipt, wire};
+use crate::{
+    Client, EndCause, EndedTask, Error, RPC_TIMEOUT, Receipt, TaskOptions, TaskState, wire,
+};
 
-/// What a task is started with.
-#[derive(Debug, Clone, Default)]
-pub struct TaskOptions {
-    purpose: String,
-    requester: String,
-    roles: Vec<(RoleName, Scope)>,
-    ttl: Option<Ttl>,
-    heartbeat: Option<Ttl>,
-    parent: Option<TaskId>,
-    labels: BTreeMap<String, String>,
-    max_credentials: u32,
+/// A piece of work of one agent.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Task {
+    /// Its name.
+    pub id: TaskId,
+    /// The agent that works on it.
+    pub agent: AgentName,
+    /// What it is for, in one line.
+    pub purpose: String,
+    /// Who set the purpose: a name, or `parent:<task>`.
+    pub requester: Option<String>,
+    /// Whether only the agent itself says so.
+    pub self_declared: bool,
+    /// The roles of which credentials may be issued for it, with the scope parameters fixed for each.
+    pub roles: Vec<(RoleName, Scope)>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ends by itself.
+    pub deadline: Timestamp,
+    /// The task ends when no heartbeat comes for so long.
+    pub heartbeat: Option<Duration>,
+    /// The task that delegates it.
+    pub parent: Option<TaskId>,
+    /// How many tasks are above it.
+    pub depth: u32,
+    /// Live credentials that it and everything below it may hold.
+    pub max_credentials: u32,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it ended, once it begins to end.
+    pub end_cause: Option<EndCause>,
+    /// When it began to end.
+    pub ending_at: Option<Timestamp>,
+    /// When every credential had reached its final state.
+    pub ended_at: Option<Timestamp>,
 }
 
-/// How a task ends when its guard says so.
+/// A task with what became of its credentials.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TaskDetails {
+    /// The task.
+    pub task: Task,
+    /// One receipt for each credential that the broker revokes or has revoked.
+    pub receipts: Vec<Receipt>,
+    /// The anchors for which an ending task still waits.
+    pub anchors: Vec<Anchor>,
+}
+
+/// A thing at a provider through which credentials of a task are issued. The provider has not ended it
+/// yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Anchor {
+    /// The provider.
+    pub provider: ProviderName,
+    /// Until when it may live.
+    pub may_live_until: Option<Timestamp>,
+}
+
+/// Which tasks to list. An agent sees its own, an operator those of all agents.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only tasks of this agent.
+    pub agent: Option<AgentName>,
+    /// Only tasks in this state.
+    pub state: Option<TaskState>,
+}
+
+/// One page of a list of tasks.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TaskPage {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// Asks for the next page; empty on the last one.
+    pub next_page_token: String,
+}
+
+/// Until when a task lives after a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// The task ends unless another heartbeat comes before; `None` when it needs none.
+    pub next_before: Option<Timestamp>,
+    /// When the task ends in any case.
+    pub deadline: Option<Timestamp>,
+}
+
+/// How a task ends when its agent says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndMode {
     /// The work is done.
     Completed,
-    /// The work was broken off.
+    /// The work is stopped before its end.
     Cancelled,
 }
 
-impl TaskOptions {
-    /// A task for `purpose`, one line that people will read.
-    pub fn new(purpose: impl Into<String>) -> Self {
-        Self {
-            purpose: purpose.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Lets the task draw on `role`.
-    #[must_use]
-    pub fn role(self, role: RoleName) -> Self {
-        self.role_within(role, Scope::default())
-    }
-
-    /// Lets the task draw on `role`, with scope parameters fixed for the whole task.
-    #[must_use]
-    pub fn role_within(mut self, role: RoleName, scope: Scope) -> Self {
-        self.roles.push((role, scope));
-        self
-    }
-
-    /// The task ends by itself after `ttl`; the broker's default when not given.
-    #[must_use]
-    pub const fn ttl(mut self, ttl: Ttl) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// The task ends when nothing is heard for `interval`; the guard sends three heartbeats in that time.
-    #[must_use]
-    pub const fn heartbeat(mut self, interval: Ttl) -> Self {
-        self.heartbeat = Some(interval);
-        self
-    }
-
-    /// The task is delegated by `parent` and ends with it.
-    #[must_use]
-    pub const fn parent(mut self, parent: TaskId) -> Self {
-        self.parent = Some(parent);
-        self
-    }
-
-    /// Names the person or system that asked for the work; recorded as self-declared.
-    #[must_use]
-    pub fn requester(mut self, requester: impl Into<String>) -> Self {
-        self.requester = requester.into();
-        self
-    }
-
-    /// Adds a label.
-    #[must_use]
-    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(key.into(), value.into());
-        self
-    }
-
-    /// At most so many live credentials at once; the broker's limit when not given.
-    #[must_use]
-    pub const fn max_credentials(mut self, count: u32) -> Self {
-        self.max_credentials = count;
-        self
-    }
-
-    fn into_request(self, idempotency_key: String) -> StartTaskRequest {
-        StartTaskRequest {
-            idempotency_key,
-            purpose: self.purpose,
-            requester: self.requester,
-            roles: self
-                .roles
-                .into_iter()
-                .map(|(role, scope)| TaskRole {
-                    role: role.to_string(),
-                    scope: scope
-                        .iter()
-                        .map(|(name, value)| (name.to_string(), value.to_owned()))
-                        .collect(),
-                })
-                .collect(),
-            ttl_seconds: self.ttl.map_or(0, Ttl::seconds),
-            heartbeat_seconds: self.heartbeat.map_or(0, Ttl::seconds),
-            parent: self.parent.map(|id| id.to_string()).unwrap_or_default(),
-            labels: self.labels.into_iter().collect(),
-            max_credentials: self.max_credentials,
-            csr: Vec::new(),
-        }
-    }
-}
-
 impl Client {
-    /// Starts a task and keeps it alive until the guard is ended or dropped.
-    pub async fn start_task(&self, options: TaskOptions) -> Result<TaskGuard, Error> {
-        let task = self.open_task(options).await?;
-        let started = wire::required_timestamp(task.started_at.as_ref(), "started_at")?;
-        let deadline = wire::required_timestamp(task.deadline.as_ref(), "deadline")?;
-        let live = Arc::new(LiveTask {
-            id: wire::parsed(&task.id)?,
-            deadline,
-            client: self.clone(),
-            over: watch::Sender::new(None),
-            stop: CancellationToken::new(),
-        });
-        let tracker = &self.shared().tracker;
-        // Both times are the broker's, so it does not matter what the clock here says.
-        let (life, lasting) = (deadline.since(started), Arc::clone(&live));
-        tracker.spawn(async move { lasting.last(life).await });
-        if task.heartbeat_seconds > 0 {
-            let interval = Duration::from_secs(u64::from(task.heartbeat_seconds)) / 3;
-            let beating = Arc::clone(&live);
-            tracker.spawn(async move { beating.beat(interval).await });
-        }
-        Ok(TaskGuard {
-            live,
-            task,
-            runtime: Handle::current(),
-            is_settled: false,
-        })
-    }
-
-    /// Starts a task and leaves it to the caller to keep alive and to end.
+    /// Starts a task. The caller keeps it alive and ends it; [`Client::start_task`] does both.
     pub async fn open_task(&self, options: TaskOptions) -> Result<Task, Error> {
         let request = options.into_request(self.new_idempotency_key()?);
         let reply = self
@@ -163,175 +123,152 @@ impl Client {
                 async move { TaskServiceClient::new(channel).start_task(request).await }
             })
             .await?;
-        wire::required(reply.task, "task")
-    }
-}
-
-/// An open task. End it with [`TaskGuard::end`]; a guard that is dropped ends its task in the background, which is
-/// only as good as the time the process has left.
-pub struct TaskGuard {
-    live: Arc<LiveTask>,
-    task: Task,
-    runtime: Handle,
-    is_settled: bool,
-}
-
-/// What the guard, its heartbeats and its credentials share.
-pub(crate) struct LiveTask {
-    pub(crate) id: TaskId,
-    pub(crate) deadline: Timestamp,
-    pub(crate) client: Client,
-    /// Why the task is over, once it is.
-    pub(crate) over: watch::Sender<Option<String>>,
-    /// Stops heartbeats and refreshing.
-    pub(crate) stop: CancellationToken,
-}
-
-impl TaskGuard {
-    /// The task's name.
-    pub fn id(&self) -> TaskId {
-        self.live.id
+        Task::from_wire(wire::required(reply.task, "task")?)
     }
 
-    /// The task as the broker recorded it.
-    pub const fn task(&self) -> &Task {
-        &self.task
-    }
-
-    /// When the task ends by itself.
-    pub fn deadline(&self) -> Timestamp {
-        self.live.deadline
-    }
-
-    /// Prepares a credential of `role`, one of the task's roles.
-    pub fn credential(&self, role: RoleName) -> CredentialRequest {
-        CredentialRequest::new(Arc::clone(&self.live), role)
-    }
-
-    /// Waits until the task is over because the broker says so or its deadline has passed, and why.
-    pub async fn ended(&self) -> String {
-        let mut over = self.live.over.subscribe();
-        let why = over
-            .wait_for(Option::is_some)
-            .await
-            .map(|why| why.clone().unwrap_or_default());
-        match why {
-            Ok(why) => why,
-            // INVARIANT: the sender lives in `self.live`, so it is never closed.
-            Err(_closed) => std::future::pending().await,
-        }
-    }
-
-    /// Ends the task because the work is done, and says what became of its credentials.
-    pub async fn end(self) -> Result<Vec<Receipt>, Error> {
-        Ok(self.finish(EndMode::Completed).await?.receipts)
-    }
-
-    /// Ends the task because the work is broken off.
-    pub async fn cancel(self) -> Result<Vec<Receipt>, Error> {
-        Ok(self.finish(EndMode::Cancelled).await?.receipts)
-    }
-
-    /// Ends the task and returns everything that the broker says about it. If that fails, the heartbeats have stopped
-    /// and the broker ends the task by itself when they are missed, or at its deadline.
-    pub async fn finish(mut self, mode: EndMode) -> Result<EndedTask, Error> {
-        self.live.settle("its guard ended it");
-        let (client, id) = (self.live.client.clone(), self.live.id);
-        let ended = client.end_task(id, mode, None).await;
-        self.is_settled = true;
-        ended
-    }
-}
-
-impl Drop for TaskGuard {
-    fn drop(&mut self) {
-        if self.is_settled {
-            return;
-        }
-        self.live.settle("its guard was dropped");
-        let live = Arc::clone(&self.live);
-        let tracker = live.client.shared().tracker.clone();
-        let end = async move {
-            let mode = EndMode::Cancelled;
-            if let Err(error) = live.client.end_task(live.id, mode, None).await {
-                tracing::warn!(task = %live.id, %error, "a dropped task could not be ended; the broker ends it at its deadline or when heartbeats are missed");
-            }
+    /// Ends a task and everything below it, and waits for revocation: for `wait`, or as long as the
+    /// broker is configured to.
+    pub async fn end_task(
+        &self,
+        task: TaskId,
+        mode: EndMode,
+        wait: Option<Duration>,
+    ) -> Result<EndedTask, Error> {
+        let request = EndTaskRequest {
+            task_id: task.to_string(),
+            cancel: mode == EndMode::Cancelled,
+            wait_ms: wire::wait_ms(wait),
         };
-        // The handle drops the task's end again if the runtime is already shutting down.
-        drop(tracker.spawn_on(end, &self.runtime));
-    }
-}
-
-impl LiveTask {
-    /// No more heartbeats, no more refreshing, no more secrets.
-    fn settle(&self, why: &str) {
-        self.over
-            .send_if_modified(|over| over.is_none() && over.replace(why.to_owned()).is_none());
-        self.stop.cancel();
+        let reply = self
+            .call(wire::wait_limit(wait), |channel| {
+                let request = request.clone();
+                async move { TaskServiceClient::new(channel).end_task(request).await }
+            })
+            .await?;
+        EndedTask::from_wire(&reply)
     }
 
-    /// Why the task is over, when it is.
-    pub(crate) fn ended(&self) -> Option<Error> {
-        let why = self.over.borrow().clone()?;
-        Some(Error::TaskEnded { task: self.id, why })
+    /// Tells the broker that a task is still being worked on.
+    pub async fn heartbeat(&self, task: TaskId) -> Result<Heartbeat, Error> {
+        self.heartbeat_within(RPC_TIMEOUT, task).await
     }
 
-    /// Ends at the deadline also where no broker can be reached to say so: whoever works on has no credentials any more.
-    async fn last(&self, life: Duration) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = tokio::time::sleep(life) => self.settle("its deadline has passed"),
-        }
-    }
-
-    async fn beat(&self, interval: Duration) {
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
-            }
-            let request = HeartbeatRequest {
-                task_id: self.id.to_string(),
-            };
-            let call = self.client.call(interval, |channel| {
+    /// As [`Client::heartbeat`]; each attempt may take `limit`.
+    pub(crate) async fn heartbeat_within(
+        &self,
+        limit: Duration,
+        task: TaskId,
+    ) -> Result<Heartbeat, Error> {
+        let request = HeartbeatRequest {
+            task_id: task.to_string(),
+        };
+        let reply = self
+            .call(limit, |channel| {
                 let request = request.clone();
                 async move { TaskServiceClient::new(channel).heartbeat(request).await }
-            });
-            let outcome = tokio::select! {
-                () = self.stop.cancelled() => return,
-                outcome = call => outcome,
-            };
-            match outcome {
-                Ok(_) => {}
-                Err(error) if says_over(&error) => {
-                    tracing::warn!(task = %self.id, %error, "the broker says that the task is over");
-                    return self.settle(&error.to_string());
-                }
-                Err(error) => {
-                    tracing::warn!(task = %self.id, %error, "a heartbeat failed; the next one follows");
-                }
-            }
-        }
+            })
+            .await?;
+        Ok(Heartbeat {
+            next_before: reply.next_before.as_ref().map(wire::timestamp),
+            deadline: reply.deadline.as_ref().map(wire::timestamp),
+        })
+    }
+
+    /// Reads one task.
+    pub async fn task(&self, task: TaskId) -> Result<TaskDetails, Error> {
+        let request = GetTaskRequest {
+            task_id: task.to_string(),
+        };
+        let reply = self
+            .call(RPC_TIMEOUT, |channel| {
+                let request = request.clone();
+                async move { TaskServiceClient::new(channel).get_task(request).await }
+            })
+            .await?;
+        Ok(TaskDetails {
+            task: Task::from_wire(wire::required(reply.task, "task")?)?,
+            receipts: Receipt::all_from_wire(&reply.receipts)?,
+            anchors: reply
+                .anchors
+                .iter()
+                .map(Anchor::from_wire)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads up to `page_size` tasks, from the first one on when `page_token` is empty.
+    pub async fn list_tasks(
+        &self,
+        filter: &TaskFilter,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<TaskPage, Error> {
+        let request = ListTasksRequest {
+            page: Some(PageRequest {
+                page_size,
+                page_token: page_token.to_owned(),
+            }),
+            agent: filter
+                .agent
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            state: filter.state.map_or(0, i32::from),
+        };
+        let reply = self
+            .call(RPC_TIMEOUT, |channel| {
+                let request = request.clone();
+                async move { TaskServiceClient::new(channel).list_tasks(request).await }
+            })
+            .await?;
+        Ok(TaskPage {
+            tasks: reply
+                .tasks
+                .into_iter()
+                .map(Task::from_wire)
+                .collect::<Result<_, _>>()?,
+            next_page_token: reply.next_page_token,
+        })
     }
 }
 
-/// Whether a refused heartbeat means that the task is over, rather than that the broker has a bad moment. An identity that
-/// does not count any more, also after the stored one was looked at, can keep no task alive.
-fn says_over(error: &Error) -> bool {
-    error.is_unknown_identity()
-        || error.refusal().is_some_and(|refusal| {
-            matches!(
-                refusal.code,
-                Code::NotFound | Code::FailedPrecondition | Code::PermissionDenied
-            )
+impl Task {
+    fn from_wire(task: v1::Task) -> Result<Self, Error> {
+        let roles = task.roles.into_iter().map(|granted| {
+            let scope =
+                Scope::from_pairs(granted.scope).map_err(|e| Error::Reply(e.to_string()))?;
+            Ok((wire::parsed(&granted.role)?, scope))
+        });
+        let parent = wire::optional_text(task.parent);
+        Ok(Self {
+            id: wire::parsed(&task.id)?,
+            agent: wire::parsed(&task.agent)?,
+            purpose: task.purpose,
+            requester: wire::optional_text(task.requester),
+            self_declared: task.self_declared,
+            roles: roles.collect::<Result<_, Error>>()?,
+            started_at: wire::required_timestamp(task.started_at.as_ref(), "started_at")?,
+            deadline: wire::required_timestamp(task.deadline.as_ref(), "deadline")?,
+            heartbeat: Some(task.heartbeat_seconds)
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            parent: parent.as_deref().map(wire::parsed).transpose()?,
+            depth: task.depth,
+            max_credentials: task.max_credentials,
+            labels: task.labels.into_iter().collect(),
+            state: task.state.into(),
+            end_cause: wire::optional(task.end_cause),
+            ending_at: task.ending_at.as_ref().map(wire::timestamp),
+            ended_at: task.ended_at.as_ref().map(wire::timestamp),
         })
+    }
 }
 
-impl fmt::Debug for TaskGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskGuard")
-            .field("id", &self.live.id)
-            .field("deadline", &self.live.deadline)
-            .finish_non_exhaustive()
+impl Anchor {
+    fn from_wire(anchor: &v1::Anchor) -> Result<Self, Error> {
+        Ok(Self {
+            provider: wire::parsed(&anchor.provider)?,
+            may_live_until: anchor.may_live_until.as_ref().map(wire::timestamp),
+        })
     }
 }

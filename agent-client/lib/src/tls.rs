@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use ring::digest::{SHA256, digest};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
+    CertificateError, DigitallySignedStruct, OtherError, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -21,7 +21,10 @@ use taskpass_ca::{PeerError, PeerVerifier};
 use taskpass_core::{Clock, Identity, Timestamp, TrustDomain};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{Error, svid::Leaf, svid::Svid};
+use crate::{
+    Error,
+    svid::{Leaf, Svid},
+};
 
 /// Whom to believe that it is the broker.
 #[derive(Debug, Clone)]
@@ -55,14 +58,14 @@ pub(crate) fn client_config(
     trust: Trust,
     identity: Option<&Svid>,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<ClientConfig>, Error> {
+) -> Result<Arc<rustls::ClientConfig>, Error> {
     let crypto = |e: rustls::Error| Error::Crypto(e.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = BrokerVerifier {
         trust,
         provider: Arc::clone(&provider),
     };
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
+    let builder = rustls::ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(crypto)?
         .dangerous()

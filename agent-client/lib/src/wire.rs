@@ -1,12 +1,14 @@
-//! From the words of the protocol to those of the library: times and ids.
+//! Between the messages of the protocol and the types of the library: times, ids, pairs, waits.
+
+use std::time::Duration;
 
 use prost_types::Timestamp as WireTime;
-use taskpass_core::{InvalidValue, Timestamp};
+use taskpass_core::{InvalidValue, Scope, Timestamp};
 
-use crate::Error;
+use crate::{Error, RPC_TIMEOUT, WAIT_TIMEOUT};
 
 /// Reads a time of a reply.
-pub fn timestamp(wire: &WireTime) -> Timestamp {
+pub(crate) fn timestamp(wire: &WireTime) -> Timestamp {
     let millis = wire
         .seconds
         .saturating_mul(1000)
@@ -14,13 +16,14 @@ pub fn timestamp(wire: &WireTime) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// Writes a time for a request.
-pub fn to_wire(time: Timestamp) -> WireTime {
-    let millis = i32::try_from(time.millis().rem_euclid(1000)).unwrap_or(0);
-    WireTime {
-        seconds: time.seconds(),
-        nanos: millis * 1_000_000,
-    }
+/// A value that is unspecified (0) while there is none.
+pub(crate) fn optional<T: From<i32>>(number: i32) -> Option<T> {
+    (number != 0).then(|| number.into())
+}
+
+/// A text that is empty while there is none.
+pub(crate) fn optional_text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// A time that a reply must have.
@@ -43,15 +46,22 @@ pub(crate) fn parsed<T: std::str::FromStr<Err = InvalidValue>>(text: &str) -> Re
         .map_err(|e: InvalidValue| Error::Reply(e.to_string()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The parameters of a scope, for a request.
+pub(crate) fn pairs<M: FromIterator<(String, String)>>(scope: &Scope) -> M {
+    scope
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_owned()))
+        .collect()
+}
 
-    #[test]
-    fn times_survive_the_wire() {
-        for millis in [0, 1, 999, 1_700_000_000_123, -1, -1001] {
-            let time = Timestamp::from_millis(millis);
-            assert_eq!(timestamp(&to_wire(time)), time, "{millis}");
-        }
-    }
+/// How long the broker waits for revocation, for a request: its own default when `wait` is `None`.
+pub(crate) fn wait_ms(wait: Option<Duration>) -> u32 {
+    wait.map_or(0, |wait| {
+        u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1)
+    })
+}
+
+/// How long the call may take in which the broker waits so.
+pub(crate) fn wait_limit(wait: Option<Duration>) -> Duration {
+    wait.map_or(WAIT_TIMEOUT, |wait| wait + RPC_TIMEOUT)
 }

@@ -5,7 +5,7 @@ use rcgen::{
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
-use taskpass_core::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
+use taskpass_core::{Clock, Entropy, SystemClock, SystemEntropy};
 use time::{Duration, OffsetDateTime};
 
 pub const DOMAIN: &str = "acme.test";
@@ -121,5 +121,8 @@ pub fn now() -> OffsetDateTime {
 }
 
 pub fn wire(time: OffsetDateTime) -> prost_types::Timestamp {
-    taskpass_client::wire::to_wire(Timestamp::from(time))
+    prost_types::Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap(),
+    }
 }

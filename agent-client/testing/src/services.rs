@@ -125,7 +125,7 @@ impl identity_service_server::IdentityService for Shared {
         let peer = caller(self, &request)?;
         let reply = WhoAmIResponse {
             spiffe_id: peer.uri,
-            kind: "agent".to_owned(),
+            kind: CallerKind::Agent.into(),
             serial: peer.serial,
             expires_at: Some(wire(now())),
             broker_version: "0.0.0".to_owned(),
@@ -138,8 +138,8 @@ fn receipts(state: &State) -> Vec<Receipt> {
     let receipt = |id: &String| Receipt {
         credential_id: id.clone(),
         role: "vault-main/ci-db".to_owned(),
-        state: "revoked_verified".to_owned(),
-        revocation_class: "immediate".to_owned(),
+        state: CredentialState::RevokedVerified.into(),
+        revocation_class: RevocationClass::Immediate.into(),
         took_ms: 12,
         may_live_until: None,
         proof: "lookup says gone".to_owned(),
@@ -167,7 +167,7 @@ impl task_service_server::TaskService for Shared {
                 heartbeat_seconds: request.heartbeat_seconds,
                 parent: request.parent,
                 labels: request.labels,
-                state: "open".to_owned(),
+                state: TaskState::Open.into(),
                 ..v1::Task::default()
             };
             state.tasks.push(task.clone());
@@ -182,20 +182,20 @@ impl task_service_server::TaskService for Shared {
         caller(self, &request)?;
         let request = request.into_inner();
         let cause = if request.cancel {
-            "cancelled"
+            EndCause::Cancelled
         } else {
-            "completed"
+            EndCause::Completed
         };
         let reply = {
             let mut state = self.lock();
             for task in state.tasks.iter_mut().filter(|t| t.id == request.task_id) {
-                task.state = "ended".to_owned();
-                task.end_cause = cause.to_owned();
+                task.state = TaskState::Ended.into();
+                task.end_cause = cause.into();
             }
             EndTaskResponse {
                 task_id: request.task_id,
-                state: "ended".to_owned(),
-                end_cause: cause.to_owned(),
+                state: TaskState::Ended.into(),
+                end_cause: cause.into(),
                 receipts: receipts(&state),
             }
         };
@@ -276,7 +276,7 @@ impl credential_service_server::CredentialService for Shared {
                 credential_id: id,
                 role: request.role,
                 expires_at: Some(wire(now() + state.credential_life)),
-                revocation_class: "immediate".to_owned(),
+                revocation_class: RevocationClass::Immediate.into(),
                 data: state
                     .data
                     .iter()
@@ -314,7 +314,7 @@ impl credential_service_server::CredentialService for Shared {
         let receipt = Some(Receipt {
             credential_id: id,
             role: "vault-main/ci-db".to_owned(),
-            state: "revoked_verified".to_owned(),
+            state: CredentialState::RevokedVerified.into(),
             ..Receipt::default()
         });
         self.leave("revoke_credential", RevokeCredentialResponse { receipt })
@@ -352,8 +352,8 @@ fn credential(id: String) -> Credential {
         task_id: "t0123456789abcdef".to_owned(),
         agent: "builder".to_owned(),
         role: "vault-main/ci-db".to_owned(),
-        state: "active".to_owned(),
-        revocation_class: "immediate".to_owned(),
+        state: CredentialState::Active.into(),
+        revocation_class: RevocationClass::Immediate.into(),
         expires_at: Some(moment()),
         ..Credential::default()
     }
@@ -426,12 +426,12 @@ fn provider(name: String) -> Provider {
         name: format!("{name}/{short}"),
         r#type: "dynamic".to_owned(),
         max_ttl_seconds: 900,
-        revocation_class: "immediate".to_owned(),
+        revocation_class: RevocationClass::Immediate.into(),
         ..Role::default()
     };
     Provider {
         kind: "vault".to_owned(),
-        circuit: "closed".to_owned(),
+        circuit: CircuitState::Closed.into(),
         roles: vec![role("ci-db"), role("other")],
         name,
         ..Provider::default()

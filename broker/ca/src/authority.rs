@@ -459,11 +459,6 @@ impl Authority {
         self.root.key.digest()
     }
 
-    /// Until when the root is valid.
-    pub const fn root_not_after(&self) -> Timestamp {
-        self.root.validity.not_after
-    }
-
     /// The trust domain.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.deps.trust_domain

@@ -1,4 +1,4 @@
-//! Agents, the tokens that let them join, and the SVIDs they were given.
+//! Agents, their join tokens, and the SVIDs that were issued to them.
 
 use std::collections::BTreeMap;
 
@@ -66,12 +66,13 @@ pub struct Agent {
     pub registered_by: SpiffeId,
 }
 
-/// A single-use token with which an agent proves itself the first time. The secret itself is not kept.
+/// A single-use token that an agent attests with the first time. Only a digest of its secret is
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
     /// Names the token in lists and in the ledger.
     pub id: JoinTokenId,
-    /// The agent it lets in.
+    /// The agent that may attest with it.
     pub agent: AgentName,
     /// SHA-256 of the secret part, in hex.
     pub secret_sha256: String,
@@ -85,7 +86,8 @@ pub struct JoinToken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SvidState {
-    /// Issued, not used yet. The SVID before it still counts, so that a lost reply locks nobody out.
+    /// Issued, not used yet. The SVID before it still counts: an agent whose reply was lost can go
+    /// on.
     Pending,
     /// In use.
     Active,
@@ -122,7 +124,7 @@ impl Svid {
 }
 
 impl JoinToken {
-    /// How the secret part of a token is recognised without keeping it.
+    /// The digest by which the secret part of a token is recognised; the secret is not kept.
     pub fn digest_of(secret: &[u8]) -> String {
         Digest::of(secret).to_string()
     }

@@ -1,23 +1,25 @@
-//! Anchors: what was recorded before a provider's session could live longer than a moment.
+//! Anchors: what is on record of a thing at the back end through which credentials are issued.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{AnchorId, Handle, ProviderName, TaskId, Timestamp};
 
-/// Whether an anchor may still hold something alive.
+/// Whether a credential issued through the anchor may still be alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnchorState {
-    /// The session may be alive.
+    /// It may be alive.
     Live,
     /// The provider proved that it is gone, or its life is over.
     Gone,
 }
 
-/// A provider's session of one task that cannot be searched for, such as a Vault token by its accessor.
+/// A thing of one task at a back end that cannot be searched for, such as a Vault token, which is
+/// known by its accessor.
 ///
-/// The provider makes it short-lived, has it recorded, and only then extends it. Whatever was drawn with it dies
-/// when it is revoked, even what the broker never heard of because it was killed in between.
+/// The provider makes it short-lived, has it recorded, and only then renews it. Revoking it revokes
+/// every credential issued through it, including those whose answer was lost because the broker was
+/// killed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anchor {
     /// Unique name.

@@ -1,4 +1,5 @@
-//! Time as a parameter. The composition root makes the one [`SystemClock`]; everything else is handed a [`Clock`].
+//! Time as a parameter. The composition root makes the one [`SystemClock`]; all other code takes a
+//! [`Clock`].
 
 use std::{
     fmt,
@@ -13,7 +14,8 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// The wall clock, UTC. It may jump in either direction.
     fn now(&self) -> Timestamp;
 
-    /// Time since an arbitrary start; never goes back. For measuring, never for deadlines that survive a restart.
+    /// Time since an arbitrary start; it never goes back. Measure with it. A deadline that must
+    /// survive a restart needs the wall clock.
     fn monotonic(&self) -> Duration;
 }
 
@@ -61,9 +63,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// The machine's clock, put wrong by as many milliseconds as a file says: for tests of whole programs, whose clock
-/// must jump while they run. The file is read anew each time; without one, or without a number in it, the clock is
-/// right. The monotonic clock never jumps, as on a real machine.
+/// The machine's clock, put wrong by the number of milliseconds in a file, for tests of whole
+/// programs: their clock must jump while they run. The file is read at each call; without a file or
+/// a number in it the clock is right. The monotonic clock never jumps, as on a real machine.
 #[cfg(feature = "failpoints")]
 #[derive(Debug)]
 pub struct ShiftedClock {

@@ -1,10 +1,15 @@
-//! Credentials: what was issued, where it stands, and how revoking it went. The secret is never here.
+//! Credentials: what was issued, where it stands, and how revoking it went. The secret is never
+//! here.
+
+mod life;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AgentName, AnchorId, CredentialId, EndCause, Handle, RoleName, Scope, TaskId, Timestamp,
 };
+
+pub use life::{CredentialIntent, Minting};
 
 /// What revoking a credential can truly do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,21 +40,22 @@ impl RevocationClass {
     }
 }
 
-/// Where a credential stands. `Stuck` is not here: it is a [`CredentialState::Revoking`] that has failed often.
+/// Where a credential stands. People also see `stuck`: a [`CredentialState::Revoking`] that failed
+/// often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialState {
-    /// Recorded; the provider may or may not have minted it.
+    /// Its intent is recorded; the provider may or may not have minted it.
     Intended,
-    /// Minted and handed out.
+    /// Minted and issued.
     Active,
     /// To be revoked; tried again until it is.
     Revoking,
     /// Revoked, and the provider proved it.
     RevokedVerified,
-    /// Revoked as far as the provider lets us; no proof. May live until `may_live_until`.
+    /// Revoked as far as the provider can, without proof. It may live until `may_live_until`.
     RevokedUnverified,
-    /// Its own end came first.
+    /// Its own end came before it was revoked.
     Expired,
     /// The provider never minted it.
     Abandoned,
@@ -78,24 +84,43 @@ impl CredentialState {
     }
 }
 
+/// A [`CredentialState`] as callers see it, who are also told of a revocation that keeps failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownState {
+    /// The state on record.
+    Is(CredentialState),
+    /// [`CredentialState::Revoking`], and a person must look.
+    Stuck,
+}
+
+impl ShownState {
+    /// The word for logs, errors and callers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Is(state) => state.as_str(),
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
 /// Why a credential is being revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "end", rename_all = "snake_case")]
 pub enum RevokeCause {
-    /// Somebody asked for this one.
+    /// The agent or an operator asked for it.
     Requested,
     /// Its task ended.
     TaskEnded(EndCause),
-    /// The broker was interrupted between intent and outcome.
+    /// Its outcome is unknown: the provider was called, and its answer is not on record.
     #[serde(rename = "interrupted")]
     OutcomeUnknown,
-    /// The reply never reached the caller, or the task had ended meanwhile.
+    /// It was not delivered: the reply never reached the caller, or the task had ended meanwhile.
     NotDelivered,
     /// The end that was asked for came, and the provider would let it live on.
     Expired,
 }
 
-/// How revoking stands.
+/// How far revoking it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// Why.
@@ -109,13 +134,13 @@ pub struct Revocation {
     /// The last failure, in words, without secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// Whether it failed so often that people were told.
+    /// Whether it failed so often that the log said so as an error.
     #[serde(default)]
     pub stuck: bool,
-    /// When it reached its final state.
+    /// When it was settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_at: Option<Timestamp>,
-    /// How the provider proved it, in words.
+    /// The provider's proof, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
     /// Until when it may still be usable; `None` when it is proven dead.
@@ -123,14 +148,14 @@ pub struct Revocation {
     pub may_live_until: Option<Timestamp>,
 }
 
-/// One issued thing.
+/// A credential on record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Credential {
     /// Unique name.
     pub id: CredentialId,
     /// The task it hangs on.
     pub task: TaskId,
-    /// The agent it was given to.
+    /// The agent it was issued to.
     pub agent: AgentName,
     /// What kind of credential.
     pub role: RoleName,
@@ -142,25 +167,26 @@ pub struct Credential {
     pub revocation_class: RevocationClass,
     /// When the intent was recorded.
     pub intended_at: Timestamp,
-    /// When the provider answered.
+    /// When the provider's answer was recorded. Ask [`Credential::minting`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
-    /// Until when it can live at most, if nobody revokes it.
+    /// Until when it can live at most unless it is revoked.
     pub expires_at: Timestamp,
-    /// The end that was asked for, where the provider gave a later one.
+    /// The end that was asked for, where the provider gave a later one. Ask
+    /// [`Credential::ends_at`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_until: Option<Timestamp>,
-    /// Renewals that are not on record as done: they run, failed or were never answered. Each may be carried out at any time,
-    /// and then gives what it asked for from that time on, so that the end above cannot be relied on.
+    /// Renewals without an answer on record. Each may be carried out at any time, and then gives
+    /// what it asked for from that time on. Ask [`Credential::renewal_in_doubt`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub renewals_unanswered: u32,
-    /// The anchor it was drawn with.
+    /// The anchor it was issued through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,
-    /// How the provider finds it again; never a secret.
+    /// What the provider finds it by; never a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
-    /// How revoking stands.
+    /// How far revoking it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
 }
@@ -174,23 +200,16 @@ const fn is_zero(count: &u32) -> bool {
 }
 
 impl Credential {
-    /// When its life is over: what can be revoked is revoked at the end that was asked for, even if the provider gave
-    /// more; anything else lives until the provider ends it.
-    pub fn ends_at(&self) -> Timestamp {
-        match (self.revocation_class, self.asked_until) {
-            (
-                RevocationClass::Immediate | RevocationClass::Denylist | RevocationClass::Inherits,
-                Some(asked),
-            ) => asked.min(self.expires_at),
-            _ => self.expires_at,
-        }
+    /// The state as people see it: `stuck` when revoking has failed for long.
+    pub fn shown_state(&self) -> &'static str {
+        self.shown().as_str()
     }
 
-    /// The state as people see it: `stuck` when revoking fails for long.
-    pub fn shown_state(&self) -> &'static str {
+    /// The state as callers see it.
+    pub fn shown(&self) -> ShownState {
         match &self.revocation {
-            Some(r) if r.stuck && self.state == CredentialState::Revoking => "stuck",
-            _ => self.state.as_str(),
+            Some(r) if r.stuck && self.state == CredentialState::Revoking => ShownState::Stuck,
+            _ => ShownState::Is(self.state),
         }
     }
 }

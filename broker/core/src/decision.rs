@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What was decided.
+/// Whether the request may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -12,7 +12,7 @@ pub enum Outcome {
     Deny,
 }
 
-/// One decision: enough to see afterwards who asked for what, which policies decided, and on what facts.
+/// One decision: an auditor sees who asked for what, which policies decided, and on what facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
     /// Who asked, as a SPIFFE ID.
@@ -21,7 +21,7 @@ pub struct DecisionRecord {
     pub action: String,
     /// On what, in words: a role, a task, an agent.
     pub resource: String,
-    /// What was decided.
+    /// Whether the request may go on.
     pub outcome: Outcome,
     /// Why, in one sentence.
     pub reason: String,

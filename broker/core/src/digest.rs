@@ -9,8 +9,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// `bytes` as lower-case hex digits. Each request writes several digests, and a formatter called for
-/// each byte would cost more than hashing does.
+/// `bytes` as lower-case hex digits. Each request writes several digests, and a formatter called
+/// for each byte would cost more than hashing does.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     let mut text = String::with_capacity(bytes.len() * 2);

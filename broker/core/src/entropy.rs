@@ -7,14 +7,14 @@ use std::{
 
 use ring::rand::SecureRandom;
 
-/// The system's random source did not answer; nothing may be minted without it.
+/// The system's random source did not answer, so no key and no identifier can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system's random source failed; nothing can be issued until it works again")]
 pub struct EntropyError;
 
 /// Where random bytes come from.
 pub trait Entropy: fmt::Debug + Send + Sync {
-    /// Fills `bytes` completely, or fails without a usable content.
+    /// Fills all of `bytes`. After a failure their content is undefined.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError>;
 
     /// A uniformly random number; for jitter and identifiers.
@@ -58,7 +58,8 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// A repeatable sequence from a seed; for tests and simulations, never for keys that protect anything.
+/// A repeatable sequence from a seed; for tests and simulations, never for keys that protect
+/// anything.
 #[derive(Debug)]
 pub struct SeededEntropy {
     seed: u64,

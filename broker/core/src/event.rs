@@ -1,6 +1,9 @@
 //! Events: everything that happens, in the words the ledger keeps for good.
 //!
-//! Names of variants and fields are a public format: auditors read them years later. Add, never rename.
+//! The serialised names of variants and fields are a public format: auditors read them years later.
+//! Add names, never rename them. Code that handles events matches an event's [`Topic`].
+
+mod topic;
 
 use std::{fmt, str::FromStr};
 
@@ -10,6 +13,11 @@ use crate::{
     Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause, Handle,
     InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause, SpiffeId, Svid, Task, TaskId,
     Timestamp, TrustDomain, limits,
+};
+
+pub use self::topic::{
+    AgentStep, AnchorStep, CredentialStep, InstallationStep, JoinTokenStep, OperatorOrigin,
+    SvidStep, TaskStep, Topic,
 };
 
 /// Who caused an event.
@@ -24,11 +32,11 @@ pub enum Actor {
 
 /// A caller's own name for one request, so that repeating the request does nothing twice.
 ///
-/// Scoped to the caller: two callers may use the same key. `request` tells apart a repetition from a different
-/// request that reuses the key by mistake.
+/// Two callers may use the same key, since a key belongs to its caller. `request_sha256` tells a
+/// repeated request from a different one that reuses the key by mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyKey {
-    /// Who uses the key.
+    /// The caller that uses the key.
     pub caller: SpiffeId,
     /// The key: 1 to 128 printable ASCII characters.
     pub key: String,
@@ -80,7 +88,7 @@ impl FromStr for Actor {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    /// The installation was made; always the first entry.
+    /// `taskpassd init` made the installation; always the first entry.
     Initialized {
         /// The installation's trust domain.
         trust_domain: TrustDomain,
@@ -98,7 +106,7 @@ pub enum Event {
     },
     /// A broker process stopped in good order.
     BrokerStopped {},
-    /// The index was moved aside and built again from the ledger.
+    /// A broker moved the index aside and built it again from the ledger.
     IndexRebuilt {
         /// Why.
         reason: String,
@@ -122,7 +130,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
     },
-    /// A join token was made.
+    /// An operator made a join token.
     JoinTokenCreated {
         /// The token, without its secret.
         token: JoinToken,
@@ -134,14 +142,14 @@ pub enum Event {
     SvidIssued {
         /// The SVID.
         svid: Svid,
-        /// The join token that was used up for it.
+        /// The join token that this SVID used up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         join_token: Option<JoinTokenId>,
-        /// The serial of the SVID with which a renewal was asked for.
+        /// The serial number of the SVID that asked for this renewal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,
     },
-    /// An operator was given an identity, signed by the root so that it outlives the issuing authorities.
+    /// An operator got an SVID, signed by the root so that it outlives the issuing authorities.
     OperatorSvidIssued {
         /// The operator.
         operator: OperatorName,
@@ -151,20 +159,21 @@ pub enum Event {
         key_sha256: String,
         /// Until when it is valid.
         not_after: Timestamp,
-        /// The serial of the one with which a renewal was asked for; absent for one that was made on the broker's own
-        /// machine, where the installation was made or `taskpassd operator issue` was run.
+        /// The serial number of the SVID that asked for this renewal. Absent where `taskpassd init`
+        /// or `taskpassd operator issue` made the SVID on the broker's own machine.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,
-        /// Whether `taskpassd operator issue` made it, so that no other one of this operator counts from here on.
+        /// Whether `taskpassd operator issue` made it; then no other SVID of this operator counts
+        /// from here on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         local: bool,
     },
-    /// An SVID was used for the first time; the others of its identity no longer count.
+    /// A caller used an SVID for the first time; the others of its identity are superseded.
     SvidActivated {
         /// Its serial.
         serial: String,
     },
-    /// Something was decided.
+    /// The policy decided about a request.
     Decided {
         /// The decision and its provenance.
         decision: DecisionRecord,
@@ -177,31 +186,32 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
     },
-    /// A task stopped giving credentials; whatever it was given is to be revoked, and all tasks below it end too.
+    /// A task began to end: it gets no more credentials, its live ones are to be revoked, and all
+    /// tasks below it end too.
     TaskEnding {
         /// The task.
         task: TaskId,
         /// Why.
         cause: EndCause,
-        /// Who ended it.
+        /// The actor that ended it.
         by: Actor,
     },
-    /// Every credential of an ending task, and every task below it, has reached its final state.
+    /// Every credential of an ending task, and every task below it, reached its final state.
     TaskEnded {
         /// The task.
         task: TaskId,
     },
-    /// A provider's session of a task was recorded, before it was extended.
+    /// A provider made an anchor for a task. The record comes before the anchor gets its full life.
     AnchorRecorded {
         /// The anchor.
         anchor: Anchor,
     },
-    /// A provider's session is gone.
+    /// An anchor no longer exists at the back end.
     AnchorGone {
         /// The anchor.
         anchor: AnchorId,
     },
-    /// A provider is about to be asked for a credential.
+    /// The broker is about to ask a provider for a credential.
     CredentialIntended {
         /// The credential as it will be.
         credential: Box<Credential>,
@@ -209,15 +219,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
     },
-    /// The provider minted it.
+    /// The provider minted the credential.
     CredentialIssued {
         /// The credential.
         credential: CredentialId,
-        /// Until when it lives if nobody revokes it.
+        /// Until when it lives unless it is revoked.
         expires_at: Timestamp,
-        /// What revoking this one can truly do; a provider may know better than the role.
+        /// What revoking this credential can truly do; a provider may know better than the role.
         revocation_class: crate::RevocationClass,
-        /// The anchor it was drawn with.
+        /// The anchor it was issued through.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         anchor: Option<AnchorId>,
         /// How the provider finds it again.
@@ -226,14 +236,15 @@ pub enum Event {
         /// How long the provider took.
         took_ms: u64,
     },
-    /// The provider refused, and proved or promised that nothing was minted.
+    /// The provider refused to mint the credential, and proved or promised that it does not exist.
     CredentialAbandoned {
         /// The credential.
         credential: CredentialId,
         /// Why, in words without secrets.
         reason: String,
     },
-    /// A provider is about to be asked to extend a credential; from now on it may live that long.
+    /// The broker is about to ask a provider to renew a credential; from now on it may live until
+    /// the later end.
     CredentialRenewIntended {
         /// The credential.
         credential: CredentialId,
@@ -243,7 +254,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
     },
-    /// The provider extended it.
+    /// The provider renewed the credential.
     CredentialRenewed {
         /// The credential.
         credential: CredentialId,
@@ -259,10 +270,10 @@ pub enum Event {
         credential: CredentialId,
         /// Why.
         cause: RevokeCause,
-        /// Who asked.
+        /// The actor that asked for it.
         by: Actor,
     },
-    /// An attempt to revoke failed.
+    /// An attempt to revoke a credential failed.
     RevokeFailed {
         /// The credential.
         credential: CredentialId,
@@ -270,12 +281,12 @@ pub enum Event {
         attempt: u32,
         /// Why, in words without secrets.
         error: String,
-        /// When the next one is due.
+        /// When the next attempt is due.
         retry_at: Timestamp,
         /// Whether people are told from now on.
         stuck: bool,
     },
-    /// Revoking is done.
+    /// Revoking a credential is done.
     CredentialRevoked {
         /// The credential.
         credential: CredentialId,
@@ -289,7 +300,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         may_live_until: Option<Timestamp>,
     },
-    /// A credential's own end came.
+    /// A credential's own end came; the broker did not have to revoke it.
     CredentialExpired {
         /// The credential.
         credential: CredentialId,

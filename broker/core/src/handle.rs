@@ -1,19 +1,20 @@
-//! How a provider finds again what it made.
+//! What a provider finds a credential or an anchor by.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// What a provider needs to find a credential or an anchor again; never a secret. It is JSON that only the provider
-/// understands. It is kept as text, since every live credential has one and a parsed value takes far more memory.
+/// What a provider finds a credential or an anchor by; never a secret. It is JSON that only the
+/// provider understands. It is kept as text: each live credential has one, and a parsed value takes
+/// far more memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handle(Box<str>);
 
 impl Handle {
     /// As the provider gave it.
     pub fn to_json(&self) -> Value {
-        // INVARIANT: it was written from a value.
+        // INVARIANT: the text was made from a JSON value.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 

@@ -1,14 +1,13 @@
-//! Identifiers: a letter for the kind and 80 bits in Crockford's base32, lower case, ordered by time of making.
+//! Identifiers: a letter for the kind and 80 bits in Crockford's base32, lower case, ordered by
+//! time of making.
 //!
-//! 48 bits of milliseconds and 32 random bits, so `t01hx3k9m2q7v4d8e` sorts after everything made before it, is
-//! short enough for a deny list in a cloud's policy, and is a legal SPIFFE path segment. Identifiers are names, not
-//! secrets; the store refuses a second use of one.
+//! 48 bits of milliseconds and 32 random bits: `t01hx3k9m2q7v4d8e` sorts after every identifier
+//! made before it, is short enough for a deny list in a cloud's policy, and is a legal SPIFFE path
+//! segment. Identifiers are names, not secrets; the store refuses the second use of one.
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use crate::{Clock, Entropy, EntropyError, InvalidValue, Timestamp, excerpt};
+use crate::{Clock, Entropy, EntropyError, InvalidValue, Timestamp, excerpt, text::prints_as_text};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const DIGITS: usize = 16;
@@ -75,18 +74,7 @@ macro_rules! id {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
-            }
-        }
+        prints_as_text!($name);
     };
 }
 
@@ -103,7 +91,7 @@ id!(
     JoinTokenId, "j", "join token id"
 );
 id!(
-    /// Names an anchor, the recorded handle by which a task's session at a provider is found again: `a…`.
+    /// Names an anchor: `a…`.
     AnchorId, "a", "anchor id"
 );
 

@@ -1,9 +1,9 @@
 //! The words of Taskpass as types that cannot be wrong.
 //!
-//! Everything here is parsed once, at the edge, and then trusted: identifiers, names, SPIFFE IDs, times,
-//! scopes, secrets, the records of agents, tasks and credentials, and the [`Event`]s that the ledger keeps.
-//! No I/O happens in this crate; the wall clock and the system's randomness are reachable only through
-//! [`Clock`] and [`Entropy`].
+//! Each value is parsed once, at the edge, and then trusted: identifiers, names, SPIFFE IDs, times,
+//! scopes, secrets, the records of agents, tasks and credentials, and the [`Event`]s that the
+//! ledger keeps. This crate does no I/O; it reaches the wall clock and the system's randomness only
+//! in [`SystemClock`] and [`SystemEntropy`].
 //!
 //! ```
 //! use taskpass_core::{Identity, TrustDomain};
@@ -31,6 +31,7 @@ mod scope;
 mod secret;
 mod spiffe_id;
 mod task;
+mod text;
 mod timestamp;
 
 pub use agent::{Agent, JoinToken, Labels, Svid, SvidState};
@@ -38,11 +39,17 @@ pub use anchor::{Anchor, AnchorState};
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use credential::{Credential, CredentialState, Revocation, RevocationClass, RevokeCause};
+pub use credential::{
+    Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,
+    RevokeCause, ShownState,
+};
 pub use decision::{DecisionRecord, Outcome};
 pub use digest::{Digest, hex, same_in_constant_time, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};
-pub use event::{Actor, Event, IdempotencyKey};
+pub use event::{
+    Actor, AgentStep, AnchorStep, CredentialStep, Event, IdempotencyKey, InstallationStep,
+    JoinTokenStep, OperatorOrigin, SvidStep, TaskStep, Topic,
+};
 pub use handle::Handle;
 pub use id::{AnchorId, CredentialId, JoinTokenId, TaskId};
 pub use name::{AgentName, LabelKey, OperatorName, Owner, ProviderName, RoleName, Text};
@@ -59,19 +66,19 @@ pub use timestamp::{Timestamp, Ttl};
 pub struct InvalidValue(pub(crate) String);
 
 impl InvalidValue {
-    /// A refusal in the words of the person who will read it: one line, the offending value in backticks.
+    /// A refusal for the person who made the mistake: one line, the offending value in backticks.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
 
-/// Whether `c` can begin a new line or change how others are shown: control characters, and the separators of lines and
-/// paragraphs, which Unicode does not count among them.
+/// Whether `c` can begin a new line or change how other characters are shown: control characters,
+/// and Unicode's separators of lines and paragraphs, which are not among them.
 pub fn breaks_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Shortens what a stranger sent to 80 characters before it goes into an error text, and keeps it on one line.
+/// Shortens a caller's input to 80 characters on one line before it goes into an error text.
 pub fn excerpt(input: &str) -> String {
     const EXCERPT_CHARS_MAX: usize = 80;
     let mut shown: String = input

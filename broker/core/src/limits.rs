@@ -12,9 +12,9 @@ pub const LABELS_MAX: usize = 16;
 pub const SCOPE_PARAMS_MAX: usize = 32;
 /// Bytes of one scope parameter's value.
 pub const SCOPE_VALUE_BYTES_MAX: usize = 512;
-/// Roles one task may draw on.
+/// Roles that one task may ask credentials of.
 pub const TASK_ROLES_MAX: usize = 32;
-/// How many tasks deep delegation may go; a task without parent is at depth 0.
+/// How many tasks deep delegation may go; a task without a parent is at depth 0.
 pub const TASK_DEPTH_MAX: u8 = 4;
 /// Direct and indirect open children of one task.
 pub const TASK_DESCENDANTS_MAX: usize = 256;
@@ -22,7 +22,8 @@ pub const TASK_DESCENDANTS_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How much later than asked a credential may end and still count as ending when asked: clocks and rounding.
+/// How much later than asked a credential may end and still count as ending when asked: clocks
+/// differ, and providers round.
 pub const EXPIRY_SLACK: Duration = Duration::from_secs(2);
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: usize = 1000;
@@ -32,15 +33,16 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 pub const JOIN_TOKENS_PER_AGENT_MAX: usize = 16;
 /// The longest life of a join token.
 pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
-/// SVIDs of one identity that were issued but not yet used; an older one is dropped for a newer one.
+/// SVIDs of one identity that were issued but not yet used. A newer one takes the place of the
+/// oldest.
 pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
-/// SVIDs are valid from this long before they are made, for clocks that lag.
+/// SVIDs are valid from this long before they are signed, for machines with a clock that lags.
 pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
 /// The life of an operator's SVID: people renew it with `taskpass svid renew`.
 pub const OPERATOR_SVID_SECONDS: u64 = 365 * 86_400;
 /// Bytes of a certificate signing request.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of a provider's handle, as JSON.
+/// Bytes of a handle, as JSON.
 pub const HANDLE_BYTES_MAX: usize = 8 * 1024;
 /// Characters of a provider's error text that are kept in the ledger.
 pub const ERROR_TEXT_CHARS_MAX: usize = 240;
@@ -48,7 +50,9 @@ pub const ERROR_TEXT_CHARS_MAX: usize = 240;
 pub const REVOKE_RETRY_MAX: Duration = Duration::from_secs(300);
 /// The pause before the second attempt to revoke; it doubles from there.
 pub const REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
-/// Failed attempts after which a credential counts as stuck and people are told; retrying goes on.
+/// Failed attempts after which a credential is stuck and the log says so as an error. Retrying goes
+/// on.
 pub const REVOKE_ATTEMPTS_BEFORE_STUCK: u32 = 10;
-/// And not before revoking was due for so long: more than any provider asks to be waited for.
+/// A credential is not stuck before revoking it was due for this long, which is more than any
+/// provider asks the broker to wait.
 pub const REVOKE_TIME_BEFORE_STUCK: Duration = Duration::from_secs(180);

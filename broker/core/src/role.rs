@@ -1,4 +1,4 @@
-//! Roles: what one kind of credential gives, and which parameters an agent may narrow it with.
+//! Roles: what one kind of credential gives, and the parameters by which an agent may narrow it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt};
 
-/// The most memory of a compiled pattern. It also limits how long compiling takes: a repetition is written out until it is
-/// too large.
+/// The most memory of a compiled pattern. It bounds the time to compile one, too: the compiler
+/// writes repetitions out until this is reached.
 const PATTERN_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 /// How much harm a credential of a role can do.
@@ -79,15 +79,16 @@ impl ParamRule {
                 excerpt(expression)
             ))
         };
-        // Rules are repeated to whoever breaks them.
+        // A caller that breaks the rule is shown it, on one line.
         if expression.contains(breaks_line) {
             return Err(InvalidValue(format!(
                 "`{}` has a control character or a line break; write it as an escape, like `\\n`",
                 excerpt(expression)
             )));
         }
-        // Alone first: `a)|(?:b` is only an expression once wrapped, and would then escape the anchors.
-        // Only read, since building one with large repetitions takes a while.
+        // The expression must be one by itself: `a)|(?:b` becomes one only between the parentheses
+        // below, and would then escape the anchors. It is parsed and not built, because building
+        // one with large repetitions takes long.
         regex_syntax::parse(expression).map_err(|e| bad(&e))?;
         RegexBuilder::new(&format!("^(?:{expression})$"))
             .size_limit(PATTERN_BYTES_MAX)
@@ -96,7 +97,7 @@ impl ParamRule {
             .map_err(|e| bad(&e))
     }
 
-    fn admits(&self, value: &str) -> bool {
+    fn accepts(&self, value: &str) -> bool {
         match self {
             Self::Pattern(regex) => regex.is_match(value),
             Self::OneOf(values) => values.iter().any(|v| v == value),
@@ -131,7 +132,8 @@ impl fmt::Debug for ParamRule {
     }
 }
 
-/// Why a scope does not fit a role. Each names the parameter, so that it becomes a field violation in the API.
+/// Why a scope does not fit a role. Each variant names the parameter, which becomes a field
+/// violation in the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     /// The role has no such parameter.
@@ -154,7 +156,7 @@ pub enum ScopeError {
         /// The rule, in words.
         rule: String,
     },
-    /// A parameter without which the role cannot be narrowed is absent.
+    /// A parameter that the role requires is absent.
     #[error("role `{role}` needs the parameter `{param}`: {rule}")]
     Missing {
         /// The role.
@@ -177,7 +179,8 @@ impl ScopeError {
     }
 }
 
-/// Everything the engine and policy know about a role; how the credential is made stays in the provider.
+/// What the engine and policy know about a role. How its credentials are minted stays in the
+/// provider.
 #[derive(Debug, Clone)]
 pub struct RoleSpec {
     /// `<provider>/<name>`.
@@ -198,7 +201,7 @@ pub struct RoleSpec {
     pub data_classes: Vec<String>,
     /// What revoking can truly do.
     pub revocation_class: RevocationClass,
-    /// Whether the provider can extend a credential of this role.
+    /// Whether the provider can renew a credential of this role.
     pub renewable: bool,
 }
 
@@ -223,7 +226,8 @@ impl RoleSpec {
         Ok(())
     }
 
-    /// Checks parameters that a task fixes beforehand: each must be valid, none need be there.
+    /// Checks the parameters that a task fixes beforehand: each must be valid, and any may be
+    /// absent.
     pub fn check_pins(&self, pins: &Scope) -> Result<(), ScopeError> {
         for (param, value) in pins.iter() {
             let Some(rule) = self.params.get(param) else {
@@ -239,7 +243,7 @@ impl RoleSpec {
                     known,
                 });
             };
-            if !rule.admits(value) {
+            if !rule.accepts(value) {
                 return Err(ScopeError::Refused {
                     role: self.name.clone(),
                     param: param.clone(),
@@ -318,7 +322,7 @@ mod tests {
     fn patterns_match_the_whole_value() {
         for value in ["logs\u{a}x", "xlogs1", "x y"] {
             assert!(
-                !role().params[&"bucket".parse().unwrap()].admits(value),
+                !role().params[&"bucket".parse().unwrap()].accepts(value),
                 "{value:?}"
             );
         }

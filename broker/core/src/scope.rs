@@ -1,10 +1,10 @@
 //! Scope: the parameters an agent asks a role with. A scope can only narrow what the role gives.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{InvalidValue, breaks_line, excerpt, limits};
+use crate::{InvalidValue, breaks_line, excerpt, limits, text::is_text};
 
 /// The name of a scope parameter: a letter, then letters, digits and `_`, at most 63.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,33 +34,11 @@ impl FromStr for ParamName {
     }
 }
 
-impl fmt::Display for ParamName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ParamName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl Serialize for ParamName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for ParamName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+is_text!(ParamName);
 
 /// Parameters by name, in a fixed order so that equal scopes have equal digests.
-// Not a map: one with a single parameter takes half a kilobyte, and each live credential has a scope.
+// Not a map: one with a single parameter takes half a kilobyte, and each live credential has a
+// scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "BTreeMap<ParamName, Box<str>>")]
 pub struct Scope(Box<[(ParamName, Box<str>)]>);
@@ -78,7 +56,8 @@ impl Serialize for Scope {
 }
 
 impl Scope {
-    /// Reads pairs of names and values; refuses duplicates, control characters and what is over the limits.
+    /// Reads pairs of names and values. Refuses duplicates, control characters, and more or longer
+    /// ones than the limits allow.
     pub fn from_pairs<I, K, V>(pairs: I) -> Result<Self, InvalidValue>
     where
         I: IntoIterator<Item = (K, V)>,
@@ -127,7 +106,7 @@ impl Scope {
         self.0.is_empty()
     }
 
-    /// Whether this scope gives every parameter of `wider` the same value, so that it allows no more.
+    /// Whether this scope gives each parameter of `wider` the same value, and so allows no more.
     pub fn is_within(&self, wider: &Self) -> bool {
         wider
             .iter()

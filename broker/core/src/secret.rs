@@ -8,8 +8,8 @@ use crate::InvalidValue;
 
 /// A secret text, such as a token or a password.
 ///
-/// It has no `Clone`, no `Serialize` and no revealing `Debug`; the memory is wiped on drop. Whoever needs the
-/// value says so with [`Secret::expose`].
+/// It has no `Clone`, no `Serialize` and no revealing `Debug`; the memory is wiped on drop. Code
+/// that needs the value calls [`Secret::expose`], which is easy to search for.
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -23,7 +23,8 @@ impl Secret {
         &self.0
     }
 
-    /// A second owner, for the rare place that must hand the value to a library which keeps its own copy.
+    /// A second owner, for the rare place that must hand the value to a library which keeps its own
+    /// copy.
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
     }

@@ -1,14 +1,15 @@
 //! SPIFFE IDs (SPIFFE-ID.md, rules ID-1 … ID-6) and what they mean here.
 //!
-//! Identifiers are emitted and accepted in canonical form only: a lower-case scheme and trust domain. Others that
-//! differ just in case would name the same thing twice in policies and in the ledger (section 2.4 of the standard
-//! calls them equal, some implementations refuse them; we refuse).
+//! Identifiers are written and accepted in canonical form only: a lower-case scheme and trust
+//! domain. Spellings that differ just in case would name the same thing twice in policies and in
+//! the ledger (section 2.4 of the standard calls them equal; implementations differ, this one
+//! refuses them).
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, InvalidValue, OperatorName, TaskId, excerpt};
+use crate::{AgentName, InvalidValue, OperatorName, TaskId, excerpt, text::is_text};
 
 /// The longest URI that must be accepted; a longer one is refused (SPIFFE-ID.md section 2.3).
 const URI_BYTES_MAX: usize = 2048;
@@ -74,7 +75,7 @@ impl SpiffeId {
 
     /// Trust domain and path.
     fn split(&self) -> (&str, &str) {
-        // INVARIANT: checked when parsed, so the scheme and a path are there.
+        // INVARIANT: `from_str` checked that the scheme and a path are there.
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
         rest.find('/')
             .map(|at| rest.split_at(at))
@@ -105,39 +106,10 @@ impl FromStr for SpiffeId {
     }
 }
 
-macro_rules! as_text {
-    ($name:ident) => {
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
+is_text!(TrustDomain);
+is_text!(SpiffeId);
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(self.as_str(), f)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
-            }
-        }
-    };
-}
-
-as_text!(TrustDomain);
-as_text!(SpiffeId);
-
-/// Whom a SPIFFE ID of our own trust domain names. There is no other form.
+/// The identities that SPIFFE IDs of this installation's trust domain name. There is no other form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Identity {

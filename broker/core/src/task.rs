@@ -10,9 +10,9 @@ use crate::{AgentName, Labels, RoleName, Scope, TaskId, Text, Timestamp, Ttl};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Requester {
-    /// The agent says so itself; nobody vouches for it.
+    /// The agent itself; no other party vouches for it.
     SelfDeclared {
-        /// Whom the agent names, if anybody.
+        /// The requester that the agent names, if it names one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<Text>,
     },
@@ -29,7 +29,7 @@ pub enum Requester {
 pub enum EndCause {
     /// The agent said it is done.
     Completed,
-    /// The agent or an operator broke it off.
+    /// The agent or an operator cancelled it.
     Cancelled,
     /// Its deadline passed.
     Deadline,
@@ -56,9 +56,9 @@ impl EndCause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// Credentials can be drawn.
+    /// Credentials can be issued.
     Open,
-    /// No more credentials; what was given is being revoked.
+    /// No more credentials are issued; those that were are being revoked.
     Ending,
     /// Every credential has reached its final state.
     Ended,
@@ -80,19 +80,19 @@ impl TaskState {
 pub struct Task {
     /// Unique name.
     pub id: TaskId,
-    /// Who works on it.
+    /// The agent that works on it.
     pub agent: AgentName,
-    /// What for.
+    /// What the agent works for.
     pub purpose: Text,
     /// Who set the purpose.
     pub requester: Requester,
-    /// The roles it may draw on, each with the scope parameters that are fixed for it.
+    /// The roles it may ask credentials of, each with the scope parameters that are fixed for it.
     pub roles: BTreeMap<RoleName, Scope>,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ends at the latest.
     pub deadline: Timestamp,
-    /// How long it may stay silent; `None` when it needs no heartbeat.
+    /// The longest pause between two heartbeats; `None` when it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Ttl>,
     /// The task that delegated it.
@@ -100,7 +100,7 @@ pub struct Task {
     pub parent: Option<TaskId>,
     /// How many delegations lie above it.
     pub depth: u8,
-    /// Live credentials it and everything below it may hold together.
+    /// How many live credentials it and the tasks below it may hold together.
     pub max_credentials: u32,
     /// Free labels.
     #[serde(default)]

@@ -2,19 +2,19 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{InvalidValue, excerpt};
+use crate::{InvalidValue, excerpt, text::prints_as_text};
 
-/// A point in time in UTC with millisecond resolution, printed as RFC 3339 with exactly three decimals.
+/// A point in time in UTC with millisecond resolution, printed as RFC 3339 with exactly three
+/// decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
-    /// The last time this type can say: the end of the year 9999, as far as RFC 3339 goes.
+    /// The last time that this type can hold: the end of the year 9999, as far as RFC 3339 goes.
     pub const MAX: Self = Self(253_402_300_799_999);
 
     /// The time `millis` milliseconds after the Unix epoch, held within year 0001 … 9999.
@@ -56,7 +56,7 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(millis))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// How long after `earlier` this is; zero if it is earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -107,22 +107,11 @@ impl FromStr for Timestamp {
     }
 }
 
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+prints_as_text!(Timestamp);
 
 /// A lifetime in whole seconds, at least 1 s and at most 366 days.
 ///
-/// Written the way people write it: `90s`, `15m`, `8h`, `2d`, or a sum such as `1h30m`.
+/// It is written as people do: `90s`, `15m`, `8h`, `2d`, or a sum such as `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(u32);
 
@@ -205,18 +194,7 @@ impl FromStr for Ttl {
     }
 }
 
-impl Serialize for Ttl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Ttl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+prints_as_text!(Ttl);
 
 #[cfg(test)]
 mod tests {

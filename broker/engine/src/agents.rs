@@ -1,18 +1,20 @@
 //! Registering agents and making join tokens for them.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use taskpass_core::{
-    Agent, AgentName, Event, JoinToken, JoinTokenId, Labels, Owner, Secret, Timestamp, Ttl, limits,
+    Agent, AgentName, Event, JoinToken, JoinTokenId, Labels, Owner, Secret, Ttl, limits,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_store::{Guard, Subject};
 use zeroize::Zeroizing;
 
-use super::{Call, Caller, Engine, Error, error::InField};
+use super::{Call, Caller, Engine, Error, Field, RequestKey};
 
 /// The life of a join token when the caller does not say.
-const JOIN_TOKEN_TTL_DEFAULT_SECONDS: u32 = 600;
+const JOIN_TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Random bytes in a join token.
 const JOIN_TOKEN_SECRET_BYTES: usize = 32;
 
@@ -20,29 +22,29 @@ const JOIN_TOKEN_SECRET_BYTES: usize = 32;
 #[derive(Debug, Clone, Serialize)]
 pub struct RegisterAgent {
     /// The name, not used before.
-    pub name: String,
+    pub name: AgentName,
     /// The person who answers for it.
-    pub owner: String,
-    /// The owner's team; may be empty.
-    pub team: String,
-    /// The kind of agent; may be empty.
-    pub class: String,
+    pub owner: Owner,
+    /// The owner's team.
+    pub team: Option<AgentName>,
+    /// The kind of agent.
+    pub class: Option<AgentName>,
     /// Labels.
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
 }
 
 /// A join token to make.
 #[derive(Debug, Clone, Serialize)]
 pub struct CreateJoinToken {
     /// For which agent.
-    pub agent: String,
-    /// Its life in seconds; ten minutes when 0.
-    pub ttl_seconds: u32,
+    pub agent: AgentName,
+    /// Its life; ten minutes when the caller does not say.
+    pub ttl: Option<Ttl>,
 }
 
 /// A fresh join token. The text is shown once and kept nowhere.
 #[derive(Debug)]
-pub struct MintedJoinToken {
+pub struct CreatedJoinToken {
     /// The token as the agent needs it.
     pub text: Secret,
     /// Its record.
@@ -54,23 +56,15 @@ impl Engine {
     pub async fn register_agent(
         &self,
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &RegisterAgent,
     ) -> Result<Agent, Error> {
-        let optional = |text: &str, field: &str| -> Result<Option<AgentName>, Error> {
-            if text.is_empty() {
-                Ok(None)
-            } else {
-                text.parse().in_field(field).map(Some)
-            }
-        };
         let agent = Agent {
-            name: request.name.parse().in_field("name")?,
-            owner: request.owner.parse::<Owner>().in_field("owner")?,
-            team: optional(&request.team, "team")?,
-            class: optional(&request.class, "class")?,
-            labels: Labels::from_pairs(request.labels.iter().map(|(k, v)| (k, v)))
-                .in_field("labels")?,
+            name: request.name.clone(),
+            owner: request.owner.clone(),
+            team: request.team.clone(),
+            class: request.class.clone(),
+            labels: request.labels.clone(),
             registered_at: self.now(),
             registered_by: call.caller.id().clone(),
         };
@@ -112,28 +106,20 @@ impl Engine {
     pub async fn create_join_token(
         &self,
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &CreateJoinToken,
-    ) -> Result<MintedJoinToken, Error> {
-        let name: AgentName = request.agent.parse().in_field("agent")?;
-        let seconds = if request.ttl_seconds == 0 {
-            JOIN_TOKEN_TTL_DEFAULT_SECONDS
-        } else {
-            request.ttl_seconds
-        };
-        let ttl = Ttl::from_seconds(u64::from(seconds)).in_field("ttl_seconds")?;
-        if ttl.duration() > limits::JOIN_TOKEN_TTL_MAX {
-            return Err(Error::invalid(
-                "ttl_seconds",
-                "a join token lives at most 24h",
-            ));
+    ) -> Result<CreatedJoinToken, Error> {
+        let name = &request.agent;
+        let life = request.ttl.map_or(JOIN_TOKEN_TTL_DEFAULT, Ttl::duration);
+        if life > limits::JOIN_TOKEN_TTL_MAX {
+            return Err(Error::invalid(Field::Ttl, "a join token lives at most 24h"));
         }
         let Caller::Operator { id, .. } = &call.caller else {
             return Err(self
                 .refuse_kind(call, Action::AgentToken, "only operators make join tokens")
                 .await);
         };
-        let agent = self.existing_agent(&name).await?;
+        let agent = self.existing_agent(name).await?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::JoinToken(id)) = self.earlier(idempotency.as_ref()).await? {
             return Err(Error::join_token_made(id));
@@ -147,13 +133,13 @@ impl Engine {
             id: JoinTokenId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             agent: name.clone(),
             secret_sha256: JoinToken::digest_of(secret.as_ref()),
-            expires_at: self.now().plus(ttl.duration()),
+            expires_at: self.now().plus(life),
             created_by: id.clone(),
         };
         let most = u32::try_from(limits::JOIN_TOKENS_PER_AGENT_MAX).unwrap_or(u32::MAX);
         let mut guards = vec![
             Guard::SvidLive(call.caller.serial().to_owned()),
-            Guard::JoinTokensBelow(name, most),
+            Guard::JoinTokensBelow(name.clone(), most),
         ];
         guards.extend(self.share_of_keys(idempotency.as_ref(), None));
         let event = Event::JoinTokenCreated {
@@ -165,7 +151,7 @@ impl Engine {
         let pin = URL_SAFE_NO_PAD.encode(self.authority.root_digest().bytes());
         let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
         let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));
-        Ok(MintedJoinToken { text, token })
+        Ok(CreatedJoinToken { text, token })
     }
 
     /// A registered agent by name.
@@ -177,12 +163,5 @@ impl Engine {
                 what: format!("agent `{name}`"),
                 advice: "see `taskpass agent list`, or register it with `taskpass agent register`",
             })
-    }
-}
-
-impl MintedJoinToken {
-    /// Until when it can be used.
-    pub const fn expires_at(&self) -> Timestamp {
-        self.token.expires_at
     }
 }

@@ -11,7 +11,7 @@ use taskpass_policy::Action;
 
 use crate::failpoint;
 
-use super::{Engine, Error};
+use super::{Engine, Error, Field};
 
 /// What an agent shows to get in.
 pub struct Attest<'a> {
@@ -19,7 +19,7 @@ pub struct Attest<'a> {
     pub token: JoinTokenId,
     /// The token's secret part.
     pub secret: &'a [u8],
-    /// PKCS#10, PEM or DER.
+    /// PKCS#10, PEM or DER. It is read once the token is known to be good: nothing is computed for others.
     pub csr: &'a [u8],
     /// Whose identity the caller has to lose by it, if any: a token that is for another one is then not used up.
     pub in_place_of: Option<SpiffeId>,
@@ -66,7 +66,7 @@ impl Engine {
         };
         self.rates.admit_agent(&agent.name)?;
         let identity = Identity::Agent(agent.name.clone());
-        let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid("csr", e))?;
+        let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid(Field::Csr, e))?;
         let allowed = self.authorize_newcomer(&agent, request.ip).await?;
         self.check_place(&agent, &identity, request).await?;
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
@@ -176,6 +176,8 @@ impl Engine {
 mod tests {
     use super::super::{CreateJoinToken, Settings, testing::Bench};
     use super::*;
+    use taskpass_core::Ttl;
+
     use crate::JoinTokenText;
 
     /// Whose token it is may only be learnt by leaving a trace.
@@ -183,12 +185,12 @@ mod tests {
     async fn what_cannot_be_recorded_is_not_answered() {
         let bench = Bench::new(&["a"], Settings::default()).await;
         let request = CreateJoinToken {
-            agent: "builder".to_owned(),
-            ttl_seconds: 60,
+            agent: "builder".parse().unwrap(),
+            ttl: Some(Ttl::from_seconds(60).unwrap()),
         };
         let made = bench
             .engine
-            .create_join_token(&bench.operator, "k", &request);
+            .create_join_token(&bench.operator, None, &request);
         let made = made.await.unwrap();
         let text = JoinTokenText::parse(made.text.expose()).unwrap();
         let attest = Attest {

@@ -4,23 +4,32 @@ use std::time::Duration;
 
 use taskpass_core::{
     Actor, Credential, CredentialId, CredentialState, EndCause, Event, RevocationClass, RoleName,
-    Task, TaskId, TaskState, Timestamp,
+    ShownState, Task, TaskId, TaskState, Timestamp,
 };
 use taskpass_policy::{Action, Resource};
 
 use crate::failpoint;
 
-use super::{Call, Engine, Error, error::InField};
+use super::{Call, Engine, Error};
 
 /// A task to end.
 #[derive(Debug, Clone)]
 pub struct EndTask {
     /// Which.
-    pub task_id: String,
-    /// Broken off rather than completed.
-    pub cancel: bool,
-    /// Milliseconds to wait for revocation; the default when 0.
-    pub wait_ms: u32,
+    pub task: TaskId,
+    /// How its agent says that it ends.
+    pub how: Ending,
+    /// How long to wait for revocation; the configured time when the caller does not say.
+    pub wait: Option<Duration>,
+}
+
+/// How an agent ends its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The work is done.
+    Complete,
+    /// The work is stopped before its end.
+    Cancel,
 }
 
 /// How ending went.
@@ -40,7 +49,7 @@ pub struct Receipt {
     /// Its role.
     pub role: RoleName,
     /// Its state, in the words of the API.
-    pub state: &'static str,
+    pub state: ShownState,
     /// What revoking can truly do.
     pub revocation_class: RevocationClass,
     /// From the decision to revoke to the final state, or until now.
@@ -80,7 +89,7 @@ impl Receipt {
         Self {
             credential: credential.id,
             role: credential.role.clone(),
-            state: credential.shown_state(),
+            state: credential.shown(),
             revocation_class: credential.revocation_class,
             took,
             may_live_until,
@@ -93,14 +102,14 @@ impl Engine {
     /// Ends a task and waits for its receipts up to a deadline. What is not proven by then says so, and goes on in
     /// the background. Ending a task twice gives the same receipts.
     pub async fn end_task(&self, call: &Call, request: &EndTask) -> Result<Ended, Error> {
-        let id: TaskId = request.task_id.parse().in_field("task_id")?;
+        let id = request.task;
         let task = self.reachable_task(call, Action::TaskEnd, id).await?;
         let allowed = self
             .authorize(call, Action::TaskEnd, Resource::Task(&task), None)
             .await?;
         let mut family = vec![id];
         family.extend(self.store.descendants(id).await?);
-        let cause = if request.cancel || call.agent().is_none() {
+        let cause = if request.how == Ending::Cancel || call.agent().is_none() {
             EndCause::Cancelled
         } else {
             EndCause::Completed
@@ -128,8 +137,7 @@ impl Engine {
         }
         failpoint::reached("end.intended");
         self.stop_task(&family);
-        self.all_ended(&family, self.wait_for(request.wait_ms))
-            .await?;
+        self.all_ended(&family, self.wait_for(request.wait)).await?;
         self.ended(id, &family).await
     }
 

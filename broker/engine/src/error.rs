@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taskpass_core::{
-    CredentialId, EntropyError, InvalidValue, ProviderName, ScopeError, TaskId, Timestamp,
+    CredentialId, EntropyError, ParamName, ProviderName, ScopeError, TaskId, Timestamp,
 };
 use taskpass_provider::ProviderError;
 use taskpass_store::{GuardFailure, StoreError};
@@ -13,6 +13,34 @@ const QUOTA_RETRY: Duration = Duration::from_secs(5);
 
 /// What a caller is told to wait while a credential in doubt is being settled.
 const DOUBT_RETRY: Duration = Duration::from_secs(2);
+
+/// A value of a request that only the engine can refuse, since the decision needs state or settings. Each front end
+/// gives it the name that its callers know it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    /// How long a task, a credential or a join token is to live.
+    Ttl,
+    /// How long a task may stay silent.
+    Heartbeat,
+    /// The delegating task.
+    Parent,
+    /// Live credentials of a task.
+    MaxCredentials,
+    /// The scope of a credential.
+    Scope,
+    /// One parameter of a scope.
+    ScopeParam(ParamName),
+    /// The scope that a task fixes for a role.
+    RoleScope,
+    /// The certificate signing request of an agent that attests.
+    Csr,
+    /// The size of an earlier checkpoint.
+    ConsistentWith,
+    /// The token of a listing's next page.
+    PageToken,
+    /// The request as a whole.
+    Request,
+}
 
 /// An error of a use case. Messages are one line, without secrets, and say what to do next where that is known.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +64,11 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// The request itself is wrong.
+    /// A value is well formed, and refused for what is on record or configured.
     #[error("{message}")]
     Invalid {
-        /// The field, as the API names it.
-        field: String,
+        /// Which value.
+        field: Field,
         /// What is wrong with it.
         message: String,
     },
@@ -110,20 +138,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// A wrong field.
-    pub fn invalid(field: &str, error: impl std::fmt::Display) -> Self {
+    /// A refused value.
+    pub(crate) fn invalid(field: Field, error: impl std::fmt::Display) -> Self {
         Self::Invalid {
-            field: field.to_owned(),
+            field,
             message: error.to_string(),
         }
     }
 
-    /// A wrong scope parameter.
+    /// A scope parameter that its role does not take.
     pub(crate) fn scope(error: &ScopeError) -> Self {
-        Self::Invalid {
-            field: format!("scope.{}", error.param()),
-            message: error.to_string(),
-        }
+        Self::invalid(Field::ScopeParam(error.param().clone()), error)
     }
 
     /// A condition that did not hold when the ledger was about to be written.
@@ -178,22 +203,10 @@ impl Error {
     }
 }
 
-/// Extends `Result` of parsers with the field the value came from.
-pub(crate) trait InField<T> {
-    /// Turns the parser's error into [`Error::Invalid`].
-    fn in_field(self, field: &str) -> Result<T, Error>;
-}
-
-impl<T> InField<T> for Result<T, InvalidValue> {
-    fn in_field(self, field: &str) -> Result<T, Error> {
-        self.map_err(|e| Error::invalid(field, e))
-    }
-}
-
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::PageToken(_) => Self::invalid("page.page_token", error),
+            StoreError::PageToken(_) => Self::invalid(Field::PageToken, error),
             other => Self::Store(other.to_string()),
         }
     }

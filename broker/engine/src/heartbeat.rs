@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use taskpass_core::{Clock, Task, TaskId, TaskState, Timestamp};
 use taskpass_policy::{Action, Resource};
 
-use super::{Call, Engine, Error, error::InField};
+use super::{Call, Engine, Error};
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,7 @@ pub struct Heartbeat {
 
 impl Engine {
     /// Notes that a task is alive. Refused once it is ending, which is how its agent learns of the end.
-    pub async fn heartbeat(&self, call: &Call, task: &str) -> Result<Heartbeat, Error> {
-        let id: TaskId = task.parse().in_field("task_id")?;
+    pub async fn heartbeat(&self, call: &Call, id: TaskId) -> Result<Heartbeat, Error> {
         let task = self.reachable_task(call, Action::TaskHeartbeat, id).await?;
         if call.agent().is_none() {
             return Err(self

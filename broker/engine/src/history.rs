@@ -6,12 +6,13 @@ use taskpass_core::{TaskId, Timestamp};
 use taskpass_ledger::{Checkpoint, ProofFile, Reader, export};
 use taskpass_policy::{Action, Resource};
 
-use super::{Call, Engine, Error, error::InField};
+use super::{Call, Engine, Error, Field};
 
 /// Indexes fetched from the index at once.
 const INDEXES_PER_QUERY: usize = 4096;
 /// Lines gathered before they are passed on.
 const LINES_PER_WRITE: usize = 64;
+
 /// A checkpoint with the proof that it continues an earlier one.
 #[derive(Debug, Clone)]
 pub struct Consistency {
@@ -21,15 +22,24 @@ pub struct Consistency {
     pub proof: Vec<[u8; 32]>,
 }
 
+/// An entry of the ledger with its proof.
+#[derive(Debug, Clone)]
+pub struct ProvenEntry {
+    /// A C2SP proof file: inclusion proof and checkpoint.
+    pub proof: String,
+    /// The entry's bytes, as they were hashed.
+    pub entry: Vec<u8>,
+}
+
 /// What to export.
 #[derive(Debug, Clone, Default)]
 pub struct ExportFilter {
     /// Only entries from this time on.
     pub since: Option<Timestamp>,
-    /// Only entries about this task; may be empty.
-    pub task_id: String,
-    /// The size of an older checkpoint, for a proof that the history continues it; 0 for none.
-    pub consistent_with: u64,
+    /// Only entries about this task.
+    pub task: Option<TaskId>,
+    /// The size of an older checkpoint, for a proof that the history continues it.
+    pub consistent_with: Option<u64>,
 }
 
 /// A prepared export. Writing it is blocking work.
@@ -52,25 +62,26 @@ enum Selection {
 }
 
 impl Engine {
-    /// The newest checkpoint, and the proof that it continues the log of `older` entries when that is not 0.
-    pub async fn checkpoint(&self, call: &Call, older: u64) -> Result<Consistency, Error> {
+    /// The newest checkpoint, and the proof that it continues the log of `older` entries.
+    pub async fn checkpoint(&self, call: &Call, older: Option<u64>) -> Result<Consistency, Error> {
         self.require_operator(call, Action::LedgerRead).await?;
         self.authorize_read(call, Action::LedgerRead, Resource::Installation)
             .await?;
         let checkpoint = self.fresh_checkpoint().await?;
-        let proof = if older == 0 {
-            Vec::new()
-        } else {
-            Self::require_within(older, &checkpoint)?;
-            let reader = self.ledger.clone();
-            let size = checkpoint.size();
-            blocking(move || reader.consistency_proof(older, size)).await?
+        let proof = match older {
+            None => Vec::new(),
+            Some(older) => {
+                Self::require_within(older, &checkpoint)?;
+                let reader = self.ledger.clone();
+                let size = checkpoint.size();
+                blocking(move || reader.consistency_proof(older, size)).await?
+            }
         };
         Ok(Consistency { checkpoint, proof })
     }
 
     /// The inclusion proof of one entry, and the entry.
-    pub async fn prove(&self, call: &Call, index: u64) -> Result<(String, Vec<u8>), Error> {
+    pub async fn prove(&self, call: &Call, index: u64) -> Result<ProvenEntry, Error> {
         self.require_operator(call, Action::LedgerRead).await?;
         self.authorize_read(call, Action::LedgerRead, Resource::Installation)
             .await?;
@@ -84,7 +95,10 @@ impl Engine {
         let reader = self.ledger.clone();
         blocking(move || {
             let proof = ProofFile::new(&reader, &checkpoint, index)?;
-            Ok((proof.to_string(), reader.entry(index)?))
+            Ok(ProvenEntry {
+                proof: proof.to_string(),
+                entry: reader.entry(index)?,
+            })
         })
         .await
     }
@@ -99,7 +113,7 @@ impl Engine {
         self.authorize_read(call, Action::LedgerRead, Resource::Installation)
             .await?;
         let checkpoint = self.fresh_checkpoint().await?;
-        let older = (filter.consistent_with != 0).then_some(filter.consistent_with);
+        let older = filter.consistent_with;
         if let Some(older) = older {
             Self::require_within(older, &checkpoint)?;
         }
@@ -107,19 +121,14 @@ impl Engine {
             None => 0,
             Some(since) => self.store.first_index_since(since).await?,
         };
-        let selection = if filter.task_id.is_empty() {
-            if filter.since.is_some() {
-                Selection::From(from)
-            } else {
-                Selection::All
+        let selection = match (filter.task, filter.since) {
+            (None, None) => Selection::All,
+            (None, Some(_)) => Selection::From(from),
+            (Some(task), _) => {
+                let recorded = self.store.task(task).await?;
+                recorded.ok_or_else(|| Error::no_task(task))?;
+                Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
             }
-        } else {
-            let task: TaskId = filter.task_id.parse().in_field("task_id")?;
-            self.store
-                .task(task)
-                .await?
-                .ok_or_else(|| Error::no_task(task))?;
-            Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
         };
         Ok(ExportPlan {
             reader: self.ledger.clone(),
@@ -157,7 +166,7 @@ impl Engine {
             return Ok(());
         }
         Err(Error::invalid(
-            "consistent_with",
+            Field::ConsistentWith,
             format!(
                 "the ledger has only {} entries, fewer than your checkpoint's {older}",
                 checkpoint.size()

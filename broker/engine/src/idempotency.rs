@@ -1,26 +1,46 @@
 //! Idempotency: a repeated request finds what the first one did, whoever of the two was faster.
 
+use std::str::FromStr;
+
 use serde::Serialize;
-use taskpass_core::{IdempotencyKey, JoinTokenId, TaskId};
+use taskpass_core::{Digest, IdempotencyKey, InvalidValue, JoinTokenId, TaskId, limits};
 use taskpass_store::{CommitError, Conflict, Guard, IdempotencyRecord, Subject};
 
-use super::{Call, Engine, Error, error::InField};
+use super::{Call, Engine, Error, Field};
+
+/// The key by which a caller repeats a request: 1 to 128 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey(String);
+
+impl FromStr for RequestKey {
+    type Err = InvalidValue;
+
+    fn from_str(key: &str) -> Result<Self, InvalidValue> {
+        let fits = (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
+        if fits && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Self(key.to_owned()));
+        }
+        Err(InvalidValue::new(
+            "an idempotency key is 1 to 128 printable ASCII characters without spaces",
+        ))
+    }
+}
 
 impl Engine {
-    /// Binds the caller's key to the request; `None` when the caller gave no key.
+    /// Binds the caller's key to the typed request, whose canonical JSON is digested; `None` without a key.
     pub(super) fn idempotency_key<R: Serialize>(
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &R,
     ) -> Result<Option<IdempotencyKey>, Error> {
-        if key.is_empty() {
-            return Ok(None);
-        }
+        let Some(key) = key else { return Ok(None) };
         let canonical =
-            serde_json::to_vec(request).map_err(|e| Error::invalid("idempotency_key", e))?;
-        IdempotencyKey::new(call.caller.id().clone(), key, &canonical)
-            .in_field("idempotency_key")
-            .map(Some)
+            serde_json::to_vec(request).map_err(|e| Error::invalid(Field::Request, e))?;
+        Ok(Some(IdempotencyKey {
+            caller: call.caller.id().clone(),
+            key: key.0.clone(),
+            request_sha256: Digest::of(&canonical).to_string(),
+        }))
     }
 
     /// What an earlier request with the same key did, if there was one and it was the same request.
@@ -99,7 +119,7 @@ impl From<CommitError> for Error {
                     Self::Precondition(conflict.to_string())
                 }
             },
-            CommitError::TooLarge(message) => Self::invalid("request", message),
+            CommitError::TooLarge(message) => Self::invalid(Field::Request, message),
             CommitError::Unavailable(message) => Self::Store(message),
         }
     }

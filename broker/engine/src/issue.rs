@@ -18,27 +18,26 @@ use taskpass_store::{Guard, Subject};
 use crate::failpoint;
 
 use super::{
-    Call, Engine, Error, Handover,
+    Call, Engine, Error, Field, Handover, RequestKey,
     anchors::AnchorRecorder,
     backend::{Backend, IssuePlace},
-    error::InField,
     in_flight::InFlightCall,
 };
 
 /// How long a provider call may go on after its task ended.
 const BREAK_OFF_GRACE: Duration = Duration::from_secs(1);
 
-/// A credential to issue, as the caller words it.
+/// A credential to issue.
 #[derive(Debug, Clone, Serialize)]
 pub struct IssueCredential {
     /// From which task.
-    pub task_id: String,
+    pub task: TaskId,
     /// Which role.
-    pub role: String,
+    pub role: RoleName,
     /// What to narrow it to.
-    pub scope: Vec<(String, String)>,
-    /// Its life in seconds; as long as role and task allow when 0.
-    pub ttl_seconds: u32,
+    pub scope: Scope,
+    /// Its life; as long as role and task allow when the caller does not say.
+    pub ttl: Option<Ttl>,
 }
 
 /// What the caller gets. This is the only place where a secret leaves the broker.
@@ -65,19 +64,19 @@ impl Engine {
     pub async fn issue_credential(
         self: &Arc<Self>,
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &IssueCredential,
     ) -> Result<IssuedCredential, Error> {
         let now = self.require_sane_clock()?;
-        let (task, role, pins) = self.drawable(call, request, now).await?;
-        let (backend, spec) = self.role(&role)?;
+        let (task, pins) = self.task_and_pins(call, request, now).await?;
+        let (backend, spec) = self.role(&request.role)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Credential(earlier)) = self.earlier(idempotency.as_ref()).await? {
             return Err(self.repeated(backend, earlier).await?);
         }
         self.rates.admit_draw(task.id)?;
-        let scope = drawn_scope(&pins, &request.scope)?;
-        let ttl = drawn_ttl(spec, request.ttl_seconds)?;
+        let scope = requested_scope(&pins, &request.scope)?;
+        let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
         let draw = self.draw(&task, &scope, expires_at, now).await?;
         let allowed = self
@@ -91,12 +90,15 @@ impl Engine {
         // What the role takes is told to nobody whom policy refuses.
         fits(spec, &scope, ttl)?;
         let place = backend.admit()?;
-        let handle = backend.provider().locator(&role, &scope).map(Handle::from);
+        let handle = backend
+            .provider()
+            .locator(&request.role, &scope)
+            .map(Handle::from);
         let credential = Credential {
             id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             task: task.id,
             agent: task.agent.clone(),
-            role,
+            role: request.role.clone(),
             scope,
             state: CredentialState::Intended,
             revocation_class: spec.revocation_class,
@@ -124,16 +126,15 @@ impl Engine {
         .await
     }
 
-    /// The caller's open task, the role of it to draw on, and what the task fixes of the role's parameters.
-    async fn drawable(
+    /// The caller's open task, and what it fixes of the parameters of the role that is asked for.
+    async fn task_and_pins(
         &self,
         call: &Call,
         request: &IssueCredential,
         now: Timestamp,
-    ) -> Result<(Arc<Task>, RoleName, Scope), Error> {
+    ) -> Result<(Arc<Task>, Scope), Error> {
         const ACTION: Action = Action::CredentialIssue;
-        let id: TaskId = request.task_id.parse().in_field("task_id")?;
-        let role: RoleName = request.role.parse().in_field("role")?;
+        let (id, role) = (request.task, &request.role);
         let task = self.reachable_task(call, ACTION, id).await?;
         if call.agent().is_none() {
             let why = "only agents draw credentials";
@@ -143,12 +144,12 @@ impl Engine {
             return Err(Error::TaskEnded(id));
         }
         // A role that does not exist and one that the task has not look the same, and nothing else is told of either.
-        let Some(pins) = task.roles.get(&role).cloned() else {
+        let Some(pins) = task.roles.get(role).cloned() else {
             let reason = format!("task `{id}` was not started with role `{role}`");
             let resource = role.to_string();
             return Err(self.refuse_by_rule(call, ACTION, &resource, &reason).await);
         };
-        Ok((task, role, pins))
+        Ok((task, pins))
     }
 
     /// The answer to a request that was made before. Where the provider never answered there is no secret that
@@ -345,8 +346,7 @@ impl Engine {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<CredentialRequest<'a>, Error> {
-        let ttl =
-            Ttl::from_seconds(expires_at.since(now).as_secs().max(1)).in_field("ttl_seconds")?;
+        let ttl = lifetime(expires_at.since(now))?;
         let live_of_agent = u64::from(
             self.store
                 .usage_of_agent(&task.agent)
@@ -365,22 +365,18 @@ impl Engine {
 }
 
 /// The scope asked for together with what the task fixes.
-fn drawn_scope(pins: &Scope, asked: &[(String, String)]) -> Result<Scope, Error> {
-    let asked = Scope::from_pairs(asked.iter().map(|(k, v)| (k, v.clone()))).in_field("scope")?;
-    pins.merged_with(&asked).map_err(|param| {
+fn requested_scope(pins: &Scope, asked: &Scope) -> Result<Scope, Error> {
+    pins.merged_with(asked).map_err(|param| {
         Error::invalid(
-            "scope",
+            Field::Scope,
             format!("the task fixes parameter `{param}`; it cannot be changed when drawing"),
         )
     })
 }
 
-/// How long it is to live: as asked, or as long as the role allows.
-pub(super) fn drawn_ttl(spec: &RoleSpec, seconds: u32) -> Result<Ttl, Error> {
-    match seconds {
-        0 => Ok(spec.max_ttl),
-        seconds => Ttl::from_seconds(u64::from(seconds)).in_field("ttl_seconds"),
-    }
+/// What is left of a life as policy sees it: at least a second.
+pub(super) fn lifetime(left: Duration) -> Result<Ttl, Error> {
+    Ttl::from_seconds(left.as_secs().max(1)).map_err(|e| Error::invalid(Field::Ttl, e))
 }
 
 /// Whether the role takes such a scope and such a life.
@@ -391,7 +387,7 @@ fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
             "credentials of role `{}` live at most {}",
             spec.name, spec.max_ttl
         );
-        return Err(Error::invalid("ttl_seconds", message));
+        return Err(Error::invalid(Field::Ttl, message));
     }
     Ok(())
 }

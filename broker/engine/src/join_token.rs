@@ -3,10 +3,8 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use taskpass_core::JoinTokenId;
+use taskpass_core::{InvalidValue, JoinTokenId};
 use zeroize::Zeroizing;
-
-use super::Error;
 
 /// Bytes of a token's text; a longer one is not looked at.
 const TEXT_BYTES_MAX: usize = 256;
@@ -29,10 +27,9 @@ impl fmt::Debug for JoinTokenText {
 
 impl JoinTokenText {
     /// Reads a token. What is wrong with it is not said in detail: it would be said to whoever guesses.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let bad = || {
-            Error::invalid(
-                "join_token",
+            InvalidValue::new(
                 "this is not a join token; give the whole text that `taskpass agent token` printed, it begins with `tp1.`",
             )
         };

@@ -6,10 +6,10 @@
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use taskpass_core::EndCause;
-//! # use taskpass_engine::{Call, EndTask, Engine, Error};
-//! # async fn end(engine: &Arc<Engine>, call: &Call) -> Result<(), Error> {
-//! let request = EndTask { task_id: "t0123456789abcdef".to_owned(), cancel: true, wait_ms: 0 };
+//! # use taskpass_core::TaskId;
+//! # use taskpass_engine::{Call, EndTask, Ending, Engine, Error};
+//! # async fn end(engine: &Arc<Engine>, call: &Call, task: TaskId) -> Result<(), Error> {
+//! let request = EndTask { task, how: Ending::Complete, wait: None };
 //! let ended = engine.end_task(call, &request).await?;
 //! println!("{:?}", ended.receipts);
 //! # Ok(())
@@ -55,25 +55,26 @@ mod timer;
 mod upkeep;
 mod wait;
 
-pub use agents::{CreateJoinToken, MintedJoinToken, RegisterAgent};
+pub use agents::{CreateJoinToken, CreatedJoinToken, RegisterAgent};
 pub use attest::{Attest, IssuedSvid};
 pub use backend::BackendStatus;
 pub(crate) use backend::RevokeSlot;
 pub use caller::{Call, Caller};
-pub use end_task::{EndTask, Ended, Receipt};
-pub use error::Error;
+pub use end_task::{EndTask, Ended, Ending, Receipt};
+pub use error::{Error, Field};
 pub use handover::Handover;
 pub use heartbeat::Heartbeat;
-pub use history::{Consistency, ExportFilter, ExportPlan};
+pub use history::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
+pub use idempotency::RequestKey;
 pub use issue::{IssueCredential, IssuedCredential};
 pub use join_token::JoinTokenText;
 pub use providers::ProviderView;
-pub use queries::{AgentView, TaskView};
-pub use renew::RenewCredential;
+pub use queries::{AgentView, CredentialView, TaskView};
+pub use renew::{RenewCredential, RenewedCredential};
 pub(crate) use revocation::Progress;
 pub use revoke::RevokeCredential;
 pub use settings::{ProviderSettings, Rate, Settings};
-pub use start_task::{StartTask, StartedTask};
+pub use start_task::{StartTask, StartedTask, TaskRoles};
 pub use timer::{SystemTimer, Timer};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

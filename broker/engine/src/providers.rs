@@ -8,7 +8,6 @@ use taskpass_store::ProviderUsage;
 use super::{
     BackendStatus, Call, Engine, Error,
     backend::{Backend, RevokeSlot},
-    error::InField,
 };
 
 /// A provider, its roles and how it stands.
@@ -40,9 +39,9 @@ impl Engine {
     }
 
     /// One provider.
-    pub async fn provider(&self, call: &Call, name: &str) -> Result<ProviderView, Error> {
+    pub async fn provider(&self, call: &Call, name: &ProviderName) -> Result<ProviderView, Error> {
         self.require_operator(call, Action::ProviderRead).await?;
-        let backend = self.backend(&name.parse().in_field("name")?)?;
+        let backend = self.backend(name)?;
         self.authorize_read(
             call,
             Action::ProviderRead,
@@ -56,10 +55,10 @@ impl Engine {
     pub async fn check_provider(
         &self,
         call: &Call,
-        name: &str,
+        name: &ProviderName,
     ) -> Result<Result<Health, ProviderError>, Error> {
         self.require_operator(call, Action::ProviderCheck).await?;
-        let backend = self.backend(&name.parse().in_field("name")?)?;
+        let backend = self.backend(name)?;
         self.authorize_read(
             call,
             Action::ProviderCheck,

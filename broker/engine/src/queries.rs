@@ -8,7 +8,7 @@ use taskpass_core::{
 use taskpass_policy::{Action, PolicySet, Resource};
 use taskpass_store::{CredentialFilter, Listing, Page, TaskFilter, Usage};
 
-use super::{Call, Engine, Error, Receipt, error::InField};
+use super::{Call, Engine, Error, Receipt};
 
 /// An agent and what it has out.
 #[derive(Debug, Clone)]
@@ -17,6 +17,15 @@ pub struct AgentView {
     pub agent: Agent,
     /// What it has out.
     pub usage: Usage,
+}
+
+/// A credential, without its secret.
+#[derive(Debug, Clone)]
+pub struct CredentialView {
+    /// The credential.
+    pub credential: Arc<Credential>,
+    /// Whether its role lets it be renewed.
+    pub renewable: bool,
 }
 
 /// A task and what became of its credentials.
@@ -32,9 +41,9 @@ pub struct TaskView {
 
 impl Engine {
     /// One agent.
-    pub async fn agent(&self, call: &Call, name: &str) -> Result<AgentView, Error> {
+    pub async fn agent(&self, call: &Call, name: &AgentName) -> Result<AgentView, Error> {
         self.require_operator(call, Action::AgentRead).await?;
-        let agent = self.existing_agent(&name.parse().in_field("name")?).await?;
+        let agent = self.existing_agent(name).await?;
         self.authorize_read(call, Action::AgentRead, Resource::Agent(&agent))
             .await?;
         self.agent_view(&agent).await
@@ -57,8 +66,7 @@ impl Engine {
     }
 
     /// One task with its receipts so far.
-    pub async fn task(&self, call: &Call, id: &str) -> Result<TaskView, Error> {
-        let id: TaskId = id.parse().in_field("task_id")?;
+    pub async fn task(&self, call: &Call, id: TaskId) -> Result<TaskView, Error> {
         let task = self.reachable_task(call, Action::TaskRead, id).await?;
         self.authorize_read(call, Action::TaskRead, Resource::Task(&task))
             .await?;
@@ -90,7 +98,7 @@ impl Engine {
         page: &Page,
     ) -> Result<Listing<Arc<Task>>, Error> {
         if let Some(bound) = call.bound_to() {
-            let task = self.task(call, &bound.id.to_string()).await?.task;
+            let task = self.task(call, bound.id).await?.task;
             return Ok(Listing {
                 rows: vec![task],
                 next: None,
@@ -101,13 +109,8 @@ impl Engine {
         Ok(self.store.list_tasks(&filter, page).await?)
     }
 
-    /// One credential, without its secret, and whether its role can be renewed.
-    pub async fn credential(
-        &self,
-        call: &Call,
-        id: &str,
-    ) -> Result<(Arc<Credential>, bool), Error> {
-        let id: CredentialId = id.parse().in_field("credential_id")?;
+    /// One credential.
+    pub async fn credential(&self, call: &Call, id: CredentialId) -> Result<CredentialView, Error> {
         let credential = self
             .reachable_credential(call, Action::CredentialRead, id)
             .await?;
@@ -119,16 +122,19 @@ impl Engine {
         self.authorize_read(call, Action::CredentialRead, resource)
             .await?;
         let renewable = role.is_some_and(|spec| spec.renewable);
-        Ok((credential, renewable))
+        Ok(CredentialView {
+            credential,
+            renewable,
+        })
     }
 
-    /// Credentials, newest first, without secrets.
+    /// Credentials, newest first.
     pub async fn list_credentials(
         &self,
         call: &Call,
         mut filter: CredentialFilter,
         page: &Page,
-    ) -> Result<Listing<(Arc<Credential>, bool)>, Error> {
+    ) -> Result<Listing<CredentialView>, Error> {
         if let (None, Some(bound)) = (filter.task, call.bound_to()) {
             filter.task = Some(bound.id);
         }
@@ -147,7 +153,10 @@ impl Engine {
         let rows = listing
             .rows
             .into_iter()
-            .map(|c| (Arc::clone(&c), renewable(&c)))
+            .map(|credential| CredentialView {
+                renewable: renewable(&credential),
+                credential,
+            })
             .collect();
         Ok(Listing {
             rows,

@@ -2,15 +2,15 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use taskpass_core::{CredentialId, CredentialState, RevokeCause, TaskState};
+use taskpass_core::{CredentialId, CredentialState, Labels, RevokeCause, TaskState, Ttl};
 use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
 use super::{
-    CreateJoinToken, EndTask, Error, Progress, ProviderSettings, RegisterAgent, RenewCredential,
-    Settings,
+    CreateJoinToken, EndTask, Ending, Error, Progress, ProviderSettings, RegisterAgent,
+    RenewCredential, Settings,
     anchors::AnchorRecorder,
-    testing::{Answer, Bench, NOW, eventually},
+    testing::{Answer, Bench, NOW, eventually, key_of},
 };
 
 const HALF: Duration = Duration::from_secs(1800);
@@ -174,13 +174,14 @@ async fn the_end_that_was_asked_for_is_kept() {
 async fn a_repeated_request_makes_no_second_join_token() {
     let bench = Bench::new(&[], Settings::default()).await;
     let request = CreateJoinToken {
-        agent: "builder".to_owned(),
-        ttl_seconds: 60,
+        agent: "builder".parse().unwrap(),
+        ttl: Some(Ttl::from_seconds(60).unwrap()),
     };
     let make = async |key: &str| {
+        let key = key_of(key);
         let made = bench
             .engine
-            .create_join_token(&bench.operator, key, &request);
+            .create_join_token(&bench.operator, key.as_ref(), &request);
         made.await
     };
     let name = "builder".parse().unwrap();
@@ -203,13 +204,16 @@ async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     let bench = Bench::new(&[], settings).await;
     let register = async |name: &str, key: &str| {
         let request = RegisterAgent {
-            name: name.to_owned(),
-            owner: "alice@acme.test".to_owned(),
-            team: String::new(),
-            class: String::new(),
-            labels: Vec::new(),
+            name: name.parse().unwrap(),
+            owner: "alice@acme.test".parse().unwrap(),
+            team: None,
+            class: None,
+            labels: Labels::default(),
         };
-        let registered = bench.engine.register_agent(&bench.operator, key, &request);
+        let key = key_of(key);
+        let registered = bench
+            .engine
+            .register_agent(&bench.operator, key.as_ref(), &request);
         registered.await.map(|agent| agent.name.to_string())
     };
     register("one", "k1").await.unwrap();
@@ -235,10 +239,13 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
     let (fake, greedy, other) = (&bench.fakes[0], bench.task().await, bench.task().await);
     let renew = async |id: CredentialId, key: &str| {
         let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: 0,
+            credential: id,
+            ttl: None,
         };
-        let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
+        let key = key_of(key);
+        let renewed = bench
+            .engine
+            .renew_credential(&bench.agent, key.as_ref(), &request);
         renewed.await.map(drop)
     };
     let id = bench.issued(fake, greedy, HALF).await.id;
@@ -264,9 +271,9 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
 
     // With the task its keys are gone.
     let end = EndTask {
-        task_id: greedy.to_string(),
-        cancel: false,
-        wait_ms: 1,
+        task: greedy,
+        how: Ending::Complete,
+        wait: Some(Duration::from_millis(1)),
     };
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.revokes.add_permits(1);
@@ -311,9 +318,9 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
     let end = EndTask {
-        task_id: task.to_string(),
-        cancel: false,
-        wait_ms: 1,
+        task,
+        how: Ending::Complete,
+        wait: Some(Duration::from_millis(1)),
     };
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.is_down.store(true, Ordering::SeqCst);
@@ -322,7 +329,7 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[id], slot).await;
     assert_eq!(progress.unwrap(), Progress::Failed);
-    let view = bench.engine.task(&bench.agent, &task.to_string()).await;
+    let view = bench.engine.task(&bench.agent, task).await;
     let view = view.unwrap();
     assert_eq!(view.task.state, TaskState::Ending);
     assert!(view.anchors.is_empty(), "{:?}", view.anchors);
@@ -338,9 +345,9 @@ async fn a_session_that_cannot_be_ended_is_shown() {
     bench.issued(fake, task, Duration::ZERO).await;
     bench.engine.reap().await.unwrap();
     let end = EndTask {
-        task_id: task.to_string(),
-        cancel: false,
-        wait_ms: 1,
+        task,
+        how: Ending::Complete,
+        wait: Some(Duration::from_millis(1)),
     };
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.is_down.store(true, Ordering::SeqCst);
@@ -349,7 +356,7 @@ async fn a_session_that_cannot_be_ended_is_shown() {
     let slot = bench.engine.revoke_slot(&name, true).unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[], slot).await;
     assert!(matches!(progress, Ok(Progress::SessionsLeft(_))));
-    let view = bench.engine.task(&bench.agent, &task.to_string()).await;
+    let view = bench.engine.task(&bench.agent, task).await;
     let sessions = view.unwrap().anchors;
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].provider, name);

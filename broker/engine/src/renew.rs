@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use taskpass_core::{
     Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleName, RoleSpec,
-    Task, TaskState, Timestamp,
+    Task, TaskState, Timestamp, Ttl,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
@@ -19,19 +19,26 @@ use tokio_util::sync::CancellationToken;
 use crate::failpoint;
 
 use super::{
-    Call, Engine, Error,
+    Call, Engine, Error, RequestKey,
     backend::{Backend, IssuePlace},
-    error::InField,
-    issue::drawn_ttl,
 };
 
 /// A credential to renew.
 #[derive(Debug, Clone, Serialize)]
 pub struct RenewCredential {
     /// Which.
-    pub credential_id: String,
-    /// Seconds from now; as long as possible when 0.
-    pub ttl_seconds: u32,
+    pub credential: CredentialId,
+    /// How long it is to live from now on; as long as possible when the caller does not say.
+    pub ttl: Option<Ttl>,
+}
+
+/// How long a renewed credential lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewedCredential {
+    /// Which.
+    pub credential: CredentialId,
+    /// Until when.
+    pub expires_at: Timestamp,
 }
 
 impl Engine {
@@ -40,13 +47,19 @@ impl Engine {
     pub async fn renew_credential(
         self: &Arc<Self>,
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &RenewCredential,
-    ) -> Result<(CredentialId, Timestamp), Error> {
-        let id: CredentialId = request.credential_id.parse().in_field("credential_id")?;
+    ) -> Result<RenewedCredential, Error> {
+        let id = request.credential;
+        let renewed = |expires_at| RenewedCredential {
+            credential: id,
+            expires_at,
+        };
         let (task, role) = self.own_task_and_role(call, id).await?;
         let (backend, spec) = self.role(&role)?;
-        let ttl = drawn_ttl(spec, request.ttl_seconds)?.min(spec.max_ttl);
+        let ttl = request
+            .ttl
+            .map_or(spec.max_ttl, |ttl| ttl.min(spec.max_ttl));
         let idempotency = Self::idempotency_key(call, key, request)?;
         let running = self.begin_renewal(id, idempotency.as_ref()).await?;
         // What follows is as it is when no other renewal can change it any more.
@@ -55,7 +68,7 @@ impl Engine {
             .renewed_before(backend, id, idempotency.as_ref())
             .await?
         {
-            return Ok((id, answer));
+            return Ok(renewed(answer));
         }
         // Its agent may know how it stands; policy would only say that it does not permit it.
         if task.state != TaskState::Open || task.deadline <= now {
@@ -89,7 +102,7 @@ impl Engine {
                 idempotency,
             });
             self.commit(events, guards).await?;
-            return Ok((id, self.lives_until(id).await?));
+            return Ok(renewed(self.lives_until(id).await?));
         }
         let place = backend.admit()?;
         self.commit(events, guards).await?;
@@ -100,7 +113,7 @@ impl Engine {
             idempotency,
         };
         let expires_at = self.extend(&credential, until, running).await?;
-        Ok((id, expires_at))
+        Ok(renewed(expires_at))
     }
 
     /// Of a credential that the caller may renew.

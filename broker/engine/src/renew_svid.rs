@@ -7,11 +7,10 @@ use taskpass_policy::{Action, Resource};
 use super::{Call, Caller, Engine, Error, IssuedSvid};
 
 impl Engine {
-    /// Signs a new SVID for the caller. The old one counts until the new one is first used, so that an answer that
+    /// Signs a new SVID for the caller, over `key`. The old one counts until the new one is first used, so that an answer that
     /// got lost locks nobody out.
-    pub async fn renew_svid(&self, call: &Call, csr: &[u8]) -> Result<IssuedSvid, Error> {
+    pub async fn renew_svid(&self, call: &Call, key: &PublicKey) -> Result<IssuedSvid, Error> {
         self.require_sane_clock()?;
-        let key = PublicKey::from_csr(csr).map_err(|e| Error::invalid("csr", e))?;
         let (decided, issued, event) = match &call.caller {
             Caller::Agent {
                 agent,
@@ -25,14 +24,14 @@ impl Engine {
                 let allowed = self
                     .authorize(call, Action::SvidRenew, resource, None)
                     .await?;
-                let (issued, event) = self.renew_agent(agent, bound_to.as_deref(), &key, serial)?;
+                let (issued, event) = self.renew_agent(agent, bound_to.as_deref(), key, serial)?;
                 (allowed.into_event(), issued, event)
             }
             Caller::Operator { name, id, serial } => {
                 let allowed = self
                     .authorize(call, Action::SvidRenew, Resource::Installation, None)
                     .await?;
-                let (issued, event) = self.renew_operator(name, id, &key, serial)?;
+                let (issued, event) = self.renew_operator(name, id, key, serial)?;
                 (allowed.into_event(), issued, event)
             }
         };

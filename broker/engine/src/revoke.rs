@@ -1,19 +1,21 @@
 //! Revoking one credential on request, while its task goes on.
 
+use std::time::Duration;
+
 use taskpass_core::{Actor, CredentialId, CredentialState, Event, RevokeCause};
 use taskpass_policy::{Action, Resource};
 
 use crate::failpoint;
 
-use super::{Call, Engine, Error, Receipt, error::InField};
+use super::{Call, Engine, Error, Receipt};
 
 /// A credential to revoke.
 #[derive(Debug, Clone)]
 pub struct RevokeCredential {
     /// Which.
-    pub credential_id: String,
-    /// Milliseconds to wait for the proof; the default when 0.
-    pub wait_ms: u32,
+    pub credential: CredentialId,
+    /// How long to wait for the proof; the configured time when the caller does not say.
+    pub wait: Option<Duration>,
 }
 
 impl Engine {
@@ -24,7 +26,7 @@ impl Engine {
         call: &Call,
         request: &RevokeCredential,
     ) -> Result<Receipt, Error> {
-        let id: CredentialId = request.credential_id.parse().in_field("credential_id")?;
+        let id = request.credential;
         let credential = self
             .reachable_credential(call, Action::CredentialRevoke, id)
             .await?;
@@ -60,7 +62,7 @@ impl Engine {
             self.commit_allowed(call, allowed).await?;
         }
         failpoint::reached("revoke.intended");
-        self.settled(id, self.wait_for(request.wait_ms)).await?;
+        self.settled(id, self.wait_for(request.wait)).await?;
         let now = self.now();
         let credential = self
             .store

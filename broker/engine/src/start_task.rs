@@ -1,41 +1,74 @@
 //! Starting a task: who works on what, with which roles, until when.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
-    Agent, Event, Identity, Labels, Requester, RoleName, Scope, Task, TaskId, TaskState, Text,
-    Timestamp, Ttl, limits,
+    Agent, Event, Identity, InvalidValue, Labels, Requester, RoleName, Scope, Task, TaskId,
+    TaskState, Text, Timestamp, Ttl, limits,
 };
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_store::{Guard, Subject};
 
 use crate::failpoint;
 
-use super::{Call, Engine, Error, IssuedSvid, error::InField};
+use super::{Call, Engine, Error, Field, IssuedSvid, RequestKey, issue::lifetime};
 
-/// A task to start, as the caller words it.
+/// A task to start.
 #[derive(Debug, Clone, Serialize)]
 pub struct StartTask {
     /// What for.
-    pub purpose: String,
-    /// Whom the agent names as the one who asked; may be empty.
-    pub requester: String,
+    pub purpose: Text,
+    /// The person for whom the agent says that it works.
+    pub requester: Option<Text>,
     /// Roles with the scope parameters that are fixed for the whole task.
-    pub roles: Vec<(String, Vec<(String, String)>)>,
-    /// Seconds until the deadline; 0 for the default.
-    pub ttl_seconds: u32,
-    /// Seconds it may stay silent; 0 for no heartbeat.
-    pub heartbeat_seconds: u32,
-    /// The delegating task; may be empty.
-    pub parent: String,
+    pub roles: TaskRoles,
+    /// Time until the deadline; the configured one when the caller does not say.
+    pub ttl: Option<Ttl>,
+    /// How long it may stay silent; without it no heartbeat is needed.
+    pub heartbeat: Option<Ttl>,
+    /// The delegating task.
+    pub parent: Option<TaskId>,
     /// Labels.
-    pub labels: Vec<(String, String)>,
-    /// Live credentials it may hold; 0 for the limit.
-    pub max_credentials: u32,
-    /// PKCS#10 for an SVID bound to the task; may be empty.
-    pub csr: Vec<u8>,
+    pub labels: Labels,
+    /// Live credentials it may hold; as many as possible when the caller does not say.
+    pub max_credentials: Option<NonZeroU32>,
+    /// The key of an SVID that is bound to the task.
+    #[serde(serialize_with = "key_sha256")]
+    pub key: Option<PublicKey>,
+}
+
+/// A key in the digest of a request: a repeated request may be signed anew.
+fn key_sha256<S: Serializer>(key: &Option<PublicKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    key.as_ref()
+        .map(PublicKey::key_sha256)
+        .serialize(serializer)
+}
+
+/// The roles of a task to start: each once, and no more than a task may have.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TaskRoles(BTreeMap<RoleName, Scope>);
+
+impl TaskRoles {
+    /// Reads roles with the scope parameters that the task fixes.
+    pub fn from_pairs(
+        pairs: impl IntoIterator<Item = (RoleName, Scope)>,
+    ) -> Result<Self, InvalidValue> {
+        let mut roles = BTreeMap::new();
+        for (role, pins) in pairs {
+            if roles.insert(role.clone(), pins).is_some() {
+                return Err(InvalidValue::new(format!("role `{role}` is given twice")));
+            }
+        }
+        if roles.len() > limits::TASK_ROLES_MAX {
+            return Err(InvalidValue::new(format!(
+                "a task draws on at most {} roles",
+                limits::TASK_ROLES_MAX
+            )));
+        }
+        Ok(Self(roles))
+    }
 }
 
 /// What came of it.
@@ -52,7 +85,7 @@ impl Engine {
     pub async fn start_task(
         &self,
         call: &Call,
-        key: &str,
+        key: Option<&RequestKey>,
         request: &StartTask,
     ) -> Result<StartedTask, Error> {
         let now = self.require_sane_clock()?;
@@ -61,12 +94,7 @@ impl Engine {
                 .refuse_kind(call, Action::TaskStart, "only agents start tasks")
                 .await);
         };
-        let key_of_csr = if request.csr.is_empty() {
-            None
-        } else {
-            Some(PublicKey::from_csr(&request.csr).map_err(|e| Error::invalid("csr", e))?)
-        };
-        let parent = self.parent(call, &request.parent).await?;
+        let parent = self.parent(call, request.parent).await?;
         self.require_parents_roles(call, request, parent.as_deref())
             .await?;
         let task = self.new_task(agent, request, parent.as_deref(), now)?;
@@ -90,13 +118,13 @@ impl Engine {
             idempotency,
         });
         let mut svid = None;
-        if let Some(key) = key_of_csr {
+        if let Some(key) = &request.key {
             let identity = Identity::AgentTask(agent.name.clone(), task.id);
             let options = IssueOptions {
                 ttl: self.life_left(&task)?,
                 ..IssueOptions::default()
             };
-            let (issued, record) = self.sign(&identity, &key, &options)?;
+            let (issued, record) = self.sign(&identity, key, &options)?;
             events.push(Event::SvidIssued {
                 svid: record,
                 join_token: None,
@@ -123,21 +151,20 @@ impl Engine {
     async fn parent(
         &self,
         call: &Call,
-        parent: &str,
-    ) -> Result<Option<std::sync::Arc<Task>>, Error> {
-        if parent.is_empty() {
+        parent: Option<TaskId>,
+    ) -> Result<Option<Arc<Task>>, Error> {
+        let Some(id) = parent else {
             return match call.bound_to() {
                 None => Ok(None),
                 Some(bound) => Err(Error::invalid(
-                    "parent",
+                    Field::Parent,
                     format!(
                         "an identity bound to a task delegates from it: name `{}` as the parent",
                         bound.id
                     ),
                 )),
             };
-        }
-        let id: TaskId = parent.parse().in_field("parent")?;
+        };
         let task = self.reachable_task(call, Action::TaskStart, id).await?;
         if task.state == TaskState::Open {
             Ok(Some(task))
@@ -154,10 +181,8 @@ impl Engine {
         parent: Option<&Task>,
     ) -> Result<(), Error> {
         let Some(parent) = parent else { return Ok(()) };
-        for (role, _) in &request.roles {
-            // The refusal goes into the ledger: only what is a role's name may get there.
-            let role: RoleName = role.parse().in_field("roles.role")?;
-            if !parent.roles.contains_key(&role) {
+        for role in request.roles.0.keys() {
+            if !parent.roles.contains_key(role) {
                 let reason = format!(
                     "the parent task `{}` may not draw on role `{role}` itself",
                     parent.id
@@ -179,39 +204,33 @@ impl Engine {
     ) -> Result<Task, Error> {
         let requester = match parent {
             Some(parent) => Requester::Delegated { parent: parent.id },
-            None if request.requester.is_empty() => Requester::SelfDeclared { name: None },
             None => Requester::SelfDeclared {
-                name: Some(request.requester.parse().in_field("requester")?),
+                name: request.requester.clone(),
             },
         };
         let most = parent.map_or(self.settings.live_credentials_per_task, |p| {
             p.max_credentials
         });
-        let max_credentials = if request.max_credentials == 0 {
-            most
-        } else {
-            request.max_credentials
-        };
+        let max_credentials = request.max_credentials.map_or(most, NonZeroU32::get);
         if max_credentials > most {
             return Err(Error::invalid(
-                "max_credentials",
+                Field::MaxCredentials,
                 format!("at most {most} live credentials are possible"),
             ));
         }
         Ok(Task {
             id: TaskId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
             agent: agent.name.clone(),
-            purpose: request.purpose.parse::<Text>().in_field("purpose")?,
+            purpose: request.purpose.clone(),
             requester,
-            roles: task_roles(&request.roles, parent)?,
+            roles: with_parents_pins(&request.roles, parent)?,
             started_at: now,
-            deadline: self.deadline(request.ttl_seconds, parent, now)?,
-            heartbeat: self.heartbeat_interval(request.heartbeat_seconds)?,
+            deadline: self.deadline(request.ttl, parent, now)?,
+            heartbeat: self.heartbeat_interval(request.heartbeat)?,
             parent: parent.map(|p| p.id),
             depth: parent.map_or(0, |p| p.depth.saturating_add(1)),
             max_credentials,
-            labels: Labels::from_pairs(request.labels.iter().map(|(k, v)| (k, v)))
-                .in_field("labels")?,
+            labels: request.labels.clone(),
             state: TaskState::Open,
             end_cause: None,
             ending_at: None,
@@ -221,27 +240,27 @@ impl Engine {
 
     fn deadline(
         &self,
-        ttl_seconds: u32,
+        ttl: Option<Ttl>,
         parent: Option<&Task>,
         now: Timestamp,
     ) -> Result<Timestamp, Error> {
         let longest = self.settings.task_ttl_max;
-        let deadline = if ttl_seconds == 0 {
-            let default = now.plus(self.settings.task_ttl_default.duration());
-            parent.map_or(default, |p| default.min(p.deadline))
-        } else {
-            let ttl = Ttl::from_seconds(u64::from(ttl_seconds)).in_field("ttl_seconds")?;
-            if ttl > longest {
+        let deadline = match ttl {
+            None => {
+                let default = now.plus(self.settings.task_ttl_default.duration());
+                parent.map_or(default, |p| default.min(p.deadline))
+            }
+            Some(ttl) if ttl > longest => {
                 return Err(Error::invalid(
-                    "ttl_seconds",
+                    Field::Ttl,
                     format!("a task lives at most {longest} here"),
                 ));
             }
-            now.plus(ttl.duration())
+            Some(ttl) => now.plus(ttl.duration()),
         };
         match parent {
             Some(parent) if deadline > parent.deadline => Err(Error::invalid(
-                "ttl_seconds",
+                Field::Ttl,
                 format!(
                     "a delegated task ends with its parent `{}`, at {}",
                     parent.id, parent.deadline
@@ -251,19 +270,15 @@ impl Engine {
         }
     }
 
-    fn heartbeat_interval(&self, seconds: u32) -> Result<Option<Ttl>, Error> {
-        if seconds == 0 {
-            return Ok(None);
-        }
-        let interval = Ttl::from_seconds(u64::from(seconds)).in_field("heartbeat_seconds")?;
+    fn heartbeat_interval(&self, asked: Option<Ttl>) -> Result<Option<Ttl>, Error> {
         let shortest = self.settings.heartbeat_min;
-        if interval < shortest {
-            return Err(Error::invalid(
-                "heartbeat_seconds",
+        match asked {
+            Some(interval) if interval < shortest => Err(Error::invalid(
+                Field::Heartbeat,
                 format!("the shortest heartbeat here is {shortest}"),
-            ));
+            )),
+            _ => Ok(asked),
         }
-        Ok(Some(interval))
     }
 
     /// Whether the roles take what is to be fixed for them. Policy has allowed them by then.
@@ -283,8 +298,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Vec<Event>, Error> {
         let usage = self.store.usage_of_agent(&task.agent).await?;
-        let ttl =
-            Ttl::from_seconds(task.deadline.since(now).as_secs().max(1)).in_field("ttl_seconds")?;
+        let ttl = lifetime(task.deadline.since(now))?;
         let nothing = Scope::default();
         let draw = |scope| CredentialRequest {
             task,
@@ -316,36 +330,22 @@ impl Engine {
 }
 
 /// The roles with what is fixed for them; a child takes over what its parent fixed. Whether they exist is not looked at.
-fn task_roles(
-    roles: &[(String, Vec<(String, String)>)],
+fn with_parents_pins(
+    roles: &TaskRoles,
     parent: Option<&Task>,
 ) -> Result<BTreeMap<RoleName, Scope>, Error> {
-    let mut found = BTreeMap::new();
-    for (name, pins) in roles {
-        let name: RoleName = name.parse().in_field("roles.role")?;
-        let mut scope =
-            Scope::from_pairs(pins.iter().map(|(k, v)| (k, v.clone()))).in_field("roles.scope")?;
-        if let Some(parent) = parent {
-            let fixed = parent.roles.get(&name).cloned().unwrap_or_default();
-            scope = fixed.merged_with(&scope).map_err(|param| {
-                Error::invalid(
-                    "roles.scope",
-                    format!("the parent task fixes `{param}` of role `{name}` otherwise"),
-                )
-            })?;
+    let Some(parent) = parent else {
+        return Ok(roles.0.clone());
+    };
+    let merged = roles.0.iter().map(|(name, pins)| {
+        let fixed = parent.roles.get(name).cloned().unwrap_or_default();
+        match fixed.merged_with(pins) {
+            Ok(scope) => Ok((name.clone(), scope)),
+            Err(param) => Err(Error::invalid(
+                Field::RoleScope,
+                format!("the parent task fixes `{param}` of role `{name}` otherwise"),
+            )),
         }
-        if found.insert(name.clone(), scope).is_some() {
-            return Err(Error::invalid(
-                "roles",
-                format!("role `{name}` is given twice"),
-            ));
-        }
-    }
-    if found.len() > limits::TASK_ROLES_MAX {
-        return Err(Error::invalid(
-            "roles",
-            format!("a task draws on at most {} roles", limits::TASK_ROLES_MAX),
-        ));
-    }
-    Ok(found)
+    });
+    merged.collect()
 }

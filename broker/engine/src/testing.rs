@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
     Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, ProviderName,
-    RevocationClass, RoleSpec, Secret, SecretFields, SeededEntropy, SpiffeId, Svid, SvidState,
-    TaskId, Timestamp, Ttl,
+    RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId, Svid,
+    SvidState, TaskId, Timestamp, Ttl,
 };
 use taskpass_ledger::SigningKey;
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Call, Caller, Deps, Engine, Error, IssueCredential, IssuedCredential, Settings, StartTask,
-    SystemTimer,
+    Call, Caller, Deps, Engine, Error, IssueCredential, IssuedCredential, RequestKey, Settings,
+    StartTask, SystemTimer, TaskRoles,
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
@@ -259,19 +259,19 @@ impl Bench {
 
     /// A task that may draw on the role of every provider.
     pub(crate) async fn task(&self) -> TaskId {
-        let role = |fake: &Arc<Fake>| (format!("{}/r", fake.name), Vec::new());
+        let role = |fake: &Arc<Fake>| (fake.roles[0].name.clone(), Scope::default());
         let request = StartTask {
-            purpose: "a test".to_owned(),
-            requester: String::new(),
-            roles: self.fakes.iter().map(role).collect(),
-            ttl_seconds: 7200,
-            heartbeat_seconds: 0,
-            parent: String::new(),
-            labels: Vec::new(),
-            max_credentials: 0,
-            csr: Vec::new(),
+            purpose: "a test".parse().unwrap(),
+            requester: None,
+            roles: TaskRoles::from_pairs(self.fakes.iter().map(role)).unwrap(),
+            ttl: Some(Ttl::from_seconds(7200).unwrap()),
+            heartbeat: None,
+            parent: None,
+            labels: Labels::default(),
+            max_credentials: None,
+            key: None,
         };
-        let started = self.engine.start_task(&self.agent, "", &request).await;
+        let started = self.engine.start_task(&self.agent, None, &request).await;
         started.unwrap().task.id
     }
 
@@ -284,7 +284,7 @@ impl Bench {
         let before = fake.issues.lock().len();
         let (engine, call) = (Arc::clone(&self.engine), self.agent.clone());
         let request = wish(fake, task);
-        let issuing = async move { engine.issue_credential(&call, "", &request).await };
+        let issuing = async move { engine.issue_credential(&call, None, &request).await };
         let issuing = self.engine.tasks().spawn(issuing);
         eventually("the provider is asked", || async {
             fake.issues.lock().len() > before || issuing.is_finished()
@@ -331,11 +331,16 @@ pub(crate) fn fake_role(provider: &str) -> RoleSpec {
 /// A request for the role of `fake`, for half an hour.
 fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
     IssueCredential {
-        task_id: task.to_string(),
-        role: format!("{}/r", fake.name),
-        scope: Vec::new(),
-        ttl_seconds: 1800,
+        task,
+        role: fake.roles[0].name.clone(),
+        scope: Scope::default(),
+        ttl: Some(Ttl::from_seconds(1800).unwrap()),
     }
+}
+
+/// The key of a request; none when the text is empty.
+pub(crate) fn key_of(text: &str) -> Option<RequestKey> {
+    (!text.is_empty()).then(|| text.parse().unwrap())
 }
 
 /// Waits until it is so.

@@ -7,11 +7,11 @@ use taskpass_core::{CredentialId, TaskId, TaskState};
 use super::{Engine, Error, timer};
 
 impl Engine {
-    /// How long to wait when the caller asks for `wait_ms`, 0 meaning the default.
-    pub(super) fn wait_for(&self, wait_ms: u32) -> Duration {
-        match wait_ms {
-            0 => self.settings.revoke_wait_default,
-            ms => Duration::from_millis(u64::from(ms)).min(self.settings.revoke_wait_max),
+    /// How long to wait for revocations when the caller asks for `wait`.
+    pub(super) fn wait_for(&self, wait: Option<Duration>) -> Duration {
+        match wait {
+            None => self.settings.revoke_wait_default,
+            Some(wait) => wait.min(self.settings.revoke_wait_max),
         }
     }
 

@@ -82,14 +82,52 @@ pub fn write_selection(
             flush(&mut lines, out)?;
         }
     }
-    if let Some(older) = older {
-        let root = reader.root_at(older)?;
-        let proof = reader.consistency_proof(older, size)?;
-        consistency_line(older, &root, &proof, &mut lines);
-    }
-    checkpoint_line(checkpoint, Some(selected), &mut lines);
+    last_lines(reader, checkpoint, selected, older, &mut lines)?;
     flush(&mut lines, out)?;
     Ok(selected)
+}
+
+/// Writes the entries with these indexes, each with its proof, and the checkpoint. Otherwise as
+/// [`write_selection`], which is faster for a range.
+pub fn write_indexes(
+    reader: &Reader,
+    checkpoint: &Checkpoint,
+    indexes: impl IntoIterator<Item = u64>,
+    older: Option<u64>,
+    out: &mut dyn Write,
+) -> Result<u64, Error> {
+    belongs(reader, checkpoint)?;
+    let size = checkpoint.size();
+    let mut lines = Vec::with_capacity(WRITE_BYTES * 2);
+    let mut selected = 0;
+    for index in indexes {
+        let proof = reader.inclusion_proof(index, size)?;
+        proven_entry_line(index, size, &proof, &reader.entry(index)?, &mut lines);
+        selected += 1;
+        if lines.len() >= WRITE_BYTES {
+            flush(&mut lines, out)?;
+        }
+    }
+    last_lines(reader, checkpoint, selected, older, &mut lines)?;
+    flush(&mut lines, out)?;
+    Ok(selected)
+}
+
+/// Adds what follows the entries of a selection.
+fn last_lines(
+    reader: &Reader,
+    checkpoint: &Checkpoint,
+    selected: u64,
+    older: Option<u64>,
+    lines: &mut Vec<u8>,
+) -> Result<(), Error> {
+    if let Some(older) = older {
+        let root = reader.root_at(older)?;
+        let proof = reader.consistency_proof(older, checkpoint.size())?;
+        consistency_line(older, &root, &proof, lines);
+    }
+    checkpoint_line(checkpoint, Some(selected), lines);
+    Ok(())
 }
 
 /// Adds the line of an entry in a full export.

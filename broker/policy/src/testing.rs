@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use taskpass_core::{
-    Agent, Credential, CredentialState, Impact, Labels, ManualClock, OperatorName, Requester,
+    Agent, Credential, CredentialIntent, Impact, Labels, ManualClock, OperatorName, Requester,
     RevocationClass, RoleSpec, Scope, SpiffeId, Task, TaskId, TaskState, Timestamp, TrustDomain,
     Ttl,
 };
@@ -130,23 +130,19 @@ pub(crate) fn role(impact: u8) -> RoleSpec {
 
 /// A credential of `role` in `task`.
 pub(crate) fn credential(task: &Task, role: &RoleSpec) -> Credential {
-    Credential {
+    let mut credential = Credential::from(CredentialIntent {
         id: "c0000000000000001".parse().unwrap(),
         task: task.id,
         agent: task.agent.clone(),
         role: role.name.clone(),
         scope: Scope::default(),
-        state: CredentialState::Active,
         revocation_class: role.revocation_class,
         intended_at: NOW,
-        issued_at: Some(NOW),
         expires_at: NOW,
-        asked_until: None,
-        renewals_unanswered: 0,
-        anchor: None,
         handle: None,
-        revocation: None,
-    }
+    });
+    credential.record_issued(NOW, NOW);
+    credential
 }
 
 pub(crate) fn operator_id() -> SpiffeId {

@@ -1,19 +1,20 @@
 //! The gRPC services: from request to use case and back. The only place that knows protobuf.
 //!
-//! Every handler begins by finding out who calls, then parses, calls one use case and converts its result. What is
-//! allowed is decided in the engine.
+//! Every handler begins by finding out who calls, reads the message into a typed command, carries out one use case and
+//! converts its result. The engine decides whether it is allowed.
 
 mod agent;
 mod convert;
 mod credential;
 mod identity;
 mod ledger;
+mod parse;
 mod policy;
 mod provider;
 mod status;
 mod task;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use taskpass_engine::{Call, Engine};
 use taskpass_proto::v1::{
@@ -23,9 +24,11 @@ use taskpass_proto::v1::{
     task_service_server::TaskServiceServer,
 };
 use tokio::sync::Semaphore;
-use tonic::{Extensions, Status, service::Routes};
+use tonic::{Extensions, Request, Response, Status, service::Routes};
 
 use crate::{authn, transport::Peer};
+
+use status::Refusal;
 
 /// What every service holds.
 #[derive(Debug, Clone)]
@@ -36,13 +39,25 @@ struct Api {
 }
 
 impl Api {
+    /// Answers a request of an authenticated caller within its rate. `handle` reads the message and carries it out.
+    async fn answer<M, R, F>(
+        &self,
+        request: Request<M>,
+        handle: impl FnOnce(Call, M) -> F + Send,
+    ) -> Result<Response<R>, Status>
+    where
+        M: Send,
+        F: Future<Output = Result<Response<R>, Refusal>> + Send,
+    {
+        let peer = Self::peer(request.extensions())?;
+        let call = self.call(&peer).await?;
+        Ok(handle(call, request.into_inner()).await?)
+    }
+
     /// Who calls, by the connection the request came on.
-    async fn call(&self, extensions: &Extensions) -> Result<Call, Status> {
-        let peer = Self::peer(extensions)?;
-        let call = authn::authenticate(&self.engine, &peer)
-            .await
-            .map_err(status::from)?;
-        self.engine.admit(&call).map_err(status::from)?;
+    async fn call(&self, peer: &Peer) -> Result<Call, Refusal> {
+        let call = authn::authenticate(&self.engine, peer).await?;
+        self.engine.admit(&call)?;
         Ok(call)
     }
 

@@ -1,8 +1,9 @@
-//! The suite every provider runs in its own tests, against a real back end.
+//! The suite that every provider runs in its own tests, against a real back end.
 //!
-//! A provider's tests implement [`Fixture`] and say `taskpass_provider::conformance!(make_fixture())`; each promise
-//! of [`Provider`] becomes one test. A check panics with a sentence when the promise is broken. Compiled only with
-//! the feature `conformance`; nothing here runs in the broker.
+//! A provider's tests implement [`Fixture`] and say
+//! `taskpass_provider::conformance!(make_fixture())`; each promise of [`Provider`] becomes one
+//! test. A check panics with a sentence when the promise is broken. Compiled only with the feature
+//! `conformance`; nothing here runs in the broker.
 //!
 //! ```ignore
 //! taskpass_provider::conformance!(VaultFixture::start());
@@ -27,13 +28,13 @@ use crate::{
     Anchors, IssueOrder, Issued, Provider, ProviderError, RevokeItem, RevokeOrder, RevokeScope,
 };
 
-/// What the suite needs to know about a provider and its back end.
+/// A provider and its back end, as the suite sees them.
 #[async_trait]
 pub trait Fixture: Send + Sync {
     /// The provider under test.
     fn provider(&self) -> &dyn Provider;
 
-    /// The time the provider goes by.
+    /// The provider's time.
     fn now(&self) -> Timestamp;
 
     /// A new task id, different at each call.
@@ -42,25 +43,26 @@ pub trait Fixture: Send + Sync {
     /// An order of `task` that must succeed; each call has a new credential id.
     fn order(&self, task: TaskId) -> IssueOrder;
 
-    /// Uses the credential for real: does the back end accept it now?
+    /// Whether the back end accepts the credential now; uses it for real.
     async fn usable(&self, issued: &Issued) -> bool;
 
-    /// An order that the back end refuses, for want of permission.
+    /// An order that the back end refuses because a permission is missing.
     fn denied_order(&self) -> Option<IssueOrder> {
         None
     }
 
-    /// Orders whose scope the provider must refuse by itself, because it would reach beyond the role.
+    /// Orders with scopes that would reach beyond the role: the provider must refuse them by
+    /// itself.
     fn hostile_orders(&self) -> Vec<IssueOrder> {
         Vec::new()
     }
 
-    /// Texts that may appear nowhere: the provider's own credentials.
+    /// The provider's own credentials, which must appear in no text.
     fn canaries(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether revoking truly makes the credentials of [`Fixture::order`] unusable.
+    /// Whether revoking really makes the credentials of [`Fixture::order`] unusable.
     fn revoking_kills(&self) -> bool {
         true
     }
@@ -74,7 +76,7 @@ pub trait Fixture: Send + Sync {
     async fn mend_back_end(&self) {}
 }
 
-/// Anchors that a test can look at.
+/// Anchors that a test can inspect.
 #[derive(Debug)]
 pub struct RecordedAnchors {
     entropy: SeededEntropy,
@@ -84,12 +86,12 @@ pub struct RecordedAnchors {
 }
 
 impl RecordedAnchors {
-    /// Keeps what is recorded.
+    /// Records every anchor.
     pub fn new() -> Self {
         Self::with(false)
     }
 
-    /// Records nothing, as a full disk would.
+    /// Fails every record, as a full disk does.
     pub fn refusing() -> Self {
         Self::with(true)
     }
@@ -103,7 +105,7 @@ impl RecordedAnchors {
         }
     }
 
-    /// What was recorded so far, in the form a revoke order wants.
+    /// The anchors recorded so far, in the form of a revoke order.
     pub fn handles(&self) -> Vec<(AnchorId, Value)> {
         let records = self.records.lock();
         records
@@ -121,7 +123,7 @@ impl RecordedAnchors {
             .map(|(_, handle, _)| handle.clone())
     }
 
-    /// The latest time any recorded anchor may live.
+    /// The latest end of all recorded anchors.
     pub fn latest_expiry(&self) -> Option<Timestamp> {
         self.records
             .lock()
@@ -156,7 +158,7 @@ impl Anchors for RecordedAnchors {
     }
 }
 
-/// The revoke item of a credential whose outcome is on record.
+/// The revoke item of a credential with a known outcome.
 pub fn known_item(
     order: &IssueOrder,
     issued: &Issued,
@@ -177,7 +179,7 @@ pub fn known_item(
     }
 }
 
-/// The revoke item of an intent whose outcome nobody knows.
+/// The revoke item of an intent with an unknown outcome.
 pub fn intent_item(
     provider: &dyn Provider,
     order: &IssueOrder,
@@ -220,8 +222,8 @@ pub fn revoke_order(
     }
 }
 
-/// Makes one test of each promise. Takes an expression that awaits to something that implements
-/// [`Fixture`](crate::conformance::Fixture); it is evaluated once for each test.
+/// Makes one test of each promise. Takes an expression for a future of a
+/// [`Fixture`](crate::conformance::Fixture), which is evaluated once for each test.
 #[macro_export]
 macro_rules! conformance {
     ($setup:expr) => {
@@ -231,7 +233,7 @@ macro_rules! conformance {
             issued_works_until_revoked,
             revoking_is_idempotent,
             intent_alone_is_enough_to_revoke,
-            unknown_credentials_revoke_without_complaint,
+            unknown_credentials_are_revoked_without_error,
             concurrent_issues_are_distinct,
             nothing_lives_longer_than_asked,
             secrets_stay_in_the_data,
@@ -240,7 +242,7 @@ macro_rules! conformance {
             ending_the_task_covers_everything,
             revoking_one_leaves_the_others,
             renewing_stays_within_bounds,
-            nothing_is_handed_out_unrecorded,
+            nothing_is_issued_unrecorded,
             a_broken_back_end_is_retryable,
         );
     };

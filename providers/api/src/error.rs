@@ -1,30 +1,31 @@
-//! Errors that say what to do next.
+//! Errors that tell the broker what to do next.
 
 use std::time::Duration;
 
-/// Why a provider could not do what it was asked.
+/// Why a provider could not carry out an order.
 ///
-/// Texts are for people, one line, and never hold a secret; the broker shortens them before they are recorded.
+/// Texts are for people, one line, and never hold a secret; the broker shortens them before they
+/// are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// Try again later; the back end is down, slow or busy. Whether something was minted is unknown.
+    /// The back end is down, slow or busy: try again later. Whether it minted something is unknown.
     #[error("{message}")]
     Retryable {
         /// What happened.
         message: String,
-        /// How long the back end asks us to wait.
+        /// How long to wait, if the back end tells.
         after: Option<Duration>,
     },
-    /// The back end refused; trying again will not help until somebody changes its permissions.
+    /// The back end refused: trying again fails until an operator changes its permissions.
     #[error("{0}")]
     Denied(String),
-    /// The provider's configuration cannot work; a person must change it.
+    /// The provider's configuration cannot work: an operator must change it.
     #[error("{0}")]
     Misconfigured(String),
-    /// The thing does not exist any more.
+    /// The credential does not exist any more.
     #[error("{0}")]
     Gone(String),
-    /// The provider cannot do this at all.
+    /// The provider can never do this.
     #[error("{0}")]
     Unsupported(String),
 }

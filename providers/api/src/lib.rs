@@ -1,12 +1,13 @@
 //! What a back end must do to be a Taskpass provider.
 //!
-//! A provider mints credentials of its roles, finds them again from what the ledger recorded, revokes them, and
-//! proves that they are dead. It decides nothing: policy, quotas, scope rules and the task's life are settled
-//! before it is called. It keeps nothing that must survive a restart, save through [`Anchors`].
+//! A provider mints credentials of its roles, finds them by their recorded handles, revokes them,
+//! and proves that they are dead. It decides nothing: policy, quotas, scope rules and the task's
+//! life are checked before it is called. It keeps nothing that must survive a restart, except
+//! through [`Anchors`].
 //!
-//! The broker promises a provider: the intent is durable before [`Provider::issue`] runs; calls carry a deadline;
-//! calls for one task may run concurrently; `revoke` may come at any time, any number of times, also for an intent
-//! whose outcome nobody knows.
+//! The broker promises a provider: the intent is durable before [`Provider::issue`] runs; calls
+//! carry a deadline; calls for one task may run concurrently; `revoke` may come at any time and any
+//! number of times, also for an intent with an unknown outcome.
 //!
 //! ```
 //! use taskpass_provider::ProviderError;
@@ -44,44 +45,47 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     /// The roles, with parameters, impact, longest lifetime and revocation class.
     fn roles(&self) -> &[RoleSpec];
 
-    /// What the intent keeps, so that a credential whose minting is never answered can be looked for where it was asked
-    /// for, whatever the configuration says by then. Never a secret; asks nobody. It is the [`RevokeItem::handle`]
-    /// until [`Issued::handle`] takes its place.
+    /// Where to search for a credential if the answer is lost. The intent keeps it, because the
+    /// configuration may have changed by then. It is never a secret, and takes no call to the back
+    /// end. It is the [`RevokeItem::handle`] until [`Issued::handle`] replaces it.
     fn locator(&self, _role: &RoleName, _scope: &Scope) -> Option<Value> {
         None
     }
 
-    /// Can this provider do its job now? Tries what issuing and revoking need, without minting anything that lasts.
+    /// Whether this provider can do its job now. Tries the steps of issuing and revoking, without
+    /// minting anything that lasts.
     async fn check(&self) -> Result<Health, ProviderError>;
 
     /// Mints one credential.
     ///
-    /// Whatever is minted must be revocable later from the order alone or from an anchor recorded through
-    /// `anchors` before it could live long. An error of kind [`ProviderError::Denied`], `Misconfigured` or
-    /// `Unsupported` promises that nothing was minted; any other error leaves that open and the broker revokes.
+    /// A minted credential must be revocable later from the order alone, or from an anchor that was
+    /// recorded through `anchors` before the credential could live long. An error of kind
+    /// [`ProviderError::Denied`], `Misconfigured` or `Unsupported` promises that nothing was
+    /// minted. After any other error the outcome is unknown, and the broker revokes.
     async fn issue(
         &self,
         order: &IssueOrder,
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError>;
 
-    /// Extends a credential, at most until `order.until`.
+    /// Gives a credential a later end, at most `order.until`.
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError>;
 
-    /// Makes credentials unusable, and says for each how it was proved.
+    /// Makes credentials unusable, and tells for each how that was proved.
     ///
-    /// Idempotent. Returns one result for each item of the order, in order. `Err` means nothing is known about any
-    /// item; a failing item among others is an `Err` in its place. Where no other order would fare better, answer
-    /// `Err`: after several of those in a row the broker tries one order at a time.
+    /// Idempotent. Returns one result for each item of the order, in order. A single item that
+    /// fails is an `Err` in its place. `Err` as a whole means that nothing is known about any item
+    /// and that no other order would succeed either: after several of those in a row the broker
+    /// tries one order at a time.
     async fn revoke(
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError>;
 
-    /// Is the credential still usable? Never changes anything.
+    /// Whether the credentials are usable. Changes nothing.
     async fn probe(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError>;
 
-    /// Work that keeps the provider's own house clean: renew its own token, prune its deny list. Idempotent; called
-    /// on a timer and after revocations.
+    /// Maintains the provider itself: renews its own token, prunes its deny list. Idempotent;
+    /// called on a timer and after revocations.
     async fn maintain(&self) -> Result<(), ProviderError>;
 }

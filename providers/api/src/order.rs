@@ -1,4 +1,4 @@
-//! What the broker asks of a provider, and what it gets back.
+//! The broker's orders to a provider, and the results.
 
 use std::time::Duration;
 
@@ -11,53 +11,54 @@ use taskpass_core::{
 
 use crate::ProviderError;
 
-/// Records a handle durably before the thing behind it may live long.
+/// Records anchors: handles that must be durable before the things behind them may live long.
 #[async_trait]
 pub trait Anchors: Send + Sync {
-    /// Returns once the handle is on disk. On error the provider must let go of the thing: revoke it, or leave it to
-    /// its short life.
+    /// Returns once the handle is on disk. On error the provider must revoke the thing, or leave it
+    /// to its short life.
     async fn record(&self, handle: Value, expires_at: Timestamp)
     -> Result<AnchorId, ProviderError>;
 }
 
-/// Mint one credential.
+/// An order to issue one credential.
 #[derive(Debug, Clone)]
 pub struct IssueOrder {
-    /// The credential's name; becomes part of every deterministic name, tag or session name at the back end.
+    /// The credential's id; becomes part of every deterministic name or tag at the back end.
     pub credential: CredentialId,
-    /// The task it hangs on.
+    /// Its task.
     pub task: TaskId,
     /// The agent it is for.
     pub agent: AgentName,
-    /// When the task ends at the latest; nothing may outlive it where the back end lets us say so.
+    /// The latest end of the task. No credential may outlive it where the back end can enforce
+    /// that.
     pub task_deadline: Timestamp,
-    /// Roles of this provider that the task may draw on, this one included.
+    /// The roles of this provider that the task may use, `role` included.
     pub task_roles: Vec<RoleName>,
     /// The role.
     pub role: RoleName,
-    /// Checked against the role's parameters already.
+    /// The scope, already checked against the role's parameters.
     pub scope: Scope,
-    /// Until when the credential should live, if nobody revokes it: not after the task's deadline.
+    /// The end of the credential unless it is revoked; at the latest the task's deadline.
     pub expires_at: Timestamp,
 }
 
-/// What was minted.
+/// An issued credential.
 #[derive(Debug)]
 pub struct Issued {
     /// The secret parts.
     pub data: SecretFields,
-    /// Until when it is usable if nobody revokes it; may be later than asked where a back end has a minimum, and
-    /// then the intent must have said so.
+    /// Its end unless it is revoked. It may be later than the order's if the back end has a
+    /// minimum.
     pub expires_at: Timestamp,
-    /// What revoking it can truly do.
+    /// The effect that revoking it really has.
     pub revocation_class: RevocationClass,
-    /// How to find it again; never a secret. At most `limits::HANDLE_BYTES_MAX` as JSON.
+    /// Finds it at the back end; never a secret. At most `limits::HANDLE_BYTES_MAX` as JSON.
     pub handle: Option<Value>,
-    /// The anchor it was drawn with, if any.
+    /// The anchor it was issued through, if any.
     pub anchor: Option<AnchorId>,
 }
 
-/// Extend one credential.
+/// An order to renew one credential.
 #[derive(Debug, Clone)]
 pub struct RenewOrder {
     /// The credential.
@@ -66,31 +67,31 @@ pub struct RenewOrder {
     pub task: TaskId,
     /// Its role.
     pub role: RoleName,
-    /// What [`Issued::handle`] said.
+    /// Its [`Issued::handle`].
     pub handle: Option<Value>,
     /// The handle of its anchor.
     pub anchor: Option<Value>,
-    /// Until when, at most.
+    /// The latest end to give it.
     pub until: Timestamp,
 }
 
-/// What came of renewing.
+/// The result of renewing.
 #[derive(Debug, Clone)]
 pub struct Renewed {
-    /// Until when it lives now.
+    /// Its new end.
     pub expires_at: Timestamp,
 }
 
-/// What is being revoked.
+/// How much to revoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokeScope {
     /// These credentials only; the task goes on.
     Credentials,
-    /// The task ended: everything it has at this provider, known or not, all anchors included.
+    /// The task ended: all that it has at this provider, on record or not, all anchors included.
     Task,
 }
 
-/// One credential to revoke; enough to find it from the intent alone.
+/// One credential to revoke. The intent alone is enough to find it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RevokeItem {
     /// The credential.
@@ -99,70 +100,75 @@ pub struct RevokeItem {
     pub role: RoleName,
     /// Its scope.
     pub scope: Scope,
-    /// When the intent was recorded; without a known outcome, when the broker stopped waiting for it. A call to issue
-    /// it may have been under way until then.
+    /// When the intent was recorded. If the outcome is unknown: when the broker stopped waiting for
+    /// the call to issue it.
     pub intended_at: Timestamp,
-    /// Until when it lives at most. Without a known outcome, if the call was carried out when it was sent.
+    /// Its latest end. If the outcome is unknown: provided that the call was carried out when it
+    /// was sent.
     pub expires_at: Timestamp,
-    /// The life that was asked for. A back end that is told a span counts it from when it carries out the call.
+    /// The requested lifetime. A back end that is told a lifetime counts it from when it carries
+    /// out the call.
     pub lifetime: Duration,
-    /// Its revocation class, as recorded.
+    /// Its recorded revocation class.
     pub revocation_class: RevocationClass,
-    /// What [`Issued::handle`] said; without a known outcome, what [`crate::Provider::locator`] said before the intent.
+    /// Its [`Issued::handle`]. If the outcome is unknown: the [`crate::Provider::locator`] of its
+    /// intent.
     pub handle: Option<Value>,
-    /// The handle of the anchor it was drawn with.
+    /// The handle of the anchor it was issued through.
     pub anchor: Option<Value>,
-    /// Whether the outcome of issuing is known. When not, it may exist although there is no handle.
+    /// Whether the outcome of issuing is known. If not, the credential may exist without a handle.
     pub outcome_known: bool,
 }
 
-/// Revoke credentials of one task at one provider.
+/// An order to revoke credentials of one task at one provider.
 #[derive(Debug, Clone)]
 pub struct RevokeOrder {
     /// The task.
     pub task: TaskId,
     /// The agent, for names at the back end.
     pub agent: AgentName,
-    /// When the task's deadline is.
+    /// The task's deadline.
     pub task_deadline: Timestamp,
     /// All of the task, or some credentials.
     pub scope: RevokeScope,
-    /// Handles of all anchors the task recorded at this provider that may still be alive. With
-    /// [`RevokeScope::Credentials`] they are for items whose outcome is unknown: such a thing was drawn with one of
-    /// these or not at all, and the provider may have to revoke them to be sure. The broker has then already marked
-    /// everything else that was drawn with them as being revoked.
+    /// Handles of all anchors that the task recorded at this provider and that may still be alive.
+    ///
+    /// With [`RevokeScope::Credentials`] they are for items with an unknown outcome. Such a
+    /// credential was issued through one of these anchors or not at all, and the provider may have
+    /// to revoke the anchors to be sure. Before that, the broker has marked all other credentials
+    /// of these anchors as being revoked.
     pub anchors: Vec<(AnchorId, Value)>,
     /// The credentials. May be empty for a task with anchors only.
     pub items: Vec<RevokeItem>,
 }
 
-/// What came of revoking one credential.
+/// The result of revoking one credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoked {
-    /// Whether the back end proved that it is dead. Never true on a promise alone.
+    /// Whether the back end itself said that it is dead. A promise to revoke it is not enough.
     pub verified: bool,
     /// How it was proved, or why it could not be, in one line.
     pub proof: String,
-    /// Until when it may still be usable; `None` only when `verified`.
+    /// Until when it may still be usable; `None` only if `verified`.
     pub may_live_until: Option<Timestamp>,
 }
 
 /// Whether credentials are usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Liveness {
-    /// At least one is.
+    /// At least one is, for this reason.
     Alive(String),
     /// None is, and this is the proof.
     Dead(String),
-    /// The back end does not let us tell.
+    /// It cannot be told, for this reason.
     Unknown(String),
 }
 
-/// How a provider feels.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// What was tried and worked, one line each.
+    /// The steps that were tried and worked, one line each.
     pub findings: Vec<String>,
-    /// What works but should be looked at, one line each.
+    /// Problems that an operator should look at, one line each.
     pub warnings: Vec<String>,
 }

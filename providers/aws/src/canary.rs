@@ -1,11 +1,13 @@
 //! The proof of a revocation: a canary.
 //!
-//! The agent's secret is not kept, so its session cannot be tried. A canary can: a new session of the same role with
-//! the same tags, whose secret never leaves this process. It tries one harmless action that the role allows; a
-//! control session with other tags tries the same. Canary refused and control allowed proves that the deny list is
-//! in force for these tags, where the probe ran; either alone proves nothing.
+//! The broker does not keep the agent's secret and cannot try its session. It mints a canary
+//! instead: a new session of the same role with the same tags, which never leaves this process. The
+//! canary tries one harmless action that the role allows, and a control session with other tags
+//! tries the same. If AWS refuses the canary and allows the control, the deny list is in force for
+//! these tags. Either alone proves nothing.
 //!
-//! What it does not prove: IAM spreads a policy to every service and region on its own time, and the probe sees one.
+//! The proof holds where the probe ran: IAM spreads a policy to its services and regions at its own
+//! pace.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,17 +24,17 @@ use crate::{
     transport::{Call, Endpoint, Transport, form},
 };
 
-/// STS's minimum. The canary's own session policy ends it earlier.
+/// The least duration that STS takes. The canary's session policy ends it earlier.
 const CANARY_DURATION_SECONDS: i32 = 900;
-/// The canary's own end.
+/// The canary's lifetime by its session policy.
 const CANARY_LIFE: Duration = Duration::from_secs(300);
-/// The tag value of sessions that stand for no task.
-const NOBODY: &str = "probe";
+/// The tag value of sessions without a task or credential.
+const UNTAGGED: &str = "probe";
 /// The first pause between two tries; it doubles up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The tags whose denial is to be proved.
+/// The tags to prove denied.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tags<'a> {
     /// A task's id.
@@ -41,25 +43,25 @@ pub(crate) struct Tags<'a> {
     pub(crate) credential: Option<&'a str>,
 }
 
-/// What a session may do.
+/// AWS's answer to a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allowed,
     Denied,
-    /// Neither, such as a session that is not known everywhere yet.
+    /// Neither, for example because AWS does not know a new session everywhere yet.
     Unclear(String),
 }
 
-/// What the canary and its control say together.
+/// The conclusion from the canary and its control.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// Denied to the tags, allowed to others.
+    /// AWS denies the action to the tags and allows it to others.
     Denied(String),
-    /// Allowed to the tags.
+    /// AWS allows the action to the tags.
     Allowed(String),
-    /// The probe cannot tell yet.
+    /// The probe has no conclusion yet.
     Unclear(String),
-    /// The probe cannot tell, as the role refuses it to everybody.
+    /// The probe has no conclusion, because AWS refuses the action to every session of the role.
     Useless(String),
 }
 
@@ -83,8 +85,8 @@ impl fmt::Display for ProbeConfig {
 }
 
 impl Prober {
-    /// Mints a canary and its control. Both have the same end, or the canary could be refused for being over while its
-    /// control is not.
+    /// Mints a canary and its control. Both end at the same time: if the canary ended first, AWS
+    /// would refuse it for that and allow the control.
     pub(crate) async fn sessions(
         &self,
         role: &Role,
@@ -98,7 +100,7 @@ impl Prober {
         Ok((canary, control))
     }
 
-    /// When a session made now ends.
+    /// The end of a session minted now.
     pub(crate) fn end(&self) -> Timestamp {
         self.clock.now().plus(CANARY_LIFE)
     }
@@ -117,8 +119,8 @@ impl Prober {
         });
         let policy = single_action(action, end);
         let tags = [
-            (TASK_TAG, tags.task.unwrap_or(NOBODY)),
-            (CREDENTIAL_TAG, tags.credential.unwrap_or(NOBODY)),
+            (TASK_TAG, tags.task.unwrap_or(UNTAGGED)),
+            (CREDENTIAL_TAG, tags.credential.unwrap_or(UNTAGGED)),
         ];
         let request = SessionRequest {
             role_arn: &role.arn,
@@ -156,7 +158,7 @@ impl Prober {
         })
     }
 
-    /// Tries the probe's action with a session.
+    /// Tries the probe's action with a session, once.
     pub(crate) async fn attempt(
         &self,
         probe: &ProbeConfig,
@@ -164,9 +166,10 @@ impl Prober {
     ) -> Result<Verdict, ProviderError> {
         let action = format!("the probe {probe}");
         let now = self.clock.now();
-        let answer = match probe {
+        let (path, body);
+        let (endpoint, call) = match probe {
             ProbeConfig::DescribeRegions {} => {
-                let body = form(&[
+                body = form(&[
                     ("Action", "DescribeRegions"),
                     ("Version", "2016-11-15"),
                     ("DryRun", "true"),
@@ -176,33 +179,35 @@ impl Prober {
                     path: "/",
                     body: &body,
                 };
-                self.transport
-                    .send(&self.ec2, &session.credentials, now, &call, &action)
-                    .await?
+                (&self.ec2, call)
             }
             ProbeConfig::ListBucket { bucket } => {
-                let path = format!("/{bucket}?list-type=2&max-keys=0");
+                path = format!("/{bucket}?list-type=2&max-keys=0");
                 let call = Call {
                     method: "GET",
                     path: &path,
                     body: "",
                 };
-                self.transport
-                    .send(&self.s3, &session.credentials, now, &call, &action)
-                    .await?
+                (&self.s3, call)
             }
         };
+        let sent = self
+            .transport
+            .send(endpoint, &session.credentials, now, &call, &action);
+        let answer = sent.await?;
         let code = answer.code().into_owned();
         Ok(match (answer.status, code.as_str()) {
             (200, _) | (412, "DryRunOperation") => Verdict::Allowed,
-            // Only a refusal by policy: an unknown key or a bad signature says nothing about the deny list.
+            // Only a refusal by policy counts. An unknown key or a bad signature says nothing about
+            // the deny list.
             (403, "UnauthorizedOperation" | "AccessDenied") => Verdict::Denied,
             (status, code) => Verdict::Unclear(format!("{action} answered {status} {code}")),
         })
     }
 
-    /// Compares until the canary is denied. `repair` runs when it is still allowed after a while, as someone else may
-    /// have overwritten the deny list. `Ok` holds the proof, or why there can be none.
+    /// Compares until AWS denies the canary. If AWS still allows it after a while, `repair` writes
+    /// the deny list again: another broker may have overwritten it. `Ok` holds the proof, or why
+    /// there can be none.
     pub(crate) async fn prove<F, R>(
         &self,
         role: &Role,
@@ -229,7 +234,8 @@ impl Prober {
                             took.as_millis()
                         )));
                     }
-                    // Seen more than once, so not just a session that is too new to be known.
+                    // AWS does not know a new session everywhere yet; only a repeated refusal
+                    // counts.
                     Ok(Proof::Useless(why)) if pause > PAUSE_MIN * 4 => {
                         return Ok(Proof::Useless(why));
                     }
@@ -247,7 +253,7 @@ impl Prober {
         match (outcome, last) {
             (Ok(outcome), _) => outcome,
             (Err(_elapsed), Some(last)) => last,
-            (Err(elapsed), None) => Err(failure::unanswered("the probe", &elapsed.to_string())),
+            (Err(elapsed), None) => Err(failure::no_answer("the probe", &elapsed.to_string())),
         }
     }
 }

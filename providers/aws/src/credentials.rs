@@ -1,9 +1,15 @@
-//! The credentials by which the broker (or the revoker) is itself known to AWS.
+//! The broker's own credentials at AWS, and the revoker's.
 //!
-//! A file is read for every call: it is small, and whoever rotates it need not tell us. The other sources are asked
-//! again 60 s before what they gave expires. The environment is never read.
+//! A file is read for every call: it is small, and a rotation takes effect at once. Other sources
+//! are asked again 60 s before their credentials expire. The environment is never read.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_credential_types::{
     Credentials,
@@ -38,7 +44,7 @@ pub(crate) enum Kind {
         path: PathBuf,
         profile: Option<String>,
     },
-    /// Something of the SDK's that calls AWS or the instance.
+    /// A provider of the SDK that calls AWS or the instance.
     Remote(SharedCredentialsProvider),
 }
 
@@ -60,7 +66,7 @@ impl Source {
         }))
     }
 
-    /// Credentials that are good for now.
+    /// Credentials that are valid now.
     pub(crate) async fn load(&self) -> Result<Credentials, CredentialsError> {
         match &self.0.kind {
             Kind::File { path, profile } => read_file(path, profile.as_deref())
@@ -81,8 +87,8 @@ impl Source {
         }
     }
 
-    /// Forgets what is cached, after AWS called it expired.
-    pub(crate) async fn forget(&self) {
+    /// Drops the cached credentials, after AWS called them expired.
+    pub(crate) async fn discard_cached(&self) {
         *self.0.cached.lock().await = None;
     }
 }
@@ -96,30 +102,23 @@ impl ProvideCredentials for Source {
     }
 }
 
-async fn read_file(path: &std::path::Path, profile: Option<&str>) -> Result<Credentials, String> {
+async fn read_file(path: &Path, profile: Option<&str>) -> Result<Credentials, String> {
     let shown = path.display();
-    let meta = tokio::fs::metadata(path)
-        .await
-        .map_err(|e| format!("the credentials file `{shown}` cannot be read: {e}"))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = meta.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(format!(
-                "the credentials file `{shown}` has mode {mode:04o}; others can read it: chmod 600 it"
-            ));
-        }
-    }
-    if meta.len() > FILE_BYTES_MAX {
+    let unreadable = |e| format!("the credentials file `{shown}` cannot be read: {e}");
+    let metadata = tokio::fs::metadata(path).await.map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
         return Err(format!(
-            "the credentials file `{shown}` has more than {FILE_BYTES_MAX} bytes"
+            "the credentials file `{shown}` is open to other users (mode {mode:04o}); run chmod 600 on it"
         ));
     }
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map(Secret::new)
-        .map_err(|e| format!("the credentials file `{shown}` cannot be read: {e}"))?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(format!(
+            "the credentials file `{shown}` has more than {FILE_BYTES_MAX} bytes; is it the right one?"
+        ));
+    }
+    let text = tokio::fs::read_to_string(path).await.map_err(unreadable)?;
+    let text = Secret::new(text);
     parse(text.expose(), profile)
         .map_err(|message| format!("the credentials file `{shown}` {message}"))
 }
@@ -132,7 +131,7 @@ fn parse(text: &str, profile: Option<&str>) -> Result<Credentials, String> {
     }
 }
 
-/// What a `credential_process` prints.
+/// The output of a `credential_process`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ProcessOutput {
@@ -146,7 +145,7 @@ struct ProcessOutput {
 }
 
 fn parse_json(text: &str) -> Result<Credentials, String> {
-    // serde's message could quote the file's content, so only the place is told.
+    // The parser's message may quote the file's content; the place is enough.
     let output: ProcessOutput = serde_json::from_str(text).map_err(|e| {
         format!(
             "is not the JSON of a credential_process (line {}, column {})",
@@ -155,7 +154,7 @@ fn parse_json(text: &str) -> Result<Credentials, String> {
         )
     })?;
     if output.version != 1 {
-        return Err(format!("has version {}; only 1 is known", output.version));
+        return Err(format!("has version {}; write version 1", output.version));
     }
     Ok(Credentials::new(
         output.access_key_id,
@@ -241,10 +240,8 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn a_file_that_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
         std::fs::write(

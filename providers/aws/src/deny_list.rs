@@ -1,17 +1,21 @@
-//! The deny list of one IAM role: which sessions of it are denied everything, as an inline policy of the role.
+//! The deny list of one IAM role: which of its sessions are denied everything, as an inline policy
+//! of the role.
 //!
-//! Every session carries its task's and its own id as session tags, which nobody can change later. The list names
-//! the ids of ended tasks (and of single revoked credentials) for as long as a session with them may live; then they
-//! are pruned. The document is also the list's only store: each statement's `Sid` says until when the last of its
-//! ids is needed, so that another broker, or this one after a restart, knows how long to keep what it reads.
+//! Every session carries its task's and its own id as session tags, which cannot be changed later.
+//! The list names the ids of ended tasks, and of single revoked credentials, for as long as a
+//! session with them may live; then they are pruned. The document is also the list's only store.
+//! Each statement's `Sid` says until when the last of its ids is needed, so that another broker, or
+//! this one after a restart, knows how long to keep the ids that it reads.
 //!
-//! **Overflow.** IAM gives all inline policies of a role 10,240 characters, about 20 for an id. When the list does not
-//! fit, its oldest half is folded: ids begin with their time of making, so a shared beginning (`t01hx3k9*`) is a
-//! window of time. A folded statement denies every session whose id is in the window **and** which was issued
-//! before the folding. That is never less than before: all sessions of a folded id are older than that. It can be
-//! more: another task begun in the same window loses its session once, and gets a working one by asking again. The
-//! longest beginnings that fit are used, so that the windows, and the harm, are as small as the limit lets them be;
-//! at the far end stands one `t*`, which ends all older sessions of the role as IAM's own console does.
+//! **Overflow.** IAM gives all inline policies of a role 10,240 characters, and an id takes about
+//! 20. When the list does not fit, its oldest half is folded. Ids begin with their time of minting,
+//! so a shared beginning (`t01hx3k9*`) is a window of time. A folded statement denies a session if
+//! its id is in the window **and** it was issued before the folding. That is never less than
+//! before, because all sessions of a folded id are older than that. It can be more: another task
+//! that began in the same window loses its session once, and gets a working one by requesting
+//! again. The longest beginnings that fit are used, so that the windows, and the harm, are as small
+//! as the limit lets them be. At the far end stands one `t*`, which ends all older sessions of the
+//! role, as IAM's own console does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,20 +33,21 @@ pub(crate) const TASK_TAG: &str = "taskpass-task";
 /// The session tag with the credential's own id.
 pub(crate) const CREDENTIAL_TAG: &str = "taskpass-credential";
 
-/// An id stays on the list this long after its last session's deadline, as AWS's clock and ours may differ.
+/// An id stays on the list this long after its last session's deadline, because AWS's clock and
+/// ours may differ.
 pub(crate) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
-/// An `AssumeRole` that was under way when its task ended has come back by then; only older ids are covered by a
-/// folded statement from the moment of folding.
+/// An `AssumeRole` that was in flight when its task ended has returned by then. A folded statement
+/// covers younger ids only that long after they were added.
 pub(crate) const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(60);
-/// The longest a session may live whatever a statement's `Sid` claims.
+/// The longest life of a session, whatever a statement's `Sid` claims.
 pub(crate) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
 
-/// Characters of an id that a window may be as long as: all but the last.
+/// The longest beginning of an id that makes a window: all characters but the last.
 const WINDOW_CHARS_MAX: usize = 16;
-/// About what one id costs in the document.
+/// About how many characters one id takes in the document.
 const ID_CHARACTERS: usize = 20;
 
-/// What is denied.
+/// The sessions that are denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Mark {
     /// Every session of a task.
@@ -104,10 +109,10 @@ impl Kind {
 /// One id.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Needed until then.
+    /// It is needed until then.
     expires: Timestamp,
-    /// The document may still show it until then, by a `Sid` that was written for others; remembered so that it is
-    /// not taken up again as a stranger's.
+    /// Another id's `Sid` may keep it in the document until then. It is remembered so that the next
+    /// read does not take it for another broker's.
     remembered: Timestamp,
     added: Timestamp,
 }
@@ -116,11 +121,11 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct Window {
     expires: Timestamp,
-    /// Sessions issued before then are denied.
+    /// AWS denies sessions issued before then.
     cutoff: Timestamp,
 }
 
-/// The list, in memory.
+/// The list in memory.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct DenyList {
     exact: BTreeMap<Mark, Entry>,
@@ -128,8 +133,8 @@ pub(crate) struct DenyList {
 }
 
 impl DenyList {
-    /// Denies `mark`, whose last session ends at `session_end` at the latest. `now` may be late, never early: what is
-    /// folded later covers the sessions that were issued before it.
+    /// Denies `mark`; its last session ends at `session_end` at the latest. `now` may be late,
+    /// never early: a later folding covers the sessions issued before it.
     pub(crate) fn add(&mut self, mark: Mark, session_end: Timestamp, now: Timestamp) {
         let expires = session_end.plus(CLOCK_MARGIN);
         let entry = self.exact.entry(mark).or_insert(Entry {
@@ -141,8 +146,8 @@ impl DenyList {
         entry.remembered = entry.remembered.max(expires);
     }
 
-    /// Takes over what the role's policy says, be it ours, another broker's, or ours from before a restart.
-    /// Returns false when the text is not a deny list. `now` may be late, never early.
+    /// Takes over the ids in the role's policy, which may come from another broker or from before a
+    /// restart. Returns false if the text is not a policy document. `now` may be late, never early.
     pub(crate) fn merge(&mut self, document: &str, now: Timestamp) -> bool {
         let Some(statements) = statements(document) else {
             return false;
@@ -153,7 +158,7 @@ impl DenyList {
             let conditions = statement.get("Condition");
             for kind in Kind::ALL {
                 for text in values(conditions, "StringEquals", &kind.condition_key()) {
-                    // Whatever else stands there (the placeholder of an empty list) is nobody's tag.
+                    // Other values are no tags, such as the placeholder of an empty list.
                     let Some(mark) = Mark::parse(&text) else {
                         continue;
                     };
@@ -181,7 +186,8 @@ impl DenyList {
                         .windows
                         .entry((kind, beginning.to_owned()))
                         .or_insert(fresh);
-                    // Another broker may have folded longer-lived ids into a window of the same name.
+                    // Another broker may have folded longer-lived ids into a window of the same
+                    // name.
                     window.expires = window.expires.max(until);
                     window.cutoff = window.cutoff.max(cutoff);
                 }
@@ -190,13 +196,13 @@ impl DenyList {
         true
     }
 
-    /// Forgets what nobody needs any more at `now`, which may be early, never late.
+    /// Removes ids that are not needed any more at `now`, which may be early, never late.
     pub(crate) fn prune(&mut self, now: Timestamp) {
         self.exact.retain(|_, entry| entry.remembered > now);
         self.windows.retain(|_, window| window.expires > now);
     }
 
-    /// The policy document, folded until it has at most `characters_max`. `now` may be early, never late.
+    /// The policy document, folded to at most `characters_max`. `now` may be early, never late.
     pub(crate) fn document(&mut self, now: Timestamp, characters_max: usize) -> String {
         let document = self.render(now);
         if document.len() <= characters_max {
@@ -205,17 +211,17 @@ impl DenyList {
         self.fold(now, characters_max)
     }
 
-    /// How many windows are denied, beyond exact ids.
+    /// How many windows are on the list, beside exact ids.
     pub(crate) fn window_count(&self) -> usize {
         self.windows.len()
     }
 
-    /// Whether nothing is denied.
+    /// Whether the list denies no session.
     pub(crate) fn is_empty(&self, now: Timestamp) -> bool {
         self.windows.is_empty() && !self.exact.values().any(|entry| entry.expires > now)
     }
 
-    /// Folds the oldest half, or more when even one window for all of that is too much.
+    /// Folds the oldest half, or more if even one window for all of that does not fit.
     fn fold(&mut self, now: Timestamp, characters_max: usize) -> String {
         let mut by_age: Vec<(Timestamp, Mark)> = self
             .exact
@@ -239,7 +245,7 @@ impl DenyList {
         }
     }
 
-    /// This list with `marks` as windows, as narrow as fit.
+    /// This list with `marks` folded into the narrowest windows that fit.
     fn folded(
         &self,
         marks: &(impl Iterator<Item = Mark> + Clone),
@@ -311,7 +317,8 @@ impl DenyList {
             }
         }
         if statements.is_empty() {
-            // IAM wants a statement, and deleting the policy would need one permission more. No task is called so.
+            // A policy needs a statement, and deleting it would need one more permission. No task
+            // has this id.
             let condition = json!({"StringEquals": {Kind::Task.condition_key(): ["none"]}});
             statements.push(deny("TaskpassNobody", Timestamp::EPOCH, &condition));
         }
@@ -345,7 +352,7 @@ fn widen(windows: &mut BTreeMap<(Kind, String), Window>, key: (Kind, String), mo
     window.cutoff = window.cutoff.max(more.cutoff);
 }
 
-/// The statements of a policy document, or `None` when it is none.
+/// The statements of a policy document; `None` if the text is no policy document.
 fn statements(document: &str) -> Option<Vec<Value>> {
     match serde_json::from_str::<Value>(document)
         .ok()?
@@ -358,7 +365,7 @@ fn statements(document: &str) -> Option<Vec<Value>> {
     }
 }
 
-/// The values of a condition, be they one or a list.
+/// The values of a condition, which may be a single one or a list.
 fn values(conditions: Option<&Value>, operator: &str, key: &str) -> BTreeSet<String> {
     match conditions
         .and_then(|c| c.get(operator))

@@ -1,8 +1,8 @@
-//! Where AWS's services answer, per partition.
+//! The addresses of AWS's services in each partition.
 
 use crate::transport::Endpoint;
 
-/// The endpoints that are called with our own signatures; STS's is found by its SDK.
+/// The endpoints of the calls that this crate signs itself; the SDK finds that of STS.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     pub(crate) iam: Endpoint,
@@ -11,7 +11,7 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// All at `override_url`, or AWS's own for the region. IAM has one endpoint per partition.
+    /// All at `override_url`, or else AWS's own for the region. IAM has one endpoint per partition.
     pub(crate) fn new(region: &str, override_url: Option<&str>) -> Self {
         let (suffix, iam_host, iam_region) = if region.starts_with("cn-") {
             (

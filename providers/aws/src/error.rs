@@ -1,10 +1,10 @@
-//! What can be wrong with the configuration of an AWS provider.
+//! Mistakes in the configuration of an AWS provider.
 
 use std::path::PathBuf;
 
 use taskpass_core::{InvalidValue, RoleName};
 
-/// Why a provider could not be built. Everything here is for a person who edits the configuration.
+/// Why a provider could not be built; the texts are for the person who edits the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A name or parameter rule is not legal.
@@ -24,7 +24,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A template is not one that can be narrowed.
+    /// A template cannot be narrowed by a scope.
     #[error("role `{role}`: the session policy `{}` is refused: {message}", path.display())]
     Template {
         /// The role.

@@ -1,24 +1,22 @@
-//! What an answer of AWS means for the broker: try again, give up, or call a person.
+//! What a refusal of AWS means for the broker: try again, give up, or have a person change the
+//! configuration.
 //!
-//! Only the service's code decides. Its message is shown for people, on one line; STS and IAM never echo secrets in
-//! theirs.
+//! Only the service's error code decides. Its message is shown to people on one line; STS and IAM
+//! never repeat secrets in it.
 
 use taskpass_core::breaks_line;
 use taskpass_provider::ProviderError;
 
 /// Characters of AWS's own message that are passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
-/// Bytes of the longest error code that is believed to be one.
+/// Longer error codes are not AWS's.
 const CODE_BYTES_MAX: usize = 80;
 
-/// Maps a refusal of `action` (what was tried, to what) with AWS's status, code and message.
+/// The error for a refusal of `action`, such as "AssumeRole of `arn`", with AWS's status, code
+/// and message.
 pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> ProviderError {
-    let said: String = message
-        .chars()
-        .map(|c| if breaks_line(c) { ' ' } else { c })
-        .take(MESSAGE_CHARS_MAX)
-        .collect();
-    // A code is a word. What is anything else was not sent by AWS, and must not get into logs as it is.
+    let said = one_line(message);
+    // A code is a word. Any other text did not come from AWS and must not get into logs.
     let is_word = !code.is_empty()
         && code.len() <= CODE_BYTES_MAX
         && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
@@ -40,7 +38,7 @@ pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> P
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException"
         | "AuthFailure" => ProviderError::Misconfigured(format!(
-            "{text}; the configured credentials are not valid"
+            "{text}; the configured credentials are not valid: replace them"
         )),
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => ProviderError::retryable(
             format!("{text}; the configured credentials have expired and are read again"),
@@ -56,18 +54,18 @@ pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> P
         "RequestTimeTooSkewed" => {
             ProviderError::retryable(format!("{text}; set this machine's clock"))
         }
-        // Throttling has a dozen codes, an overloaded service any 5xx; and a code nobody knows promises nothing
-        // about what was minted.
+        // Throttling has a dozen codes, an overloaded service any 5xx. An unknown code does not
+        // promise that nothing was minted.
         _ => ProviderError::retryable(text),
     }
 }
 
-/// No answer, or none that could be understood: anything may have happened.
-pub(crate) fn unanswered(action: &str, reason: &str) -> ProviderError {
+/// No answer, or one that cannot be read: AWS may have carried out the call.
+pub(crate) fn no_answer(action: &str, reason: &str) -> ProviderError {
     ProviderError::retryable(format!("{action} got no usable answer: {reason}"))
 }
 
-/// Nothing was sent, for want of credentials of our own.
+/// The call was not sent, because the broker's own credentials are missing.
 pub(crate) fn no_credentials(
     action: &str,
     error: &aws_credential_types::provider::error::CredentialsError,
@@ -81,7 +79,7 @@ pub(crate) fn no_credentials(
     }
 }
 
-/// An error and what it came from, on one line.
+/// An error and its causes, on one line.
 pub(crate) fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -93,6 +91,10 @@ pub(crate) fn reason(error: &dyn std::error::Error) -> String {
         }
         next = inner.source();
     }
+    one_line(&text)
+}
+
+fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if breaks_line(c) { ' ' } else { c })
         .take(MESSAGE_CHARS_MAX)

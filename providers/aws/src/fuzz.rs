@@ -1,4 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` need of the inside: each private parser as a function, and nothing else.
+//! The private parsers as functions, for the fuzz targets in `tests/fuzz`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use taskpass_provider::ProviderError;
 
 use crate::{deny_list::DenyList, session_policy::Template, transport::Answer};
 
-/// The session policy of `template` for `scope`, whose parameters are the declared ones.
+/// The session policy of `template` for `scope`; the scope's parameters are the declared ones.
 pub fn session_policy(
     template: &str,
     scope: &Scope,
@@ -18,7 +18,7 @@ pub fn session_policy(
     template.render(scope, deadline).map_err(|e| e.to_string())
 }
 
-/// What an answer with a refusal becomes.
+/// The error for an answer with a refusal.
 pub fn refusal(status: u16, body: String) -> ProviderError {
     let answer = Answer {
         status,
@@ -28,7 +28,8 @@ pub fn refusal(status: u16, body: String) -> ProviderError {
     answer.refusal("AssumeRole of role `fuzz`")
 }
 
-/// The deny list as it would be written after it was read; `None` when it was not ours.
+/// The deny list as it would be written after reading `document`; `None` if that is no policy
+/// document.
 pub fn deny_list(document: &str, now: Timestamp, characters_max: usize) -> Option<String> {
     let mut list = DenyList::default();
     list.merge(document, now)

@@ -1,4 +1,5 @@
-//! Where the deny list stands: an inline policy of an IAM role, read and written by the revoker's principal.
+//! Storage of the deny list: an inline policy of an IAM role, read and written by the revoker's
+//! principal.
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -11,22 +12,30 @@ use crate::{
     transport::{Answer, Call, Endpoint, Transport, element, form},
 };
 
-/// A role's policy as it was found.
+/// A role's policy, as read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The document, or `None` when the role has no such policy.
+    /// The document; `None` if the role has no such policy.
     pub(crate) document: Option<String>,
-    /// What time it was at IAM, if IAM said so.
+    /// IAM's time at the read, if IAM told it.
     pub(crate) at: Option<Timestamp>,
+}
+
+/// Whether IAM had room for a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    /// The role's inline policies together would exceed IAM's limit.
+    TooLittle,
 }
 
 /// Reads and writes one inline policy of roles.
 #[async_trait]
 pub(crate) trait PolicyStore: std::fmt::Debug + Send + Sync {
-    /// The policy, and when that was.
+    /// Reads the policy.
     async fn read(&self, role: &str) -> Result<Found, ProviderError>;
-    /// Replaces the document; false when IAM says that the role's policies would become too large.
-    async fn write(&self, role: &str, document: &str) -> Result<bool, ProviderError>;
+    /// Replaces the document.
+    async fn write(&self, role: &str, document: &str) -> Result<Room, ProviderError>;
 }
 
 /// The policy in IAM.
@@ -40,78 +49,73 @@ pub(crate) struct IamPolicy {
 }
 
 impl IamPolicy {
-    async fn call(&self, action: &str, body: &str) -> Result<Answer, ProviderError> {
+    /// Calls `action` on the policy of `role`. Returns the answer, and the call in words for
+    /// errors.
+    async fn call(
+        &self,
+        action: &str,
+        role: &str,
+        document: Option<&str>,
+    ) -> Result<(Answer, String), ProviderError> {
+        let named = format!("{action} of role `{role}`");
+        let mut fields = vec![
+            ("Action", action),
+            ("Version", "2010-05-08"),
+            ("RoleName", role),
+            ("PolicyName", &self.policy_name),
+        ];
+        fields.extend(document.map(|document| ("PolicyDocument", document)));
         let credentials = self
             .source
             .load()
             .await
-            .map_err(|e| failure::no_credentials(action, &e))?;
+            .map_err(|e| failure::no_credentials(&named, &e))?;
         let call = Call {
             method: "POST",
             path: "/",
-            body,
+            body: &form(&fields),
         };
-        let answer = self
+        let now = self.clock.now();
+        let sent = self
             .transport
-            .send(
-                &self.endpoint,
-                &credentials,
-                self.clock.now(),
-                &call,
-                action,
-            )
-            .await?;
+            .send(&self.endpoint, &credentials, now, &call, &named);
+        let answer = sent.await?;
         if answer.code().starts_with("ExpiredToken") {
-            self.source.forget().await;
+            self.source.discard_cached().await;
         }
-        Ok(answer)
+        Ok((answer, named))
     }
 }
 
 #[async_trait]
 impl PolicyStore for IamPolicy {
     async fn read(&self, role: &str) -> Result<Found, ProviderError> {
-        let action = format!("GetRolePolicy of role `{role}`");
-        let body = form(&[
-            ("Action", "GetRolePolicy"),
-            ("Version", "2010-05-08"),
-            ("RoleName", role),
-            ("PolicyName", &self.policy_name),
-        ]);
-        let answer = self.call(&action, &body).await?;
+        let (answer, named) = self.call("GetRolePolicy", role, None).await?;
         let document = match answer.status {
             200 => {
                 let encoded = element(&answer.body, "PolicyDocument")
-                    .ok_or_else(|| failure::unanswered(&action, "it holds no policy document"))?;
+                    .ok_or_else(|| failure::no_answer(&named, "it holds no policy document"))?;
                 Some(percent_decoded(&encoded))
             }
-            // Also said of a role that does not exist; writing will then say so.
+            // IAM answers the same for a role that does not exist; the write then fails.
             404 if answer.code() == "NoSuchEntity" => None,
-            _ => return Err(answer.refusal(&action)),
+            _ => return Err(answer.refusal(&named)),
         };
         let at = answer.date;
         Ok(Found { document, at })
     }
 
-    async fn write(&self, role: &str, document: &str) -> Result<bool, ProviderError> {
-        let action = format!("PutRolePolicy of role `{role}`");
-        let body = form(&[
-            ("Action", "PutRolePolicy"),
-            ("Version", "2010-05-08"),
-            ("RoleName", role),
-            ("PolicyName", &self.policy_name),
-            ("PolicyDocument", document),
-        ]);
-        let answer = self.call(&action, &body).await?;
+    async fn write(&self, role: &str, document: &str) -> Result<Room, ProviderError> {
+        let (answer, named) = self.call("PutRolePolicy", role, Some(document)).await?;
         match answer.status {
-            200 => Ok(true),
-            _ if answer.code() == "LimitExceeded" => Ok(false),
-            _ => Err(answer.refusal(&action)),
+            200 => Ok(Room::Enough),
+            _ if answer.code() == "LimitExceeded" => Ok(Room::TooLittle),
+            _ => Err(answer.refusal(&named)),
         }
     }
 }
 
-/// IAM hands documents out percent-encoded (RFC 3986, so `+` is a plus).
+/// IAM returns documents percent-encoded (RFC 3986, so `+` is a plus).
 fn percent_decoded(text: &str) -> String {
     let plus_kept = text.replace('+', "%2B");
     let pair = format!("d={}", plus_kept.replace('&', "%26").replace('=', "%3D"));

@@ -1,26 +1,32 @@
 //! AWS as a Taskpass provider: sessions of IAM roles that end with their task.
 //!
-//! **Issue.** `AssumeRole` with a session policy made of the role's template and the scope (never cut: over 2,048
-//! characters is refused), which also denies everything from the credential's deadline on, so that a life may be
-//! shorter than STS's 900 s, and which forbids to assume further roles. The session is tagged with the task, the
-//! credential and the agent; the agent is its source identity.
+//! **Issue.** The provider calls `AssumeRole` with a session policy made of the role's template and
+//! the scope. A policy over 2,048 characters is refused, never cut. The policy also denies
+//! everything from the credential's deadline on, so that a lifetime may be shorter than STS's 900
+//! s, and it forbids to assume further roles. The session is tagged with the task, the credential
+//! and the agent; the agent is its source identity.
 //!
-//! **Revoke.** STS cannot take a session back, but AWS evaluates permissions at every call. A second principal, the
-//! *revoker*, keeps an inline policy on each IAM role that denies everything to sessions tagged with an ended task
-//! or a revoked credential. A canary session with the same tags proves it. Without a revoker the class is
-//! `expiry_only`: the deadline in the session policy is all there is. When a list does not fit IAM's limit, it is
-//! folded by windows of time: other tasks begun in such a window lose the sessions they have and must ask again;
-//! that is logged, told by `check`, and said in the receipts.
+//! **Revoke.** STS cannot end a session, but AWS evaluates permissions at every call. A second
+//! principal, the *revoker*, keeps an inline policy on each IAM role, its *deny list*. It denies
+//! everything to sessions that are tagged with an ended task or a revoked credential. A canary
+//! session with the same tags proves it. Without a revoker the class is `expiry_only`: only the
+//! deadline in the session policy ends a session.
 //!
-//! **What only AWS itself can show**, as no emulator does: the packed size of policies and tags (STS answers
-//! `PackedPolicyTooLarge`, which is passed on as a misconfiguration), and how fast a policy spreads (AWS says up to
-//! minutes; about 4 s were measured by others; a proof holds for the service and region of the probe). A resource
-//! policy that names a *session's* ARN passes by the template, though not by the denials. Whoever may edit the role
-//! can remove the deny list until the next write: protect it with a permissions boundary or an SCP.
+//! **Overflow.** A deny list that does not fit IAM's limit is folded by windows of time. Other
+//! tasks that began in such a window lose their sessions and must have new ones issued. The broker
+//! logs it, `check` warns of it, and the receipts say it.
 //!
-//! **Logs.** At `trace` the targets `aws_smithy_runtime`, `aws_sigv4` and `hyper` print requests with the broker's
-//! own session token, and, with `LOG_SENSITIVE_BODIES=true` in the environment, answers with the minted secrets.
-//! A program that uses this crate must hold these targets at `info`.
+//! **What no emulator shows.** The packed size of policies and tags: STS answers
+//! `PackedPolicyTooLarge`, which becomes a misconfiguration. How fast a policy spreads: AWS says up
+//! to minutes, others measured about 4 s, and a proof holds for the service and region of the
+//! probe. A resource policy that names a *session's* ARN overrides the template, though not the
+//! denials. A principal that may edit the role can remove the deny list until the next write:
+//! protect it with a permissions boundary or an SCP.
+//!
+//! **Logs.** At `trace` the targets `aws_smithy_runtime`, `aws_sigv4` and `hyper` print requests
+//! with the broker's own session token. With `LOG_SENSITIVE_BODIES=true` in the environment they
+//! also print answers with the minted secrets. A program that uses this crate must hold these
+//! targets at `info`.
 //!
 //! ```
 //! use taskpass_provider_aws::AwsConfig;

@@ -1,4 +1,4 @@
-//! The provider itself: builds the parts from the configuration, and turns the broker's orders into calls.
+//! The provider: builds its parts from the configuration, and turns the broker's orders into calls.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -30,11 +30,11 @@ use crate::{
 
 /// The session tag with the agent's name.
 const AGENT_TAG: &str = "taskpass-agent";
-/// STS's shortest session.
+/// The least duration that STS takes.
 const SESSION_SECONDS_MIN: u64 = 900;
 /// IAM's limit for all inline policies of a role.
 const ROLE_POLICIES_CHARACTERS_MAX: usize = 10_240;
-/// The longest a revocation may wait for its proof in one call.
+/// The longest that one call to revoke may wait for its proof.
 const PROOF_TIMEOUT_SECONDS_MAX: u32 = 60;
 
 /// One AWS account (or several, through roles that trust the broker's principal) as a provider.
@@ -49,7 +49,8 @@ pub struct AwsProvider {
 }
 
 impl AwsProvider {
-    /// Checks the configuration and reads the templates; paths are relative to `base_dir`. Calls nobody.
+    /// Checks the configuration and reads the templates; makes no call to AWS. Paths are relative
+    /// to `base_dir`.
     pub fn new(config: &AwsConfig, base_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let name: ProviderName = config.name.parse().map_err(Error::Name)?;
         check(config)?;
@@ -89,7 +90,7 @@ impl AwsProvider {
                 policy_name: revoker.policy_name.clone(),
             });
             for role in roles.values() {
-                // Several roles of ours may be one IAM role; it has one list and one writer.
+                // Several roles may share one IAM role, which has one list and one writer.
                 lists.entry(role.arn.clone()).or_insert_with(|| {
                     let (role, max) = (role.iam_name.clone(), revoker.policy_characters_max);
                     RoleDenyList::new(role, store.clone(), clock.clone(), max)
@@ -143,7 +144,7 @@ impl Provider for AwsProvider {
     async fn check(&self) -> Result<Health, ProviderError> {
         let identity = self.sts.identity().await?;
         let mut health = Health {
-            findings: vec![format!("known to AWS as `{identity}`")],
+            findings: vec![format!("AWS knows the broker as `{identity}`")],
             warnings: Vec::new(),
         };
         let mut first_failure = None;
@@ -185,7 +186,7 @@ impl Provider for AwsProvider {
             .floor_to_second();
         if deadline <= now {
             return Err(ProviderError::Denied(format!(
-                "a credential of `{}` would end at {deadline}, which is past; ask for a longer life",
+                "a credential of `{}` would end at {deadline}, which has passed; ask for a longer lifetime",
                 order.role
             )));
         }
@@ -230,7 +231,7 @@ impl Provider for AwsProvider {
 
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         Err(ProviderError::Unsupported(format!(
-            "credentials of `{}` cannot be extended, as AWS fixes a session's policy when it begins; issue a new one",
+            "credentials of `{}` cannot be renewed, because AWS fixes a session's policy when it begins; issue a new one",
             order.role
         )))
     }
@@ -268,7 +269,7 @@ fn check(config: &AwsConfig) -> Result<(), Error> {
         return fail(format!("`{region}` is not a region, like eu-central-1"));
     }
     if let Some(endpoint) = &config.endpoint_url {
-        // Without TLS everybody on the way could read the sessions.
+        // Without TLS the network could read the sessions.
         let usable = url::Url::parse(endpoint).is_ok_and(|url| {
             let here = match url.host() {
                 Some(url::Host::Domain(name)) => name == "localhost",
@@ -358,7 +359,7 @@ fn source(
     Source::new(kind, clock.clone())
 }
 
-/// STS wants whole seconds, at least 900, and no more than the role's own maximum.
+/// STS takes whole seconds, at least 900 and at most the role's own maximum.
 fn duration_seconds(now: Timestamp, deadline: Timestamp, role: &Role) -> i32 {
     let millis = u64::try_from(deadline.since(now).as_millis()).unwrap_or(u64::MAX);
     let most = u64::from(role.max_ttl.seconds()).max(SESSION_SECONDS_MIN);
@@ -366,7 +367,7 @@ fn duration_seconds(now: Timestamp, deadline: Timestamp, role: &Role) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
-/// IAM wants at least two characters, and an agent's name may have one.
+/// IAM takes at least two characters, and an agent's name may have one.
 fn source_identity(agent: &AgentName) -> String {
     match agent.as_str() {
         short if short.len() < 2 => format!("agent={short}"),

@@ -1,7 +1,7 @@
 //! Revoking: put the ids on the deny lists of their IAM roles, then prove it with a canary.
 //!
-//! Works from the intent alone, as tags are the task's and the credential's ids: whether STS ever answered does not
-//! matter.
+//! The intent alone is enough, because a session's tags are the task's and the credential's ids. It
+//! does not matter whether STS ever answered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,17 +21,17 @@ use crate::{
     role::Role,
 };
 
-/// Everything that revoking needs.
+/// The roles, their deny lists, and the means of proof.
 #[derive(Debug)]
 pub(crate) struct Revocation {
     pub(crate) roles: Arc<BTreeMap<RoleName, Role>>,
-    /// By the ARN of the IAM role; empty without a revoker.
+    /// Keyed by the ARN of the IAM role; empty without a revoker.
     pub(crate) lists: BTreeMap<String, RoleDenyList>,
     pub(crate) prober: Prober,
     pub(crate) proof_timeout: Duration,
 }
 
-/// Where a handle has the ARN of the IAM role.
+/// The handle's field with the ARN of the IAM role.
 pub(crate) const ROLE_KEY: &str = "role";
 
 type Outcome = Result<Revoked, ProviderError>;
@@ -45,9 +45,10 @@ impl Revocation {
         }
     }
 
-    /// One outcome for each item, in order. The roles of a task are seen to at the same time.
+    /// Returns one outcome for each item, in order. The roles of a task are handled concurrently.
     ///
-    /// An error where AWS could not be asked: no other order would fare better.
+    /// Fails as a whole if AWS could not be reached for any role: no other order would succeed
+    /// either.
     pub(crate) async fn revoke(&self, order: &RevokeOrder) -> Result<Vec<Outcome>, ProviderError> {
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
         let mut unwritten = Vec::new();
@@ -59,7 +60,7 @@ impl Revocation {
                     let (_, _, items) = of_role.or_insert((role, list, Vec::new()));
                     items.push((place, item));
                 }
-                None => drop(outcomes.insert(place, self.without_list(item).await)),
+                None => drop(outcomes.insert(place, self.revoke_unlisted(item).await)),
             }
         }
         let roles = by_role
@@ -74,7 +75,7 @@ impl Revocation {
                 }
             }
         }
-        // What is wrong with one role says nothing of the others.
+        // A failure that concerns one role only says nothing about other orders.
         if let (true, Some((_, error))) = (outcomes.is_empty(), unwritten.first())
             && error.is_retryable()
         {
@@ -108,8 +109,8 @@ impl Revocation {
         let mut outcomes = Vec::new();
         let mut of_task = None;
         for (place, item) in items {
-            if is_over(item, written.at) {
-                outcomes.push((place, Ok(over(item))));
+            if has_expired(item, written.at) {
+                outcomes.push((place, Ok(expired(item))));
                 continue;
             }
             let proved = match (&of_task, order.scope) {
@@ -147,9 +148,9 @@ impl Revocation {
         written: Written,
     ) -> Result<Proved, ProviderError> {
         let Some(probe) = &role.probe else {
-            return Ok(Proved::no(
+            return Ok(Proved::unproven(
                 written,
-                "it is on the role's deny list; no `probe` is configured for the role, so nobody has tried",
+                "it is on the role's deny list; the role has no `probe` to try it with",
             ));
         };
         let repair = || async { list.deny(marks).await.map(drop) };
@@ -170,24 +171,24 @@ impl Revocation {
                     self.proof_timeout.as_secs()
                 )))
             }
-            Ok(Proof::Useless(why)) => Ok(Proved::no(
+            Ok(Proof::Useless(why)) => Ok(Proved::unproven(
                 written,
-                &format!("it is on the role's deny list, unproved: {why}"),
+                &format!("it is on the role's deny list, but that is unproven: {why}"),
             )),
             Err(error) if error.is_retryable() => Err(error),
-            Err(error) => Ok(Proved::no(
+            Err(error) => Ok(Proved::unproven(
                 written,
-                &format!("it is on the role's deny list, unproved: {error}"),
+                &format!("it is on the role's deny list, but that is unproven: {error}"),
             )),
         }
     }
 
-    /// What can be said of an item whose IAM role has no deny list.
-    async fn without_list(&self, item: &RevokeItem) -> Outcome {
-        // Any list of ours tells AWS's time.
+    /// The outcome for an item of an IAM role without a deny list.
+    async fn revoke_unlisted(&self, item: &RevokeItem) -> Outcome {
+        // Reading any deny list tells AWS's time.
         if let Some(list) = self.lists.values().next() {
-            if is_over(item, list.time().await?) {
-                return Ok(over(item));
+            if has_expired(item, list.time().await?) {
+                return Ok(expired(item));
             }
             return Err(ProviderError::Misconfigured(format!(
                 "the IAM role of `{}`{} is not configured any more, so its deny list cannot be found; configure it until {}",
@@ -199,15 +200,15 @@ impl Revocation {
         Ok(Revoked {
             verified: false,
             proof: format!(
-                "AWS cannot take a session back and no revoker is configured; its session policy denies everything from {}",
+                "AWS cannot end a session and no revoker is configured; its session policy denies everything from {}",
                 item.expires_at
             ),
             may_live_until: Some(item.expires_at),
         })
     }
 
-    /// The role that the item's session is of, which the configuration may have given another name since, or the name
-    /// another role.
+    /// The role of the item's session, by the recorded ARN: since then the configuration may have
+    /// given the role another name, or its name to another role.
     fn role_and_list(&self, item: &RevokeItem) -> Option<(&Role, &RoleDenyList)> {
         let named = self.roles.get(&item.role);
         let role = match recorded_arn(item) {
@@ -219,7 +220,7 @@ impl Revocation {
         Some((role, self.lists.get(&role.arn)?))
     }
 
-    /// Whether new sessions with the tags of the order's items are denied. Changes nothing.
+    /// Whether AWS denies new sessions with the tags of the order's items. Changes nothing.
     pub(crate) async fn probe(&self, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
         let task = order.task.to_string();
         let mut proofs = BTreeSet::new();
@@ -237,7 +238,7 @@ impl Revocation {
                     role.name, item.expires_at
                 )));
             };
-            if is_over(item, list.time().await?) {
+            if has_expired(item, list.time().await?) {
                 continue;
             }
             let credential =
@@ -251,7 +252,7 @@ impl Revocation {
             };
             let (canary, control) = self.prober.sessions(role, probe, tags).await?;
             match self.prober.compare(probe, &canary, &control).await? {
-                // A window covers sessions issued before it was folded; a canary is new.
+                // A window denies only sessions issued before it was folded, and a canary is new.
                 Proof::Allowed(_) if list.windows().await > 0 => {
                     return Ok(Liveness::Unknown(
                         "the role's deny list is folded, and a canary cannot be as old as the sessions it denies".to_owned(),
@@ -264,7 +265,7 @@ impl Revocation {
         }
         if proofs.is_empty() {
             return Ok(Liveness::Unknown(
-                "all are past their deadline, from which their session policies deny everything; nobody has tried".to_owned(),
+                "all are past their deadline, from which their session policies deny everything; it was not tried".to_owned(),
             ));
         }
         Ok(Liveness::Dead(
@@ -272,7 +273,7 @@ impl Revocation {
         ))
     }
 
-    /// Prunes and repairs every list; says the first failure after trying all.
+    /// Prunes and repairs every list; returns the first failure after trying all.
     pub(crate) async fn maintain(&self) -> Result<(), ProviderError> {
         let mut failure = None;
         for list in self.lists.values() {
@@ -283,7 +284,7 @@ impl Revocation {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Assumes the role with a session that can do no more than the probe.
+    /// Assumes the role, with a session that may do no more than the probe.
     pub(crate) async fn check_role(
         &self,
         role: &Role,
@@ -307,7 +308,7 @@ impl Revocation {
         }
         let Some(probe) = &role.probe else {
             health.warnings.push(format!(
-                "role `{}`: no `probe` is configured, so a revocation is never verified",
+                "role `{}`: no `probe` is configured, so a revocation is never verified; configure one",
                 role.name
             ));
             return Ok(());
@@ -319,7 +320,7 @@ impl Revocation {
                     .push(format!("role `{}`: {probe} works as a probe", role.name));
             }
             Ok(Verdict::Denied) => health.warnings.push(format!(
-                "role `{}`: the IAM role does not allow {probe}, so a revocation is never verified",
+                "role `{}`: the IAM role does not allow {probe}, so a revocation is never verified; allow it",
                 role.name
             )),
             Ok(Verdict::Unclear(why)) => {
@@ -350,24 +351,24 @@ impl Revocation {
             }
             if let windows @ 1.. = list.windows().await {
                 health.warnings.push(format!(
-                    "deny list of `{arn}`: overflowed into {windows} windows of time; sessions of other tasks begun in them had to be issued again"
+                    "deny list of `{arn}`: overflowed into {windows} windows of time; other tasks that began in them had to have sessions issued again"
                 ));
             }
         }
     }
 }
 
-/// The ARN of the IAM role that the session is of, as the intent had it.
+/// The ARN of the session's IAM role, as recorded by the intent.
 fn recorded_arn(item: &RevokeItem) -> Option<&str> {
     item.handle.as_ref()?.get(ROLE_KEY)?.as_str()
 }
 
-/// Whether the deadline in the item's session policy has passed where it is judged: at AWS.
-fn is_over(item: &RevokeItem, at: Moment) -> bool {
+/// Whether the deadline in the item's session policy has passed by AWS's clock, which decides.
+fn has_expired(item: &RevokeItem, at: Moment) -> bool {
     item.expires_at.plus(CLOCK_MARGIN) <= at.earliest
 }
 
-fn over(item: &RevokeItem) -> Revoked {
+fn expired(item: &RevokeItem) -> Revoked {
     Revoked {
         verified: false,
         proof: format!(
@@ -378,7 +379,7 @@ fn over(item: &RevokeItem) -> Revoked {
     }
 }
 
-/// What came of a write and its proof.
+/// The outcome of a write and its proof.
 #[derive(Debug, Clone)]
 struct Proved {
     verified: bool,
@@ -387,7 +388,7 @@ struct Proved {
 }
 
 impl Proved {
-    fn no(written: Written, why: &str) -> Self {
+    fn unproven(written: Written, why: &str) -> Self {
         Self {
             verified: false,
             how: why.to_owned(),
@@ -399,15 +400,14 @@ impl Proved {
         let mut proof = self.how.clone();
         if self.written.windows > 0 {
             proof.push_str(&format!(
-                "; the list overflowed: {} windows of time are denied, other tasks' older sessions in them too",
+                "; the list overflowed: it denies {} windows of time, with other tasks' older sessions in them",
                 self.written.windows
             ));
         }
         let verified = self.verified && recorded_arn(item).is_some();
         if verified != self.verified {
-            proof.push_str(
-                "; unproved all the same, as the IAM role of its session is not on record",
-            );
+            proof
+                .push_str("; still unproven, because the IAM role of its session is not on record");
         }
         let may_live_until = (!verified).then_some(item.expires_at);
         Revoked {

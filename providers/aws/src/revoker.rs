@@ -1,13 +1,14 @@
 //! The one writer of a role's deny list in this process.
 //!
-//! Revocations that arrive while a write is under way wait and go out together with the next one (group commit), so
-//! a thousand tasks that end at once cost a handful of IAM writes. Every write begins with a read: what another
-//! broker added is kept, and what somebody removed is put back. IAM has no conditional write, so two brokers can
-//! still overwrite each other; the loser's ids come back with its next write, which the proof of a revocation and
-//! [`RoleDenyList::refresh`] both cause.
+//! Revocations that arrive during a write go out together with the next one (group commit), so a
+//! thousand tasks that end at once cost a handful of IAM writes. Every write begins with a read: it
+//! keeps the ids that another broker added, and puts back ids that were removed. IAM has no
+//! conditional write, so two brokers can still overwrite each other. The loser's ids come back with
+//! its next write, which the proof of a revocation and [`RoleDenyList::refresh`] both cause.
 //!
-//! **Time.** An id that is taken off too early lets sessions live that were called dead, so our own clock alone never takes
-//! one off: IAM's, as it stands in the answer to the read, must agree, and without it everything stays.
+//! **Time.** If an id left the list too early, sessions that were called dead would live again. So
+//! an id leaves only if IAM's clock agrees with ours, as told in the answer to the read. If IAM
+//! tells no time, every id stays.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,10 +18,10 @@ use tokio::sync::Mutex;
 
 use crate::{
     deny_list::{DenyList, Mark},
-    iam::{Found, PolicyStore},
+    iam::{Found, PolicyStore, Room},
 };
 
-/// Below this the fixed parts of the policy do not fit.
+/// The fixed parts of the policy do not fit into less.
 pub(crate) const POLICY_CHARACTERS_MIN: usize = 1024;
 
 /// The deny list of one IAM role.
@@ -34,21 +35,21 @@ pub(crate) struct RoleDenyList {
     state: Mutex<State>,
 }
 
-/// What the list is after a write.
+/// The list after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Windows that deny more than exact ids; zero unless the list overflowed.
     pub(crate) windows: usize,
-    /// What time it was by both clocks.
+    /// The time of the write by both clocks.
     pub(crate) at: Moment,
 }
 
-/// A moment by two clocks that may differ: ours, and AWS's, whose word decides whether a session lives.
+/// A moment by two clocks that may differ: ours, and AWS's, by which a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
-    /// Surely not before this; the beginning of time when AWS did not say.
+    /// It is not before this; the epoch if AWS did not tell its time.
     pub(crate) earliest: Timestamp,
-    /// Surely not after this, as far as anybody knows.
+    /// It is not after this, as far as the known clocks tell.
     pub(crate) latest: Timestamp,
 }
 
@@ -71,9 +72,9 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     list: DenyList,
-    /// What we wrote last. As long as IAM shows just that, there is nothing to learn from it.
+    /// The document of our last write. While IAM shows the same, there is nothing to merge.
     written: Option<String>,
-    /// The last round: up to which arrival, and what came of it.
+    /// The last round: the last arrival that it served, and its outcome.
     round: Option<(u64, Result<Written, ProviderError>)>,
 }
 
@@ -94,7 +95,7 @@ impl RoleDenyList {
         }
     }
 
-    /// Returns once the role's policy denies all `marks`, each until its last session has ended.
+    /// Returns once the role's policy denies all `marks`, each until the end of its last session.
     pub(crate) async fn deny(&self, marks: &[(Mark, Timestamp)]) -> Result<Written, ProviderError> {
         let arrival = {
             let mut queue = self.queue.lock();
@@ -114,7 +115,7 @@ impl RoleDenyList {
         self.round(&mut state).await
     }
 
-    /// Prunes, and repairs what others have changed.
+    /// Prunes the list, and repairs changes by others.
     pub(crate) async fn refresh(&self) -> Result<Written, ProviderError> {
         self.round(&mut *self.state.lock().await).await
     }
@@ -133,13 +134,13 @@ impl RoleDenyList {
         })
     }
 
-    /// What time it is, by AWS's clock too. Changes nothing.
+    /// The time by both clocks. Changes nothing.
     pub(crate) async fn time(&self) -> Result<Moment, ProviderError> {
         let found = self.store.read(&self.role).await?;
         Ok(Moment::new(self.clock.now(), found.at))
     }
 
-    /// Windows of time on the list, as of the last write.
+    /// Windows of time on the list after the last write.
     pub(crate) async fn windows(&self) -> usize {
         self.state.lock().await.list.window_count()
     }
@@ -148,7 +149,7 @@ impl RoleDenyList {
         let found = match self.store.read(&self.role).await {
             Ok(found) => found,
             Err(error) => {
-                // What waits goes on waiting in the queue, for the next round.
+                // The marks stay in the queue for the next round.
                 state.round = Some((self.queue.lock().last, Err(error.clone())));
                 return Err(error);
             }
@@ -157,7 +158,8 @@ impl RoleDenyList {
         let served = {
             let mut queue = self.queue.lock();
             for (mark, end) in std::mem::take(&mut queue.waiting) {
-                // From here on they are on the list, so a round that is cut short loses none of them.
+                // From here on they are on the list, so a round that is cancelled loses none of
+                // them.
                 state.list.add(mark, end, at.latest);
             }
             queue.last
@@ -181,7 +183,7 @@ impl RoleDenyList {
             && !ours
             && !list.merge(document, at.latest)
         {
-            tracing::warn!(role = %self.role, "the deny list was not a policy document any more and is written anew");
+            tracing::warn!(role = %self.role, "the deny list was replaced by text that is no policy document; it is written again");
         }
         list.prune(at.earliest);
         if found.is_none() && list.is_empty(at.earliest) {
@@ -195,7 +197,7 @@ impl RoleDenyList {
                 tracing::warn!(
                     role = %self.role,
                     windows = list.window_count(),
-                    "the deny list overflowed: sessions of other tasks begun in the same windows of time must be issued again"
+                    "the deny list overflowed: other tasks that began in the same windows of time must have sessions issued again"
                 );
             }
             let written = Written {
@@ -210,14 +212,14 @@ impl RoleDenyList {
             if unchanged {
                 return Ok(written);
             }
-            if self.store.write(&self.role, &document).await? {
+            if self.store.write(&self.role, &document).await? == Room::Enough {
                 state.written = Some(document);
                 return Ok(written);
             }
             // The role's own policies leave less room than configured.
             if characters_max <= POLICY_CHARACTERS_MIN {
                 return Err(ProviderError::Misconfigured(format!(
-                    "the inline policies of role `{}` leave no room for {POLICY_CHARACTERS_MIN} characters of deny list; make them smaller or managed",
+                    "the inline policies of role `{}` leave no room for {POLICY_CHARACTERS_MIN} characters of deny list; shorten them, or make them managed policies",
                     self.role
                 )));
             }
@@ -227,7 +229,7 @@ impl RoleDenyList {
     }
 }
 
-/// IAM may hand a document out with other white space or order of keys than it was given.
+/// IAM may return a document with other white space or another order of keys than it was given.
 fn same_document(one: &str, other: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     one == other || matches!((parse(one), parse(other)), (Some(one), Some(other)) if one == other)

@@ -1,4 +1,4 @@
-//! One role of the provider, checked: what the configuration says about it, and its template.
+//! One configured role, checked, and its template.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     session_policy::Template,
 };
 
-/// STS's longest session.
+/// The longest session that STS gives.
 const SESSION_SECONDS_MAX: u32 = 12 * 3600;
 
 /// A role that can be assumed.
@@ -19,7 +19,7 @@ const SESSION_SECONDS_MAX: u32 = 12 * 3600;
 pub(crate) struct Role {
     pub(crate) name: RoleName,
     pub(crate) arn: String,
-    /// The last part of the ARN: IAM calls name a role without its path.
+    /// The last part of the ARN: calls to IAM name a role without its path.
     pub(crate) iam_name: String,
     pub(crate) external_id: Option<String>,
     pub(crate) template: Template,
@@ -60,7 +60,7 @@ impl Role {
             && !is_bucket(bucket)
         {
             return Err(Error::Config(format!(
-                "role `{name}`: `{bucket}` is not a bucket's name"
+                "role `{name}`: `{bucket}` is not a bucket's name, like my-artifacts"
             )));
         }
         let path = base_dir.join(&config.session_policy);
@@ -85,7 +85,7 @@ impl Role {
             environment: config.environment.clone(),
             data_classes: config.data_classes.clone(),
             revocation_class,
-            // A session policy cannot be changed later; a client asks for a new credential.
+            // A session policy cannot be changed later; a client requests a new credential.
             renewable: false,
         };
         let role = Self {

@@ -1,21 +1,25 @@
 //! Session policies: a role's template, narrowed by a scope and ended by a deadline.
 //!
-//! The template is parsed as JSON once, and a parameter is put only into a parsed string value, so no value can
-//! become structure. What IAM itself would read into a value (`*`, `?`, `$`) is refused whatever a parameter's own
-//! rule says, and braces too, so that no `$` of the template can grow into a variable. Placeholders with a `:` (`${aws:userid}`) and `${*}`, `${?}`, `${$}` are IAM's and stay.
+//! The template is parsed as JSON once, and a parameter is put only into a parsed string value, so
+//! no value can become structure. Characters that IAM interprets in a value (`*`, `?`, `$`) are
+//! refused, whatever a parameter's own rule says. So are braces, which could complete a `$` of the
+//! template to a variable. Placeholders with a `:` (`${aws:userid}`) and `${*}`, `${?}`, `${$}` are
+//! IAM's and stay.
 //!
-//! Two denials are added to every session policy. After the deadline nothing is allowed, which gives lives below
-//! STS's minimum of 900 s without a call to anybody; an explicit Deny, as a resource policy that names the session
-//! passes by an implicit one. And no other role may be assumed with the session, since a chained session would
-//! carry neither this policy nor this deadline.
+//! Two denials are added to every session policy. The first denies everything after the deadline,
+//! which makes lifetimes below STS's minimum of 900 s possible without a further call. It is an
+//! explicit Deny, because a resource policy that names the session overrides an implicit one. The
+//! second denies to assume another role with the session: a chained session would carry neither
+//! this policy nor this deadline.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use taskpass_core::{ParamName, Scope, Timestamp, excerpt};
 
-/// The most characters STS takes as an inline session policy. Its limit on the packed form is separate, is known
-/// only to STS, and comes back as `PackedPolicyTooLarge`.
+/// The most characters that STS takes as an inline session policy. STS has a separate limit on the
+/// packed form, which only STS can compute; a policy beyond it is refused as
+/// `PackedPolicyTooLarge`.
 pub(crate) const SESSION_POLICY_CHARACTERS_MAX: usize = 2048;
 
 /// A checked template.
@@ -25,7 +29,7 @@ pub(crate) struct Template {
     params: BTreeSet<ParamName>,
 }
 
-/// Why a session policy cannot be made from this scope.
+/// Why a template has no session policy for a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RenderError {
     #[error("the session policy needs the parameter `{0}`")]
@@ -41,7 +45,8 @@ pub(crate) enum RenderError {
 }
 
 impl Template {
-    /// Parses a policy document that uses exactly `declared` parameters. The message says what to change.
+    /// Parses a policy document that uses exactly the `declared` parameters. The error says what to
+    /// change.
     pub(crate) fn parse(text: &str, declared: &BTreeSet<ParamName>) -> Result<Self, String> {
         let document: Value =
             serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;
@@ -93,12 +98,13 @@ impl Template {
         Ok(template)
     }
 
-    /// The parameters it uses; all of them must be given.
+    /// The parameters that it uses; a scope must give all of them.
     pub(crate) fn params(&self) -> impl Iterator<Item = &ParamName> {
         self.params.iter()
     }
 
-    /// The session policy for `scope`, which allows nothing from `deadline` (a whole second) on.
+    /// The session policy for `scope`. It allows nothing from `deadline` on, which is a whole
+    /// second.
     pub(crate) fn render(&self, scope: &Scope, deadline: Timestamp) -> Result<String, RenderError> {
         for param in &self.params {
             let value = scope
@@ -130,7 +136,7 @@ impl Template {
     }
 }
 
-/// A session policy of our own for a session that may do `action` on everything until `deadline`; for canaries.
+/// The session policy of a canary, which may do only `action`, on everything, until `deadline`.
 pub(crate) fn single_action(action: Option<&str>, deadline: Timestamp) -> String {
     let mut statements = vec![deny_from(deadline)];
     statements.push(match action {
@@ -145,13 +151,14 @@ fn deny_from(deadline: Timestamp) -> Value {
         "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": iam_time(deadline)}}})
 }
 
-/// A time as IAM conditions write it: whole seconds.
+/// A time in the form of IAM's conditions: whole seconds.
 pub(crate) fn iam_time(time: Timestamp) -> String {
     let text = time.floor_to_second().to_string();
     format!("{}Z", text.strip_suffix(".000Z").unwrap_or(&text))
 }
 
-/// Structure is the platform team's; a parameter must not decide whether a statement allows or denies.
+/// The operator decides the structure: a parameter must not decide whether a statement allows or
+/// denies.
 fn check_statement(statement: &Value) -> Result<(), String> {
     let Value::Object(fields) = statement else {
         return Err("a statement is not a JSON object".to_owned());
@@ -242,7 +249,8 @@ enum Piece<'a> {
     Param(&'a str),
 }
 
-/// Splits at `${name}`. What is not a parameter's name between the braces is IAM's own and stays text.
+/// Splits at `${name}`. If the text between the braces is no parameter's name, it is IAM's own and
+/// stays.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     let mut queued = None;

@@ -1,4 +1,4 @@
-//! The calls to STS, through its SDK: assume a role, and who am I.
+//! The calls to STS through its SDK: assume a role, and tell the caller's own identity.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -22,32 +22,32 @@ use crate::{
     transport::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, system_time},
 };
 
-/// The SDK must not try again by itself: a first answer that was lost and a second that is a refusal would read as
-/// "nothing was minted".
+/// The SDK must not retry: if the first answer is lost and the second is a refusal, the refusal
+/// would wrongly promise that nothing was minted.
 const ATTEMPTS: u32 = 1;
 
-/// STS as the broker's principal.
+/// STS, called as the broker's principal.
 #[derive(Debug)]
 pub(crate) struct Sts {
     client: aws_sdk_sts::Client,
     source: Source,
 }
 
-/// What a session shall be.
+/// The session to mint.
 #[derive(Debug)]
 pub(crate) struct SessionRequest<'a> {
     pub(crate) role_arn: &'a str,
     pub(crate) external_id: Option<&'a str>,
     /// 2–64 characters; the last part of the session's ARN.
     pub(crate) name: &'a str,
-    /// Shown in CloudTrail at every later call.
+    /// CloudTrail shows it for every call of the session.
     pub(crate) source_identity: &'a str,
     pub(crate) policy: &'a str,
     pub(crate) duration_seconds: i32,
     pub(crate) tags: &'a [(&'a str, &'a str)],
 }
 
-/// A session of a role. `Credentials` zeroises itself and prints no secret.
+/// A session of a role. `Credentials` wipes itself and its `Debug` shows no secret.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) credentials: Credentials,
@@ -56,7 +56,7 @@ pub(crate) struct Session {
     pub(crate) arn: String,
 }
 
-/// The time for the SDK.
+/// The broker's clock, for the SDK.
 #[derive(Debug)]
 pub(crate) struct SdkTime(pub(crate) Arc<dyn Clock>);
 
@@ -116,7 +116,7 @@ impl Sts {
         request: &SessionRequest<'_>,
     ) -> Result<Session, ProviderError> {
         let action = format!("AssumeRole of `{}`", request.role_arn);
-        // Asked for apart, so that a missing file is not taken for a request that may have been sent.
+        // Loaded first: if the file is missing, the error says that nothing was sent.
         self.source
             .load()
             .await
@@ -141,7 +141,7 @@ impl Sts {
         };
         let minted = output
             .credentials()
-            .ok_or_else(|| failure::unanswered(&action, "it holds no credentials"))?;
+            .ok_or_else(|| failure::no_answer(&action, "it holds no credentials"))?;
         let expires_at =
             Timestamp::from_millis(minted.expiration().to_millis().unwrap_or(i64::MAX));
         Ok(Session {
@@ -167,13 +167,13 @@ impl Sts {
         let (expired, mapped) = mapped(action, &error);
         drop(error);
         if expired {
-            self.source.forget().await;
+            self.source.discard_cached().await;
         }
         mapped
     }
 }
 
-/// What a failed call means, and whether the broker's own credentials have expired.
+/// The error for a failed call, and whether the broker's own credentials have expired.
 fn mapped<E>(action: &str, error: &SdkError<E, Response>) -> (bool, ProviderError)
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -191,7 +191,7 @@ where
             let message = format!("{action} could not be made: {reason}");
             (false, ProviderError::Misconfigured(message))
         }
-        // Dispatch, timeout, an answer that is none: STS may have minted.
-        _ => (false, failure::unanswered(action, &failure::reason(error))),
+        // Dispatch, timeout, an unreadable answer: STS may have minted a session.
+        _ => (false, failure::no_answer(action, &failure::reason(error))),
     }
 }

@@ -1,9 +1,10 @@
 //! Tests of the whole provider.
 //!
-//! Against ministack with `AUTH=true`, which enforces role policies, session policies and denials by tag and by time,
-//! and against moto, which only checks the wire format. Neither knows the packed size of policies, spreads a policy
-//! slowly, or counts the characters of a role's policies, so these are not proved here. What ministack cannot show
-//! at scale is shown with a store in memory and our own evaluator of IAM's rules.
+//! Against ministack with `AUTH=true`, which enforces role policies, session policies and denials
+//! by tag and by time, and against moto, which only checks the wire format. Neither knows the
+//! packed size of policies, spreads a policy slowly, or counts the characters of a role's policies,
+//! so these are not proved here. For histories too long for ministack, there is a store in memory
+//! and an evaluator of IAM's rules of our own.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,6 +1,7 @@
-//! The one way out: an HTTP client over rustls and ring, and requests that we sign ourselves (SigV4) where an SDK
-//! crate would be hundreds of times larger than the call. Redirects are not followed, answers are capped, every request
-//! has a deadline, and a connection of its own.
+//! The only way to AWS: an HTTP client over rustls and ring. The crate signs its requests itself
+//! (SigV4) where an SDK crate would be hundreds of times larger than the call. Redirects are not
+//! followed, answers are limited in size, and every request has a deadline and a connection of its
+//! own.
 
 use std::{
     borrow::Cow,
@@ -30,15 +31,16 @@ use taskpass_provider::ProviderError;
 
 use crate::failure;
 
-/// One request, from connecting to the last byte.
+/// The deadline of one request, from connecting to the last byte.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long connecting may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of an answer; the largest policy is a tenth of it.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Connections that are kept. HTTP/1.1 does not say which request an answer belongs to: one that comes twice through a proxy
-/// would be taken for the answer to the next request, and so for somebody else's session, or for the proof that a
-/// session is denied. Over HTTP/2, a connection that has died without a word would swallow the requests of a whole deadline.
+/// Connections that are kept: none. HTTP/1.1 does not say which request an answer belongs to. If a
+/// proxy delivers one twice, it would pass for the answer to the next request, and so for another
+/// agent's session, or for the proof that a session is denied. Over HTTP/2, requests on a
+/// connection that vanished without being closed would wait for their whole deadline.
 const IDLE_CONNECTIONS_MAX: usize = 0;
 
 /// The HTTP client for the SDK.
@@ -49,13 +51,13 @@ pub(crate) fn sdk_client() -> SharedHttpClient {
         .build_https()
 }
 
-/// A moment as the SDK writes it.
+/// A time in the SDK's type.
 pub(crate) fn system_time(time: Timestamp) -> SystemTime {
     let millis = u64::try_from(time.millis()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-/// Where a request goes, and for whom its signature is good.
+/// The address of a request, and the service and region that its signature is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// The service's signing name.
@@ -71,23 +73,23 @@ pub(crate) struct Endpoint {
 pub(crate) struct Call<'a> {
     /// `GET`, `POST`, …
     pub(crate) method: &'a str,
-    /// With the query; percent-encoded.
+    /// Percent-encoded, with the query.
     pub(crate) path: &'a str,
     /// A form, or an object's content.
     pub(crate) body: &'a str,
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The time at AWS, in whole seconds, when the answer was made.
+    /// AWS's time at the answer, in whole seconds.
     pub(crate) date: Option<Timestamp>,
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// The error code of an AWS answer, or an empty text.
+    /// AWS's error code; empty if there is none.
     pub(crate) fn code(&self) -> Cow<'_, str> {
         element(&self.body, "Code").unwrap_or_default()
     }
@@ -138,14 +140,14 @@ impl Transport {
                 .connector
                 .call(request)
                 .await
-                .map_err(|e| failure::unanswered(action, &failure::reason(&e)))?;
+                .map_err(|e| failure::no_answer(action, &failure::reason(&e)))?;
             read(response)
                 .await
-                .map_err(|reason| failure::unanswered(action, &reason))
+                .map_err(|reason| failure::no_answer(action, &reason))
         };
         match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
             Ok(result) => result,
-            Err(elapsed) => Err(failure::unanswered(action, &elapsed.to_string())),
+            Err(elapsed) => Err(failure::no_answer(action, &elapsed.to_string())),
         }
     }
 }
@@ -170,7 +172,7 @@ fn signed(
     }
     let mut settings = SigningSettings::default();
     if endpoint.service == "s3" {
-        // S3 signs the path as sent and wants the body's hash in a header.
+        // S3 signs the path as sent and takes the body's hash in a header.
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -224,7 +226,8 @@ fn http_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(date.secs().checked_mul(1000)?))
 }
 
-/// The text of the first `<name>` in a small, flat XML answer. AWS's answers to our few calls need no more.
+/// The text of the first `<name>` in a small, flat XML answer. AWS's answers to these few calls
+/// need no more.
 pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (_, after) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = after.split_once(&format!("</{name}>"))?;

@@ -1,4 +1,4 @@
-//! The calls this provider makes, typed.
+//! The endpoints of Vault that this provider calls, as types, and what Vault answers.
 
 use async_trait::async_trait;
 use rustify::{
@@ -14,21 +14,20 @@ use vaultrs::api::{AuthInfo, EndpointResult};
 
 use crate::{
     fault::Fault,
-    role::Draw,
     transport::{Answer, Transport},
 };
 
-/// Only the path of what is built from it is used; the transport knows the address.
+/// A stand-in: the transport replaces it by the configured address.
 const ORIGIN: &str = "http://vault.invalid/";
 
-/// Looks a lease up. Neither this nor the next two exist in `vaultrs`.
+/// Looks a lease up. `vaultrs` has neither this endpoint nor the next two.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/leases/lookup", method = "PUT")]
 pub(crate) struct LookupLease<'a> {
     pub(crate) lease_id: &'a str,
 }
 
-/// Revokes a lease; with `sync`, Vault answers only when the engine has done it.
+/// Revokes a lease. With `sync`, Vault answers once the engine has revoked the credential.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/leases/revoke", method = "PUT")]
 pub(crate) struct RevokeLease<'a> {
@@ -36,7 +35,7 @@ pub(crate) struct RevokeLease<'a> {
     pub(crate) sync: bool,
 }
 
-/// Extends a lease, or shortens it.
+/// Gives a lease a later end, or an earlier one.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/leases/renew", method = "PUT")]
 pub(crate) struct RenewLease<'a> {
@@ -44,7 +43,7 @@ pub(crate) struct RenewLease<'a> {
     pub(crate) increment: u32,
 }
 
-/// Lists the ends of the lease ids below a path.
+/// Lists the last parts of the lease ids below a path.
 #[derive(Endpoint)]
 #[endpoint(path = "sys/leases/lookup/{self.path}", method = "LIST")]
 pub(crate) struct ListLeases<'a> {
@@ -52,7 +51,8 @@ pub(crate) struct ListLeases<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Tells of the engine below which a path lies, to whom may use something there.
+/// Describes the engine that a path belongs to. Vault answers any token that may use something
+/// below its mount.
 #[derive(Endpoint)]
 #[endpoint(path = "sys/internal/ui/mounts/{self.path}", method = "GET")]
 pub(crate) struct MountOf<'a> {
@@ -60,28 +60,35 @@ pub(crate) struct MountOf<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Asks what the token that asks may do.
+/// Asks what the calling token may do.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]
 pub(crate) struct CapabilitiesSelf<'a> {
     pub(crate) paths: &'a [String],
 }
 
-/// Extends our own token. That of `vaultrs` has a tab in its path.
+/// Renews the calling token. The same endpoint of `vaultrs` has a tab in its path.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "auth/token/renew-self", method = "POST")]
 pub(crate) struct RenewSelf {
     pub(crate) increment: i64,
 }
 
-/// Whether the server is up, unsealed and active.
+/// Reports whether the server is up, unsealed and active.
 #[derive(Endpoint)]
 #[endpoint(path = "sys/health", method = "GET")]
 pub(crate) struct HealthCheck {}
 
-/// A call to an engine, whatever it is; `vaultrs` has typed ones that drop the lease.
+/// A call to a secrets engine. The typed calls of `vaultrs` drop the lease from the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineCall {
+    pub(crate) path: String,
+    /// `Some` for a write.
+    pub(crate) body: Option<Value>,
+}
+
 #[async_trait]
-impl Endpoint for Draw {
+impl Endpoint for EngineCall {
     type Response = Value;
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
     const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
@@ -105,7 +112,7 @@ impl Endpoint for Draw {
     }
 }
 
-/// What Vault answered; no `Debug`, since it holds secrets.
+/// Vault's answer. It holds secrets and therefore has no `Debug`.
 #[derive(Default)]
 pub(crate) struct Reply {
     pub(crate) data: Option<Value>,
@@ -116,7 +123,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Reads an answer, whatever its status.
+    /// Reads an answer of any status.
     pub(crate) fn read(answer: &Answer) -> Result<Self, Fault> {
         if !(200..=299).contains(&answer.status) {
             return Err(Fault::refused(
@@ -128,7 +135,7 @@ impl Reply {
         if answer.body.is_empty() {
             return Ok(Self::default());
         }
-        // The parser's message may quote the input; the place is enough.
+        // The parser's message may quote the answer, and with it a secret; the place is enough.
         let result: EndpointResult<Value> = serde_json::from_slice(&answer.body).map_err(|e| {
             Fault::Garbled(format!(
                 "it is not what Vault answers (line {}, column {})",
@@ -145,11 +152,12 @@ impl Reply {
         })
     }
 
-    /// A number below `data`.
+    /// A text in `data`.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.data.as_ref()?.get(name)?.as_str()
     }
 
+    /// A number in `data`.
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.data.as_ref()?.get(name)?.as_i64()
     }
@@ -161,22 +169,23 @@ pub(crate) async fn call<E: Endpoint>(
     endpoint: E,
     token: Option<&Secret>,
 ) -> Result<Reply, Fault> {
-    let request = endpoint
-        .request(ORIGIN)
-        .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
+    let request = request(&endpoint)?;
     Reply::read(&transport.send(request, token).await?)
 }
 
-/// Asks for the server's health, whose answer has a form of its own.
+/// Asks for the server's health. The answer has a form of its own.
 pub(crate) async fn health(transport: &Transport) -> Result<Value, Fault> {
-    let request = HealthCheck {}
-        .request(ORIGIN)
-        .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))?;
-    let answer = transport.send_to_root(request).await?;
+    let answer = transport.send_to_root(request(&HealthCheck {})?).await?;
     match answer.status {
-        // A standby (429, 473) passes requests on.
+        // A standby answers 429 or 473 and has the same report.
         200 | 429 | 473 => serde_json::from_slice(&answer.body)
             .map_err(|e| Fault::Garbled(format!("it is not a health report (line {})", e.line()))),
         status => Err(Fault::refused(status, &answer.body, answer.retry_after)),
     }
+}
+
+fn request(endpoint: &impl Endpoint) -> Result<http::Request<Vec<u8>>, Fault> {
+    endpoint
+        .request(ORIGIN)
+        .map_err(|e| Fault::Garbled(format!("the request cannot be built: {e}")))
 }

@@ -1,4 +1,4 @@
-//! The broker's own token: from a file that may change, or from AppRole; never written anywhere.
+//! The broker's own token: read from a file that may change, or obtained by AppRole; never written.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,10 +19,11 @@ use crate::{
     transport::Transport,
 };
 
-/// Upkeep is not done more often than this; it is called after every revocation.
-const UPKEEP_PAUSE: Duration = Duration::from_secs(30);
-/// A refusal does not lead to another login sooner than this after the last.
-const LOGIN_PAUSE: Duration = Duration::from_secs(10);
+/// The least time between two runs of [`BrokerToken::maintain`], which is called after every
+/// revocation.
+const MAINTAIN_INTERVAL_MIN: Duration = Duration::from_secs(30);
+/// The least time between two logins that refusals cause.
+const LOGIN_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) enum TokenSource {
@@ -30,14 +31,14 @@ pub(crate) enum TokenSource {
     AppRole(AppRoleConfig),
 }
 
-/// Makes calls with the broker's own token.
+/// The token, and where to get another one.
 #[derive(Debug)]
 pub(crate) struct BrokerToken {
     source: TokenSource,
     clock: Arc<dyn Clock>,
     current: ArcSwapOption<Current>,
     obtaining: Mutex<()>,
-    upkeep_at: Mutex<Option<Duration>>,
+    maintained_at: Mutex<Option<Duration>>,
 }
 
 #[derive(Debug)]
@@ -54,11 +55,12 @@ impl BrokerToken {
             clock,
             current: ArcSwapOption::empty(),
             obtaining: Mutex::new(()),
-            upkeep_at: Mutex::new(None),
+            maintained_at: Mutex::new(None),
         }
     }
 
-    /// Calls with the broker's token; when that is refused and another can be had, once more with the other.
+    /// Calls with the broker's token. If Vault refuses it and the source has another, calls once
+    /// more with that.
     pub(crate) async fn call<E, F>(
         &self,
         transport: &Transport,
@@ -79,18 +81,19 @@ impl BrokerToken {
         }
     }
 
-    /// Extends the token in the second half of its life, or logs in again where that is not possible.
+    /// Renews the token in the second half of its life. Where Vault does not renew it, logs in
+    /// again.
     pub(crate) async fn maintain(&self, transport: &Transport) -> Result<(), ProviderError> {
-        let mut upkeep_at = self.upkeep_at.lock().await;
+        let mut maintained_at = self.maintained_at.lock().await;
         let now = self.clock.monotonic();
-        if upkeep_at.is_some_and(|last| now.saturating_sub(last) < UPKEEP_PAUSE) {
+        if maintained_at.is_some_and(|last| now.saturating_sub(last) < MAINTAIN_INTERVAL_MIN) {
             return Ok(());
         }
         let looked_up = self.call(transport, LookupTokenSelfRequest::default).await;
         let reply = looked_up.map_err(|e| e.while_doing("look up the broker's own token"))?;
         let ttl = reply.number("ttl").unwrap_or(0);
         let whole = reply.number("creation_ttl").unwrap_or(0);
-        // A ttl of 0 is a token without an end.
+        // A token with a ttl of 0 has no end.
         if ttl > 0 && ttl.saturating_mul(2) < whole {
             let renewed = self
                 .call(transport, || RenewSelf { increment: whole })
@@ -110,7 +113,7 @@ impl BrokerToken {
                 (_, Ok(_)) => {}
             }
         }
-        *upkeep_at = Some(now);
+        *maintained_at = Some(now);
         Ok(())
     }
 
@@ -151,7 +154,7 @@ impl BrokerToken {
         }
     }
 
-    /// Another token than `refused`, if there is one.
+    /// Another token than `refused`, if the source has one.
     async fn replacement(
         &self,
         transport: &Transport,
@@ -164,7 +167,7 @@ impl BrokerToken {
             return Ok(Some(current));
         }
         let age = self.clock.monotonic().saturating_sub(refused.obtained_at);
-        if matches!(self.source, TokenSource::AppRole(_)) && age < LOGIN_PAUSE {
+        if matches!(self.source, TokenSource::AppRole(_)) && age < LOGIN_INTERVAL_MIN {
             return Ok(None);
         }
         let fresh = Arc::new(self.obtain(transport).await?);

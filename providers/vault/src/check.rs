@@ -1,12 +1,13 @@
-//! Can the broker do its job here? Asks Vault what the broker's token may do, and says what is missing.
+//! Whether the broker can do its job here: asks Vault for the rights of the broker's token, and
+//! names those that are missing.
 
 use serde_json::Value;
+use taskpass_core::Scope;
 use taskpass_provider::{Health, ProviderError};
 
 use crate::{
-    api::{self, CapabilitiesSelf},
-    issue::lease_path,
-    provider::VaultProvider,
+    api::CapabilitiesSelf, check_roles::check_roles, role::CredentialSource, roles::Roles,
+    vault::Vault,
 };
 
 /// The Vault policy that the broker's own token needs, in HCL.
@@ -23,80 +24,85 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("sys/leases/revoke", &["update"]),
 ];
 
-impl VaultProvider {
-    pub(crate) async fn examine(&self) -> Result<Health, ProviderError> {
-        let health = api::health(&self.transport)
-            .await
-            .map_err(|e| e.while_doing("tell its health"))?;
-        let version = health
-            .get("version")
-            .and_then(Value::as_str)
-            .unwrap_or("of unknown version");
-        let mut findings = vec![format!("the server ({version}) is unsealed and answers")];
-        let mut warnings = Vec::new();
-        if health.get("standby").and_then(Value::as_bool) == Some(true) {
-            warnings.push("this server is a standby; every request takes a detour".to_owned());
-        }
-        let searched = self.search_paths();
-        let paths: Vec<String> = NEEDED
-            .iter()
-            .map(|(path, _)| (*path).to_owned())
-            .chain(searched.iter().cloned())
-            .collect();
-        let reply = self
-            .broker_call(|| CapabilitiesSelf { paths: &paths })
-            .await;
-        let reply = reply.map_err(|e| e.while_doing("tell what the broker's token may do"))?;
-        let data = reply.data.unwrap_or_default();
-        let missing: Vec<String> = NEEDED
-            .iter()
-            .filter(|(path, needed)| !may(&data, path, needed))
-            .map(|(path, needed)| format!("{} on `{path}`", needed.join("+")))
-            .collect();
-        if !missing.is_empty() {
-            return Err(ProviderError::Denied(format!(
-                "the broker's token lacks {}; give it the policy of `vault-broker-policy.hcl`",
-                missing.join(", ")
-            )));
-        }
-        findings
-            .push("the broker's token may make, extend and revoke tokens and leases".to_owned());
-        for path in searched
-            .iter()
-            .filter(|path| !may(&data, path, &["list", "sudo"]))
-        {
-            warnings.push(format!(
-                "without list+sudo on `{path}` an interrupted issue can be revoked, but not proven to be"
-            ));
-        }
-        let wrong_roles = self.examine_roles().await?;
-        if wrong_roles.is_empty() {
-            findings.push("the roles whose path is fixed can be drawn".to_owned());
-        }
-        warnings.extend(wrong_roles);
-        Ok(Health { findings, warnings })
+pub(crate) async fn check(vault: &Vault, roles: &Roles) -> Result<Health, ProviderError> {
+    let mut health = check_server(vault).await?;
+    check_own_token(vault, roles, &mut health).await?;
+    let wrong_roles = check_roles(vault, roles).await?;
+    if wrong_roles.is_empty() {
+        health
+            .findings
+            .push("credentials of the roles with a fixed path can be issued".to_owned());
     }
-
-    /// Where overdue leases are searched: the paths of the dynamic roles, as far as they are fixed.
-    fn search_paths(&self) -> Vec<String> {
-        let paths = self
-            .roles
-            .iter()
-            .filter_map(|role| lease_path(role, &taskpass_core::Scope::default()));
-        paths
-            .map(|path| format!("sys/leases/lookup/{path}/"))
-            .collect()
-    }
+    health.warnings.extend(wrong_roles);
+    Ok(health)
 }
 
-fn may(data: &Value, path: &str, needed: &[&str]) -> bool {
+async fn check_server(vault: &Vault) -> Result<Health, ProviderError> {
+    let report = vault.health().await?;
+    let version = report.get("version").and_then(Value::as_str);
+    let version = version.unwrap_or("of unknown version");
+    let is_standby = report.get("standby").and_then(Value::as_bool) == Some(true);
+    let standby = "this server is a standby; set `address` to the active one";
+    Ok(Health {
+        findings: vec![format!("the server ({version}) is unsealed and answers")],
+        warnings: is_standby.then(|| standby.to_owned()).into_iter().collect(),
+    })
+}
+
+async fn check_own_token(
+    vault: &Vault,
+    roles: &Roles,
+    health: &mut Health,
+) -> Result<(), ProviderError> {
+    let searched = searched_paths(roles);
+    let paths: Vec<String> = NEEDED
+        .iter()
+        .map(|(path, _)| (*path).to_owned())
+        .chain(searched.iter().cloned())
+        .collect();
+    let reply = vault.call(|| CapabilitiesSelf { paths: &paths }).await;
+    let reply = reply.map_err(|e| e.while_doing("tell what the broker's token may do"))?;
+    let granted = reply.data.unwrap_or_default();
+    let missing: Vec<String> = NEEDED
+        .iter()
+        .filter(|(path, needed)| !allows(&granted, path, needed))
+        .map(|(path, needed)| format!("{} on `{path}`", needed.join("+")))
+        .collect();
+    if !missing.is_empty() {
+        return Err(ProviderError::Denied(format!(
+            "the broker's token lacks {}; give it the policy of `vault-broker-policy.hcl`",
+            missing.join(", ")
+        )));
+    }
+    health
+        .findings
+        .push("the broker's token may mint, renew and revoke tokens and leases".to_owned());
+    for path in searched {
+        if !allows(&granted, &path, &["list", "sudo"]) {
+            health.warnings.push(format!(
+                "without list+sudo on `{path}` a credential in doubt can be revoked, but its revocation cannot be verified"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The paths where overdue leases are searched: those of dynamic roles without parameters in them.
+fn searched_paths(roles: &Roles) -> Vec<String> {
+    let lease_path = |source: &CredentialSource| match source {
+        CredentialSource::Dynamic(dynamic) => dynamic.lease_path(&Scope::default()).ok(),
+        CredentialSource::Token | CredentialSource::Kv { .. } => None,
+    };
+    let paths = roles.iter().filter_map(|role| lease_path(&role.source));
+    paths
+        .map(|path| format!("sys/leases/lookup/{path}/"))
+        .collect()
+}
+
+fn allows(granted: &Value, path: &str, needed: &[&str]) -> bool {
     let has = |capability: &str| {
-        let granted = data.get(path).and_then(Value::as_array);
-        granted.is_some_and(|all| {
-            all.iter()
-                .filter_map(Value::as_str)
-                .any(|one| one == capability)
-        })
+        let granted = granted.get(path).and_then(Value::as_array);
+        granted.is_some_and(|all| all.iter().any(|one| one == capability))
     };
     has("root") || needed.iter().all(|capability| has(capability))
 }

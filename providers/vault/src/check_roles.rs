@@ -1,4 +1,4 @@
-//! Can the roles do theirs? Asks with a token like the one that a task would get, which is ended at once.
+//! Whether the roles work: asks with a token like a task's session, which is revoked at once.
 
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
@@ -7,91 +7,86 @@ use taskpass_provider::ProviderError;
 use vaultrs::api::token::requests::CreateOrphanTokenRequest;
 
 use crate::{
-    api::{self, CapabilitiesSelf, MountOf},
-    fault::Fault,
-    prove::CALLS_AT_ONCE,
-    provider::VaultProvider,
-    role::{Making, Role},
-    session::PROBATION,
+    api::{CapabilitiesSelf, MountOf},
+    role::{CredentialSource, Role},
+    roles::Roles,
+    token::PROBATION,
+    vault::{CONCURRENT_CALLS_MAX, Vault},
 };
 
-impl VaultProvider {
-    /// What is wrong with roles, a sentence for each. A role of type `token` has no path to ask about, and one with
-    /// parameters in its path none that is known before somebody draws.
-    pub(crate) async fn examine_roles(&self) -> Result<Vec<String>, ProviderError> {
-        let mut asking = Vec::new();
-        for role in &self.roles {
-            if let Some(path) = fixed_path(role) {
-                asking.push(self.examine_role(role, path));
-            }
+/// What is wrong with roles, a sentence for each. A `token` role has no path to ask about; a path
+/// with parameters is known only when a credential is requested.
+pub(crate) async fn check_roles(
+    vault: &Vault,
+    roles: &Roles,
+) -> Result<Vec<String>, ProviderError> {
+    let mut checking = Vec::new();
+    for role in roles.iter() {
+        if let Some(path) = fixed_path(role) {
+            checking.push(check_role(vault, role, path));
         }
-        let answers = stream::iter(asking).buffered(CALLS_AT_ONCE);
-        // All to their end, also after a failure: each lets go of its token.
-        let answers: Vec<Result<_, _>> = answers.collect().await;
-        answers.into_iter().filter_map(Result::transpose).collect()
     }
+    let problems = stream::iter(checking).buffered(CONCURRENT_CALLS_MAX);
+    // All of them run to their end, also after a failure: each revokes its token.
+    let problems: Vec<Result<_, _>> = problems.collect().await;
+    problems.into_iter().filter_map(Result::transpose).collect()
+}
 
-    async fn examine_role(
-        &self,
-        role: &Role,
-        path: String,
-    ) -> Result<Option<String>, ProviderError> {
-        let doing = |fault: Fault| fault.while_doing("make a token to try the roles with");
-        let auth = self
-            .broker_call(|| trial_token(role))
-            .await
-            .map_err(doing)?;
-        let auth = auth.auth.ok_or_else(|| {
-            ProviderError::retryable("Vault created a token without telling it".to_owned())
-        })?;
-        let token = Secret::new(auth.client_token);
-        let wrong = self.wrong_with(role, &path, &token).await;
-        self.let_go(&auth.accessor).await;
-        Ok(wrong
-            .err()
-            .map(|why| format!("role `{}`: {why}", role.spec.name)))
+async fn check_role(
+    vault: &Vault,
+    role: &Role,
+    path: String,
+) -> Result<Option<String>, ProviderError> {
+    let doing = "create a token to try the roles with";
+    let auth = vault.create_token(|| trial_token(role), doing).await?;
+    let token = Secret::new(auth.client_token);
+    let found = try_role(vault, role, &path, &token).await;
+    vault.discard_token(&auth.accessor).await;
+    Ok(found
+        .err()
+        .map(|problem| format!("role `{}`: {problem}", role.spec.name)))
+}
+
+async fn try_role(vault: &Vault, role: &Role, path: &str, token: &Secret) -> Result<(), String> {
+    let paths = [path.to_owned()];
+    let asked = vault
+        .call_with(token, CapabilitiesSelf { paths: &paths })
+        .await;
+    let reply = asked.map_err(|e| {
+        let error = e.while_doing("tell what a task may do");
+        format!("whether its credentials can be issued is unknown: {error}")
+    })?;
+    let needed = role.source.capabilities();
+    let granted = reply
+        .data
+        .as_ref()
+        .and_then(|data| data.get(path)?.as_array());
+    let mut granted = granted.into_iter().flatten().filter_map(Value::as_str);
+    if !granted.any(|one| needed.contains(&one)) {
+        return Err(format!(
+            "its policies ({}) do not allow {} on `{path}`, or do not exist; write them in Vault",
+            role.policies.join(", "),
+            needed.join(" or ")
+        ));
     }
-
-    async fn wrong_with(&self, role: &Role, path: &str, token: &Secret) -> Result<(), String> {
-        let paths = [path.to_owned()];
-        let may = CapabilitiesSelf { paths: &paths };
-        let may = api::call(&self.transport, may, Some(token)).await;
-        let may = may.map_err(|e| {
-            let error = e.while_doing("tell what a task may do");
-            format!("whether it can be drawn is not known: {error}")
-        })?;
-        let needed = role.making.capabilities();
-        let granted = may
-            .data
-            .as_ref()
-            .and_then(|data| data.get(path)?.as_array());
-        let mut granted = granted.into_iter().flatten().filter_map(Value::as_str);
-        if !granted.any(|one| needed.contains(&one)) {
-            return Err(format!(
-                "its policies ({}) do not allow {} on `{path}`, or are not there",
-                role.policies.join(", "),
-                needed.join(" or ")
-            ));
-        }
-        let mount = api::call(&self.transport, MountOf { path }, Some(token)).await;
-        match mount {
-            Err(fault) if matches!(fault.status(), Some(400..=404)) => {
-                Err(format!("no secrets engine is mounted at `{path}`"))
-            }
-            _ => Ok(()),
-        }
+    match vault.call_with(token, MountOf { path }).await {
+        Err(fault) if matches!(fault.status(), Some(400..=404)) => Err(format!(
+            "no secrets engine is mounted at `{path}`; mount one, or correct the role's `path`"
+        )),
+        _ => Ok(()),
     }
 }
 
 fn fixed_path(role: &Role) -> Option<String> {
-    match &role.making {
-        Making::Dynamic(dynamic) => dynamic.lease_path(&Scope::default()).ok(),
-        Making::Kv { path, .. } => path.render(&Scope::default()).ok(),
-        Making::Token => None,
+    match &role.source {
+        CredentialSource::Dynamic(dynamic) => dynamic.lease_path(&Scope::default()).ok(),
+        CredentialSource::Kv { path, .. } => path.render(&Scope::default()).ok(),
+        CredentialSource::Token => None,
     }
 }
 
-/// With Vault's default policy, which lets a token ask what it may do, and no longer alive than one that was lost.
+/// It has Vault's default policy, which lets a token ask what it may do, and lives no longer than
+/// an unrecorded token.
 fn trial_token(role: &Role) -> CreateOrphanTokenRequest {
     CreateOrphanTokenRequest {
         display_name: Some("taskpass-check".to_owned()),

@@ -1,4 +1,4 @@
-//! What can go wrong in one call, and what that means for the broker.
+//! How one call can fail, and what that means for the broker.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use taskpass_provider::ProviderError;
 
 /// Characters of Vault's own words that are passed on.
 const WORDS_CHARS_MAX: usize = 160;
-/// A run of letters and digits this long is more likely a token, a password or a key than a word.
+/// A longer run of letters and digits is more likely a token, a password or a key than a word.
 const WORD_CHARS_MAX: usize = 15;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
-    /// Vault answered, and the answer is no.
+    /// Vault answered and refused.
     #[error("{message}")]
     Refused {
         status: u16,
@@ -22,10 +22,10 @@ pub(crate) enum Fault {
         retry_after: Option<Duration>,
         says: Says,
     },
-    /// No answer; what was asked may have been done.
+    /// No answer; Vault may have carried out the call.
     #[error("{0}")]
     Unreachable(String),
-    /// An answer nobody can read; what was asked may have been done.
+    /// An unreadable answer; Vault may have carried out the call.
     #[error("{0}")]
     Garbled(String),
     /// The broker's own token is not available.
@@ -33,14 +33,14 @@ pub(crate) enum Fault {
     Token(ProviderError),
 }
 
-/// What a refusal says of the thing that was asked for.
+/// What a refusal says about the thing that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says {
-    /// In Vault's own words and no others: that it does not exist.
+    /// It does not exist, in Vault's own words and no others.
     Gone,
-    /// In Vault's form, without a word: that a list is empty.
+    /// The list is empty: Vault's form of a refusal, without a message.
     Empty,
-    /// Anything else: nothing that proves anything.
+    /// Nothing that proves anything.
     Nothing,
 }
 
@@ -61,7 +61,7 @@ impl Fault {
         };
         let says = match (status, errors.as_deref(), words.as_deref()) {
             (404, Ok([]), _) => Says::Empty,
-            // A 403 alone proves nothing: it may be our own token that is bad.
+            // A 403 alone proves nothing: the broker's own token may be the one refused.
             (400 | 403 | 404, Ok([error]), Some(words))
                 if GONE.contains(&words) && is_one_error(error) =>
             {
@@ -78,12 +78,13 @@ impl Fault {
         }
     }
 
-    /// Vault's way of saying that a list is empty. A balancer that knows no `LIST` says 404 as well, in other words.
+    /// Whether Vault says that a list is empty. A balancer that knows no `LIST` answers 404 too,
+    /// with another body.
     pub(crate) fn says_empty(&self) -> bool {
         matches!(self, Self::Refused { says, .. } if *says == Says::Empty)
     }
 
-    /// Whether Vault says that the thing does not exist: the only answers that prove a death.
+    /// Whether Vault says that the thing does not exist: the only answers that prove it dead.
     pub(crate) fn says_gone(&self) -> bool {
         matches!(self, Self::Refused { says, .. } if *says == Says::Gone)
     }
@@ -95,7 +96,7 @@ impl Fault {
         }
     }
 
-    /// The provider's error for having tried `doing`.
+    /// The provider's error for the failed attempt at `doing`.
     pub(crate) fn while_doing(self, doing: &str) -> ProviderError {
         match self {
             Self::Token(error) => error,
@@ -125,7 +126,7 @@ impl Fault {
     }
 }
 
-/// Whether Vault has put a single error into the text, and not another one below it.
+/// Whether the text holds a single error of Vault's, without another one below it.
 fn is_one_error(error: &str) -> bool {
     let lines = error.lines().map(str::trim);
     lines
@@ -145,7 +146,7 @@ fn default_words(status: u16) -> &'static str {
     }
 }
 
-/// The first sentence of Vault's error on one line, without what may be a secret.
+/// The first sentence of Vault's error, on one line, with long words masked.
 ///
 /// Engines put statements and connection strings into their errors, passwords included.
 fn own_words(error: &str) -> Option<String> {
@@ -171,7 +172,7 @@ fn looks_secret(word: &str) -> bool {
     let is_token = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."]
         .iter()
         .any(|prefix| word.starts_with(prefix));
-    // The name of a host that cannot be reached is what the reader needs most.
+    // The name of a host that cannot be reached is shown: the reader needs it most.
     let is_host = !is_token
         && word.contains('.')
         && word

@@ -1,4 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` need of the inside: each private parser as a function, and nothing else.
+//! The private parsers as functions, for the fuzz targets in `tests/fuzz`.
 
 use taskpass_core::{InvalidValue, Scope, SecretFields};
 use taskpass_provider::ProviderError;

@@ -1,11 +1,12 @@
-//! What the ledger remembers of a credential or a session: names, never secrets.
+//! What the ledger keeps so that a credential or a session can be found at Vault: names, never
+//! secrets.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use taskpass_core::CredentialId;
 use taskpass_provider::ProviderError;
 
-/// How a credential is found again.
+/// How a credential is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Handle {
@@ -13,28 +14,30 @@ pub(crate) enum Handle {
     LeaseId(String),
     /// A token of its own.
     Accessor(String),
-    /// Made without a lease: it lives until its own end, in seconds of Unix time, when the engine told.
+    /// Minted without a lease. It lives until its own end, in seconds of Unix time if the engine
+    /// told it.
     Unleased(Option<i64>),
     /// A static secret, by its path.
     Static(String),
-    /// Of an intent: the path below which Vault files the lease. Recorded, since the role may be written anew before
-    /// somebody has to look there.
+    /// Of an intent: the path below which Vault files the lease. It is recorded because the role's
+    /// configuration may have changed when the lease has to be searched for.
     LeasePath(String),
-    /// The same, of an engine that is told how long the lease shall live: that is the most that a lost one can have.
+    /// The same for an engine that is told the lease's lifetime. A lease of a lost answer lives no
+    /// longer than that.
     TimedLeasePath(String),
 }
 
-/// How a session is found again.
+/// How a session, or a token that is a credential, is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AnchorHandle {
     pub(crate) accessor: String,
-    /// The credential that this token is. A task's session has none.
+    /// The credential that the token is; `None` for a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) credential: Option<CredentialId>,
-    /// The server that made it, by the id of its cluster: another one's "I do not know it" proves nothing.
+    /// The cluster that minted it. If another cluster does not know the token, that proves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<String>,
-    /// The namespace it was made in, when the configuration named one.
+    /// The namespace it was minted in, if the configuration named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
 }
@@ -45,11 +48,7 @@ impl Handle {
     }
 
     pub(crate) fn parse(value: &Value) -> Result<Self, ProviderError> {
-        Self::deserialize(value).map_err(|e| {
-            ProviderError::Misconfigured(format!(
-                "a recorded handle is not one of this provider: {e}"
-            ))
-        })
+        parse(value, "handle")
     }
 }
 
@@ -59,12 +58,14 @@ impl AnchorHandle {
     }
 
     pub(crate) fn parse(value: &Value) -> Result<Self, ProviderError> {
-        Self::deserialize(value).map_err(|e| {
-            ProviderError::Misconfigured(format!(
-                "a recorded anchor is not one of this provider: {e}"
-            ))
-        })
+        parse(value, "anchor")
     }
+}
+
+fn parse<T: DeserializeOwned>(value: &Value, what: &str) -> Result<T, ProviderError> {
+    T::deserialize(value).map_err(|e| {
+        ProviderError::Misconfigured(format!("a recorded {what} is not of this provider: {e}"))
+    })
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Ledgers outlive releases: this form is for ever.
+    /// Ledgers outlive releases, so these forms can never change.
     #[test]
     fn recorded_forms_are_fixed() {
         let lease = Handle::LeaseId("a/b/c".to_owned());

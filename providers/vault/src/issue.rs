@@ -1,71 +1,76 @@
-//! Minting one credential.
+//! Issuing one credential.
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
-use taskpass_core::{InvalidValue, RevocationClass, Scope, Secret, SecretFields, Timestamp, Ttl};
+use taskpass_core::{InvalidValue, RevocationClass, Secret, SecretFields, Timestamp, Ttl};
 use taskpass_provider::{Anchors, IssueOrder, Issued, ProviderError};
 
 use crate::{
-    api::{self, RenewLease, Reply},
-    fault::Fault,
+    api::{EngineCall, Reply},
     handle::Handle,
     path::PathTemplate,
-    provider::VaultProvider,
-    role::{Draw, Dynamic, KvVersion, Making, Role},
-    session::Session,
+    role::{CredentialSource, Dynamic, KvVersion, Role},
+    roles::Roles,
+    session::Sessions,
+    token::{AnchoredToken, TokenSpec, mint_token},
+    vault::Vault,
 };
 
 /// A lease this much longer than asked is left alone: clocks differ by as much.
 const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-impl VaultProvider {
-    pub(crate) async fn mint(
-        &self,
-        order: &IssueOrder,
-        anchors: &dyn Anchors,
-    ) -> Result<Issued, ProviderError> {
-        let role = self.role(&order.role).ok_or_else(|| {
-            ProviderError::Misconfigured(format!("this provider has no role `{}`", order.role))
-        })?;
-        match &role.making {
-            Making::Dynamic(dynamic) => self.mint_dynamic(order, role, dynamic, anchors).await,
-            Making::Token => self.mint_token(order, role, anchors).await,
-            Making::Kv { path, version } => self.read_kv(order, path, *version, anchors).await,
+/// One order to issue, and all that it takes.
+pub(crate) struct Issuing<'a> {
+    pub(crate) vault: &'a Vault,
+    pub(crate) roles: &'a Roles,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) order: &'a IssueOrder,
+    pub(crate) anchors: &'a dyn Anchors,
+}
+
+impl Issuing<'_> {
+    pub(crate) async fn issue(&self) -> Result<Issued, ProviderError> {
+        let role = self.roles.get(&self.order.role)?;
+        match &role.source {
+            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(role, dynamic).await,
+            CredentialSource::Token => self.issue_token(role).await,
+            CredentialSource::Kv { path, version } => self.issue_kv(path, *version).await,
         }
     }
 
-    async fn mint_dynamic(
-        &self,
-        order: &IssueOrder,
-        role: &Role,
-        dynamic: &Dynamic,
-        anchors: &dyn Anchors,
-    ) -> Result<Issued, ProviderError> {
-        // First, so that the life asked for is counted from the call that begins it.
-        self.session(order, anchors).await?;
-        let now = self.clock.now();
+    async fn issue_dynamic(&self, role: &Role, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
+        let order = self.order;
+        // The session comes first, so that the lifetime counts from the call to the engine.
+        self.session().await?;
+        let now = self.vault.clock.now();
         let ttl = Ttl::from_seconds(order.expires_at.since(now).as_secs())
             .map_err(|e| ProviderError::Denied(e.to_string()))?;
-        let draw = dynamic.draw(&order.scope, ttl).map_err(|e| hostile(&e))?;
-        let (mut reply, session) = self.draw(order, &draw, anchors).await?;
+        let call = dynamic
+            .engine_call(&order.scope, ttl)
+            .map_err(|e| hostile(&e))?;
+        let (mut reply, session) = self.call_engine(&call).await?;
         let data = reply.data.take();
         if reply.lease_id.is_empty() {
-            self.unleased.lock().insert(order.role.clone());
+            self.roles.mark_unleased(&order.role);
             return unleased(order, dynamic, &session, data);
         }
         let fields = secret_fields(data)?;
         let mut lease_seconds = u64::from(reply.lease_seconds);
         let asked = Duration::from_secs(u64::from(ttl.seconds()));
         if reply.renewable && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK {
-            // Without this the engine would keep it for as long as it likes, should the broker be gone by then.
-            // A failure costs nothing: the session ends it in any case.
-            let shortened = self.renew_lease(&reply.lease_id, ttl.seconds()).await;
+            // Otherwise, should the broker be gone by then, the lease lives for as long as the
+            // engine likes. A failure is ignored: the lease ends with its session in any case.
+            let shortened = self.vault.renew_lease(&reply.lease_id, ttl.seconds()).await;
             lease_seconds = shortened.map_or(lease_seconds, |reply| u64::from(reply.lease_seconds));
         }
-        // Counted from after the answers: what the record calls the end must not come before Vault's own.
-        let lease_ends = self.clock.now().plus(Duration::from_secs(lease_seconds));
-        let ends_by = lease_ends.min(session.ends_by);
+        // Counted from after the answers: the end on record must not come before Vault's own.
+        let lease_ends = self
+            .vault
+            .clock
+            .now()
+            .plus(Duration::from_secs(lease_seconds));
+        let ends_by = lease_ends.min(session.dead_by);
         Ok(Issued {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
@@ -75,98 +80,83 @@ impl VaultProvider {
         })
     }
 
-    async fn mint_token(
-        &self,
-        order: &IssueOrder,
-        role: &Role,
-        anchors: &dyn Anchors,
-    ) -> Result<Issued, ProviderError> {
-        let policies = role.policies.clone();
-        let Session {
-            token,
-            accessor,
-            anchor,
-            ends_by,
-            ..
-        } = self
-            .bear_token(
-                order,
-                policies,
-                order.expires_at,
-                Some(order.credential),
-                anchors,
-            )
-            .await?;
+    async fn issue_token(&self, role: &Role) -> Result<Issued, ProviderError> {
+        let order = self.order;
+        let spec = TokenSpec {
+            policies: role.policies.clone(),
+            until: order.expires_at,
+            credential: Some(order.credential),
+        };
+        let token = mint_token(self.vault, order, spec, self.anchors).await?;
         let mut data = SecretFields::new();
-        data.insert("token", token).map_err(|e| unusable(&e))?;
+        data.insert("token", token.secret)
+            .map_err(|e| unusable(&e))?;
         Ok(Issued {
             data,
-            expires_at: end_on_record(order.expires_at, ends_by),
+            expires_at: end_on_record(order.expires_at, token.dead_by),
             revocation_class: RevocationClass::Immediate,
-            handle: Some(Handle::Accessor(accessor).to_json()),
-            anchor: Some(anchor),
+            handle: Some(Handle::Accessor(token.accessor).to_json()),
+            anchor: Some(token.anchor),
         })
     }
 
-    async fn read_kv(
+    async fn issue_kv(
         &self,
-        order: &IssueOrder,
         path: &PathTemplate,
         version: KvVersion,
-        anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
-        let path = path.render(&order.scope).map_err(|e| hostile(&e))?;
-        let draw = Draw { path, body: None };
-        let (mut reply, session) = self.draw(order, &draw, anchors).await?;
+        let path = path.render(&self.order.scope).map_err(|e| hostile(&e))?;
+        let call = EngineCall { path, body: None };
+        let (mut reply, session) = self.call_engine(&call).await?;
         let data = match (reply.data.take(), version) {
             (Some(Value::Object(mut outer)), KvVersion::Two) => outer.remove("data"),
             (data, _) => data,
         };
         Ok(Issued {
             data: secret_fields(data)?,
-            expires_at: order.expires_at,
+            expires_at: self.order.expires_at,
             revocation_class: RevocationClass::None,
-            handle: Some(Handle::Static(draw.path).to_json()),
+            handle: Some(Handle::Static(call.path).to_json()),
             anchor: Some(session.anchor),
         })
     }
 
-    /// Calls an engine with the task's token; a token that somebody else revoked is replaced once.
-    async fn draw(
+    /// Calls an engine with the task's session. If an operator has revoked the session, a new one
+    /// is minted and the call is made once more.
+    async fn call_engine(
         &self,
-        order: &IssueOrder,
-        draw: &Draw,
-        anchors: &dyn Anchors,
-    ) -> Result<(Reply, Arc<Session>), ProviderError> {
-        let session = self.session(order, anchors).await?;
-        let refused = match api::call(&self.transport, draw.clone(), Some(&session.token)).await {
+        call: &EngineCall,
+    ) -> Result<(Reply, Arc<AnchoredToken>), ProviderError> {
+        let doing = format!("issue `{}`", self.order.role);
+        let session = self.session().await?;
+        let refused = match self.vault.call_with(&session.secret, call.clone()).await {
             Ok(reply) => return Ok((reply, session)),
             Err(fault) if fault.status() == Some(403) => fault,
-            Err(fault) => return Err(draw_error(order, fault)),
+            Err(fault) => return Err(fault.while_doing(&doing)),
         };
-        if !matches!(self.token_is_alive(&session.accessor).await, Ok(false)) {
-            return Err(draw_error(order, refused));
+        if !matches!(self.vault.token_exists(&session.accessor).await, Ok(false)) {
+            return Err(refused.while_doing(&doing));
         }
-        self.sessions.forget(order.task, &session).await;
-        let session = self.session(order, anchors).await?;
-        match api::call(&self.transport, draw.clone(), Some(&session.token)).await {
+        let dead = [session.accessor.clone()].into();
+        self.sessions.remove_any_of(self.order.task, &dead).await;
+        let session = self.session().await?;
+        match self.vault.call_with(&session.secret, call.clone()).await {
             Ok(reply) => Ok((reply, session)),
-            Err(fault) => Err(draw_error(order, fault)),
+            Err(fault) => Err(fault.while_doing(&doing)),
         }
     }
 
-    /// Renews with the broker's token: that of a task has the role's policies and nothing else.
-    pub(crate) async fn renew_lease(&self, lease_id: &str, seconds: u32) -> Result<Reply, Fault> {
-        self.broker_call(|| RenewLease {
-            lease_id,
-            increment: seconds,
-        })
-        .await
+    async fn session(&self) -> Result<Arc<AnchoredToken>, ProviderError> {
+        let policies = || self.roles.policies_of_task(self.order);
+        self.sessions
+            .get_or_mint(self.vault, self.order, policies, self.anchors)
+            .await
     }
 }
 
-/// The end of a life as the record has it, from the one asked for and the latest it can have at Vault. What goes on after
-/// the time asked for is on record as it is: it must not be called expired while it lives.
+/// The end for the record, from the end that was asked for and the latest end at Vault. If Vault
+/// lets it live on, the record has Vault's end: a credential must not be called expired while it
+/// lives.
 pub(crate) fn end_on_record(asked: Timestamp, ends_by: Timestamp) -> Timestamp {
     if ends_by > asked.plus(LEASE_SLACK) {
         ends_by
@@ -175,11 +165,12 @@ pub(crate) fn end_on_record(asked: Timestamp, ends_by: Timestamp) -> Timestamp {
     }
 }
 
-/// A credential without a lease: nothing ends it before its own time, and the record must not say otherwise.
+/// A credential without a lease: it cannot be revoked before its own end, and the record must say
+/// so.
 fn unleased(
     order: &IssueOrder,
     dynamic: &Dynamic,
-    session: &Session,
+    session: &AnchoredToken,
     data: Option<Value>,
 ) -> Result<Issued, ProviderError> {
     let told = data
@@ -201,12 +192,13 @@ fn unleased(
     })
 }
 
-/// The engine's own fields: texts as they are, anything else as JSON.
+/// The engine's own fields: texts as they are, other values as JSON.
 pub(crate) fn secret_fields(data: Option<Value>) -> Result<SecretFields, ProviderError> {
     let Some(Value::Object(fields)) = data else {
-        // Something may have been minted all the same; the broker revokes to be sure.
+        // The engine may have minted something all the same; the retryable error makes the broker
+        // revoke it.
         return Err(ProviderError::retryable(
-            "Vault's answer has no data; is `path` one that yields credentials?",
+            "Vault's answer has no data; is the role's `path` one that yields credentials?",
         ));
     };
     let mut secret = SecretFields::new();
@@ -223,33 +215,10 @@ pub(crate) fn secret_fields(data: Option<Value>) -> Result<SecretFields, Provide
     Ok(secret)
 }
 
-fn draw_error(order: &IssueOrder, fault: Fault) -> ProviderError {
-    fault.while_doing(&format!("issue `{}`", order.role))
-}
-
 fn hostile(error: &InvalidValue) -> ProviderError {
     ProviderError::Denied(error.to_string())
 }
 
 fn unusable(error: &InvalidValue) -> ProviderError {
     ProviderError::retryable(error.to_string())
-}
-
-/// How a lease of `scope` is found whose answer was lost.
-pub(crate) fn lost_lease(role: &Role, scope: &Scope) -> Option<Handle> {
-    let path = lease_path(role, scope)?;
-    let is_timed = matches!(&role.making, Making::Dynamic(dynamic) if dynamic.tells_ttl());
-    Some(if is_timed {
-        Handle::TimedLeasePath(path)
-    } else {
-        Handle::LeasePath(path)
-    })
-}
-
-/// The path a lease of `scope` is filed under.
-pub(crate) fn lease_path(role: &Role, scope: &Scope) -> Option<String> {
-    match &role.making {
-        Making::Dynamic(dynamic) => dynamic.lease_path(scope).ok(),
-        Making::Token | Making::Kv { .. } => None,
-    }
 }

@@ -1,20 +1,27 @@
 //! Credentials from HashiCorp Vault and OpenBao.
 //!
-//! Every task gets one Vault token of its own, an orphan, so that its life hangs on the task and not on the broker's
-//! token. It is made with a short life, recorded as an anchor, and only then extended to the task's deadline; every
-//! lease of the task is drawn with it. Ending the task revokes the token, and then each lease is looked up until Vault
-//! says that it is gone.
+//! Every task has a *session*: a Vault token through which its credentials are issued. It is an
+//! orphan, so it ends with the task and outlives the broker's own token. The session is minted with
+//! a short life, recorded as an anchor, and only then extended to the task's deadline. When the
+//! task ends, the broker revokes the session, and Vault the leases with it. Then each lease is
+//! looked up until Vault says that it is gone.
 //!
-//! What an answer proves depends on who gives it: an anchor keeps the cluster and the namespace that made it, an intent the
-//! path below which its lease would be filed, and another server's or path's "unknown" is never taken for a death.
+//! An answer proves something only if it comes from the right server and path. An anchor therefore
+//! keeps the cluster and the namespace that minted the session, and an intent the path below which
+//! Vault files its lease. If another server or path does not know a lease, that proves nothing.
 //!
-//! Three types of roles: `dynamic` (any engine that answers with a lease), `token` (a token with exactly the role's
-//! policies) and `kv` (a static secret, which nothing here can revoke, and which says so).
+//! Three types of roles: `dynamic` (any engine that answers with a lease), `token` (a token with
+//! exactly the role's policies) and `kv` (a static secret; the provider cannot revoke it, and its
+//! receipts say so).
 //!
-//! Requests are built from the endpoint types of `vaultrs`, and from own ones of the same make where it has none or
-//! drops the lease. They are sent by our own transport: that of `vaultrs` follows redirects with the token in the
-//! header, has no bound for answers, panics on odd tokens, and logs every refusal as an error, although here "invalid
-//! lease" is the proof that all is well.
+//! Requests are built from the endpoint types of `vaultrs`, and from our own where it has none or
+//! drops the lease. Our own transport sends them: that of `vaultrs` follows redirects with the
+//! token in the header, reads answers of any size, panics on tokens that fit no header, and logs
+//! every refusal as an error, although here "invalid lease" is the proof of success.
+//!
+//! [`VaultProvider`] is built on `vault.rs` (the calls and what their answers prove), `token.rs`
+//! and `session.rs` (the tokens of a task), `in_doubt.rs` (calls without an answer) and
+//! `leases.rs` (proofs).
 //!
 //! ```
 //! use taskpass_provider_vault::VaultConfig;
@@ -41,22 +48,26 @@ mod broker_token;
 mod check;
 mod check_roles;
 mod config;
-mod doubt;
 mod fault;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod handle;
+mod identity;
+mod in_doubt;
 mod issue;
+mod leases;
 mod path;
-mod prove;
+mod probe;
 mod provider;
 mod renew;
 mod revoke;
 mod role;
+mod roles;
 mod secret_file;
-mod server;
 mod session;
+mod token;
 mod transport;
+mod vault;
 
 pub use check::BROKER_POLICY;
 pub use config::{

@@ -1,4 +1,4 @@
-//! Paths with `${param}`: what an agent gives can only ever be (part of) one segment.
+//! Paths with `${param}`. A value from an agent can only become one segment, or a part of one.
 
 use taskpass_core::{InvalidValue, ParamName, Scope, excerpt};
 
@@ -34,7 +34,7 @@ impl PathTemplate {
             .first()
             .map(|parts| (parts.as_slice(), text_only(parts)))
         {
-            // The mount decides which engine answers; that choice is never the agent's.
+            // The mount decides which engine answers. An agent must not choose it.
             Some((_, false)) => Err(bad("begins with a parameter")),
             Some(([Part::Text(mount)], true)) if matches!(mount.as_str(), "sys" | "v1") => {
                 Err(bad("is not a path of a secrets engine"))
@@ -56,7 +56,7 @@ impl PathTemplate {
         names
     }
 
-    /// The path with the scope's values, not yet percent-encoded: each segment is encoded when the URL is built.
+    /// The path with the scope's values. The URL builder percent-encodes each segment later.
     pub(crate) fn render(&self, scope: &Scope) -> Result<String, InvalidValue> {
         let segments: Result<Vec<String>, _> = self
             .segments
@@ -120,7 +120,7 @@ fn render_segment(parts: &[Part], scope: &Scope) -> Result<String, InvalidValue>
                 let value = scope.value(name.as_str()).ok_or_else(|| {
                     InvalidValue::new(format!("the scope lacks the parameter `{name}`"))
                 })?;
-                // Engines decode the path again, so an encoded slash would be a slash to them.
+                // Engines decode the path again and would see a slash in an encoded one.
                 let hostile = value.is_empty()
                     || value
                         .chars()
@@ -170,7 +170,7 @@ mod tests {
             assert!(alone.render(&scope(&[("app", bad)])).is_err(), "{bad}");
         }
         assert!(alone.render(&scope(&[])).is_err(), "missing");
-        // Two dots from two parameters are as good as `..`.
+        // Two parameters with a dot each make `..`.
         let dots = PathTemplate::parse("kv/${a}${b}").unwrap();
         assert!(dots.render(&scope(&[("a", "."), ("b", ".")])).is_err());
     }

@@ -1,4 +1,5 @@
-//! Revoking: sessions first, since everything hangs on them, then proof for each credential.
+//! Revoking: the sessions first, since every lease belongs to one, and then proof for each
+//! credential.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,78 +9,121 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 
 use crate::{
     handle::{AnchorHandle, Handle},
-    prove::{CALLS_AT_ONCE, LeaseEnds, Search},
-    provider::VaultProvider,
+    identity::must_have_minted,
+    in_doubt::CallsInDoubt,
+    leases::{LeaseOutcomes, Search, await_revoked, search_overdue},
+    roles::Roles,
+    session::Sessions,
+    vault::{CONCURRENT_CALLS_MAX, Vault},
 };
 
-/// A lease that is older than its credential by so much is another's, whatever our clock and Vault's differ by.
+/// A lease this much older than its credential is another's, however much our clock and Vault's
+/// differ.
 const OLDER: Duration = Duration::from_secs(86_400);
 
-/// How often, and with which pause, overdue leases are looked for again before the next attempt.
-const OVERDUE_LOOKS: u32 = 40;
-const OVERDUE_PAUSE: Duration = Duration::from_millis(250);
+/// How often, and with which pause, one attempt searches for overdue leases.
+const SEARCHES_MAX: u32 = 40;
+const SEARCH_PAUSE: Duration = Duration::from_millis(250);
+
+/// One order to revoke, and all that it takes.
+pub(crate) struct Revoking<'a> {
+    pub(crate) vault: &'a Vault,
+    pub(crate) roles: &'a Roles,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) calls: &'a CallsInDoubt,
+    pub(crate) order: &'a RevokeOrder,
+}
 
 /// What became of the sessions that an order covers.
 #[derive(Debug, Clone)]
-pub(crate) enum Sessions {
+enum SessionsOutcome {
     /// Not touched: no item of the order needs it.
     Kept,
     /// There was none.
     NoneOnRecord,
-    /// All are proven to be gone.
-    Ended {
-        /// Among them are the tokens that were to be handed out as these credentials.
+    /// All are proven gone.
+    Revoked {
+        /// Some of the tokens were these credentials themselves.
         tokens: BTreeSet<CredentialId>,
-        /// For these, one may have been gone before the call that used it was over.
-        too_early: BTreeSet<CredentialId>,
+        /// For these, a session may have been gone before the call that used it ended.
+        possibly_orphaned: BTreeSet<CredentialId>,
     },
-    /// At least one is not.
+    /// At least one may live.
     Failed(ProviderError),
 }
 
-impl VaultProvider {
-    pub(crate) async fn revoke_all(
-        &self,
-        order: &RevokeOrder,
-    ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
-        self.must_be_the_one(order).await?;
-        if let Some(left) = self.calls_under_way(order).await? {
-            return Ok(self.revoke_known(order, left).await);
+type ItemResult = Result<Revoked, ProviderError>;
+
+impl Revoking<'_> {
+    pub(crate) async fn revoke(&self) -> Result<Vec<ItemResult>, ProviderError> {
+        let (vault, order) = (self.vault, self.order);
+        must_have_minted(vault, order).await?;
+        if let Some(left) = self.calls.sessions_needed_for(vault, order).await? {
+            return Ok(self.revoke_known(left).await);
         }
         let sessions = match order.scope {
-            RevokeScope::Task => self.end_sessions(order).await,
-            RevokeScope::Credentials if order.items.iter().any(|item| !item.outcome_known) => {
-                self.end_sessions(order).await
+            RevokeScope::Credentials if order.items.iter().all(|item| item.outcome_known) => {
+                SessionsOutcome::Kept
             }
-            RevokeScope::Credentials => Sessions::Kept,
+            RevokeScope::Task | RevokeScope::Credentials => self.revoke_sessions().await,
         };
-        // While the task's session lives, things that nobody knows of may live: then nothing is settled.
-        if let (RevokeScope::Task, Sessions::Failed(error)) = (&order.scope, &sessions) {
+        // While a session of the task lives, leases that are not on record may live: no item is
+        // proven then.
+        if let (RevokeScope::Task, SessionsOutcome::Failed(error)) = (&order.scope, &sessions) {
             return Err(error.clone());
         }
-        let ends = match (&order.scope, &sessions) {
-            (RevokeScope::Task, Sessions::Ended { .. }) => {
-                self.await_lease_ends(leases_of_sessions(order)).await
+        let leases = match (&order.scope, &sessions) {
+            (RevokeScope::Task, SessionsOutcome::Revoked { .. }) => {
+                await_revoked(vault, leases_of_sessions(order)).await
             }
-            _ => LeaseEnds::new(),
+            _ => LeaseOutcomes::new(),
         };
-        let mut settling = Vec::with_capacity(order.items.len());
+        let mut revoking = Vec::with_capacity(order.items.len());
         for item in &order.items {
-            settling.push(self.settle(item, &sessions, &ends));
+            revoking.push(self.revoke_item(item, &sessions, &leases));
         }
-        let results: Vec<_> = stream::iter(settling)
-            .buffered(CALLS_AT_ONCE)
+        let results: Vec<_> = stream::iter(revoking)
+            .buffered(CONCURRENT_CALLS_MAX)
             .collect()
             .await;
         if results.iter().all(Result::is_ok) {
-            self.doubts.settled(&order.items);
+            self.calls.remove(&order.items);
         }
         Ok(results)
     }
 
-    /// Ends the sessions that the order names, and with the whole task also the one in memory.
-    async fn end_sessions(&self, order: &RevokeOrder) -> Sessions {
-        let (mut drawn_with, mut accessors) = (BTreeSet::new(), BTreeSet::new());
+    /// Revokes the items with a known outcome now and leaves those in doubt to the next attempt. No
+    /// client has a credential in doubt, and the session itself never leaves the broker.
+    async fn revoke_known(&self, left: Duration) -> Vec<ItemResult> {
+        let leases = LeaseOutcomes::new();
+        let mut revoking = Vec::with_capacity(self.order.items.len());
+        for item in &self.order.items {
+            revoking.push(async {
+                if item.outcome_known {
+                    return self
+                        .revoke_item(item, &SessionsOutcome::Kept, &leases)
+                        .await;
+                }
+                Err(ProviderError::Retryable {
+                    message: format!(
+                        "Vault may still be working on the call to issue it for {} s; its session is revoked then",
+                        left.as_secs() + 1
+                    ),
+                    after: Some(left),
+                })
+            });
+        }
+        stream::iter(revoking)
+            .buffered(CONCURRENT_CALLS_MAX)
+            .collect()
+            .await
+    }
+
+    /// Revokes the sessions that the order names. If the whole task ends, also the session in
+    /// memory.
+    async fn revoke_sessions(&self) -> SessionsOutcome {
+        let (vault, order) = (self.vault, self.order);
+        let (mut sessions, mut accessors) = (BTreeSet::new(), BTreeSet::new());
         let mut tokens = BTreeSet::new();
         let of_items = order
             .items
@@ -90,59 +134,63 @@ impl VaultProvider {
             match AnchorHandle::parse(handle) {
                 Ok(anchor) => {
                     if anchor.credential.is_none() {
-                        drawn_with.insert(anchor.accessor.clone());
+                        sessions.insert(anchor.accessor.clone());
                     }
                     accessors.insert(anchor.accessor);
                     tokens.extend(anchor.credential);
                 }
-                Err(error) => return Sessions::Failed(error),
+                Err(error) => return SessionsOutcome::Failed(error),
             }
         }
         match order.scope {
-            RevokeScope::Task => accessors.extend(self.sessions.close(order.task).await),
-            // One that was made since the order was written holds what nobody has a doubt about.
-            RevokeScope::Credentials => self.sessions.drop_any_of(order.task, &accessors).await,
+            RevokeScope::Task => accessors.extend(self.sessions.remove(order.task).await),
+            // A session minted since the order was written has no credential in doubt and stays.
+            RevokeScope::Credentials => self.sessions.remove_any_of(order.task, &accessors).await,
         }
         if accessors.is_empty() {
-            return Sessions::NoneOnRecord;
+            return SessionsOutcome::NoneOnRecord;
         }
-        let too_early = match self.perhaps_orphaned(order, &drawn_with).await {
-            Ok(too_early) => too_early,
-            Err(error) => return Sessions::Failed(error),
+        let orphaned = self.calls.possibly_orphaned(vault, order, &sessions).await;
+        let possibly_orphaned = match orphaned {
+            Ok(credentials) => credentials,
+            Err(error) => return SessionsOutcome::Failed(error),
         };
-        let outcomes: Vec<Result<(), ProviderError>> = stream::iter(accessors)
-            .map(|accessor| async move { self.end_token(&accessor).await })
-            .buffer_unordered(CALLS_AT_ONCE)
+        let revoked: Vec<Result<(), ProviderError>> = stream::iter(accessors)
+            .map(|accessor| async move { vault.revoke_token(&accessor).await })
+            .buffer_unordered(CONCURRENT_CALLS_MAX)
             .collect()
             .await;
-        match outcomes.into_iter().find_map(Result::err) {
-            Some(error) => Sessions::Failed(error),
-            None => Sessions::Ended { tokens, too_early },
+        match revoked.into_iter().find_map(Result::err) {
+            Some(error) => SessionsOutcome::Failed(error),
+            None => SessionsOutcome::Revoked {
+                tokens,
+                possibly_orphaned,
+            },
         }
     }
 
-    pub(crate) async fn settle(
+    async fn revoke_item(
         &self,
         item: &RevokeItem,
-        sessions: &Sessions,
-        ends: &LeaseEnds,
-    ) -> Result<Revoked, ProviderError> {
+        sessions: &SessionsOutcome,
+        leases: &LeaseOutcomes,
+    ) -> ItemResult {
         let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
         match handle {
             Some(Handle::LeaseId(lease_id)) => {
-                if let Some(end) = ends.get(&lease_id) {
-                    end.clone()?;
+                if let Some(outcome) = leases.get(&lease_id) {
+                    outcome.clone()?;
                     return Ok(proven(
                         "Vault revoked the task's token, and does not know the lease any more",
                     ));
                 }
-                self.end_lease(&lease_id).await?;
+                self.vault.revoke_lease(&lease_id).await?;
                 Ok(proven(
                     "Vault revoked the lease, and does not know it any more",
                 ))
             }
             Some(Handle::Accessor(accessor)) => {
-                self.end_token(&accessor).await?;
+                self.vault.revoke_token(&accessor).await?;
                 Ok(proven(
                     "Vault revoked the token, and does not know it any more",
                 ))
@@ -153,63 +201,56 @@ impl VaultProvider {
             Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None if item.outcome_known => {
                 Ok(unproven(item, "how to find it was not recorded"))
             }
-            Some(Handle::LeasePath(path)) => {
-                let lost = Lost {
-                    path: Some(&path),
-                    is_timed: false,
-                };
-                self.settle_unknown(item, lost, sessions).await
+            located => {
+                let locator = Locator::of(located.as_ref());
+                self.revoke_in_doubt(item, locator, sessions).await
             }
-            Some(Handle::TimedLeasePath(path)) => {
-                let lost = Lost {
-                    path: Some(&path),
-                    is_timed: true,
-                };
-                self.settle_unknown(item, lost, sessions).await
-            }
-            None => self.settle_unknown(item, Lost::default(), sessions).await,
         }
     }
 
-    /// An intent without outcome. Whatever it minted is a recorded token, hangs on a session that was recorded before it
-    /// was used, or is a token that was never recorded and has a short life.
-    async fn settle_unknown(
+    /// Revokes an intent without outcome. The call may have minted a token that is on record, a
+    /// lease of a session that was recorded before it was used, or a token that was never recorded
+    /// and has a short life.
+    async fn revoke_in_doubt(
         &self,
         item: &RevokeItem,
-        lost: Lost<'_>,
-        sessions: &Sessions,
-    ) -> Result<Revoked, ProviderError> {
-        let (tokens, too_early) = match sessions {
-            Sessions::Failed(error) => return Err(error.clone()),
-            Sessions::Kept => {
+        locator: Locator<'_>,
+        sessions: &SessionsOutcome,
+    ) -> ItemResult {
+        let (tokens, possibly_orphaned) = match sessions {
+            SessionsOutcome::Failed(error) => return Err(error.clone()),
+            SessionsOutcome::Kept => {
                 return Err(ProviderError::retryable(
-                    "its session was not ended, so what it may have minted may live",
+                    "its session was not revoked, so a lease that the call minted may live",
                 ));
             }
-            Sessions::NoneOnRecord => {
-                return self.settle_unrecorded(
+            SessionsOutcome::NoneOnRecord => {
+                return self.once_unrecorded_expired(
                     item,
-                    "no session of the task is on record, so nothing was drawn, and an unrecorded token has expired by now",
+                    "no session of the task is on record, so it was never issued, and an unrecorded token has expired by now",
                 );
             }
-            Sessions::Ended { tokens, too_early } => (tokens, too_early),
+            SessionsOutcome::Revoked {
+                tokens,
+                possibly_orphaned,
+            } => (tokens, possibly_orphaned),
         };
         if item.revocation_class == RevocationClass::Immediate {
             if tokens.contains(&item.credential) {
                 return Ok(proven(
-                    "the token that was made for it was on record, was revoked, and Vault does not know it any more",
+                    "the token that was minted for it was on record, was revoked, and Vault does not know it any more",
                 ));
             }
-            return self.settle_unrecorded(
+            return self.once_unrecorded_expired(
                 item,
-                "no token that was made for it is on record, and an unrecorded one has expired by now",
+                "no token that was minted for it is on record, and an unrecorded one has expired by now",
             );
         }
-        match self.search_for_left(item, lost.path).await {
-            Search::NothingLeft if too_early.contains(&item.credential) => Ok(self.lost(
+        match self.search(item, locator.path).await {
+            Search::NothingLeft if possibly_orphaned.contains(&item.credential) => Ok(self.unfound(
                 item,
-                lost,
-                "its session had ended before the broker ended it, when the call that was to issue it may still have been under way",
+                locator,
+                "its session was gone before the broker revoked it, when Vault may still have been working on the call to issue it",
             )),
             Search::NothingLeft => Ok(proven(
                 "the task's whole session was revoked, and no lease at the role's path is past its end",
@@ -217,75 +258,95 @@ impl VaultProvider {
             Search::Overdue => Err(ProviderError::retryable(
                 "the task's whole session was revoked, but a lease at the role's path is past its end and still there",
             )),
-            Search::Impossible(why) => Ok(self.lost(
+            Search::Impossible(why) => Ok(self.unfound(
                 item,
-                lost,
+                locator,
                 &format!(
-                    "the task's whole session was revoked, which ends its leases; that this one ended cannot be seen: {why}"
+                    "the task's whole session was revoked, which ends its leases; a search for this one is not possible: {why}"
                 ),
             )),
         }
     }
 
-    /// Vault takes the leases of an ended session down in a moment; those of others it has just ended look the same.
-    async fn search_for_left(&self, item: &RevokeItem, lease_path: Option<&str>) -> Search {
+    /// Vault takes a moment to revoke the leases of a revoked session. Leases of another session
+    /// that was just revoked look the same, so the search is repeated.
+    async fn search(&self, item: &RevokeItem, lease_path: Option<&str>) -> Search {
         let Some(path) = lease_path else {
-            return Search::Impossible("where it would be filed was not recorded".to_owned());
+            return Search::Impossible("the path of its lease was not recorded".to_owned());
         };
-        if self.unleased.lock().contains(&item.role) {
+        if self.roles.is_unleased(&item.role) {
             return Search::Impossible("the role's engine gives no leases".to_owned());
         }
         let since = item.intended_at.minus(OLDER);
-        let mut found = self.search_overdue(path, since).await;
-        for _ in 0..OVERDUE_LOOKS {
+        let mut found = search_overdue(self.vault, path, since).await;
+        for _ in 0..SEARCHES_MAX {
             if found != Search::Overdue {
                 break;
             }
-            tokio::time::sleep(OVERDUE_PAUSE).await;
-            found = self.search_overdue(path, since).await;
+            tokio::time::sleep(SEARCH_PAUSE).await;
+            found = search_overdue(self.vault, path, since).await;
         }
         found
     }
 
-    /// What an unanswered call may have made. Where the engine was told a time, that counts from when it carried out the call,
-    /// which is over by now; else it lives as long as the engine likes. What the configuration says today does not matter.
-    fn lost(&self, item: &RevokeItem, lost: Lost<'_>, why: &str) -> Revoked {
-        // A clock that was set back must not make it earlier than what is on record.
-        let over = self.clock.now().plus(item.lifetime).max(item.expires_at);
-        let until = lost.is_timed.then_some(over);
+    /// The receipt for a lease that the call may have minted and that cannot be found. An engine
+    /// that is told a lifetime counts it from the call, which is over by now; other leases live as
+    /// long as the engine likes. Today's configuration does not matter.
+    fn unfound(&self, item: &RevokeItem, locator: Locator<'_>, why: &str) -> Revoked {
+        // A clock that was set back must not make it earlier than the end on record.
+        let latest_end = self
+            .vault
+            .clock
+            .now()
+            .plus(item.lifetime)
+            .max(item.expires_at);
+        let until = locator.is_timed.then_some(latest_end);
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
             ..unproven(item, why)
         }
     }
 
-    /// A token that was made and never recorded has its short life to live; after it, `proof` is true.
-    fn settle_unrecorded(&self, item: &RevokeItem, proof: &str) -> Result<Revoked, ProviderError> {
-        let left = self.unrecorded_left(item);
+    /// `proof` holds once a token that was minted and never recorded has lived out its short life.
+    fn once_unrecorded_expired(&self, item: &RevokeItem, proof: &str) -> ItemResult {
+        let left = self.calls.unrecorded_token_left(self.vault, item);
         if left.is_zero() {
             return Ok(proven(proof));
         }
         Err(ProviderError::Retryable {
-            message: "a token may have been made without being recorded; it is dead in a moment"
-                .to_owned(),
+            message: format!(
+                "a token may have been minted without being recorded; it expires within {} s",
+                left.as_secs() + 1
+            ),
             after: Some(left),
         })
     }
 }
 
-/// What is on record of a call that gave no answer.
-#[derive(Debug, Clone, Copy, Default)]
-struct Lost<'a> {
-    /// Where its lease would be filed.
+/// Where the intent says that the lease of a call in doubt is found.
+#[derive(Debug, Clone, Copy)]
+struct Locator<'a> {
+    /// The path below which Vault files the lease.
     path: Option<&'a str>,
-    /// Whether the engine was told how long it shall live.
+    /// Whether the engine was told the lease's lifetime.
     is_timed: bool,
 }
 
-/// The leases that end because their session did.
+impl<'a> Locator<'a> {
+    fn of(handle: Option<&'a Handle>) -> Self {
+        let (path, is_timed) = match handle {
+            Some(Handle::LeasePath(path)) => (Some(path.as_str()), false),
+            Some(Handle::TimedLeasePath(path)) => (Some(path.as_str()), true),
+            _ => (None, false),
+        };
+        Self { path, is_timed }
+    }
+}
+
+/// The leases that Vault revokes with their sessions.
 fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
-    let drawn = order.items.iter().filter(|item| item.anchor.is_some());
-    let handles = drawn.filter_map(|item| Handle::parse(item.handle.as_ref()?).ok());
+    let anchored = order.items.iter().filter(|item| item.anchor.is_some());
+    let handles = anchored.filter_map(|item| Handle::parse(item.handle.as_ref()?).ok());
     let lease_id = |handle| match handle {
         Handle::LeaseId(lease_id) => Some(lease_id),
         Handle::Accessor(_)
@@ -306,19 +367,22 @@ fn proven(proof: &str) -> Revoked {
 }
 
 fn unproven(item: &RevokeItem, why: &str) -> Revoked {
+    unproven_until(item.expires_at, why)
+}
+
+fn unproven_until(until: Timestamp, why: &str) -> Revoked {
     Revoked {
         verified: false,
         proof: why.to_owned(),
-        may_live_until: Some(item.expires_at),
+        may_live_until: Some(until),
     }
 }
 
 fn static_secret() -> Revoked {
-    Revoked {
-        verified: false,
-        proof: "a static secret: whoever read it can use it until somebody changes it".to_owned(),
-        may_live_until: Some(Timestamp::MAX),
-    }
+    unproven_until(
+        Timestamp::MAX,
+        "a static secret stays valid for everyone who read it; change it at its source",
+    )
 }
 
 fn unleased(item: &RevokeItem, ends_at: Option<i64>) -> Revoked {
@@ -327,9 +391,8 @@ fn unleased(item: &RevokeItem, ends_at: Option<i64>) -> Revoked {
         RevocationClass::None => Timestamp::MAX,
         _ => told.unwrap_or(item.expires_at),
     };
-    Revoked {
-        verified: false,
-        proof: "the engine gave no lease, so nothing can end it early".to_owned(),
-        may_live_until: Some(until),
-    }
+    unproven_until(
+        until,
+        "the engine gave no lease, so it cannot be revoked early",
+    )
 }

@@ -1,4 +1,4 @@
-//! A role, checked: what the engine may know of it, and how its credentials are made.
+//! A configured role, checked: its spec for the broker, and where its credentials come from.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use taskpass_core::{InvalidValue, ProviderName, RevocationClass, RoleName, RoleS
 use taskpass_provider::config::param_rules;
 
 use crate::{
+    api::EngineCall,
     config::{Method, RoleConfig, RoleType},
     path::PathTemplate,
 };
@@ -15,20 +16,24 @@ use crate::{
 pub(crate) struct Role {
     pub(crate) spec: RoleSpec,
     pub(crate) policies: Vec<String>,
-    pub(crate) making: Making,
+    pub(crate) source: CredentialSource,
 }
 
-/// How credentials of a role are made.
+/// Where credentials of a role come from.
 #[derive(Debug, Clone)]
-pub(crate) enum Making {
+pub(crate) enum CredentialSource {
+    /// A secrets engine mints them under a lease.
     Dynamic(Dynamic),
+    /// Vault mints a token.
     Token,
+    /// They are read from a key-value engine.
     Kv {
         path: PathTemplate,
         version: KvVersion,
     },
 }
 
+/// A path of a secrets engine that mints, and how it is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Dynamic {
     path: PathTemplate,
@@ -43,31 +48,24 @@ pub(crate) enum KvVersion {
     Two,
 }
 
-/// A call to an engine, ready but for the token.
-#[derive(Debug, Clone)]
-pub(crate) struct Draw {
-    pub(crate) path: String,
-    /// `Some` for a write.
-    pub(crate) body: Option<Value>,
-}
-
 impl Role {
     pub(crate) fn new(provider: &ProviderName, config: &RoleConfig) -> Result<Self, InvalidValue> {
         let name = RoleName::new(provider.clone(), &config.name)?;
         check_policies(&config.policies)?;
         let params = param_rules(&config.params)?;
-        let making = making(config)?;
-        let required = match &making {
-            Making::Dynamic(Dynamic { path, .. }) | Making::Kv { path, .. } => path.params(),
-            Making::Token => Vec::new(),
+        let source = source(config)?;
+        let required = match &source {
+            CredentialSource::Dynamic(Dynamic { path, .. }) | CredentialSource::Kv { path, .. } => {
+                path.params()
+            }
+            CredentialSource::Token => Vec::new(),
         };
         if let Some(unknown) = required.iter().find(|param| !params.contains_key(*param)) {
             return Err(InvalidValue::new(format!(
                 "`path` uses `${{{unknown}}}`, which `params` does not have"
             )));
         }
-        let takes_any =
-            matches!(&making, Making::Dynamic(dynamic) if dynamic.method == Method::Write);
+        let takes_any = matches!(&source, CredentialSource::Dynamic(dynamic) if dynamic.method == Method::Write);
         if let Some(idle) = params
             .keys()
             .find(|param| !takes_any && !required.contains(param))
@@ -81,10 +79,12 @@ impl Role {
                 "`{fixed}` is both a parameter and a fixed field of the body"
             )));
         }
-        let (revocation_class, renewable) = match &making {
-            Making::Dynamic(dynamic) => (RevocationClass::Inherits, dynamic.method == Method::Read),
-            Making::Token => (RevocationClass::Immediate, true),
-            Making::Kv { .. } => (RevocationClass::None, false),
+        let (revocation_class, renewable) = match &source {
+            CredentialSource::Dynamic(dynamic) => {
+                (RevocationClass::Inherits, dynamic.method == Method::Read)
+            }
+            CredentialSource::Token => (RevocationClass::Immediate, true),
+            CredentialSource::Kv { .. } => (RevocationClass::None, false),
         };
         let spec = RoleSpec {
             name,
@@ -101,13 +101,13 @@ impl Role {
         Ok(Self {
             spec,
             policies: config.policies.clone(),
-            making,
+            source,
         })
     }
 }
 
-impl Making {
-    /// What a task must be able to do with the path; one of them is enough.
+impl CredentialSource {
+    /// What a session must be able to do with the path; one of them is enough.
     pub(crate) fn capabilities(&self) -> &'static [&'static str] {
         match self {
             Self::Dynamic(dynamic) if dynamic.method == Method::Write => &["create", "update"],
@@ -117,11 +117,11 @@ impl Making {
 }
 
 impl Dynamic {
-    /// The call for one credential that should live for `ttl`.
-    pub(crate) fn draw(&self, scope: &Scope, ttl: Ttl) -> Result<Draw, InvalidValue> {
+    /// The call that mints one credential with a life of `ttl`.
+    pub(crate) fn engine_call(&self, scope: &Scope, ttl: Ttl) -> Result<EngineCall, InvalidValue> {
         let path = self.path.render(scope)?;
         if self.method == Method::Read {
-            return Ok(Draw { path, body: None });
+            return Ok(EngineCall { path, body: None });
         }
         let in_path = self.path.params();
         let mut body: Map<String, Value> = self.body.clone().into_iter().collect();
@@ -131,24 +131,24 @@ impl Dynamic {
         if let Some(field) = &self.ttl_field {
             body.insert(field.clone(), Value::from(format!("{}s", ttl.seconds())));
         }
-        Ok(Draw {
+        Ok(EngineCall {
             path,
             body: Some(Value::Object(body)),
         })
     }
 
-    /// Below what path Vault files the leases.
+    /// The path below which Vault files the leases.
     pub(crate) fn lease_path(&self, scope: &Scope) -> Result<String, InvalidValue> {
         self.path.render(scope)
     }
 
-    /// Whether the engine is told how long the credential shall live.
+    /// Whether the engine is told the credential's lifetime.
     pub(crate) const fn tells_ttl(&self) -> bool {
         self.ttl_field.is_some()
     }
 }
 
-fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
+fn source(config: &RoleConfig) -> Result<CredentialSource, InvalidValue> {
     let refuse = |present: bool, key: &str| {
         if present {
             let word = type_word(config.role_type);
@@ -175,7 +175,7 @@ fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
                     "`body` and `ttl_field` need `method = \"write\"`",
                 ));
             }
-            Ok(Making::Dynamic(Dynamic {
+            Ok(CredentialSource::Dynamic(Dynamic {
                 path: path()?,
                 method,
                 body: config.body.clone(),
@@ -188,7 +188,7 @@ fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
             refuse(has_body, "body")?;
             refuse(config.ttl_field.is_some(), "ttl_field")?;
             refuse(config.version.is_some(), "version")?;
-            Ok(Making::Token)
+            Ok(CredentialSource::Token)
         }
         RoleType::Kv => {
             refuse(config.method.is_some(), "method")?;
@@ -209,7 +209,7 @@ fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
                     )));
                 }
             };
-            Ok(Making::Kv { path, version })
+            Ok(CredentialSource::Kv { path, version })
         }
     }
 }
@@ -217,7 +217,7 @@ fn making(config: &RoleConfig) -> Result<Making, InvalidValue> {
 fn check_policies(policies: &[String]) -> Result<(), InvalidValue> {
     if policies.is_empty() {
         return Err(InvalidValue::new(
-            "`policies` is empty; without a policy nothing can be drawn",
+            "`policies` is empty; name the Vault policies that its credentials need",
         ));
     }
     for policy in policies {

@@ -1,4 +1,4 @@
-//! Files that hold one secret: who may read them, and whether they changed.
+//! Files that hold one secret: checks their mode, reads them, and tells whether they changed.
 
 use std::{
     io::Read,
@@ -9,7 +9,7 @@ use std::{
 use taskpass_core::Secret;
 use zeroize::Zeroizing;
 
-/// No token or secret id is anywhere near this long.
+/// Tokens and secret ids are far shorter.
 const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Why a secret file cannot be used.
@@ -20,15 +20,15 @@ pub(crate) enum SecretFileError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error(
-        "the secret file `{path}` is readable by everybody (mode {mode:04o}); run chmod 600 on it"
-    )]
+    #[error("the secret file `{path}` is open to all users (mode {mode:04o}); run chmod 600 on it")]
     TooOpen { path: PathBuf, mode: u32 },
-    #[error("the secret file `{path}` does not hold one line of visible characters")]
+    #[error(
+        "the secret file `{path}` does not hold one line of visible characters; write the secret alone into it"
+    )]
     Malformed { path: PathBuf },
 }
 
-/// What tells one state of a file from another without reading it.
+/// Tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -37,13 +37,13 @@ pub(crate) struct Stamp {
     changed: (i64, i64),
 }
 
-/// The stamp of the file as it is now.
+/// The file's present stamp.
 pub(crate) fn stamp(path: &Path) -> Result<Stamp, SecretFileError> {
     let metadata = std::fs::metadata(path).map_err(|e| unreadable(path, e))?;
     Ok(stamp_of(&metadata))
 }
 
-/// The secret, without the line's end, and the stamp of the very file that was read.
+/// The secret, without the end of its line, and the stamp of the file that was read.
 pub(crate) fn read(path: &Path) -> Result<(Secret, Stamp), SecretFileError> {
     let file = std::fs::File::open(path).map_err(|e| unreadable(path, e))?;
     let metadata = file.metadata().map_err(|e| unreadable(path, e))?;
@@ -59,7 +59,8 @@ pub(crate) fn read(path: &Path) -> Result<(Secret, Stamp), SecretFileError> {
         .read_to_string(&mut text)
         .map_err(|e| unreadable(path, e))?;
     let secret = text.trim();
-    // Anything else could not be an HTTP header, and would be a mistake such as a JSON file.
+    // Other characters cannot be in an HTTP header; the file is probably the wrong one, such as
+    // JSON.
     if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(SecretFileError::Malformed {
             path: path.to_owned(),

@@ -1,4 +1,5 @@
-//! Sends one request to Vault: bounded in time and size, no redirects, no proxy, no environment, ring's TLS.
+//! Sends one request to Vault: limited in time and size, without redirects, proxy or environment
+//! variables, TLS by ring.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,9 +16,9 @@ use crate::{
 
 /// The largest answer that is read; a credential is a few kilobytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How often a server over HTTP/2 is asked for a sign of life while an answer is due.
+/// How often a server over HTTP/2 is pinged while an answer is due.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// And how long it has for that; its connection answers, however slow its work is.
+/// How long it has to answer a ping, which it does however slow its work is.
 const PONG_WITHIN: Duration = Duration::from_secs(3);
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -30,7 +31,7 @@ pub(crate) struct Transport {
     namespace: Option<HeaderValue>,
 }
 
-/// An answer as it came.
+/// An answer, unparsed.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
@@ -54,9 +55,9 @@ impl Transport {
         };
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_HEADER, HeaderValue::from_static("true"));
-        // HTTP/1.1 does not say which request an answer belongs to: one that comes twice, or late, through a proxy would
-        // be taken for the answer to the next request, and so for a proof or for somebody else's credential. HTTP/2 does,
-        // and has no such header.
+        // HTTP/1.1 does not say which request an answer belongs to. If a proxy delivers one twice
+        // or late, it would pass for the answer to the next request, and so for a proof or for
+        // another agent's credential. HTTP/2 says it, and drops this header.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let namespace = config.namespace.as_deref().map(HeaderValue::from_str);
         let namespace = namespace
@@ -69,15 +70,17 @@ impl Transport {
             .tls_backend_preconfigured(tls)
             .default_headers(headers)
             .user_agent("taskpass")
-            // A redirect would carry the token to a host that nobody configured.
+            // A redirect would carry the token to a host that is not configured.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout)
-            // Else a server that is gone without a word would hold up everything that shares its connection.
+            // Otherwise a server that vanished without closing its connection would hold up all
+            // requests that share it.
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PONG_WITHIN)
-            // The engine decides what is asked again: what seems not to have arrived may have been carried out.
+            // The broker decides about retries: Vault may have carried out a request that seems to
+            // have failed.
             .retry(reqwest::retry::never())
             .build()
             .map_err(|e| trust(format!("the HTTP client cannot be built: {e}")))?;
@@ -98,7 +101,7 @@ impl Transport {
         self.exchange(request, self.namespace.as_ref(), token).await
     }
 
-    /// Sends a request about the server itself, which no namespace but the root answers.
+    /// Sends a request about the server itself, which only the root namespace answers.
     pub(crate) async fn send_to_root(
         &self,
         request: http::Request<Vec<u8>>,
@@ -156,7 +159,8 @@ impl Transport {
     }
 }
 
-/// TLS 1.3 and, since older Vaults sit behind older balancers, 1.2; ring whatever else is compiled in.
+/// TLS 1.3, and 1.2 for older balancers in front of Vault. ring is named, whatever else is compiled
+/// in.
 fn tls_config(url: &Url, ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     if url.scheme() == "https" {
@@ -183,7 +187,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
         format!(
             "`ca_file` (`{}`) does not hold PEM certificates: {}",
             path.display(),
-            // It lists the bytes it does not like, however many.
+            // The parser's message lists every byte that it refuses.
             excerpt(&e.to_string())
         )
     };
@@ -193,7 +197,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
     certificates.map_err(|e| describe(&e))
 }
 
-/// The innermost cause, which is what helps; without the URL, whose path may hold scope values.
+/// The innermost cause, which helps most; without the URL, because its path may hold scope values.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -287,7 +287,7 @@ pub(super) fn of_listings() -> Vec<Row> {
     rows.push(row(
         "TaskService/ListTasks",
         &pb::ListTasksRequest {
-            state: "finished".to_owned(),
+            state: 42,
             ..Default::default()
         },
         "state",

@@ -54,7 +54,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     (
         "taskpass-client",
-        &["taskpass-core", "taskpass-proto", "taskpass-ca"],
+        &[
+            "taskpass-core",
+            "taskpass-proto",
+            "taskpass-ca",
+            "taskpass-files",
+        ],
     ),
     (
         "taskpass-cli",
@@ -372,7 +377,7 @@ fn time_and_randomness_come_in_at_the_composition_roots() {
         "broker/core/src/clock.rs",
         "broker/core/src/entropy.rs",
         "broker/server/src/main.rs",
-        "agent-client/lib/src/client.rs",
+        "agent-client/lib/src/config.rs",
         "agent-client/cli/src/ledger/tiles.rs",
     ];
     const SOURCES: [&str; 6] = [

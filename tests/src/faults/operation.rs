@@ -69,8 +69,8 @@ impl Play<'_> {
             .role(role(CONFIG))
             .role(role(CERT));
         let task = client.open_task(options).await.map_err(in_words)?;
-        self.note(Told::Started(task.id.clone()));
-        Ok(task.id.parse().expect("a task id"))
+        self.note(Told::Started(task.id.to_string()));
+        Ok(task.id)
     }
 
     /// Draws a credential and notes its secret.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use taskpass_client::{Client, Error, Refusal, wire};
+use taskpass_client::{Client, Error, Refusal};
 use taskpass_ledger::Checkpoint;
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, ledger_service_client::LedgerServiceClient,
@@ -17,7 +17,7 @@ use taskpass_proto::v1::{
 use tonic::Streaming;
 
 use super::{ExportArgs, ExportFormat, stored_key, tiles};
-use crate::{context::Context, failure::Usage, output};
+use crate::{context::Context, failure::Usage, output, wire};
 
 /// A stream that says nothing for so long is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<(
         );
     }
     let mut request = ExportLedgerRequest {
-        since: args.since.map(wire::to_wire),
+        since: args.since.map(wire::from_time),
         task_id: args.task.map(|t| t.to_string()).unwrap_or_default(),
         consistent_with: 0,
     };

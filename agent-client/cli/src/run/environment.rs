@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use taskpass_client::Issued;
+use taskpass_client::{IssuedCredential, RevocationClass};
 use taskpass_core::{RoleName, Secret};
 
 use crate::failure::Usage;
@@ -14,8 +14,6 @@ const AWS: [(&str, &str); 3] = [
     ("session_token", "AWS_SESSION_TOKEN"),
 ];
 const VAULT_TOKEN: &str = "VAULT_TOKEN";
-/// The revocation class of a stored secret, which may be a token for anything.
-const STATIC: &str = "none";
 
 /// What kind of names a role's fields get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +28,12 @@ pub(super) type Variables = BTreeMap<String, Secret>;
 
 impl Shape {
     /// By the fields that came: agents may not read what kind a provider is.
-    fn of(issued: &Issued) -> Self {
+    fn of(issued: &IssuedCredential) -> Self {
         let names: Vec<&str> = issued.fields().map(|(name, _)| name).collect();
         if AWS.iter().all(|(field, _)| names.contains(field)) {
             Self::Aws
-        } else if names == ["token"] && issued.revocation_class != STATIC {
+        // A stored secret may be a token for anything.
+        } else if names == ["token"] && issued.revocation_class != RevocationClass::None {
             Self::VaultToken
         } else {
             Self::Fields
@@ -43,7 +42,7 @@ impl Shape {
 }
 
 /// The variables of all credentials.
-pub(super) fn variables(issued: &[Issued]) -> Result<Variables, Usage> {
+pub(super) fn variables(issued: &[IssuedCredential]) -> Result<Variables, Usage> {
     let mut variables = Variables::new();
     let mut owners: BTreeMap<String, &RoleName> = BTreeMap::new();
     for credential in issued {

@@ -174,6 +174,21 @@ async fn lists_go_through_all_pages_unless_told_otherwise() {
     assert_eq!(some.as_array().unwrap().len(), 3);
 }
 
+/// A newer broker may know states that this client does not.
+#[tokio::test]
+async fn a_state_of_a_newer_broker_is_shown_by_its_number() {
+    let fake = logged_in().await;
+    json(&fake, &["task", "start", "--purpose", "p", "--role", "v/r"]).await;
+    fake.state().tasks[0].state = 7;
+    fake.state().tasks[0].end_cause = 8;
+    let shown = json(&fake, &["task", "show", "t0000000000000000"]).await;
+    assert_eq!(shown["state"], "unknown(7)");
+    assert_eq!(shown["end_cause"], "unknown(8)");
+    let listed = run(&fake, &["task", "list"]).await;
+    assert!(listed.status.success(), "{listed:?}");
+    assert!(text(&listed.stdout).contains("unknown(7)"), "{listed:?}");
+}
+
 #[tokio::test]
 async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
     let fake = logged_in().await;

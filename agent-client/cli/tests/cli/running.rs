@@ -7,6 +7,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use taskpass_client_testing::{fake::Fake, services::refusal};
+use taskpass_proto::v1::{EndCause, TaskState};
 use tonic::Code;
 
 use crate::commands::{command, logged_in, run, text};
@@ -52,7 +53,7 @@ async fn the_command_alone_gets_the_credentials_and_the_task_ends() {
         notes.contains("before the task does"),
         "15 minutes of 2 hours: {notes}"
     );
-    assert_eq!(fake.state().tasks[0].end_cause, "completed");
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Completed);
 }
 
 #[tokio::test]
@@ -70,7 +71,10 @@ async fn the_exit_code_is_the_commands_own() {
     );
     let state = fake.state();
     assert!(
-        state.tasks.iter().all(|t| t.end_cause == "cancelled"),
+        state
+            .tasks
+            .iter()
+            .all(|t| t.end_cause() == EndCause::Cancelled),
         "{:?}",
         state.tasks
     );
@@ -95,7 +99,12 @@ async fn signals_reach_the_command_which_decides() {
         interrupted(&fake, plain, Some(Signal::HUP)).await,
         Some(129)
     );
-    assert!(fake.state().tasks.iter().all(|t| t.state == "ended"));
+    assert!(
+        fake.state()
+            .tasks
+            .iter()
+            .all(|t| t.state() == TaskState::Ended)
+    );
 }
 
 #[tokio::test]
@@ -133,7 +142,7 @@ async fn a_refused_credential_ends_the_task_and_runs_nothing() {
     let output = sh(&fake, "echo must not run").await;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(output.stdout.is_empty());
-    assert_eq!(fake.state().tasks[0].end_cause, "cancelled");
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Cancelled);
 }
 
 #[tokio::test]
@@ -144,7 +153,7 @@ async fn names_that_clash_are_refused_and_nothing_is_run() {
     let output = run(&fake, &[&HEAD[..], &both].concat()).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(text(&output.stderr).contains("VAULT_TOKEN") && output.stdout.is_empty());
-    assert_eq!(fake.state().tasks[0].end_cause, "cancelled");
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Cancelled);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use taskpass_client::{Client, ClientConfig, Credential, Error, Renewal, TaskGuard, TaskOptions};
 use taskpass_client_testing::{fake::Fake, services::refusal};
 use taskpass_core::{Clock, ManualClock, SystemClock};
+use taskpass_proto::v1::{EndCause, TaskState};
 use tonic::{Code, Status};
 
 const ROLE: &str = "vault-main/ci-db";
@@ -131,12 +132,14 @@ async fn ending_returns_receipts_and_dropping_ends() {
     let (task, _credential) = credential(&client).await;
     let receipts = task.end().await.unwrap();
     assert!(receipts.len() == 1 && receipts[0].is_verified());
-    assert_eq!(fake.state().tasks[0].end_cause, "completed");
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Completed);
 
     drop(client.start_task(options()).await.unwrap());
-    fake.shared.until(|s| s.tasks[1].state == "ended").await;
+    fake.shared
+        .until(|s| s.tasks[1].state() == TaskState::Ended)
+        .await;
     client.shutdown().await;
-    assert_eq!(fake.state().tasks[1].end_cause, "cancelled");
+    assert_eq!(fake.state().tasks[1].end_cause(), EndCause::Cancelled);
     assert_eq!(fake.state().count("end_task"), 2);
 }
 

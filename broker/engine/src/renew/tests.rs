@@ -5,15 +5,15 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::*;
 use crate::{
     RevokeCredential, Settings,
-    testing::{Bench, NOW, eventually},
+    testing::{Bench, NOW, eventually, key_of},
 };
 
 const HALF: Duration = Duration::from_secs(1800);
 
-fn request(id: CredentialId, ttl_seconds: u32) -> RenewCredential {
+fn request(credential: CredentialId, seconds: u64) -> RenewCredential {
     RenewCredential {
-        credential_id: id.to_string(),
-        ttl_seconds,
+        credential,
+        ttl: Some(Ttl::from_seconds(seconds).unwrap()),
     }
 }
 
@@ -21,11 +21,13 @@ async fn renew(
     bench: &Bench,
     id: CredentialId,
     key: &str,
-    ttl_seconds: u32,
+    seconds: u64,
 ) -> Result<Timestamp, Error> {
-    let request = request(id, ttl_seconds);
-    let renewed = bench.engine.renew_credential(&bench.agent, key, &request);
-    renewed.await.map(|(_, until)| until)
+    let (key, request) = (key_of(key), request(id, seconds));
+    let renewed = bench
+        .engine
+        .renew_credential(&bench.agent, key.as_ref(), &request);
+    renewed.await.map(|renewed| renewed.expires_at)
 }
 
 #[test]
@@ -132,7 +134,7 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
     let held = fake.renewing.acquire().await.unwrap();
     let (engine, call) = (bench.engine.clone(), bench.agent.clone());
     let request = request(id, 3000);
-    let under_way = async move { engine.renew_credential(&call, "", &request).await };
+    let under_way = async move { engine.renew_credential(&call, None, &request).await };
     let under_way = bench.engine.tasks().spawn(under_way);
     eventually("the provider is asked", || async {
         fake.renewals.load(Ordering::SeqCst) == 1
@@ -143,7 +145,7 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
         assert!(refused.to_string().contains("just being renewed"));
     }
     drop(held);
-    let (_, until) = under_way.await.unwrap().unwrap();
+    let until = under_way.await.unwrap().unwrap().expires_at;
     assert_eq!(renew(&bench, id, "", 2400).await.unwrap(), until);
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
 }
@@ -155,9 +157,9 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
     let renew = |key: &'static str| {
-        let request = request(id, 3000);
+        let (key, request) = (key_of(key), request(id, 3000));
         let (engine, call) = (bench.engine.clone(), bench.agent.clone());
-        let renewing = async move { engine.renew_credential(&call, key, &request).await };
+        let renewing = async move { engine.renew_credential(&call, key.as_ref(), &request).await };
         bench.engine.tasks().spawn(renewing)
     };
     renew("k").await.unwrap().unwrap();
@@ -169,8 +171,8 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     })
     .await;
     let revoke = RevokeCredential {
-        credential_id: id.to_string(),
-        wait_ms: 1,
+        credential: id,
+        wait: Some(Duration::from_millis(1)),
     };
     let revoked = bench.engine.revoke_credential(&bench.agent, &revoke).await;
     revoked.unwrap();

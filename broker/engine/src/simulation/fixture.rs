@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_ca::{Authority, NewKey};
+use taskpass_ca::{Authority, NewKey, PublicKey};
 use taskpass_core::{Clock, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey, VerifyingKey};
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
@@ -59,6 +59,13 @@ impl Fixture {
             current,
             _dir: dir,
         }
+    }
+}
+
+impl Fixture {
+    /// The key in [`Fixture::csr`].
+    pub(super) fn key(&self) -> PublicKey {
+        PublicKey::from_csr(&self.csr).unwrap()
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use taskpass_core::{
     AgentName, Clock, Credential, CredentialId, CredentialState, EndCause, Event, Labels,
     ProviderName, Requester, RevocationClass, RoleName, RoleSpec, Scope, Secret, SecretFields,
-    SeededEntropy, Task, TaskId, TaskState, Timestamp, limits,
+    SeededEntropy, Task, TaskId, TaskState, Timestamp, Ttl, limits,
 };
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -34,8 +34,8 @@ use super::{
     time::{Millis, SimTime, SimTimer},
 };
 use crate::{
-    Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask, reconcile,
-    testing::fake_role,
+    Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask, TaskRoles,
+    reconcile, testing::fake_role,
 };
 
 const DUE: usize = 10_000;
@@ -226,26 +226,27 @@ impl Site {
     async fn draw_elsewhere(&self) -> Millis {
         let began = self.time.now();
         let (engine, agent) = (Arc::clone(&self.engine), self.agent.clone());
+        let role: RoleName = "stays/r".parse().unwrap();
         let work = self.engine.tasks().spawn(async move {
             let request = StartTask {
-                purpose: "beside an outage".to_owned(),
-                requester: String::new(),
-                roles: vec![("stays/r".to_owned(), Vec::new())],
-                ttl_seconds: 600,
-                heartbeat_seconds: 0,
-                parent: String::new(),
-                labels: Vec::new(),
-                max_credentials: 0,
-                csr: Vec::new(),
+                purpose: "beside an outage".parse().unwrap(),
+                requester: None,
+                roles: TaskRoles::from_pairs([(role.clone(), Scope::default())]).unwrap(),
+                ttl: Some(Ttl::from_seconds(600).unwrap()),
+                heartbeat: None,
+                parent: None,
+                labels: Labels::default(),
+                max_credentials: None,
+                key: None,
             };
-            let started = engine.start_task(&agent, "", &request).await.unwrap();
+            let started = engine.start_task(&agent, None, &request).await.unwrap();
             let request = IssueCredential {
-                task_id: started.task.id.to_string(),
-                role: "stays/r".to_owned(),
-                scope: Vec::new(),
-                ttl_seconds: 300,
+                task: started.task.id,
+                role,
+                scope: Scope::default(),
+                ttl: Some(Ttl::from_seconds(300).unwrap()),
             };
-            let issued = engine.issue_credential(&agent, "", &request).await;
+            let issued = engine.issue_credential(&agent, None, &request).await;
             issued.unwrap().handover.done();
             let ended = engine.end_by_broker(started.task.id, EndCause::Completed);
             ended.await.unwrap();

@@ -3,19 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use taskpass_ca::PeerIdentity;
 use taskpass_core::{
-    CredentialId, Identity, RoleName, SpiffeId, Task, TaskId, Timestamp, TrustDomain,
+    CredentialId, Identity, Labels, RoleName, Scope, SpiffeId, Task, TaskId, Timestamp,
+    TrustDomain, Ttl,
 };
 
 use super::{fate::Fate, fixture::Fixture, oracle::Oracle, provider::name_of, world::Kind};
 use crate::{
-    Attest, Call, CreateJoinToken, EndTask, Engine, Error, IssueCredential, IssuedSvid,
-    RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask,
+    Attest, Call, CreateJoinToken, EndTask, Ending, Engine, Error, IssueCredential, IssuedSvid,
+    RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask, TaskRoles,
+    testing::key_of,
 };
 
 /// From where all callers call.
@@ -172,39 +176,31 @@ impl Callers {
             return Ok("nobody".to_owned());
         };
         let parent = match (&parent, &caller.identity) {
-            (Some((task, _)), _) => task.id.to_string(),
-            (None, Identity::AgentTask(_, task)) => task.to_string(),
-            (None, _) => String::new(),
+            (Some((task, _)), _) => Some(task.id),
+            (None, Identity::AgentTask(_, task)) => Some(*task),
+            (None, _) => None,
         };
         let request = StartTask {
-            purpose: "simulated".to_owned(),
-            requester: String::new(),
+            purpose: "simulated".parse().unwrap(),
+            requester: None,
             roles: self.some_roles(),
-            ttl_seconds: if fate.percent(30) {
-                0
-            } else {
-                u32::try_from(fate.between(2, 130)).unwrap()
-            },
-            heartbeat_seconds: if fate.percent(20) {
-                u32::try_from(fate.between(2, 20)).unwrap()
-            } else {
-                0
-            },
+            ttl: (!fate.percent(30)).then(|| seconds(fate.between(2, 130))),
+            heartbeat: fate.percent(20).then(|| seconds(fate.between(2, 20))),
             parent,
-            labels: Vec::new(),
+            labels: Labels::default(),
             max_credentials: if fate.percent(30) {
-                u32::try_from(fate.between(1, 7)).unwrap()
+                NonZeroU32::new(u32::try_from(fate.between(1, 7)).unwrap())
             } else {
-                0
+                None
             },
-            csr: if fate.percent(10) {
-                self.fixture.csr.clone()
-            } else {
-                Vec::new()
-            },
+            key: fate.percent(10).then(|| self.fixture.key()),
         };
         let call = self.call(&caller).await?;
-        let started = self.engine.start_task(&call, &self.key(), &request).await?;
+        let key = key_of(&self.key());
+        let started = self
+            .engine
+            .start_task(&call, key.as_ref(), &request)
+            .await?;
         let StartedTask { task, svid } = started;
         let said = format!("task {}", task.id);
         let mut known = self.known.lock();
@@ -218,23 +214,23 @@ impl Callers {
         Ok(said)
     }
 
-    fn some_roles(&self) -> Vec<(String, Vec<(String, String)>)> {
+    fn some_roles(&self) -> TaskRoles {
         let fate = &self.fate;
-        let mut roles = BTreeMap::new();
+        let mut roles = Vec::new();
         for kind in Kind::ALL {
             if fate.percent(65) {
                 let pins = if fate.percent(20) {
-                    vec![("db".to_owned(), "a".to_owned())]
+                    db("a")
                 } else {
-                    Vec::new()
+                    Scope::default()
                 };
-                roles.insert(format!("{}/read", name_of(kind)), pins);
+                roles.push((format!("{}/read", name_of(kind)).parse().unwrap(), pins));
             }
         }
         if fate.percent(2) {
-            roles.insert("named/rule".to_owned(), Vec::new());
+            roles.push(("named/rule".parse().unwrap(), Scope::default()));
         }
-        roles.into_iter().collect()
+        TaskRoles::from_pairs(roles).unwrap()
     }
 
     async fn issue(&self) -> Result<String, Error> {
@@ -244,34 +240,34 @@ impl Callers {
         };
         let roles: Vec<&RoleName> = task.roles.keys().collect();
         let role = match fate.pick(&roles) {
-            Some(role) if !fate.percent(4) => role.to_string(),
-            _ => format!("named/{}", if fate.percent(50) { "rule" } else { "read" }),
+            Some(role) if !fate.percent(4) => (*role).clone(),
+            _ if fate.percent(50) => "named/rule".parse().unwrap(),
+            _ => "named/read".parse().unwrap(),
         };
-        let db = ["a", "b", "c"][usize::try_from(fate.below(3)).unwrap()];
+        let name = ["a", "b", "c"][usize::try_from(fate.below(3)).unwrap()];
         let scope = if fate.percent(20) {
-            vec![("db".to_owned(), db.to_owned())]
+            db(name)
         } else {
-            Vec::new()
+            Scope::default()
         };
         let request = IssueCredential {
-            task_id: task.id.to_string(),
+            task: task.id,
             role,
             scope,
-            ttl_seconds: if fate.percent(50) {
-                0
-            } else {
-                u32::try_from(fate.between(1, 65)).unwrap()
-            },
+            ttl: (!fate.percent(50)).then(|| seconds(fate.between(1, 65))),
         };
         let key = self.key();
         let call = self.call(&caller).await?;
         fate.note(|| {
             format!(
                 "ask: issue {} of {} by {}",
-                request.role, request.task_id, caller.serial
+                request.role, request.task, caller.serial
             )
         });
-        let issued = self.engine.issue_credential(&call, &key, &request).await?;
+        let issued = self
+            .engine
+            .issue_credential(&call, key_of(&key).as_ref(), &request)
+            .await?;
         if fate.percent(6) {
             return Ok(format!("credential {} is lost on the way", issued.id));
         }
@@ -322,21 +318,18 @@ impl Callers {
             return Ok("no credential".to_owned());
         };
         let request = RenewCredential {
-            credential_id: id.to_string(),
-            ttl_seconds: if self.fate.percent(50) {
-                0
-            } else {
-                u32::try_from(self.fate.between(1, 60)).unwrap()
-            },
+            credential: id,
+            ttl: (!self.fate.percent(50)).then(|| seconds(self.fate.between(1, 60))),
         };
         let call = self.call(&caller).await?;
         self.fate
             .note(|| format!("ask: renew {id} by {}", caller.serial));
-        let (_, until) = self
+        let key = key_of(&self.key());
+        let renewed = self
             .engine
-            .renew_credential(&call, &self.key(), &request)
+            .renew_credential(&call, key.as_ref(), &request)
             .await?;
-        Ok(format!("{id} until {until}"))
+        Ok(format!("{id} until {}", renewed.expires_at))
     }
 
     async fn revoke(&self) -> Result<String, Error> {
@@ -349,14 +342,14 @@ impl Callers {
             owner
         };
         let request = RevokeCredential {
-            credential_id: id.to_string(),
-            wait_ms: u32::try_from(self.fate.between(1, 5000)).unwrap(),
+            credential: id,
+            wait: Some(Duration::from_millis(self.fate.between(1, 5000))),
         };
         let call = self.call(&caller).await?;
         self.fate
             .note(|| format!("ask: revoke {id} by {}", caller.serial));
         let receipt = self.engine.revoke_credential(&call, &request).await?;
-        Ok(format!("{id} is {}", receipt.state))
+        Ok(format!("{id} is {}", receipt.state.as_str()))
     }
 
     async fn end_task(&self) -> Result<String, Error> {
@@ -369,9 +362,13 @@ impl Callers {
             owner
         };
         let request = EndTask {
-            task_id: task.id.to_string(),
-            cancel: self.fate.percent(50),
-            wait_ms: u32::try_from(self.fate.between(1, 5000)).unwrap(),
+            task: task.id,
+            how: if self.fate.percent(50) {
+                Ending::Cancel
+            } else {
+                Ending::Complete
+            },
+            wait: Some(Duration::from_millis(self.fate.between(1, 5000))),
         };
         let call = self.call(&caller).await?;
         self.fate
@@ -386,7 +383,7 @@ impl Callers {
             return Ok("no task".to_owned());
         };
         let call = self.call(&caller).await?;
-        self.engine.heartbeat(&call, &task.id.to_string()).await?;
+        self.engine.heartbeat(&call, task.id).await?;
         Ok(format!("{} lives", task.id))
     }
 
@@ -415,15 +412,16 @@ impl Callers {
     async fn register(&self) -> Result<String, Error> {
         let name = format!("extra-{}", self.fate.below(3));
         let request = RegisterAgent {
-            name: name.clone(),
-            owner: "alice@acme.test".to_owned(),
-            team: String::new(),
-            class: String::new(),
-            labels: Vec::new(),
+            name: name.parse().unwrap(),
+            owner: "alice@acme.test".parse().unwrap(),
+            team: None,
+            class: None,
+            labels: Labels::default(),
         };
         let call = self.call(&self.operator()).await?;
+        let key = key_of(&self.key());
         self.engine
-            .register_agent(&call, &self.key(), &request)
+            .register_agent(&call, key.as_ref(), &request)
             .await?;
         Ok(format!("agent {name}"))
     }
@@ -432,12 +430,13 @@ impl Callers {
         let name = format!("agent-{}", self.fate.below(2));
         let call = self.call(&self.operator()).await?;
         let request = CreateJoinToken {
-            agent: name.clone(),
-            ttl_seconds: 60,
+            agent: name.parse().unwrap(),
+            ttl: Some(seconds(60)),
         };
+        let key = key_of(&self.key());
         let token = self
             .engine
-            .create_join_token(&call, &self.key(), &request)
+            .create_join_token(&call, key.as_ref(), &request)
             .await?;
         // `tp1.<id>.<secret>.<pin>`
         let text = token.text.expose().to_owned();
@@ -462,7 +461,7 @@ impl Callers {
             return Ok("nobody".to_owned());
         };
         let call = self.call(&identity).await?;
-        let svid = self.engine.renew_svid(&call, &self.fixture.csr).await?;
+        let svid = self.engine.renew_svid(&call, &self.fixture.key()).await?;
         self.keep(&svid, identity.identity);
         Ok(format!("SVID {} was renewed", identity.serial))
     }
@@ -473,6 +472,14 @@ impl Callers {
             .identities
             .push(identity_in(svid, identity));
     }
+}
+
+fn seconds(n: u64) -> Ttl {
+    Ttl::from_seconds(n).unwrap()
+}
+
+fn db(name: &str) -> Scope {
+    Scope::from_pairs([("db", name)]).unwrap()
 }
 
 fn is_operator(identity: &PeerIdentity) -> bool {

@@ -64,6 +64,32 @@ fn an_export_of_an_older_checkpoint_leaves_younger_entries_out() {
 }
 
 #[test]
+fn a_selection_by_index_is_the_selection_by_range() {
+    let scratch = Scratch::new();
+    let (ledger, checkpoint) = scratch.filled(9, 3);
+    let (reader, wanted) = (ledger.reader(), [2, 4, 5]);
+    let (mut by_range, mut by_index) = (Vec::new(), Vec::new());
+    let mut keep = |index, _: &[u8]| wanted.contains(&index);
+    write_selection(
+        &reader,
+        &checkpoint,
+        0..9,
+        &mut keep,
+        Some(3),
+        &mut by_range,
+    )
+    .unwrap();
+    let written = write_indexes(&reader, &checkpoint, wanted, Some(3), &mut by_index).unwrap();
+    assert_eq!(written, 3);
+    assert_eq!(by_index, by_range);
+    let absent = write_indexes(&reader, &checkpoint, [9], None, &mut Vec::new());
+    assert!(
+        matches!(absent, Err(Error::OutOfRange { .. })),
+        "{absent:?}"
+    );
+}
+
+#[test]
 fn a_checkpoint_of_another_history_is_not_exported() {
     let (one, two) = (Scratch::new(), Scratch::new());
     let (ledger, _) = one.filled(5, 5);

@@ -9,7 +9,7 @@ use taskpass_proto::v1::{
 use taskpass_store::Usage;
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, status};
+use super::{Api, convert, parse};
 
 #[tonic::async_trait]
 impl AgentService for Api {
@@ -17,80 +17,79 @@ impl AgentService for Api {
         &self,
         request: Request<RegisterAgentRequest>,
     ) -> Result<Response<RegisterAgentResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let register = RegisterAgent {
-            name: message.name,
-            owner: message.owner,
-            team: message.team,
-            class: message.class,
-            labels: convert::pairs(message.labels),
-        };
-        let agent = self
-            .engine
-            .register_agent(&call, &message.idempotency_key, &register)
-            .await
-            .map_err(status::from)?;
-        let view = AgentView {
-            agent,
-            usage: Usage::default(),
-        };
-        Ok(Response::new(RegisterAgentResponse {
-            agent: Some(convert::agent(&view)),
-        }))
+        self.answer(request, |call, message| async move {
+            let register = RegisterAgent {
+                name: parse::value("name", &message.name)?,
+                owner: parse::value("owner", &message.owner)?,
+                team: parse::optional("team", &message.team)?,
+                class: parse::optional("class", &message.class)?,
+                labels: parse::labels(message.labels)?,
+            };
+            let key = parse::key(&message.idempotency_key)?;
+            let agent = self
+                .engine
+                .register_agent(&call, key.as_ref(), &register)
+                .await?;
+            let view = AgentView {
+                agent,
+                usage: Usage::default(),
+            };
+            Ok(Response::new(RegisterAgentResponse {
+                agent: Some(convert::agent(&view)),
+            }))
+        })
+        .await
     }
 
     async fn create_join_token(
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let create = CreateJoinToken {
-            agent: message.agent,
-            ttl_seconds: message.ttl_seconds,
-        };
-        let minted = self
-            .engine
-            .create_join_token(&call, &message.idempotency_key, &create)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(CreateJoinTokenResponse {
-            join_token: minted.text.expose().to_owned(),
-            agent: minted.token.agent.to_string(),
-            expires_at: Some(convert::time(minted.expires_at())),
-        }))
+        self.answer(request, |call, message| async move {
+            let create = CreateJoinToken {
+                agent: parse::value("agent", &message.agent)?,
+                ttl: parse::ttl("ttl_seconds", message.ttl_seconds)?,
+            };
+            let key = parse::key(&message.idempotency_key)?;
+            let created = self
+                .engine
+                .create_join_token(&call, key.as_ref(), &create)
+                .await?;
+            Ok(Response::new(CreateJoinTokenResponse {
+                join_token: created.text.expose().to_owned(),
+                agent: created.token.agent.to_string(),
+                expires_at: Some(convert::time(created.token.expires_at)),
+            }))
+        })
+        .await
     }
 
     async fn get_agent(
         &self,
         request: Request<GetAgentRequest>,
     ) -> Result<Response<GetAgentResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let view = self
-            .engine
-            .agent(&call, &request.get_ref().name)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(GetAgentResponse {
-            agent: Some(convert::agent(&view)),
-        }))
+        self.answer(request, |call, message| async move {
+            let name = parse::value("name", &message.name)?;
+            let view = self.engine.agent(&call, &name).await?;
+            Ok(Response::new(GetAgentResponse {
+                agent: Some(convert::agent(&view)),
+            }))
+        })
+        .await
     }
 
     async fn list_agents(
         &self,
         request: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let page = convert::page(request.into_inner().page).map_err(status::from)?;
-        let listing = self
-            .engine
-            .list_agents(&call, &page)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(ListAgentsResponse {
-            agents: listing.rows.iter().map(convert::agent).collect(),
-            next_page_token: listing.next.unwrap_or_default(),
-        }))
+        self.answer(request, |call, message| async move {
+            let page = parse::page(message.page)?;
+            let listing = self.engine.list_agents(&call, &page).await?;
+            Ok(Response::new(ListAgentsResponse {
+                agents: listing.rows.iter().map(convert::agent).collect(),
+                next_page_token: listing.next.unwrap_or_default(),
+            }))
+        })
+        .await
     }
 }

@@ -1,12 +1,14 @@
-//! Domain types to messages, and the few that go the other way.
+//! Domain types to messages.
 
 use std::collections::HashMap;
 
 use prost_types::Timestamp as WireTime;
-use taskpass_core::{Anchor, Credential, Labels, Requester, RoleSpec, Scope, Task, Timestamp};
-use taskpass_engine::{AgentView, Error, IssuedSvid, ProviderView, Receipt};
+use taskpass_core::{
+    Anchor, CredentialState, EndCause, Labels, Requester, RevocationClass, RevokeCause, RoleSpec,
+    Scope, ShownState, Task, TaskState, Timestamp,
+};
+use taskpass_engine::{AgentView, CredentialView, IssuedSvid, ProviderView, Receipt};
 use taskpass_proto::v1 as pb;
-use taskpass_store::Page;
 
 pub(super) fn time(at: Timestamp) -> WireTime {
     let nanos = at.millis().rem_euclid(1000).saturating_mul(1_000_000);
@@ -14,33 +16,6 @@ pub(super) fn time(at: Timestamp) -> WireTime {
         seconds: at.seconds(),
         nanos: i32::try_from(nanos).unwrap_or(0),
     }
-}
-
-/// A time from the wire; refuses what no calendar knows.
-pub(super) fn from_time(field: &str, at: WireTime) -> Result<Timestamp, Error> {
-    let millis = at
-        .seconds
-        .checked_mul(1000)
-        .and_then(|ms| ms.checked_add(i64::from(at.nanos) / 1_000_000));
-    let time = millis
-        .map(Timestamp::from_millis)
-        .filter(|t| Some(t.millis()) == millis);
-    time.filter(|_| (0..1_000_000_000).contains(&at.nanos))
-        .ok_or_else(|| Error::invalid(field, "this is not a time between the years 1 and 9999"))
-}
-
-pub(super) fn page(request: Option<pb::PageRequest>) -> Result<Page, Error> {
-    let request = request.unwrap_or_default();
-    let size = usize::try_from(request.page_size).unwrap_or(usize::MAX);
-    Page::new(size, "").map_err(|e| Error::invalid("page.page_size", e))?;
-    Page::new(size, &request.page_token).map_err(|e| Error::invalid("page.page_token", e))
-}
-
-/// Pairs in a fixed order, so that equal requests have equal digests.
-pub(super) fn pairs(map: HashMap<String, String>) -> Vec<(String, String)> {
-    let mut pairs: Vec<_> = map.into_iter().collect();
-    pairs.sort_unstable();
-    pairs
 }
 
 pub(super) fn scope(scope: &Scope) -> HashMap<String, String> {
@@ -109,43 +84,85 @@ pub(super) fn task(task: &Task) -> pb::Task {
         depth: u32::from(task.depth),
         max_credentials: task.max_credentials,
         labels: labels(&task.labels),
-        state: task.state.as_str().to_owned(),
-        end_cause: task
-            .end_cause
-            .map(|cause| cause.as_str().to_owned())
-            .unwrap_or_default(),
+        state: task_state(task.state).into(),
+        end_cause: end_cause(task.end_cause).into(),
         ending_at: task.ending_at.map(time),
         ended_at: task.ended_at.map(time),
     }
 }
 
-pub(super) fn credential(credential: &Credential, renewable: bool) -> pb::Credential {
+pub(super) const fn task_state(state: TaskState) -> pb::TaskState {
+    match state {
+        TaskState::Open => pb::TaskState::Open,
+        TaskState::Ending => pb::TaskState::Ending,
+        TaskState::Ended => pb::TaskState::Ended,
+    }
+}
+
+/// Unspecified while the task has not begun to end.
+pub(super) const fn end_cause(cause: Option<EndCause>) -> pb::EndCause {
+    match cause {
+        None => pb::EndCause::Unspecified,
+        Some(EndCause::Completed) => pb::EndCause::Completed,
+        Some(EndCause::Cancelled) => pb::EndCause::Cancelled,
+        Some(EndCause::Deadline) => pb::EndCause::Deadline,
+        Some(EndCause::HeartbeatLost) => pb::EndCause::HeartbeatLost,
+        Some(EndCause::ParentEnded) => pb::EndCause::ParentEnded,
+    }
+}
+
+const fn credential_state(state: ShownState) -> pb::CredentialState {
+    match state {
+        ShownState::Is(CredentialState::Intended) => pb::CredentialState::Intended,
+        ShownState::Is(CredentialState::Active) => pb::CredentialState::Active,
+        ShownState::Is(CredentialState::Revoking) => pb::CredentialState::Revoking,
+        ShownState::Stuck => pb::CredentialState::Stuck,
+        ShownState::Is(CredentialState::RevokedVerified) => pb::CredentialState::RevokedVerified,
+        ShownState::Is(CredentialState::RevokedUnverified) => {
+            pb::CredentialState::RevokedUnverified
+        }
+        ShownState::Is(CredentialState::Expired) => pb::CredentialState::Expired,
+        ShownState::Is(CredentialState::Abandoned) => pb::CredentialState::Abandoned,
+    }
+}
+
+pub(super) const fn revocation_class(class: RevocationClass) -> pb::RevocationClass {
+    match class {
+        RevocationClass::Immediate => pb::RevocationClass::Immediate,
+        RevocationClass::Denylist => pb::RevocationClass::Denylist,
+        RevocationClass::Inherits => pb::RevocationClass::Inherits,
+        RevocationClass::ExpiryOnly => pb::RevocationClass::ExpiryOnly,
+        RevocationClass::None => pb::RevocationClass::None,
+    }
+}
+
+pub(super) fn credential(view: &CredentialView) -> pb::Credential {
+    let credential = &view.credential;
     pb::Credential {
         id: credential.id.to_string(),
         task_id: credential.task.to_string(),
         agent: credential.agent.to_string(),
         role: credential.role.to_string(),
         scope: scope(&credential.scope),
-        state: credential.shown_state().to_owned(),
-        revocation_class: credential.revocation_class.as_str().to_owned(),
+        state: credential_state(credential.shown()).into(),
+        revocation_class: revocation_class(credential.revocation_class).into(),
         issued_at: credential.issued_at.map(time),
         expires_at: Some(time(credential.ends_at())),
         revocation: credential.revocation.as_ref().map(revocation),
-        renewable,
+        renewable: view.renewable,
     }
 }
 
 fn revocation(revocation: &taskpass_core::Revocation) -> pb::Revocation {
-    use taskpass_core::RevokeCause;
     let cause = match revocation.cause {
-        RevokeCause::Requested => "requested",
-        RevokeCause::TaskEnded(_) => "task_ended",
-        RevokeCause::OutcomeUnknown => "interrupted",
-        RevokeCause::NotDelivered => "not_delivered",
-        RevokeCause::Expired => "expired",
+        RevokeCause::Requested => pb::RevokeCause::Requested,
+        RevokeCause::TaskEnded(_) => pb::RevokeCause::TaskEnded,
+        RevokeCause::OutcomeUnknown => pb::RevokeCause::OutcomeUnknown,
+        RevokeCause::NotDelivered => pb::RevokeCause::NotDelivered,
+        RevokeCause::Expired => pb::RevokeCause::Expired,
     };
     pb::Revocation {
-        cause: cause.to_owned(),
+        cause: cause.into(),
         since: Some(time(revocation.since)),
         attempts: revocation.attempts,
         retry_at: revocation
@@ -163,8 +180,8 @@ pub(super) fn receipt(receipt: &Receipt) -> pb::Receipt {
     pb::Receipt {
         credential_id: receipt.credential.to_string(),
         role: receipt.role.to_string(),
-        state: receipt.state.to_owned(),
-        revocation_class: receipt.revocation_class.as_str().to_owned(),
+        state: credential_state(receipt.state).into(),
+        revocation_class: revocation_class(receipt.revocation_class).into(),
         took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
         may_live_until: receipt.may_live_until.map(time),
         proof: receipt.proof.clone(),
@@ -197,11 +214,11 @@ pub(super) fn provider(view: &ProviderView) -> pb::Provider {
         name: view.name.to_string(),
         kind: view.kind.to_owned(),
         circuit: if view.status.circuit_open {
-            "open"
+            pb::CircuitState::Open
         } else {
-            "closed"
+            pb::CircuitState::Closed
         }
-        .to_owned(),
+        .into(),
         in_flight: u32::try_from(view.status.in_flight).unwrap_or(u32::MAX),
         live_credentials: view.usage.live_credentials,
         pending_revocations: view.usage.revoking,
@@ -217,7 +234,7 @@ fn role(spec: &RoleSpec) -> pb::Role {
         impact: u32::from(u8::from(spec.impact)),
         environment: spec.environment.clone(),
         data_classes: spec.data_classes.clone(),
-        revocation_class: spec.revocation_class.as_str().to_owned(),
+        revocation_class: revocation_class(spec.revocation_class).into(),
         renewable: spec.renewable,
         params: spec
             .params

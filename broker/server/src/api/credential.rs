@@ -1,6 +1,6 @@
 //! `CredentialService`. The reply to `IssueCredential` is the one message that carries secrets.
 
-use taskpass_engine::{Error, IssueCredential, RenewCredential, RevokeCredential};
+use taskpass_engine::{IssueCredential, RenewCredential, RevokeCredential};
 use taskpass_proto::v1::{
     GetCredentialRequest, GetCredentialResponse, IssueCredentialRequest, IssueCredentialResponse,
     ListCredentialsRequest, ListCredentialsResponse, RenewCredentialRequest,
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::transport::OnDelivered;
 
-use super::{Api, convert, status};
+use super::{Api, convert, parse};
 
 #[tonic::async_trait]
 impl CredentialService for Api {
@@ -20,126 +20,108 @@ impl CredentialService for Api {
         &self,
         request: Request<IssueCredentialRequest>,
     ) -> Result<Response<IssueCredentialResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let issue = IssueCredential {
-            task_id: message.task_id,
-            role: message.role,
-            scope: convert::pairs(message.scope),
-            ttl_seconds: message.ttl_seconds,
-        };
-        let issued = self
-            .engine
-            .issue_credential(&call, &message.idempotency_key, &issue)
-            .await
-            .map_err(status::from)?;
-        let mut response = Response::new(IssueCredentialResponse {
-            credential_id: issued.id.to_string(),
-            role: issued.role.to_string(),
-            expires_at: Some(convert::time(issued.expires_at)),
-            revocation_class: issued.revocation_class.as_str().to_owned(),
-            data: issued
-                .data
-                .iter()
-                .map(|(name, secret)| (name.to_owned(), secret.expose().to_owned()))
-                .collect(),
-            renewable: issued.renewable,
-        });
-        let handover = issued.handover;
-        let on_delivered = OnDelivered::new(move || handover.done());
-        response.extensions_mut().insert(on_delivered);
-        Ok(response)
+        self.answer(request, |call, message| async move {
+            let issue = IssueCredential {
+                task: parse::value("task_id", &message.task_id)?,
+                role: parse::value("role", &message.role)?,
+                scope: parse::scope("scope", message.scope)?,
+                ttl: parse::ttl("ttl_seconds", message.ttl_seconds)?,
+            };
+            let key = parse::key(&message.idempotency_key)?;
+            let issued = self
+                .engine
+                .issue_credential(&call, key.as_ref(), &issue)
+                .await?;
+            let mut response = Response::new(IssueCredentialResponse {
+                credential_id: issued.id.to_string(),
+                role: issued.role.to_string(),
+                expires_at: Some(convert::time(issued.expires_at)),
+                revocation_class: convert::revocation_class(issued.revocation_class).into(),
+                data: issued
+                    .data
+                    .iter()
+                    .map(|(name, secret)| (name.to_owned(), secret.expose().to_owned()))
+                    .collect(),
+                renewable: issued.renewable,
+            });
+            let handover = issued.handover;
+            let on_delivered = OnDelivered::new(move || handover.done());
+            response.extensions_mut().insert(on_delivered);
+            Ok(response)
+        })
+        .await
     }
 
     async fn renew_credential(
         &self,
         request: Request<RenewCredentialRequest>,
     ) -> Result<Response<RenewCredentialResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let renew = RenewCredential {
-            credential_id: message.credential_id,
-            ttl_seconds: message.ttl_seconds,
-        };
-        let (id, expires_at) = self
-            .engine
-            .renew_credential(&call, &message.idempotency_key, &renew)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(RenewCredentialResponse {
-            credential_id: id.to_string(),
-            expires_at: Some(convert::time(expires_at)),
-        }))
+        self.answer(request, |call, message| async move {
+            let renew = RenewCredential {
+                credential: parse::value("credential_id", &message.credential_id)?,
+                ttl: parse::ttl("ttl_seconds", message.ttl_seconds)?,
+            };
+            let key = parse::key(&message.idempotency_key)?;
+            let renewed = self
+                .engine
+                .renew_credential(&call, key.as_ref(), &renew)
+                .await?;
+            Ok(Response::new(RenewCredentialResponse {
+                credential_id: renewed.credential.to_string(),
+                expires_at: Some(convert::time(renewed.expires_at)),
+            }))
+        })
+        .await
     }
 
     async fn revoke_credential(
         &self,
         request: Request<RevokeCredentialRequest>,
     ) -> Result<Response<RevokeCredentialResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let revoke = RevokeCredential {
-            credential_id: message.credential_id,
-            wait_ms: message.wait_ms,
-        };
-        let receipt = self
-            .engine
-            .revoke_credential(&call, &revoke)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(RevokeCredentialResponse {
-            receipt: Some(convert::receipt(&receipt)),
-        }))
+        self.answer(request, |call, message| async move {
+            let revoke = RevokeCredential {
+                credential: parse::value("credential_id", &message.credential_id)?,
+                wait: parse::wait(message.wait_ms),
+            };
+            let receipt = self.engine.revoke_credential(&call, &revoke).await?;
+            Ok(Response::new(RevokeCredentialResponse {
+                receipt: Some(convert::receipt(&receipt)),
+            }))
+        })
+        .await
     }
 
     async fn get_credential(
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let (credential, renewable) = self
-            .engine
-            .credential(&call, &request.get_ref().credential_id)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(GetCredentialResponse {
-            credential: Some(convert::credential(&credential, renewable)),
-        }))
+        self.answer(request, |call, message| async move {
+            let id = parse::value("credential_id", &message.credential_id)?;
+            let view = self.engine.credential(&call, id).await?;
+            Ok(Response::new(GetCredentialResponse {
+                credential: Some(convert::credential(&view)),
+            }))
+        })
+        .await
     }
 
     async fn list_credentials(
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let page = convert::page(message.page.clone()).map_err(status::from)?;
-        let filter = filter(&message).map_err(status::from)?;
-        let listing = self
-            .engine
-            .list_credentials(&call, filter, &page)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(ListCredentialsResponse {
-            credentials: listing
-                .rows
-                .iter()
-                .map(|(credential, renewable)| convert::credential(credential, *renewable))
-                .collect(),
-            next_page_token: listing.next.unwrap_or_default(),
-        }))
+        self.answer(request, |call, message| async move {
+            let filter = CredentialFilter {
+                task: parse::optional("task_id", &message.task_id)?,
+                agent: parse::optional("agent", &message.agent)?,
+                live: message.live,
+            };
+            let page = parse::page(message.page)?;
+            let listing = self.engine.list_credentials(&call, filter, &page).await?;
+            Ok(Response::new(ListCredentialsResponse {
+                credentials: listing.rows.iter().map(convert::credential).collect(),
+                next_page_token: listing.next.unwrap_or_default(),
+            }))
+        })
+        .await
     }
-}
-
-fn filter(message: &ListCredentialsRequest) -> Result<CredentialFilter, Error> {
-    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let task = optional(&message.task_id).map(|id| id.parse()).transpose();
-    let agent = optional(&message.agent)
-        .map(|name| name.parse())
-        .transpose();
-    Ok(CredentialFilter {
-        task: task.map_err(|e| Error::invalid("task_id", e))?,
-        agent: agent.map_err(|e| Error::invalid("agent", e))?,
-        live: message.live,
-    })
 }

@@ -1,14 +1,18 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
-use taskpass_core::SpiffeId;
-use taskpass_engine::{Attest, Caller, Engine, Error, JoinTokenText};
+use taskpass_engine::{Attest, Caller, Engine, JoinTokenText};
 use taskpass_proto::v1::{
-    AttestRequest, AttestResponse, Bundle, GetBundleRequest, GetBundleResponse, RenewSvidRequest,
-    RenewSvidResponse, WhoAmIRequest, WhoAmIResponse, identity_service_server::IdentityService,
+    AttestRequest, AttestResponse, Bundle, CallerKind, GetBundleRequest, GetBundleResponse,
+    RenewSvidRequest, RenewSvidResponse, WhoAmIRequest, WhoAmIResponse,
+    identity_service_server::IdentityService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, status};
+use super::{
+    Api, convert,
+    parse::{self, InField as _},
+    status::Refusal,
+};
 
 #[tonic::async_trait]
 impl IdentityService for Api {
@@ -18,22 +22,15 @@ impl IdentityService for Api {
     ) -> Result<Response<AttestResponse>, Status> {
         let ip = Some(Self::peer(request.extensions())?.remote_addr.ip());
         let message = request.into_inner();
-        let token = JoinTokenText::parse(&message.join_token).map_err(status::from)?;
-        let in_place_of = match message.in_place_of.as_str() {
-            "" => None,
-            id => Some(
-                id.parse::<SpiffeId>()
-                    .map_err(|e| status::from(Error::invalid("in_place_of", e)))?,
-            ),
-        };
+        let token = JoinTokenText::parse(&message.join_token).in_field("join_token")?;
         let attest = Attest {
             token: token.id,
             secret: &token.secret,
             csr: &message.csr,
-            in_place_of,
+            in_place_of: parse::optional("in_place_of", &message.in_place_of)?,
             ip,
         };
-        let issued = self.engine.attest(&attest).await.map_err(status::from)?;
+        let issued = self.engine.attest(&attest).await.map_err(Refusal::from)?;
         Ok(Response::new(AttestResponse {
             svid: Some(convert::svid(&issued)),
             bundle: Some(bundle(&self.engine)),
@@ -44,16 +41,15 @@ impl IdentityService for Api {
         &self,
         request: Request<RenewSvidRequest>,
     ) -> Result<Response<RenewSvidResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let issued = self
-            .engine
-            .renew_svid(&call, &request.get_ref().csr)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(RenewSvidResponse {
-            svid: Some(convert::svid(&issued)),
-            bundle: Some(bundle(&self.engine)),
-        }))
+        self.answer(request, |call, message| async move {
+            let key = parse::csr(&message.csr)?;
+            let issued = self.engine.renew_svid(&call, &key).await?;
+            Ok(Response::new(RenewSvidResponse {
+                svid: Some(convert::svid(&issued)),
+                bundle: Some(bundle(&self.engine)),
+            }))
+        })
+        .await
     }
 
     async fn get_bundle(
@@ -69,24 +65,26 @@ impl IdentityService for Api {
         &self,
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let peer = Self::peer(request.extensions())?;
-        let kind = match &call.caller {
-            Caller::Agent { bound_to: None, .. } => "agent",
-            Caller::Agent {
-                bound_to: Some(_), ..
-            } => "agent_task",
-            Caller::Operator { .. } => "operator",
-        };
-        Ok(Response::new(WhoAmIResponse {
-            spiffe_id: call.caller.id().to_string(),
-            kind: kind.to_owned(),
-            serial: call.caller.serial().to_owned(),
-            expires_at: peer
-                .identity
-                .map(|identity| convert::time(identity.not_after)),
-            broker_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))
+        let not_after = Self::peer(request.extensions())?
+            .identity
+            .map(|identity| identity.not_after);
+        self.answer(request, |call, _| async move {
+            let kind = match &call.caller {
+                Caller::Agent { bound_to: None, .. } => CallerKind::Agent,
+                Caller::Agent {
+                    bound_to: Some(_), ..
+                } => CallerKind::AgentTask,
+                Caller::Operator { .. } => CallerKind::Operator,
+            };
+            Ok(Response::new(WhoAmIResponse {
+                spiffe_id: call.caller.id().to_string(),
+                kind: kind.into(),
+                serial: call.caller.serial().to_owned(),
+                expires_at: not_after.map(convert::time),
+                broker_version: env!("CARGO_PKG_VERSION").to_owned(),
+            }))
+        })
+        .await
     }
 }
 

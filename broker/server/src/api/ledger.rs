@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, status};
+use super::{Api, parse, status::Refusal};
 
 /// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need threads, too.
 pub(super) const EXPORTS_MAX: usize = 16;
@@ -31,82 +31,77 @@ impl LedgerService for Api {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let older = request.get_ref().consistent_with;
-        let found = self
-            .engine
-            .checkpoint(&call, older)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(GetCheckpointResponse {
-            checkpoint: found.checkpoint.note().to_owned(),
-            vkey: self.engine.ledger_key().to_string(),
-            consistency: found.proof.iter().map(|hash| hash.to_vec()).collect(),
-        }))
+        self.answer(request, |call, message| async move {
+            let older = older(message.consistent_with);
+            let found = self.engine.checkpoint(&call, older).await?;
+            Ok(Response::new(GetCheckpointResponse {
+                checkpoint: found.checkpoint.note().to_owned(),
+                vkey: self.engine.ledger_key().to_string(),
+                consistency: found.proof.iter().map(|hash| hash.to_vec()).collect(),
+            }))
+        })
+        .await
     }
 
     async fn export_ledger(
         &self,
         request: Request<ExportLedgerRequest>,
     ) -> Result<Response<Self::ExportLedgerStream>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let turn = Arc::clone(&self.exports).try_acquire_owned();
-        let turn = turn.map_err(|_none_left| {
-            status::from(Error::Exhausted {
+        self.answer(request, |call, message| async move {
+            let turn = Arc::clone(&self.exports).try_acquire_owned();
+            let turn = turn.map_err(|_none_left| Error::Exhausted {
                 message: format!("{EXPORTS_MAX} exports of the ledger are under way"),
                 retry_after: EXPORT_RETRY,
-            })
-        })?;
-        let message = request.into_inner();
-        let since = message
-            .since
-            .map(|at| convert::from_time("since", at))
-            .transpose()
-            .map_err(status::from)?;
-        let filter = ExportFilter {
-            since,
-            task_id: message.task_id,
-            consistent_with: message.consistent_with,
-        };
-        let plan = self
-            .engine
-            .plan_export(&call, &filter)
-            .await
-            .map_err(status::from)?;
-        let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            let mut out = Messages {
-                sender,
-                lines: Vec::new(),
-                done: 0,
-                total: plan.total(),
+            })?;
+            let since = message.since.map(|at| parse::time("since", at));
+            let filter = ExportFilter {
+                since: since.transpose()?,
+                task: parse::optional("task_id", &message.task_id)?,
+                consistent_with: older(message.consistent_with),
             };
-            let result = plan.write(&mut out).map_err(status::from);
-            let last = result.and_then(|()| {
-                out.flush_lines()
-                    .map_err(|e| Status::cancelled(e.to_string()))
+            let plan = self.engine.plan_export(&call, &filter).await?;
+            let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let mut out = Messages {
+                    sender,
+                    lines: Vec::new(),
+                    done: 0,
+                    total: plan.total(),
+                };
+                let result = plan.write(&mut out).map_err(|e| Refusal::from(e).into());
+                let last = result.and_then(|()| {
+                    out.flush_lines()
+                        .map_err(|e| Status::cancelled(e.to_string()))
+                });
+                if let Err(error) = last {
+                    // The reader may be gone, which is then no error.
+                    let _gone = out.sender.blocking_send(Err(error));
+                }
             });
-            if let Err(error) = last {
-                // The reader may be gone, which is then no error.
-                let _gone = out.sender.blocking_send(Err(error));
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+            Ok(Response::new(ReceiverStream::new(receiver)))
+        })
+        .await
     }
 
     async fn prove_entry(
         &self,
         request: Request<ProveEntryRequest>,
     ) -> Result<Response<ProveEntryResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let (proof, entry) = self
-            .engine
-            .prove(&call, request.get_ref().index)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(ProveEntryResponse { proof, entry }))
+        self.answer(request, |call, message| async move {
+            let proven = self.engine.prove(&call, message.index).await?;
+            Ok(Response::new(ProveEntryResponse {
+                proof: proven.proof,
+                entry: proven.entry,
+            }))
+        })
+        .await
     }
+}
+
+/// The size of an earlier checkpoint; 0 means that the caller has none.
+fn older(consistent_with: u64) -> Option<u64> {
+    (consistent_with != 0).then_some(consistent_with)
 }
 
 /// Collects lines into messages of a sensible size.

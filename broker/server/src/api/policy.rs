@@ -5,7 +5,7 @@ use taskpass_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, status};
+use super::Api;
 
 #[tonic::async_trait]
 impl PolicyService for Api {
@@ -13,19 +13,21 @@ impl PolicyService for Api {
         &self,
         request: Request<GetPolicyRequest>,
     ) -> Result<Response<GetPolicyResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let policy = self.engine.policy_set(&call).await.map_err(status::from)?;
-        let files = policy
-            .files()
-            .iter()
-            .map(|file| PolicyFile {
-                name: file.name.clone(),
-                content: file.text.clone(),
-            })
-            .collect();
-        Ok(Response::new(GetPolicyResponse {
-            policy_set: policy.hash().to_owned(),
-            files,
-        }))
+        self.answer(request, |call, _| async move {
+            let policy = self.engine.policy_set(&call).await?;
+            let files = policy
+                .files()
+                .iter()
+                .map(|file| PolicyFile {
+                    name: file.name.clone(),
+                    content: file.text.clone(),
+                })
+                .collect();
+            Ok(Response::new(GetPolicyResponse {
+                policy_set: policy.hash().to_owned(),
+                files,
+            }))
+        })
+        .await
     }
 }

@@ -1,9 +1,9 @@
 //! The only mapping from the engine's errors to gRPC: a code, a stable upper-case reason, and details that say which
 //! field is wrong or when to try again. The reasons are part of the API; the README lists them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
-use taskpass_engine::Error;
+use taskpass_engine::{Error, Field};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -12,22 +12,78 @@ const DOMAIN: &str = "taskpass";
 /// What a caller is told to wait when the broker cannot say better.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
+/// Why a request is refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// A value cannot be read.
+    Field {
+        /// The name of its field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The engine refuses or fails.
+    Engine(Error),
+}
+
+impl Refusal {
+    pub(super) fn field(field: &'static str, error: impl fmt::Display) -> Self {
+        Self::Field {
+            field,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Field { field, message } => bad_request(field, &message),
+            Refusal::Engine(error) => of_engine(&error),
+        }
+    }
+}
+
+fn bad_request(field: impl Into<String>, message: &str) -> Status {
+    let mut details = ErrorDetails::with_bad_request_violation(field, message);
+    details.set_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// The name of a value in the messages of this API.
+fn name_of(field: &Field) -> Cow<'static, str> {
+    let name = match field {
+        Field::Ttl => "ttl_seconds",
+        Field::Heartbeat => "heartbeat_seconds",
+        Field::Parent => "parent",
+        Field::MaxCredentials => "max_credentials",
+        Field::Scope => "scope",
+        Field::ScopeParam(param) => return format!("scope.{param}").into(),
+        Field::RoleScope => "roles.scope",
+        Field::Csr => "csr",
+        Field::ConsistentWith => "consistent_with",
+        Field::PageToken => "page.page_token",
+        Field::Request => "request",
+    };
+    name.into()
+}
+
 /// Converts an error of the engine. Those that are the broker's own fault are logged here, once.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the form that `map_err` takes"
-)]
-pub(super) fn from(error: Error) -> Status {
-    let (code, reason) = classify(&error);
+fn of_engine(error: &Error) -> Status {
+    let (code, reason) = classify(error);
     if matches!(code, Code::Internal | Code::Unavailable) {
         tracing::warn!(reason, %error, "a request failed");
     }
     let mut metadata = HashMap::new();
     let mut details = ErrorDetails::new();
-    match &error {
-        Error::Invalid { field, message } => {
-            details.add_bad_request_violation(field, message);
-        }
+    match error {
+        Error::Invalid { field, message } => return bad_request(name_of(field), message),
         Error::Exhausted { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
         }

@@ -1,7 +1,8 @@
 //! `TaskService`.
 
-use taskpass_core::{AgentName, TaskState};
-use taskpass_engine::{EndTask, Error, StartTask};
+use std::num::NonZeroU32;
+
+use taskpass_engine::{EndTask, Ending, StartTask, TaskRoles};
 use taskpass_proto::v1::{
     EndTaskRequest, EndTaskResponse, GetTaskRequest, GetTaskResponse, HeartbeatRequest,
     HeartbeatResponse, ListTasksRequest, ListTasksResponse, StartTaskRequest, StartTaskResponse,
@@ -10,7 +11,11 @@ use taskpass_proto::v1::{
 use taskpass_store::TaskFilter;
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, status};
+use super::{
+    Api, convert,
+    parse::{self, InField as _},
+    status::Refusal,
+};
 
 #[tonic::async_trait]
 impl TaskService for Api {
@@ -18,142 +23,123 @@ impl TaskService for Api {
         &self,
         request: Request<StartTaskRequest>,
     ) -> Result<Response<StartTaskResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let start = StartTask {
-            purpose: message.purpose,
-            requester: message.requester,
-            roles: message
-                .roles
-                .into_iter()
-                .map(|role| (role.role, convert::pairs(role.scope)))
-                .collect(),
-            ttl_seconds: message.ttl_seconds,
-            heartbeat_seconds: message.heartbeat_seconds,
-            parent: message.parent,
-            labels: convert::pairs(message.labels),
-            max_credentials: message.max_credentials,
-            csr: message.csr,
-        };
-        let started = self
-            .engine
-            .start_task(&call, &message.idempotency_key, &start)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(StartTaskResponse {
-            task: Some(convert::task(&started.task)),
-            svid: started.svid.as_ref().map(convert::svid),
-        }))
+        self.answer(request, |call, message| async move {
+            let key = parse::key(&message.idempotency_key)?;
+            let start = start(message)?;
+            let started = self.engine.start_task(&call, key.as_ref(), &start).await?;
+            Ok(Response::new(StartTaskResponse {
+                task: Some(convert::task(&started.task)),
+                svid: started.svid.as_ref().map(convert::svid),
+            }))
+        })
+        .await
     }
 
     async fn end_task(
         &self,
         request: Request<EndTaskRequest>,
     ) -> Result<Response<EndTaskResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let end = EndTask {
-            task_id: message.task_id,
-            cancel: message.cancel,
-            wait_ms: message.wait_ms,
-        };
-        let ended = self
-            .engine
-            .end_task(&call, &end)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(EndTaskResponse {
-            task_id: ended.task.id.to_string(),
-            state: ended.task.state.as_str().to_owned(),
-            end_cause: ended
-                .task
-                .end_cause
-                .map(|cause| cause.as_str().to_owned())
-                .unwrap_or_default(),
-            receipts: ended.receipts.iter().map(convert::receipt).collect(),
-        }))
+        self.answer(request, |call, message| async move {
+            let end = EndTask {
+                task: parse::value("task_id", &message.task_id)?,
+                how: if message.cancel {
+                    Ending::Cancel
+                } else {
+                    Ending::Complete
+                },
+                wait: parse::wait(message.wait_ms),
+            };
+            let ended = self.engine.end_task(&call, &end).await?;
+            Ok(Response::new(EndTaskResponse {
+                task_id: ended.task.id.to_string(),
+                state: convert::task_state(ended.task.state).into(),
+                end_cause: convert::end_cause(ended.task.end_cause).into(),
+                receipts: ended.receipts.iter().map(convert::receipt).collect(),
+            }))
+        })
+        .await
     }
 
     async fn heartbeat(
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let beat = self
-            .engine
-            .heartbeat(&call, &request.get_ref().task_id)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(HeartbeatResponse {
-            next_before: beat.next_before.map(convert::time),
-            deadline: Some(convert::time(beat.deadline)),
-        }))
+        self.answer(request, |call, message| async move {
+            let id = parse::value("task_id", &message.task_id)?;
+            let beat = self.engine.heartbeat(&call, id).await?;
+            Ok(Response::new(HeartbeatResponse {
+                next_before: beat.next_before.map(convert::time),
+                deadline: Some(convert::time(beat.deadline)),
+            }))
+        })
+        .await
     }
 
     async fn get_task(
         &self,
         request: Request<GetTaskRequest>,
     ) -> Result<Response<GetTaskResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let view = self
-            .engine
-            .task(&call, &request.get_ref().task_id)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(GetTaskResponse {
-            task: Some(convert::task(&view.task)),
-            receipts: view.receipts.iter().map(convert::receipt).collect(),
-            anchors: view
-                .anchors
-                .iter()
-                .map(|anchor| convert::anchor(anchor))
-                .collect(),
-        }))
+        self.answer(request, |call, message| async move {
+            let id = parse::value("task_id", &message.task_id)?;
+            let view = self.engine.task(&call, id).await?;
+            Ok(Response::new(GetTaskResponse {
+                task: Some(convert::task(&view.task)),
+                receipts: view.receipts.iter().map(convert::receipt).collect(),
+                anchors: view
+                    .anchors
+                    .iter()
+                    .map(|anchor| convert::anchor(anchor))
+                    .collect(),
+            }))
+        })
+        .await
     }
 
     async fn list_tasks(
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let call = self.call(request.extensions()).await?;
-        let message = request.into_inner();
-        let page = convert::page(message.page).map_err(status::from)?;
-        let filter = filter(&message.agent, &message.state).map_err(status::from)?;
-        let listing = self
-            .engine
-            .list_tasks(&call, filter, &page)
-            .await
-            .map_err(status::from)?;
-        Ok(Response::new(ListTasksResponse {
-            tasks: listing
-                .rows
-                .iter()
-                .map(|task| convert::task(task))
-                .collect(),
-            next_page_token: listing.next.unwrap_or_default(),
-        }))
+        self.answer(request, |call, message| async move {
+            let page = parse::page(message.page)?;
+            let filter = TaskFilter {
+                agent: parse::optional("agent", &message.agent)?,
+                state: parse::task_state(message.state)?,
+            };
+            let listing = self.engine.list_tasks(&call, filter, &page).await?;
+            Ok(Response::new(ListTasksResponse {
+                tasks: listing
+                    .rows
+                    .iter()
+                    .map(|task| convert::task(task))
+                    .collect(),
+                next_page_token: listing.next.unwrap_or_default(),
+            }))
+        })
+        .await
     }
 }
 
-fn filter(agent: &str, state: &str) -> Result<TaskFilter, Error> {
-    let agent = match agent {
-        "" => None,
-        name => Some(
-            name.parse::<AgentName>()
-                .map_err(|e| Error::invalid("agent", e))?,
-        ),
-    };
-    let state = match state {
-        "" => None,
-        "open" => Some(TaskState::Open),
-        "ending" => Some(TaskState::Ending),
-        "ended" => Some(TaskState::Ended),
-        _ => {
-            return Err(Error::invalid(
-                "state",
-                "the states are open, ending and ended",
-            ));
-        }
-    };
-    Ok(TaskFilter { agent, state })
+fn start(message: StartTaskRequest) -> Result<StartTask, Refusal> {
+    let roles = message.roles.into_iter().map(|role| {
+        Ok((
+            parse::value("roles.role", &role.role)?,
+            parse::scope("roles.scope", role.scope)?,
+        ))
+    });
+    let roles: Vec<_> = roles.collect::<Result<_, Refusal>>()?;
+    Ok(StartTask {
+        purpose: parse::value("purpose", &message.purpose)?,
+        requester: parse::optional("requester", &message.requester)?,
+        roles: TaskRoles::from_pairs(roles).in_field("roles")?,
+        ttl: parse::ttl("ttl_seconds", message.ttl_seconds)?,
+        heartbeat: parse::ttl("heartbeat_seconds", message.heartbeat_seconds)?,
+        parent: parse::optional("parent", &message.parent)?,
+        labels: parse::labels(message.labels)?,
+        max_credentials: NonZeroU32::new(message.max_credentials),
+        key: if message.csr.is_empty() {
+            None
+        } else {
+            Some(parse::csr(&message.csr)?)
+        },
+    })
 }

@@ -9,10 +9,10 @@ use crate::{
     IssueOrder, Issued, Liveness, ProviderError, RenewOrder, RevokeOrder, RevokeScope, Revoked,
 };
 
-/// How long a revocation may go on saying "again later": one that has to wait for a lost call to be over says so for
-/// some seconds, and a busy machine makes them longer.
-const REVOKE_PATIENCE: Duration = Duration::from_secs(30);
-/// The pause before asking again where the provider does not say how long to wait.
+/// How long a revocation may stay retryable: some seconds while a call is in doubt, and longer on a
+/// busy machine.
+const REVOKE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The pause before the next try if the provider does not tell how long to wait.
 const REVOKE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Every role belongs to the provider, is named once, and its required parameters exist.
@@ -42,7 +42,7 @@ pub async fn roles_are_well_formed(fixture: &dyn Fixture) {
     }
 }
 
-/// A healthy back end passes the check, and upkeep can run at any time, twice in a row.
+/// A healthy back end passes the check, and `maintain` can run at any time, twice in a row.
 pub async fn check_and_maintain_succeed(fixture: &dyn Fixture) {
     let health = fixture.provider().check().await;
     assert!(
@@ -50,11 +50,16 @@ pub async fn check_and_maintain_succeed(fixture: &dyn Fixture) {
         "the check of a healthy back end fails"
     );
     for _ in 0..2 {
-        assert_eq!(fixture.provider().maintain().await, Ok(()), "upkeep fails");
+        assert_eq!(
+            fixture.provider().maintain().await,
+            Ok(()),
+            "`maintain` fails"
+        );
     }
 }
 
-/// What is issued works; once revoked it does not, and proof is claimed only when a probe agrees.
+/// An issued credential works; once revoked it does not, and proof is claimed only if a probe
+/// agrees.
 pub async fn issued_works_until_revoked(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     assert!(
@@ -70,7 +75,7 @@ pub async fn issued_works_until_revoked(fixture: &dyn Fixture) {
         );
     }
     let revoked = revoke_one(fixture, &revoke).await;
-    judge(fixture, &revoke, &revoked).await;
+    check_receipt(fixture, &revoke, &revoked).await;
     assert_eq!(
         fixture.usable(&issued).await,
         !fixture.revoking_kills(),
@@ -79,7 +84,7 @@ pub async fn issued_works_until_revoked(fixture: &dyn Fixture) {
     );
 }
 
-/// Revoking what is revoked succeeds and says the same.
+/// Revoking a credential twice succeeds and gives the same result.
 pub async fn revoking_is_idempotent(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     let revoke = credentials_order(fixture, &order, &issued, &anchors);
@@ -91,13 +96,13 @@ pub async fn revoking_is_idempotent(fixture: &dyn Fixture) {
     );
 }
 
-/// After a crash between minting and recording, the intent and the anchors must suffice.
+/// After a crash between minting and recording, the intent and the anchors are enough to revoke.
 pub async fn intent_alone_is_enough_to_revoke(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     let item = intent_item(fixture.provider(), &order, fixture.now());
     let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
     let revoked = revoke_one(fixture, &revoke).await;
-    judge(fixture, &revoke, &revoked).await;
+    check_receipt(fixture, &revoke, &revoked).await;
     assert_eq!(
         fixture.usable(&issued).await,
         !fixture.revoking_kills(),
@@ -106,8 +111,9 @@ pub async fn intent_alone_is_enough_to_revoke(fixture: &dyn Fixture) {
     );
 }
 
-/// An intent that never reached the back end must not be stuck for ever: once it is old, revoking it succeeds.
-pub async fn unknown_credentials_revoke_without_complaint(fixture: &dyn Fixture) {
+/// An intent that never reached the back end does not stay pending for ever: once it is old,
+/// revoking it succeeds.
+pub async fn unknown_credentials_are_revoked_without_error(fixture: &dyn Fixture) {
     let order = fixture.order(fixture.new_task());
     let long_ago = fixture.now().minus(Duration::from_secs(7200));
     let item = intent_item(fixture.provider(), &order, long_ago);
@@ -134,7 +140,7 @@ pub async fn concurrent_issues_are_distinct(fixture: &dyn Fixture) {
         provider.issue(&two, &anchors)
     );
     let (first, second) = (expect_issued(first), expect_issued(second));
-    // A static secret is the same thing for everybody, and its handle says so.
+    // A static secret is the same for every task, and so is its handle.
     assert!(
         first.handle.is_none() || first.handle != second.handle || !fixture.revoking_kills(),
         "both have the same handle"
@@ -145,7 +151,7 @@ pub async fn concurrent_issues_are_distinct(fixture: &dyn Fixture) {
     );
 }
 
-/// A credential and its anchors end by the time they were asked for, and by the task's deadline.
+/// A credential ends by the requested time, and its anchors by the task's deadline.
 pub async fn nothing_lives_longer_than_asked(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     assert!(
@@ -165,7 +171,8 @@ pub async fn nothing_lives_longer_than_asked(fixture: &dyn Fixture) {
     );
 }
 
-/// Neither the credential's secrets nor the provider's own are in handles, anchors, proofs, errors or `Debug`.
+/// Neither the credential's secrets nor the provider's own are in handles, anchors, proofs, errors
+/// or `Debug`.
 pub async fn secrets_stay_in_the_data(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     let revoke = credentials_order(fixture, &order, &issued, &anchors);
@@ -185,14 +192,14 @@ pub async fn secrets_stay_in_the_data(fixture: &dyn Fixture) {
         format!("{:?}", fixture.provider().check().await),
         format!("{liveness:?} {revoked:?} {revoke:?} {refusal}"),
     ];
-    // Short fields, such as a serial's prefix or a flag, are no secrets and appear by chance.
+    // Short fields, such as a flag, are no secrets and appear by chance.
     const SECRET_BYTES_MIN: usize = 12;
     let fields = issued
         .data
         .iter()
         .map(|(_, secret)| secret.expose().to_owned());
-    // A handle that repeats a public field of the data, such as an access key's id, is the provider's to defend in
-    // its own tests; private parts are named so by every engine.
+    // A handle that repeats a public field of the data, such as an access key's id, is the
+    // provider's to defend in its own tests; private parts are named so by every engine.
     let canaries = fixture.canaries().into_iter().chain(fields);
     for canary in canaries.filter(|text| text.len() >= SECRET_BYTES_MIN) {
         for text in &said {
@@ -235,7 +242,8 @@ pub async fn hostile_scopes_are_refused(fixture: &dyn Fixture) {
     }
 }
 
-/// Ending the task kills what the broker knows, and what hangs on its anchors although nobody knows it.
+/// Ending the task revokes the credentials on record, and those of its anchors that are on no
+/// record.
 pub async fn ending_the_task_covers_everything(fixture: &dyn Fixture) {
     let anchors = RecordedAnchors::new();
     let task = fixture.new_task();
@@ -248,7 +256,7 @@ pub async fn ending_the_task_covers_everything(fixture: &dyn Fixture) {
     ];
     let revoke = revoke_order(&known_order, RevokeScope::Task, &anchors, items);
     for revoked in revoke_all(fixture, &revoke).await {
-        judge(fixture, &revoke, &revoked).await;
+        check_receipt(fixture, &revoke, &revoked).await;
     }
     for issued in [&known, &lost] {
         let usable = fixture.usable(issued).await;
@@ -270,7 +278,7 @@ pub async fn revoking_one_leaves_the_others(fixture: &dyn Fixture) {
     );
 }
 
-/// Renewing never goes beyond what was asked; a role that cannot be renewed says so.
+/// Renewing never goes beyond the requested end; a role that cannot be renewed says so.
 pub async fn renewing_stays_within_bounds(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     let renewable = fixture
@@ -293,14 +301,15 @@ pub async fn renewing_stays_within_bounds(fixture: &dyn Fixture) {
             renewed.expires_at,
             renew.until
         ),
-        // An engine may give single credentials that cannot be renewed although the role's usually can.
+        // An engine may mint single credentials that cannot be renewed although the role's usually
+        // can.
         Err(ProviderError::Unsupported(_)) => {}
         Err(error) => panic!("renewing ends as {error:?} (renewable: {renewable})"),
     }
 }
 
-/// When the anchor cannot be recorded, a provider that needs one hands out nothing.
-pub async fn nothing_is_handed_out_unrecorded(fixture: &dyn Fixture) {
+/// If the anchor cannot be recorded, a provider that needs one issues nothing.
+pub async fn nothing_is_issued_unrecorded(fixture: &dyn Fixture) {
     let order = fixture.order(fixture.new_task());
     let refusing = RecordedAnchors::refusing();
     let outcome = fixture.provider().issue(&order, &refusing).await;
@@ -320,7 +329,7 @@ pub async fn nothing_is_handed_out_unrecorded(fixture: &dyn Fixture) {
     }
 }
 
-/// While the back end is down nothing is claimed; when it is back, revoking succeeds.
+/// While the back end is down, no receipt claims a death; once it is back, revoking succeeds.
 pub async fn a_broken_back_end_is_retryable(fixture: &dyn Fixture) {
     let (order, issued, anchors) = issue_one(fixture).await;
     let revoke = credentials_order(fixture, &order, &issued, &anchors);
@@ -332,11 +341,11 @@ pub async fn a_broken_back_end_is_retryable(fixture: &dyn Fixture) {
         .iter()
         .flatten()
         .any(|r| matches!(r, Ok(done) if done.verified));
-    // What nothing can kill may be settled without asking; anything else has to wait.
-    let may_settle = !fixture.revoking_kills();
+    // For a credential that cannot be revoked, the receipt needs no call to the back end.
+    let needs_no_call = !fixture.revoking_kills();
     let retryable = match &results {
         Ok(items) => items.iter().all(|result| match result {
-            Ok(revoked) => may_settle && !revoked.verified,
+            Ok(revoked) => needs_no_call && !revoked.verified,
             Err(error) => error.is_retryable(),
         }),
         Err(error) => error.is_retryable(),
@@ -348,7 +357,7 @@ pub async fn a_broken_back_end_is_retryable(fixture: &dyn Fixture) {
     let liveness = fixture.provider().probe(&revoke).await;
     assert!(
         !matches!(liveness, Ok(Liveness::Dead(_))),
-        "called dead while nobody could know"
+        "called dead while the back end cannot be asked"
     );
     let issue = fixture
         .provider()
@@ -360,7 +369,7 @@ pub async fn a_broken_back_end_is_retryable(fixture: &dyn Fixture) {
     );
     fixture.mend_back_end().await;
     let revoked = revoke_one(fixture, &revoke).await;
-    judge(fixture, &revoke, &revoked).await;
+    check_receipt(fixture, &revoke, &revoked).await;
 }
 
 async fn issue_one(fixture: &dyn Fixture) -> (IssueOrder, Issued, RecordedAnchors) {
@@ -402,10 +411,11 @@ async fn revoke_one(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Revoked {
     }
 }
 
-/// Asks again while the provider says "later", when it says, as the broker does.
+/// Tries again while the error is retryable, after the time that the provider tells, as the broker
+/// does.
 async fn revoke_all(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Vec<Revoked> {
     let last = parking_lot::Mutex::new(String::new());
-    let asking = async {
+    let trying = async {
         loop {
             let error = match revoke_once(fixture, revoke).await {
                 Ok(revoked) => return revoked,
@@ -418,16 +428,16 @@ async fn revoke_all(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Vec<Revoked>
             tokio::time::sleep(after.unwrap_or_default().max(REVOKE_PAUSE)).await;
         }
     };
-    let outcome = tokio::time::timeout(REVOKE_PATIENCE, asking).await;
+    let outcome = tokio::time::timeout(REVOKE_WAIT_MAX, trying).await;
     outcome.unwrap_or_else(|_elapsed| {
         panic!(
-            "after {REVOKE_PATIENCE:?} revoking is still to be retried: {}",
+            "after {REVOKE_WAIT_MAX:?} revoking is still retryable: {}",
             last.lock()
         )
     })
 }
 
-/// Everything that was revoked, or the first error.
+/// All results, or the first error.
 async fn revoke_once(
     fixture: &dyn Fixture,
     revoke: &RevokeOrder,
@@ -441,8 +451,9 @@ async fn revoke_once(
     results.into_iter().collect()
 }
 
-/// A claim of death must be backed by a probe, and anything less must say until when it may live.
-async fn judge(fixture: &dyn Fixture, revoke: &RevokeOrder, revoked: &Revoked) {
+/// A probe must agree with a verified receipt; any other receipt must tell until when the
+/// credential may live.
+async fn check_receipt(fixture: &dyn Fixture, revoke: &RevokeOrder, revoked: &Revoked) {
     assert!(
         !revoked.proof.is_empty() && !revoked.proof.contains('\n'),
         "{:?}",
@@ -461,13 +472,13 @@ async fn judge(fixture: &dyn Fixture, revoke: &RevokeOrder, revoked: &Revoked) {
         });
         assert!(
             class_can_die,
-            "a class that cannot be revoked is called verified"
+            "a credential of a class that cannot be revoked is called verified"
         );
         let all_known = revoke.items.iter().all(|item| item.outcome_known);
         let liveness = probe(fixture, revoke).await;
         let agrees = match &liveness {
             Liveness::Dead(_) => true,
-            // Of an intent that may never have been minted a probe cannot always tell.
+            // A probe cannot always tell whether an intent led to a credential.
             Liveness::Unknown(_) => !all_known,
             Liveness::Alive(_) => false,
         };
@@ -480,7 +491,7 @@ async fn judge(fixture: &dyn Fixture, revoke: &RevokeOrder, revoked: &Revoked) {
         let until = revoked.may_live_until.unwrap_or(Timestamp::EPOCH);
         assert!(
             until > Timestamp::EPOCH,
-            "not verified, and not said until when it may live"
+            "not verified, and does not tell until when it may live"
         );
     }
 }

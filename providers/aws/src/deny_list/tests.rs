@@ -32,7 +32,7 @@ fn the_document_is_the_store() {
     let mut read = DenyList::default();
     assert!(read.merge(&document, now()));
     assert_eq!(read.document(now(), 8192), document);
-    // What was read lives as long as the document says, and no longer.
+    // Ids that were read live as long as the document says, and no longer.
     let last = end.plus(CLOCK_MARGIN);
     read.prune(last.minus(Duration::from_secs(1)));
     assert!(!read.is_empty(last.minus(Duration::from_secs(1))));
@@ -59,7 +59,7 @@ fn an_edited_sid_cannot_keep_an_id_for_ever() {
 }
 
 #[test]
-fn an_id_is_gone_when_its_own_time_is_over_although_the_document_still_has_it() {
+fn an_id_expires_by_its_own_time_although_the_document_still_has_it() {
     let (_, ids) = ids(2);
     let mut list = DenyList::default();
     let (soon, late) = (
@@ -106,7 +106,7 @@ fn folding_fits_keeps_the_newest_and_uses_the_narrowest_windows() {
             document.contains(&ids[999].to_string()),
             "the newest stays exact"
         );
-        // Stable: writing again changes nothing, and reading it back gives the same.
+        // It is stable: writing it again changes nothing, and reading it back gives the same.
         assert_eq!(list.document(now(), characters), document);
         let mut read = DenyList::default();
         assert!(read.merge(&document, now()));

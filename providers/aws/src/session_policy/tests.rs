@@ -41,7 +41,7 @@ fn parameters_fill_values_and_iam_keeps_its_own() {
 fn values_that_iam_would_interpret_are_refused() {
     let template = Template::parse(TEMPLATE, &names(&["bucket", "tier"])).unwrap();
     for bad in ["*", "a?", "$", "${aws:username}", "{", "}", "\u{85}"] {
-        // Scopes refuse control characters themselves; this is the second line.
+        // Scopes refuse control characters too; this is the second line of defence.
         let Ok(scope) = Scope::from_pairs([("bucket", bad), ("tier", "t")]) else {
             continue;
         };
@@ -60,7 +60,7 @@ fn values_that_iam_would_interpret_are_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_with_its_size_and_never_cut() {
+fn a_policy_that_is_too_large_is_refused_with_its_size_and_never_cut() {
     let text = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":["${a}","${b}","${c}","${d}"]}]}"#;
     let template = Template::parse(text, &names(&["a", "b", "c", "d"])).unwrap();
     let of = |n: usize| {

@@ -46,7 +46,7 @@ async fn fixture() -> Aws {
     }
 }
 
-/// Passes connections on until it is cut; then all of them are closed when the cut returns.
+/// Passes connections on until it is cut, which closes all of them before it returns.
 struct Switch {
     url: String,
     /// `None` while it is cut.
@@ -130,7 +130,7 @@ impl Fixture for Aws {
                 let mut order =
                     self.orders
                         .order(self.orders.task(), Duration::from_secs(600), &scope);
-                // Missing altogether: the template cannot be filled.
+                // No value: the template cannot be filled.
                 order.scope = taskpass_core::Scope::default();
                 order
             }])
@@ -163,7 +163,7 @@ impl Fixture for Aws {
 
 taskpass_provider::conformance!(fixture());
 
-/// Else an answer that comes twice would be taken for the next request's.
+/// On a shared connection, an answer delivered twice would pass for the next request's.
 #[tokio::test]
 async fn each_request_has_a_connection_of_its_own() {
     let aws = fixture().await;

@@ -1,4 +1,5 @@
-//! The part of IAM's evaluation that our policies use: role policies ∩ session policy, explicit denials first.
+//! The part of IAM's evaluation that our policies use: role policies ∩ session policy, explicit
+//! denials first.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Against an emulator that enforces: narrowing, the deadline, revocation, restart, repair.
+//! Against an emulator that enforces policies: narrowing, the deadline, revocation, restart,
+//! repair.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,11 +60,11 @@ async fn a_session_may_do_what_template_and_scope_say_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn after_the_deadline_nothing_is_allowed_though_nobody_revokes() {
+async fn after_the_deadline_nothing_is_allowed_without_a_revocation() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let order = orders.order(orders.task(), Duration::from_secs(3), SCOPE);
     let issued = {
-        // The broker is gone once this provider is.
+        // Without this provider there is no broker any more.
         let provider = provider(&cloud, false);
         issue(&provider, &order).await.0
     };
@@ -115,7 +116,7 @@ async fn ending_a_task_denies_its_sessions_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_role_that_is_another_role_by_now_proves_nothing() {
+async fn a_role_name_that_now_means_another_role_proves_nothing() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let before = provider(&cloud, true);
     let order = orders.order(orders.task(), LIFE, SCOPE);
@@ -139,7 +140,7 @@ async fn a_role_that_is_another_role_by_now_proves_nothing() {
         assert!(matches!(looked, Ok(Liveness::Unknown(_))), "{looked:?}");
     }
     assert!(may_read(&cloud, &issued).await);
-    // A record that does not say which it was: denied where it is today, and not called proven.
+    // A record without the role's ARN: denied at today's role, and not called proven.
     let mut item = known;
     item.handle = None;
     let order = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
@@ -147,9 +148,9 @@ async fn a_role_that_is_another_role_by_now_proves_nothing() {
     assert!(!revoked.verified, "{revoked:?}");
 }
 
-/// A broker whose clock is an hour ahead must not take a session for over that AWS lets live.
+/// A broker with a clock an hour ahead must not call a session expired while AWS lets it live.
 #[tokio::test]
-async fn a_session_is_over_when_it_is_over_at_aws() {
+async fn a_session_expires_by_the_clock_of_aws() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let order = orders.order(orders.task(), LIFE, SCOPE);
     let (issued, item) = issue(&provider(&cloud, true), &order).await;
@@ -165,7 +166,7 @@ async fn a_session_is_over_when_it_is_over_at_aws() {
         !matches!(&result, Ok(revoked) if revoked.proof.contains("has denied everything since")),
         "{result:?}"
     );
-    // AWS may refuse requests from another hour; then nothing is claimed, and it is tried again.
+    // AWS may refuse requests from another hour; then the provider claims nothing and tries again.
     assert!(
         result.is_err() || !may_read(&cloud, &issued).await,
         "{result:?}"
@@ -195,12 +196,13 @@ async fn without_a_revoker_nothing_is_claimed() {
 }
 
 #[tokio::test]
-async fn a_refusal_to_everybody_is_no_proof() {
+async fn a_refusal_to_every_session_is_no_proof() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let provider = provider(&cloud, true);
     let order = orders.order(orders.task(), LIFE, SCOPE);
     let (_, item) = issue(&provider, &order).await;
-    // The role loses what the probe needs; the canary is now refused whatever the deny list says.
+    // The role loses the probe's permission; AWS now refuses the canary whatever the deny list
+    // says.
     cloud
         .iam(&[
             ("Action", "PutRolePolicy"),
@@ -232,7 +234,7 @@ async fn a_restarted_broker_keeps_the_list_and_repairs_it() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let mut tasks = Vec::new();
     for _ in 0..3 {
-        // Each time a provider that knows nothing of the one before.
+        // Each time a new provider, without the memory of the one before.
         let provider = provider(&cloud, true);
         let order = orders.order(orders.task(), LIFE, SCOPE);
         let item = intent_item(&provider, &order, SystemClock::new().now());
@@ -261,7 +263,7 @@ async fn a_restarted_broker_keeps_the_list_and_repairs_it() {
     assert_eq!(
         cloud.deny_list("reader").await,
         list,
-        "what somebody removed comes back"
+        "an id that was removed comes back"
     );
 }
 
@@ -304,7 +306,7 @@ async fn two_hundred_tasks_end_at_once() {
 }
 
 #[tokio::test]
-async fn errors_say_whose_fault_it_is() {
+async fn errors_name_their_cause() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let order = orders.order(orders.task(), LIFE, SCOPE);
     let anchors = RecordedAnchors::new();

@@ -1,5 +1,6 @@
-//! A second opinion on the wire format. moto ignores session policies and conditions, so nothing here shows that
-//! anything is enforced: only that our requests are taken and its answers are understood.
+//! A second opinion on the wire format. moto ignores session policies and conditions, so these
+//! tests do not show that they are enforced, only that moto takes our requests and we read its
+//! answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use crate::{
     AwsProvider,
     credentials::{Kind, Source},
     endpoints::Endpoints,
-    iam::{IamPolicy, PolicyStore},
+    iam::{IamPolicy, PolicyStore, Room},
     transport::Transport,
 };
 
@@ -68,7 +69,7 @@ async fn moto_understands_us_and_we_understand_moto() {
     let found = store.read("reader").await.unwrap();
     assert!(found.document.is_none() && found.at.is_some(), "{found:?}");
     let document = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalTag/taskpass-task":["a+b&c=d %41"]}}}]}"#;
-    assert!(store.write("reader", document).await.unwrap());
+    assert_eq!(store.write("reader", document).await.unwrap(), Room::Enough);
     let read = store.read("reader").await.unwrap().document.unwrap();
     let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(parsed(&read), parsed(document));

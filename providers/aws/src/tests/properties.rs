@@ -1,5 +1,6 @@
-//! For random templates, scopes and histories: no session is ever allowed what its template and scope forbid, ended
-//! tasks are always denied, and others never, unless the list overflowed (and then only sessions older than that).
+//! For random templates, scopes and histories: no session is allowed more than its template and
+//! scope; ended tasks are always denied; other tasks never, unless the list overflowed, and then
+//! only sessions older than that.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -37,7 +38,8 @@ fn subject() -> impl Strategy<Value = String> {
     "[ab/:$\"\\\\]{0,8}"
 }
 
-/// What the pattern means, worked out apart from the rendering: a parameter is its value, letter by letter.
+/// The meaning of a pattern, computed without the rendering: a parameter is its value, letter by
+/// letter.
 fn meaning(pattern: &[&str], p: &str, q: &str) -> Vec<Token> {
     let literal = |text: &str| text.chars().map(Token::Is).collect::<Vec<_>>();
     pattern
@@ -68,7 +70,7 @@ proptest! {
             {"Effect": "Deny", "Action": "*", "Resource": deny.concat()},
         ]});
         let template = Template::parse(&document.to_string(), &declared);
-        // Pieces may join into something else, such as `$` and `${p}`; that is still a template.
+        // Pieces may join to another placeholder, such as `$` and `${p}`; that is still a template.
         prop_assert!(template.is_ok(), "{template:?}");
         let scope = Scope::from_pairs([("p", p.as_str()), ("q", q.as_str())]).unwrap();
         let special = |v: &str| v.contains(['*', '?', '$', '{', '}']);
@@ -90,23 +92,23 @@ proptest! {
         for action in ["s3:PutObject", "sts:AssumeRole", "sts:AssumeRoot"] {
             prop_assert!(!allowed(&[EVERYTHING], &policy, &ask(action)));
         }
-        // A role never gives what it does not have, whatever the template says.
+        // A role never grants more than it has, whatever the template says.
         prop_assert!(!allowed(&[&policy.replace("Allow", "Deny")], &policy, &ask("s3:GetObject")));
     }
 }
 
-/// Something that happens to the deny list of a role.
+/// An event in the history of a role's deny list.
 #[derive(Debug, Clone)]
 enum Happening {
     /// This many tasks begin and get a session each.
     Begin(usize),
     /// This many tasks end, beginning with the one at this place among the open ones.
     End(usize, usize),
-    /// Time goes by.
+    /// Time passes.
     Wait(u64),
-    /// The broker restarts, knowing only what IAM says.
+    /// The broker restarts and knows only the policy in IAM.
     Restart,
-    /// Somebody deletes the policy or writes nonsense; the broker looks after it.
+    /// An operator deletes the policy or writes nonsense; the broker repairs it.
     Tamper(bool),
     Maintain,
 }
@@ -188,7 +190,8 @@ async fn history(
                 restarted = true;
             }
             Happening::Tamper(delete) => {
-                // Only while our own memory is whole: what is removed while nobody knows it is lost.
+                // Only while the broker's memory is complete: ids that are removed while no broker
+                // knows them are lost.
                 if restarted {
                     continue;
                 }
@@ -201,7 +204,7 @@ async fn history(
         }
         check(&sessions, &iam, clock.now(), characters_max, overflowed)?;
     }
-    // When all is over nothing is left.
+    // Once every session has expired, the list is empty.
     clock.advance(Duration::from_secs(2 * 3600));
     list.refresh().await.unwrap();
     if let Some(document) = iam.document.lock().clone() {
@@ -232,7 +235,8 @@ fn check(
         } else if !overflowed {
             prop_assert!(may, "{task} is open and denied by {document}");
         } else {
-            // An innocent gets a session that works by asking again, once the folding is a minute old.
+            // Another task gets a working session by requesting again, once the folding is a minute
+            // old.
             let later = now.plus(CLOCK_MARGIN).plus(Duration::from_secs(2));
             prop_assert!(allowed(&[EVERYTHING, document], EVERYTHING, &ask(later)));
         }

@@ -1,4 +1,4 @@
-//! The one writer of a deny list over many tasks, with a policy store in memory.
+//! The writer of a deny list over many tasks, with a policy store in memory.
 
 use std::{
     collections::BTreeSet,
@@ -16,18 +16,18 @@ use taskpass_provider::ProviderError;
 
 use crate::{
     deny_list::{CLOCK_MARGIN, Mark},
-    iam::{Found, PolicyStore},
+    iam::{Found, PolicyStore, Room},
     revoker::RoleDenyList,
 };
 
-/// IAM as far as one inline policy goes, with its limit.
+/// IAM reduced to one inline policy and its limit.
 #[derive(Debug, Default)]
 pub(super) struct MemoryIam {
     pub(super) document: Mutex<Option<String>>,
     pub(super) writes: AtomicUsize,
     pub(super) limit: AtomicUsize,
     pub(super) down: Mutex<bool>,
-    /// IAM's own clock; without one its answers have no date.
+    /// IAM's own clock; without it the answers have no date.
     pub(super) clock: Mutex<Option<Arc<ManualClock>>>,
 }
 
@@ -44,16 +44,16 @@ impl PolicyStore for MemoryIam {
         })
     }
 
-    async fn write(&self, _role: &str, document: &str) -> Result<bool, ProviderError> {
-        // Others get their turn, as they would during a real write.
+    async fn write(&self, _role: &str, document: &str) -> Result<Room, ProviderError> {
+        // Other tasks run meanwhile, as during a real write.
         tokio::task::yield_now().await;
         self.writes.fetch_add(1, Ordering::SeqCst);
         let limit = self.limit.load(Ordering::SeqCst);
         if limit > 0 && document.len() > limit {
-            return Ok(false);
+            return Ok(Room::TooLittle);
         }
         *self.document.lock() = Some(document.to_owned());
-        Ok(true)
+        Ok(Room::Enough)
     }
 }
 
@@ -140,7 +140,7 @@ async fn revocations_that_come_together_are_written_together() {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_told_to_all_and_made_good_by_the_next() {
+async fn a_failed_write_fails_all_that_wait_and_the_next_has_their_ids() {
     let (clock, entropy, iam) = start();
     let list = list(&iam, &clock, 8192);
     let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
@@ -158,7 +158,7 @@ async fn a_failed_write_is_told_to_all_and_made_good_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cut_short_loses_nothing() {
+async fn a_call_that_is_cancelled_loses_nothing() {
     let (clock, entropy, iam) = start();
     let list = list(&iam, &clock, 8192);
     let end = taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(900));
@@ -166,7 +166,7 @@ async fn a_call_that_is_cut_short_loses_nothing() {
     {
         let marks = [(Mark::Task(cut), end)];
         let mut deny = Box::pin(list.deny(&marks));
-        // Polled once, up to the write, and dropped there.
+        // Polled once, up to the write, and then dropped.
         tokio::select! { biased; _ = &mut deny => panic!("finished"), () = std::future::ready(()) => {} }
     }
     let next = TaskId::generate(&*clock, &entropy).unwrap();
@@ -187,7 +187,7 @@ async fn two_brokers_on_one_role_keep_each_others_ids() {
         all.insert(task.to_string());
         assert_eq!(exact_ids(&iam.document.lock().clone().unwrap()), all);
     }
-    // A lost update: the loser's next round brings its ids back.
+    // After a lost update, the loser's next round brings its ids back.
     *iam.document.lock() = Some("{}".to_owned());
     one.refresh().await.unwrap();
     two.refresh().await.unwrap();
@@ -224,7 +224,7 @@ async fn a_role_with_less_room_than_configured_gets_a_smaller_list_or_a_clear_re
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_forward_takes_nothing_off() {
+async fn a_clock_that_jumps_forward_removes_no_id() {
     let (clock, entropy, iam) = start();
     let true_time = Arc::new(ManualClock::new(taskpass_core::Clock::now(&*clock)));
     *iam.clock.lock() = Some(true_time.clone());
@@ -236,12 +236,12 @@ async fn a_clock_that_jumps_forward_takes_nothing_off() {
     let is_denied =
         || exact_ids(&iam.document.lock().clone().unwrap()).contains(&ended.to_string());
     clock.set(taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(3600)));
-    // Also in the eyes of a broker that finds the list and never saw the session end.
+    // The same for a broker that reads the list and never saw the session end.
     for broker in [&before, &list(&iam, &clock, 8192)] {
         let written = broker.refresh().await.unwrap();
         assert!(is_denied() && written.at.earliest < end, "{written:?}");
     }
-    // Whose answers have no date never says that it is time.
+    // If IAM's answers have no date, no id leaves the list.
     *iam.clock.lock() = None;
     clock.advance(Duration::from_secs(7200));
     before.refresh().await.unwrap();
@@ -256,7 +256,7 @@ async fn a_clock_that_jumps_forward_takes_nothing_off() {
 }
 
 #[tokio::test]
-async fn what_is_folded_by_a_clock_that_lags_is_denied_all_the_same() {
+async fn ids_folded_by_a_slow_clock_stay_denied() {
     let (clock, entropy, iam) = start();
     let issued = taskpass_core::Clock::now(&*clock);
     let lagging = Arc::new(ManualClock::new(

@@ -35,7 +35,7 @@ impl Drop for Emulator {
 }
 
 impl Emulator {
-    /// Starts `tool` out of the pinned tools; `command` gets it and the port.
+    /// Starts `tool` from the pinned tools; `command` gets its path and the port.
     async fn start(tool: &str, command: impl Fn(&Path, u16, &Path) -> Command) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let program: PathBuf = root.join("target/tools/bin").join(tool);
@@ -44,7 +44,8 @@ impl Emulator {
             "`{}` is missing: run `make tools`",
             program.display()
         );
-        // The port is free when it is chosen; should another process take it, the emulator exits and we choose anew.
+        // If another process takes the chosen port first, the emulator exits and the next try
+        // chooses another.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .unwrap()
@@ -185,7 +186,7 @@ impl Emulator {
         .await;
     }
 
-    /// The deny list of a role as it stands in IAM.
+    /// The deny list of a role in IAM.
     pub(super) async fn deny_list(&self, role: &str) -> String {
         let answer = self
             .iam(&[
@@ -211,7 +212,8 @@ pub(super) fn write_secret(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A cloud with a broker, a revoker, a role `reader` that may do anything with S3 and EC2, and two buckets.
+/// A cloud with a broker, a revoker, a role `reader` that may do anything with S3 and EC2, and two
+/// buckets.
 pub(super) async fn cloud() -> Emulator {
     let cloud = Emulator::ministack().await;
     cloud

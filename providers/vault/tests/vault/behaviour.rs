@@ -1,4 +1,4 @@
-//! What the suite of all providers cannot know: sessions, tokens, leases, and the broker's own token.
+//! Beyond the suite of all providers: sessions, tokens, leases, and the broker's own token.
 
 use std::{
     sync::{
@@ -87,7 +87,7 @@ async fn the_brokers_token_can_be_replaced_and_revoked_under_running_tasks() {
 
     assert!(
         world.lease_is_there(&lease_id(&before)).await,
-        "the lease hung on the broker's token"
+        "the lease belonged to the broker's token"
     );
     assert!(
         world
@@ -128,12 +128,13 @@ async fn after_a_restart_the_task_ends_with_all_its_sessions() {
         assert!(!world.token_is_there(accessor(&handle)).await);
     }
     assert!(!world.usable(&before).await && !world.lease_is_there(&lease_id(&before)).await);
-    // Of the unnamed one nothing was promised but its session's death; Vault does the rest at once.
+    // The order did not name the second credential. The provider promised only that its session is
+    // revoked.
     drop(after);
 }
 
 #[tokio::test]
-async fn a_session_that_somebody_revoked_is_replaced() {
+async fn a_session_that_an_operator_revoked_is_replaced() {
     let world = World::new("pki").await;
     let anchors = RecordedAnchors::new();
     let task = world.new_task();
@@ -164,7 +165,7 @@ async fn a_credential_lost_in_the_answer_dies_with_its_session() {
     let (known, lost) = (world.order(task), world.order(task));
     let issued = world.provider.issue(&known, &anchors).await.unwrap();
     world.proxy.set(Weather::AnswersLost);
-    // The first try may only find that its idle connection was cut.
+    // The first try may fail on its idle connection, which was cut.
     let mut leases = 1;
     while leases < 2 {
         let error = world.provider.issue(&lost, &anchors).await.unwrap_err();
@@ -207,7 +208,7 @@ async fn a_credential_lost_in_the_answer_dies_with_its_session() {
 }
 
 #[tokio::test]
-async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
+async fn a_credential_in_doubt_is_unproven_where_leases_cannot_be_listed() {
     let world = World::new("pki").await;
     let weaker = taskpass_provider_vault::BROKER_POLICY.replace("\"list\", \"sudo\"", "\"deny\"");
     world
@@ -231,10 +232,10 @@ async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
     let revoked = loop {
         match world.provider.revoke(&revoke).await.unwrap().remove(0) {
             Err(error) if error.is_retryable() => tokio::task::yield_now().await,
-            settled => break settled.unwrap(),
+            revoked => break revoked.unwrap(),
         }
     };
-    // Vault may have begun with it only a moment ago.
+    // Vault may have begun with the call only a moment ago.
     let at_most = order.expires_at.plus(Duration::from_secs(60));
     let until = revoked.may_live_until;
     assert!(
@@ -245,7 +246,7 @@ async fn an_interrupted_issue_is_unproven_where_leases_cannot_be_listed() {
 }
 
 #[tokio::test]
-async fn an_intent_without_session_waits_until_nothing_can_be_left() {
+async fn an_intent_without_a_session_waits_until_no_token_can_be_left() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
     let world = World::with_clock("reader", clock.clone()).await;
     let order = world.order(world.new_task());
@@ -295,11 +296,11 @@ async fn a_token_that_could_not_be_recorded_is_revoked_at_once() {
 }
 
 #[tokio::test]
-async fn a_handed_out_token_has_just_its_policies_and_ends_with_the_task() {
+async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
     let world = World::new("reader").await;
     let anchors = RecordedAnchors::new();
     let mut order = world.order(world.new_task());
-    // The task may do more; its token roles do not.
+    // The task's session has more policies than the token.
     order.task_roles.push("vault-test/pki".parse().unwrap());
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
     let handle = issued.handle.clone().unwrap();
@@ -329,7 +330,7 @@ async fn a_handed_out_token_has_just_its_policies_and_ends_with_the_task() {
 }
 
 #[tokio::test]
-async fn what_has_no_lease_is_said_to_live_until_its_end() {
+async fn a_credential_without_a_lease_is_recorded_until_its_own_end() {
     let world = World::new("pki").await;
     let anchors = RecordedAnchors::new();
     let order = world.pki_order(world.new_task(), "pki-unleased");
@@ -359,7 +360,7 @@ async fn what_has_no_lease_is_said_to_live_until_its_end() {
 }
 
 #[tokio::test]
-async fn upkeep_renews_a_token_in_the_second_half_of_its_life() {
+async fn maintain_renews_a_token_in_the_second_half_of_its_life() {
     let world = World::new("pki").await;
     let created = world
         .bao
@@ -444,7 +445,7 @@ async fn approle_logs_in_and_logs_in_again() {
     );
 }
 
-/// Above the number from which leases are listed and not looked up, with and without the right to list.
+/// With more leases than are looked up one by one, with and without the right to list.
 #[tokio::test]
 async fn many_leases_end_with_their_task() {
     let world = World::new("pki").await;
@@ -498,15 +499,15 @@ async fn many_leases_end_with_their_task() {
     }
 }
 
-/// Looks at the token at the moment it is being recorded.
-struct Onlooker<'a> {
+/// Looks the token up while it is being recorded.
+struct Observer<'a> {
     world: &'a World,
     recorded: RecordedAnchors,
     ttl_seconds: AtomicI64,
 }
 
 #[async_trait]
-impl Anchors for Onlooker<'_> {
+impl Anchors for Observer<'_> {
     async fn record(
         &self,
         handle: Value,
@@ -523,13 +524,13 @@ impl Anchors for Onlooker<'_> {
     }
 }
 
-/// A broker that dies here leaves a token that nobody can find: it must be one that ends by itself.
+/// A broker that dies here leaves a token that is on no record: it must expire by itself.
 #[tokio::test]
 async fn a_token_is_short_lived_until_it_is_on_record() {
     let world = World::new("pki").await;
     for role in ["reader", "static"] {
         let recorded = RecordedAnchors::new();
-        let anchors = Onlooker {
+        let anchors = Observer {
             world: &world,
             recorded,
             ttl_seconds: AtomicI64::new(0),

@@ -40,15 +40,15 @@ async fn the_check_names_what_the_brokers_token_lacks() {
 }
 
 #[tokio::test]
-async fn a_check_names_the_roles_that_cannot_be_drawn_and_leaves_nothing() {
+async fn a_check_names_the_roles_that_cannot_be_issued_and_leaves_no_token() {
     let world = World::new("pki").await;
     let before = world.accessors().await;
     let warnings = world.provider.check().await.unwrap().warnings;
-    let of = |role: &str, warnings: &[String]| {
+    let warning_about = |role: &str, warnings: &[String]| {
         let named = format!("role `vault-test/{role}`");
         warnings.iter().find(|w| w.contains(&named)).cloned()
     };
-    let denied = of("denied", &warnings).unwrap();
+    let denied = warning_about("denied", &warnings).unwrap();
     assert!(
         denied.contains("nobody-wrote-this") && denied.contains("`pki/issue/web`"),
         "{denied}"
@@ -58,7 +58,7 @@ async fn a_check_names_the_roles_that_cannot_be_drawn_and_leaves_nothing() {
 
     world.bao.must("DELETE", "sys/mounts/pki", json!({})).await;
     let warnings = world.provider.check().await.unwrap().warnings;
-    let gone = of("pki", &warnings).unwrap();
+    let gone = warning_about("pki", &warnings).unwrap();
     assert!(gone.contains("no secrets engine is mounted"), "{gone}");
-    assert_eq!(of("static", &warnings), None);
+    assert_eq!(warning_about("static", &warnings), None);
 }

@@ -31,7 +31,7 @@ mod kv_version_1 {
         let anchors = taskpass_provider::conformance::RecordedAnchors::new();
         let issued = world.provider().issue(&order, &anchors).await.unwrap();
         assert_eq!(issued.data.field("port").unwrap().expose(), "5432");
-        // A check of the suite that holds for a static secret too, through the version 2 role.
+        // A check of the suite that holds for a static secret too, with the version 2 role.
         issued_works_until_revoked(&super::World::new("static").await).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Servers that answer badly, late, or not at all.
+//! Servers that answer wrongly, late, or not at all.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -160,7 +160,7 @@ fn leased_item(lease_id: &str) -> RevokeItem {
 }
 
 #[tokio::test]
-async fn a_sealed_or_busy_server_is_to_be_asked_again() {
+async fn a_sealed_or_busy_server_is_retryable() {
     let fake = Fake::start(|_| {
         answer(
             "503 Sealed",
@@ -273,7 +273,8 @@ async fn a_lease_that_stays_is_never_called_dead() {
         }
     })
     .await;
-    // At the task's end it is waited for, then revoked by itself, then reported as it is.
+    // At the task's end the provider waits for the lease, then revokes it by itself, then reports
+    // the failure.
     for scope in [RevokeScope::Credentials, RevokeScope::Task] {
         let revoke = revoke_order(
             &order(),
@@ -294,12 +295,12 @@ async fn a_lease_that_stays_is_never_called_dead() {
 }
 
 #[tokio::test]
-async fn a_session_that_stays_settles_nothing() {
+async fn a_session_that_stays_proves_nothing() {
     let fake = Fake::start(|line| {
         if line.contains("leases/lookup") {
             refusal("400 Bad Request", "invalid lease")
         } else if line.contains("lookup-accessor") {
-            // A bad token of our own is refused as well; that is no proof of a death.
+            // Vault refuses a bad token of the broker's own in the same way; that proves nothing.
             refusal("403 Forbidden", "permission denied")
         } else {
             answer("204 No Content", "", "")
@@ -320,7 +321,7 @@ async fn a_session_that_stays_settles_nothing() {
 }
 
 #[tokio::test]
-async fn handles_of_strangers_are_refused_and_not_guessed() {
+async fn handles_of_other_providers_are_refused() {
     let fake = Fake::start(|_| answer("204 No Content", "", "")).await;
     let mut item = leased_item("x");
     item.handle = Some(Value::from("something else"));
@@ -338,7 +339,7 @@ async fn handles_of_strangers_are_refused_and_not_guessed() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_everybody_reads_is_refused() {
+async fn a_token_file_open_to_all_users_is_refused() {
     let fake = Fake::start(|_| token_answer()).await;
     let path = fake.dir.path().join("token");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,4 +1,5 @@
-//! Towards a Vault that speaks TLS, and so HTTP/2: one connection, in which each answer names its request.
+//! With a Vault that speaks TLS, and so HTTP/2: one connection, on which each answer names its
+//! request.
 
 use std::time::Duration;
 
@@ -33,14 +34,15 @@ async fn all_requests_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_vault_that_is_gone_without_a_word_is_noticed_long_before_the_deadline() {
+async fn a_vault_that_vanishes_is_noticed_long_before_the_deadline() {
     let world = World::over_tls("reader").await;
     let anchors = RecordedAnchors::new();
     let order = world.order(world.new_task());
     world.provider.issue(&order, &anchors).await.unwrap();
 
-    world.proxy.hush();
-    // Five seconds until the sign of life is asked for and three for the answer; the request itself may take ten minutes.
+    world.proxy.silence();
+    // Five seconds until the ping and three for its answer; the request itself may take ten
+    // minutes.
     let order = world.order(world.new_task());
     let lost = tokio::time::timeout(
         Duration::from_secs(20),

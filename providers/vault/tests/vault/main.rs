@@ -13,8 +13,8 @@
 mod behaviour;
 mod check;
 mod conformance;
-mod doubts;
 mod failures;
 mod http2;
+mod in_doubt;
 mod server;
 mod world;

@@ -1,4 +1,5 @@
-//! A real `bao server -dev` for one test, and a proxy in front of it that can be cut.
+//! A real `bao server -dev` for one test, and a proxy in front of it that loses connections on
+//! demand.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,9 +15,10 @@ use std::{
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify};
 
-/// The root token; long enough to be searched for in texts.
+/// The root token; long enough to search texts for it.
 pub(crate) const ROOT_TOKEN: &str = "root-canary-7c1d9f0ab2e34";
-/// The longest that the server works on one request: a lost call is in doubt for as long.
+/// The longest that the server works on one request, and so the longest that a lost call is in
+/// doubt.
 pub(crate) const REQUEST_MAX: &str = "5s";
 const STARTS_MAX: u32 = 5;
 
@@ -31,7 +33,7 @@ pub(crate) struct Bao {
 
 impl Drop for Bao {
     fn drop(&mut self) {
-        // It may have died already; there is nothing to be done about it here.
+        // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -43,14 +45,15 @@ impl Bao {
         Self::launch(None)
     }
 
-    /// Starts a server that speaks TLS; it writes its authority's certificate to `vault-ca.pem` in `dir`.
+    /// Starts a server that speaks TLS; it writes its authority's certificate to `vault-ca.pem` in
+    /// `dir`.
     pub(crate) fn start_with_tls(dir: &Path) -> Self {
         Self::launch(Some(dir))
     }
 
     /// Tries again when another process took the port meanwhile.
     fn launch(tls: Option<&Path>) -> Self {
-        // Fails when another test of this process was first.
+        // This fails if another test of this process was first.
         drop(rustls::crypto::ring::default_provider().install_default());
         for _ in 0..STARTS_MAX {
             let Some((child, port)) = start_once(tls) else {
@@ -144,7 +147,7 @@ fn start_once(tls: Option<&Path>) -> Option<(Child, u16)> {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // The banner comes when the server is unsealed and listens.
+    // The banner appears once the server is unsealed and listens.
     let ready = lines
         .by_ref()
         .map_while(Result::ok)
@@ -154,12 +157,12 @@ fn start_once(tls: Option<&Path>) -> Option<(Child, u16)> {
         drop(child.wait());
         return None;
     }
-    // The pipe is read to its end, or the server would block on it.
+    // Unless the pipe is read to its end, the server blocks on it.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Some((child, port))
 }
 
-/// How the proxy treats what passes.
+/// How the proxy treats connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Weather {
@@ -181,7 +184,7 @@ struct Shared {
     target: u16,
     weather: AtomicU8,
     changed: Notify,
-    hushed: Notify,
+    silenced: Notify,
     connections: AtomicUsize,
 }
 
@@ -193,7 +196,7 @@ impl Proxy {
             target,
             weather: AtomicU8::new(0),
             changed: Notify::new(),
-            hushed: Notify::new(),
+            silenced: Notify::new(),
             connections: AtomicUsize::new(0),
         });
         let accepting = Arc::clone(&shared);
@@ -212,9 +215,10 @@ impl Proxy {
         self.shared.changed.notify_waiters();
     }
 
-    /// Open connections stay open and carry nothing any more, as when a machine is gone; new ones work.
-    pub(crate) fn hush(&self) {
-        self.shared.hushed.notify_waiters();
+    /// Open connections stay open and carry nothing any more, as if the machine had vanished; new
+    /// ones work.
+    pub(crate) fn silence(&self) {
+        self.shared.silenced.notify_waiters();
     }
 
     /// How many connections were made.
@@ -224,10 +228,10 @@ impl Proxy {
 }
 
 async fn pass(mut inbound: TcpStream, shared: Arc<Shared>) {
-    let (cut, hush) = (shared.changed.notified(), shared.hushed.notified());
-    tokio::pin!(cut, hush);
+    let (cut, silence) = (shared.changed.notified(), shared.silenced.notified());
+    tokio::pin!(cut, silence);
     cut.as_mut().enable();
-    hush.as_mut().enable();
+    silence.as_mut().enable();
     let weather = shared.weather.load(Ordering::SeqCst);
     if weather == Weather::Down as u8 {
         return;
@@ -241,7 +245,7 @@ async fn pass(mut inbound: TcpStream, shared: Arc<Shared>) {
         let mut first = [0_u8; 1];
         tokio::select! {
             _ = tokio::io::copy(&mut from, &mut to) => {}
-            // The server has done its work when the first byte comes back.
+            // The server has carried out the request when the first byte of the answer arrives.
             _ = tokio::io::AsyncReadExt::read(&mut answers, &mut first) => {}
             () = cut => {}
         }
@@ -251,6 +255,6 @@ async fn pass(mut inbound: TcpStream, shared: Arc<Shared>) {
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => {}
         () = cut => {}
-        () = hush => std::future::pending().await,
+        () = silence => std::future::pending().await,
     }
 }

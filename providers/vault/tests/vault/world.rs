@@ -68,7 +68,7 @@ params = { common_name = { pattern = "[a-z.]+" } }
 
 const TOKEN_FILE: &str = "token_file = \"token\"";
 
-/// What the roles need, and what the broker needs itself.
+/// The policies of the roles, and the broker's own.
 const POLICIES: [(&str, &str); 3] = [
     ("broker", BROKER_POLICY),
     (
@@ -81,7 +81,7 @@ const POLICIES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Everything one test needs.
+/// A server, a proxy in front of it, and a provider.
 pub(crate) struct World {
     pub(crate) bao: Bao,
     pub(crate) proxy: Proxy,
@@ -90,7 +90,7 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) broker_token: String,
     address: String,
-    /// What the configuration says besides, so that the provider trusts the server.
+    /// More lines of the configuration, which make the provider trust the server.
     trust: &'static str,
     entropy: SeededEntropy,
     role: &'static str,
@@ -107,7 +107,7 @@ impl World {
         Self::around(Bao::start(), dir, role, clock, "").await
     }
 
-    /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take as long as it wants, nearly.
+    /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take ten minutes.
     pub(crate) async fn over_tls(role: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bao = Bao::start_with_tls(dir.path());
@@ -164,14 +164,14 @@ impl World {
         self.order_for(task, role, &[("common_name", "web.test")])
     }
 
-    /// A provider of the same Vault that takes it to work so long on one request.
+    /// A provider of the same Vault, configured with another longest duration of a request.
     pub(crate) fn with_request_max(&self, longest: &str) -> VaultProvider {
         let mut config = self.config(TOKEN_FILE);
         config.max_request_duration = longest.parse().unwrap();
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
-    /// A provider of the same Vault in a namespace of its own, which has the policy of role `reader` only.
+    /// A provider of the same Vault in a namespace of its own.
     pub(crate) async fn in_namespace(&self, name: &str) -> VaultProvider {
         let path = format!("sys/namespaces/{name}");
         self.bao.must("POST", &path, json!({})).await;
@@ -191,7 +191,7 @@ impl World {
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
-    /// Another broker process on the same Vault: it remembers no sessions.
+    /// Another broker process on the same Vault, without sessions in memory.
     pub(crate) fn restarted(&self) -> VaultProvider {
         let config = self.config(TOKEN_FILE);
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
@@ -322,7 +322,7 @@ fn config_at(address: &str, access: &str) -> VaultConfig {
     toml::from_str(&text).unwrap()
 }
 
-/// Writes a secret as an operator would.
+/// Writes a secret file as an operator would.
 pub(crate) fn write_secret(dir: &tempfile::TempDir, name: &str, secret: &str) {
     let (path, new) = (dir.path().join(name), dir.path().join("new"));
     std::fs::write(&new, secret).unwrap();
@@ -330,13 +330,13 @@ pub(crate) fn write_secret(dir: &tempfile::TempDir, name: &str, secret: &str) {
     std::fs::rename(new, path).unwrap();
 }
 
-/// Gives a fresh server its engines, policies and roles; the broker's own token.
+/// Gives a fresh server its engines, policies and roles; returns the broker's own token.
 async fn prepare(bao: &Bao) -> String {
     bao.must("POST", "sys/mounts/pki", json!({"type": "pki"}))
         .await;
     let ca = json!({"common_name": "test", "key_type": "ec", "key_bits": 256, "ttl": "24h"});
     bao.must("POST", "pki/root/generate/internal", ca).await;
-    // Otherwise each revocation signs a whole new list.
+    // Otherwise each revocation signs a new list.
     bao.must("POST", "pki/config/crl", json!({"auto_rebuild": true}))
         .await;
     for (name, leased) in [("web", true), ("unleased", false)] {

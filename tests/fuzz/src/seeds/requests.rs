@@ -102,7 +102,7 @@ fn about_tasks(world: &World) -> Asked {
     let tasks = v1::ListTasksRequest {
         page: page(),
         agent: "builder".to_owned(),
-        state: "open".to_owned(),
+        state: v1::TaskState::Open.into(),
     };
     let credentials = v1::ListCredentialsRequest {
         page: page(),

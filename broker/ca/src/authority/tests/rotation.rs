@@ -148,7 +148,7 @@ fn downtime_longer_than_an_authoritys_life_costs_nothing_but_the_time() {
 fn near_the_roots_end_nothing_outlives_it_and_nothing_goes_in_circles() {
     let home = Home::new();
     let authority = home.create();
-    let end = authority.root_not_after();
+    let end = authority.root.validity.not_after;
     home.clock.set(end.minus(HOUR * 30));
     authority.rotate().unwrap();
     let mut made = HashSet::new();

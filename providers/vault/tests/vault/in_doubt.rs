@@ -1,4 +1,5 @@
-//! Never called dead too early: lost calls, unrecorded tokens, clocks that jump, roles and servers that were exchanged.
+//! No credential is called dead too early: calls in doubt, unrecorded tokens, clocks that jump,
+//! changed roles and servers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A clock that only the test moves, as right as Vault's own.
+/// A clock that only the test moves; it starts with Vault's time.
 fn right_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(SystemClock::new().now()))
 }
@@ -25,27 +26,27 @@ async fn revoke(provider: &dyn Provider, order: &RevokeOrder) -> Result<Revoked,
     provider.revoke(order).await.unwrap().remove(0)
 }
 
-/// How long to wait, said by a revocation that cannot be settled yet.
-fn to_wait(result: Result<Revoked, ProviderError>) -> Duration {
+/// How long a revocation says to wait that cannot succeed yet.
+fn time_to_wait(result: Result<Revoked, ProviderError>) -> Duration {
     match result {
         Err(ProviderError::Retryable {
             after: Some(after), ..
         }) => after,
-        other => panic!("settled too early: {other:?}"),
+        other => panic!("revoked too early: {other:?}"),
     }
 }
 
-/// Revokes until the call that was lost must be over.
-async fn once_settled(
+/// Revokes once Vault must be done with the call in doubt.
+async fn once_no_call_runs(
     provider: &dyn Provider,
     order: &RevokeOrder,
     clock: &ManualClock,
 ) -> Result<Revoked, ProviderError> {
-    clock.advance(to_wait(revoke(provider, order).await));
+    clock.advance(time_to_wait(revoke(provider, order).await));
     revoke(provider, order).await
 }
 
-/// An unknown outcome, and a session of its task that was recorded.
+/// A credential in doubt, and a recorded session of its task.
 async fn beside_a_session(world: &World, role: &str) -> (RevokeItem, RevokeOrder) {
     let anchors = RecordedAnchors::new();
     let task = world.new_task();
@@ -66,16 +67,16 @@ async fn beside_a_session(world: &World, role: &str) -> (RevokeItem, RevokeOrder
 }
 
 #[tokio::test]
-async fn an_unrecorded_token_is_waited_for_although_the_recorded_sessions_ended() {
+async fn an_unrecorded_token_is_waited_for_although_the_recorded_sessions_were_revoked() {
     let clock = right_clock();
     let world = World::with_clock("reader", clock.clone()).await;
     let (_, order) = beside_a_session(&world, "reader").await;
-    let ended = once_settled(&world.provider, &order, &clock).await;
-    let left = to_wait(ended);
-    // What such a token may live for.
+    let ended = once_no_call_runs(&world.provider, &order, &clock).await;
+    let left = time_to_wait(ended);
+    // The life of an unrecorded token.
     assert_eq!(left, Duration::from_secs(20));
     clock.advance(left - Duration::from_secs(1));
-    to_wait(revoke(&world.provider, &order).await);
+    time_to_wait(revoke(&world.provider, &order).await);
     clock.advance(Duration::from_secs(1));
     let late = revoke(&world.provider, &order).await.unwrap();
     assert!(late.verified, "{late:?}");
@@ -90,18 +91,19 @@ async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() 
     let lost = world.provider.issue(&order, &anchors).await.unwrap();
     let item = intent_item(world.provider(), &order, world.now());
     let order = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
-    let revoked = once_settled(&world.provider, &order, &clock).await;
+    let revoked = once_no_call_runs(&world.provider, &order, &clock).await;
     assert!(revoked.as_ref().is_ok_and(|r| r.verified), "{revoked:?}");
     assert!(!world.usable(&lost).await);
 }
 
-/// A lease is filed at the end of a call, however long the engine takes: under a dead session it would be nobody's.
+/// Vault files a lease at the end of a call, however long the engine takes. Under a revoked session
+/// it would belong to no token.
 #[tokio::test]
 async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     let clock = right_clock();
     let world = World::with_clock("pki", clock.clone()).await;
     let (_, mut order) = beside_a_session(&world, "pki").await;
-    // However long ago that was: a Vault that stood still begins with it only now.
+    // However long ago the call was sent: a Vault that stood still begins with it only now.
     order.items[0].intended_at = clock.now().minus(3 * HOUR);
     let accessor = order.anchors[0].1["accessor"].clone();
     let is_there = async || {
@@ -115,11 +117,11 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     };
     let patient = world.with_request_max("90s");
     assert_eq!(
-        to_wait(revoke(&patient, &order).await),
+        time_to_wait(revoke(&patient, &order).await),
         Duration::from_secs(90)
     );
     clock.advance(Duration::from_secs(89));
-    to_wait(revoke(&patient, &order).await);
+    time_to_wait(revoke(&patient, &order).await);
     assert!(is_there().await);
     clock.advance(Duration::from_secs(1));
     let revoked = revoke(&patient, &order).await.unwrap();
@@ -128,7 +130,7 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
 }
 
 #[tokio::test]
-async fn a_session_that_vault_cuts_short_is_left_before_a_call_could_outlive_it() {
+async fn a_session_that_vault_cuts_short_is_replaced_before_a_call_could_outlive_it() {
     let clock = right_clock();
     let world = World::with_clock("pki", clock.clone()).await;
     let short = json!({"max_lease_ttl": "40s"});
@@ -146,9 +148,10 @@ async fn a_session_that_vault_cuts_short_is_left_before_a_call_could_outlive_it(
     }
 }
 
-/// However late the task's deadline: somebody may have revoked it in Vault, or a clock was wrong when it was made.
+/// However late the task's deadline: an operator may have revoked the session in Vault, or a clock
+/// was wrong when it was minted.
 #[tokio::test]
-async fn what_a_session_may_not_have_outlived_is_unproven() {
+async fn a_call_that_its_session_may_not_have_outlived_is_unproven() {
     for (still_alive, deadline) in [(true, 10), (false, 10), (false, 3600)] {
         let clock = right_clock();
         let world = World::with_clock("pki", clock.clone()).await;
@@ -161,62 +164,71 @@ async fn what_a_session_may_not_have_outlived_is_unproven() {
                 .must("POST", "auth/token/revoke-accessor", body)
                 .await;
         }
-        let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+        let revoked = once_no_call_runs(&world.provider, &order, &clock)
+            .await
+            .unwrap();
         assert_eq!(revoked.verified, still_alive, "{revoked:?}");
         if still_alive {
             continue;
         }
-        // Counted from when the call was carried out at the latest, which is not when it was sent.
-        // The broker may have stopped waiting long after the life that was asked for would have been over.
+        // The lifetime counts from the latest time at which Vault can have carried out the call,
+        // not from when it was sent. The broker may have stopped waiting long after the requested
+        // lifetime.
         for stopped in [0, 3600] {
             let item = &mut order.items[0];
             item.intended_at = item.expires_at.plus(Duration::from_secs(stopped));
-            let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+            let revoked = once_no_call_runs(&world.provider, &order, &clock)
+                .await
+                .unwrap();
             let life = order.items[0].lifetime;
             assert_eq!(revoked.may_live_until, Some(clock.now().plus(life)));
         }
-        // Nor does a clock that was set back make it earlier.
+        // A clock that was set back does not make it earlier.
         let now = clock.now();
         clock.set(now.minus(24 * HOUR));
-        let set_back = once_settled(&world.provider, &order, &clock).await.unwrap();
+        let set_back = once_no_call_runs(&world.provider, &order, &clock)
+            .await
+            .unwrap();
         clock.set(now);
         let item = &order.items[0];
         assert_eq!(set_back.may_live_until, Some(item.expires_at));
-        // An engine that was not told how long the lease shall live: what the role says today does not matter.
+        // The engine was not told a lifetime. Today's role does not matter.
         let path = &item.handle.as_ref().unwrap()["timed_lease_path"];
         let untold = Some(json!({ "lease_path": path }));
         order.items[0].handle = untold;
-        let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+        let revoked = once_no_call_runs(&world.provider, &order, &clock)
+            .await
+            .unwrap();
         assert!(!revoked.verified && revoked.may_live_until == Some(Timestamp::MAX));
     }
 }
 
 #[tokio::test]
-async fn a_session_that_is_newer_than_the_doubt_is_left_alone() {
+async fn a_session_newer_than_the_call_in_doubt_is_kept() {
     let clock = right_clock();
     let world = World::with_clock("reader", clock.clone()).await;
     let task = world.new_task();
     let lost = world.order_for(task, "reader", &[]);
     let item = intent_item(world.provider(), &lost, world.now());
-    let doubt = revoke_order(
+    let in_doubt = revoke_order(
         &lost,
         RevokeScope::Credentials,
         &RecordedAnchors::new(),
         vec![item],
     );
     let sibling = world.pki_order(task, "pki");
-    let drawn = world
+    let issued = world
         .provider
         .issue(&sibling, &RecordedAnchors::new())
         .await
         .unwrap();
-    let lease_id = drawn.handle.unwrap()["lease_id"]
+    let lease_id = issued.handle.unwrap()["lease_id"]
         .as_str()
         .unwrap()
         .to_owned();
 
-    clock.advance(to_wait(revoke(&world.provider, &doubt).await));
-    let late = revoke(&world.provider, &doubt).await.unwrap();
+    clock.advance(time_to_wait(revoke(&world.provider, &in_doubt).await));
+    let late = revoke(&world.provider, &in_doubt).await.unwrap();
 
     assert!(late.verified, "{late:?}");
     assert!(world.lease_is_there(&lease_id).await);
@@ -231,19 +243,19 @@ async fn a_clock_that_jumps_forward_ends_no_unrecorded_token() {
     let none = RecordedAnchors::new();
     let order = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
     for provider in [&world.provider, &world.restarted()] {
-        to_wait(revoke(provider, &order).await);
+        time_to_wait(revoke(provider, &order).await);
         clock.set(clock.now().plus(HOUR));
-        to_wait(revoke(provider, &order).await);
+        time_to_wait(revoke(provider, &order).await);
     }
 }
 
 #[tokio::test]
-async fn a_lease_is_looked_for_where_it_was_asked_for() {
+async fn a_lease_is_searched_where_the_intent_says() {
     let clock = right_clock();
     let ended = ["revoke-accessor", "lookup-accessor"];
     let fake = Fake::with_clock(clock.clone(), move |line| {
         if line.starts_with("LIST") && line.contains("pki/issue/before") {
-            return answer("200 OK", "", &told(&json!({"keys": ["left"]})));
+            return answer("200 OK", "", &vault_answer(&json!({"keys": ["left"]})));
         }
         if line.starts_with("LIST") {
             return answer("404 Not Found", "", r#"{"errors":[]}"#);
@@ -254,8 +266,8 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
         if line.contains(ended[1]) {
             return refusal("400 Bad Request", "invalid accessor");
         }
-        // Both Vault being there, and the lease being overdue.
-        answer("200 OK", "", &told(&json!({"ttl": 0})))
+        // Vault answers, and the lease is overdue.
+        answer("200 OK", "", &vault_answer(&json!({"ttl": 0})))
     })
     .await;
     let mut item = intent_item(&fake.provider, &order(), clock.now());
@@ -265,7 +277,7 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
     );
     item.handle = Some(json!({"timed_lease_path": "pki/issue/before"}));
     item.anchor = Some(json!({"accessor": "a"}));
-    // The role was written anew, and then removed.
+    // The role was configured with another path, and then removed.
     for role in ["vault-test/pki", "vault-test/removed", "vault-test/reader"] {
         item.role = role.parse().unwrap();
         let mut order = order_of(&item);
@@ -274,7 +286,7 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
             json!({"accessor": "a"}),
         )];
         if role == "vault-test/pki" {
-            clock.advance(to_wait(revoke(&fake.provider, &order).await));
+            clock.advance(time_to_wait(revoke(&fake.provider, &order).await));
         }
         let result = revoke(&fake.provider, &order).await;
         assert!(
@@ -284,8 +296,8 @@ async fn a_lease_is_looked_for_where_it_was_asked_for() {
     }
 }
 
-/// An answer as Vault words it.
-fn told(data: &Value) -> String {
+/// An answer in Vault's form.
+fn vault_answer(data: &Value) -> String {
     let answer = json!({"request_id": "r", "lease_id": "", "lease_duration": 0, "renewable": false, "data": data});
     answer.to_string()
 }
@@ -306,7 +318,9 @@ async fn an_intent_that_does_not_say_where_to_look_is_unproven() {
     let (item, mut order) = beside_a_session(&world, "pki").await;
     assert!(item.handle.is_some());
     order.items[0].handle = None;
-    let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+    let revoked = once_no_call_runs(&world.provider, &order, &clock)
+        .await
+        .unwrap();
     assert!(
         !revoked.verified && revoked.may_live_until == Some(Timestamp::MAX),
         "{revoked:?}"
@@ -321,14 +335,16 @@ async fn where_the_engine_gives_no_leases_finding_none_proves_nothing() {
     let other = world.pki_order(world.new_task(), "pki-unleased");
     let seen = world.provider.issue(&other, &RecordedAnchors::new()).await;
     assert_eq!(seen.unwrap().revocation_class, RevocationClass::ExpiryOnly);
-    let revoked = once_settled(&world.provider, &order, &clock).await.unwrap();
+    let revoked = once_no_call_runs(&world.provider, &order, &clock)
+        .await
+        .unwrap();
     assert!(!revoked.verified, "{revoked:?}");
     assert_eq!(world.provider.locator(&other.role, &other.scope), None);
 }
 
 #[tokio::test]
-async fn what_another_vault_or_namespace_does_not_know_is_not_dead() {
-    let (world, stranger) = tokio::join!(World::new("pki"), World::new("pki"));
+async fn a_credential_that_another_vault_or_namespace_does_not_know_is_not_dead() {
+    let (world, other_vault) = tokio::join!(World::new("pki"), World::new("pki"));
     let anchors = RecordedAnchors::new();
     let task = world.new_task();
     let order = world.order(task);
@@ -342,13 +358,13 @@ async fn what_another_vault_or_namespace_does_not_know_is_not_dead() {
     ];
     for scope in [RevokeScope::Task, RevokeScope::Credentials] {
         let order = revoke_order(&order, scope, &anchors, items.clone());
-        let result = stranger.provider.revoke(&order).await;
+        let result = other_vault.provider.revoke(&order).await;
         assert!(
             matches!(&result, Err(ProviderError::Misconfigured(_))),
             "{result:?}"
         );
-        let looked = stranger.provider.probe(&order).await;
-        assert!(!matches!(looked, Ok(Liveness::Dead(_))), "{looked:?}");
+        let liveness = other_vault.provider.probe(&order).await;
+        assert!(!matches!(liveness, Ok(Liveness::Dead(_))), "{liveness:?}");
         let mut elsewhere = order.clone();
         let handles = elsewhere.anchors.iter_mut().map(|(_, handle)| handle);
         handles.for_each(|handle| handle["namespace"] = Value::from("team"));
@@ -361,7 +377,7 @@ async fn what_another_vault_or_namespace_does_not_know_is_not_dead() {
     assert!(world.usable(&issued).await && world.usable(&other).await);
 }
 
-/// Health is only told outside of namespaces; without it nobody could say which server has minted.
+/// Vault tells its health only outside of namespaces; the cluster's id comes from there.
 #[tokio::test]
 async fn in_a_namespace_the_server_is_known_and_its_tokens_end() {
     let world = World::new("reader").await;
@@ -376,7 +392,7 @@ async fn in_a_namespace_the_server_is_known_and_its_tokens_end() {
     assert!(named["cluster"].is_string(), "{named}");
     let order = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
 
-    // The same server, asked where nobody knows the token.
+    // The same server, asked in a namespace that does not know the token.
     let result = world.provider.revoke(&order).await;
     assert!(
         matches!(&result, Err(ProviderError::Misconfigured(text)) if text.contains("team")),

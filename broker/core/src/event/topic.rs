@@ -1,0 +1,437 @@
+//! Events by what they are about: a view that borrows, so that code for one topic matches its steps
+//! and no others.
+//!
+//! [`Event`] stays flat, since its JSON is the ledger's format. A match on a step names every
+//! variant: the compiler then points at each place that a new event concerns. No such match has a
+//! catch-all arm.
+
+use crate::{
+    Actor, Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, EndCause, Event,
+    Handle, IdempotencyKey, JoinToken, JoinTokenId, OperatorName, RevocationClass, RevokeCause,
+    Svid, Task, TaskId, Timestamp, TrustDomain,
+};
+
+/// What an event is about, and which step it is in the life of that.
+#[derive(Debug, Clone, Copy)]
+pub enum Topic<'a> {
+    /// The installation as a whole.
+    Installation(InstallationStep<'a>),
+    /// A decision of the policy.
+    Decision(&'a DecisionRecord),
+    /// An agent.
+    Agent(AgentStep<'a>),
+    /// A join token.
+    JoinToken(JoinTokenStep<'a>),
+    /// An agent's or an operator's SVID.
+    Svid(SvidStep<'a>),
+    /// A task.
+    Task(TaskId, TaskStep<'a>),
+    /// An anchor.
+    Anchor(AnchorId, AnchorStep<'a>),
+    /// A credential.
+    Credential(CredentialId, CredentialStep<'a>),
+}
+
+/// A step in the life of an installation.
+#[derive(Debug, Clone, Copy)]
+pub enum InstallationStep<'a> {
+    /// [`Event::Initialized`].
+    Initialized(&'a TrustDomain),
+    /// [`Event::BrokerStarted`].
+    BrokerStarted,
+    /// [`Event::BrokerStopped`].
+    BrokerStopped,
+    /// [`Event::IndexRebuilt`].
+    IndexRebuilt,
+    /// [`Event::CaChanged`].
+    CaChanged,
+}
+
+/// A step in the life of an agent.
+#[derive(Debug, Clone, Copy)]
+pub enum AgentStep<'a> {
+    /// [`Event::AgentRegistered`].
+    Registered {
+        /// The agent.
+        agent: &'a Agent,
+        /// The caller's name for the request.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+}
+
+/// A step in the life of a join token. [`SvidStep::Issued`] uses one up.
+#[derive(Debug, Clone, Copy)]
+pub enum JoinTokenStep<'a> {
+    /// [`Event::JoinTokenCreated`].
+    Created {
+        /// The token, without its secret.
+        token: &'a JoinToken,
+        /// The caller's name for the request.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+}
+
+/// A step in the life of an SVID.
+#[derive(Debug, Clone, Copy)]
+pub enum SvidStep<'a> {
+    /// [`Event::SvidIssued`].
+    Issued {
+        /// The SVID.
+        svid: &'a Svid,
+        /// The join token that was used up for it.
+        join_token: Option<JoinTokenId>,
+        /// The serial number of the SVID that asked for a renewal.
+        renews: Option<&'a str>,
+    },
+    /// [`Event::OperatorSvidIssued`].
+    OperatorIssued {
+        /// The operator.
+        operator: &'a OperatorName,
+        /// The certificate's serial number.
+        serial: &'a str,
+        /// SHA-256 of the public key, in hex.
+        key_sha256: &'a str,
+        /// Until when it is valid.
+        not_after: Timestamp,
+        /// The serial number of the SVID that asked for a renewal.
+        renews: Option<&'a str>,
+        /// Where it was made.
+        origin: OperatorOrigin,
+    },
+    /// [`Event::SvidActivated`].
+    Activated {
+        /// Its serial number.
+        serial: &'a str,
+    },
+}
+
+/// Where an operator's SVID was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorOrigin {
+    /// By a broker that served, or by `taskpassd init`.
+    Broker,
+    /// By `taskpassd operator issue`, on the broker's own machine.
+    Local,
+}
+
+/// A step in the life of a task.
+#[derive(Debug, Clone, Copy)]
+pub enum TaskStep<'a> {
+    /// [`Event::TaskStarted`].
+    Started {
+        /// The task.
+        task: &'a Task,
+        /// The caller's name for the request.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+    /// [`Event::TaskEnding`].
+    Ending {
+        /// Why.
+        cause: EndCause,
+        /// Who ended it.
+        by: &'a Actor,
+    },
+    /// [`Event::TaskEnded`].
+    Ended,
+}
+
+/// A step in the life of an anchor.
+#[derive(Debug, Clone, Copy)]
+pub enum AnchorStep<'a> {
+    /// [`Event::AnchorRecorded`].
+    Recorded(&'a Anchor),
+    /// [`Event::AnchorGone`].
+    Gone,
+}
+
+/// A step in the life of a credential.
+#[derive(Debug, Clone, Copy)]
+pub enum CredentialStep<'a> {
+    /// [`Event::CredentialIntended`].
+    Intended {
+        /// The credential as it will be.
+        credential: &'a Credential,
+        /// The caller's name for the request.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+    /// [`Event::CredentialIssued`].
+    Issued {
+        /// Until when it lives unless it is revoked.
+        expires_at: Timestamp,
+        /// What revoking this credential can truly do.
+        revocation_class: RevocationClass,
+        /// The anchor it was issued through.
+        anchor: Option<AnchorId>,
+        /// How the provider finds it again.
+        handle: Option<&'a Handle>,
+    },
+    /// [`Event::CredentialAbandoned`].
+    Abandoned {
+        /// Why.
+        reason: &'a str,
+    },
+    /// [`Event::CredentialRenewIntended`].
+    RenewIntended {
+        /// Until when.
+        until: Timestamp,
+        /// The caller's name for the request.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+    /// [`Event::CredentialRenewed`].
+    Renewed {
+        /// Until when it lives now.
+        expires_at: Timestamp,
+        /// The caller's name for the request that is answered with this.
+        idempotency: Option<&'a IdempotencyKey>,
+    },
+    /// [`Event::CredentialRevoking`].
+    Revoking {
+        /// Why.
+        cause: RevokeCause,
+    },
+    /// [`Event::RevokeFailed`].
+    RevokeFailed {
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Why.
+        error: &'a str,
+        /// When the next attempt is due.
+        retry_at: Timestamp,
+        /// Whether people are told from now on.
+        stuck: bool,
+    },
+    /// [`Event::CredentialRevoked`].
+    Revoked {
+        /// Whether the provider proved that it is dead.
+        verified: bool,
+        /// How it was proved, or why it could not be.
+        proof: &'a str,
+        /// Until when it may still be usable.
+        may_live_until: Option<Timestamp>,
+    },
+    /// [`Event::CredentialExpired`].
+    Expired,
+}
+
+impl Event {
+    /// What the event is about.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the one place that takes events apart, an arm for each"
+    )]
+    pub const fn topic(&self) -> Topic<'_> {
+        match self {
+            Self::Initialized { trust_domain, .. } => {
+                Topic::Installation(InstallationStep::Initialized(trust_domain))
+            }
+            Self::BrokerStarted { .. } => Topic::Installation(InstallationStep::BrokerStarted),
+            Self::BrokerStopped {} => Topic::Installation(InstallationStep::BrokerStopped),
+            Self::IndexRebuilt { .. } => Topic::Installation(InstallationStep::IndexRebuilt),
+            Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
+            Self::Decided { decision } => Topic::Decision(decision),
+            Self::AgentRegistered { agent, idempotency } => Topic::Agent(AgentStep::Registered {
+                agent,
+                idempotency: idempotency.as_ref(),
+            }),
+            Self::JoinTokenCreated { token, idempotency } => {
+                Topic::JoinToken(JoinTokenStep::Created {
+                    token,
+                    idempotency: idempotency.as_ref(),
+                })
+            }
+            Self::SvidIssued {
+                svid,
+                join_token,
+                renews,
+            } => Topic::Svid(SvidStep::Issued {
+                svid,
+                join_token: *join_token,
+                renews: text(renews),
+            }),
+            Self::OperatorSvidIssued {
+                operator,
+                serial,
+                key_sha256,
+                not_after,
+                renews,
+                local,
+            } => Topic::Svid(SvidStep::OperatorIssued {
+                operator,
+                serial: serial.as_str(),
+                key_sha256: key_sha256.as_str(),
+                not_after: *not_after,
+                renews: text(renews),
+                origin: if *local {
+                    OperatorOrigin::Local
+                } else {
+                    OperatorOrigin::Broker
+                },
+            }),
+            Self::SvidActivated { serial } => Topic::Svid(SvidStep::Activated {
+                serial: serial.as_str(),
+            }),
+            Self::TaskStarted { task, idempotency } => Topic::Task(
+                task.id,
+                TaskStep::Started {
+                    task,
+                    idempotency: idempotency.as_ref(),
+                },
+            ),
+            Self::TaskEnding { task, cause, by } => {
+                Topic::Task(*task, TaskStep::Ending { cause: *cause, by })
+            }
+            Self::TaskEnded { task } => Topic::Task(*task, TaskStep::Ended),
+            Self::AnchorRecorded { anchor } => {
+                Topic::Anchor(anchor.id, AnchorStep::Recorded(anchor))
+            }
+            Self::AnchorGone { anchor } => Topic::Anchor(*anchor, AnchorStep::Gone),
+            Self::CredentialIntended {
+                credential,
+                idempotency,
+            } => Topic::Credential(
+                credential.id,
+                CredentialStep::Intended {
+                    credential,
+                    idempotency: idempotency.as_ref(),
+                },
+            ),
+            Self::CredentialIssued {
+                credential,
+                expires_at,
+                revocation_class,
+                anchor,
+                handle,
+                took_ms: _,
+            } => Topic::Credential(
+                *credential,
+                CredentialStep::Issued {
+                    expires_at: *expires_at,
+                    revocation_class: *revocation_class,
+                    anchor: *anchor,
+                    handle: handle.as_ref(),
+                },
+            ),
+            Self::CredentialAbandoned { credential, reason } => Topic::Credential(
+                *credential,
+                CredentialStep::Abandoned {
+                    reason: reason.as_str(),
+                },
+            ),
+            Self::CredentialRenewIntended {
+                credential,
+                until,
+                idempotency,
+            } => Topic::Credential(
+                *credential,
+                CredentialStep::RenewIntended {
+                    until: *until,
+                    idempotency: idempotency.as_ref(),
+                },
+            ),
+            Self::CredentialRenewed {
+                credential,
+                expires_at,
+                idempotency,
+            } => Topic::Credential(
+                *credential,
+                CredentialStep::Renewed {
+                    expires_at: *expires_at,
+                    idempotency: idempotency.as_ref(),
+                },
+            ),
+            Self::CredentialRevoking {
+                credential, cause, ..
+            } => Topic::Credential(*credential, CredentialStep::Revoking { cause: *cause }),
+            Self::RevokeFailed {
+                credential,
+                attempt,
+                error,
+                retry_at,
+                stuck,
+            } => Topic::Credential(
+                *credential,
+                CredentialStep::RevokeFailed {
+                    attempt: *attempt,
+                    error: error.as_str(),
+                    retry_at: *retry_at,
+                    stuck: *stuck,
+                },
+            ),
+            Self::CredentialRevoked {
+                credential,
+                verified,
+                proof,
+                may_live_until,
+                took_ms: _,
+            } => Topic::Credential(
+                *credential,
+                CredentialStep::Revoked {
+                    verified: *verified,
+                    proof: proof.as_str(),
+                    may_live_until: *may_live_until,
+                },
+            ),
+            Self::CredentialExpired { credential } => {
+                Topic::Credential(*credential, CredentialStep::Expired)
+            }
+        }
+    }
+
+    /// The event's type as the ledger spells it, which is how serde does.
+    pub fn kind(&self) -> String {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let kind = json.get("type").and_then(serde_json::Value::as_str);
+        kind.unwrap_or_default().to_owned()
+    }
+
+    /// The idempotency key that the event uses up. [`Event::CredentialRenewed`] answers a request
+    /// whose key [`Event::CredentialRenewIntended`] has used up already.
+    pub const fn new_key(&self) -> Option<&IdempotencyKey> {
+        match self.topic() {
+            Topic::Agent(AgentStep::Registered { idempotency, .. })
+            | Topic::JoinToken(JoinTokenStep::Created { idempotency, .. })
+            | Topic::Task(_, TaskStep::Started { idempotency, .. })
+            | Topic::Credential(
+                _,
+                CredentialStep::Intended { idempotency, .. }
+                | CredentialStep::RenewIntended { idempotency, .. },
+            ) => idempotency,
+            Topic::Installation(_)
+            | Topic::Decision(_)
+            | Topic::Svid(_)
+            | Topic::Task(_, TaskStep::Ending { .. } | TaskStep::Ended)
+            | Topic::Anchor(..)
+            | Topic::Credential(
+                _,
+                CredentialStep::Issued { .. }
+                | CredentialStep::Abandoned { .. }
+                | CredentialStep::Renewed { .. }
+                | CredentialStep::Revoking { .. }
+                | CredentialStep::RevokeFailed { .. }
+                | CredentialStep::Revoked { .. }
+                | CredentialStep::Expired,
+            ) => None,
+        }
+    }
+}
+
+const fn text(text: &Option<String>) -> Option<&str> {
+    match text {
+        Some(text) => Some(text.as_str()),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_is_the_tag_in_the_ledger() {
+        let task: TaskId = "t01hx3k9m2q7v4d8e".parse().unwrap();
+        let ended = Event::TaskEnded { task };
+        assert_eq!(ended.kind(), "task_ended");
+        assert_eq!(Event::BrokerStopped {}.kind(), "broker_stopped");
+        assert!(matches!(ended.topic(), Topic::Task(id, TaskStep::Ended) if id == task));
+    }
+}

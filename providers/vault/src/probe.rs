@@ -1,0 +1,63 @@
+//! What of an order is alive; lookups only.
+
+use futures_util::{StreamExt, stream};
+use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope};
+
+use crate::{
+    handle::{AnchorHandle, Handle},
+    identity::must_have_minted,
+    vault::{CONCURRENT_CALLS_MAX, Vault},
+};
+
+pub(crate) async fn probe(vault: &Vault, order: &RevokeOrder) -> Result<Liveness, ProviderError> {
+    must_have_minted(vault, order).await?;
+    let in_doubt = order.items.iter().any(|item| !item.outcome_known);
+    if order.scope == RevokeScope::Task || in_doubt {
+        for (_, handle) in &order.anchors {
+            let accessor = AnchorHandle::parse(handle)?.accessor;
+            let exists = vault.token_exists(&accessor).await;
+            if exists.map_err(|e| e.while_doing("look up a session"))? {
+                return Ok(Liveness::Alive(
+                    "a session of the task can still be used".to_owned(),
+                ));
+            }
+        }
+    }
+    let mut probing = Vec::with_capacity(order.items.len());
+    for item in &order.items {
+        probing.push(probe_item(vault, item));
+    }
+    let found: Vec<Result<Liveness, ProviderError>> = stream::iter(probing)
+        .buffer_unordered(CONCURRENT_CALLS_MAX)
+        .collect()
+        .await;
+    let mut verdict = Liveness::Dead("Vault knows none of the tokens and leases".to_owned());
+    for liveness in found {
+        match liveness? {
+            alive @ Liveness::Alive(_) => return Ok(alive),
+            unknown @ Liveness::Unknown(_) => verdict = unknown,
+            Liveness::Dead(_) => {}
+        }
+    }
+    Ok(verdict)
+}
+
+async fn probe_item(vault: &Vault, item: &RevokeItem) -> Result<Liveness, ProviderError> {
+    let unknown = |why: &str| Ok(Liveness::Unknown(why.to_owned()));
+    let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
+    let exists = match &handle {
+        Some(Handle::LeaseId(lease_id)) => vault.lease_exists(lease_id).await,
+        Some(Handle::Accessor(accessor)) => vault.token_exists(accessor).await,
+        Some(Handle::Unleased(_)) => return unknown("it has no lease to look up"),
+        Some(Handle::Static(_)) => return unknown("a static secret works until it is changed"),
+        Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
+            return unknown("the outcome of issuing it is unknown");
+        }
+    };
+    let exists = exists.map_err(|e| e.while_doing("look up a credential"))?;
+    Ok(if exists {
+        Liveness::Alive(format!("Vault still knows credential {}", item.credential))
+    } else {
+        Liveness::Dead("Vault does not know it any more".to_owned())
+    })
+}

@@ -1,0 +1,83 @@
+//! The configured roles, and what the provider learned about their engines.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use taskpass_core::{RoleName, RoleSpec, Scope};
+use taskpass_provider::{IssueOrder, ProviderError};
+
+use crate::{
+    handle::Handle,
+    role::{CredentialSource, Role},
+};
+
+#[derive(Debug)]
+pub(crate) struct Roles {
+    roles: Vec<Role>,
+    specs: Vec<RoleSpec>,
+    /// Roles of engines that answered without a lease: a search for one of their leases would
+    /// always find none.
+    unleased: Mutex<BTreeSet<RoleName>>,
+}
+
+impl Roles {
+    pub(crate) fn new(roles: Vec<Role>) -> Self {
+        Self {
+            specs: roles.iter().map(|role| role.spec.clone()).collect(),
+            roles,
+            unleased: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Role> {
+        self.roles.iter()
+    }
+
+    pub(crate) fn specs(&self) -> &[RoleSpec] {
+        &self.specs
+    }
+
+    pub(crate) fn get(&self, name: &RoleName) -> Result<&Role, ProviderError> {
+        self.find(name).ok_or_else(|| {
+            ProviderError::Misconfigured(format!("this provider has no role `{name}`"))
+        })
+    }
+
+    /// The policies of all roles that the order's task may use.
+    pub(crate) fn policies_of_task(&self, order: &IssueOrder) -> Vec<String> {
+        let names = order.task_roles.iter().chain([&order.role]);
+        let policies: BTreeSet<String> = names
+            .filter_map(|name| self.find(name))
+            .flat_map(|role| role.policies.iter().cloned())
+            .collect();
+        policies.into_iter().collect()
+    }
+
+    /// Where to search for a lease of `scope` if the answer is lost.
+    pub(crate) fn locator(&self, name: &RoleName, scope: &Scope) -> Option<Handle> {
+        if self.is_unleased(name) {
+            return None;
+        }
+        let CredentialSource::Dynamic(dynamic) = &self.find(name)?.source else {
+            return None;
+        };
+        let path = dynamic.lease_path(scope).ok()?;
+        Some(if dynamic.tells_ttl() {
+            Handle::TimedLeasePath(path)
+        } else {
+            Handle::LeasePath(path)
+        })
+    }
+
+    pub(crate) fn mark_unleased(&self, name: &RoleName) {
+        self.unleased.lock().insert(name.clone());
+    }
+
+    pub(crate) fn is_unleased(&self, name: &RoleName) -> bool {
+        self.unleased.lock().contains(name)
+    }
+
+    fn find(&self, name: &RoleName) -> Option<&Role> {
+        self.roles.iter().find(|role| role.spec.name == *name)
+    }
+}

@@ -1,0 +1,143 @@
+//! Tokens for tasks. Each is minted with a short life, recorded as an anchor, and only then
+//! extended.
+//!
+//! A broker that dies before the record leaves a token that no ledger names; its short life ends
+//! it.
+
+use std::{collections::HashMap, time::Duration};
+
+use taskpass_core::{AnchorId, CredentialId, Secret, Timestamp};
+use taskpass_provider::{Anchors, IssueOrder, ProviderError};
+use vaultrs::api::token::requests::CreateOrphanTokenRequest;
+
+use crate::{handle::AnchorHandle, vault::Vault};
+
+/// The life of a token that is not on record yet: longer than recording takes on a busy disk.
+pub(crate) const PROBATION: Duration = Duration::from_secs(20);
+
+/// What a token is minted for.
+pub(crate) struct TokenSpec {
+    pub(crate) policies: Vec<String>,
+    /// Its end: at the latest the task's deadline.
+    pub(crate) until: Timestamp,
+    /// The credential that the token is; `None` for a session.
+    pub(crate) credential: Option<CredentialId>,
+}
+
+/// A token that was recorded and extended.
+#[derive(Debug)]
+pub(crate) struct AnchoredToken {
+    pub(crate) secret: Secret,
+    pub(crate) accessor: String,
+    pub(crate) anchor: AnchorId,
+    /// The token works at least until then, unless it is revoked.
+    pub(crate) usable_until: Timestamp,
+    /// The token is dead from then on, unless it is renewed.
+    pub(crate) dead_by: Timestamp,
+}
+
+/// Mints an orphan token in two phases.
+pub(crate) async fn mint_token(
+    vault: &Vault,
+    order: &IssueOrder,
+    spec: TokenSpec,
+    anchors: &dyn Anchors,
+) -> Result<AnchoredToken, ProviderError> {
+    let now = vault.clock.now();
+    let life = whole_seconds(spec.until.since(now))?;
+    let life_max = whole_seconds(order.task_deadline.since(now))?;
+    let probation = life.min(PROBATION.as_secs());
+    let request = || token_request(order, &spec.policies, probation, life_max);
+    let auth = vault
+        .create_token(request, "create the task's token")
+        .await?;
+    let (secret, accessor) = (Secret::new(auth.client_token), auth.accessor);
+    let recorded = record(vault, &accessor, order, spec.credential, anchors).await;
+    let anchor = match recorded {
+        Ok(anchor) => anchor,
+        Err(error) => return Err(discarded(vault, &accessor, error).await),
+    };
+    let mut seconds = probation;
+    let (mut began, mut answered) = (now, vault.clock.now());
+    if life > probation {
+        began = answered;
+        let left = spec.until.since(began).as_secs().max(1);
+        match vault.renew_token(&accessor, left).await {
+            Ok(granted) => (seconds, answered) = (granted, vault.clock.now()),
+            Err(fault) => {
+                let error = fault.while_doing("extend the task's token");
+                return Err(discarded(vault, &accessor, error).await);
+            }
+        }
+    }
+    let granted = Duration::from_secs(seconds);
+    Ok(AnchoredToken {
+        secret,
+        accessor,
+        anchor,
+        usable_until: began.plus(granted).min(spec.until),
+        dead_by: answered.plus(granted),
+    })
+}
+
+/// Discards a token that was not brought into use, and returns the error to report. `error` may
+/// promise that nothing was minted; that holds only if the token is proven gone.
+async fn discarded(vault: &Vault, accessor: &str, error: ProviderError) -> ProviderError {
+    if vault.discard_token(accessor).await {
+        error
+    } else {
+        ProviderError::retryable(error.to_string())
+    }
+}
+
+/// Records a token together with the cluster and namespace that minted it: no other server's answer
+/// proves its death.
+async fn record(
+    vault: &Vault,
+    accessor: &str,
+    order: &IssueOrder,
+    credential: Option<CredentialId>,
+    anchors: &dyn Anchors,
+) -> Result<AnchorId, ProviderError> {
+    let handle = AnchorHandle {
+        accessor: accessor.to_owned(),
+        credential,
+        cluster: vault.cluster().await?,
+        namespace: vault.namespace.clone(),
+    };
+    anchors.record(handle.to_json(), order.task_deadline).await
+}
+
+/// An orphan that lives for `ttl` seconds and can be extended until it is `ttl_max` seconds old.
+/// Were it a child of the broker's own token, revoking that would revoke the sessions of all tasks.
+fn token_request(
+    order: &IssueOrder,
+    policies: &[String],
+    ttl: u64,
+    ttl_max: u64,
+) -> CreateOrphanTokenRequest {
+    CreateOrphanTokenRequest {
+        display_name: Some(format!("taskpass-{}", order.task)),
+        meta: Some(HashMap::from([
+            ("task".to_owned(), order.task.to_string()),
+            ("agent".to_owned(), order.agent.to_string()),
+        ])),
+        explicit_max_ttl: Some(format!("{ttl_max}s")),
+        ttl: Some(format!("{ttl}s")),
+        no_default_policy: Some(true),
+        policies: Some(policies.to_vec()),
+        renewable: Some(true),
+        token_type: Some("service".to_owned()),
+        ..CreateOrphanTokenRequest::default()
+    }
+}
+
+/// Rounded down, so that no token outlives the requested end.
+fn whole_seconds(span: Duration) -> Result<u64, ProviderError> {
+    match span.as_secs() {
+        0 => Err(ProviderError::Denied(
+            "the task ends within a second; start a new task".to_owned(),
+        )),
+        seconds => Ok(seconds),
+    }
+}
