@@ -1,4 +1,4 @@
-//! Calls of an OpenBao, without anything in between.
+//! Calls of an OpenBao without a program in between.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// Sends a request; the answer's JSON, or the status.
+    /// Sends a request. Returns the answer's JSON, or the status.
     pub(crate) async fn call(
         &self,
         method: &str,
@@ -74,15 +74,15 @@ impl Client {
     }
 }
 
-/// An HTTP client that trusts `root` only, or nobody. Without `keep` every call makes its own connection, and its
-/// handshake is a full one, as it is with the broker.
+/// An HTTP client that trusts only `root`, or no certificate at all. Without `keep` every call
+/// makes its own connection with a full handshake, as a call of the broker does.
 pub(crate) fn http(root: Option<CertificateDer<'static>>, keep: bool) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(root) = root {
         roots.add(root).expect("a root");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // The client asks for the process's default even when it is handed a configuration.
+    // reqwest asks for the process's default provider even when it receives a configuration.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

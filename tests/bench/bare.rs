@@ -1,8 +1,9 @@
-//! The bare limit: what tonic, rustls, ring and `fdatasync` can do when there is no broker around them. It takes the
-//! request for an SVID, checks it, signs, appends a record of the usual size to a file that is made durable for all
-//! waiting requests at once, and answers. No identity, no policy, no state.
+//! The bare limit: the speed of tonic, rustls, ring and `fdatasync` without a broker around them.
+//! The server takes a request for an SVID, checks it, signs, appends a record of the usual size to
+//! a file, makes the file durable once for all waiting requests, and answers. It has no identity,
+//! no policy and no state.
 //!
-//! Runs in a process of its own, as the broker does.
+//! It runs in a process of its own, as the broker does.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -29,9 +30,9 @@ use taskpass_tests::{Server, wire::Certificate};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, service::Routes};
 
-/// Starts this program as the server.
+/// The argument that starts this program as the server.
 pub(crate) const ARGUMENT: &str = "serve-bare-limit";
-/// What a decision and an issued SVID take in the ledger.
+/// The bytes in the ledger of a decision and an issued SVID.
 const RECORD: [u8; 640] = [b'x'; 640];
 
 /// The server in its process, and a client's certificate for it.
@@ -68,7 +69,7 @@ impl Bare {
     }
 }
 
-/// An authority with what it signs for.
+/// An authority with its signing key.
 struct Pki {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
@@ -86,7 +87,7 @@ impl Pki {
         }
     }
 
-    /// A leaf with the key pair it belongs to.
+    /// A leaf certificate with its key pair.
     fn leaf(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let certificate = params(name).signed_by(&key, &self.issuer).expect("a leaf");
@@ -128,7 +129,7 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-/// The server: never returns.
+/// Runs the server, and never returns.
 pub(crate) fn serve(directory: &Path) {
     let pki = Pki::new();
     let (certificate, key) = pki.leaf("spiffe://bare.test/client");
@@ -163,7 +164,8 @@ pub(crate) fn serve(directory: &Path) {
     });
 }
 
-/// A thread that writes all records that wait, makes them durable once, and then tells all who wait.
+/// A thread that writes all waiting records, makes them durable once, and then answers all waiting
+/// callers.
 fn append_to(path: &Path) -> mpsc::Sender<oneshot::Sender<()>> {
     let mut file: File = OpenOptions::new()
         .create(true)

@@ -1,4 +1,4 @@
-//! A broker for measuring: its own limits are out of the way, and it logs as it does for its users.
+//! A broker for measuring: its limits are out of the way, and it logs as much as in production.
 
 use taskpass_tests::{
     Broker, Installation,
@@ -24,14 +24,15 @@ live_per_task = 100000
 revoke_wait_max = '10m'
 ";
 
-/// An installation whose limits no load of this bench reaches.
+/// An installation with limits that no load of this bench reaches.
 pub(crate) fn installation() -> Installation {
     let installation = Installation::new();
     installation.configure(LIMITS);
     installation
 }
 
-/// Starts its broker. The harness logs everything, which is not what is to be measured.
+/// Starts its broker at the usual log level. The harness would log everything, which would be
+/// measured too.
 pub(crate) fn start(installation: &Installation) -> Broker<'_> {
     installation.start_with(&[("TASKPASS_LOG", "info")])
 }

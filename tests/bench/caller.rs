@@ -1,4 +1,4 @@
-//! What an agent does in this bench: start a task, draw, end it.
+//! The steps of an agent in this bench: start a task, issue a credential, end the task.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use prost::Message as _;
 use taskpass_proto::v1 as pb;
 use taskpass_tests::wire::{Wire, runtime};
 
-/// Roles as the benches configure them: a PKI lease and a static secret.
+/// Roles as the bench configures them: a PKI lease and a static secret.
 pub(crate) const CERT: &str = "vault-main/cert";
 pub(crate) const STATIC: &str = "vault-main/static";
-/// A task that ends for longer has hung.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// An end that takes longer has hung.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Starts a task that may draw on `role`; its id.
+/// Starts a task that may use `role`. Returns its id.
 pub(crate) fn start(agent: &Wire, role: &str) -> String {
     let role = pb::TaskRole {
         role: role.to_owned(),
@@ -29,15 +29,15 @@ pub(crate) fn start(agent: &Wire, role: &str) -> String {
     started.task.expect("a task").id
 }
 
-/// Draws a credential; how long that took.
-pub(crate) fn draw(agent: &Wire, task: &str, role: &str) -> Duration {
+/// Issues a credential. Returns how long that took.
+pub(crate) fn issue(agent: &Wire, task: &str, role: &str) -> Duration {
     let began = Instant::now();
-    runtime().block_on(draw_async(agent, task, role));
+    runtime().block_on(issue_async(agent, task, role));
     began.elapsed()
 }
 
-/// Draws a credential.
-pub(crate) async fn draw_async(agent: &Wire, task: &str, role: &str) {
+/// Issues a credential.
+pub(crate) async fn issue_async(agent: &Wire, task: &str, role: &str) {
     let mut request = pb::IssueCredentialRequest {
         task_id: task.to_owned(),
         role: role.to_owned(),
@@ -48,12 +48,12 @@ pub(crate) async fn draw_async(agent: &Wire, task: &str, role: &str) {
         request.scope.extend([name]);
     }
     let method = "/taskpass.v1.CredentialService/IssueCredential";
-    let drawn = agent.call_async(method, request.encode_to_vec()).await;
-    drawn.expect("a credential");
+    let issued = agent.call_async(method, request.encode_to_vec()).await;
+    issued.expect("a credential");
 }
 
-/// Ends a task; how long it took until every receipt was there, and the receipts. One answer is waited for at most half a
-/// minute, so that of a long end is asked for again.
+/// Ends a task. Returns the time until every receipt was there, and the receipts. One request waits
+/// for half a minute at most, so a long end is requested several times.
 pub(crate) fn end(who: &Wire, task: &str) -> (Duration, Vec<pb::Receipt>) {
     let request = pb::EndTaskRequest {
         task_id: task.to_owned(),
@@ -61,7 +61,7 @@ pub(crate) fn end(who: &Wire, task: &str) -> (Duration, Vec<pb::Receipt>) {
         wait_ms: 30_000,
     };
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         let ended: pb::EndTaskResponse = who
             .ask("/taskpass.v1.TaskService/EndTask", &request)
             .expect("an answer");

@@ -1,8 +1,9 @@
-//! Decisions: policy alone with 10, 100 and 1,000 policies, in this process; and as the broker makes them for its
-//! callers, by what its ledger says.
+//! Decisions: policy alone with 10, 100 and 1,000 policies, in this process; and decisions of the
+//! broker, as its ledger times them.
 //!
-//! `narrow` is what a large installation writes: each policy names a class, role, provider or agent in its scope. `wide`
-//! is the worst that can be written: no scope says anything, and every condition is evaluated to its end.
+//! `narrow` policies are those of a large installation: each names a class, role, provider or agent
+//! in its scope. `wide` policies are the worst case: no scope restricts anything, so every
+//! condition is evaluated to its end.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -28,7 +29,8 @@ const COUNTS: [usize; 3] = [10, 100, 1000];
 
 pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     alone(effort, "narrow", narrow, 100.0, report);
-    // Policy alone cannot be held to less than the whole decision here: Cedar evaluates every condition.
+    // Policy alone has the budget of the whole decision here, because Cedar evaluates every
+    // condition.
     alone(effort, "wide", wide, 1000.0, report);
     in_the_broker(effort, report);
     report.add(Figure::open(
@@ -150,7 +152,8 @@ fn decide(policies: &PolicySet, times: usize) -> Vec<Duration> {
     (0..times).map(|_| once()).collect()
 }
 
-/// Renewals with a thousand policies in force, one at a time, so that caches are as cold as in a quiet broker.
+/// Renewals with a thousand policies in force, one at a time, so that caches are as cold as in a
+/// quiet broker.
 fn in_the_broker(effort: &Effort, report: &mut Report) {
     let installation = broker::installation();
     let text: String = (1..1000).map(narrow).collect();

@@ -1,5 +1,6 @@
-//! Ending a task with leases beside revoking the token of as many leases at OpenBao itself, both until the last lease is
-//! gone; and ending a task whose credentials need no call to a provider.
+//! Ending a task with leases, compared with revoking the token of as many leases at OpenBao itself,
+//! both until the last lease is gone. Then ending a task with credentials that need no call to a
+//! provider.
 
 use std::{
     sync::Arc,
@@ -23,15 +24,15 @@ use crate::{
     process,
     raft_bao::RaftBao,
     report::{Figure, Limit, Report, Rounds},
-    share::{draw_directly, session},
+    share::{issue_directly, session},
 };
 
 const LEASES: &str = "Ending a task with Vault leases";
 const OWN: &str = "Ending a task whose credentials need no provider call";
-/// Leases are drawn by so many callers.
-const DRAWING: usize = 8;
+/// The number of callers that issue the leases.
+const ISSUING: usize = 8;
 const PATH: &str = "sys/leases/lookup/pki/issue/ci";
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     let bao = RaftBao::start();
@@ -67,11 +68,11 @@ fn leases(effort: &Effort, bao: &RaftBao, installation: &Installation, report: &
 
 fn through(agent: &Wire, leases: usize) -> Duration {
     let task = Arc::new(caller::start(agent, CERT));
-    let drawing = agent.clone();
+    let issuing = agent.clone();
     let of_task = Arc::clone(&task);
-    closed_loop_of(DRAWING, leases, move |_| {
-        let (agent, task) = (drawing.clone(), Arc::clone(&of_task));
-        async move { caller::draw_async(&agent, &task, CERT).await }
+    closed_loop_of(ISSUING, leases, move |_| {
+        let (agent, task) = (issuing.clone(), Arc::clone(&of_task));
+        async move { caller::issue_async(&agent, &task, CERT).await }
     });
     let (took, receipts) = caller::end(agent, &task);
     assert_eq!(receipts.len(), leases);
@@ -82,14 +83,14 @@ fn through(agent: &Wire, leases: usize) -> Duration {
     took
 }
 
-/// Revokes the token, and looks until the last lease is gone: what the broker proves, too.
+/// Revokes the token and polls until the last lease is gone, which the broker proves too.
 fn directly(root: &Client, leases: usize) -> Duration {
     let session = runtime().block_on(session(root, "ci"));
-    let drawing = session.clone();
-    closed_loop_of(DRAWING, leases, move |_| {
-        let session = drawing.clone();
+    let issuing = session.clone();
+    closed_loop_of(ISSUING, leases, move |_| {
+        let session = issuing.clone();
         async move {
-            draw_directly(&session).await;
+            issue_directly(&session).await;
         }
     });
     runtime().block_on(async {
@@ -97,7 +98,7 @@ fn directly(root: &Client, leases: usize) -> Duration {
         let order = json!({ "token": session.token() });
         root.must("POST", "auth/token/revoke", Some(&order)).await;
         while root.call("LIST", PATH, None).await.is_ok() {
-            assert!(began.elapsed() < PATIENCE, "OpenBao keeps its leases");
+            assert!(began.elapsed() < TIMEOUT, "OpenBao keeps its leases");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         began.elapsed()

@@ -1,5 +1,5 @@
-//! Makes history without asking the broker for it: events as the engine commits them, put through the store's own
-//! guards into the ledger and the index of an installation whose broker does not run.
+//! Makes history without a running broker: commits events as the engine does, through the store's
+//! own guards, into the ledger and index of an installation.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::caller::{CERT, STATIC};
 
 /// Tasks in one commit; each makes eleven entries or more.
 const TASKS_PER_COMMIT: usize = 100;
-/// Credentials of a task, of one that has ended and of one that is open.
+/// Credentials of a task: of an ended one, and of an open one.
 const ENDED: usize = 2;
 const OPEN: usize = 10;
-/// As long as no measurement takes.
+/// Longer than any measurement.
 const LIFE: Duration = Duration::from_secs(8 * 3600);
 
 /// An installation's store, opened in place of its broker.
@@ -56,7 +56,7 @@ impl Fill {
         self.store.ledger_reader()
     }
 
-    /// Tasks that came and went, until the ledger has so many entries.
+    /// Tasks that started and ended, until the ledger has so many entries.
     pub(crate) fn history(&self, entries: u64) {
         while self.reader().size() < entries {
             let events = (0..TASKS_PER_COMMIT).flat_map(|_| self.ended_task());
@@ -73,7 +73,7 @@ impl Fill {
         }
     }
 
-    /// One open task with so many credentials that are nothing but records; its id.
+    /// One open task with so many static credentials, which exist only as records. Returns its id.
     pub(crate) fn task_of_static(&self, credentials: usize) -> String {
         let (task, events) = self.open_task(STATIC, credentials);
         for some in events.chunks(TASKS_PER_COMMIT * OPEN) {
@@ -115,7 +115,7 @@ impl Fill {
         };
         let mut events = vec![decided(&role), started];
         for _ in 0..credentials {
-            events.extend(self.drawn(&task, &role).1);
+            events.extend(self.issued(&task, &role).1);
         }
         (task, events)
     }
@@ -130,8 +130,8 @@ impl Fill {
         let mut events = vec![decided(&role), started];
         let mut revoked = Vec::new();
         for _ in 0..ENDED {
-            let (credential, drawn) = self.drawn(&task, &role);
-            events.extend(drawn);
+            let (credential, issued) = self.issued(&task, &role);
+            events.extend(issued);
             revoked.push(Event::CredentialRevoked {
                 credential,
                 verified: true,
@@ -174,8 +174,8 @@ impl Fill {
         }
     }
 
-    /// Decision, intent and outcome.
-    fn drawn(&self, task: &Task, role: &RoleName) -> (CredentialId, [Event; 3]) {
+    /// Decision, intent and outcome of one credential.
+    fn issued(&self, task: &Task, role: &RoleName) -> (CredentialId, [Event; 3]) {
         let now = self.clock.now();
         let is_static = role.name() == "static";
         let random = self.entropy.next_u64().expect("randomness");

@@ -1,5 +1,6 @@
-//! Cost as work grows: brokers with a thousand to a million entries of history, asked in turns; then the largest, started
-//! again with more and more live credentials beside an OpenBao with as many leases; then its export and its proof.
+//! Cost as work grows. Brokers with a thousand to a million entries of history are asked in turn.
+//! Then the largest is started again with more and more live credentials, compared with an OpenBao
+//! with as many leases. Then come its export and its proof.
 
 use std::{
     fs::File,
@@ -32,8 +33,8 @@ const GROWTH: &str = "Cost as history grows";
 const RESTART: &str = "Starting with much history";
 const ARCHIVE: &str = "The ledger of much history";
 const OPENBAO: &str = "OpenBao with as many leases";
-/// OpenBao is asked for leases by so many callers.
-const DRAWING: usize = 64;
+/// The number of callers that ask OpenBao for leases.
+const ISSUING: usize = 64;
 
 pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     let mut bao = RaftBao::start();
@@ -68,7 +69,7 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
     let message = message.encode_to_vec();
     let mut one = vec![Samples::new(); sides.len()];
     let mut many = one.clone();
-    let mut drawn = one.clone();
+    let mut issued = one.clone();
     for _ in 0..effort.rounds {
         for (i, side) in sides.iter().enumerate() {
             for (in_flight, samples) in [(1, &mut one), (64, &mut many)] {
@@ -82,7 +83,7 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
                 }));
             }
         }
-        for (samples, took) in drawn.iter_mut().zip(draws(effort.pairs, &sides)) {
+        for (samples, took) in issued.iter_mut().zip(issue_in_turn(effort.pairs, &sides)) {
             samples.push(load::of(took));
         }
     }
@@ -91,7 +92,7 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
     for (i, entries) in effort.histories.iter().enumerate() {
         for (what, samples) in [
             ("SVID, 1 in flight", &one),
-            ("static secret, 1 in flight", &drawn),
+            ("static secret, 1 in flight", &issued),
         ] {
             let (ours, few) = (samples[i].p50(), samples[0].p50());
             let figure = Figure::low(
@@ -130,12 +131,12 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
     }
 }
 
-/// One from each broker in turn, so that all see the same moods of the machine.
-fn draws(pairs: usize, sides: &[Side<'_>]) -> Vec<Vec<Duration>> {
+/// One credential from each broker in turn, so that noise of the machine reaches all of them.
+fn issue_in_turn(pairs: usize, sides: &[Side<'_>]) -> Vec<Vec<Duration>> {
     let mut took = vec![Vec::with_capacity(pairs); sides.len()];
     for _ in 0..pairs {
         for (took, side) in took.iter_mut().zip(sides) {
-            took.push(caller::draw(&side.agent, &side.task, STATIC));
+            took.push(caller::issue(&side.agent, &side.task, STATIC));
         }
     }
     took
@@ -145,7 +146,7 @@ fn side(installation: &Installation) -> Side<'_> {
     let running = broker::start(installation);
     let agent = broker::agent(&running, "builder");
     let task = caller::start(&agent, STATIC);
-    caller::draw(&agent, &task, STATIC);
+    caller::issue(&agent, &task, STATIC);
     Side {
         running,
         agent,
@@ -153,7 +154,7 @@ fn side(installation: &Installation) -> Side<'_> {
     }
 }
 
-/// What was seen of a server that starts, over the rounds.
+/// The measurements of a server that starts, one per round.
 #[derive(Default)]
 struct Seen {
     ready: Rounds,
@@ -170,7 +171,7 @@ impl Seen {
     }
 }
 
-/// `live` credentials in all, of which `more` come now.
+/// `live` is the number of credentials in all, `more` of which are added now.
 fn restart(
     effort: &Effort,
     bao: &mut RaftBao,
@@ -229,10 +230,10 @@ fn restart(
     });
 }
 
-/// Tokens: what OpenBao makes fastest that has a lease. Each is one record and one lease.
+/// Tokens: the fastest thing with a lease that OpenBao creates. Each is one record and one lease.
 fn lease(bao: &RaftBao, count: usize) {
     let client = bao.client.clone();
-    closed_loop_of(DRAWING, count, move |_| {
+    closed_loop_of(ISSUING, count, move |_| {
         let client = client.clone();
         async move {
             let body = json!({ "policies": ["ci"], "ttl": "24h", "no_default_policy": true });
@@ -243,7 +244,7 @@ fn lease(bao: &RaftBao, count: usize) {
     });
 }
 
-/// Export and verification, on one core: as a library, and as an operator does it.
+/// Export and verification on one core, once through the library and once as an operator runs them.
 fn archive(effort: &Effort, installation: &Installation, report: &mut Report) {
     let fill = Fill::open(installation);
     let reader = fill.reader();
@@ -304,7 +305,7 @@ fn archive(effort: &Effort, installation: &Installation, report: &mut Report) {
     report.add(Figure::low(ARCHIVE, "bytes of a line", "B", &each));
 }
 
-/// The least that any check of the history does: read it and hash it.
+/// The least work of any check of the history: reading and hashing it.
 fn hash(path: &Path) -> Duration {
     let began = Instant::now();
     let mut lines = BufReader::new(File::open(path).expect("an export"));

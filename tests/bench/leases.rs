@@ -1,4 +1,5 @@
-//! Credentials of an OpenBao: what the broker adds to the direct call, what ending a task costs, how long deciding takes.
+//! Credentials of an OpenBao: the time that the broker adds to the direct call, the cost of ending
+//! a task, and the time of a decision.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ fn start(agent: &Wire) -> String {
     started.task.expect("a task").id
 }
 
-fn draw(agent: &Wire, task: &str) -> Duration {
+fn issue(agent: &Wire, task: &str) -> Duration {
     let request = pb::IssueCredentialRequest {
         task_id: task.to_owned(),
         role: "vault-main/cert".to_owned(),
@@ -69,13 +70,13 @@ fn draw(agent: &Wire, task: &str) -> Duration {
         ..Default::default()
     };
     let began = Instant::now();
-    let drawn: Result<pb::IssueCredentialResponse, _> =
+    let issued: Result<pb::IssueCredentialResponse, _> =
         agent.ask("/taskpass.v1.CredentialService/IssueCredential", &request);
-    drawn.expect("a credential");
+    issued.expect("a credential");
     began.elapsed()
 }
 
-/// A token such as a task's, and one lease after the other drawn with it.
+/// A token like a task's, with which one lease after the other is issued.
 async fn session(direct: &Client) -> (Client, String) {
     let body = json!({ "policies": ["cert"], "ttl": "30m", "no_default_policy": true });
     let made = direct
@@ -85,23 +86,23 @@ async fn session(direct: &Client) -> (Client, String) {
     (direct.with_token(&text("client_token")), text("accessor"))
 }
 
-async fn draw_directly(session: &Client) -> Duration {
+async fn issue_directly(session: &Client) -> Duration {
     let body = json!({ "common_name": "a.acme.test" });
     let began = Instant::now();
     session.must("POST", PATH, Some(&body)).await;
     began.elapsed()
 }
 
-/// Turn by turn, so that both see the same moods of the machine.
+/// Alternates between the two, so that noise of the machine reaches both.
 fn share(effort: Effort, agent: &Wire, direct: &Client, report: &mut Report) {
     let task = start(agent);
     let (session, accessor) = runtime().block_on(session(direct));
-    draw(agent, &task);
-    runtime().block_on(draw_directly(&session));
+    issue(agent, &task);
+    runtime().block_on(issue_directly(&session));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..effort.pairs {
-        theirs.push(runtime().block_on(draw_directly(&session)));
-        ours.push(draw(agent, &task));
+        theirs.push(runtime().block_on(issue_directly(&session)));
+        ours.push(issue(agent, &task));
     }
     let (ours, theirs) = (load::of(ours), load::of(theirs));
     for (who, sample) in [("OpenBao directly", theirs), ("through Taskpass", ours)] {
@@ -133,7 +134,7 @@ fn share(effort: Effort, agent: &Wire, direct: &Client, report: &mut Report) {
         Budget::AtMost(3.0),
     );
     end(agent, &task);
-    // What is measured next waits until there is no lease left.
+    // The next measurement begins when no lease is left.
     runtime().block_on(revoke_directly(direct, &accessor));
 }
 
@@ -160,7 +161,7 @@ fn end(agent: &Wire, task: &str) -> Duration {
     took
 }
 
-/// Revokes the token, and looks until the last lease is gone: what the broker proves, too.
+/// Revokes the token and polls until the last lease is gone, which the broker proves too.
 async fn revoke_directly(direct: &Client, accessor: &str) -> (Duration, Duration) {
     let began = Instant::now();
     direct
@@ -188,13 +189,13 @@ fn ending(effort: Effort, agent: &Wire, direct: &Client, report: &mut Report) {
         for _ in 0..effort.endings {
             let task = start(agent);
             for _ in 0..leases {
-                draw(agent, &task);
+                issue(agent, &task);
             }
             ours.push(end(agent, &task));
             runtime().block_on(async {
                 let (session, accessor) = session(direct).await;
                 for _ in 0..leases {
-                    draw_directly(&session).await;
+                    issue_directly(&session).await;
                 }
                 let (first, last) = revoke_directly(direct, &accessor).await;
                 answered.push(first);
@@ -220,7 +221,8 @@ fn ending(effort: Effort, agent: &Wire, direct: &Client, report: &mut Report) {
             ours,
             "ms",
         );
-        // The budget is set for a thousand leases, where fixed costs do not count; a hundred come closest here.
+        // The budget is for a thousand leases, where fixed costs do not count. A hundred come
+        // closest here.
         if leases == 100 {
             report.budgeted(
                 END,
@@ -240,7 +242,8 @@ fn ending(effort: Effort, agent: &Wire, direct: &Client, report: &mut Report) {
     }
 }
 
-/// What the ledger says about the decisions of this run. The budget is for a thousand policies; here the starter's decide.
+/// The times that the ledger has for this run's decisions. The budget is for a thousand policies;
+/// this run has the starter's.
 fn deciding(installation: &Installation, running: &Broker<'_>, report: &mut Report) {
     let path = installation.scratch().join("bench.jsonl");
     let done = running.operator().run(&[

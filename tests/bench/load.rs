@@ -1,4 +1,4 @@
-//! A closed loop: so many callers, each asks again as soon as it has its answer.
+//! A closed loop: a fixed number of callers, each of which asks again as soon as it has its answer.
 
 use std::{
     future::Future,
@@ -13,7 +13,7 @@ use taskpass_tests::load::Latency;
 
 use crate::report::Rounds;
 
-/// What a load came to.
+/// The latencies of a load and its duration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) per_second: f64,
@@ -21,7 +21,7 @@ pub(crate) struct Sample {
     pub(crate) p99: Duration,
 }
 
-/// Samples of one load, a round each.
+/// The samples of one load, one per round.
 #[derive(Debug, Clone)]
 pub(crate) struct Samples(Vec<Sample>);
 
@@ -49,8 +49,9 @@ impl Samples {
     }
 }
 
-/// Runs `call` for `span` with `in_flight` callers; each is told which caller it is and how many calls it made before.
-/// A first tenth is not counted; each caller's last call may end after `span`, and counts.
+/// Runs `call` for `span` with `in_flight` callers. `call` receives the caller's number and the
+/// number of its earlier calls. The first tenth is not counted. Each caller's last call may end
+/// after `span`, and counts.
 pub(crate) fn closed_loop<F, R>(in_flight: usize, span: Duration, call: F) -> Sample
 where
     F: Fn(usize, usize) -> R + Send + Sync + 'static,
@@ -91,7 +92,7 @@ where
     })
 }
 
-/// Makes `calls` calls with `in_flight` callers; each call is told its number.
+/// Makes `calls` calls with `in_flight` callers. `call` receives the number of the call.
 pub(crate) fn closed_loop_of<F, R>(in_flight: usize, calls: usize, call: F)
 where
     F: Fn(usize) -> R + Send + Sync + 'static,

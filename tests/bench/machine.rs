@@ -1,4 +1,4 @@
-//! On what, and with what, was measured.
+//! The machine and the versions that a report is about.
 
 use std::{fs, process::Command};
 
@@ -17,14 +17,14 @@ pub(crate) struct Machine {
     pub(crate) scratch: String,
 }
 
-/// The run.
+/// The circumstances of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// `full`, or `quick`, whose figures are worth nothing.
+    /// `full`, or `quick`, which makes worthless figures.
     pub(crate) effort: String,
     pub(crate) began: String,
     pub(crate) seconds: f64,
-    /// What others did on the machine when it began: the load average over a minute.
+    /// The load average over the minute before the run: the work of other programs.
     pub(crate) load_before: f64,
     pub(crate) commit: String,
     pub(crate) rust: String,
@@ -67,7 +67,7 @@ impl Run {
     }
 }
 
-/// The first line that a command says; nothing where it is not there.
+/// The first line of a command's output; empty when the command is missing.
 fn said(command: &str, arguments: &[&str]) -> String {
     let output = Command::new(command)
         .args(arguments)
@@ -86,7 +86,7 @@ fn field(path: &str, name: &str) -> String {
     value.map_or_else(String::new, |(_, value)| value.trim().to_owned())
 }
 
-/// The type of the file system that temporary directories are on.
+/// The type of the file system with the temporary directories.
 fn scratch() -> String {
     let directory = std::env::temp_dir();
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();

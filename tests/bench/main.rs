@@ -1,7 +1,9 @@
-//! `make bench`: measures the broker beside its bare limit and beside OpenBao, in one run on one machine, and holds the
-//! figures against the budgets. What stands beside what, and how fair that is, is said in `README.md`.
+//! `make bench`: measures the broker beside its bare limit and beside OpenBao, in one run on one
+//! machine, and compares the figures with the budgets. `README.md` says which figures are compared
+//! and how fair that is.
 //!
-//! `--quick` takes about a minute and is good for finding out whether it still runs; its figures are worth nothing.
+//! `--quick` takes about a minute and shows whether the bench still runs; its figures are
+//! worthless.
 
 #![expect(
     clippy::disallowed_methods,
@@ -35,13 +37,13 @@ use machine::{Machine, Run};
 use report::{Figure, Limit, Report};
 use taskpass_tests::workspace;
 
-/// How long, and how often, things are done.
+/// How long, and how often, everything is measured.
 #[derive(Debug)]
 pub(crate) struct Effort {
     name: &'static str,
-    /// Turns that a figure and its peers take.
+    /// Rounds of each figure and its peers.
     pub(crate) rounds: usize,
-    /// For each point of a load, in one round.
+    /// The time for each point of a load, in one round.
     pub(crate) span: Duration,
     pub(crate) in_flight: &'static [usize],
     /// Callers that connect anew for each call.
@@ -52,21 +54,21 @@ pub(crate) struct Effort {
     pub(crate) decisions: usize,
     /// Decisions of a broker.
     pub(crate) renewals: usize,
-    /// Leases of a task, and how often one with so many is ended.
+    /// Leases of a task, and how often a task with so many is ended.
     pub(crate) leases: &'static [(usize, usize)],
     /// Credentials that need no provider call.
     pub(crate) own: usize,
     /// Entries in the ledgers of brokers that are compared.
     pub(crate) histories: [u64; 4],
-    /// Live credentials with which the last of them is started again; rising.
+    /// Live credentials with which the largest broker is started again; rising.
     pub(crate) live: &'static [usize],
     pub(crate) restarts: usize,
-    /// How long a server is watched that has nothing to do.
+    /// How long an idle server is watched.
     pub(crate) tail: Duration,
 }
 
 impl Effort {
-    /// How many credentials are added for each step of `live`, and how many there are then.
+    /// For each step of `live`, the credentials that are added and their number afterwards.
     pub(crate) fn more_and_live(&self) -> impl Iterator<Item = (usize, usize)> {
         let before = std::iter::once(&0).chain(self.live);
         self.live
@@ -131,7 +133,8 @@ read it. Ends with 0 when it has measured, whatever the budgets say, with 1 when
 these arguments are wrong.";
 
 fn main() -> ExitCode {
-    // The bench is a composition root of its own; it reads no environment, only its arguments.
+    // The bench is a composition root of its own; it reads only its arguments, never the
+    // environment.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match &arguments[..] {
@@ -144,7 +147,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Measures the areas that are named, or all.
+/// Measures the named areas, or all.
 fn measure(effort: &Effort, names: &[&str]) -> ExitCode {
     let is_known = |name: &&&str| AREAS.iter().any(|(known, _)| known == *name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
@@ -168,7 +171,7 @@ fn measure(effort: &Effort, names: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Budgets that this bench has nothing to measure for.
+/// Budgets for which this bench has nothing to measure.
 fn not_here(report: &mut Report) {
     const FREEZE: &str = "Freeze";
     for (name, most) in [
@@ -188,7 +191,7 @@ fn not_here(report: &mut Report) {
     ));
 }
 
-/// Whether the last run lost against the report that is kept.
+/// Whether the last run lost against the kept report.
 fn check() -> ExitCode {
     let kept = Report::read(&workspace().join("tests/bench/REPORT.json"));
     let fresh = Report::read(&Report::directory().join("report.json"));

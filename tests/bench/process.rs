@@ -1,4 +1,4 @@
-//! What a server takes of the machine, and how long one takes to be there again.
+//! The machine's resources that a server uses, and the time until it is back after a restart.
 
 use std::{
     fs,
@@ -13,8 +13,8 @@ use taskpass_tests::{
 };
 
 /// Longer than any server takes to start.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// How often is looked.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// The interval of polling.
 const LOOK: Duration = Duration::from_micros(500);
 
 /// Resident memory in MiB.
@@ -26,7 +26,7 @@ pub(crate) fn resident(pid: u32) -> f64 {
     f64::from(kib) / 1024.0
 }
 
-/// CPU time that the threads there are now have taken.
+/// CPU time of all threads that exist now.
 pub(crate) fn cpu(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
     let nanos = threads.filter_map(|thread| {
@@ -36,14 +36,14 @@ pub(crate) fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// CPU time it takes in a span in which nobody asks it for anything.
+/// CPU time of an idle server in a span.
 pub(crate) fn cpu_during(pid: u32, span: Duration) -> Duration {
     let before = cpu(pid);
     std::thread::sleep(span);
     cpu(pid).saturating_sub(before)
 }
 
-/// Ends it in good order.
+/// Stops it in good order.
 pub(crate) fn stop(mut server: Server) {
     let pid = i32::try_from(server.pid()).expect("a pid");
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
@@ -56,30 +56,30 @@ pub(crate) fn stop(mut server: Server) {
     server.kill();
 }
 
-/// Looks again and again, often enough to time it.
+/// Polls often enough to time the event.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "gave up waiting: {what}");
+        assert!(began.elapsed() < TIMEOUT, "gave up waiting: {what}");
         std::thread::sleep(LOOK);
     }
 }
 
-/// A broker that was just started, and when it did what.
+/// A broker that was just started, and the times of its start.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) server: Server,
     pub(crate) address: String,
-    /// Until it said that it serves.
+    /// Until it reported that it serves.
     pub(crate) ready: Duration,
     /// Until an operator's first request was answered.
     pub(crate) answered: Duration,
 }
 
-/// Starts the broker of an installation as its users would, without the log of a test.
+/// Starts the broker of an installation at the usual log level.
 pub(crate) fn start(installation: &Installation) -> Started {
     let config = installation.home().join("taskpass.toml");
     let config = config.to_str().expect("a path in UTF-8");

@@ -1,4 +1,4 @@
-//! OpenBao as one would run it: raft storage, TLS, a file audit device.
+//! OpenBao as in production: raft storage, TLS, a file audit device.
 
 use std::{
     fs,
@@ -17,7 +17,8 @@ use crate::{
     process,
 };
 
-/// A running, unsealed server: a PKI engine with roles `stored`, `leased` and `ci`, and a key-value engine.
+/// A running, unsealed server with a PKI engine (roles `stored`, `leased` and `ci`) and a key-value
+/// engine.
 #[derive(Debug)]
 pub(crate) struct RaftBao {
     server: Option<Server>,
@@ -34,7 +35,8 @@ impl RaftBao {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = certificate(directory.path());
         fs::create_dir(directory.path().join("raft")).expect("a directory");
-        // Raft wants to know its addresses beforehand; between here and there nobody takes the ports, most likely.
+        // Raft must know its addresses beforehand, so the free ports are chosen here and could be
+        // taken before it starts.
         let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [port, cluster] = sockets.map(|s| s.local_addr().expect("an address").port());
         let text = config(directory.path(), port, cluster);
@@ -74,7 +76,8 @@ impl RaftBao {
         self.client.over(http)
     }
 
-    /// Stops it in good order and starts it again; until its first answer to a request that needs its storage.
+    /// Stops it in good order and starts it again. Returns the time until its first answer that
+    /// needs its storage.
     pub(crate) fn restart(&mut self) -> Duration {
         process::stop(self.server.take().expect("it runs"));
         let began = Instant::now();
@@ -95,7 +98,8 @@ impl RaftBao {
         });
     }
 
-    /// `[[provider]]` for the configuration: `cert` is a PKI lease, `static` a secret of the key-value engine.
+    /// `[[provider]]` for the configuration: `cert` is a PKI lease, `static` a secret of the
+    /// key-value engine.
     pub(crate) fn provider(&self) -> String {
         let directory = self.directory.path().display();
         format!(

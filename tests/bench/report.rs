@@ -1,5 +1,5 @@
-//! What was measured: figures, each beside its peer and its budget. The schema of `report.json`; a change to it raises
-//! [`SCHEMA`].
+//! The figures of a run, each with its peer and its budget: the schema of `report.json`. A change
+//! to it raises [`SCHEMA`].
 
 mod compare;
 mod markdown;
@@ -25,15 +25,15 @@ pub(crate) struct Report {
     pub(crate) figures: Vec<Figure>,
 }
 
-/// One thing that was measured.
+/// One measured value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// With `area` and the peer's name, what a figure is found by in another report.
+    /// Together with `area` and the peer's name, this identifies the figure in other reports.
     pub(crate) name: String,
     pub(crate) area: String,
     pub(crate) unit: String,
     pub(crate) better: Better,
-    /// Over the rounds; absent when it could not be measured, and `note` says why.
+    /// Over the rounds. Absent when it could not be measured; `note` then says why.
     pub(crate) measured: Option<Spread>,
     pub(crate) peer: Option<Peer>,
     pub(crate) budget: Option<Budget>,
@@ -41,7 +41,8 @@ pub(crate) struct Figure {
     pub(crate) note: Option<String>,
 }
 
-/// What a figure stands beside: another program, the bare limit, or the same with less work to do.
+/// The comparison of a figure: another program, the bare limit, or the broker itself with less
+/// work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) name: String,
@@ -50,7 +51,7 @@ pub(crate) struct Peer {
     pub(crate) ratio: Spread,
 }
 
-/// The middle of the rounds, the lowest and the highest.
+/// The median of the rounds, the lowest and the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -58,7 +59,7 @@ pub(crate) struct Spread {
     pub(crate) high: f64,
 }
 
-/// Which way is forward.
+/// Whether lower or higher values are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Better {
@@ -66,7 +67,7 @@ pub(crate) enum Better {
     Lower,
 }
 
-/// What a figure is held against.
+/// The budget of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Budget {
     pub(crate) of: Of,
@@ -94,11 +95,11 @@ pub(crate) enum Limit {
 pub(crate) enum Verdict {
     Pass,
     Short,
-    /// There is a budget, and nothing to measure yet.
+    /// The budget exists, and there is nothing to measure yet.
     Open,
 }
 
-/// What was seen, one value for each round; the rounds of a figure and its peer took turns.
+/// One value for each round. The rounds of a figure and its peer alternate.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rounds(Vec<f64>);
 
@@ -124,7 +125,7 @@ impl Rounds {
         }
     }
 
-    /// Round by round; where the other was measured once only, against that.
+    /// Combines round by round. A peer that was measured only once is combined with each round.
     fn with(&self, other: &Self, what: impl Fn(f64, f64) -> f64) -> Self {
         let last = other.0.len() - 1;
         let pairs = self.0.iter().enumerate();
@@ -167,12 +168,12 @@ impl Figure {
         }
     }
 
-    /// The less, the better: times, memory.
+    /// A figure of which less is better: times, memory.
     pub(crate) fn low(area: &str, name: impl Into<String>, unit: &str, rounds: &Rounds) -> Self {
         Self::new(area, name.into(), unit, Better::Lower, rounds)
     }
 
-    /// The more, the better: rates.
+    /// A figure of which more is better: rates.
     pub(crate) fn high(area: &str, name: impl Into<String>, unit: &str, rounds: &Rounds) -> Self {
         Self::new(area, name.into(), unit, Better::Higher, rounds)
     }
@@ -195,7 +196,7 @@ impl Figure {
         }
     }
 
-    /// Puts it beside `peer`, of which `ours` is what this figure was made from.
+    /// Compares the figure with `peer`. `ours` holds the rounds of this figure.
     pub(crate) fn beside(mut self, name: &str, ours: &Rounds, peer: &Rounds) -> Self {
         self.peer = Some(Peer {
             name: name.to_owned(),
@@ -205,12 +206,12 @@ impl Figure {
         self
     }
 
-    /// Holds the figure against a budget.
+    /// Sets a budget for the figure.
     pub(crate) fn budget(self, limit: Limit) -> Self {
         self.held_to(Of::Figure, limit)
     }
 
-    /// Holds what it is of its peer against a budget.
+    /// Sets a budget for the ratio to its peer.
     pub(crate) fn budget_of_ratio(self, limit: Limit) -> Self {
         self.held_to(Of::Ratio, limit)
     }
@@ -270,7 +271,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Where the last run left its report.
+    /// The directory of the last run's report.
     pub(crate) fn directory() -> PathBuf {
         workspace().join("target/bench")
     }

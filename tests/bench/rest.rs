@@ -1,4 +1,4 @@
-//! Servers that nobody asks for anything, the size of the programs, and what the disk can do.
+//! Idle servers, the size of the programs, and the speed of the disk.
 
 use std::{
     fs::{self, OpenOptions},
@@ -26,7 +26,7 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     let installation = broker::installation();
     let running = broker::start(&installation);
     let bao = RaftBao::start();
-    // What starting left to do is done by then.
+    // Wait until the work after the start is done.
     std::thread::sleep(effort.tail);
     let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
     for _ in 0..effort.rounds {
@@ -62,7 +62,7 @@ fn stripped(name: &str, scratch: &Path) -> (PathBuf, &'static str) {
     }
 }
 
-/// How long it takes to make one small record durable: no durable answer can be faster.
+/// The time to make one small record durable: no durable answer can be faster.
 fn disk(report: &mut Report) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("records");

@@ -1,6 +1,7 @@
-//! The broker's own share of a Vault credential: the same lease drawn through it and directly, turn by turn, so that both
-//! see the same moods of the machine. OpenBao keeps everything in memory here and speaks plain HTTP: the less it
-//! takes, the better is seen what the broker adds.
+//! The broker's own share of a Vault credential: the same lease issued through the broker and
+//! directly, in turn, so that noise of the machine reaches both. This OpenBao keeps everything in
+//! memory and speaks plain HTTP: the less time it takes, the clearer is the time that the broker
+//! adds.
 
 use std::time::{Duration, Instant};
 
@@ -33,14 +34,14 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     let direct = Client::new(http(None, true), bao.address().to_owned(), root.to_owned());
     let session = runtime().block_on(session(&direct, "cert"));
     let task = caller::start(&agent, CERT);
-    caller::draw(&agent, &task, CERT);
-    runtime().block_on(draw_directly(&session));
+    caller::issue(&agent, &task, CERT);
+    runtime().block_on(issue_directly(&session));
     let [mut ours, mut theirs] = [const { Samples::new() }; 2];
     for _ in 0..effort.rounds {
         let (mut through, mut directly) = (Vec::new(), Vec::new());
         for _ in 0..effort.pairs {
-            directly.push(runtime().block_on(draw_directly(&session)));
-            through.push(caller::draw(&agent, &task, CERT));
+            directly.push(runtime().block_on(issue_directly(&session)));
+            through.push(caller::issue(&agent, &task, CERT));
         }
         ours.push(load::of(through));
         theirs.push(load::of(directly));
@@ -57,7 +58,7 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     }
 }
 
-/// A token such as a task's, to draw one lease after the other with.
+/// A token like a task's, with which one lease after the other is issued.
 pub(crate) async fn session(direct: &Client, policy: &str) -> Client {
     let body = json!({ "policies": [policy], "ttl": "30m", "no_default_policy": true });
     let made = direct
@@ -66,7 +67,7 @@ pub(crate) async fn session(direct: &Client, policy: &str) -> Client {
     direct.with_token(made["auth"]["client_token"].as_str().expect("a token"))
 }
 
-pub(crate) async fn draw_directly(session: &Client) -> Duration {
+pub(crate) async fn issue_directly(session: &Client) -> Duration {
     let body = json!({ "common_name": "a.bench.test" });
     let began = Instant::now();
     session.must("POST", "pki/issue/ci", Some(&body)).await;

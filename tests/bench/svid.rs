@@ -1,4 +1,5 @@
-//! X.509-SVIDs: the broker, its bare limit, and OpenBao's PKI engine, all signing for the same requests.
+//! X.509-SVIDs: the broker, its bare limit, and OpenBao's PKI engine, all signing for the same
+//! requests.
 
 use std::{future::Future, sync::Arc};
 
@@ -25,7 +26,7 @@ const RENEW: &str = "/taskpass.v1.IdentityService/RenewSvid";
 const BARE: &str = "bare limit";
 const STORED: &str = "OpenBao, stored";
 const LEASED: &str = "OpenBao, stored with a lease";
-/// Different keys to sign for, made before anything is measured.
+/// The number of different keys to sign for, made before anything is measured.
 const KEYS: usize = 64;
 /// Agents, each with one connection that its callers share.
 const AGENTS: usize = 8;
@@ -65,7 +66,7 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     }
 }
 
-/// Who is asked, and with what.
+/// The servers, and the requests for them.
 struct Stage {
     messages: Vec<Vec<u8>>,
     bodies: Vec<Value>,
@@ -103,7 +104,7 @@ impl Line {
 }
 
 impl Stage {
-    /// Each caller goes through the keys from a place of its own.
+    /// Each caller goes through the keys from a different start.
     fn message(&self, caller: usize, number: usize) -> Vec<u8> {
         self.messages[(caller * 7 + number) % KEYS].clone()
     }

@@ -1,6 +1,6 @@
-//! What somebody does who wants in, or wants others kept out: certificates, messages and connections that no
-//! well-behaved client would make. Each table names the class, what is sent and what must come back; after each row
-//! somebody else is served as before.
+//! Attacks by peers that want access, or want to deny it to others: certificates, messages and
+//! connections that no well-behaved client would make. Each table names the class of the attack,
+//! its bytes and the expected answer. After each row another caller is served as before.
 
 mod certificates;
 mod connections;
@@ -15,12 +15,12 @@ use taskpass_proto::v1 as pb;
 use taskpass_tests::{
     Broker,
     load::Latency,
-    wire::{Certificate, Wire, knock, runtime},
+    wire::{Certificate, Wire, runtime, try_connect},
 };
 
 pub(crate) const WHO_AM_I: &str = "/taskpass.v1.IdentityService/WhoAmI";
 
-/// Somebody else, who must not notice any of it.
+/// Another caller, who must not notice the attack.
 pub(crate) struct Bystander {
     pub(crate) address: String,
     pub(crate) certificate: Certificate,
@@ -39,14 +39,14 @@ impl Bystander {
         bystander
     }
 
-    /// On the connection it has, and on a new one.
+    /// Asserts that it is served on its open connection and on a new one.
     pub(crate) fn is_served(&self, after: &str) {
         self.goes_on(after);
-        knock(&self.address, Some(&self.certificate))
+        try_connect(&self.address, Some(&self.certificate))
             .unwrap_or_else(|e| panic!("after {after}, a new connection: {e}"));
     }
 
-    /// On the connection it has.
+    /// Asserts that it is served on its open connection.
     pub(crate) fn goes_on(&self, after: &str) {
         let answer: pb::WhoAmIResponse = self
             .open
@@ -58,7 +58,7 @@ impl Bystander {
         );
     }
 
-    /// How long it takes to be answered on the connection it has.
+    /// The latency on its open connection.
     pub(crate) fn latency(&self, span: Duration) -> Latency {
         let request = pb::WhoAmIRequest {}.encode_to_vec();
         runtime().block_on(Latency::over(span, || async {
@@ -68,7 +68,7 @@ impl Bystander {
     }
 }
 
-/// The most memory a process ever had, in bytes (VmHWM).
+/// The peak memory of a process in bytes (VmHWM).
 pub(crate) fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,8 +1,9 @@
-//! AWS sessions: what they can do, and that they cannot do it any more.
+//! AWS sessions: the calls they allow while their task is open, and that they allow none
+//! afterwards.
 
 use taskpass_tests::{Broker, Cli, Installation, Ministack, Session, World, eventually};
 
-use crate::support::{end, receipt, settled, text};
+use crate::support::{end, receipt, text, wait_for_state};
 
 struct Stage {
     aws: Ministack,
@@ -33,17 +34,17 @@ fn a_session_can_do_what_template_and_scope_both_allow_and_nothing_else() {
     let stage = Stage::new();
     let (_broker, agent) = stage.start();
     let task = World::task(&agent, &["aws-prod/reader"]);
-    let issued = World::draw(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
+    let issued = World::issue(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
     assert_eq!(text(&issued, "revocation_class"), "denylist");
     let session = Session::from(&issued);
 
     assert_eq!(stage.reads(&session), Ok("hello from s3".to_owned()));
-    // The role may, the scope does not.
+    // The role permits it, the scope does not.
     assert_eq!(
         stage.aws.read(&session, "other", "greeting"),
         Err("AccessDenied".to_owned())
     );
-    // The role may, the template does not.
+    // The role permits it, the template does not.
     assert_eq!(
         stage.aws.write(&session, "artifacts", "defaced"),
         Err("AccessDenied".to_owned())
@@ -85,7 +86,7 @@ fn ending_a_task_denies_its_sessions_and_those_of_no_other_task() {
         .collect();
     let issued: Vec<_> = tasks
         .iter()
-        .map(|task| World::draw(&agent, task, "aws-prod/reader", &["bucket=artifacts"]))
+        .map(|task| World::issue(&agent, task, "aws-prod/reader", &["bucket=artifacts"]))
         .collect();
     let sessions: Vec<Session> = issued.iter().map(Session::from).collect();
     for session in &sessions {
@@ -95,7 +96,7 @@ fn ending_a_task_denies_its_sessions_and_those_of_no_other_task() {
 
     for (task, issued) in tasks.iter().zip(&issued).take(2) {
         end(&agent, task);
-        let shown = settled(&agent, task, "ended");
+        let shown = wait_for_state(&agent, task, "ended");
         assert_eq!(text(receipt(&shown, issued), "state"), "revoked_verified");
     }
 
@@ -122,7 +123,7 @@ fn a_session_ends_at_the_tasks_deadline_also_when_no_broker_is_there_to_end_it()
         "aws-prod/reader",
     ];
     let task = text(&agent.json(&args), "task_id").to_owned();
-    let session = Session::from(&World::draw(
+    let session = Session::from(&World::issue(
         &agent,
         &task,
         "aws-prod/reader",
@@ -142,17 +143,17 @@ fn a_broker_that_was_killed_while_a_task_ended_denies_its_session_later() {
     let stage = Stage::new();
     let (broker, agent) = stage.start();
     let task = World::task(&agent, &["aws-prod/reader"]);
-    let issued = World::draw(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
+    let issued = World::issue(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
     let session = Session::from(&issued);
     broker.kill();
     let broker = stage
         .installation
         .start_with(&[("TASKPASS_FAILPOINT", "end.intended")]);
-    broker.known("builder").refused(&["task", "end", &task]);
+    broker.attested("builder").refused(&["task", "end", &task]);
     broker.wait_killed();
 
     let broker = stage.installation.start();
-    let shown = settled(&broker.operator(), &task, "ended");
+    let shown = wait_for_state(&broker.operator(), &task, "ended");
 
     assert_eq!(text(receipt(&shown, &issued), "state"), "revoked_verified");
     assert_eq!(stage.reads(&session), Err("AccessDenied".to_owned()));

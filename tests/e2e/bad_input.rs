@@ -1,5 +1,6 @@
-//! Bad input, table by table: every field of every request that takes one, certificate requests, join tokens. Each
-//! answer names the field and says on one line what is wrong; afterwards the broker serves as before.
+//! Bad input, table by table: every field of every request that takes one, certificate requests,
+//! join tokens. Each answer names the field and says on one line why it is refused. Afterwards the
+//! broker serves as before.
 
 mod fields;
 mod programs;
@@ -16,7 +17,7 @@ use fields::{Row, of_credentials, of_csrs, of_listings, of_operators, of_start_t
 
 use crate::support::History;
 
-/// What is wrong with an answer, if anything is.
+/// The fault in an answer, if it has one.
 fn complaint(row: &Row, answer: Result<(), Status>) -> Option<String> {
     let Err(status) = answer else {
         return Some(format!("{}: it was accepted", row.what));
@@ -52,7 +53,7 @@ pub(crate) fn is_one_line(text: &str) -> bool {
 fn serves(installation: &Installation, broker: &Broker<'_>) {
     let agent = broker.agent("still-served");
     let task = World::task(&agent, &["vault-main/config"]);
-    World::draw(&agent, &task, "vault-main/config", &[]);
+    World::issue(&agent, &task, "vault-main/config", &[]);
     History::verified(installation, &broker.operator(), "after.jsonl");
 }
 
@@ -124,7 +125,7 @@ fn bytes_that_are_no_message_are_refused() {
     serves(&world.installation, &broker);
 }
 
-/// All the ways a well-formed token can be wrong read the same.
+/// Every malformed or wrong token gets the same answer.
 #[test]
 fn bad_join_tokens_are_refused_without_saying_which_part_is_wrong() {
     let world = World::new();
@@ -135,14 +136,15 @@ fn bad_join_tokens_are_refused_without_saying_which_part_is_wrong() {
         .as_str()
         .expect("a token")
         .to_owned();
-    let nobody = Wire::new(broker.address(), None);
+    let unauthenticated = Wire::new(broker.address(), None);
     let attest = |token: &str| {
         let request = pb::AttestRequest {
             join_token: token.to_owned(),
             csr: KeyAndCsr::new().csr,
             ..Default::default()
         };
-        nobody.ask::<_, pb::AttestResponse>("/taskpass.v1.IdentityService/Attest", &request)
+        unauthenticated
+            .ask::<_, pb::AttestResponse>("/taskpass.v1.IdentityService/Attest", &request)
     };
     let parts: Vec<&str> = good.split('.').collect();
     let [_, id, secret, pin] = parts[..] else {

@@ -1,5 +1,5 @@
-//! Secrets stay where they belong. Every secret there is, is looked for in every place that is not its own, in
-//! every spelling that programs give to bytes.
+//! Secrets stay where they belong. The search looks for every secret in every place that must not
+//! hold it, in every encoding that programs use.
 
 mod dumps;
 mod faults;
@@ -95,7 +95,7 @@ fn no_secret_is_anywhere_but_where_it_belongs() {
         "aws-prod/reader",
     ];
     let task = World::task(&agent, &roles);
-    let issued = draw_all(&mut search, &agent, &task);
+    let issued = issue_all(&mut search, &agent, &task);
     ask_everything(&mut search, &operator, &agent, &task, &issued);
     let ended = end(&agent, &task);
     search.place("task end", ended.to_string());
@@ -137,8 +137,8 @@ fn no_secret_is_anywhere_but_where_it_belongs() {
     assert_eq!(search.hits(), Vec::<String>::new());
 }
 
-/// Has one credential issued of each role; every field is a secret.
-fn draw_all(search: &mut Search, agent: &Cli, task: &str) -> Vec<String> {
+/// Issues one credential of each role and adds every field as a secret.
+fn issue_all(search: &mut Search, agent: &Cli, task: &str) -> Vec<String> {
     let mut ids = Vec::new();
     for (role, scope) in [
         ("vault-main/config", None),
@@ -147,7 +147,7 @@ fn draw_all(search: &mut Search, agent: &Cli, task: &str) -> Vec<String> {
         ("aws-prod/reader", Some("bucket=artifacts")),
     ] {
         let scope: Vec<&str> = scope.into_iter().collect();
-        let issued = World::draw(agent, task, role, &scope);
+        let issued = World::issue(agent, task, role, &scope);
         let data = issued["data"].as_object().expect("the parts of the secret");
         let before = search.secrets();
         for (field, value) in data {
@@ -159,7 +159,7 @@ fn draw_all(search: &mut Search, agent: &Cli, task: &str) -> Vec<String> {
     ids
 }
 
-/// Every command that is not there to show a secret, and some that fail.
+/// Runs every command that must not show a secret, and some that fail.
 fn ask_everything(search: &mut Search, operator: &Cli, agent: &Cli, task: &str, issued: &[String]) {
     let first = issued[0].as_str();
     for args in [
@@ -231,14 +231,15 @@ fn note(search: &mut Search, name: &str, done: &taskpass_tests::Output) {
     search.place(name, format!("{}{}", done.stdout, done.stderr));
 }
 
-/// The secrets of a value are in the places that show them on purpose, which proves that the search would see them.
+/// The search must find the secrets of a value in the outputs that show them on purpose. Otherwise
+/// its silence elsewhere proves nothing.
 #[test]
 fn the_search_sees_a_secret_in_the_reply_that_shows_it() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/cert"]);
-    let issued: Value = World::draw(
+    let issued: Value = World::issue(
         &agent,
         &task,
         "vault-main/cert",

@@ -1,5 +1,5 @@
-//! SIGKILL between each intent and its outcome: after a restart and one sweep nothing is alive that the ledger does
-//! not know of, the history verifies, and the task goes on.
+//! SIGKILL between each intent and its outcome. After a restart and one sweep nothing is alive that
+//! is not on record, the history verifies, and the task goes on.
 
 use std::process::Stdio;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use taskpass_tests::{Cli, World, eventually};
 
 use crate::support::{
-    History, assert_not_shortened, assert_nothing_untracked, both, end, settled, text,
+    History, assert_not_shortened, assert_nothing_untracked, both, end, text, wait_for_state,
     wait_one_sweep,
 };
 
 const CONFIG: &str = "vault-main/config";
 const CERT: &str = "vault-main/cert";
 
-/// What leads to the failpoint.
+/// The action that reaches the failpoint.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Issue(&'static str),
@@ -24,7 +24,7 @@ enum Act {
     Deadline,
 }
 
-/// One test for each place: a table that names itself when it fails.
+/// One test for each failpoint, so that the name of a failing test shows the place.
 macro_rules! killed_at {
     ($($test:ident: $place:literal, $act:expr;)*) => {$(
         #[test]
@@ -69,12 +69,12 @@ fn survive(place: &str, act: Act) {
     let broker = world
         .installation
         .start_with(&[("TASKPASS_FAILPOINT", place)]);
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     let mut running = start(&agent, act, &task, &token);
     broker.wait_killed();
     if let Some(running) = &mut running {
         let status = running.wait().expect("taskpass ends");
-        // What is done may be told; what is not done may not.
+        // The client may learn of recorded outcomes only.
         let is_done = ["revoke.recorded", "end.recorded"].contains(&place);
         assert!(
             is_done || !status.success(),
@@ -85,7 +85,7 @@ fn survive(place: &str, act: Act) {
     let broker = world.start();
     let (operator, agent) = both(&broker, "builder");
     if matches!(act, Act::End | Act::Deadline) {
-        settled(&operator, &task, "ended");
+        wait_for_state(&operator, &task, "ended");
     }
     wait_one_sweep(&operator);
     let history = History::verified(&world.installation, &operator, "after-crash.jsonl");
@@ -99,8 +99,8 @@ fn survive(place: &str, act: Act) {
     assert_nothing_untracked(&world.bao, &history, &operator);
 }
 
-/// A task with a token, the one that is renewed or revoked. Where issuing is broken off it has no session yet, so that
-/// the whole way is gone.
+/// A task with the token that is renewed or revoked. Where issuing is killed the task has no
+/// session yet, so that issuing takes its whole path.
 fn stage(agent: &Cli, act: Act) -> (String, Value) {
     let ttl = if matches!(act, Act::Deadline) {
         "8s"
@@ -122,12 +122,12 @@ fn stage(agent: &Cli, act: Act) -> (String, Value) {
     let task = text(&agent.json(&args), "task_id").to_owned();
     let token = match act {
         Act::Issue(_) => Value::Null,
-        _ => World::draw(agent, &task, CONFIG, &[]),
+        _ => World::issue(agent, &task, CONFIG, &[]),
     };
     (task, token)
 }
 
-/// Begins what leads to the failpoint, without waiting for it.
+/// Begins the action that reaches the failpoint, without waiting for it.
 fn start(agent: &Cli, act: Act, task: &str, token: &Value) -> Option<std::process::Child> {
     let id = token["credential_id"].as_str().unwrap_or_default();
     let scope = "common_name=ci.acme.test";
@@ -153,10 +153,10 @@ fn start(agent: &Cli, act: Act, task: &str, token: &Value) -> Option<std::proces
     Some(command.spawn().expect("taskpass starts"))
 }
 
-/// What must have become of the credential that was being worked on.
+/// Asserts the state of the credential that the broker was working on.
 fn assert_outcome(world: &World, operator: &Cli, act: Act, token: &Value) {
     match act {
-        // Its secret was never handed over, so it may not stay alive.
+        // Its secret was never delivered, so it must not stay alive.
         Act::Issue(role) => {
             let all = operator.json(&["credential", "list"]);
             for credential in all.as_array().expect("credentials") {
@@ -189,10 +189,10 @@ fn assert_outcome(world: &World, operator: &Cli, act: Act, token: &Value) {
     }
 }
 
-/// The task is as usable as before, and its end takes all that is left.
+/// Asserts that the task is as usable as before, and that its end revokes everything that is left.
 fn go_on_and_end(world: &World, agent: &Cli, operator: &Cli, task: &str) {
-    let token = World::draw(agent, task, CONFIG, &[]);
-    let cert = World::draw(agent, task, CERT, &["common_name=ci.acme.test"]);
+    let token = World::issue(agent, task, CONFIG, &[]);
+    let cert = World::issue(agent, task, CERT, &["common_name=ci.acme.test"]);
     assert!(world.bao.token_works(text(&token["data"], "token")));
     end(agent, task);
     eventually("everything that is on record is revoked", || {

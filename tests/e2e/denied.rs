@@ -1,4 +1,5 @@
-//! Decide before acting: a request that is refused reaches no provider, and why it was refused stands in the ledger.
+//! Decide before acting: a refused request reaches no provider, and the ledger has the reason of
+//! the refusal.
 
 use serde_json::Value;
 use taskpass_proto::v1 as pb;
@@ -11,7 +12,7 @@ use tonic_types::StatusExt;
 
 use crate::support::{self, History, text};
 
-/// Requests that the broker makes for itself, whoever asks for what.
+/// Calls that the broker makes for itself, whatever clients request.
 const OF_ITS_OWN: [&str; 2] = [
     "GET /v1/auth/token/lookup-self",
     "POST /v1/auth/token/renew-self",
@@ -81,7 +82,7 @@ impl Stage {
         }
     }
 
-    /// Requests that somebody asked for.
+    /// Calls that a client's request caused.
     fn on_demand(&self) -> Vec<String> {
         let all = self.relay.requests();
         all.into_iter()
@@ -130,7 +131,7 @@ fn issue(
     agent.ask(ISSUE, request)
 }
 
-/// One refusal: what was asked, and how it must be refused.
+/// A request, and how it must be refused.
 struct Refusal {
     what: &'static str,
     answer: Status,
@@ -180,7 +181,7 @@ fn refusals(
         .scope
         .insert("policies".to_owned(), "root".to_owned());
     let mut again = request(full, "vault-main/config");
-    again.idempotency_key = "drawn-once".to_owned();
+    again.idempotency_key = "issued-once".to_owned();
     let long = pb::IssueCredentialRequest {
         ttl_seconds: 86_400,
         ..role("vault-main/config")
@@ -300,7 +301,7 @@ fn a_refused_request_makes_no_provider_call_and_its_reason_is_in_the_ledger() {
     let other = wire(&broker, broker.agent("other").identity());
     let full = start(&agent, &["vault-main/config"], 600, 1).expect("a task");
     let mut once = request(&full, "vault-main/config");
-    once.idempotency_key = "drawn-once".to_owned();
+    once.idempotency_key = "issued-once".to_owned();
     let issued = issue(&agent, &once).expect("a credential");
     let before = stage.on_demand();
     assert!(
@@ -389,8 +390,8 @@ fn a_refused_request_makes_no_provider_call_and_its_reason_is_in_the_ledger() {
     assert!(closed["duration_us"].as_u64() > Some(0), "{closed}");
 }
 
-/// What is refused to an agent looks the same whether it exists or not, at each step and with whatever parameters; the
-/// ledger has the true reason.
+/// The answer to a refused agent does not depend on whether the role exists, at each step and with
+/// any parameters. Only the ledger has the true reason.
 #[test]
 fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
     let stage = Stage::new();
@@ -431,9 +432,9 @@ fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
     ] {
         assert_eq!(pinned(role, param, value), nothing, "{role} {param}");
     }
-    // In a task, with a role that policy closed: its parameters stay its own.
+    // In a task, with a role that policy closed, the answer must not tell the role's parameters.
     let task = start(&agent, &["vault-main/forbidden"], 600, 0).expect("a task");
-    let drawn = |role: &str, scope: &[(&str, &str)], ttl_seconds| {
+    let refusal_of = |role: &str, scope: &[(&str, &str)], ttl_seconds| {
         let scope = scope
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -444,13 +445,13 @@ fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
         };
         seen(issue(&agent, &request).expect_err(role), role)
     };
-    let plain = drawn("vault-main/forbidden", &[], 0);
+    let plain = refusal_of("vault-main/forbidden", &[], 0);
     assert_eq!(plain.0, Code::PermissionDenied);
-    assert_eq!(drawn("vault-main/forbidden", &[("no", "x")], 0), plain);
-    assert_eq!(drawn("vault-main/forbidden", &[], 86_400), plain);
-    let nothing = drawn("vault-main/nothing", &[], 0);
+    assert_eq!(refusal_of("vault-main/forbidden", &[("no", "x")], 0), plain);
+    assert_eq!(refusal_of("vault-main/forbidden", &[], 86_400), plain);
+    let nothing = refusal_of("vault-main/nothing", &[], 0);
     for role in ["vault-main/config", "vault-main/admin", "nowhere/nothing"] {
-        assert_eq!(drawn(role, &[("no", "x")], 86_400), nothing, "{role}");
+        assert_eq!(refusal_of(role, &[("no", "x")], 86_400), nothing, "{role}");
     }
     assert_eq!(stage.on_demand(), before, "a provider was asked");
 
@@ -477,7 +478,7 @@ fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
     }
 }
 
-/// What was permitted stands directly before the intent that it permitted, in the same batch.
+/// The ledger has each permission directly before the intent that it permits, in the same batch.
 #[test]
 fn each_intent_follows_its_decision_and_no_provider_call_comes_before_it() {
     let stage = Stage::new();
@@ -493,7 +494,7 @@ fn each_intent_follows_its_decision_and_no_provider_call_comes_before_it() {
         ("static", &[]),
         ("config", &[]),
     ] {
-        World::draw(&agent, &task, &format!("vault-main/{role}"), scope);
+        World::issue(&agent, &task, &format!("vault-main/{role}"), scope);
     }
     support::end(&agent, &task);
     let history = History::verified(&stage.installation, &broker.operator(), "allowed.jsonl");

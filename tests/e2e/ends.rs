@@ -1,10 +1,10 @@
-//! Every way a task can end, and that a child is never wider than its parent.
+//! Every way in which a task can end; and a child is never wider than its parent.
 
 use serde_json::Value;
 use taskpass_client::TaskOptions;
 use taskpass_tests::{Cli, World};
 
-use crate::support::{client, end, receipt, runtime, settled, text};
+use crate::support::{client, end, receipt, runtime, text, wait_for_state};
 
 const CONFIG: &str = "vault-main/config";
 const CERT: &str = "vault-main/cert";
@@ -14,12 +14,12 @@ fn start(agent: &Cli, more: &[&str]) -> String {
     text(&agent.json(&args), "task_id").to_owned()
 }
 
-/// Waits for the end and asserts why it came and that the token is dead.
+/// Waits for the end, and asserts its cause and that the token is dead.
 fn assert_ended(world: &World, cli: &Cli, task: &str, cause: &str, token: &Value) {
-    let shown = settled(cli, task, "ended");
+    let shown = wait_for_state(cli, task, "ended");
     assert_eq!(text(&shown, "end_cause"), cause);
     let state = text(receipt(&shown, token), "state");
-    // At the deadline the token's own end comes at the same moment.
+    // At the deadline the token expires at the same moment.
     let by_itself = cause == "deadline" && state == "expired";
     assert!(state == "revoked_verified" || by_itself, "{shown}");
     assert!(!world.bao.token_works(text(&token["data"], "token")));
@@ -32,7 +32,7 @@ fn a_lost_heartbeat_ends_the_task() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = start(&agent, &["--role", CONFIG, "--heartbeat", "5s"]);
-    let token = World::draw(&agent, &task, CONFIG, &[]);
+    let token = World::issue(&agent, &task, CONFIG, &[]);
     let beat = agent.json(&["task", "heartbeat", &task]);
     assert!(text(&beat, "next_before") < text(&beat, "deadline"));
     assert_ended(&world, &agent, &task, "heartbeat_lost", &token);
@@ -46,7 +46,7 @@ fn the_deadline_ends_the_task() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = start(&agent, &["--role", CONFIG, "--ttl", "8s"]);
-    let token = World::draw(&agent, &task, CONFIG, &[]);
+    let token = World::issue(&agent, &task, CONFIG, &[]);
     let shown = agent.json(&["task", "show", &task]);
     assert!(text(&token, "expires_at") <= text(&shown, "deadline"));
     assert_ended(&world, &agent, &task, "deadline", &token);
@@ -58,9 +58,9 @@ fn the_deadline_counts_also_while_the_broker_is_off() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = start(&agent, &["--role", CONFIG, "--ttl", "8s"]);
-    let token = World::draw(&agent, &task, CONFIG, &[]);
+    let token = World::issue(&agent, &task, CONFIG, &[]);
     broker.kill();
-    // OpenBao ends the token by itself: it was never made to live longer.
+    // OpenBao ends the token by itself, because its life was never longer than the task's.
     taskpass_tests::eventually("the token ends", || {
         (!world.bao.token_works(text(&token["data"], "token"))).then_some(())
     });
@@ -69,16 +69,16 @@ fn the_deadline_counts_also_while_the_broker_is_off() {
 }
 
 #[test]
-fn agent_and_operator_can_cancel_and_nobody_else_can() {
+fn only_the_agent_and_operators_can_cancel_a_task() {
     let world = World::new();
     let broker = world.start();
     let (agent, operator) = (broker.agent("builder"), broker.operator());
-    let stranger = broker.agent("stranger");
+    let other = broker.agent("other");
     for (who, more) in [(&agent, Some("--cancel")), (&operator, None)] {
         let task = start(&agent, &["--role", CONFIG]);
-        let token = World::draw(&agent, &task, CONFIG, &[]);
-        stranger.refused(&["task", "end", &task]);
-        stranger.refused(&["credential", "revoke", text(&token, "credential_id")]);
+        let token = World::issue(&agent, &task, CONFIG, &[]);
+        other.refused(&["task", "end", &task]);
+        other.refused(&["credential", "revoke", text(&token, "credential_id")]);
         assert!(world.bao.token_works(text(&token["data"], "token")));
         let args: Vec<&str> = ["task", "end", &task].into_iter().chain(more).collect();
         who.json(&args);
@@ -92,7 +92,7 @@ fn ending_twice_gives_the_same_receipts() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = start(&agent, &["--role", CONFIG]);
-    World::draw(&agent, &task, CONFIG, &[]);
+    World::issue(&agent, &task, CONFIG, &[]);
     assert_eq!(end(&agent, &task), end(&agent, &task));
 }
 
@@ -107,9 +107,9 @@ fn the_end_of_a_parent_ends_all_below_it() {
     let bystander = start(&agent, &["--role", CONFIG]);
     let tokens: Vec<Value> = [&parent, &child, &grandchild]
         .iter()
-        .map(|task| World::draw(&agent, task, CONFIG, &[]))
+        .map(|task| World::issue(&agent, task, CONFIG, &[]))
         .collect();
-    let spared = World::draw(&agent, &bystander, CONFIG, &[]);
+    let spared = World::issue(&agent, &bystander, CONFIG, &[]);
 
     let ended = end(&agent, &parent);
 
@@ -119,7 +119,7 @@ fn the_end_of_a_parent_ends_all_below_it() {
     }
     for below in [&child, &grandchild] {
         assert_eq!(
-            text(&settled(&agent, below, "ended"), "end_cause"),
+            text(&wait_for_state(&agent, below, "ended"), "end_cause"),
             "parent_ended"
         );
     }
@@ -145,8 +145,8 @@ fn the_end_of_a_child_leaves_its_parent_alone() {
     let parent = start(&agent, &["--role", CONFIG]);
     let child = start(&agent, &["--role", CONFIG, "--parent", &parent]);
     let (kept, taken) = (
-        World::draw(&agent, &parent, CONFIG, &[]),
-        World::draw(&agent, &child, CONFIG, &[]),
+        World::issue(&agent, &parent, CONFIG, &[]),
+        World::issue(&agent, &child, CONFIG, &[]),
     );
     end(&agent, &child);
     assert!(!world.bao.token_works(text(&taken["data"], "token")));
@@ -188,13 +188,13 @@ fn a_child_is_not_wider_than_its_parent_in_anything() {
     refused("a later deadline", &["--role", CERT, "--ttl", "10m"], 1);
     assert_eq!(child(&["--role", CERT]).code, 0);
 
-    // What the parent fixed is fixed for the child, also when the child does not mention it.
+    // The parent's fixed parameters bind the child, also when the child does not mention them.
     let task = start(&agent, &["--role", CERT, "--parent", &parent]);
-    let draw = ["credential", "issue", "--task", &task, "--role", CERT];
-    agent.refused(&[draw.as_slice(), &["--scope", "common_name=b.acme.test"]].concat());
-    agent.json(&draw);
-    let stranger = broker.agent("stranger");
-    stranger.refused(&[
+    let issue = ["credential", "issue", "--task", &task, "--role", CERT];
+    agent.refused(&[issue.as_slice(), &["--scope", "common_name=b.acme.test"]].concat());
+    agent.json(&issue);
+    let other = broker.agent("other");
+    other.refused(&[
         "task",
         "start",
         "--purpose",
@@ -243,8 +243,8 @@ fn delegation_has_a_floor_and_a_count() {
             .await
             .expect_err("too deep");
         assert!(error.refusal().is_some(), "{error}");
-        // The parent's count holds for everything below it together.
-        let draw = async |task: &str| {
+        // The parent's limit holds for all its descendants together.
+        let issue = async |task: &str| {
             let scope = taskpass_core::Scope::default();
             client
                 .issue_credential(
@@ -255,8 +255,8 @@ fn delegation_has_a_floor_and_a_count() {
                 )
                 .await
         };
-        draw(&parent_id.to_string()).await.expect("the first");
-        draw(&deepest.to_string()).await.expect("the second");
+        issue(&parent_id.to_string()).await.expect("the first");
+        issue(&deepest.to_string()).await.expect("the second");
         for task in [&parent_id.to_string(), &deepest.to_string()] {
             let request = crate::quotas::issue_once(&client, task, CONFIG).await;
             assert_eq!(
@@ -267,15 +267,16 @@ fn delegation_has_a_floor_and_a_count() {
     });
 }
 
-/// The state is the reason, not policy, which could only say that it does not permit it.
+/// The refusal names the state of the task or credential. Policy could only say that it does not
+/// permit the request.
 #[test]
-fn what_is_over_is_not_renewed_and_its_agent_hears_why() {
+fn an_ended_credential_is_not_renewed_and_its_agent_is_told_why() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config"]);
     let [first, second] =
-        std::array::from_fn(|_| World::draw(&agent, &task, "vault-main/config", &[]));
+        std::array::from_fn(|_| World::issue(&agent, &task, "vault-main/config", &[]));
     let renew =
         |issued: &Value| agent.refused(&["credential", "renew", text(issued, "credential_id")]);
 

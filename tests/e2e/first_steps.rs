@@ -1,5 +1,5 @@
-//! What people do first, with the mistakes that come with it: an identity is never lost by a login, and what a refusal says
-//! to do next can be done by whom it is said to.
+//! A new user's first steps, with the usual mistakes: no login loses an identity, and the caller
+//! can follow the advice in a refusal.
 
 use std::fs;
 
@@ -33,9 +33,9 @@ fn assert_left_alone(done: &Output, holder: &str) {
     }
 }
 
-/// The environment of an operator is easily still there where the agent logs in.
+/// The variables of an operator are often still set in the shell where the agent logs in.
 #[test]
-fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
+fn a_login_does_not_replace_the_identity_of_another() {
     let installation = Installation::new();
     let broker = installation.start();
     register(&broker, "builder");
@@ -47,21 +47,22 @@ fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
     assert_left_alone(&done, "spiffe://acme.test/operator/admin");
     operator.json(&["agent", "list"]);
 
-    // The token was not used up; a second one of the same agent goes into the same directory.
-    let builder = broker.known("builder");
+    // The refusal did not use up the token. A second token of the same agent may use the same
+    // directory.
+    let builder = broker.attested("builder");
     for token in [token_of_builder, token(&broker, "builder")] {
         let done = login(&builder, &token, &[]);
         assert_eq!(done.code, 0, "{}", done.stderr);
     }
 
-    // Whose token it is only the broker knows, and says so before it is used up.
+    // Only the broker knows the token's agent. It refuses before it uses up the token.
     let token_of_tester = token(&broker, "tester");
     let done = login(&builder, &token_of_tester, &[]);
     assert_left_alone(&done, "spiffe://acme.test/agent/builder");
     assert_eq!(who(&builder), "spiffe://acme.test/agent/builder");
     builder.json(&["task", "list"]);
 
-    // Which leaves a trace, since a stolen token can be asked the same.
+    // The refusal is recorded, because a thief can learn the agent of a stolen token from it.
     let history = operator.run(&["ledger", "export"]).stdout;
     let attested = |line: &&str| line.contains(r#""action":"svid.attest""#);
     let issued =
@@ -74,7 +75,7 @@ fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
     assert_eq!(history.lines().filter(refused).count(), 1, "{history}");
     assert_eq!(history.lines().filter(issued).count(), 2, "{history}");
 
-    // A certificate whose key cannot be used any more has a holder all the same.
+    // A certificate still names its holder when its key is damaged.
     fs::write(builder.identity().join("key.pem"), "damaged").expect("the key can be damaged");
     let done = login(&builder, &token_of_tester, &[]);
     assert_left_alone(&done, "spiffe://acme.test/agent/builder");
@@ -84,7 +85,7 @@ fn a_login_does_not_take_the_place_of_somebody_elses_identity() {
     assert_eq!(who(&builder), "spiffe://acme.test/agent/tester");
 }
 
-/// What shells leave behind where a variable was to be unset.
+/// Shells leave an empty variable behind where a script meant to unset it.
 #[test]
 fn an_empty_variable_names_no_directory() {
     let installation = Installation::new();
@@ -104,9 +105,9 @@ fn an_empty_variable_names_no_directory() {
     assert_eq!(who(&builder), "spiffe://acme.test/agent/builder");
 }
 
-/// Agents may look at neither policies nor providers nor the ledger.
+/// Agents may read neither policies nor providers nor the ledger.
 #[test]
-fn a_refusal_sends_nobody_to_a_command_that_is_refused_too() {
+fn a_refusal_names_no_command_that_the_caller_may_not_use() {
     let installation = Installation::new();
     let broker = installation.start();
     let agent = broker.agent("builder");

@@ -1,5 +1,5 @@
-//! A broker that is started while its disk is full: it takes back what it must, and has all of its history again as soon
-//! as there is room, without a person.
+//! A broker that starts on a full disk revokes the credentials that are due. It has all of its
+//! history again as soon as there is room, without a person's help.
 
 use taskpass_proto::v1 as pb;
 use taskpass_tests::{
@@ -9,28 +9,28 @@ use taskpass_tests::{
 
 use crate::support::{receipt, text};
 
-/// Later than the deadline of every task, and than the next step of the certificate authority is due.
+/// Later than the deadline of every task and than the next step of the certificate authority.
 const LATER_SECONDS: i64 = 13 * 3600;
 
 #[test]
-fn a_broker_started_on_a_full_disk_takes_back_what_it_must() {
-    // Its index may be sound or not, as the full disk left it.
+fn a_broker_started_on_a_full_disk_revokes_what_it_must() {
+    // The index may be sound or damaged, as the full disk left it.
     start_on_a_full_disk("true");
 }
 
 #[test]
-fn a_broker_started_on_a_full_disk_does_so_too_when_its_index_is_damaged() {
+fn a_broker_started_on_a_full_disk_with_a_damaged_index_revokes_what_it_must() {
     start_on_a_full_disk(
         "for file in conf db; do dd if=/dev/urandom of=\"$1/index/$file\" bs=512 count=1 conv=notrunc; done",
     );
 }
 
 #[test]
-fn a_broker_started_on_a_full_disk_does_so_too_when_its_index_is_gone() {
+fn a_broker_started_on_a_full_disk_without_an_index_revokes_what_it_must() {
     start_on_a_full_disk("rm -r \"$1/index\"");
 }
 
-/// `harm` is done to the files between the two brokers. A machine that cannot play it passes.
+/// Applies `harm` to the files between the two brokers. Passes on a machine that cannot play it.
 fn start_on_a_full_disk(harm: &str) {
     let mut world = World::new();
     let disk = match Disk::in_memory(&world.installation.home().join("data")) {
@@ -51,7 +51,7 @@ fn start_on_a_full_disk(harm: &str) {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config"]);
-    let token = World::draw(&agent, &task, "vault-main/config", &[]);
+    let token = World::issue(&agent, &task, "vault-main/config", &[]);
     disk.fill();
     use_up(&Wire::new(
         broker.address(),
@@ -59,7 +59,7 @@ fn start_on_a_full_disk(harm: &str) {
     ));
     broker.kill();
     disk.shell(harm);
-    // What it had set aside for its index, it may have given back since.
+    // The broker may have freed the room that it had set aside for its index.
     disk.fill();
     world.installation.shift_clock(LATER_SECONDS);
 
@@ -87,7 +87,8 @@ fn start_on_a_full_disk(harm: &str) {
     broker.stop();
 }
 
-/// The ledger has room set aside in front of its reserve; only when that is gone nothing is given out any more.
+/// The ledger has allocated room in front of its reserve. Issuing stops only when that room is used
+/// up.
 fn use_up(agent: &Wire) {
     let long = "x".repeat(512);
     let request = pb::StartTaskRequest {

@@ -1,5 +1,5 @@
-//! The rules of the house that a compiler does not know: which package may know which, how long a file may be, and that
-//! what is shipped beside the programs, from the unit file to the README, is true.
+//! Rules that the compiler does not check: which package may depend on which, the length of files,
+//! and the truth of the files shipped beside the programs, from the unit file to the README.
 
 mod deploy;
 mod documents;
@@ -20,8 +20,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// All files below a directory of the repository that end in `suffix`, as paths relative to its root. What is built or
-/// installed there is no part of it.
+/// All files below a directory of the repository that end in `suffix`, relative to its root. Build
+/// output and installed tools are left out.
 fn files(below: &str, suffix: &str) -> Vec<String> {
     let root = workspace();
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Who gets in: join tokens that count once, certificates that count until the next one is used, identities of one
-//! task.
+//! Who may attest, and for how long an identity counts: join tokens work once, a certificate counts
+//! until its successor is used, and a task's identity counts while the task is open.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ use taskpass_tests::{Broker, Cli, Installation, World, eventually};
 
 use crate::{
     rpc_matrix::authority,
-    support::{client, runtime, settled, text},
+    support::{client, runtime, text, wait_for_state},
 };
 
 const CONFIG: &str = "vault-main/config";
 const RACERS: usize = 64;
 
-/// A new key and the request for a certificate of it.
+/// A new key and a certificate request for it.
 fn key_and_request() -> (KeyPair, Vec<u8>) {
     let key = KeyPair::generate().expect("a key");
     let request = CertificateParams::default()
@@ -38,7 +38,7 @@ fn key_and_request() -> (KeyPair, Vec<u8>) {
     (key, der)
 }
 
-/// Stores an identity as the programs expect it; the bundle is that of `like`.
+/// Stores an identity as the programs expect it, with the bundle of `like`.
 fn store(directory: &Path, key: &KeyPair, svid: &X509Svid, like: &Cli) {
     fs::create_dir(directory).expect("a new directory");
     let pem = |der: &Vec<u8>| {
@@ -94,9 +94,9 @@ fn login(
 }
 
 #[test]
-fn of_many_that_race_with_one_join_token_exactly_one_gets_in() {
+fn of_many_that_race_with_one_join_token_exactly_one_attests() {
     let installation = Installation::new();
-    installation.configure("[limits]\nrequests_per_nobody = 64\n");
+    installation.configure("[limits]\nunauthenticated_requests_per_address = 64\n");
     let broker = installation.start();
     let operator = broker.operator();
     operator.json(&["agent", "register", "builder", "--owner", "alice@acme.test"]);
@@ -170,7 +170,7 @@ fn used_expired_and_wrong_join_tokens_are_refused_alike() {
         "{}",
         done.stderr
     );
-    // And so it still counts, once.
+    // So it is still unused, and works once.
     assert_eq!(
         login(&installation, broker.address(), "last", &whole).code,
         0
@@ -247,11 +247,11 @@ fn an_operator_renews_too_and_agents_do_not_pass_for_operators() {
         CONFIG,
     ]);
     assert!(complaint.contains("only agents"), "{complaint}");
-    let nobody = Cli::new(broker.address(), &installation.scratch().join("nobody"));
-    nobody.refused(&["task", "list"]);
+    let without_identity = Cli::new(broker.address(), &installation.scratch().join("nobody"));
+    without_identity.refused(&["task", "list"]);
 }
 
-/// Renews without using the new certificate; `taskpass` with the new one.
+/// Renews without using the new certificate. Returns `taskpass` with the new one.
 fn renewed(of: &Cli, directory: PathBuf) -> Cli {
     let (key, csr) = key_and_request();
     let svid = runtime().block_on(async {
@@ -267,12 +267,12 @@ fn renewed(of: &Cli, directory: PathBuf) -> Cli {
     Cli::new(of.address(), &directory)
 }
 
-/// The same identity, to a broker that listens elsewhere now.
+/// The same identity, at the new address of a restarted broker.
 fn at(broker: &Broker<'_>, cli: &Cli) -> Cli {
     Cli::new(broker.address(), cli.identity())
 }
 
-/// Nobody keeps a stolen key of an operator alive: not by a restart, not by losing the index.
+/// Neither a restart nor the loss of the index revives a stolen key of an operator.
 #[test]
 fn an_operators_old_certificate_counts_until_the_new_one_is_used() {
     let installation = Installation::new();
@@ -310,7 +310,8 @@ fn an_operators_old_certificate_counts_until_the_new_one_is_used() {
     );
 }
 
-/// Whoever has a copy of the root's key can sign, but what is not in the ledger does not count.
+/// A thief with the root's key can sign, but a certificate that is not in the ledger does not
+/// count.
 #[test]
 fn a_certificate_of_an_operator_that_is_not_on_record_is_refused() {
     let installation = Installation::new();
@@ -379,7 +380,7 @@ fn the_identity_of_a_task_is_good_for_that_task_while_it_is_open() {
         format!("spiffe://acme.test/agent/builder/task/{task}")
     );
 
-    let token = World::draw(&bound, &task, CONFIG, &[]);
+    let token = World::issue(&bound, &task, CONFIG, &[]);
     bound.json(&["task", "show", &task]);
     bound.refused(&["credential", "issue", "--task", &other, "--role", CONFIG]);
     bound.refused(&["task", "show", &other]);
@@ -401,7 +402,7 @@ fn the_identity_of_a_task_is_good_for_that_task_while_it_is_open() {
     );
 
     agent.json(&["task", "end", &task]);
-    settled(&agent, &task, "ended");
+    wait_for_state(&agent, &task, "ended");
     assert!(!world.bao.token_works(text(&token["data"], "token")));
     for args in [
         ["task", "list"].as_slice(),

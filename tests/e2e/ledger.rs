@@ -1,4 +1,5 @@
-//! The history in the hands of an auditor, who has a file, a public key, and no reason to trust the broker.
+//! The history in the hands of an auditor, who has a file, a public key, and no reason to trust the
+//! broker.
 
 use std::{
     fs,
@@ -11,15 +12,15 @@ use taskpass_tests::{Broker, Cli, Installation, Output, World, eventually};
 
 use crate::support::{History, end, export, text, vkey};
 
-/// Two tasks with one credential each; the first one's id, and the time between the two.
+/// Two tasks with one credential each. Returns their ids and the time between the two.
 fn play(world: &World, broker: &Broker<'_>) -> (String, String, String) {
     let agent = broker.agent("builder");
     let first = World::task(&agent, &["vault-main/config"]);
-    World::draw(&agent, &first, "vault-main/config", &[]);
+    World::issue(&agent, &first, "vault-main/config", &[]);
     end(&agent, &first);
     let second = World::task(&agent, &["vault-main/config"]);
     let between = text(&agent.json(&["task", "show", &second]), "started_at").to_owned();
-    World::draw(&agent, &second, "vault-main/config", &[]);
+    World::issue(&agent, &second, "vault-main/config", &[]);
     assert!(world.bao.task_tokens().len() == 1);
     (first, second, between)
 }
@@ -112,10 +113,10 @@ fn everything_a_part_and_the_newest_part_verify_with_the_broker_off() {
             .of_type("task_started")
             .any(|e| e["task"]["id"] == *first)
     );
-    // The directory itself, as it lies on the broker's disk.
+    // The directory itself, as it is on the broker's disk.
     let on_disk = verified(&world.installation, &home.join("data/ledger"), &[]);
     assert!(on_disk["entries"].as_u64() >= whole["entries"].as_u64());
-    // A line of standard input is as good as a file.
+    // Standard input works as well as a file.
     let auditor = Cli::new("127.0.0.1:9", &world.installation.scratch().join("auditor"));
     let key = vkey(&world.installation).display().to_string();
     let done = auditor.run_with(
@@ -131,7 +132,7 @@ fn everything_a_part_and_the_newest_part_verify_with_the_broker_off() {
 }
 
 #[test]
-fn whatever_is_changed_in_an_export_is_refused() {
+fn any_change_to_an_export_is_refused() {
     let world = World::new();
     let broker = world.start();
     let operator = broker.operator();
@@ -224,7 +225,7 @@ fn an_older_checkpoint_shows_that_the_history_was_only_added_to_and_not_replaced
         let found = verified(&world.installation, file, &["--checkpoint", old_name]);
         assert_eq!(found["continues"], checkpoint["size"]);
     }
-    // A part that does not prove it cannot be compared, and must not pass.
+    // A part that does not prove consistency cannot be compared and must not pass.
     let unproven = export(
         &world.installation,
         &operator,
@@ -236,24 +237,27 @@ fn an_older_checkpoint_shows_that_the_history_was_only_added_to_and_not_replaced
         1
     );
 
-    // The same key with another history: what a broker does that has something to hide.
-    let lie = world.installation.scratch().join("lie.jsonl");
-    write_lie(&world.installation, all.as_path(), &lie);
-    assert_eq!(verified(&world.installation, &lie, &[])["complete"], true);
-    let done = verify(&world.installation, &lie, &["--checkpoint", old_name]);
+    // Another history with the same key: the forgery of a broker that hides something.
+    let forged = world.installation.scratch().join("forged.jsonl");
+    write_forged_history(&world.installation, all.as_path(), &forged);
+    assert_eq!(
+        verified(&world.installation, &forged, &[])["complete"],
+        true
+    );
+    let done = verify(&world.installation, &forged, &["--checkpoint", old_name]);
     assert_eq!(done.code, 1, "the replaced history passed: {}", done.stdout);
-    // And another installation's key is another key.
-    let stranger = Installation::new();
-    assert_refused(&stranger, &all, "a history of another installation");
+    // Another installation has another key.
+    let another = Installation::new();
+    assert_refused(&another, &all, "a history of another installation");
 }
 
-/// Another history of the same length, signed with the installation's own key.
-fn write_lie(installation: &Installation, truth: &Path, lie: &Path) {
+/// Writes another history of the same length, signed with the installation's own key.
+fn write_forged_history(installation: &Installation, truth: &Path, forged: &Path) {
     let vkey = fs::read_to_string(vkey(installation)).expect("the public key");
     let vkey: VerifyingKey = vkey.trim().parse().expect("a vkey");
     let key = SigningKey::load(vkey.name(), &installation.home().join("data/ledger.key"))
         .expect("the key");
-    let (mut ledger, _) = Ledger::open(&installation.scratch().join("lies"), Options::new(key))
+    let (mut ledger, _) = Ledger::open(&installation.scratch().join("forged"), Options::new(key))
         .expect("a new ledger");
     for line in fs::read_to_string(truth).expect("the export").lines() {
         let line: Value = serde_json::from_str(line).expect("JSON");
@@ -270,7 +274,7 @@ fn write_lie(installation: &Installation, truth: &Path, lie: &Path) {
     let mut out = Vec::new();
     taskpass_ledger::export::write_full(&ledger.reader(), &checkpoint, &mut out)
         .expect("an export");
-    fs::write(lie, out).expect("the lie can be written");
+    fs::write(forged, out).expect("the forged history can be written");
 }
 
 #[test]
@@ -324,7 +328,7 @@ fn single_entries_are_proven_and_tiles_are_what_other_verifiers_read() {
     );
 }
 
-/// Logging in would be no help: an auditor has no identity and needs none.
+/// The advice must not be to log in: an auditor has no identity and needs none.
 #[test]
 fn an_auditor_without_a_key_is_told_where_it_is_and_no_export_is_lost() {
     let installation = Installation::new();

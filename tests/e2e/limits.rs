@@ -1,5 +1,5 @@
-//! What a caller may take of the broker, and what the broker says about itself: sizes, idle connections, garbage on the
-//! socket, health, reflection.
+//! The resources that a caller may use, and the information that the broker gives about itself:
+//! sizes, idle connections, garbage on the socket, health, reflection.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use prost::Message;
 use taskpass_proto::v1 as pb;
 use taskpass_tests::{
     World, eventually,
-    wire::{Certificate, Wire, knock},
+    wire::{Certificate, Wire, try_connect},
 };
 use tonic::Code;
 
@@ -52,26 +52,26 @@ fn a_message_over_the_limit_is_refused_and_one_below_it_is_read() {
         "{over:?}"
     );
     assert!(over.message().contains("262144"), "{over:?}");
-    // It costs the caller its request, not its connection.
+    // The refusal costs the caller this request, not its connection.
     agent
         .ask::<_, pb::WhoAmIResponse>(WHO_AM_I, &pb::WhoAmIRequest {})
         .expect("the next one is answered");
 }
 
 #[test]
-fn idle_and_silent_connections_hold_up_nobody() {
+fn idle_and_silent_connections_delay_no_other_caller() {
     let world = World::new();
     world
         .installation
         .configure("[limits]\nhandshake_timeout = \"1s\"\nconnections_per_address = 90\n");
     let broker = world.start();
     let agent = broker.agent("builder");
-    // More than there are places for handshakes; none of them says a word.
+    // More connections than permits for handshakes, none of which sends a byte.
     let silent: Vec<TcpStream> = (0..70)
         .map(|_| TcpStream::connect(broker.address()).expect("a connection"))
         .collect();
     let task = World::task(&agent, &["vault-main/config"]);
-    World::draw(&agent, &task, "vault-main/config", &[]);
+    World::issue(&agent, &task, "vault-main/config", &[]);
     for mut stream in silent {
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
@@ -90,7 +90,7 @@ fn idle_and_silent_connections_hold_up_nobody() {
 }
 
 #[test]
-fn connections_over_the_limit_of_an_address_are_closed_and_free_places_are_used_again() {
+fn connections_over_the_limit_of_an_address_are_closed_and_free_ones_are_used_again() {
     let world = World::new();
     world
         .installation
@@ -104,13 +104,13 @@ fn connections_over_the_limit_of_an_address_are_closed_and_free_places_are_used_
         wire.ask::<_, pb::WhoAmIResponse>(WHO_AM_I, &pb::WhoAmIRequest {})
             .expect("there is room");
     }
-    knock(broker.address(), Some(&certificate)).expect_err("the fifth connection");
+    try_connect(broker.address(), Some(&certificate)).expect_err("the fifth connection");
     held[0]
         .ask::<_, pb::WhoAmIResponse>(WHO_AM_I, &pb::WhoAmIRequest {})
         .expect("those that are open go on");
     drop(held);
     eventually("a place is free again", || {
-        knock(broker.address(), Some(&certificate)).ok()
+        try_connect(broker.address(), Some(&certificate)).ok()
     });
 }
 
@@ -129,7 +129,7 @@ fn garbage_on_the_socket_is_answered_with_the_end_of_the_connection() {
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a timeout");
-        // The broker may have hung up before everything is written.
+        // The broker may have closed the connection before everything is written.
         let _written = stream.write_all(garbage);
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
@@ -140,12 +140,12 @@ fn garbage_on_the_socket_is_answered_with_the_end_of_the_connection() {
             "more than a TLS alert: {answer:?}"
         );
     }
-    knock(broker.address(), Some(&operator(&world))).expect("it still serves");
+    try_connect(broker.address(), Some(&operator(&world))).expect("it still serves");
 }
 
 /// Health is for load balancers, which have no certificate.
 #[test]
-fn health_is_answered_to_anybody() {
+fn health_is_answered_without_a_certificate() {
     let world = World::new();
     let broker = world.start();
     for certificate in [None, Some(operator(&world))] {
@@ -159,7 +159,7 @@ fn health_is_answered_to_anybody() {
     broker.stop();
 }
 
-/// Names of services and messages are no secret, but nobody needs to be told either.
+/// Names of services and messages are no secret, but they are not published by default either.
 #[test]
 fn reflection_is_off_until_it_is_switched_on() {
     let world = World::new();

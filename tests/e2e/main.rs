@@ -1,6 +1,8 @@
-//! End to end: the two programs, real back ends, and what each of them says when it is asked by somebody else.
+//! End to end: the two programs with real back ends. The tests compare the back ends' own word with
+//! the broker's.
 //!
-//! One module for each topic. Every test starts what it needs and shares nothing with the others.
+//! One module for each topic. Every test starts the servers it needs and shares nothing with the
+//! others.
 
 #![expect(
     clippy::too_many_lines,

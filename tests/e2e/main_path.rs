@@ -3,18 +3,18 @@
 use serde_json::Value;
 use taskpass_tests::{OpenBao, World};
 
-use crate::support::{CERT_PATH, assert_not_shortened, end, receipt, settled, text};
+use crate::support::{CERT_PATH, assert_not_shortened, end, receipt, text, wait_for_state};
 
 const COMMON_NAME: &str = "common_name=ci.acme.test";
 
 #[test]
-fn what_a_task_was_given_works_until_it_ends_and_not_a_moment_longer() {
+fn credentials_work_until_their_task_ends_and_not_a_moment_longer() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
-    let token = World::draw(&agent, &task, "vault-main/config", &[]);
-    let cert = World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    let token = World::issue(&agent, &task, "vault-main/config", &[]);
+    let cert = World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
     assert_eq!(text(&token, "revocation_class"), "immediate");
     assert_eq!(text(&cert, "revocation_class"), "inherits");
     let (secret, serial) = (
@@ -57,7 +57,7 @@ fn a_static_secret_is_never_called_revoked() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/static"]);
-    let secret = World::draw(&agent, &task, "vault-main/static", &[]);
+    let secret = World::issue(&agent, &task, "vault-main/static", &[]);
     assert_eq!(text(&secret, "revocation_class"), "none");
     assert_eq!(text(&secret["data"], "answer"), "42");
 
@@ -79,9 +79,9 @@ fn one_credential_can_be_revoked_while_its_task_goes_on() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
-    let first = World::draw(&agent, &task, "vault-main/config", &[]);
-    let second = World::draw(&agent, &task, "vault-main/config", &[]);
-    let cert = World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    let first = World::issue(&agent, &task, "vault-main/config", &[]);
+    let second = World::issue(&agent, &task, "vault-main/config", &[]);
+    let cert = World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
 
     let receipt = agent.json(&["credential", "revoke", text(&first, "credential_id")]);
     let of_cert = agent.json(&["credential", "revoke", text(&cert, "credential_id")]);
@@ -91,27 +91,27 @@ fn one_credential_can_be_revoked_while_its_task_goes_on() {
     assert!(!world.bao.token_works(text(&first["data"], "token")));
     assert!(world.bao.leases(CERT_PATH).is_empty());
     assert!(world.bao.token_works(text(&second["data"], "token")));
-    World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
     end(&agent, &task);
     assert_nothing_is_left(&world.bao);
 }
 
 #[test]
-fn a_restart_keeps_credentials_alive_and_the_end_still_takes_all_of_them() {
+fn a_restart_keeps_credentials_alive_and_the_end_of_the_task_still_revokes_all_of_them() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
-    let before = World::draw(&agent, &task, "vault-main/config", &[]);
-    let cert_before = World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    let before = World::issue(&agent, &task, "vault-main/config", &[]);
+    let cert_before = World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
     broker.stop();
     let broker = world.start();
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     assert!(world.bao.token_works(text(&before["data"], "token")));
     let renewed = agent.json(&["credential", "renew", text(&before, "credential_id")]);
     assert_not_shortened(&before, &renewed);
-    let after = World::draw(&agent, &task, "vault-main/config", &[]);
-    let cert_after = World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    let after = World::issue(&agent, &task, "vault-main/config", &[]);
+    let cert_after = World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
     assert_eq!(world.bao.leases(CERT_PATH).len(), 2);
 
     let ended = end(&agent, &task);
@@ -129,19 +129,19 @@ fn a_task_that_was_told_to_end_just_before_the_broker_was_stopped_is_revoked_aft
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config"]);
-    let token = World::draw(&agent, &task, "vault-main/config", &[]);
+    let token = World::issue(&agent, &task, "vault-main/config", &[]);
     world.bao.pause();
     let mut ending = agent
         .command(&["task", "end", &task])
         .spawn()
         .expect("taskpass starts");
-    settled(&agent, &task, "ending");
+    wait_for_state(&agent, &task, "ending");
     broker.kill();
     world.bao.resume();
     ending.wait().expect("taskpass ends");
     let broker = world.start();
-    let agent = broker.known("builder");
-    settled(&agent, &task, "ended");
+    let agent = broker.attested("builder");
+    wait_for_state(&agent, &task, "ended");
     assert!(!world.bao.token_works(text(&token["data"], "token")));
     assert_nothing_is_left(&world.bao);
 }
@@ -152,15 +152,15 @@ fn the_brokers_own_token_can_be_replaced_without_ending_anything() {
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
-    let token = World::draw(&agent, &task, "vault-main/config", &[]);
-    World::draw(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
+    let token = World::issue(&agent, &task, "vault-main/config", &[]);
+    World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
 
     world.bao.rotate_broker_token();
 
     assert!(world.bao.token_works(text(&token["data"], "token")));
     assert_eq!(world.bao.leases(CERT_PATH).len(), 1);
     agent.json(&["credential", "renew", text(&token, "credential_id")]);
-    World::draw(&agent, &task, "vault-main/config", &[]);
+    World::issue(&agent, &task, "vault-main/config", &[]);
     let ended = end(&agent, &task);
     let receipts = ended["receipts"].as_array().expect("receipts");
     assert_eq!(receipts.len(), 3);
@@ -189,8 +189,8 @@ fn a_denied_request_makes_no_call_to_the_provider() {
     ]);
     assert_eq!(code, 3, "{complaint}");
     assert_nothing_is_left(&world.bao);
-    let stranger = broker.agent("stranger");
-    let (code, complaint) = stranger.refused(&[
+    let other = broker.agent("other");
+    let (code, complaint) = other.refused(&[
         "credential",
         "issue",
         "--task",

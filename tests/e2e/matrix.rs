@@ -1,9 +1,9 @@
-//! The short form of the fault matrix: every fault once, and every operation more than once. `make torture` plays all of
-//! it.
+//! The short form of the fault matrix: every fault once, and every operation more than once. `make
+//! torture` plays all cells.
 
 use taskpass_tests::faults::{Cell, Fault, Operation, Outcome};
 
-/// One test for each cell: a table that names itself when it fails.
+/// One test for each cell, so that the name of a failing test shows the cell.
 macro_rules! survives {
     ($($test:ident: $fault:ident, $operation:ident;)*) => {$(
         #[test]
@@ -34,11 +34,11 @@ survives! {
     index_removed_after_an_issue: IndexRemoved, Issue;
     clock_ahead_while_it_issues: ClockForwards, Issue;
     clock_behind_while_it_revokes: ClockBackwards, Revoke;
-    clock_ahead_then_right_while_it_ends: ClockForthAndBack, End;
-    client_killed_while_it_draws: ClientKilled, Issue;
+    clock_ahead_then_right_while_it_ends: ClockAheadThenRight, End;
+    client_killed_while_it_issues: ClientKilled, Issue;
     client_stopped_while_it_renews: ClientStopped, Renew;
-    client_partitioned_while_it_starts: ClientParted, Start;
-    down_longer_than_the_authority_lives: Overslept, Attest;
+    client_partitioned_while_it_starts: ClientPartitioned, Start;
+    down_longer_than_the_authority_lives: LongDowntime, Attest;
 }
 
 fn play(cell: Cell) {

@@ -1,4 +1,5 @@
-//! Who lets operators in when no operator can: whoever has the broker's machine, with the broker stopped.
+//! Access for operators when no operator has any: an administrator of the broker's machine issues
+//! an identity while the broker is stopped.
 
 use std::{
     fs,
@@ -51,7 +52,8 @@ fn does_not_count(cli: &Cli) {
     }
 }
 
-/// A thief renews first, and the owner is out. The machine's owner puts that right, and the thief is out for good.
+/// A thief who renews first locks the owner out. The machine's administrator issues the owner a new
+/// identity, and the thief is locked out for good.
 #[test]
 fn a_locked_out_operator_gets_back_in_and_the_thief_does_not() {
     let installation = Installation::new();
@@ -72,7 +74,7 @@ fn a_locked_out_operator_gets_back_in_and_the_thief_does_not() {
     assert_eq!(modes("key.pem").mode() & 0o777, 0o600);
     assert_eq!(modes("").mode() & 0o777, 0o700);
 
-    // Refused before the owner has come back, and after.
+    // The thief is refused before the owner uses the new identity, and afterwards.
     let broker = installation.start();
     does_not_count(&cli(&broker, &thief));
     let owner = cli(&broker, &again);
@@ -93,7 +95,7 @@ fn a_locked_out_operator_gets_back_in_and_the_thief_does_not() {
     assert_eq!(text(local[0], "operator"), "admin");
     broker.stop();
 
-    // The same from the ledger alone.
+    // The same holds when the index is rebuilt from the ledger.
     fs::remove_dir_all(installation.home().join("data/index")).expect("the index goes");
     let broker = installation.start();
     does_not_count(&cli(&broker, &thief));
@@ -124,9 +126,9 @@ fn a_second_operator_may_do_what_policy_says_and_takes_nothing_from_the_first() 
     broker.operator().json(&register);
 }
 
-/// A broker that runs would not see what is written beside it.
+/// A running broker would not see an event that another process writes.
 #[test]
-fn beside_a_running_broker_it_is_refused_with_what_to_do() {
+fn an_operator_is_not_issued_beside_a_running_broker_and_the_refusal_says_what_to_do() {
     let installation = Installation::new();
     let broker = installation.start();
     let dir = installation.scratch().join("again");
@@ -141,7 +143,7 @@ fn beside_a_running_broker_it_is_refused_with_what_to_do() {
     broker.operator().json(&["agent", "list"]);
     broker.kill();
 
-    // After SIGKILL too: the lock went with the process.
+    // It works after SIGKILL too, because the lock went with the process.
     issued(&installation, "admin", &dir);
     let broker = installation.start();
     cli(&broker, &dir).json(&["agent", "list"]);

@@ -1,9 +1,10 @@
-//! A provider that hangs: nothing is called revoked before it is, nothing is forgotten, and nobody else waits.
+//! A provider that hangs: no credential is reported as revoked too early, none is forgotten, and
+//! other providers are not delayed.
 
 use serde_json::Value;
 use taskpass_tests::{Cli, Ministack, Session, World, eventually};
 
-use crate::support::{end, receipt, settled, text};
+use crate::support::{end, receipt, text, wait_for_state};
 
 const IMPATIENT: &str = "
 [provider_calls]
@@ -20,14 +21,14 @@ fn attempts(cli: &Cli, credential: &Value) -> u64 {
 }
 
 #[test]
-fn a_frozen_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_that() {
+fn a_hung_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_that() {
     let world = World::new();
     world.installation.configure(IMPATIENT);
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
-    let token = World::draw(&agent, &task, "vault-main/config", &[]);
-    let cert = World::draw(
+    let token = World::issue(&agent, &task, "vault-main/config", &[]);
+    let cert = World::issue(
         &agent,
         &task,
         "vault-main/cert",
@@ -50,7 +51,7 @@ fn a_frozen_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_t
     broker.kill();
 
     let broker = world.start();
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     let again = attempts(&agent, &token);
     assert!(
         again >= before,
@@ -63,7 +64,7 @@ fn a_frozen_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_t
     });
 
     world.bao.resume();
-    let shown = settled(&agent, &task, "ended");
+    let shown = wait_for_state(&agent, &task, "ended");
     for issued in [&token, &cert] {
         assert_eq!(text(receipt(&shown, issued), "state"), "revoked_verified");
     }
@@ -72,7 +73,7 @@ fn a_frozen_provider_is_asked_again_until_it_answers_and_restarts_do_not_reset_t
 }
 
 #[test]
-fn a_frozen_provider_keeps_nobody_elses_credentials_waiting() {
+fn a_hung_provider_delays_no_credentials_of_another_provider() {
     let world = World::new();
     let aws = Ministack::start();
     world.installation.configure(&aws.provider("aws-prod"));
@@ -81,11 +82,11 @@ fn a_frozen_provider_keeps_nobody_elses_credentials_waiting() {
         .configure("[credentials]\nrevoke_wait_default = \"500ms\"\n");
     let broker = world.start();
     let agent = broker.agent("builder");
-    // More than there are places for revoking at one provider.
+    // More than there are permits for revoking at one provider.
     let stuck: Vec<String> = (0..12)
         .map(|_| {
             let task = World::task(&agent, &["vault-main/config"]);
-            World::draw(&agent, &task, "vault-main/config", &[]);
+            World::issue(&agent, &task, "vault-main/config", &[]);
             task
         })
         .collect();
@@ -95,14 +96,14 @@ fn a_frozen_provider_keeps_nobody_elses_credentials_waiting() {
     }
 
     let task = World::task(&agent, &["aws-prod/reader"]);
-    let issued = World::draw(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
+    let issued = World::issue(&agent, &task, "aws-prod/reader", &["bucket=artifacts"]);
     let session = Session::from(&issued);
     assert_eq!(
         aws.read(&session, "artifacts", "greeting"),
         Ok("hello from s3".to_owned())
     );
     end(&agent, &task);
-    let shown = settled(&agent, &task, "ended");
+    let shown = wait_for_state(&agent, &task, "ended");
     assert_eq!(text(receipt(&shown, &issued), "state"), "revoked_verified");
     assert!(aws.read(&session, "artifacts", "greeting").is_err());
 
@@ -114,19 +115,19 @@ fn a_frozen_provider_keeps_nobody_elses_credentials_waiting() {
     }
     world.bao.resume();
     for task in &stuck {
-        settled(&agent, task, "ended");
+        wait_for_state(&agent, task, "ended");
     }
     assert!(world.bao.task_tokens().is_empty());
 }
 
 #[test]
-fn issuing_from_a_frozen_provider_fails_with_a_hint_and_leaves_nothing_behind() {
+fn issuing_from_a_hung_provider_fails_with_a_hint_and_leaves_nothing_behind() {
     let world = World::new();
     world.installation.configure(IMPATIENT);
     let broker = world.start();
     let agent = broker.agent("builder");
     let task = World::task(&agent, &["vault-main/config"]);
-    World::draw(&agent, &task, "vault-main/config", &[]);
+    World::issue(&agent, &task, "vault-main/config", &[]);
     world.bao.pause();
     let (code, complaint) = agent.refused(&[
         "credential",
@@ -139,7 +140,7 @@ fn issuing_from_a_frozen_provider_fails_with_a_hint_and_leaves_nothing_behind() 
     assert_eq!(code, 5, "{complaint}");
     world.bao.resume();
     end(&agent, &task);
-    let shown = settled(&agent, &task, "ended");
+    let shown = wait_for_state(&agent, &task, "ended");
     let receipts = shown["receipts"].as_array().expect("receipts");
     assert!(receipts.len() >= 2, "{shown}");
     for receipt in receipts {
@@ -151,21 +152,21 @@ fn issuing_from_a_frozen_provider_fails_with_a_hint_and_leaves_nothing_behind() 
 }
 
 #[test]
-fn who_is_refused_while_a_provider_is_given_a_pause_hears_where_to_look() {
+fn a_refusal_while_a_provider_is_given_a_pause_says_where_to_look() {
     let world = World::new();
     world.installation.configure(
         "[provider_calls]\nissue_timeout = \"1s\"\nbreaker_failures = 1\nbreaker_pause = \"5m\"\n",
     );
     let broker = world.start();
     let agent = broker.agent("builder");
-    let draw = || {
+    let issue = || {
         let task = World::task(&agent, &["vault-main/config"]);
         let role = ["--task", &task, "--role", "vault-main/config"];
         agent.refused(&[&["credential", "issue"], &role[..]].concat())
     };
     world.bao.pause();
-    draw();
-    let (code, complaint) = draw();
+    issue();
+    let (code, complaint) = issue();
     assert_eq!(code, 5, "{complaint}");
     for words in ["given a pause", "operators find why", "ask an operator"] {
         assert!(complaint.contains(words), "{words}: {complaint}");

@@ -1,4 +1,5 @@
-//! Quotas and rates: refused with a name and a time, before any provider is called.
+//! Quotas and rates: refused with the name of the limit and a time to ask again, before any
+//! provider is called.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::support::{client, end, runtime};
 
 const CONFIG: &str = "vault-main/config";
 
-/// One attempt, without the library's patience.
+/// One attempt, without the library's retries.
 pub async fn issue_once(
     client: &Client,
     task: &str,
@@ -51,7 +52,7 @@ async fn start_once(client: &Client) -> Result<String, Status> {
     Ok(started.task.expect("a task").id)
 }
 
-/// One task takes no more keys than it leaves for the others; requests without a key go on.
+/// One task cannot take the keys that others need. Requests without a key go on.
 #[test]
 fn remembered_idempotency_keys_are_limited() {
     let world = World::new();
@@ -59,7 +60,7 @@ fn remembered_idempotency_keys_are_limited() {
         .installation
         .configure("[limits]\nidempotency_keys_per_caller = 6\n");
     let broker = world.start();
-    // Making two agents takes the operator four keys.
+    // Registering two agents takes the operator four keys.
     let (agent, other) = (broker.agent("builder"), broker.agent("other"));
     let runtime = runtime();
     let (client, other) = runtime.block_on(async { (client(&agent).await, client(&other).await) });
@@ -104,7 +105,7 @@ fn remembered_idempotency_keys_are_limited() {
     });
 }
 
-/// A full quota or rate: the code, the reason and when to try again.
+/// Asserts the answer to a full quota or rate: the code, the reason and the time to ask again.
 fn assert_exhausted(status: &Status) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     let details = status.get_error_details();
@@ -133,8 +134,8 @@ fn live_credentials_of_an_agent_are_limited_and_revoking_makes_room() {
     let (agent, other) = (broker.agent("builder"), broker.agent("other"));
     let task = World::task(&agent, &[CONFIG]);
     let second = World::task(&agent, &[CONFIG]);
-    World::draw(&agent, &task, CONFIG, &[]);
-    World::draw(&agent, &second, CONFIG, &[]);
+    World::issue(&agent, &task, CONFIG, &[]);
+    World::issue(&agent, &second, CONFIG, &[]);
     let before = world.bao.task_tokens().len();
     runtime().block_on(async {
         let client = client(&agent).await;
@@ -150,13 +151,13 @@ fn live_credentials_of_an_agent_are_limited_and_revoking_makes_room() {
         "a refused request made a token"
     );
     let others = World::task(&other, &[CONFIG]);
-    World::draw(&other, &others, CONFIG, &[]);
+    World::issue(&other, &others, CONFIG, &[]);
     end(&agent, &second);
-    World::draw(&agent, &task, CONFIG, &[]);
+    World::issue(&agent, &task, CONFIG, &[]);
 }
 
 #[test]
-fn of_many_at_once_only_as_many_as_there_is_room_for_get_one() {
+fn of_many_requests_at_once_only_as_many_get_a_credential_as_the_quota_allows() {
     let world = World::new();
     world
         .installation

@@ -1,5 +1,6 @@
-//! Every RPC against every kind of caller. The table has a row for each RPC of the compiled descriptors; an RPC without
-//! a row fails the first test here, so that nobody adds one without saying who may call it.
+//! Every RPC against every kind of caller. The table has a row for each RPC of the compiled
+//! descriptors. An RPC without a row fails the first test here, so that each new RPC must name its
+//! callers.
 
 mod keys;
 mod table;
@@ -16,18 +17,18 @@ use taskpass_proto::v1::{
 };
 use taskpass_tests::{
     Broker, Installation, World,
-    wire::{Certificate, KeyAndCsr, Wire, knock},
+    wire::{Certificate, KeyAndCsr, Wire, try_connect},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use table::{ROWS, Who};
 
-/// What the messages of the table speak of.
+/// The things that the messages of the table name.
 pub(crate) struct Target {
     pub(crate) task: String,
     pub(crate) credential: String,
-    /// The parent to name when starting a task.
+    /// The parent that StartTask names.
     pub(crate) parent: String,
     /// An identity bound to the task.
     pub(crate) in_task: Certificate,
@@ -56,7 +57,7 @@ impl<'a> Stage<'a> {
         broker.operator().json(&[
             "agent",
             "register",
-            "newcomer",
+            "new-agent",
             "--owner",
             "alice@acme.test",
         ]);
@@ -69,7 +70,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The same people, and a broker that has read its policies anew.
+    /// The same callers, at a broker that has read its policies anew.
     fn restarted(self, world: &'a World) -> Self {
         let Self { broker, agent, .. } = self;
         broker.stop();
@@ -109,14 +110,14 @@ impl<'a> Stage<'a> {
 
     fn who(&self, who: Who, target: &Target) -> Wire {
         match who {
-            Who::Nobody => Wire::new(self.broker.address(), None),
+            Who::Unauthenticated => Wire::new(self.broker.address(), None),
             Who::Agent => self.wire(&self.agent),
             Who::InTask => self.wire(&target.in_task),
             Who::Operator => self.operator.clone(),
         }
     }
 
-    /// The message of a row as `who` would send it.
+    /// The message of a row as `who` sends it.
     fn message(&self, row: &table::Row, who: Who, target: &mut Target) -> Vec<u8> {
         target.parent = if who == Who::InTask {
             target.task.clone()
@@ -222,7 +223,7 @@ fn each_kind_of_caller_may_call_what_the_table_says_and_nothing_else() {
         {
             let message = stage.message(row, who, &mut target);
             let answer = stage.who(who, &target).call(row.method, message);
-            let code = if who == Who::Nobody {
+            let code = if who == Who::Unauthenticated {
                 Code::Unauthenticated
             } else {
                 Code::PermissionDenied
@@ -240,9 +241,9 @@ fn each_kind_of_caller_may_call_what_the_table_says_and_nothing_else() {
     }
 }
 
-/// An operator who proved the name but whom no policy knows may do nothing but find out who it is and renew.
+/// An operator whose name no policy permits may only ask for its own identity and renew it.
 #[test]
-fn an_operator_whom_no_policy_permits_anything_is_refused_on_each_rpc() {
+fn an_operator_without_any_permission_is_refused_on_each_rpc() {
     let world = World::new();
     let stage = Stage::new(&world);
     let mut target = stage.target();
@@ -251,7 +252,7 @@ fn an_operator_whom_no_policy_permits_anything_is_refused_on_each_rpc() {
     let for_others = policies.replace("\"admin\"", "\"somebody-else\"");
     assert_ne!(policies, for_others);
     std::fs::write(&starter, for_others).expect("it can be changed");
-    // While it may: some messages need a token or a task that an operator or agent makes first.
+    // Prepared while the operator still has permissions: some messages need a token or a task.
     let messages: Vec<_> = ROWS
         .iter()
         .map(|row| (row, stage.message(row, Who::Operator, &mut target)))
@@ -270,9 +271,10 @@ fn an_operator_whom_no_policy_permits_anything_is_refused_on_each_rpc() {
     }
 }
 
-/// What belongs to somebody else and what never existed must look the same, or ids could be guessed.
+/// A task of another agent and a task that never existed must look the same. Otherwise ids could be
+/// guessed.
 #[test]
-fn strangers_learn_nothing_about_tasks_and_credentials_of_others() {
+fn agents_learn_nothing_about_tasks_and_credentials_of_others() {
     let world = World::new();
     let stage = Stage::new(&world);
     let mut real = stage.target();
@@ -285,11 +287,11 @@ fn strangers_learn_nothing_about_tasks_and_credentials_of_others() {
     let (_, sibling) = start(&stage.wire(&stage.agent));
     let other = Certificate::load(stage.broker.agent("other").identity());
     let mut rows = 0;
-    for (name, stranger) in [
+    for (name, other) in [
         ("another agent", &other),
         ("the identity of a sibling task", &sibling),
     ] {
-        let stranger = stage.wire(stranger);
+        let other = stage.wire(other);
         for row in ROWS {
             let message = stage.message(row, Who::InTask, &mut real);
             let fake = stage.message(row, Who::InTask, &mut made_up);
@@ -301,7 +303,7 @@ fn strangers_learn_nothing_about_tasks_and_credentials_of_others() {
             let what = format!("{} by {name}", row.method);
             let [theirs, nothing] =
                 [(&message, &real), (&fake, &made_up)].map(|(message, target)| {
-                    let answer = stranger.call(row.method, message.clone());
+                    let answer = other.call(row.method, message.clone());
                     let status = answer.as_ref().expect_err(&what);
                     let text = status
                         .message()
@@ -318,7 +320,7 @@ fn strangers_learn_nothing_about_tasks_and_credentials_of_others() {
     assert!(rows >= 18, "only {rows} rows speak of a task or credential");
 }
 
-/// Certificates that were good once, or that our own authority signed for something that is not on record.
+/// Certificates that were valid once, or that our own authority signed without a record.
 #[test]
 fn identities_that_do_not_count_are_refused_on_each_rpc() {
     let world = World::new();
@@ -360,7 +362,7 @@ fn identities_that_do_not_count_are_refused_on_each_rpc() {
     for (caller, wire) in &callers {
         for row in ROWS
             .iter()
-            .filter(|row| !row.allowed.contains(&Who::Nobody))
+            .filter(|row| !row.allowed.contains(&Who::Unauthenticated))
         {
             let message = stage.message(row, Who::Agent, &mut target);
             must_be(
@@ -372,9 +374,9 @@ fn identities_that_do_not_count_are_refused_on_each_rpc() {
     }
 }
 
-/// These do not get as far as a request.
+/// These callers do not get as far as a request.
 #[test]
-fn certificates_by_strangers_and_expired_ones_are_refused_in_the_handshake() {
+fn untrusted_and_expired_certificates_are_refused_in_the_handshake() {
     let world = World::new();
     let stage = Stage::new(&world);
     let mut target = stage.target();
@@ -408,7 +410,7 @@ fn certificates_by_strangers_and_expired_ones_are_refused_in_the_handshake() {
         ("an expired SVID", expired(&world), "CertificateExpired"),
     ];
     for (caller, certificate, alert) in &callers {
-        let refused = knock(stage.broker.address(), Some(certificate)).expect_err(caller);
+        let refused = try_connect(stage.broker.address(), Some(certificate)).expect_err(caller);
         assert!(refused.contains(alert), "{caller}: {refused}");
         let wire = stage.wire(certificate);
         for row in ROWS {
@@ -422,8 +424,8 @@ fn certificates_by_strangers_and_expired_ones_are_refused_in_the_handshake() {
             );
         }
     }
-    knock(stage.broker.address(), Some(&stage.agent)).expect("a good certificate is taken");
-    knock(stage.broker.address(), None).expect("newcomers have none");
+    try_connect(stage.broker.address(), Some(&stage.agent)).expect("a good certificate is taken");
+    try_connect(stage.broker.address(), None).expect("a client without a certificate may connect");
 }
 
 /// The installation's own authority, in a copy that the broker knows nothing of.
@@ -458,7 +460,7 @@ pub(crate) fn authority(installation: &Installation, clock: Arc<dyn Clock>) -> A
     .expect("it opens")
 }
 
-/// Signed by the root for the operator there is, behind the broker's back.
+/// Signed by the root for the existing operator, without a record.
 fn forged_operator(authority: &Authority) -> Certificate {
     let key = KeyAndCsr::new();
     let public = PublicKey::from_csr(&key.csr).expect("a good request");
@@ -521,7 +523,7 @@ fn of_ended_task(stage: &Stage<'_>) -> Wire {
     bound
 }
 
-/// An id of the same form that was never given out.
+/// An id of the same form that was never issued.
 fn another(id: &str) -> String {
     let last = if id.ends_with('0') { '1' } else { '0' };
     format!("{}{last}", &id[..id.len() - 1])

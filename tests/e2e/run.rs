@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use taskpass_tests::{Cli, World, eventually};
 
-use crate::support::{settled, text};
+use crate::support::{text, wait_for_state};
 
 const RUN: [&str; 3] = ["run", "--purpose", "a test"];
 
@@ -71,7 +71,7 @@ fn the_command_gets_the_credentials_and_gives_its_exit_code() {
     assert!(token.starts_with("s."), "an OpenBao token");
     assert!(!world.bao.token_works(token));
     assert!(world.bao.certificate_is_revoked(serial));
-    let shown = settled(&broker.operator(), task, "ended");
+    let shown = wait_for_state(&broker.operator(), task, "ended");
     assert_eq!(text(&shown, "end_cause"), "cancelled");
     assert!(
         done.stderr.contains("2 of 2 credentials proven revoked"),
@@ -146,10 +146,10 @@ fn when_taskpass_itself_is_killed_the_lost_heartbeat_ends_the_task() {
     child.wait().expect("taskpass is gone");
 
     let task = only_task(&broker.operator());
-    let shown = settled(&broker.operator(), text(&task, "task_id"), "ended");
+    let shown = wait_for_state(&broker.operator(), text(&task, "task_id"), "ended");
     assert_eq!(text(&shown, "end_cause"), "heartbeat_lost");
     assert!(!world.bao.token_works(token));
-    // Nobody is left to do it for us.
+    // The killed `taskpass` no longer stops the command, so the test does.
     send(pid.parse().expect("a pid"), Signal::KILL);
 }
 
@@ -181,7 +181,7 @@ fn a_command_whose_task_is_cancelled_is_stopped() {
     );
 }
 
-/// Another machine logs in as the same agent: nothing of ours keeps the task alive any more.
+/// Another machine logs in as the same agent, so no heartbeat of this one keeps the task alive.
 #[test]
 fn a_command_whose_identity_was_superseded_is_stopped() {
     let world = World::new();
@@ -236,7 +236,7 @@ fn a_command_whose_identity_was_superseded_is_stopped() {
         "{notes}"
     );
     let task = only_task(&broker.operator());
-    let shown = settled(&broker.operator(), text(&task, "task_id"), "ended");
+    let shown = wait_for_state(&broker.operator(), text(&task, "task_id"), "ended");
     assert_eq!(text(&shown, "end_cause"), "heartbeat_lost");
     assert!(!world.bao.token_works(token));
 }

@@ -1,4 +1,4 @@
-//! What several topics need: short words for common steps.
+//! Short names for steps that several topics share.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use taskpass_tests::{Broker, Cli};
 pub use taskpass_tests::{
     History, export, vkey,
     witness::{
-        CERT_PATH, assert_nothing_untracked, client, is_waiting_for_probation, runtime, settled,
-        text, time, wait_one_sweep,
+        CERT_PATH, assert_nothing_untracked, client, is_waiting_for_probation, runtime, text, time,
+        wait_for_state, wait_one_sweep,
     },
 };
 
-/// Asserts that renewing took nothing away. Back ends count in whole seconds, so it may end a moment earlier when it
-/// could not live any longer anyway.
+/// Asserts that a renewal did not shorten a credential. Back ends count in whole seconds, so at the
+/// longest possible life the end may be a moment earlier.
 pub fn assert_not_shortened(before: &Value, after: &Value) {
     let (before, after) = (time(before, "expires_at"), time(after, "expires_at"));
     assert!(
@@ -38,7 +38,7 @@ pub fn receipt<'a>(ended: &'a Value, issued: &Value) -> &'a Value {
         .unwrap_or_else(|| panic!("no receipt of {id}: {ended}"))
 }
 
-/// `taskpass` as the operator and as an agent that has joined before.
+/// `taskpass` as the operator and as an agent that has attested before.
 pub fn both(broker: &Broker<'_>, agent: &str) -> (Cli, Cli) {
-    (broker.operator(), broker.known(agent))
+    (broker.operator(), broker.attested(agent))
 }

@@ -83,11 +83,11 @@ fn ended_tasks(world: &World, broker: &Broker<'_>) {
     ];
     let done = start(&agent, &[&roles[..], &["--label", "kind=fixture"]].concat());
     for role in [CONFIG, STATIC] {
-        World::draw(&agent, &done, role, &[]);
+        World::issue(&agent, &done, role, &[]);
     }
-    World::draw(&agent, &done, CERT, NAME);
+    World::issue(&agent, &done, CERT, NAME);
     agent.refused(&["credential", "issue", "--task", &done, "--role", REFUSED]);
-    let revoked = World::draw(&agent, &done, CONFIG, &[]);
+    let revoked = World::issue(&agent, &done, CONFIG, &[]);
     agent.json(&["credential", "revoke", id(&revoked)]);
     let short = [
         "credential",
@@ -100,20 +100,20 @@ fn ended_tasks(world: &World, broker: &Broker<'_>) {
         "2s",
     ];
     let short = agent.json(&short);
-    let renewed = World::draw(&agent, &done, CONFIG, &[]);
+    let renewed = World::issue(&agent, &done, CONFIG, &[]);
     agent.json(&["credential", "renew", id(&renewed)]);
     wait_recorded(world, "credential_expired", "credential", id(&short));
     agent.json(&["task", "end", &done]);
 
     let cancelled = start(&agent, &["--role", CONFIG]);
-    World::draw(&agent, &cancelled, CONFIG, &[]);
+    World::issue(&agent, &cancelled, CONFIG, &[]);
     agent.json(&["task", "end", "--cancel", &cancelled]);
     let late = start(&agent, &["--role", CONFIG, "--ttl", "5s"]);
     let silent = start(&agent, &["--role", CONFIG, "--heartbeat", "5s"]);
-    World::draw(&agent, &silent, CONFIG, &[]);
+    World::issue(&agent, &silent, CONFIG, &[]);
     let parent = start(&agent, &["--role", CONFIG]);
     let child = start(&agent, &["--role", CONFIG, "--parent", &parent]);
-    World::draw(&agent, &child, CONFIG, &[]);
+    World::issue(&agent, &child, CONFIG, &[]);
     agent.json(&["task", "end", &parent]);
     for task in [&late, &silent, &child] {
         wait_recorded(world, "task_ended", "task", task);
@@ -143,7 +143,7 @@ fn identities(broker: &Broker<'_>) {
     ]);
     operator.json(&["agent", "token", "reader"]);
     operator.json(&["agent", "token", "reader", "--ttl", "1m"]);
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     agent.json(&["svid", "renew"]);
     agent.json(&["task", "list"]);
     agent.json(&["svid", "renew"]);
@@ -167,29 +167,29 @@ fn operator_again(world: &World) {
 
 /// Tasks, delegated ones too, that stay open, with credentials that live.
 fn live_tasks(broker: &Broker<'_>) {
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     let top = start(&agent, &["--role", CONFIG, "--role", CERT, "--ttl", "2h"]);
     let below = start(&agent, &["--role", CONFIG, "--parent", &top]);
-    World::draw(&agent, &top, CERT, NAME);
-    let renewed = World::draw(&agent, &below, CONFIG, &[]);
+    World::issue(&agent, &top, CERT, NAME);
+    let renewed = World::issue(&agent, &below, CONFIG, &[]);
     agent.json(&["credential", "renew", id(&renewed)]);
-    World::draw(&agent, &below, CONFIG, &[]);
+    World::issue(&agent, &below, CONFIG, &[]);
 }
 
 /// OpenBao is gone: what is revoked fails; what is renewed and issued has no outcome when the broker is killed.
 fn interrupted(world: &mut World) {
     let broker = world.start();
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     let task = start(&agent, &["--role", CONFIG]);
-    let kept = World::draw(&agent, &task, CONFIG, &[]);
-    let revoking = World::draw(&agent, &task, CONFIG, &[]);
+    let kept = World::issue(&agent, &task, CONFIG, &[]);
+    let revoking = World::issue(&agent, &task, CONFIG, &[]);
     let ending = start(&agent, &["--role", CONFIG]);
-    World::draw(&agent, &ending, CONFIG, &[]);
+    World::issue(&agent, &ending, CONFIG, &[]);
     broker.kill();
     let broker = world
         .installation
         .start_with(&[("TASKPASS_FAILPOINT", "renew.intended")]);
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     world.bao.kill();
     agent.json(&["credential", "revoke", id(&revoking)]);
     agent.json(&["task", "end", &ending]);
@@ -200,7 +200,7 @@ fn interrupted(world: &mut World) {
     let broker = world
         .installation
         .start_with(&[("TASKPASS_FAILPOINT", "issue.intended")]);
-    let agent = broker.known("builder");
+    let agent = broker.attested("builder");
     let fresh = start(&agent, &["--role", CONFIG]);
     agent.refused(&["credential", "issue", "--task", &fresh, "--role", CONFIG]);
     broker.wait_killed();

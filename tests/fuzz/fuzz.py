@@ -1,9 +1,10 @@
 """Builds the fuzz targets with coverage and runs them with libFuzzer; needs a C++ compiler.
 
     fuzz.py run [--seconds N] [--jobs N] [TARGET…]   look for inputs that break a target
-    fuzz.py minimise [TARGET…]                       add to the corpus what covers more than it does
+    fuzz.py minimise [TARGET…]                       add inputs to the corpus that cover more code
 
-What is found on the way is kept in target/fuzz/corpus, findings go to target/fuzz/findings.
+Inputs that reach new code are kept in target/fuzz/corpus. Inputs that break a target go to
+target/fuzz/findings.
 """
 
 import argparse
@@ -20,7 +21,8 @@ WORK = ROOT / "target" / "fuzz"
 CORPUS = pathlib.Path(__file__).with_name("corpus")
 TARGETS = pathlib.Path(__file__).with_name("src") / "lib.rs"
 
-# Coverage as libFuzzer reads it; these are what `cargo fuzz` passes, without a sanitizer, which stable has not.
+# Coverage as libFuzzer reads it: the flags of `cargo fuzz`, without a sanitizer, which the stable
+# compiler lacks.
 COVERAGE = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -28,10 +30,11 @@ COVERAGE = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ]
-# After so many seconds an input hangs, whatever else the machine does; and no input may take so much memory.
+# An input that takes longer hangs, even on a busy machine. An input that takes more memory is a
+# finding.
 SECONDS_MAX = 10
 MIB_MAX = 1024
-# Larger inputs of the corpus say nothing that smaller ones do not.
+# Larger inputs cover nothing that smaller ones do not.
 MINIMISED_BYTES_MAX = 8192
 MINIMISED_FILES_MAX = 40
 
@@ -79,7 +82,7 @@ def build():
     rustc = subprocess.run(["rustc", "-vV"], cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
     triple = re.search(r"^host: (.*)$", rustc.stdout, re.M).group(1)
     flags = " ".join(["--cfg", "taskpass_fuzz", *COVERAGE])
-    # With a target named, build scripts and macros are built without these flags.
+    # With `--target`, build scripts and macros are built without these flags.
     subprocess.run(
         ["cargo", "build", "--locked", "--profile", "fuzz", "-p", "taskpass-fuzz", "--all-features"]
         + ["--target", triple, "--target-dir", str(WORK)],
@@ -109,7 +112,8 @@ def run(program, name, longest, seconds):
             f"-max_total_time={seconds}",
             f"-max_len={longest}",
             f"-timeout={SECONDS_MAX}",
-            # By the clock on the wall, which says nothing beside other work; the program asserts processor time.
+            # libFuzzer measures elapsed time, which means nothing beside other processes. The
+            # program itself asserts its processor time.
             "-report_slow_units=3600",
             f"-rss_limit_mb={MIB_MAX}",
             f"-malloc_limit_mb={MIB_MAX // 4}",
@@ -140,7 +144,7 @@ def summary(name, text, code):
 
 
 def minimise(program, name):
-    """Merges what was found into the corpus, as few and as small inputs as cover the same."""
+    """Merges new inputs into the corpus: as few and as small ones as cover the same code."""
     found, kept = WORK / "corpus" / name, WORK / "minimised" / name
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)

@@ -6,7 +6,7 @@ Every `*.mutant` beside this script is one breakage: a head, then the changes.
     Breaks: a credential that may have been renewed counts as expired
     Tests: -p taskpass-engine simulation::histories lost_renewal
 
-    In: broker/server fn Engine::expire
+    In: broker/engine fn Engine::expire
     - let lives_on = credential.expires_at > self.now() || credential.renewals_unanswered > 0;
     + let lives_on = credential.expires_at > self.now();
 
@@ -117,6 +117,8 @@ def main():
 
 def read(path):
     head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
+    if alien := [line for line in head.splitlines() if not HEAD.match(line)]:
+        sys.exit(f"mutants: {path.name}: `{alien[0]}` is not a line of a head")
     head = dict(HEAD.findall(head))
     if missing := {"Invariant", "Breaks", "Tests"} - head.keys():
         sys.exit(f"mutants: {path.name} does not say: {', '.join(sorted(missing))}")
@@ -191,8 +193,8 @@ def require_every_invariant(mutants):
 
 
 def copy_tree():
-    """Brings the copy to the state of the checkout. A file that did not change keeps its time, so that
-    cargo does not build it again."""
+    """Brings the copy to the state of the checkout. A file that did not change keeps its time, so
+    that cargo does not build it again."""
     wanted = set(tracked())
     if TREE.exists():
         for path in [p for p in TREE.rglob("*") if p.is_file()]:

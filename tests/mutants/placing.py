@@ -32,7 +32,7 @@ END_IN_SEMICOLON = ("const", "static", "type", "use")
 
 
 class DoesNotFit(Exception):
-    """A place that is not in the tree, or there more than once. The text names the nearest candidate."""
+    """The place is missing, or found more than once. The text names the nearest candidate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Tree:
         return [f for f in self.files if f == path or f.startswith(path.rstrip("/") + "/")]
 
     def items(self, path, name=""):
-        """The items of the Rust files below the path. A file without the last word of `name` is not read."""
+        """The items of the Rust files below the path. Files without the name's last word are skipped."""
         last = re.findall(r"\w+", name)[-1:]
         rust = (f for f in self.below(path) if f.endswith(".rs"))
         return [item for f in rust if all(w in self.read(f) for w in last) for item in scan(self.read(f), f)]
@@ -165,7 +165,7 @@ def occurrences(change, item):
         if tokens[at : at + len(find)] == find:
             first, end = plain[at], plain[at + len(find) - 1] + 1
             if change.find.rstrip().endswith(","):
-                # `pattern` left the comma out, since the last one before a bracket may be missing in the source.
+                # `pattern` left this comma out: before a bracket the source may lack it.
                 after = code.tokens[end] if end < item.end else ""
                 if after != "," and (not after or after not in CLOSE):
                     continue
@@ -278,7 +278,7 @@ def partners(tokens):
 
 
 def begins_item(tokens, at):
-    """Whether the word is not that of `*const T`, `fn(u8) -> u8`, `<const N: usize>` or `-> impl Fn()`."""
+    """False in `*const T`, `fn(u8) -> u8`, `<const N: usize>` and `-> impl Fn()`."""
     kind, following = tokens[at], tokens[at + 1]
     before = tokens[at - 1] if at else ";"
     if kind == "impl":

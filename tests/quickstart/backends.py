@@ -1,6 +1,7 @@
-"""Starts OpenBao and ministack for the quickstart, on free ports, in a directory of its own, and stops them again.
+"""Starts OpenBao and ministack for the quickstart, on free ports in a temporary directory, and stops
+them again.
 
-Each is started with an empty environment: what the person has in theirs must not change what is shown.
+Each is started with an empty environment: the person's own settings must not change the result.
 """
 
 import os
@@ -32,7 +33,7 @@ class Server:
         self.address = None
 
     def wait(self, find_address):
-        """Waits until `find_address` returns one at which something answers."""
+        """Waits until `find_address` returns an address at which the server answers."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

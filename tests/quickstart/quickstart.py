@@ -1,5 +1,6 @@
-"""The main job, end to end, on this machine: an agent joins, opens a task, draws an OpenBao and an AWS credential, uses
-both, ends the task, and both are dead; an auditor then verifies the history offline. Leaves nothing running.
+"""The main job, end to end, on this machine. An agent attests, opens a task, is issued an OpenBao and
+an AWS credential, uses both and ends the task, which revokes both. An auditor then verifies the
+history offline. Every server is stopped at the end.
 
 Run it with `make quickstart`, which first builds the two programs and installs OpenBao and ministack.
 """
@@ -142,7 +143,7 @@ def tell(story, directory, running):
     token = operator("agent", "token", "builder")["join_token"]
     agent("login", "--join-token", "-", stdin=token)
     who = agent("svid", "show")["spiffe_id"]
-    story.step("an operator registers an agent, and the agent joins with a one-time token", began, who)
+    story.step("an operator registers an agent, and the agent logs in with a one-time token", began, who)
 
     began = time.monotonic()
     task = agent(
@@ -153,7 +154,7 @@ def tell(story, directory, running):
 
     began = time.monotonic()
     vault = issue(agent, task, "vault-main/ci-config")
-    story.step("it draws an OpenBao token for this task", began, lifetime(vault))
+    story.step("an OpenBao token is issued for this task", began, lifetime(vault))
     began = time.monotonic()
     certificate = issue(agent, task, "vault-main/ci-cert")
     story.step("a certificate from OpenBao's PKI engine, as a lease of this task", began, lifetime(certificate))
@@ -171,7 +172,7 @@ def tell(story, directory, running):
     began = time.monotonic()
     ended = agent("task", "end", task)
     receipts = [f"{r['role']:<26}{r['state']:<20}after {r['took_ms']} ms" for r in ended["receipts"]]
-    story.step("the task ends, and everything it was given is revoked", began, *receipts)
+    story.step("the task ends, and all its credentials are revoked", began, *receipts)
     for receipt in ended["receipts"]:
         expect(receipt["state"], "revoked_verified", f"the receipt of {receipt['role']}")
 
@@ -332,7 +333,7 @@ def write_secret(path, text):
 
 
 def clean_environment():
-    """What the programs need, without the person's own cloud or Vault settings."""
+    """The variables that the programs need, without the person's own cloud or Vault settings."""
     return {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
 
 

@@ -13,17 +13,17 @@ use crate::{
     process::{Server, program},
 };
 
-/// Says how wrong the clocks are, in milliseconds.
+/// The file that holds the clock error in milliseconds.
 const CLOCK_SHIFT: &str = "clock-shift";
-/// Names that file, in builds for tests.
+/// The environment variable that names that file, in builds for tests.
 pub(crate) const CLOCK_VARIABLE: &str = "TASKPASS_CLOCK_SHIFT";
 
-/// The directory `taskpassd init` made. Outlives any number of broker processes.
+/// The directory that `taskpassd init` made. It outlives any number of broker processes.
 #[derive(Debug)]
 pub struct Installation {
     dir: TempDir,
     expected_errors: Vec<String>,
-    /// What stands before the program's name: it is started by other programs.
+    /// The words before the program's name. Without a launcher the test starts the program itself.
     launcher: Vec<String>,
 }
 
@@ -39,8 +39,9 @@ impl Installation {
         Self::of(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    /// One that is made by clocks that are wrong by so many seconds, and stay so until [`Installation::shift_clock`].
-    pub fn beginning(seconds: i64) -> Self {
+    /// A fresh installation, made while the clocks are wrong by so many seconds. They stay wrong
+    /// until [`Installation::shift_clock`].
+    pub fn with_shifted_clock(seconds: i64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         shift_clock(dir.path(), seconds);
         Self::of(dir)
@@ -88,7 +89,7 @@ impl Installation {
         self.dir.path().join("broker")
     }
 
-    /// A directory beside it for identities and whatever else a test needs.
+    /// A directory beside it for identities and other files of a test.
     pub fn scratch(&self) -> &Path {
         self.dir.path()
     }
@@ -115,18 +116,18 @@ impl Installation {
         self.expected_errors.push(text.to_owned());
     }
 
-    /// From now on the broker is started by this command, which must become it.
+    /// From now on this command starts the broker. The command must replace itself with the broker.
     pub fn launch_with(&mut self, launcher: Vec<String>) {
         self.launcher = launcher;
     }
 
-    /// Puts the clocks of the broker and of its clients wrong by so many seconds, at once for those that were started
-    /// after the first time.
+    /// Makes the clocks of the broker and its clients wrong by so many seconds. Processes that run
+    /// already see it at once, provided that they were started after the first shift.
     pub fn shift_clock(&self, seconds: i64) {
         shift_clock(self.dir.path(), seconds);
     }
 
-    /// The file that says how wrong the clocks are, if they ever were.
+    /// The file that holds the clock error, if a test has shifted the clocks.
     pub fn clock_shift(&self) -> Option<PathBuf> {
         Some(self.dir.path().join(CLOCK_SHIFT)).filter(|file| file.exists())
     }
@@ -136,14 +137,14 @@ impl Installation {
         self.start_with(&[])
     }
 
-    /// The same with more in its environment, such as a failpoint.
+    /// Starts the broker with more variables in its environment, such as a failpoint.
     pub fn start_with(&self, env: &[(&str, &str)]) -> Broker<'_> {
         let env = [&[("TASKPASS_LOG", "debug")], env].concat();
         self.launch(&program("taskpassd"), &[], &env)
     }
 
-    /// [`Installation::start`] after a command of the shell, such as `ulimit`, has changed what the process may have. Logs
-    /// at `info`.
+    /// Starts the broker after a shell command, such as `ulimit`, has changed the limits of the
+    /// process. The broker logs at `info`.
     pub fn start_after(&self, command: &str) -> Broker<'_> {
         let script = format!("{command} && exec \"$@\"");
         let taskpassd = program("taskpassd");
@@ -207,7 +208,7 @@ impl Broker<'_> {
         &self.address
     }
 
-    /// What it has logged.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.server.log()
     }
@@ -223,25 +224,26 @@ impl Broker<'_> {
             .with_clock(self.installation.clock_shift())
     }
 
-    /// Registers an agent and lets it join; `taskpass` as that agent.
+    /// Registers an agent and attests it. Returns `taskpass` as that agent.
     pub fn agent(&self, name: &str) -> Cli {
         let operator = self.operator();
         operator.json(&["agent", "register", name, "--owner", "alice@acme.test"]);
-        self.join(name)
+        self.attest(name)
     }
 
-    /// Lets a registered agent join, in a new identity directory.
-    pub fn join(&self, name: &str) -> Cli {
+    /// Attests a registered agent, in a new identity directory.
+    pub fn attest(&self, name: &str) -> Cli {
         let token = self.operator().json(&["agent", "token", name]);
         let token = token["join_token"].as_str().expect("a join token");
-        let agent = self.known(name);
+        let agent = self.attested(name);
         let done = agent.run_with(&["login", "--join-token", "-"], token);
         assert_eq!(done.code, 0, "login: {}", done.stderr);
         agent
     }
 
-    /// `taskpass` as an agent that has joined before; after a restart the broker has another address.
-    pub fn known(&self, name: &str) -> Cli {
+    /// `taskpass` as an agent that has attested before. After a restart the broker has another
+    /// address.
+    pub fn attested(&self, name: &str) -> Cli {
         Cli::new(
             &self.address,
             &self.installation.scratch().join(format!("agent-{name}")),
@@ -249,7 +251,7 @@ impl Broker<'_> {
         .with_clock(self.installation.clock_shift())
     }
 
-    /// SIGKILL: nothing is finished, nothing is flushed.
+    /// SIGKILL: the broker finishes nothing and flushes nothing.
     pub fn kill(mut self) {
         self.server.kill();
         self.check_log();
@@ -262,7 +264,7 @@ impl Broker<'_> {
         state.is_empty() || state.contains(") Z ")
     }
 
-    /// Waits until it is gone, as it should be when a failpoint killed it, or it ended by itself.
+    /// Waits until the process is gone because a failpoint killed it or because it ended by itself.
     pub fn wait_killed(mut self) {
         crate::eventually("the failpoint kills the broker", || {
             self.has_ended().then_some(())
@@ -278,8 +280,8 @@ impl Broker<'_> {
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
     }
 
-    /// Stops every thread where it is; those in the middle of a call to the kernel when that is over.
-    pub fn freeze(&self) {
+    /// Stops every thread where it is. A thread in a system call stops when the call returns.
+    pub fn suspend(&self) {
         self.signal(rustix::process::Signal::STOP);
         let threads = format!("/proc/{}/task", self.server.pid());
         crate::eventually("every thread of the broker stands still", || {
@@ -294,7 +296,7 @@ impl Broker<'_> {
         });
     }
 
-    /// SIGTERM, and waits for the orderly end.
+    /// SIGTERM, then waits for the orderly end.
     pub fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);
         crate::eventually("the broker stops", || self.has_ended().then_some(()));
@@ -302,7 +304,8 @@ impl Broker<'_> {
         self.check_log();
     }
 
-    /// SIGABRT, as a program gives itself that finds itself broken; how it ended.
+    /// Sends SIGABRT, as a program does to itself when it finds itself broken. Returns how it
+    /// ended.
     pub fn abort(mut self) -> std::process::ExitStatus {
         let pid = i32::try_from(self.server.pid()).expect("a pid");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
@@ -344,7 +347,7 @@ impl Drop for Broker<'_> {
 fn shift_clock(dir: &Path, seconds: i64) {
     let fresh = dir.join("clock-shift.new");
     fs::write(&fresh, (seconds * 1000).to_string()).expect("the shift can be written");
-    // Whoever reads it sees the old one or the new one, never half of it.
+    // The rename is atomic, so a reader sees the old file or the new one, never half of it.
     fs::rename(fresh, dir.join(CLOCK_SHIFT)).expect("the shift can be replaced");
 }
 

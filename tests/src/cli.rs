@@ -1,4 +1,4 @@
-//! `taskpass` as a person or script runs it.
+//! `taskpass` as a person or a script runs it.
 
 use std::{
     io::Write,
@@ -18,14 +18,14 @@ pub struct Cli {
     clock: Option<PathBuf>,
 }
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The exit code.
     pub code: i32,
     /// What it printed.
     pub stdout: String,
-    /// What it complained.
+    /// The error output.
     pub stderr: String,
 }
 
@@ -39,19 +39,19 @@ impl Cli {
         }
     }
 
-    /// The same with a clock that is as wrong as this file says.
+    /// Gives it a clock that is wrong by the milliseconds in this file.
     #[must_use]
     pub fn with_clock(mut self, file: Option<PathBuf>) -> Self {
         self.clock = file;
         self
     }
 
-    /// The file that says how wrong its clock is.
+    /// The file that holds the error of its clock.
     pub fn clock(&self) -> Option<&Path> {
         self.clock.as_deref()
     }
 
-    /// The same that reaches the broker at another address.
+    /// Reaches the broker at another address, such as that of a relay.
     #[must_use]
     pub fn through(mut self, address: &str) -> Self {
         address.clone_into(&mut self.address);
@@ -68,7 +68,7 @@ impl Cli {
         &self.address
     }
 
-    /// A command with arguments, ready to be changed further.
+    /// A command with arguments, which the caller may change before it runs.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("taskpass"));
         command
@@ -111,7 +111,7 @@ impl Cli {
         self.run_with(args, "")
     }
 
-    /// Runs it with `-o json` and reads the answer. Panics with the complaint when it fails.
+    /// Runs it with `-o json` and reads the answer. Panics with the error output when it fails.
     pub fn json(&self, args: &[&str]) -> Value {
         let mut all = vec!["-o", "json"];
         all.extend(args);
@@ -121,7 +121,7 @@ impl Cli {
             .unwrap_or_else(|e| panic!("not JSON ({e}): {}", done.stdout))
     }
 
-    /// Runs it and expects it to fail. Returns code and complaint.
+    /// Runs it and expects it to fail. Returns the exit code and the error output.
     pub fn refused(&self, args: &[&str]) -> (i32, String) {
         let done = self.run(args);
         assert_ne!(

@@ -1,7 +1,9 @@
-//! A disk of its own for a broker's data, so that it can run full, refuse to be written, and lose its power.
+//! A disk of its own for a broker's data, so that a test can fill it, make it read-only and cut its
+//! power.
 //!
-//! It is mounted where only the broker and this file's commands see it, and is gone with the process that mounted it.
-//! A disk in memory needs unprivileged user namespaces; a real file system on a loop device needs root.
+//! The disk is mounted in a namespace of its own: only the broker and the commands of this file see
+//! it. It is unmounted when the process that mounted it ends. A disk in memory needs unprivileged
+//! user namespaces; a real file system on a loop device needs root.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -11,7 +13,8 @@ use std::{
 
 use crate::workspace;
 
-/// Room for the ledger with its reserve, the index, and what a broker wants to be free before it opens an index anew.
+/// Room for the ledger with its reserve, for the index, and for the space that a broker requires
+/// before it builds a new index.
 const MIB: u32 = 96;
 
 const IN_MEMORY: &str = r#"set -e
@@ -21,7 +24,8 @@ cp -a "$1.before/." "$1/"
 echo mounted
 cat"#;
 
-/// What is not synced stays in memory: the file system writes nothing by itself.
+/// Data that is not synced stays in memory, because the mount options stop the file system from
+/// writing by itself.
 const ON_LOOP: &str = r#"set -e
 cp -a "$1" "$1.before"
 truncate -s "$2"M "$1.image"
@@ -37,7 +41,7 @@ cat"#;
 const CUT: &str = r"import fcntl, os, struct, sys
 fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
-/// A mounted disk. It is unmounted with its holder, at drop.
+/// A mounted disk. Dropping it ends the process that holds the mount, which unmounts it.
 #[derive(Debug)]
 pub struct Disk {
     holder: Child,
@@ -46,8 +50,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Puts a disk in memory under a directory that exists, and copies what is in it. `Err` says why this machine has
-    /// none.
+    /// Mounts a disk in memory over an existing directory and copies the directory's files onto it.
+    /// `Err` says why this machine cannot.
     pub fn in_memory(directory: &Path) -> Result<Self, String> {
         Self::mount(
             directory,
@@ -58,7 +62,7 @@ impl Disk {
         .map_err(|why| format!("needs unprivileged user namespaces: {why}"))
     }
 
-    /// The same with ext4 on a loop device.
+    /// Mounts ext4 on a loop device, in the same way.
     pub fn on_loop(directory: &Path) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
@@ -110,14 +114,14 @@ impl Disk {
         })
     }
 
-    /// What to put before a command that shall see the disk.
+    /// The words to put before a command so that it sees the disk.
     pub fn enter(&self) -> Vec<String> {
         self.enter.clone()
     }
 
-    /// Writes until there is no room left.
+    /// Writes until no room is left.
     pub fn fill(&self) {
-        // It fails at the end, which is what it is for.
+        // `cat` fails once the disk is full, as intended.
         self.shell("cat /dev/zero > \"$1/filler\" 2> /dev/null || true");
     }
 
@@ -126,34 +130,35 @@ impl Disk {
         self.shell("rm -f \"$1/filler\"");
     }
 
-    /// Lets nothing be written, though files may be open: as a file system does that has met an error. ext4 only.
+    /// Makes the file system read-only while files are open, as ext4 does after an error. ext4
+    /// only.
     pub fn fail_read_only(&self) {
         self.shell("mount -o remount,abort \"$1\"");
     }
 
-    /// Lets nothing be written. No file may be open for writing.
+    /// Makes the file system read-only. No file may be open for writing.
     pub fn read_only(&self) {
         self.shell("mount -o remount,ro \"$1\"");
     }
 
-    /// Lets it be written again. No file may be open.
+    /// Makes it writable again. No file may be open.
     pub fn writable(&self) {
         self.shell("mount -o remount,rw \"$1\"");
     }
 
-    /// Takes the power away: what was not synced is lost. ext4 only.
+    /// Cuts the power: data that was not synced is lost. ext4 only.
     pub fn cut(&self) {
         let python = workspace().join("target/tools/venv/bin/python");
         let cut = self.command(&[&python.display().to_string(), "-c", CUT, &self.path()]);
         assert!(cut.status.success(), "the power stays on: {}", words(&cut));
     }
 
-    /// Mounts it again after the power came back, or after it failed. No file may be open.
+    /// Mounts it again after a power cut or after a failure. No file may be open.
     pub fn replug(&self) {
         self.shell("umount \"$1\" && e2fsck -p \"$1.image\" > /dev/null || [ $? = 1 ] && mount -o loop,commit=300,errors=remount-ro \"$1.image\" \"$1\"");
     }
 
-    /// Carries out a line of shell, with the directory as its first argument.
+    /// Runs a line of shell with the directory as its first argument.
     pub fn shell(&self, line: &str) {
         let done = self.command(&["sh", "-c", line, "sh", &self.path()]);
         assert!(done.status.success(), "`{line}`: {}", words(&done));
@@ -181,7 +186,7 @@ fn words(output: &Output) -> String {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Its `cat` ends with its input.
+        // The holder runs `cat`, which ends with its input.
         drop(self.holder.stdin.take());
         let _reaped = self.holder.wait();
     }

@@ -1,9 +1,10 @@
-//! The fault matrix: everything that can go wrong × everything that can be asked for. Each cell is a scenario with real
-//! programs that ends with a verdict by witnesses that do not believe the broker.
+//! The fault matrix: every fault × every operation. Each cell is a scenario with real programs. Its
+//! verdict comes from witnesses that do not rely on the broker's word.
 //!
-//! A cell goes: a task with live credentials; the fault strikes; the operation is asked for while it lasts; the fault is
-//! taken away; the operation is asked for again until it works; everything is ended; and then back end, clients' journal
-//! and exported history are compared.
+//! A cell goes: a task with live credentials; the fault is injected; the operation is requested
+//! while the fault lasts; the fault is removed; the operation is requested again until it works;
+//! every task is ended. Then the back end, the clients' journal and the exported history are
+//! compared.
 
 mod operation;
 mod play;
@@ -17,57 +18,57 @@ use std::fmt;
 pub use syncs::syncs_of_answers;
 pub use verdict::{Back, Outcome, Verdict};
 
-/// What goes wrong.
+/// The fault of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL between what the operation intends and what it records.
+    /// SIGKILL between the intent of the operation and its outcome.
     Killed,
-    /// The disk loses what was not synced, and the broker with it.
+    /// The disk loses the data that was not synced, and the broker stops with it.
     PowerCut,
     /// The provider takes no connections.
     Down,
-    /// It takes its time.
+    /// The provider answers late.
     Slow,
-    /// It takes requests and never answers.
+    /// The provider takes requests and never answers.
     Hung,
-    /// It does what it is asked, and the answer is lost.
+    /// The provider carries out the request, and its answer is lost.
     AnswerLost,
-    /// Every answer comes twice.
+    /// The broker receives every answer twice.
     AnswerTwice,
-    /// The answers are those of others.
+    /// The broker receives answers that belong to other requests.
     AnswerWrong,
-    /// 429 and 5xx, nothing else.
+    /// The provider answers only 429 and 5xx.
     Failing,
-    /// No room on the disk.
+    /// The disk has no room left.
     DiskFull,
     /// The disk takes no more writes.
     DiskReadOnly,
-    /// Half an entry at the end of the ledger.
+    /// The ledger ends in half an entry.
     LedgerTorn,
-    /// A bit is wrong in the middle of the ledger.
+    /// One bit is wrong in the middle of the ledger.
     LedgerDamaged,
     /// The index cannot be read.
     IndexDamaged,
-    /// The index is not there.
+    /// The index is missing.
     IndexRemoved,
-    /// The clocks jump an hour forwards, and stay there.
+    /// The clocks jump an hour forwards and stay there.
     ClockForwards,
-    /// They jump an hour back, and are put right later.
+    /// The clocks jump an hour back and are corrected later.
     ClockBackwards,
-    /// They jump an hour forwards and are put right, so that the ledger is ahead of them.
-    ClockForthAndBack,
+    /// The clocks jump an hour forwards and are corrected, so that the ledger is ahead of them.
+    ClockAheadThenRight,
     /// The client is killed while it waits.
     ClientKilled,
     /// The client stops for a while.
     ClientStopped,
-    /// The client hears nothing any more.
-    ClientParted,
-    /// The broker was down until every certificate and every issuing authority had ended.
-    Overslept,
+    /// The client receives no answers any more.
+    ClientPartitioned,
+    /// The broker was down until every certificate and every issuing authority had expired.
+    LongDowntime,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 22] = [
         Self::Killed,
         Self::PowerCut,
@@ -86,14 +87,14 @@ impl Fault {
         Self::IndexRemoved,
         Self::ClockForwards,
         Self::ClockBackwards,
-        Self::ClockForthAndBack,
+        Self::ClockAheadThenRight,
         Self::ClientKilled,
         Self::ClientStopped,
-        Self::ClientParted,
-        Self::Overslept,
+        Self::ClientPartitioned,
+        Self::LongDowntime,
     ];
 
-    /// In words.
+    /// Its name in reports and in names of cells.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Killed => "broker killed",
@@ -113,25 +114,25 @@ impl Fault {
             Self::IndexRemoved => "index removed",
             Self::ClockForwards => "clock an hour ahead",
             Self::ClockBackwards => "clock an hour behind",
-            Self::ClockForthAndBack => "clock ahead, then right",
+            Self::ClockAheadThenRight => "clock ahead, then right",
             Self::ClientKilled => "client killed",
             Self::ClientStopped => "client stopped",
-            Self::ClientParted => "client partitioned",
-            Self::Overslept => "down longer than the CA lives",
+            Self::ClientPartitioned => "client partitioned",
+            Self::LongDowntime => "down longer than the CA lives",
         }
     }
 }
 
-/// What is asked for meanwhile.
+/// The operation that is requested while the fault lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// An agent gets its first identity.
+    /// An agent attests for the first time.
     Attest,
     /// A task is started.
     Start,
-    /// Two credentials are drawn, a token and a lease.
+    /// Two credentials are issued, a token and a lease.
     Issue,
-    /// A token is prolonged.
+    /// A token is renewed.
     Renew,
     /// A token is revoked.
     Revoke,
@@ -142,7 +143,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 7] = [
         Self::Attest,
         Self::Start,
@@ -153,7 +154,7 @@ impl Operation {
         Self::Rotate,
     ];
 
-    /// In words.
+    /// Its name in reports and in names of cells.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Attest => "attest",
@@ -166,7 +167,7 @@ impl Operation {
         }
     }
 
-    /// Whether the provider is asked for anything.
+    /// Whether the operation calls the provider.
     const fn needs_provider(self) -> bool {
         matches!(self, Self::Issue | Self::Renew | Self::Revoke | Self::End)
     }
@@ -175,9 +176,9 @@ impl Operation {
 /// One scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
-    /// What is asked for meanwhile.
+    /// The operation that is requested while the fault lasts.
     pub operation: Operation,
 }
 
@@ -191,7 +192,8 @@ impl Cell {
         })
     }
 
-    /// The cells with these words in their name. A keyboard has no `×`: an `x` between spaces stands for it.
+    /// The cells with these words in their name. An `x` between spaces stands for `×`, which
+    /// keyboards lack.
     pub fn named(words: &str) -> impl Iterator<Item = Self> {
         let words: Vec<String> = words
             .split_whitespace()
@@ -201,12 +203,13 @@ impl Cell {
             })
             .collect();
         let words = words.join(" ");
-        // Names are in small letters but for the `CA` and the `5xx`.
+        // Names are in lower case except for `CA` and `5xx`.
         Self::all().filter(move |cell| cell.to_string().to_lowercase().contains(&words))
     }
 
-    /// Plays it; thoroughly, or without waiting for what takes a minute and needs nobody. Panics where a program did
-    /// what no fault excuses: it logged an ERROR nobody expects, or hung.
+    /// Plays the cell. A thorough run also waits for tokens that expire by themselves after a
+    /// minute. Panics when a program does something that no fault excuses: it logs an unexpected
+    /// ERROR, or it hangs.
     pub fn run(self, is_thorough: bool) -> Outcome {
         match stage::Stage::set(self, is_thorough) {
             Ok(stage) => Outcome::Ran(Box::new(stage.play())),
@@ -214,19 +217,19 @@ impl Cell {
         }
     }
 
-    /// Whether the operation has to work although the fault lasts.
+    /// Whether the operation has to work while the fault lasts.
     const fn must_work(self) -> bool {
         use Fault as F;
         match self.fault {
             F::Slow | F::AnswerTwice => true,
-            // Taking back is never refused for want of room or of a good clock.
-            F::DiskFull | F::ClockBackwards | F::ClockForthAndBack => {
+            // Revoking is never refused for lack of room or because of a wrong clock.
+            F::DiskFull | F::ClockBackwards | F::ClockAheadThenRight => {
                 matches!(self.operation, Operation::Revoke | Operation::End)
             }
             F::Down | F::Hung | F::AnswerLost | F::AnswerWrong | F::Failing => {
                 !self.operation.needs_provider()
             }
-            // The fault strikes after the operation.
+            // The fault comes after the operation.
             F::LedgerTorn | F::LedgerDamaged | F::IndexDamaged | F::IndexRemoved => true,
             _ => false,
         }

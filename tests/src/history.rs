@@ -1,4 +1,5 @@
-//! The history as an auditor has it: exported, verified offline, and read without asking the broker what it means.
+//! The history as an auditor has it: exported, verified offline, and read without the broker's
+//! help.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +31,7 @@ pub fn vkey(installation: &Installation) -> PathBuf {
     installation.home().join("operator/ledger.vkey")
 }
 
-/// What the ledger says, entry by entry; only what an auditor could read too.
+/// The events of the ledger, with only the fields that an auditor can read too.
 #[derive(Debug, Default)]
 pub struct History {
     /// The events, oldest first.
@@ -38,7 +39,7 @@ pub struct History {
 }
 
 impl History {
-    /// Exports, has the export verified offline, and reads it.
+    /// Exports the history, verifies the export offline, and reads it.
     pub fn verified(installation: &Installation, operator: &Cli, name: &str) -> Self {
         let path = export(installation, operator, name, &[]);
         let (key, file) = (vkey(installation), path.display().to_string());
@@ -74,7 +75,7 @@ impl History {
             .filter(move |event| event["type"] == name)
     }
 
-    /// The state of every credential at the end, in the words of the API.
+    /// The last state of every credential, in the words of the API.
     pub fn credential_states(&self) -> BTreeMap<String, &'static str> {
         let mut states = BTreeMap::new();
         for event in &self.events {
@@ -95,7 +96,8 @@ impl History {
                 "credential_revoked" => "revoked_unverified",
                 _ => continue,
             };
-            // The outcome of a call may be recorded after it was decided to revoke.
+            // The broker may record the outcome of a call after it decided to revoke the
+            // credential.
             let is_late = state == "active" && states.get(id).is_some_and(|was| *was != "intended");
             if !is_late {
                 states.insert(id.to_owned(), state);
@@ -104,7 +106,7 @@ impl History {
         states
     }
 
-    /// The credentials that are in no final state at the end.
+    /// The credentials that did not reach a final state.
     pub fn live_credentials(&self) -> BTreeSet<String> {
         let states = self.credential_states().into_iter();
         let live = states.filter(|(_, state)| ["intended", "active", "revoking"].contains(state));
@@ -118,8 +120,8 @@ impl History {
             .collect()
     }
 
-    /// Of all recorded sessions, those that may be alive by the ledger's word: not gone, and not the token of a
-    /// credential that is in its final state.
+    /// The recorded accessors that may still be alive according to the ledger: not recorded as
+    /// gone, and not the token of a credential in its final state.
     pub fn live_accessors(&self, live: &BTreeSet<String>) -> BTreeSet<&str> {
         let gone: BTreeSet<&str> = self
             .of_type("anchor_gone")
@@ -133,7 +135,7 @@ impl History {
             .collect()
     }
 
-    /// Handles of one kind, of the credentials that `keep` keeps.
+    /// Handles of one kind, of the credentials that `keep` selects.
     pub fn handles<'a>(
         &'a self,
         kind: &'a str,

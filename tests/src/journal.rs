@@ -1,4 +1,5 @@
-//! What clients were told, kept by the clients: an answer is a promise, and the exported history must hold it.
+//! The answers that clients received, kept by the clients. An answer is a promise, so the exported
+//! history must hold it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,30 +15,30 @@ use crate::{
 /// One answer of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// A certificate was issued, by its serial number.
+    /// A certificate was issued, with this serial number.
     Identity(String),
     /// A task is open.
     Started(String),
-    /// A credential was handed out.
+    /// A credential was issued.
     Issued(CredentialId),
-    /// It lives until then.
+    /// A credential lives until then.
     Renewed(CredentialId, Timestamp),
-    /// It is in this state.
+    /// A credential is in this state.
     Receipt(CredentialId, String),
     /// A task is in this state.
     Ended(String, String),
 }
 
-/// A secret that was handed out, to try whether it works.
+/// A secret that was issued, so that a test can try whether it works.
 #[derive(Debug, Clone)]
-pub enum Drawn {
+pub enum IssuedSecret {
     /// A token of OpenBao.
     Token(String),
     /// A certificate of its PKI engine, by its serial number.
     Certificate(String),
 }
 
-impl From<&IssuedCredential> for Drawn {
+impl From<&IssuedCredential> for IssuedSecret {
     fn from(issued: &IssuedCredential) -> Self {
         let field = |name: &str| issued.field(name).map(|secret| secret.expose().to_owned());
         match field("token") {
@@ -47,8 +48,8 @@ impl From<&IssuedCredential> for Drawn {
     }
 }
 
-impl Drawn {
-    /// Whether OpenBao takes it no more.
+impl IssuedSecret {
+    /// Whether OpenBao no longer accepts it.
     pub fn is_dead(&self, bao: &OpenBao) -> bool {
         match self {
             Self::Token(token) => !bao.token_works(token),
@@ -57,11 +58,11 @@ impl Drawn {
     }
 }
 
-/// Everything that clients were told, and what they were given.
+/// All answers and all secrets that clients received.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
     told: Vec<Told>,
-    drawn: Vec<(CredentialId, Drawn)>,
+    secrets: Vec<(CredentialId, IssuedSecret)>,
 }
 
 impl Journal {
@@ -71,9 +72,9 @@ impl Journal {
     }
 
     /// Notes an issued credential with its secret.
-    pub fn note_drawn(&mut self, credential: CredentialId, drawn: Drawn) {
+    pub fn note_secret(&mut self, credential: CredentialId, secret: IssuedSecret) {
         self.told.push(Told::Issued(credential));
-        self.drawn.push((credential, drawn));
+        self.secrets.push((credential, secret));
     }
 
     /// Notes a receipt.
@@ -96,27 +97,33 @@ impl Journal {
         self.told.len()
     }
 
-    /// Whether nobody was told anything.
+    /// Whether no client has received an answer.
     pub const fn is_empty(&self) -> bool {
         self.told.is_empty()
     }
 
-    /// How many answers of a kind there were.
+    /// How many answers `kind` selects.
     pub fn count(&self, kind: impl Fn(&Told) -> bool) -> usize {
         self.told.iter().filter(|told| kind(told)).count()
     }
 
-    /// Secrets that work although their credential counts as revoked and proven: what is never to happen.
-    pub fn lies(&self, bao: &OpenBao, is_proven: impl Fn(CredentialId) -> bool) -> Vec<String> {
-        let lies = self.drawn.iter();
-        lies.filter(|(id, drawn)| is_proven(*id) && !drawn.is_dead(bao))
+    /// Secrets that still work although their credential counts as revoked with proof. There must
+    /// never be any.
+    pub fn false_proofs(
+        &self,
+        bao: &OpenBao,
+        is_proven: impl Fn(CredentialId) -> bool,
+    ) -> Vec<String> {
+        let false_proofs = self.secrets.iter();
+        false_proofs
+            .filter(|(id, secret)| is_proven(*id) && !secret.is_dead(bao))
             .map(|(id, _)| format!("{id} is called revoked_verified and works"))
             .collect()
     }
 
-    /// The same for what receipts said to the clients.
-    pub fn lies_told(&self, bao: &OpenBao) -> Vec<String> {
-        self.lies(bao, |id| {
+    /// Secrets that still work although a receipt told the client that they are revoked with proof.
+    pub fn false_receipts(&self, bao: &OpenBao) -> Vec<String> {
+        self.false_proofs(bao, |id| {
             self.told
                 .contains(&Told::Receipt(id, "revoked_verified".to_owned()))
         })
@@ -132,13 +139,13 @@ impl Journal {
     }
 }
 
-/// The end of the history, by id.
+/// The last states in the history, by id.
 struct Kept<'a> {
     identities: BTreeSet<&'a str>,
     tasks: BTreeMap<&'a str, &'static str>,
     credentials: BTreeMap<String, &'static str>,
     issued: BTreeSet<&'a str>,
-    /// The latest end.
+    /// The latest end of each credential.
     renewed: BTreeMap<&'a str, Timestamp>,
 }
 

@@ -1,4 +1,4 @@
-//! Kills at random moments under load, and what is left afterwards.
+//! Kills at random moments under load, and a comparison of what they leave.
 
 use std::{
     sync::{Arc, Mutex},
@@ -10,17 +10,17 @@ use taskpass_core::{Entropy, RoleName, Scope, SeededEntropy};
 use tokio::task::JoinSet;
 
 use crate::{
-    Broker, Cli, Drawn, History, Journal, Told, World, eventually,
+    Broker, Cli, History, IssuedSecret, Journal, Told, World, eventually,
     wire::runtime,
     witness::{assert_nothing_untracked, client, is_waiting_for_probation, text, wait_one_sweep},
 };
 
 /// Agents that work at the same time.
 pub const AGENTS: [&str; 3] = ["one", "two", "three"];
-/// Tasks of each agent at the same time.
+/// Tasks that each agent has open at the same time.
 const WORKERS: u64 = 2;
 
-/// Limits that no load here reaches.
+/// Limits that the load of these tests does not reach.
 pub const LIMITS: &str = "
 [limits]
 agent_requests_per_second = 100000
@@ -35,26 +35,27 @@ open_per_agent = 10000
 live_per_agent = 100000
 ";
 
-/// What clients were told, shared by those who work.
+/// The journal of all clients.
 pub type Shared = Arc<Mutex<Journal>>;
 
-/// A kill comes after up to so many answers, counted rather than timed so that a busy machine sees as much load,
+/// Each kill comes after at most this many answers. Answers are counted because a time limit would
+/// give a busy machine less load.
 const ANSWERS_MAX: u64 = 32;
-/// and a moment later than the last of them.
+/// The kill comes at most this long after the last counted answer.
 const MOMENT_MAX_MS: u64 = 20;
 
-/// How often the broker is killed.
+/// A number of random kills.
 #[derive(Debug, Clone, Copy)]
 pub struct Kills {
-    /// How often.
+    /// The number of kills.
     pub count: u32,
-    /// Different for each run that is to be different.
+    /// Seed of the random moments. Runs with different seeds differ.
     pub seed: u64,
 }
 
 impl Kills {
-    /// Kills the broker so often while agents work, and has the witnesses compare what is left. Returns what clients
-    /// were told; panics with what is wrong.
+    /// Kills the broker while agents work, then has the witnesses compare ledger, clients and back
+    /// end. Returns the answers of the clients. Panics with the differences.
     pub fn survive(self, killed: impl Fn()) -> Journal {
         let world = World::new();
         world.installation.configure(LIMITS);
@@ -78,13 +79,13 @@ impl Kills {
             killed();
         }
         let journal = shared.lock().expect("no worker panicked").clone();
-        settle(&world, &journal);
+        verify_and_end(&world, &journal);
         journal
     }
 }
 
-/// One sweep, the comparison, the end of everything, and the comparison again.
-fn settle(world: &World, journal: &Journal) {
+/// Waits for one sweep, compares, ends every task, and compares again.
+fn verify_and_end(world: &World, journal: &Journal) {
     let broker = world.start();
     let operator = broker.operator();
     let compare = |name: &str| {
@@ -92,10 +93,10 @@ fn settle(world: &World, journal: &Journal) {
         assert_nothing_untracked(&world.bao, &history, &operator);
         assert_eq!(journal.lost(&history), Vec::<String>::new());
         let states = history.credential_states();
-        let lies = journal.lies(&world.bao, |id| {
+        let false_proofs = journal.false_proofs(&world.bao, |id| {
             states.get(&id.to_string()) == Some(&"revoked_verified")
         });
-        assert_eq!(lies, Vec::<String>::new());
+        assert_eq!(false_proofs, Vec::<String>::new());
     };
     wait_one_sweep(&operator);
     compare("after-kills.jsonl");
@@ -110,7 +111,7 @@ fn settle(world: &World, journal: &Journal) {
     compare("at-the-end.jsonl");
 }
 
-/// Works on the broker for a while. It is killed while requests are in flight: the workers are let go afterwards.
+/// Puts load on the broker and kills it while requests are in flight. The workers stop afterwards.
 async fn load_until_killed(
     (answers, moment): (usize, Duration),
     broker: &Broker<'_>,
@@ -121,7 +122,7 @@ async fn load_until_killed(
     let enough = count() + answers;
     let mut workers = JoinSet::new();
     for (number, name) in (0_u64..).zip(AGENTS) {
-        let client = client(&broker.known(name)).await;
+        let client = client(&broker.attested(name)).await;
         for worker in 0..WORKERS {
             let random = SeededEntropy::new(seed ^ (number << 4 | worker));
             workers.spawn(work(client.clone(), random, Arc::clone(shared)));
@@ -141,7 +142,7 @@ async fn load_until_killed(
     workers.shutdown().await;
 }
 
-/// Opens tasks, draws, renews, revokes and ends, and notes what it was told. Ends with the first error.
+/// Opens tasks, issues, renews, revokes and ends, and notes each answer. Returns the first error.
 pub async fn work(client: Client, random: SeededEntropy, told: Shared) -> Result<(), Error> {
     let dice = |sides: u64| random.next_u64().expect("randomness") % sides;
     let role = |name: &str| -> RoleName { name.parse().expect("a role") };
@@ -163,8 +164,8 @@ pub async fn work(client: Client, random: SeededEntropy, told: Shared) -> Result
             let issued = client
                 .issue_credential(task, &role(name), &scope, None)
                 .await?;
-            let drawn = Drawn::from(&issued);
-            note(&|journal| journal.note_drawn(issued.id, drawn.clone()));
+            let secret = IssuedSecret::from(&issued);
+            note(&|journal| journal.note_secret(issued.id, secret.clone()));
             match dice(4) {
                 0 if issued.renewable => {
                     let until = client.renew_credential(issued.id, None).await?;
@@ -184,7 +185,7 @@ pub async fn work(client: Client, random: SeededEntropy, told: Shared) -> Result
     }
 }
 
-/// Ends every open task, as the operator.
+/// Ends every open task as the operator.
 pub async fn end_all(operator: &Cli) {
     let open = operator.json(&["task", "list", "--state", "open"]);
     let client = client(operator).await;

@@ -1,7 +1,8 @@
-//! The harness of the end-to-end tests: real programs, real back ends, everything on a free port and in a directory of
-//! its own, so that tests run in parallel and know nothing of each other.
+//! The harness of the end-to-end tests: real programs and real back ends. Each has a free port and
+//! a directory of its own, so that tests run in parallel and do not affect each other.
 //!
-//! A [`Broker`] fails its test when it logged an ERROR that the test did not announce, or when it left something running.
+//! A [`Broker`] fails its test when it logs an ERROR that the test did not announce, or leaves a
+//! process running.
 //!
 //! ```no_run
 //! use taskpass_tests::{Installation, OpenBao};
@@ -37,7 +38,7 @@ pub use broker::{Broker, Installation};
 pub use cli::{Cli, Output};
 pub use disk::Disk;
 pub use history::{History, export, vkey};
-pub use journal::{Drawn, Journal, Told};
+pub use journal::{IssuedSecret, Journal, Told};
 pub use link::Link;
 pub use ministack::{Ministack, Session};
 pub use openbao::OpenBao;

@@ -1,4 +1,5 @@
-//! The network between a client and the broker: bytes in both directions, as long as nobody pulls the plug.
+//! The network between a client and the broker. It passes bytes in both directions until a test
+//! cuts it.
 
 use std::{
     io::{Read, Write},
@@ -7,7 +8,7 @@ use std::{
     thread,
 };
 
-/// Ends when it is dropped and connected to for the last time.
+/// Ends when it is dropped: `drop` connects once more, which wakes its listener.
 #[derive(Debug)]
 pub struct Link {
     address: String,
@@ -16,14 +17,14 @@ pub struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the broker says does not arrive any more.
-    is_parted: bool,
+    /// Whether answers of the broker are discarded.
+    is_cut: bool,
     open: Vec<TcpStream>,
     done: bool,
 }
 
 impl Link {
-    /// Listens on a free port and leads to the broker at `upstream`, `HOST:PORT`.
+    /// Listens on a free port and connects each client to the broker at `upstream`, `HOST:PORT`.
     pub fn start(upstream: &str) -> Self {
         let upstream = upstream.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -47,7 +48,7 @@ impl Link {
                 thread::spawn(move || carry(client, server, || true));
                 thread::spawn(move || {
                     carry(from_server, to_client, || {
-                        !shared.lock().expect("the lock").is_parted
+                        !shared.lock().expect("the lock").is_cut
                     });
                 });
             }
@@ -60,15 +61,15 @@ impl Link {
         &self.address
     }
 
-    /// Parts the two: what the client says still arrives, what it is answered does not.
-    pub fn part(&self) {
-        self.shared.lock().expect("the lock").is_parted = true;
+    /// Cuts one direction: requests still arrive, answers do not.
+    pub fn cut(&self) {
+        self.shared.lock().expect("the lock").is_cut = true;
     }
 
-    /// Ends all connections, and lets new ones through.
-    pub fn join(&self) {
+    /// Closes all connections and lets new ones through.
+    pub fn restore(&self) {
         let mut state = self.shared.lock().expect("the lock");
-        state.is_parted = false;
+        state.is_cut = false;
         for stream in state.open.drain(..) {
             let _closed = stream.shutdown(Shutdown::Both);
         }
@@ -77,7 +78,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.join();
+        self.restore();
         self.shared.lock().expect("the lock").done = true;
         let _woken = TcpStream::connect(&self.address);
     }

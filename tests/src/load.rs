@@ -1,4 +1,4 @@
-//! How long things take while other things happen.
+//! Latencies of calls while other things happen.
 
 #![expect(
     clippy::disallowed_methods,
@@ -10,19 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long calls took.
+/// Latencies of a number of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Latency {
-    /// How many calls there were.
+    /// The number of calls.
     pub calls: usize,
-    /// Half of them took no longer.
+    /// The median.
     pub p50: Duration,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99: Duration,
 }
 
 impl Latency {
-    /// Of these times, at least one.
+    /// From these times, of which there must be at least one.
     pub fn of(mut times: Vec<Duration>) -> Self {
         assert!(!times.is_empty(), "nothing was measured");
         times.sort_unstable();
@@ -34,7 +34,7 @@ impl Latency {
         }
     }
 
-    /// Of one caller who asks again as soon as there is an answer.
+    /// Measures one caller that asks again as soon as it has an answer.
     pub async fn over<F>(span: Duration, mut call: impl FnMut() -> F) -> Self
     where
         F: Future<Output = ()>,

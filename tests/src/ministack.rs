@@ -1,7 +1,7 @@
-//! An AWS emulator that enforces IAM, and boto3 as the independent client of the sessions Taskpass hands out.
+//! An AWS emulator that enforces IAM, and boto3 as an independent client of the issued sessions.
 //!
-//! What it does not show: the packed size of session policies, the seconds IAM takes to propagate a change, and a deny
-//! by source identity.
+//! The emulator does not show the packed size of session policies, the seconds that IAM takes to
+//! propagate a change, and a deny by source identity.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,8 @@ use crate::process::{Server, tool, workspace};
 const ROOT_KEY: &str = "AKIAROOTROOTROOTROOT";
 const ROOT_SECRET: &str = "root-secret";
 
-/// The emulator with a bucket, a role that may do everything in S3, and two principals for the broker.
+/// The emulator with a bucket, a role that may do everything in S3, and two principals for the
+/// broker.
 #[derive(Debug)]
 pub struct Ministack {
     _server: Server,
@@ -24,7 +25,7 @@ pub struct Ministack {
     dir: TempDir,
 }
 
-/// The three parts of a session that was handed out.
+/// The three parts of an issued session.
 #[derive(Debug, Clone)]
 pub struct Session {
     /// The access key's id.
@@ -93,7 +94,8 @@ impl Ministack {
         &self.address
     }
 
-    /// `[[provider]]` for the configuration, with role `reader` of one bucket, proofs included.
+    /// `[[provider]]` for the configuration, with role `reader` of one bucket. Proofs are switched
+    /// on.
     pub fn provider(&self, name: &str) -> String {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         format!(
@@ -124,7 +126,7 @@ revoker = {{ credentials = {{ source = "file", path = "{revoker}" }} }}
         )
     }
 
-    /// The keys that the broker and its revoker have, ids included.
+    /// The keys of the broker and of its revoker, ids included.
     pub fn secrets(&self) -> Vec<String> {
         let files = ["aws-broker", "aws-revoker"].map(|name| self.dir.path().join(name));
         let texts = files.map(|file| std::fs::read_to_string(file).expect("the keys are there"));
@@ -134,7 +136,7 @@ revoker = {{ credentials = {{ source = "file", path = "{revoker}" }} }}
             .collect()
     }
 
-    /// Reads an object with a session; the text, or the error code.
+    /// Reads an object with a session. Returns the text or the error code.
     pub fn read(&self, session: &Session, bucket: &str, key: &str) -> Result<String, String> {
         answer(&self.boto(session, &["get", bucket, key]))
     }

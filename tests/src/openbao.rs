@@ -1,4 +1,4 @@
-//! A real OpenBao development server, and its own word on what is alive in it.
+//! A real OpenBao development server, and its own word on which credentials are alive.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use crate::process::{Server, listening_port, tool, workspace};
 
 const ROOT_TOKEN: &str = "root-of-the-test";
-/// The longest that the server works on one request: a lost call is in doubt for as long.
+/// The longest that the server works on one request. A call without an answer is in doubt for that
+/// long.
 const REQUEST_MAX: &str = "5s";
 
 /// An OpenBao with a secret, a PKI engine that gives leases, and the policies the test roles use.
@@ -38,18 +39,18 @@ impl OpenBao {
         &self.address
     }
 
-    /// Stops it as a machine that is lost would. A development server keeps nothing, so this is for outages in which
-    /// it does not come back; see [`OpenBao::pause`] for one that does.
+    /// Kills the server. A development server keeps nothing on disk, so this is for outages from
+    /// which it does not return. [`OpenBao::pause`] is for the others.
     pub fn kill(&mut self) {
         self.server = None;
     }
 
-    /// Freezes the process: connections are taken, nothing answers.
+    /// Stops the process: it still takes connections and answers nothing.
     pub fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
     }
 
-    /// Lets it go on after [`OpenBao::pause`].
+    /// Lets the process go on after [`OpenBao::pause`].
     pub fn resume(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
@@ -61,8 +62,8 @@ impl OpenBao {
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
     }
 
-    /// `[[provider]]` for the configuration: roles `config` (a token), `cert` (a PKI lease) and `static` (kv), and
-    /// whatever `more` adds.
+    /// `[[provider]]` for the configuration: roles `config` (a token), `cert` (a PKI lease) and
+    /// `static` (kv), and the roles in `more`.
     pub fn provider(&self, name: &str, more: &str) -> String {
         let token = self.dir.path().join("broker-token");
         format!(
@@ -140,7 +141,7 @@ max_request_duration = "{REQUEST_MAX}"
         })
     }
 
-    /// Whether a token that was handed out can still read what its role lets it read.
+    /// Whether an issued token can still read the path that its role allows.
     pub fn token_works(&self, token: &str) -> bool {
         self.call_as(token, "GET", "secret/data/ci", None).is_ok()
     }
@@ -160,7 +161,7 @@ max_request_duration = "{REQUEST_MAX}"
             .collect()
     }
 
-    /// Accessors of all tokens that are alive, the test's root token and the broker's own left out.
+    /// Accessors of all tokens that are alive, without the test's root token and the broker's own.
     pub fn task_tokens(&self) -> Vec<String> {
         let listed = self
             .call("LIST", "auth/token/accessors", None)
@@ -191,13 +192,13 @@ max_request_duration = "{REQUEST_MAX}"
             .collect()
     }
 
-    /// What OpenBao says of a lease; `None` when it is gone.
+    /// OpenBao's record of a lease; `None` when it is gone.
     pub fn lease(&self, id: &str) -> Option<Value> {
         let found = self.call("POST", "sys/leases/lookup", Some(json!({ "lease_id": id })));
         found.ok().map(|found| found["data"].clone())
     }
 
-    /// How many seconds a token has left, by its accessor; `None` when it is gone.
+    /// The seconds that a token has left, by its accessor; `None` when it is gone.
     pub fn token_ttl(&self, accessor: &str) -> Option<i64> {
         let found = self
             .call(
@@ -209,7 +210,7 @@ max_request_duration = "{REQUEST_MAX}"
         found["data"]["ttl"].as_i64()
     }
 
-    /// Whether a certificate was revoked, by the PKI engine's word.
+    /// Whether the PKI engine reports a certificate as revoked.
     pub fn certificate_is_revoked(&self, serial: &str) -> bool {
         let found = self
             .call("GET", &format!("pki/cert/{serial}"), None)
@@ -219,7 +220,8 @@ max_request_duration = "{REQUEST_MAX}"
             .is_some_and(|seconds| seconds > 0)
     }
 
-    /// Serial of the certificate that a lease is for, by the record that OpenBao keeps of the lease; `None` when it is gone.
+    /// The serial of a lease's certificate, from OpenBao's record of the lease; `None` when it is
+    /// gone.
     pub fn leased_certificate(&self, lease: &str) -> Option<String> {
         let record = self
             .call("GET", &format!("sys/raw/sys/expire/id/{lease}"), None)
@@ -230,11 +232,12 @@ max_request_duration = "{REQUEST_MAX}"
         Some(serial.as_str().expect("a certificate's lease").to_owned())
     }
 
-    /// Serials of the certificates that the PKI engine made and has not revoked, its own left out.
+    /// Serials of the certificates that the PKI engine made and has not revoked, without its own.
     ///
-    /// A lease in the list is alive when its certificate is here. It need not be: when a caller is killed while OpenBao files a
-    /// lease, OpenBao revokes what it made at once, but cannot take the record of the lease back with the request it has just
-    /// given up. The record stays in the list, hangs on no token, and revokes nothing that is not revoked already;
+    /// A listed lease is alive if and only if its certificate is here. OpenBao can list a lease
+    /// that is dead: when its caller is killed while OpenBao files the lease, OpenBao revokes the
+    /// certificate at once, but the cancelled request can no longer delete the record of the lease.
+    /// The record stays in the list, belongs to no token, and revokes nothing further.
     /// `sys/leases/tidy` removes it.
     pub fn usable_certificates(&self) -> Vec<String> {
         let listed = self
@@ -268,7 +271,8 @@ max_request_duration = "{REQUEST_MAX}"
             .expect("the token's file is there")
     }
 
-    /// Gives the broker another token, as whoever keeps the file fresh would, and revokes the one before.
+    /// Gives the broker another token and revokes the one before, as a job that rotates the file
+    /// does.
     pub fn rotate_broker_token(&self) {
         let before = self.broker_token();
         let fresh = self.dir.path().join("broker-token.new");
@@ -339,7 +343,7 @@ max_request_duration = "{REQUEST_MAX}"
     }
 }
 
-/// Writes a file only its owner can read.
+/// Writes a file that only its owner can read.
 pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
     use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
     let mut file = OpenOptions::new()
@@ -353,7 +357,7 @@ pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
 }
 
 fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
-    // The raw storage is for the witness: no other call says which certificate a lease is for.
+    // The witness needs the raw storage: no other call tells the certificate of a lease.
     let config = format!(
         "disable_clustering = true\nraw_storage_endpoint = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n"
     );
@@ -380,7 +384,7 @@ fn http() -> reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT
         .get_or_init(|| {
-            // Another part of the process may have been first.
+            // Another part of the process may have installed it first.
             let _installed = rustls::crypto::ring::default_provider().install_default();
             reqwest::Client::builder()
                 .no_proxy()

@@ -1,6 +1,8 @@
-//! More callers than the broker takes at once: how long those wait that are let in, and what the others are told.
+//! More callers than the broker serves at once: the latency of served requests, and the answers to
+//! the others.
 //!
-//! Every caller asks for certificates, which costs the broker a signature and a durable entry, as fast as it gets them.
+//! Every caller asks for certificates as fast as it gets answers. Each certificate costs the broker
+//! a signature and a durable entry.
 
 #![expect(
     clippy::disallowed_methods,
@@ -20,43 +22,45 @@ use crate::{
 };
 
 const RENEW: &str = "/taskpass.v1.IdentityService/RenewSvid";
-/// When a caller asks again that was refused.
+/// When a refused caller asks again.
 #[derive(Debug, Clone, Copy)]
-pub enum Again {
-    /// When it was told to.
+pub enum Retry {
+    /// After the time in the refusal.
     AsTold,
-    /// After this time, whatever it was told.
+    /// After this time, whatever the refusal says.
     After(Duration),
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Of the requests that were let in.
-    pub admitted: Latency,
-    /// Requests that were refused with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` and a time when to ask again.
+    /// Latency of the requests that were served.
+    pub served: Latency,
+    /// Requests that were refused with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` and a time to ask
+    /// again.
     pub refused: usize,
-    /// Those of them that were the caller's own doing, `RESOURCE_EXHAUSTED`.
+    /// Those among them that exceeded the caller's own share, `RESOURCE_EXHAUSTED`.
     pub exhausted: usize,
-    /// What else went wrong; there should be nothing.
+    /// Other errors. There should be none.
     pub other: Vec<Status>,
 }
 
 #[derive(Default)]
 struct Noted {
-    admitted: Vec<Duration>,
+    served: Vec<Duration>,
     refused: usize,
     exhausted: usize,
     other: Vec<Status>,
 }
 
-/// `callers` in a closed loop for `span`, spread over the agents; each agent has one connection.
+/// Runs `callers` in a closed loop for `span`, spread over the agents. Each agent has one
+/// connection.
 pub fn run(
     address: &str,
     agents: &[Certificate],
     callers: usize,
     span: Duration,
-    again: Again,
+    again: Retry,
 ) -> Outcome {
     let wires: Vec<Wire> = agents
         .iter()
@@ -66,7 +70,7 @@ pub fn run(
         csr: KeyAndCsr::new().csr,
     }
     .encode_to_vec();
-    // Before the clock runs: every connection has its handshake behind it.
+    // Every connection finishes its handshake before the clock starts.
     for wire in &wires {
         let made = wire.call(RENEW, message.clone());
         assert!(
@@ -84,28 +88,28 @@ pub fn run(
     let mut all = Noted::default();
     for caller in running {
         let noted = runtime().block_on(caller).expect("a caller ends");
-        all.admitted.extend(noted.admitted);
+        all.served.extend(noted.served);
         all.refused += noted.refused;
         all.exhausted += noted.exhausted;
         all.other.extend(noted.other);
     }
     Outcome {
-        admitted: Latency::of(all.admitted),
+        served: Latency::of(all.served),
         refused: all.refused,
         exhausted: all.exhausted,
         other: all.other,
     }
 }
 
-async fn call_until(end: Instant, wire: Wire, message: Vec<u8>, again: Again) -> Noted {
+async fn call_until(end: Instant, wire: Wire, message: Vec<u8>, again: Retry) -> Noted {
     let mut noted = Noted::default();
     while Instant::now() < end {
         let asked = Instant::now();
         match wire.call_async(RENEW, message.clone()).await {
-            Ok(_) => noted.admitted.push(asked.elapsed()),
+            Ok(_) => noted.served.push(asked.elapsed()),
             Err(status) => match (hint(&status), again) {
                 (None, _) => noted.other.push(status),
-                (Some(wait), Again::AsTold) | (Some(_), Again::After(wait)) => {
+                (Some(wait), Retry::AsTold) | (Some(_), Retry::After(wait)) => {
                     noted.refused += 1;
                     noted.exhausted += usize::from(status.code() == Code::ResourceExhausted);
                     tokio::time::sleep(wait).await;
@@ -116,7 +120,7 @@ async fn call_until(end: Instant, wire: Wire, message: Vec<u8>, again: Again) ->
     noted
 }
 
-/// When to ask again, as an orderly refusal says.
+/// The time to ask again that a refusal carries.
 fn hint(status: &Status) -> Option<Duration> {
     let info = status.get_details_retry_info()?;
     let delay = info.retry_delay.filter(|delay| !delay.is_zero());

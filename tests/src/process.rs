@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "patience with other processes is measured in real time, and nobody tells when they are done"
+    reason = "other processes are waited for in real time, since they do not tell when they are done"
 )]
 
 use std::{
@@ -13,16 +13,16 @@ use std::{
 };
 
 /// How long anything may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs `attempt` until it gives something. Panics with `what` when patience is over.
+/// Runs `attempt` until it returns a value. Panics with `what` when the time is up.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "gave up waiting: {what}");
+        assert!(began.elapsed() < TIMEOUT, "gave up waiting: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -36,7 +36,7 @@ pub fn workspace() -> PathBuf {
         .to_owned()
 }
 
-/// A program of this workspace, built by `make build` with the same features as the tests.
+/// A program of this workspace, as `make build` builds it with the features of the tests.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
     let found = test
@@ -55,7 +55,7 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// A server in a child process. Its output is in a file; it is killed when dropped.
+/// A server in a child process. It writes its output to a file, and dropping it kills the process.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -63,13 +63,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` with an empty environment but for `env`; what a person has set must not change a test.
+    /// Starts `command` with `env` as its whole environment: the variables of the person who runs
+    /// the tests must not change a test.
     pub fn start(command: &Path, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Self {
         let name = command
             .file_name()
             .and_then(|n| n.to_str())
             .expect("a program has a name");
-        // Each start has a log of its own: what one process said is not mixed with what the next one says.
+        // Each start has a log of its own, so that the output of two processes does not mix.
         let mut names = (1..).map(|n: u32| dir.join(format!("{name}-{n}.log")));
         let log = names
             .find(|path| !path.exists())
@@ -92,7 +93,7 @@ impl Server {
         Self { child, log }
     }
 
-    /// What it has written so far.
+    /// The output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -107,7 +108,7 @@ impl Server {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for something that `find` sees; panics with the log when the server ends first.
+    /// Waits until `find` returns a value. Panics with the log when the server ends first.
     pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Self) -> Option<T>) -> T {
         eventually(what, || {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -117,7 +118,7 @@ impl Server {
         })
     }
 
-    /// Waits until it has ended by itself, or by a signal.
+    /// Waits until it has ended by itself or by a signal.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("it can be waited for")
     }
@@ -136,7 +137,8 @@ impl Drop for Server {
     }
 }
 
-/// The TCP port a process listens on, found by its socket: servers that were given port 0 do not always say.
+/// The TCP port that a process listens on, found through its socket: not every server prints it
+/// when it was given port 0.
 pub fn listening_port(pid: u32) -> Option<u16> {
     let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .ok()?

@@ -1,6 +1,6 @@
-//! A relay between the broker and a back end over plain HTTP/1.1 that notes every request: whether somebody was asked
-//! at all is not the back end's to say, nor the broker's. It can also make trouble, while a test may still ask the back
-//! end itself, past the relay.
+//! A relay between the broker and a back end over plain HTTP/1.1 that notes every request. Neither
+//! the back end nor the broker can testify that no call was made; the relay can. It can also cause
+//! trouble while the test asks the back end directly.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -10,35 +10,37 @@ use std::{
     time::Duration,
 };
 
-/// What the relay does to requests and answers.
+/// The trouble that the relay causes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trouble {
-    /// Passes them on.
+    /// Passes requests and answers on.
     #[default]
     None,
-    /// Nobody is there: connections end at once.
+    /// Closes every connection at once.
     Down,
-    /// Each request waits first.
+    /// Delays each request.
     Slow(Duration),
-    /// Requests are taken, and nothing is ever answered.
+    /// Takes requests and never answers.
     Hung,
-    /// Requests are carried out, and the connection ends before the answer.
+    /// Passes requests on, and closes the connection before the answer.
     AnswerLost,
-    /// Every answer comes twice, the second time when it can be taken for the answer to the next request.
+    /// Sends every answer twice, the second time when it can be taken for the answer to the next
+    /// request.
     AnswerTwice,
-    /// Requests are carried out, and the answers are those of others: proxies, portals, other requests.
+    /// Passes requests on, and answers as proxies and portals do, or with the answers to other
+    /// requests.
     AnswerWrong,
-    /// Requests are turned away with 429 and 5xx.
+    /// Refuses requests with 429 and 5xx.
     Failing,
-    /// Of each answer only so many bytes come back.
+    /// Passes on only so many bytes of each answer.
     Cut(usize),
-    /// Not the back end answers but something before it, which shows the whole request in its page.
+    /// Answers with this status in place of the back end, on a page that repeats the whole request.
     Echo(u16),
-    /// The same, with a page of its own.
+    /// Answers with this status and page in place of the back end.
     Instead(u16, String),
 }
 
-/// Ends when its listener is connected to for the last time, at drop.
+/// Ends when it is dropped: `drop` connects once more, which wakes its listener.
 #[derive(Debug)]
 pub struct Relay {
     address: String,
@@ -54,19 +56,19 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     trouble: Trouble,
-    /// `METHOD /path`, for each connection.
+    /// `METHOD /path` of each request, by connection.
     seen: Vec<Vec<String>>,
     /// All answers of the back end.
     answers: Vec<u8>,
-    /// Answers that were not the back end's.
+    /// The number of answers that the relay made itself.
     made_up: usize,
-    /// The last good answer to anything.
+    /// The last successful answer to any request.
     good: Option<Vec<u8>>,
     done: bool,
 }
 
 impl Relay {
-    /// Listens on a free port and passes everything on to `upstream`, `http://HOST:PORT`.
+    /// Listens on a free port and passes requests on to `upstream`, `http://HOST:PORT`.
     pub fn start(upstream: &str) -> Self {
         let upstream = upstream
             .strip_prefix("http://")
@@ -92,7 +94,7 @@ impl Relay {
                 };
                 let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
                 thread::spawn(move || {
-                    // A connection that breaks is the end of it, on whichever side.
+                    // An error on either side ends the connection.
                     let _broken = pass(&client, &upstream, &shared, place);
                     let _closed = client.shutdown(Shutdown::Both);
                 });
@@ -101,28 +103,28 @@ impl Relay {
         relay
     }
 
-    /// Where the broker is to connect to.
+    /// The address that the broker is to connect to.
     pub fn address(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Makes trouble, or stops making it.
+    /// Causes this trouble from now on.
     pub fn make(&self, trouble: Trouble) {
         self.shared.state().trouble = trouble;
         self.shared.changed.notify_all();
     }
 
-    /// The requests so far, `METHOD /path`, in order within each connection.
+    /// `METHOD /path` of the requests so far, in order within each connection.
     pub fn requests(&self) -> Vec<String> {
         self.shared.state().seen.concat()
     }
 
-    /// All answers of the back end so far, also those that were lost on the way.
+    /// All answers of the back end so far, including those that did not reach the broker.
     pub fn answers(&self) -> String {
         String::from_utf8_lossy(&self.shared.state().answers).into_owned()
     }
 
-    /// How many connections there were.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.shared.state().seen.len()
     }
@@ -141,7 +143,7 @@ impl Shared {
         self.state.lock().expect("the lock")
     }
 
-    /// Waits as long as there is this trouble, at most for `limit`.
+    /// Waits while this is the trouble, at most for `limit`.
     fn wait_while(&self, trouble: &Trouble, limit: Duration) {
         let state = self.state();
         let _waited = self
@@ -151,7 +153,8 @@ impl Shared {
     }
 }
 
-/// Serves one connection. Each request is noted before it is passed on, so that what the back end did is always noted.
+/// Serves one connection. Each request is noted before it is passed on, so no effect on the back
+/// end goes unnoted.
 fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> std::io::Result<()> {
     const FOR_EVER: Duration = Duration::from_secs(3600);
     if shared.state().trouble == Trouble::Down {
@@ -210,7 +213,8 @@ fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> st
             Trouble::AnswerWrong => answers.write_all(&wrong_answer(&mut shared.state()))?,
             _ => answers.write_all(&answer.bytes)?,
         }
-        // One that says of something that it is gone would be the back end's own word, said of something else.
+        // A 404 would be a true statement of the back end, made about another thing. Only successes
+        // are kept.
         if answer.line().contains(" 200 ") {
             shared.state().good = Some(answer.bytes);
         }
@@ -218,7 +222,7 @@ fn pass(client: &TcpStream, upstream: &str, shared: &Shared, place: usize) -> st
     Ok(())
 }
 
-/// One of the ways in which servers and what stands before them turn requests away.
+/// One of the ways in which servers and proxies refuse requests.
 fn refusal(count: &mut usize) -> Vec<u8> {
     const STATUS: [&str; 4] = [
         "503 Service Unavailable",
@@ -261,7 +265,7 @@ struct Message {
 }
 
 impl Message {
-    /// Reads one; `None` at the end. An answer to HEAD has no body whatever it says.
+    /// Reads one; `None` at the end. An answer to HEAD has no body, whatever its headers say.
     fn read(from: &mut impl BufRead, is_to_head: bool) -> std::io::Result<Option<Self>> {
         let mut message = Self { bytes: Vec::new() };
         loop {
@@ -287,7 +291,7 @@ impl Message {
         Ok(Some(message))
     }
 
-    /// A chunk with its size before and its line end behind it; how long it is.
+    /// Reads a chunk with the size before it and the line end behind it. Returns its length.
     fn read_chunk(&mut self, from: &mut impl BufRead) -> std::io::Result<u64> {
         let mut size = Vec::new();
         from.read_until(b'\n', &mut size)?;
@@ -297,7 +301,7 @@ impl Message {
         Ok(length)
     }
 
-    /// The first line without the version of the protocol, if that comes last.
+    /// The first line without the protocol's version at its end.
     fn line(&self) -> String {
         let head = String::from_utf8_lossy(&self.bytes);
         let line = head.lines().next().unwrap_or_default();

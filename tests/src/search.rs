@@ -1,4 +1,4 @@
-//! Looks for secrets in places where they must not be, in every spelling that programs give to bytes.
+//! Looks for secrets in places where they must not be, in every encoding that programs use.
 
 use std::{
     collections::BTreeSet,
@@ -13,26 +13,26 @@ use base64::{
 
 use crate::Installation;
 
-/// Shorter values, such as `ec`, are not secrets and stand everywhere.
+/// Shorter values, such as `ec`, are no secrets and occur everywhere.
 const SECRET_BYTES_MIN: usize = 12;
 
-/// Secrets, and the places where none of them may be.
+/// Secrets, and the places that must hold none of them.
 #[derive(Debug, Default)]
 pub struct Search {
     needles: Vec<Needle>,
-    /// What is a needle already; back ends answer the same more than once.
+    /// Values that are needles already; back ends repeat their answers.
     known: BTreeSet<Vec<u8>>,
     places: Vec<Place>,
 }
 
-/// A secret, and how it might be spelt.
+/// A secret in all its encodings.
 #[derive(Debug)]
 struct Needle {
     name: String,
     forms: Vec<String>,
 }
 
-/// A place where secrets must not be.
+/// A place that must hold no secret.
 #[derive(Debug)]
 struct Place {
     name: String,
@@ -40,8 +40,8 @@ struct Place {
 }
 
 impl Search {
-    /// A secret. Of one with lines, such as a certificate, each longer line counts by itself; of a private key, what
-    /// is private in it.
+    /// Adds a secret. A value of several lines, such as a certificate, counts line by line where a
+    /// line is long enough. A private key counts only with its private part.
     pub fn secret(&mut self, name: &str, value: &str) {
         if value.contains("PRIVATE KEY-----") {
             return self.private_key(name, value);
@@ -51,14 +51,14 @@ impl Search {
         }
     }
 
-    /// The secrets in what Vault answered.
+    /// Adds the secrets in Vault's answers.
     pub fn answers(&mut self, name: &str, answers: &str) {
         for (number, secret) in (1..).zip(secrets_in(answers)) {
             self.secret(&format!("answer {number} of {name}"), &secret);
         }
     }
 
-    /// A place where secrets must not be.
+    /// Adds a place that must hold no secret.
     pub fn place(&mut self, name: &str, content: impl AsRef<[u8]>) {
         self.places.push(Place {
             name: name.to_owned(),
@@ -66,8 +66,9 @@ impl Search {
         });
     }
 
-    /// Everything that an installation wrote, with its logs and exports. Private keys, also those of `identities`, are
-    /// secrets; their own files are where they belong.
+    /// Adds all files that an installation wrote, with its logs and exports, as places. Private
+    /// keys, including those of `identities`, become secrets, and the files that hold them are
+    /// skipped.
     pub fn installation(&mut self, installation: &Installation, identities: &[PathBuf]) {
         let home = installation.home();
         let keys = self.private_keys(&home, identities);
@@ -82,7 +83,7 @@ impl Search {
         }
     }
 
-    /// How many secrets there are.
+    /// The number of secrets.
     pub fn secrets(&self) -> usize {
         self.needles.len()
     }
@@ -93,7 +94,8 @@ impl Search {
         places.map(|place| place.name.as_str())
     }
 
-    /// What was found, by names only: this text ends in a log.
+    /// The names of the secrets found and of their places. Secrets are not shown, because this text
+    /// ends in a log.
     pub fn hits(&self) -> Vec<String> {
         let mut hits = Vec::new();
         for place in &self.places {
@@ -108,8 +110,8 @@ impl Search {
         hits
     }
 
-    /// The number that is the key, and the line of the PEM text that begins with it. The lines after that hold the
-    /// public key, which stands in certificates too.
+    /// Adds the number that is the key, and the first line of the PEM text. The lines after that
+    /// hold the public key, which certificates contain too.
     fn private_key(&mut self, name: &str, pem: &str) {
         let lines: Vec<&str> = pem
             .lines()
@@ -133,7 +135,7 @@ impl Search {
         }
     }
 
-    /// Takes note of private keys; the files that hold them.
+    /// Adds private keys as secrets and returns the files that hold them.
     fn private_keys(&mut self, home: &Path, identities: &[PathBuf]) -> Vec<PathBuf> {
         let is_key = |path: &PathBuf| {
             let content = fs::read(path).expect("a file");
@@ -151,7 +153,7 @@ impl Search {
             let content = fs::read_to_string(path).expect("a key");
             let name = path.display().to_string();
             match content.trim().rsplit_once('+') {
-                // The ledger's key is one line of words and the key itself.
+                // The ledger's key is one line: some words, then the key.
                 Some((words, key)) if words.starts_with("PRIVATE+KEY+") => self.secret(&name, key),
                 _ => self.secret(&name, &content),
             }
@@ -160,7 +162,7 @@ impl Search {
     }
 }
 
-/// The values of all fields of JSON that hold secrets in Vault's API.
+/// The values of all JSON fields that hold secrets in Vault's API.
 fn secrets_in(answers: &str) -> Vec<String> {
     let mut found = Vec::new();
     for field in ["client_token", "private_key", "password", "id"] {
@@ -170,7 +172,7 @@ fn secrets_in(answers: &str) -> Vec<String> {
                 continue;
             };
             let value = value.replace("\\n", "\n");
-            // An accessor is not secret, and stands in the ledger.
+            // An accessor is not secret, and the ledger contains it.
             if value.len() >= 20 && (field != "id" || value.starts_with("s.")) {
                 found.push(value);
             }
@@ -179,12 +181,13 @@ fn secrets_in(answers: &str) -> Vec<String> {
     found
 }
 
-/// One character for each byte, so that files and secrets that are no text can be searched as text.
+/// Maps each byte to one character, so that binary files and secrets can be searched as text.
 fn characters(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
-/// Raw, as programs escape it, base64 at each of the three alignments, hex, as URLs have it, and as numbers.
+/// The secret raw, escaped as programs do, in base64 at each of the three alignments, in hex, as in
+/// URLs, and as numbers.
 fn forms(secret: &[u8]) -> Vec<String> {
     let quoted = serde_json::to_string(&String::from_utf8_lossy(secret)).expect("a string");
     let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
@@ -210,7 +213,7 @@ fn forms(secret: &[u8]) -> Vec<String> {
     for before in 0..3 {
         let bytes = [vec![0; before].as_slice(), secret].concat();
         let foreign = [0, 2, 3][before];
-        // The last character also holds bits of what follows.
+        // The last character also holds bits of the data that follows.
         let keep =
             |text: String| text[foreign..text.len() - usize::from(bytes.len() % 3 != 0)].to_owned();
         forms.push(keep(STANDARD_NO_PAD.encode(&bytes)));
@@ -221,7 +224,8 @@ fn forms(secret: &[u8]) -> Vec<String> {
     forms
 }
 
-/// All files below a directory, but not a [`Disk`](crate::Disk) that is one file, with keys where they belong.
+/// All files below a directory, without the image of a [`Disk`](crate::Disk): it is one file that
+/// also contains keys in their rightful places.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory").flatten() {

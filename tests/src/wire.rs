@@ -1,5 +1,5 @@
-//! The API as bytes: calls of any method by its name, with any certificate or none. For what a well-behaved client
-//! would never send.
+//! The API as bytes: calls of any method by name, with any certificate or none. It sends requests
+//! that a well-behaved client never would.
 
 mod certificate;
 mod http2;
@@ -37,8 +37,8 @@ pub use http2::{Answer, End, Frames, Sending, block, frame, send};
 pub use socket::{client_hello, connect_from, descriptors};
 
 /// Longer than any call of a test takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Where clients are that nothing is said of.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The address of clients for which a test names none.
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// The connection preface of RFC 9113 with empty SETTINGS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -50,8 +50,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Talks to `address`, with a certificate or without. Whoever listens there is believed; nothing is sent before
-    /// the first call.
+    /// Talks to `address`, with a certificate or without. It trusts every server, and sends nothing
+    /// before the first call.
     pub fn new(address: &str, certificate: Option<&Certificate>) -> Self {
         Self::from(HERE, address, certificate)
     }
@@ -71,7 +71,7 @@ impl Wire {
         let _entered = runtime().enter();
         let endpoint = Endpoint::from_shared(format!("https://{address}"))
             .expect("an address")
-            .timeout(PATIENCE);
+            .timeout(TIMEOUT);
         Self {
             channel: endpoint.connect_with_connector_lazy(connector),
         }
@@ -82,15 +82,17 @@ impl Wire {
         self.channel.clone()
     }
 
-    /// Calls `method`, as in `/taskpass.v1.TaskService/GetTask`, and gathers all messages of the answer.
+    /// Calls `method`, such as `/taskpass.v1.TaskService/GetTask`, and collects all messages of the
+    /// answer.
     pub fn call(&self, method: &str, message: Vec<u8>) -> Result<Vec<Bytes>, Status> {
         runtime().block_on(self.call_async(method, message))
     }
 
     /// [`Wire::call`] inside a runtime.
     pub async fn call_async(&self, method: &str, message: Vec<u8>) -> Result<Vec<Bytes>, Status> {
-        // The endpoint's own timeout begins when there is a connection; a peer that never finishes one is no answer either.
-        tokio::time::timeout(PATIENCE, self.gather(method, message))
+        // The endpoint's own timeout starts once there is a connection, so it does not end a
+        // handshake that never finishes.
+        tokio::time::timeout(TIMEOUT, self.gather(method, message))
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
     }
@@ -128,8 +130,9 @@ impl Wire {
     }
 }
 
-/// Connects, and waits for the first byte: `Ok` when the peer speaks HTTP/2 to us, otherwise how it turned us down.
-pub fn knock(address: &str, certificate: Option<&Certificate>) -> Result<(), String> {
+/// Connects and waits for the first byte. `Ok` when the peer speaks HTTP/2 with us; `Err` says how
+/// it refused.
+pub fn try_connect(address: &str, certificate: Option<&Certificate>) -> Result<(), String> {
     runtime().block_on(async {
         let attempt = async {
             let mut stream = handshake(HERE, address, client_config(certificate)).await?;
@@ -140,15 +143,15 @@ pub fn knock(address: &str, certificate: Option<&Certificate>) -> Result<(), Str
                 _ => Ok(()),
             }
         };
-        let answered = tokio::time::timeout(PATIENCE, attempt)
+        let answered = tokio::time::timeout(TIMEOUT, attempt)
             .await
             .expect("an answer in time");
         answered.map_err(|e: std::io::Error| e.to_string())
     })
 }
 
-/// Connects twice as a client that would resume its session and send early data. Whether the broker gave it a ticket, took
-/// early data, or let it off the full handshake.
+/// Connects twice as a client that would resume its session and send early data. Returns whether
+/// the broker issued a ticket, took early data, or skipped the full handshake.
 pub fn resumes(address: &str, certificate: &Certificate) -> bool {
     let mut config = Arc::unwrap_or_clone(client_config(Some(certificate)));
     config.resumption = Resumption::default();
@@ -173,7 +176,7 @@ pub fn resumes(address: &str, certificate: &Certificate) -> bool {
     })
 }
 
-/// The runtime of everything here.
+/// The runtime of this module.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -201,14 +204,15 @@ fn client_config(certificate: Option<&Certificate>) -> Arc<ClientConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
     let mut config = match certificate {
         None => builder.with_no_client_auth(),
         Some(own) => {
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key.clone()));
             let signer =
                 rustls::crypto::ring::sign::any_supported_type(&key).expect("a usable key");
-            // Not checked against the certificate: tests come with keys that do not belong to it.
+            // Not checked against the certificate, because some tests use a key that does not
+            // belong to it.
             let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(
                 own.chain.clone(),
                 signer,
@@ -222,11 +226,11 @@ fn client_config(certificate: Option<&Certificate>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Believes whoever answers: these tests look at what the broker accepts.
+/// Trusts every server, because these tests are about the certificates that the broker accepts.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,5 +1,5 @@
-//! The witness: what is alive by the back end's own word, against what the ledger says. The broker is not asked what it
-//! thinks of itself.
+//! The witness compares the back end's own list of living things with the ledger, without asking
+//! the broker.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,39 +12,40 @@ use taskpass_core::{ShiftedClock, Timestamp};
 
 use crate::{Cli, History, OpenBao, World, eventually};
 
-/// Where OpenBao files the leases of role `cert`.
+/// The path under which OpenBao files the leases of role `cert`.
 pub const CERT_PATH: &str = "pki/issue/ci";
-/// Seconds for which a token may live that the ledger has no record of: made, and never extended.
+/// Seconds for which a token may live without being in the ledger: a token that was created and not
+/// renewed yet.
 pub const PROBATION_SECONDS: i64 = 20;
 
-/// A field that is a text.
+/// A field with a text.
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name]
         .as_str()
         .unwrap_or_else(|| panic!("no text `{name}` in {value}"))
 }
 
-/// A field that is a time.
+/// A field with a time.
 pub fn time(value: &Value, name: &str) -> Timestamp {
     text(value, name).parse().expect("a time")
 }
 
-/// Waits until a task is in a state; the task with its receipts.
-pub fn settled(cli: &Cli, task: &str, state: &str) -> Value {
+/// Waits until a task is in a state. Returns the task with its receipts.
+pub fn wait_for_state(cli: &Cli, task: &str, state: &str) -> Value {
     eventually(&format!("task {task} is {state}"), || {
         let shown = cli.json(&["task", "show", task]);
         (text(&shown, "state") == state).then_some(shown)
     })
 }
 
-/// The library with an identity that the command line has stored.
+/// The client library with an identity that the command line has stored.
 pub async fn client(cli: &Cli) -> Client {
     Client::connect(client_config(cli))
         .await
         .expect("the broker takes the identity")
 }
 
-/// The configuration of the library that goes with a command line.
+/// The client library's configuration for the same broker and identity as a command line.
 pub fn client_config(cli: &Cli) -> ClientConfig {
     let mut config = ClientConfig::new(cli.address().parse().expect("an address"), cli.identity());
     config.renewal = Renewal::OnDemand;
@@ -63,10 +64,12 @@ pub fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// Asserts that whatever is alive in OpenBao is alive in the ledger too. Nothing may change meanwhile.
+/// Asserts that everything alive in OpenBao is alive in the ledger too. Nothing may change
+/// meanwhile.
 ///
-/// One exception is by design: a token that was made while the broker was killed, before its accessor was on record.
-/// Nobody has it, it was not extended, and it dies within its probation.
+/// There is one intended exception: a token that was created while the broker was killed, before
+/// its accessor was recorded. No caller has it, it was not renewed, and it expires within its
+/// probation.
 pub fn assert_nothing_untracked(bao: &OpenBao, history: &History, operator: &Cli) {
     let listed = World::live_credentials(operator);
     let live: BTreeSet<String> = listed
@@ -76,7 +79,8 @@ pub fn assert_nothing_untracked(bao: &OpenBao, history: &History, operator: &Cli
     assert_eq!(untracked(bao, history, &live), Vec::<String>::new());
 }
 
-/// What is alive in OpenBao although it is not on record, or dead on record; with the one exception.
+/// Everything in OpenBao that is alive and not on record, or alive and recorded as dead, apart from
+/// the exception of [`assert_nothing_untracked`].
 pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     let leases: BTreeSet<&str> = history
@@ -87,13 +91,14 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     let (known, unknown): (BTreeMap<String, String>, BTreeMap<String, String>) = listed
         .filter_map(with_certificate)
         .partition(|(_, lease)| leases.contains(lease.as_str()));
-    // Looked at last, so that what OpenBao revokes meanwhile is dead in both. A lease whose certificate is revoked is a
-    // left-over record.
+    // Certificates are listed last, so that those which OpenBao revokes meanwhile are dead in both
+    // lists. A lease with a revoked certificate is a left-over record.
     let mut usable: BTreeSet<String> = bao.usable_certificates().into_iter().collect();
     usable.retain(|serial| !known.contains_key(serial));
     for (serial, lease) in unknown {
         if usable.remove(&serial) {
-            // What OpenBao says of it tells a lease that is just being revoked from one that nobody will revoke.
+            // OpenBao's record tells a lease that is being revoked at this moment from one that
+            // stays.
             let detail = bao.lease(&lease);
             found.push(format!(
                 "lease {lease} is alive and not on record: {detail:?}"
@@ -118,9 +123,10 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     found
 }
 
-/// Waits until every live credential is active, or waits for a token that may be on probation to be dead.
+/// Waits until every live credential is active, or waits only for the probation of an unrecorded
+/// token.
 pub fn wait_one_sweep(operator: &Cli) {
-    eventually("the reconcilers settle what was interrupted", || {
+    eventually("the reconcilers finish every interrupted operation", || {
         let live = World::live_credentials(operator);
         live.iter()
             .all(|c| text(c, "state") == "active" || is_waiting_for_probation(c))
@@ -128,7 +134,8 @@ pub fn wait_one_sweep(operator: &Cli) {
     });
 }
 
-/// Whether nothing is on record to be revoked, and the ledger waits until an unrecorded token must be dead.
+/// Whether nothing on record has to be revoked, and the broker only waits until an unrecorded token
+/// must be dead.
 pub fn is_waiting_for_probation(credential: &Value) -> bool {
     let error = credential["revocation"]["last_error"]
         .as_str()

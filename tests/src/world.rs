@@ -1,4 +1,4 @@
-//! The usual stage: an OpenBao, an installation that knows it, and what tests do over and over.
+//! The usual setup: an OpenBao, an installation that uses it, and steps that many tests repeat.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ impl Default for World {
 }
 
 impl World {
-    /// Starts OpenBao and initialises an installation; the broker is not started yet.
+    /// Starts OpenBao and initialises an installation. The broker is not started yet.
     pub fn new() -> Self {
         let bao = OpenBao::start();
         let installation = Installation::new();
@@ -33,20 +33,20 @@ impl World {
         self.installation.start()
     }
 
-    /// The credentials that are not in a final state, by the ledger's word.
+    /// The credentials that are not in a final state according to the ledger.
     pub fn live_credentials(operator: &Cli) -> Vec<Value> {
         let listed = operator.json(&["credential", "list", "--live"]);
         listed.as_array().expect("a list of credentials").clone()
     }
 
-    /// Waits until no credential is live by the ledger's word.
+    /// Waits until no credential is live according to the ledger.
     pub fn wait_all_final(operator: &Cli) {
         eventually("every credential reaches its final state", || {
             Self::live_credentials(operator).is_empty().then_some(())
         });
     }
 
-    /// Opens a task with the given roles; its id.
+    /// Opens a task with the given roles. Returns its id.
     pub fn task(agent: &Cli, roles: &[&str]) -> String {
         let mut args = vec!["task", "start", "--purpose", "a test", "--ttl", "10m"];
         for role in roles {
@@ -58,8 +58,8 @@ impl World {
             .to_owned()
     }
 
-    /// Draws a credential.
-    pub fn draw(agent: &Cli, task: &str, role: &str, scope: &[&str]) -> Value {
+    /// Issues a credential.
+    pub fn issue(agent: &Cli, task: &str, role: &str, scope: &[&str]) -> Value {
         let mut args = vec!["credential", "issue", "--task", task, "--role", role];
         for pair in scope {
             args.extend(["--scope", pair]);

@@ -1,9 +1,9 @@
-"""The tests' own AWS client: boto3 with the credentials in the environment, one JSON object as the answer.
+"""The tests' own AWS client: boto3 with the credentials in the environment. It prints a JSON object.
 
     aws.py prepare DIR      a bucket, the role `artifacts`, and the principals of broker and revoker in DIR
     aws.py get BUCKET KEY   {"body": …} or {"error": code}
     aws.py put BUCKET KEY   the same
-    aws.py denied           {"ids": […]}: what the role's deny list names
+    aws.py denied           {"ids": […]}: the sessions in the role's deny list
 """
 
 import json

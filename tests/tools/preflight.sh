@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says what is missing to build and test Taskpass, and how to get it. Changes nothing.
+# Names the tools that are missing to build and test Taskpass, and how to get them. Changes nothing.
 set -eu
 
 missing=0
@@ -13,7 +13,8 @@ lack() {
 command -v cargo >/dev/null 2>&1 ||
     lack 'cargo' 'install Rust with rustup; rust-toolchain.toml names the version'
 
-# ring compiles C and assembler, and rustc links with cc: a compiler without libc headers is not enough.
+# ring compiles C and assembler, and rustc links with cc. A compiler without the headers of libc is
+# not enough.
 if ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' |
     "${CC:-cc}" -x c -o /dev/null - >/dev/null 2>&1; then
     lack "a working C compiler (\`${CC:-cc}\`)" \

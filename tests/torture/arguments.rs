@@ -1,4 +1,4 @@
-//! What to run, and for how long.
+//! Which parts to run, and for how long.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ soak    mixed load: what the broker holds must not grow with what it did
 The report goes to target/torture/report.md and report.json; tests/torture/README.md says how to read it.
 Ends with 0 when nothing is red, with 1 when anything is, with 2 when these arguments are wrong.";
 
-/// What can be run by itself.
+/// A part that can be run by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Matrix,
@@ -74,7 +74,8 @@ impl Arguments {
     }
 }
 
-/// Those with these words in their name. None would be a table without a red line, and proof of nothing.
+/// The cells with these words in their name. No cell is an error: an empty table has no red line
+/// and proves nothing.
 fn cells(words: &str) -> Result<Vec<Cell>, String> {
     let found: Vec<Cell> = Cell::named(words).collect();
     if found.is_empty() {

@@ -1,5 +1,6 @@
-//! `make torture`: every cell of the fault matrix, a thousand kills, what `fdatasync` says, and half an hour of load.
-//! Prints a line for each step while it runs and a table of verdicts at its end; exits with 1 when anything is red.
+//! `make torture`: every cell of the fault matrix, a thousand kills, a count of `fdatasync` calls,
+//! and half an hour of load. It prints a line for each step while it runs and a table of verdicts
+//! at its end. It exits with 1 when anything is red.
 
 #![expect(
     clippy::disallowed_methods,
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
         COMPLAINT.set(format!("{words} ({})", place.unwrap_or_default()));
     }));
     let report = Report::default();
-    // The load is light and long, everything else heavy and short: together they take no longer than the load.
+    // The load is light and long, everything else heavy and short: together they take no longer
+    // than the load.
     thread::scope(|scope| {
         if arguments.plays(Part::Soak) {
             scope.spawn(|| soak::run(arguments.soak, &report));
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs something that panics when it is red; `Err` has the words.
+/// Runs a part that panics when it is red. `Err` has the panic's message.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     panic::catch_unwind(panic::AssertUnwindSafe(run)).map_err(|_| COMPLAINT.take())
 }

@@ -1,4 +1,4 @@
-//! All cells, some at the same time.
+//! All cells, several at the same time.
 
 use std::{
     sync::Mutex,

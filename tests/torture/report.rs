@@ -8,7 +8,7 @@ use taskpass_tests::{
     workspace,
 };
 
-/// What was seen, gathered from all threads.
+/// The results of all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     inner: Mutex<Inner>,
@@ -53,7 +53,7 @@ impl Report {
         self.add(topic, Line::NotHere(why.to_owned()));
     }
 
-    /// Whether anything is. What was not played is neither red nor green.
+    /// Whether any result is red. A cell that was not played is neither red nor green.
     pub(crate) fn is_red(&self) -> bool {
         let inner = self.inner();
         let red_line = |line: &Line| matches!(line, Line::Red(..));
@@ -91,7 +91,7 @@ impl Report {
         let cells = inner.cells.iter().map(|(cell, outcome)| match outcome {
             Ok(Outcome::Ran(v)) => json!({
                 "fault": cell.fault.words(), "operation": cell.operation.words(), "verdict": word(outcome),
-                "meanwhile": v.meanwhile.as_ref().err(), "orphans": v.orphans, "lost": v.lost, "false_proofs": v.lies,
+                "meanwhile": v.meanwhile.as_ref().err(), "orphans": v.orphans, "lost": v.lost, "false_proofs": v.false_proofs,
                 "secrets_shown": v.shown, "ledger": v.ledger, "wrong": v.wrong, "back": v.back.words(), "answers": v.answers, "notes": v.notes,
                 "back_after_seconds": v.back_after.as_secs_f64(), "all_dead_after_seconds": v.last_live.as_secs_f64(),
                 "took_seconds": v.took.as_secs_f64(),
@@ -185,7 +185,7 @@ fn details(cells: &Played) -> String {
                 v.answers,
                 v.orphans.len(),
                 v.lost.len(),
-                v.lies.len(),
+                v.false_proofs.len(),
                 v.shown.len(),
                 if v.ledger.is_empty() {
                     "verifies"

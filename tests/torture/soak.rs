@@ -1,4 +1,4 @@
-//! Mixed load for a long while: what the process holds must not grow with what it did.
+//! Mixed load for a long while: the resources of the process must not grow with its work.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ use crate::{caught, report::Report};
 
 const SAMPLES: u32 = 60;
 const SEED: u64 = 20_261_124;
-/// Of what the process holds in the third quarter; a little of it is always chance.
+/// The last quarter may be this multiple of the third; some of the difference is always chance.
 const GROWTH_MAX: f64 = 1.10;
 const TOPIC: &str = "Soak";
 
-/// What is looked at, and how much more of it is nothing to speak of.
+/// A resource, how to read it from a sample, and the growth that is too small to matter.
 type Kind = (&'static str, fn(&Sample) -> f64, f64);
 
-/// What can be seen of a process from outside.
+/// The resources of a process, as seen from outside.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     resident_kib: f64,
@@ -43,7 +43,7 @@ pub(crate) fn run(length: Duration, report: &Report) {
     }
 }
 
-/// Loads a broker and looks at it from outside.
+/// Puts load on a broker and samples its process from outside.
 fn load(length: Duration) -> (Vec<Sample>, usize) {
     let world = World::new();
     world.installation.configure(LIMITS);
@@ -140,7 +140,7 @@ fn judge(length: Duration, samples: &[Sample], answers: usize, report: &Report) 
         ("RSS, KiB", |s| s.resident_kib, 8.0 * 1024.0),
         ("open files", |s| s.files, 8.0),
         ("threads", |s| s.threads, 4.0),
-        // It keeps the history, so it is held against the history.
+        // The index keeps the history, so its size is divided by the length of the history.
         ("index bytes per event", |s| s.index_bytes / s.entries, 64.0),
     ];
     for (what, of, slack) in kinds {

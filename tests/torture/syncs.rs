@@ -1,4 +1,4 @@
-//! What the kernel says: no answer without an `fdatasync` before it.
+//! The kernel's own count: no answer without an `fdatasync` before it.
 
 use taskpass_tests::faults::syncs_of_answers;
 

@@ -1,16 +1,14 @@
 //! A job that needs a database login for as long as it runs.
 //!
-//! Needs a running broker, an identity directory (`taskpass login --join-token-file token`) and a role of a Vault
-//! database engine:
+//! Needs a running broker, an identity directory (`taskpass login --join-token-file token`) and a
+//! role of a Vault database engine:
 //!
 //! ```text
-//! cargo run -p taskpass-client --example database_job -- 127.0.0.1:7443 ~/.config/taskpass vault-main/ci-db
+//! cargo run -p taskpass-client --example database_job -- \
+//!     127.0.0.1:7443 ~/.config/taskpass vault-main/ci-db
 //! ```
 
-#![expect(
-    clippy::print_stdout,
-    reason = "an example tells its story to who runs it"
-)]
+#![expect(clippy::print_stdout, reason = "an example prints its steps")]
 
 use std::time::Duration;
 
@@ -44,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         why = task.ended() => Err(anyhow::anyhow!("the broker ended the task: {why}")),
     };
 
-    // Also when the job failed: nothing outlives the task.
+    // Runs also when the job failed, so that no credential outlives the task.
     for receipt in task.end().await? {
         println!("{} is {}", receipt.credential_id, receipt.state);
     }
@@ -66,7 +64,7 @@ async fn job(task: &TaskGuard, role: RoleName) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for the login each time: it may have been refreshed meanwhile.
+/// Reads the login anew for each query, because the client may have refreshed it meanwhile.
 async fn query(database: &Credential) -> anyhow::Result<()> {
     let login = database.current().await?;
     let username = login.field("username").context("no `username`")?;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! throughput commit             commits per second with 1 and 64 committers
-//! throughput fill DIR ENTRIES   makes a store with so many history entries and 10,000 live credentials
-//! throughput open DIR           how long that one takes to open, and how much memory
+//! throughput fill DIR ENTRIES   makes a store with ENTRIES of history and 10,000 live credentials
+//! throughput open DIR           the time and memory that opening this store takes
 //! ```
 
 use std::{
@@ -159,7 +159,7 @@ fn ended(task: TaskId, credentials: &[Credential]) -> Vec<Event> {
     events
 }
 
-/// Guarded intent and outcome, as the engine commits them for each credential.
+/// Commits a guarded intent and its outcome, as the engine does for each credential.
 async fn commit() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let bench = Arc::new(Bench::open(dir.path())?);

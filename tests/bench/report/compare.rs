@@ -1,15 +1,15 @@
-//! The regression guard: what this run's ratios lost against a report that was kept.
+//! The regression check: the ratios that this run lost against a kept report.
 //!
-//! Only ratios are compared: they are what a run on another day, or another machine of the same kind, can repeat. A loss
-//! counts when the middle round is worse by more than [`LOSS_MAX`] and not one round of this run was as good as the kept
-//! middle, so that the noise of a single round is no verdict.
+//! Only ratios are compared, because they repeat on another day and on another machine of the same
+//! kind. A loss counts when the median is worse by more than [`LOSS_MAX`] and no round of this run
+//! was as good as the kept median, so that noise in a single round decides nothing.
 
 use super::{Better, Figure, Report};
 
 /// The part of a ratio that may be lost.
 const LOSS_MAX: f64 = 0.15;
 
-/// One line for each loss; `Err` when the two cannot be compared.
+/// One line for each loss. `Err` when the two reports cannot be compared.
 pub(crate) fn compare(kept: &Report, fresh: &Report) -> Result<Vec<String>, String> {
     if kept.run.effort != fresh.run.effort {
         return Err(format!(
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_of_more_than_the_limit_is_told() {
+    fn a_loss_of_more_than_the_limit_is_reported() {
         let kept = report("full", &[90.0, 100.0, 110.0], &[90.0, 100.0, 110.0]);
         let told =
             |rate: &[f64], time: &[f64]| compare(&kept, &report("full", rate, time)).unwrap();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_told_and_what_cannot_be_compared_is_not() {
+    fn a_missing_figure_is_reported_and_one_that_cannot_be_compared_is_not() {
         let kept = report("full", &[100.0], &[100.0]);
         let mut fresh = report("full", &[100.0], &[100.0]);
         fresh.figures.pop();

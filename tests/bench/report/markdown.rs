@@ -86,7 +86,7 @@ impl Report {
     }
 }
 
-/// A figure on one line, for whoever watches.
+/// A figure on one line, printed while the bench runs.
 pub(super) fn line(figure: &Figure) -> String {
     let measured = figure.measured.map(|m| spread(m, &figure.unit));
     let peer = figure.peer.as_ref();
@@ -153,7 +153,7 @@ fn spread(spread: Spread, unit: &str) -> String {
     }
 }
 
-/// Three significant digits are all that a shared machine is good for.
+/// Three significant digits: a shared machine is not more precise.
 fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 100.0 {

@@ -1,5 +1,5 @@
-//! Client certificates, most of them signed by the installation's own issuing authority: nothing but the one thing that
-//! the row names is wrong with them.
+//! Client certificates, most of them signed by the installation's own issuing authority. Each has
+//! exactly one fault, which its row names.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use taskpass_core::{Clock, SystemClock, Timestamp};
 use taskpass_proto::v1 as pb;
 use taskpass_tests::{
     Installation,
-    wire::{Certificate, Forger, Wire, knock, resumes, uri},
+    wire::{Certificate, Forger, Wire, resumes, try_connect, uri},
 };
 use tonic::Code;
 
@@ -18,7 +18,7 @@ const BUILDER: &str = "spiffe://acme.test/agent/builder";
 const ADMIN: &str = "spiffe://acme.test/operator/admin";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A class, how the handshake ends, and the certificate that is shown.
+/// A class, how the handshake ends, and the client's certificate.
 type Row = (&'static str, &'static str, Certificate);
 
 fn in_one_hour() -> Timestamp {
@@ -29,7 +29,7 @@ fn one_hour_ago() -> Timestamp {
     SystemClock::new().now().minus(HOUR)
 }
 
-/// An extension that nobody knows, with so many bytes.
+/// An unknown extension with so many bytes.
 fn filler(params: &mut CertificateParams, bytes: usize) {
     let content = vec![0; bytes];
     let extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], content);
@@ -41,7 +41,7 @@ fn named(names: &[&str]) -> impl FnOnce(&mut CertificateParams) {
     move |params| params.subject_alt_names = names
 }
 
-/// of the SPIFFE standard, by our own authority.
+/// Rules of the SPIFFE standard, signed by our own authority.
 fn of_our_authority(ours: &Forger) -> Vec<Row> {
     let leaf = |change: fn(&mut CertificateParams)| ours.leaf(BUILDER, change);
     let with_names = |names: &[&str]| ours.leaf(BUILDER, named(names));
@@ -141,7 +141,7 @@ fn of_our_authority(ours: &Forger) -> Vec<Row> {
             leaf(|it| it.not_before = in_one_hour().to_offset_date_time()),
         ),
         (
-            "a critical extension that nobody knows",
+            "an unknown critical extension",
             "UnknownCA",
             leaf(|it| {
                 let oid = &[1, 3, 6, 1, 4, 1, 99_999, 2];
@@ -153,30 +153,33 @@ fn of_our_authority(ours: &Forger) -> Vec<Row> {
     ]
 }
 
-/// What others signed, and what is too much.
+/// Certificates by other authorities, and oversized ones.
 fn of_others(ours: &Forger) -> Vec<Row> {
-    let stranger = Forger::stranger();
+    let untrusted = Forger::untrusted();
     let agent = ours.agent_that_signs(BUILDER);
     let signed_by_an_agent = agent
         .leaf(ADMIN, |_| ())
         .followed_by([ours.itself().leaf().clone()]);
     let more = |count: usize| vec![ours.itself().leaf().clone(); count];
-    let padded = stranger.leaf(BUILDER, |it| filler(it, 9000)).leaf().clone();
+    let padded = untrusted
+        .leaf(BUILDER, |it| filler(it, 9000))
+        .leaf()
+        .clone();
     vec![
         (
             "a foreign trust domain",
             "AccessDenied",
-            stranger.leaf("spiffe://evil.test/agent/builder", |_| ()),
+            untrusted.leaf("spiffe://evil.test/agent/builder", |_| ()),
         ),
         (
             "an authority of one's own",
             "UnknownCA",
-            stranger.leaf(BUILDER, |_| ()),
+            untrusted.leaf(BUILDER, |_| ()),
         ),
         (
             "an authority of one's own, ours sent along",
             "UnknownCA",
-            stranger.leaf(BUILDER, |_| ()).followed_by(more(1)),
+            untrusted.leaf(BUILDER, |_| ()).followed_by(more(1)),
         ),
         ("signed by an agent", "UnknownCA", signed_by_an_agent),
         (
@@ -207,13 +210,13 @@ fn certificates_with_one_thing_wrong_are_refused_in_the_handshake() {
     let installation = Installation::new();
     let broker = installation.start();
     let bystander = Bystander::new(&broker);
-    let ours = Forger::thief(&installation.home());
+    let ours = Forger::with_stolen_key(&installation.home());
     let good = ours.leaf(BUILDER, |_| ());
-    knock(broker.address(), Some(&good)).expect("nothing is wrong with the template");
+    try_connect(broker.address(), Some(&good)).expect("nothing is wrong with the template");
     let mut complaints = Vec::new();
     for (class, alert, certificate) in [of_our_authority(&ours), of_others(&ours)].concat() {
-        match knock(broker.address(), Some(&certificate)) {
-            Ok(()) => complaints.push(format!("{class}: it was let in")),
+        match try_connect(broker.address(), Some(&certificate)) {
+            Ok(()) => complaints.push(format!("{class}: it was accepted")),
             Err(e) if e.contains(alert) => {}
             Err(e) => complaints.push(format!("{class}: {e} instead of {alert}")),
         }
@@ -223,14 +226,14 @@ fn certificates_with_one_thing_wrong_are_refused_in_the_handshake() {
     broker.stop();
 }
 
-/// TLS itself ends at 64 KiB of handshake; what comes after that is never kept.
+/// TLS itself ends after 64 KiB of handshake, and bytes after that are never kept.
 #[test]
 fn certificates_of_ten_megabytes_cost_the_broker_no_memory() {
     const MEGABYTES: usize = 10_000_000;
     let installation = Installation::new();
     let broker = installation.start();
     let bystander = Bystander::new(&broker);
-    let ours = Forger::thief(&installation.home());
+    let ours = Forger::with_stolen_key(&installation.home());
     let one = ours.leaf(BUILDER, |it| filler(it, MEGABYTES));
     let padding = ours.leaf(BUILDER, |it| filler(it, 9000)).leaf().clone();
     let many = ours
@@ -239,7 +242,7 @@ fn certificates_of_ten_megabytes_cost_the_broker_no_memory() {
     let before = peak_memory(broker.pid());
     for (class, certificate) in [("one of 10 MB", one), ("a thousand of 9 KB", many)] {
         for _ in 0..4 {
-            knock(broker.address(), Some(&certificate)).expect_err(class);
+            try_connect(broker.address(), Some(&certificate)).expect_err(class);
         }
         bystander.is_served(class);
     }
@@ -248,13 +251,13 @@ fn certificates_of_ten_megabytes_cost_the_broker_no_memory() {
     broker.stop();
 }
 
-/// Signed by our authority, but nothing that it ever issued: a handshake is not a caller.
+/// Signed by our authority, but never issued: a finished handshake does not make a caller.
 #[test]
 fn a_good_signature_is_no_identity() {
     let installation = Installation::new();
     let broker = installation.start();
     let bystander = Bystander::new(&broker);
-    let ours = Forger::thief(&installation.home());
+    let ours = Forger::with_stolen_key(&installation.home());
     for (class, name) in [
         (
             "a serial that is not on record",

@@ -1,4 +1,5 @@
-//! Connections: peers that stall at each step, more of them than there is room for, and as fast as they can be made.
+//! Connections: peers that stall at each step of the handshake, more peers than there is room for,
+//! and peers that connect as fast as they can.
 
 use std::{
     net::Ipv4Addr,
@@ -11,7 +12,7 @@ use std::{
 
 use taskpass_tests::{
     Installation, World, eventually,
-    wire::{client_hello, connect_from, descriptors, knock, runtime},
+    wire::{client_hello, connect_from, descriptors, runtime, try_connect},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,12 +22,12 @@ use tokio::{
 
 use super::{Bystander, peak_memory};
 
-/// Where the abuse comes from; everybody else is at 127.0.0.1.
+/// The addresses of the attack. All other callers are at 127.0.0.1.
 fn elsewhere(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1, u8::try_from(number).expect("few addresses"))
 }
 
-/// Whether the broker has hung up by now. What it said before that is forgotten.
+/// Whether the broker has closed the connection. Bytes that it sent before are dropped.
 fn has_hung_up(stream: &TcpStream) -> bool {
     let mut buffer = [0_u8; 4096];
     loop {
@@ -38,7 +39,7 @@ fn has_hung_up(stream: &TcpStream) -> bool {
     }
 }
 
-/// How far somebody goes in the handshake.
+/// The step of the handshake at which a peer stalls.
 #[derive(Debug, Clone, Copy)]
 enum Stall {
     Silent,
@@ -48,7 +49,7 @@ enum Stall {
 }
 
 impl Stall {
-    /// Until the broker hangs up.
+    /// Stalls until the broker closes the connection.
     async fn act(self, from: Ipv4Addr, address: &str, hello: &[u8]) {
         let mut stream = connect_from(from, address).await.expect("a connection");
         let (first, rest) = hello.split_at(hello.len() / 2);
@@ -84,9 +85,9 @@ impl Stall {
     }
 }
 
-/// Many more than there are turns, and none of them ever finishes.
+/// Many more peers than permits for handshakes, and none of them ever finishes.
 #[test]
-fn handshakes_that_are_never_finished_hold_up_nobody_and_are_ended() {
+fn handshakes_that_are_never_finished_delay_no_other_caller_and_are_ended() {
     const DEADLINE: Duration = Duration::from_secs(6);
     descriptors();
     let installation = Installation::new();
@@ -111,7 +112,7 @@ fn handshakes_that_are_never_finished_hold_up_nobody_and_are_ended() {
         let waited = began.elapsed();
         assert!(
             waited < DEADLINE / 2,
-            "{stall:?}: somebody else waited {waited:?}"
+            "{stall:?}: the bystander waited {waited:?}"
         );
     }
     for (stall, acting) in all {
@@ -131,7 +132,7 @@ struct Idle {
 }
 
 impl Idle {
-    /// One after the other address, `each` connections from one.
+    /// Makes `each` connections from one address after the other.
     fn open(address: &str, wanted: usize, each: usize, room: usize) -> Self {
         let mut idle = Self {
             kept: Vec::new(),
@@ -142,14 +143,14 @@ impl Idle {
                 let connecting = (0..each).map(|_| connect_from(elsewhere(number + 1), address));
                 let mut made = Vec::new();
                 for connection in connecting {
-                    // One that is refused may be gone before it is ours.
+                    // A connection may be refused before the client can use it.
                     made.push(connection.await.ok());
                 }
                 made
             });
             idle.refused += wave.iter().filter(|it| it.is_none()).count();
             idle.kept.extend(wave.into_iter().flatten());
-            eventually("what is too much is closed", || {
+            eventually("the connections over the limit are closed", || {
                 let before = idle.kept.len();
                 let _entered = runtime().enter();
                 idle.kept.retain(|stream| !has_hung_up(stream));
@@ -161,7 +162,7 @@ impl Idle {
     }
 }
 
-/// The named limit holds, memory is bounded by it, and who has a connection does not notice.
+/// The named limit holds and bounds memory, and a caller with a connection notices nothing.
 #[test]
 fn of_ten_thousand_idle_connections_as_many_are_kept_as_the_limit_says() {
     const LIMIT: usize = 1000;
@@ -180,17 +181,18 @@ fn of_ten_thousand_idle_connections_as_many_are_kept_as_the_limit_says() {
     // The bystander has one of them.
     assert_eq!(idle.kept.len(), LIMIT - 1, "the limit was not used up");
     bystander.goes_on("10,000 idle connections");
-    knock(broker.address(), Some(&bystander.certificate)).expect_err("there is no room");
+    try_connect(broker.address(), Some(&bystander.certificate)).expect_err("there is no room");
     let each = (peak_memory(broker.pid()) - before) / 1000;
     assert!(each < 64 << 10, "each of them takes {each} bytes");
     drop(idle);
     eventually("there is room again", || {
-        knock(broker.address(), Some(&bystander.certificate)).ok()
+        try_connect(broker.address(), Some(&bystander.certificate)).ok()
     });
     broker.stop();
 }
 
-/// Fewer files than connections: those that do not fit are refused, and the broker keeps what it needs for itself.
+/// With fewer open files than connections, the broker refuses connections and keeps the files that
+/// it needs itself.
 #[test]
 fn with_few_open_files_the_broker_takes_fewer_connections_and_goes_on() {
     const FILES: usize = 400;
@@ -211,10 +213,10 @@ fn with_few_open_files_the_broker_takes_fewer_connections_and_goes_on() {
     bystander.goes_on("more connections than files");
     drop(idle);
     eventually("there is room again", || {
-        knock(broker.address(), Some(&bystander.certificate)).ok()
+        try_connect(broker.address(), Some(&bystander.certificate)).ok()
     });
-    // With every connection taken it still had files for its ledger and its providers.
-    World::draw(&agent, &task, "vault-main/config", &[]);
+    // With every connection in use it still has files for its ledger and its providers.
+    World::issue(&agent, &task, "vault-main/config", &[]);
     assert!(!broker.log().contains("cannot accept"), "{}", broker.log());
     broker.stop();
 }
@@ -270,7 +272,7 @@ impl Flood {
     }
 }
 
-/// What became of it.
+/// The outcome of the flood.
 #[derive(Debug)]
 struct Flooded {
     span: Duration,
@@ -282,7 +284,7 @@ fn a_flood_of_connections_from_one_address_leaves_others_their_latency() {
     const SPAN: Duration = Duration::from_secs(2);
     descriptors();
     let installation = Installation::new();
-    // Whoever measures asks more often than an agent should.
+    // The measuring caller asks more often than an agent should.
     installation.configure(
         "[limits]\nagent_requests_per_second = 100000\n\
          new_connections_per_second = 20\nnew_connections_burst = 50\n",
@@ -290,7 +292,7 @@ fn a_flood_of_connections_from_one_address_leaves_others_their_latency() {
     let broker = installation.start_after("true");
     let bystander = Bystander::new(&broker);
     let mut seen = Vec::new();
-    // A busy machine spoils a measurement; it does not improve one.
+    // A busy machine can spoil a measurement but cannot improve one, so the best of three counts.
     for _ in 0..3 {
         let calm = bystander.latency(SPAN);
         let (flood, began) = (Flood::start(broker.address()), Instant::now());
@@ -312,7 +314,7 @@ fn a_flood_of_connections_from_one_address_leaves_others_their_latency() {
     }
     assert!(
         seen.iter().any(|times| *times < 10.0),
-        "somebody else waited {seen:?} times as long"
+        "the bystander waited {seen:?} times as long"
     );
     broker.stop();
 }

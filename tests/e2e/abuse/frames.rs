@@ -1,5 +1,5 @@
-//! HTTP/2 itself, abused: frames written by hand (RFC 9113), each of which a careful peer ends the request or the
-//! connection for.
+//! Abuse of HTTP/2 itself: hand-written frames (RFC 9113). A careful peer ends the request or the
+//! connection for each of them.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const CALM: u32 = 11;
 
 type Fields<'a> = Vec<(&'a [u8], &'a [u8])>;
 
-/// The fields of a good request.
+/// The fields of a valid request.
 fn good() -> Fields<'static> {
     vec![
         (b":method", b"POST"),
@@ -48,7 +48,7 @@ fn without(name: &[u8]) -> Vec<u8> {
     frame::headers(1, &block(&fields))
 }
 
-/// A request whose body is announced with a length that is not its own.
+/// A request that announces a wrong length of its body.
 fn announced(length: &[u8]) -> Vec<u8> {
     let mut fields = good();
     fields.push((b"content-length", length));
@@ -56,7 +56,8 @@ fn announced(length: &[u8]) -> Vec<u8> {
     [head, frame::last_data(1, &[0; 5])].concat()
 }
 
-/// A header of 4,000 bytes that goes into the table, and is then named by one byte as often as a frame has room.
+/// A header of 4,000 bytes that goes into the table and is then named by one byte, as often as a
+/// frame has room.
 fn bomb() -> Vec<u8> {
     let mut fields = block(&good());
     fields.push(0x40);
@@ -66,13 +67,13 @@ fn bomb() -> Vec<u8> {
     frame::headers(1, &fields)
 }
 
-/// A class, the frames, and how it ends.
+/// A class, the frames, and how the request or connection ends.
 type Row = (&'static str, Vec<u8>, End);
 
 /// Requests that another server behind the broker could take for two (RFC 9113 §8.2, §8.3).
 fn of_requests() -> Vec<Row> {
     let malformed = |class, bytes| (class, bytes, Reset(PROTOCOL));
-    // A name or value that cannot be one is taken for a broken connection.
+    // An invalid name or value is a connection error.
     let fatal = |class, bytes| (class, bytes, GoAway(PROTOCOL));
     let late = {
         let mut fields = good();
@@ -189,7 +190,7 @@ fn frames_that_no_library_would_send_end_the_request_or_the_connection() {
     broker.stop();
 }
 
-/// Much work for little: each of these goes on until the broker has had enough or reads no more.
+/// Much work for few bytes: each flood goes on until the broker ends it or stops reading.
 #[test]
 fn floods_of_frames_are_stopped_and_cost_no_memory() {
     let installation = Installation::new();
@@ -237,10 +238,11 @@ fn floods_of_frames_are_stopped_and_cost_no_memory() {
     broker.stop();
 }
 
-/// A request that is refused costs its caller that request. Answered before its body is there it would be reset too, and
-/// after a few dozen resets HTTP/2 ends the connection with all that is in flight on it.
+/// A refused request costs its caller that request only. If the broker answered before the body is
+/// there, it would have to reset the stream. After a few dozen resets HTTP/2 ends the connection
+/// with all requests on it.
 #[test]
-fn many_refused_requests_leave_the_connection_and_what_is_on_it() {
+fn many_refused_requests_end_neither_the_connection_nor_other_requests_on_it() {
     const REFUSED: u32 = 200;
     let installation = Installation::new();
     installation.configure("[limits]\nrequests_per_caller = 1\n");
@@ -251,10 +253,10 @@ fn many_refused_requests_leave_the_connection_and_what_is_on_it() {
     let head = |n: u32| frame::head(2 * n + 1, &request);
     let message = |n: u32| frame::last_data(2 * n + 1, &[0; 5]);
     let mut frames = Frames::open(broker.address(), Some(&agent));
-    // The first one takes the only place and is not finished.
+    // The first request uses the only permit and stays unfinished.
     let heads: Vec<u8> = (0..=REFUSED).flat_map(head).collect();
     assert!(frames.write(&heads, Duration::from_secs(10)));
-    // Time enough for a broker that would not wait.
+    // Enough time for a broker that would not wait for the bodies.
     bystander.is_served("many heads");
     let bodies: Vec<u8> = (1..=REFUSED).flat_map(message).collect();
     assert!(frames.write(&bodies, Duration::from_secs(10)));
@@ -262,7 +264,7 @@ fn many_refused_requests_leave_the_connection_and_what_is_on_it() {
         assert_eq!(frames.end(), Answered, "refused request {number}");
     }
     assert!(frames.write(&message(0), Duration::from_secs(10)));
-    assert_eq!(frames.end(), Answered, "the one that was let in");
+    assert_eq!(frames.end(), Answered, "the request with the permit");
     bystander.is_served("many refused requests");
     broker.stop();
 }

@@ -1,5 +1,5 @@
-//! Requests that no gRPC library would send: headers that claim to be somebody, bodies that lie about themselves, bodies
-//! that do not come.
+//! Requests that no gRPC library would send: headers that claim an identity, bodies with false
+//! lengths, bodies that never come.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use prost::Message;
 use taskpass_proto::v1 as pb;
 use taskpass_tests::{
     Broker, Installation,
-    wire::{Answer, Certificate, Sending, Wire, knock, runtime, send},
+    wire::{Answer, Certificate, Sending, Wire, runtime, send, try_connect},
 };
 use tokio::time::Instant;
 use tonic::Code;
@@ -44,7 +44,7 @@ fn agent(broker: &Broker<'_>) -> Certificate {
     Certificate::load(broker.agent("builder").identity())
 }
 
-/// What proxies and other products put a caller's name into. None of it is ever read.
+/// Headers in which proxies and other products put a caller's name. The broker reads none of them.
 const CLAIMS: [(&str, &str); 14] = [
     (
         "x-forwarded-client-cert",
@@ -104,7 +104,7 @@ fn refused(code: Code) -> Answer {
     Answer::Grpc(code, Vec::new())
 }
 
-/// Requests that are not for what they seem to be for.
+/// Heads that are no gRPC request for this broker.
 fn of_heads() -> Vec<Row> {
     let to = |path: &str| whole(grpc(path));
     let nowhere = |class, path: &str| {
@@ -163,7 +163,7 @@ fn of_heads() -> Vec<Row> {
     ]
 }
 
-/// Bodies that are not what they say.
+/// Bodies that contradict their own length or encoding.
 fn of_bodies() -> Vec<Row> {
     let whoami = |class, body, code| (class, whole(grpc(WHO_AM_I)), body, refused(code));
     let start = |class, message: &[u8], code| {
@@ -270,7 +270,8 @@ fn requests_that_lie_about_themselves_are_refused() {
     broker.stop();
 }
 
-/// A few bytes on the wire that are many in memory, from one agent with as much in flight as it may have.
+/// A few bytes on the wire that become many in memory, from one agent with as many requests in
+/// flight as it may have.
 #[test]
 fn messages_that_swell_in_memory_are_bounded() {
     let installation = Installation::new();
@@ -304,9 +305,10 @@ fn messages_that_swell_in_memory_are_bounded() {
     broker.stop();
 }
 
-/// Requests that never become whole hold their places only so long, and only their own address's.
+/// Requests that never become whole hold their permits only for a while, and only those of their
+/// own address.
 #[test]
-fn bodies_that_do_not_come_are_given_up() {
+fn bodies_that_do_not_come_are_no_longer_waited_for() {
     let installation = Installation::new();
     installation.configure("[limits]\nbody_timeout = \"1s\"\n");
     let broker = installation.start();
@@ -330,7 +332,7 @@ fn bodies_that_do_not_come_are_given_up() {
                     "/taskpass.v1.IdentityService/GetBundle",
                     &pb::GetBundleRequest {},
                 )
-                .expect_err("all places of this address are taken");
+                .expect_err("all permits of this address are in use");
             assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
         }
         for one in slow {
@@ -347,7 +349,7 @@ fn bodies_that_do_not_come_are_given_up() {
             "/taskpass.v1.IdentityService/GetBundle",
             &pb::GetBundleRequest {},
         )
-        .expect("the places are free again");
-    knock(broker.address(), None).expect("newcomers are let in");
+        .expect("the permits are free again");
+    try_connect(broker.address(), None).expect("a client without a certificate may connect");
     broker.stop();
 }

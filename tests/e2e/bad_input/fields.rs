@@ -1,4 +1,4 @@
-//! The tables: a request for each field that takes something, with just that field wrong.
+//! The tables: a request for each field that takes input, with only that field wrong.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use prost::Message;
@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use taskpass_proto::v1 as pb;
 use taskpass_tests::wire::KeyAndCsr;
 
-/// A message with something wrong in it.
+/// A message with one wrong field.
 pub(super) struct Row {
     pub(super) what: String,
     pub(super) method: String,
@@ -442,7 +442,7 @@ pub(super) fn of_operators() -> Vec<Row> {
     ]
 }
 
-/// A request for an RSA-2048 key, which we do not sign.
+/// A request for an RSA-2048 key, which the broker does not sign.
 const RSA: &str = "\
 MIICRTCCAS0CAQAwADCCASIwDQYJKoZIhvcNAQEBBQADggEPADCCAQoCggEBALR7WY0p6/C/rPzpC8FJWo6Ihg563E6idC/q0sQA1CaDyzeJaq\
 /uq70DXNadjx/6nEabsW5Xlyd+GoYzo9rS2m2fZB7N8GTObWWdYwsqtdSnNPmhUrxPB7IgANhW91m1XEmCcCmOW3VGcgzCBWYV2zohSZzKKMnh\

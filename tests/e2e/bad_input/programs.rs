@@ -1,4 +1,5 @@
-//! Bad command lines, policies, configurations and ledger files: what a person sees, and the exit code a script sees.
+//! Bad command lines, policies, configurations and ledger files: the message for a person, and the
+//! exit code for a script.
 
 use std::{fs, path::Path};
 
@@ -13,7 +14,7 @@ fn offline(scratch: &Path) -> Cli {
     Cli::new("127.0.0.1:1", &scratch.join("no-identity"))
 }
 
-/// The line that says what is wrong.
+/// The line with the error.
 fn error_line(output: &Output) -> &str {
     let line = output
         .stderr
@@ -125,16 +126,21 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
 }
 
 #[test]
-fn what_cannot_be_done_exits_with_its_own_code_and_the_next_step() {
+fn a_failed_command_exits_with_its_own_code_and_names_the_next_step() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let cli = offline(scratch.path());
-    let nobody = cli.run(&["task", "list"]);
-    assert_eq!(nobody.code, 1, "{nobody:?}");
+    let without_identity = cli.run(&["task", "list"]);
+    assert_eq!(without_identity.code, 1, "{without_identity:?}");
     assert!(
-        nobody.stderr.contains("taskpass login --join-token-file"),
-        "{nobody:?}"
+        without_identity
+            .stderr
+            .contains("taskpass login --join-token-file"),
+        "{without_identity:?}"
     );
-    assert!(is_one_line(error_line(&nobody)), "{nobody:?}");
+    assert!(
+        is_one_line(error_line(&without_identity)),
+        "{without_identity:?}"
+    );
     let installation = Installation::new();
     let operator = Cli::new("127.0.0.1:1", &installation.home().join("operator"));
     let unreachable = operator.run(&["task", "list"]);

@@ -1,5 +1,5 @@
-//! Memory that would be written down, or read by somebody else: a program that dies leaves none of it behind, and nobody
-//! but root looks into one that lives.
+//! Memory must not be written to disk, nor be read by another user's process: a program that dies
+//! leaves no core dump, and only root can look into one that runs.
 
 use std::{
     fs,
@@ -15,14 +15,15 @@ fn pid_of(raw: u32) -> Pid {
     Pid::from_raw(i32::try_from(raw).expect("a pid")).expect("a pid")
 }
 
-/// Lets a process of ours write core dumps as large as it likes, as far as we may.
+/// Raises the process's limit of core dumps as far as we may.
 fn allow_dumps(pid: Pid) {
     let most = getrlimit(Resource::Core).maximum;
     let all = Rlimit {
         current: most,
         maximum: most,
     };
-    // Only root may raise what a process has given up; for others that is one proof less.
+    // Only root may raise a limit that the process has lowered. As another user this test proves
+    // less.
     let _kept_down = prlimit(Some(pid), Resource::Core, all);
 }
 
@@ -42,7 +43,7 @@ fn cores_in(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// What belongs to root in the `/proc` of a process that others may not look into.
+/// Asserts that the files in a protected process's `/proc` belong to root.
 fn assert_closed(pid: u32) {
     let owner = fs::metadata(format!("/proc/{pid}/environ")).expect("it runs");
     assert_eq!(owner.uid(), 0, "/proc/{pid} is open to its own user");
@@ -51,7 +52,8 @@ fn assert_closed(pid: u32) {
     }
 }
 
-/// Whether an ordinary program that aborts leaves a core dump here: otherwise these tests would prove nothing.
+/// Whether an ordinary program that aborts leaves a core dump here. Otherwise these tests would
+/// prove nothing.
 fn dumps_are_made(directory: &Path) -> bool {
     let mut command = Command::new("/bin/sleep");
     command.arg("600").current_dir(directory);

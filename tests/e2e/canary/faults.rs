@@ -1,5 +1,5 @@
-//! The same search when nothing goes well: back ends that are down, hang, lose what they have done, or show in an error
-//! page what they were sent; a broker that is killed, panics or aborts with secrets in its hands.
+//! The same search under faults: back ends that are down, hang, lose an answer or repeat the
+//! request in an error page; a broker that is killed, panics or aborts while it holds secrets.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -15,8 +15,8 @@ const CONFIG: &str = "vault-main/config";
 const CERT: &str = "vault-main/cert";
 const NAME: [&str; 1] = ["common_name=ci.acme.test"];
 
-/// Short deadlines, and no breaker that would spare the back end its faults.
-const IMPATIENT: &str = "
+/// Short deadlines, and no breaker that would keep requests from a faulty back end.
+const SHORT_DEADLINES: &str = "
 [provider_calls]
 issue_timeout = \"1s\"
 revoke_timeout = \"1s\"
@@ -26,8 +26,8 @@ breaker_failures = 1000
 revoke_wait_default = \"100ms\"
 ";
 
-/// An OpenBao that is a provider under several names, each behind a relay of its own; a broker that says all it can; and
-/// what was found so far.
+/// An OpenBao that is a provider under several names, each behind a relay of its own, and a broker
+/// that logs everything.
 struct Stage {
     bao: OpenBao,
     relays: Vec<(&'static str, Relay)>,
@@ -45,7 +45,7 @@ impl Stage {
             let provider = bao.provider(name, "");
             installation.configure(&provider.replace(bao.address(), &relay.address()));
         }
-        installation.configure(IMPATIENT);
+        installation.configure(SHORT_DEADLINES);
         Self {
             bao,
             relays,
@@ -62,17 +62,17 @@ impl Stage {
         self.installation.start_with(&all)
     }
 
-    /// Draws a credential and keeps its secrets in mind.
-    fn draw(search: &mut Search, agent: &Cli, task: &str, role: &str) -> String {
+    /// Issues a credential and adds its secrets to the search.
+    fn issue(search: &mut Search, agent: &Cli, task: &str, role: &str) -> String {
         let scope: &[&str] = if role.ends_with("/cert") { &NAME } else { &[] };
-        let issued = World::draw(agent, task, role, scope);
+        let issued = World::issue(agent, task, role, scope);
         for (field, value) in issued["data"].as_object().expect("a secret") {
             search.secret(&format!("{role} {field}"), value.as_str().expect("a text"));
         }
         text(&issued, "credential_id").to_owned()
     }
 
-    /// Looks for everything that OpenBao ever answered, was handed out or is a key, in everything that was written.
+    /// Searches all files for every answer of OpenBao, every issued secret and every key.
     fn finish(&self, mut search: Search, agent: &Path) {
         for (name, relay) in &self.relays {
             search.answers(name, &relay.answers());
@@ -85,7 +85,7 @@ impl Stage {
     }
 }
 
-/// What a back end must never be able to put into our logs or answers.
+/// Texts that a back end must never get into our logs or answers.
 const CANARIES: [&str; 3] = [
     "s.CanaryInAFieldOfAnotherType",
     "s.CanaryInTheTextOfAnError0123456789",
@@ -120,18 +120,18 @@ fn faults() -> Vec<(&'static str, Trouble)> {
     ]
 }
 
-/// What an agent and an operator ask of a provider that is at fault.
-fn ask(agent: &Cli, operator: &Cli, provider: &str, task: &str, drawn: &[String]) -> Vec<Output> {
+/// The requests of an agent and an operator to a faulty provider.
+fn ask(agent: &Cli, operator: &Cli, provider: &str, task: &str, issued: &[String]) -> Vec<Output> {
     let (config, cert) = (format!("{provider}/config"), format!("{provider}/cert"));
     let issue = ["credential", "issue", "--task", task, "--role"];
     let mut answers = Vec::new();
     for args in [
         [&issue[..], &[&config]].concat(),
         [&issue[..], &[&cert, "--scope", NAME[0]]].concat(),
-        vec!["credential", "renew", &drawn[0]],
-        vec!["credential", "revoke", &drawn[1]],
+        vec!["credential", "renew", &issued[0]],
+        vec!["credential", "revoke", &issued[1]],
         vec!["task", "end", task],
-        vec!["credential", "show", &drawn[0]],
+        vec!["credential", "show", &issued[0]],
     ] {
         answers.push(agent.run(&[&["-o", "json"], &args[..]].concat()));
     }
@@ -151,21 +151,21 @@ fn no_secret_gets_out_through_a_fault_of_a_provider() {
     }
     let broker = stage.start(None);
     let (operator, agent) = (broker.operator(), broker.agent("builder"));
-    let drawn: Vec<_> = names
+    let issued: Vec<_> = names
         .iter()
         .map(|name| {
             let roles = ["config", "cert"].map(|role| format!("{name}/{role}"));
             let task = World::task(&agent, &[&roles[0], &roles[1]]);
-            let ids = roles.map(|role| Stage::draw(&mut search, &agent, &task, &role));
+            let ids = roles.map(|role| Stage::issue(&mut search, &agent, &task, &role));
             (*name, task, ids)
         })
         .collect();
     for ((_, relay), (_, fault)) in stage.relays.iter().zip(faults()) {
         relay.make(fault);
     }
-    // All at once: each waits for the deadlines of its own provider.
+    // In parallel, because each request waits for the deadlines of its own provider.
     let answers = std::thread::scope(|threads| {
-        let asking: Vec<_> = drawn
+        let asking: Vec<_> = issued
             .iter()
             .map(|(name, task, ids)| {
                 let (agent, operator) = (&agent, &operator);
@@ -190,7 +190,8 @@ fn no_secret_gets_out_through_a_fault_of_a_provider() {
     stage.finish(search, agent.identity());
 }
 
-/// Where a secret is in the broker's hands, or has just been, and the role that leads there.
+/// Failpoints at which the broker holds a secret or has just held one, with the role that leads
+/// there.
 const PLACES: [(&str, &str); 4] = [
     ("anchor.made", CONFIG),
     ("issue.minted", CERT),
@@ -199,7 +200,7 @@ const PLACES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn no_secret_gets_out_when_the_broker_is_broken_off() {
+fn no_secret_gets_out_when_the_broker_is_killed_or_panics_or_aborts() {
     let mut stage = Stage::new(&["vault-main"]);
     stage.installation.expect_error("failpoint.rs");
     let mut search = Search::default();
@@ -213,14 +214,14 @@ fn no_secret_gets_out_when_the_broker_is_broken_off() {
         for end in ["", "=abort", "=panic"] {
             let what = format!("{place}{end}");
             let broker = stage.start(Some(&what));
-            let agent = broker.known("builder");
+            let agent = broker.attested("builder");
             let task = World::task(&agent, &[CONFIG, CERT]);
             let issue = ["credential", "issue", "--task", &task, "--role", role];
-            let drawn;
+            let issued;
             let args = match (place, role) {
                 ("renew.extended", _) => {
-                    drawn = Stage::draw(&mut search, &agent, &task, CONFIG);
-                    vec!["credential", "renew", &drawn]
+                    issued = Stage::issue(&mut search, &agent, &task, CONFIG);
+                    vec!["credential", "renew", &issued]
                 }
                 (_, CERT) => [&issue[..], &["--scope", NAME[0]]].concat(),
                 _ => issue.to_vec(),
@@ -246,7 +247,7 @@ fn no_secret_gets_out_when_the_broker_is_broken_off() {
     stage.finish(search, &identity);
 }
 
-/// A panic costs the one request, and what it left behind is cleaned up by the broker that had it.
+/// A panic costs the one request, and the same broker cleans up after it.
 fn panics_and_goes_on(
     search: &mut Search,
     broker: &Broker<'_>,
@@ -255,7 +256,7 @@ fn panics_and_goes_on(
     args: &[&str],
 ) {
     let done = agent.run(args);
-    // It tries again by itself; what it then prints is what it was asked for.
+    // The client tries again by itself, so its output may hold the secret it asked for.
     search.place(what, &done.stderr);
     assert!(
         broker.log().contains("failpoint `"),
@@ -263,10 +264,10 @@ fn panics_and_goes_on(
         done.stderr
     );
     let operator = broker.operator();
-    eventually(&format!("{what}: what is left is cleaned up"), || {
+    eventually(&format!("{what}: the rest is cleaned up"), || {
         let live = World::live_credentials(&operator);
-        let settled = |c: &Value| ["active", "revoking"].contains(&text(c, "state"));
-        live.iter().all(settled).then_some(())
+        let is_known = |c: &Value| ["active", "revoking"].contains(&text(c, "state"));
+        live.iter().all(is_known).then_some(())
     });
     agent.json(&["svid", "show"]);
 }

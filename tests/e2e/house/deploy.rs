@@ -1,5 +1,5 @@
-//! What is in `deploy/` would work: the example is a valid configuration, the unit file and the image start programs
-//! that exist with flags that exist, and neither gives more away than it must.
+//! The files in `deploy/` would work: the example is a valid configuration, the unit file and the
+//! image start existing programs with existing flags, and none of them grants more than it must.
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
@@ -74,7 +74,8 @@ fn session_policies_are_policies() {
     }
 }
 
-/// The policy of the broker's own Vault token grants nothing that would let it mint more for itself.
+/// The policy of the broker's own Vault token grants no path through which the broker could give
+/// itself more.
 #[test]
 fn the_brokers_vault_policy_names_the_paths_it_needs() {
     let policy = read("deploy/examples/vault-broker-policy.hcl");
@@ -100,7 +101,8 @@ fn the_brokers_vault_policy_names_the_paths_it_needs() {
     }
 }
 
-/// The keys of systemd that the unit uses; one that is mistyped is ignored by systemd with no more than a log line.
+/// The keys of systemd that the unit uses. systemd ignores a mistyped key with no more than a line
+/// in the log.
 const UNIT_KEYS: &[(&str, &[&str])] = &[
     (
         "Unit",
@@ -174,7 +176,7 @@ const UNIT_KEYS: &[(&str, &[&str])] = &[
     ("Install", &["WantedBy"]),
 ];
 
-/// What keeps a broken-into broker from the rest of the machine.
+/// Settings that keep an attacker inside the broker away from the rest of the machine.
 const HARDENING: [(&str, &str); 12] = [
     ("NoNewPrivileges", "yes"),
     ("CapabilityBoundingSet", ""),
@@ -243,7 +245,7 @@ fn the_unit_file_is_one_and_starts_what_exists() {
     );
 }
 
-/// The program takes the arguments: it would refuse an unknown one before it gives its help.
+/// Whether the program takes the arguments: it refuses unknown ones before it prints its help.
 fn is_understood(arguments: &[&str]) {
     let done = Command::new(program("taskpassd"))
         .args(arguments)
@@ -258,7 +260,7 @@ fn is_understood(arguments: &[&str]) {
     );
 }
 
-/// The instructions of a Dockerfile, continued lines joined.
+/// The instructions of a Dockerfile, with continued lines joined.
 fn instructions(text: &str) -> Vec<(String, String)> {
     let lines = text
         .lines()

@@ -1,4 +1,4 @@
-//! The documents say what is so.
+//! The documents are true.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -30,7 +30,8 @@ fn links_lead_to_files_that_exist() {
     none(&complaints);
 }
 
-/// The guarantees link each promise to its tests, by name; `[…](file)` without a name in backticks links to a whole file.
+/// The guarantees link each promise to its tests by name. A link `[…](file)` without a name in
+/// backticks leads to a whole file.
 #[test]
 fn guarantees_name_tests_that_exist() {
     let text = read("docs/guarantees.md");
@@ -44,7 +45,7 @@ fn guarantees_name_tests_that_exist() {
         }
         seen += 1;
         let source = read(path);
-        // Tables of tests are written `name: …`.
+        // Tables of tests have lines `name: …`.
         let is_there = [format!("fn {name}("), format!(" {name}: ")];
         if !is_there.iter().any(|form| source.contains(form)) {
             complaints.push(format!("`{path}` has no test `{name}`"));
@@ -62,7 +63,8 @@ fn guarantees_name_tests_that_exist() {
     );
 }
 
-/// Every command of the documents, asked for its help: unknown commands and flags are refused before help is given.
+/// Asks each command of the documents for its help: programs refuse unknown commands and flags
+/// before they print help.
 #[test]
 fn commands_in_the_documents_exist() {
     let texts = [
@@ -102,7 +104,7 @@ fn commands_in_the_documents_exist() {
         if let Some(at) = arguments.iter().position(|a| a == "--purpose") {
             arguments.truncate(at);
         }
-        // Placeholders stand for something that has a form of its own.
+        // Placeholders stand for values that must have a form of their own.
         arguments.retain(|a| a != "NAME");
         seen += 1;
         let done = Command::new(program(name))
@@ -144,7 +146,8 @@ fn make_targets_in_the_documents_exist() {
     none(&complaints);
 }
 
-/// The reasons of errors are a part of the API: those in the code and those in `docs/errors.md` are the same.
+/// The reasons of errors are a part of the API, so `docs/errors.md` lists exactly those in the
+/// code.
 #[test]
 fn the_documents_list_the_reasons_of_the_api() {
     let is_reason =

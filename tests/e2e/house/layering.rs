@@ -7,7 +7,7 @@ use taskpass_tests::workspace;
 
 use super::{files, none, read};
 
-/// Each package with the packages of this workspace that it may know.
+/// Each package with the packages of this workspace on which it may depend.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("taskpass-core", &[]),
     ("taskpass-files", &[]),
@@ -112,10 +112,11 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Packages that are there for tests only.
+/// Packages that exist only for tests.
 const FOR_TESTS: [&str; 3] = ["taskpass-client-testing", "taskpass-tests", "taskpass-fuzz"];
 
-/// Crates, by the beginning of their names, that only these packages may know. The tests may know everything.
+/// Crates, by the beginning of their names, that only these packages may use. The tests may use
+/// everything.
 const ONLY_KNOWN_BY: &[(&str, &[&str])] = &[
     ("cedar-policy", &["taskpass-policy"]),
     ("sled", &["taskpass-store"]),
@@ -148,7 +149,7 @@ const ONLY_KNOWN_BY: &[(&str, &[&str])] = &[
     ("anyhow", &["taskpass-broker", "taskpass-cli"]),
 ];
 
-/// Crypto that is not ring, whoever would bring it in.
+/// Cryptography other than ring is banned, also through a dependency.
 const NO_CRYPTO_BUT_RING: [&str; 5] = [
     "aws-lc-rs",
     "aws-lc-sys",
@@ -167,7 +168,7 @@ fn metadata() -> Metadata {
         .expect("metadata")
 }
 
-/// What a package is built with; tests and build scripts may know more.
+/// The dependencies of a package itself. Its tests and build script may have more.
 fn dependencies(package: &Package) -> impl Iterator<Item = &str> {
     package
         .dependencies
@@ -238,7 +239,7 @@ fn every_dependency_has_its_reason_and_is_used() {
                 if !has_reason {
                     complaints.push(format!("{manifest}: no reason above `{name}`"));
                 }
-                // What generated code needs is not in the sources.
+                // Dependencies of generated code do not occur in the sources.
                 let generated =
                     folder == "proto/" && ["tonic-prost", "prost-types"].contains(&name);
                 let path = if name == "rustls-webpki" {
@@ -273,12 +274,12 @@ fn every_dependency_of_the_workspace_is_some_members() {
             !members.contains(&format!("\n{name}.workspace"))
                 && !members.contains(&format!("\n{name} = {{ workspace"))
         })
-        .map(|name| format!("`{name}` is declared in Cargo.toml and nobody uses it"))
+        .map(|name| format!("`{name}` is declared in Cargo.toml and no package uses it"))
         .collect();
     none(&unused);
 }
 
-/// Parts of the broker with the crates they must not name.
+/// Parts of the broker with the crates that they must not name.
 const MUST_NOT_NAME: &[(&str, &[&str])] = &[
     ("broker/server/src/config", WIRE),
     (
@@ -339,8 +340,8 @@ fn parts_of_the_broker_name_nothing_above_or_beside_them() {
     none(&complaints);
 }
 
-/// The engine decides, so it must be possible to read, build and simulate it without any protocol. Cargo resolves
-/// what it is built with, through all of its dependencies.
+/// The engine decides, so it must be possible to read, build and simulate it without any protocol.
+/// Cargo lists all crates that it is built with, also through its dependencies.
 #[test]
 fn the_engine_is_built_without_the_wire() {
     let tree = Command::new(env!("CARGO"))
@@ -370,7 +371,7 @@ fn the_engine_is_built_without_the_wire() {
     );
 }
 
-/// The machine's clock and randomness come in where the programs start, and nowhere else.
+/// The machine's clock and randomness enter where the programs start, and in no other place.
 #[test]
 fn time_and_randomness_come_in_at_the_composition_roots() {
     const MAY: [&str; 5] = [
@@ -413,7 +414,7 @@ fn is_test(file: &str) -> bool {
         || file.starts_with("agent-client/testing/")
 }
 
-/// A source file without comments and without the tests in it.
+/// A source file without comments and without its tests.
 fn code(file: &str) -> String {
     let text = read(file);
     let text = text

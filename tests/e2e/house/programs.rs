@@ -1,5 +1,5 @@
-//! The programs behind `make torture` and `make bench` say how they are used, and refuse what they do not understand: one that
-//! plays nothing would look green.
+//! The programs behind `make torture` and `make bench` explain their use and refuse unknown
+//! arguments: a run that plays nothing would look green.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! How long files may be, and that no test is switched off.
+//! The length of files, and that no test is switched off.
 
 use super::{files, none, read};
 
@@ -23,7 +23,7 @@ fn a_file_is_a_page() {
 
 #[test]
 fn nothing_is_switched_off_or_left_for_later() {
-    // Put together here, so that this file does not complain about itself.
+    // Each word is put together here, so that this file does not complain about itself.
     let words = [
         ["#[ig", "nore"],
         ["todo", "!("],

@@ -1,14 +1,15 @@
-//! Every RPC that changes something takes an idempotency key, or stands here with the reason why it needs none.
+//! Every RPC that changes something takes an idempotency key, or is listed here with the reason why
+//! it needs none.
 
 use std::collections::BTreeMap;
 
 use prost::Message as _;
 use taskpass_proto::v1::FILE_DESCRIPTOR_SET;
 
-/// What these begin with only looks.
+/// The names of RPCs that change nothing begin with these words.
 const READS: [&str; 6] = ["Get", "List", "Export", "Prove", "Check", "WhoAmI"];
 
-/// Without a key, and why repeating them does no harm.
+/// RPCs without a key, and why repeating them does no harm.
 const NEED_NONE: [(&str, &str); 5] = [
     ("Attest", "the join token can be used once"),
     (
@@ -21,7 +22,7 @@ const NEED_NONE: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn whatever_changes_something_takes_an_idempotency_key() {
+fn every_rpc_that_changes_something_takes_an_idempotency_key() {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors");
     let files = || {
         let ours = |file: &&prost_types::FileDescriptorProto| file.package() == "taskpass.v1";

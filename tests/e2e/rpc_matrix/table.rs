@@ -1,4 +1,4 @@
-//! The table: one row for each RPC, with a message that is right in everything and who may send it.
+//! The table: one row for each RPC, with a valid message and the callers that may send it.
 
 use prost::Message as _;
 use taskpass_proto::v1 as pb;
@@ -9,14 +9,19 @@ use super::{Stage, Target};
 /// The kinds of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
-    Nobody,
+    Unauthenticated,
     Agent,
     InTask,
     Operator,
 }
 
 impl Who {
-    pub(crate) const ALL: [Self; 4] = [Self::Nobody, Self::Agent, Self::InTask, Self::Operator];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Unauthenticated,
+        Self::Agent,
+        Self::InTask,
+        Self::Operator,
+    ];
 }
 
 pub(crate) struct Row {
@@ -25,8 +30,8 @@ pub(crate) struct Row {
     pub(crate) allowed: &'static [Who],
 }
 
-const ANYBODY: &[Who] = &Who::ALL;
-const KNOWN: &[Who] = &[Who::Agent, Who::InTask, Who::Operator];
+const EVERY_CALLER: &[Who] = &Who::ALL;
+const AUTHENTICATED: &[Who] = &[Who::Agent, Who::InTask, Who::Operator];
 const AGENTS: &[Who] = &[Who::Agent, Who::InTask];
 const OPERATORS: &[Who] = &[Who::Operator];
 
@@ -41,10 +46,10 @@ macro_rules! rows {
 }
 
 rows! {
-    IdentityService / Attest, ANYBODY, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr, ..Default::default() };
-    IdentityService / GetBundle, ANYBODY, |_s, _t| pb::GetBundleRequest {};
-    IdentityService / RenewSvid, KNOWN, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
-    IdentityService / WhoAmI, KNOWN, |_s, _t| pb::WhoAmIRequest {};
+    IdentityService / Attest, EVERY_CALLER, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr, ..Default::default() };
+    IdentityService / GetBundle, EVERY_CALLER, |_s, _t| pb::GetBundleRequest {};
+    IdentityService / RenewSvid, AUTHENTICATED, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
+    IdentityService / WhoAmI, AUTHENTICATED, |_s, _t| pb::WhoAmIRequest {};
 
     AgentService / RegisterAgent, OPERATORS, |_s, t| pb::RegisterAgentRequest {
         name: format!("made-for-{}", t.task),
@@ -60,10 +65,10 @@ rows! {
         parent: t.parent.clone(),
         ..Default::default()
     };
-    TaskService / EndTask, KNOWN, |_s, t| pb::EndTaskRequest { task_id: t.task.clone(), ..Default::default() };
+    TaskService / EndTask, AUTHENTICATED, |_s, t| pb::EndTaskRequest { task_id: t.task.clone(), ..Default::default() };
     TaskService / Heartbeat, AGENTS, |_s, t| pb::HeartbeatRequest { task_id: t.task.clone() };
-    TaskService / GetTask, KNOWN, |_s, t| pb::GetTaskRequest { task_id: t.task.clone() };
-    TaskService / ListTasks, KNOWN, |_s, _t| pb::ListTasksRequest::default();
+    TaskService / GetTask, AUTHENTICATED, |_s, t| pb::GetTaskRequest { task_id: t.task.clone() };
+    TaskService / ListTasks, AUTHENTICATED, |_s, _t| pb::ListTasksRequest::default();
 
     CredentialService / IssueCredential, AGENTS, |_s, t| pb::IssueCredentialRequest {
         task_id: t.task.clone(),
@@ -74,12 +79,12 @@ rows! {
         credential_id: t.credential.clone(),
         ..Default::default()
     };
-    CredentialService / RevokeCredential, KNOWN, |_s, t| pb::RevokeCredentialRequest {
+    CredentialService / RevokeCredential, AUTHENTICATED, |_s, t| pb::RevokeCredentialRequest {
         credential_id: t.credential.clone(),
         ..Default::default()
     };
-    CredentialService / GetCredential, KNOWN, |_s, t| pb::GetCredentialRequest { credential_id: t.credential.clone() };
-    CredentialService / ListCredentials, KNOWN, |_s, t| pb::ListCredentialsRequest {
+    CredentialService / GetCredential, AUTHENTICATED, |_s, t| pb::GetCredentialRequest { credential_id: t.credential.clone() };
+    CredentialService / ListCredentials, AUTHENTICATED, |_s, t| pb::ListCredentialsRequest {
         task_id: t.task.clone(),
         ..Default::default()
     };
@@ -95,10 +100,10 @@ rows! {
     LedgerService / ProveEntry, OPERATORS, |_s, _t| pb::ProveEntryRequest { index: 0 };
 }
 
-/// A join token that nobody has used.
+/// An unused join token.
 fn token(stage: &Stage<'_>) -> String {
     let request = pb::CreateJoinTokenRequest {
-        agent: "newcomer".to_owned(),
+        agent: "new-agent".to_owned(),
         ttl_seconds: 60,
         ..Default::default()
     };

@@ -1,10 +1,10 @@
-//! As much DER and PEM as is needed to put true signatures under made-up content.
+//! The part of DER and PEM that is needed to put valid signatures on invented content.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 const ED25519: [u8; 7] = [0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
 
-/// One value.
+/// One value: tag, length, content.
 pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut out = vec![tag];
@@ -23,13 +23,14 @@ pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `content`, then the algorithm Ed25519, then the signature: the form of certificates and of requests for them.
+/// `content`, then the algorithm Ed25519, then the signature: the form of certificates and
+/// certificate requests.
 pub(crate) fn signed(content: &[u8], signature: &[u8]) -> Vec<u8> {
     let signature = value(3, &[&[0], signature].concat());
     value(0x30, &[content, &ED25519, &signature].concat())
 }
 
-/// What is signed in a certificate or request.
+/// The signed part of a certificate or request.
 pub(crate) fn signed_part(der: &[u8]) -> &[u8] {
     let (_, outer) = header(der);
     let outer = der.get(outer..).unwrap_or_default();
@@ -37,7 +38,7 @@ pub(crate) fn signed_part(der: &[u8]) -> &[u8] {
     outer.get(..start + length).unwrap_or_default()
 }
 
-/// Length of the content and where it begins. Only for what was made here: lengths of up to two bytes.
+/// Where the content begins, and its length. Only for values made here: lengths of up to two bytes.
 fn header(der: &[u8]) -> (usize, usize) {
     match der {
         [_, 0x82, high, low, ..] => (usize::from(u16::from_be_bytes([*high, *low])), 4),

@@ -1,7 +1,8 @@
-//! What the targets measure inputs against: authorities and a small ledger, the same in every run.
+//! The authorities and the small ledger that targets check inputs against. They are the same in
+//! every run.
 //!
-//! Every key is made from a fixed seed and signs with Ed25519, so that signatures are the same, too. They protect
-//! nothing.
+//! Every key comes from a fixed seed and signs with Ed25519, so that signatures are the same, too.
+//! These keys protect nothing.
 
 use std::{path::Path, sync::OnceLock};
 
@@ -13,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use taskpass_core::{Entropy, SeededEntropy, Timestamp, TrustDomain};
 use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, SigningKey, VerifyingKey, export};
 
-/// The name of the one SVID there is.
+/// The name in the only SVID.
 pub(crate) const BUILDER: &str = "spiffe://acme.test/agent/builder";
 /// The origin of the ledger.
 pub(crate) const ORIGIN: &str = "taskpass/acme.test";
@@ -26,7 +27,7 @@ pub(crate) fn trust_domain() -> TrustDomain {
     "acme.test".parse().expect("a trust domain")
 }
 
-/// The time at which everything here is valid.
+/// The time at which all fixtures are valid.
 pub(crate) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().expect("a time")
 }
@@ -36,7 +37,7 @@ pub(crate) fn key(seed: u8) -> KeyPair {
     KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8(seed))).expect("a key")
 }
 
-/// The same as a PKCS #8 document.
+/// The same key as a PKCS #8 document.
 pub(crate) fn pkcs8(seed: u8) -> Vec<u8> {
     const BEFORE_SEED: [u8; 16] = [
         0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
@@ -122,13 +123,13 @@ fn leaf() -> CertificateParams {
     params
 }
 
-/// A small ledger, and what an auditor gets of it.
+/// A small ledger, and the files that an auditor gets of it.
 pub(crate) struct History {
     pub(crate) key: VerifyingKey,
     pub(crate) entries: Vec<Vec<u8>>,
     /// Over all entries.
     pub(crate) checkpoint: Checkpoint,
-    /// Over the first few.
+    /// Over the first few entries.
     pub(crate) older: Checkpoint,
     pub(crate) export: Vec<u8>,
     pub(crate) selection: Vec<u8>,
@@ -202,7 +203,7 @@ fn append(ledger: &mut Ledger, entries: &[Vec<u8>]) -> Result<(), taskpass_ledge
     ledger.append_batch(&entries, Priority::Normal).map(drop)
 }
 
-/// JSON, and now and then something else.
+/// Mostly JSON; some entries are other bytes.
 fn entry(index: u64) -> Vec<u8> {
     match index % 4 {
         3 => vec![0xff, 0, u8::try_from(index).unwrap_or(0)],

@@ -1,17 +1,17 @@
-//! Taking inputs apart. What a target reads from bytes must be easy to hit by mutation and easy to write by hand.
+//! Splits inputs into parts. The layout is easy to hit by mutation and easy to write by hand.
 
-/// The text in `data`, or nothing to do.
+/// The text in `data`; `None` when it is no UTF-8.
 pub(crate) fn text(data: &[u8]) -> Option<&str> {
     str::from_utf8(data).ok()
 }
 
-/// The first byte, which chooses what is done with the rest.
+/// The first byte, which chooses what the target does with the rest.
 pub(crate) fn choice(data: &[u8]) -> (u8, &[u8]) {
     data.split_first()
         .map_or((0, data), |(first, rest)| (*first, rest))
 }
 
-/// Parts, each behind its length in two big-endian bytes. What is cut off counts as far as it goes.
+/// Parts, each behind its length in two big-endian bytes. The last part may be cut short.
 pub(crate) fn parts(mut data: &[u8]) -> Vec<&[u8]> {
     const PARTS_MAX: usize = 16;
     let mut parts = Vec::new();
@@ -27,7 +27,7 @@ pub(crate) fn parts(mut data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// The other way round, for seeds.
+/// The inverse of `parts`, for seeds.
 pub(crate) fn joined<P: AsRef<[u8]>>(parts: &[P]) -> Vec<u8> {
     let mut data = Vec::new();
     for part in parts.iter().map(AsRef::as_ref) {

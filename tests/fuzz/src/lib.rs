@@ -1,7 +1,9 @@
-//! Fuzz targets for every parser and decoder: bytes in, nothing may panic, and what is accepted follows the rules.
+//! Fuzz targets for every parser and decoder. No bytes may cause a panic, and accepted inputs must
+//! follow the rules.
 //!
-//! A target is a function from bytes that asserts. `make fuzz` drives them with libFuzzer; the committed inputs in
-//! `corpus/` are replayed by `make test`. A finding is fixed in the product and its input stays in the corpus.
+//! A target is a function from bytes that asserts. `make fuzz` drives the targets with libFuzzer;
+//! `make test` replays the committed inputs in `corpus/`. A finding is fixed in the product, and
+//! its input stays in the corpus.
 
 mod back_end;
 pub mod corpus;
@@ -16,11 +18,11 @@ mod world;
 /// One parser or decoder with its rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name on the command line, and that of its directory in `corpus/`.
+    /// Its name on the command line, and the name of its directory in `corpus/`.
     pub name: &'static str,
     /// Panics when a rule is broken.
     pub run: fn(&[u8]),
-    /// Bytes of the longest input that libFuzzer makes up.
+    /// Bytes of the longest input that libFuzzer tries.
     pub bytes_max: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Runs fuzz targets: under libFuzzer when `make fuzz` builds it, else on the files it is given.
+//! Runs fuzz targets: under libFuzzer when `make fuzz` builds it, otherwise on the files in its
+//! arguments.
 
 #![cfg_attr(taskpass_fuzz, no_main)]
 
@@ -8,14 +9,15 @@ mod libfuzzer {
 
     use taskpass_fuzz::Target;
 
-    /// Of this thread alone, since the machine has other things to do; with coverage all is several times slower.
+    /// Processor time of this thread alone, because other processes share the machine. Coverage
+    /// makes everything several times slower.
     const CPU_TIME_MAX: Duration = Duration::from_millis(300);
 
-    /// The target is chosen in the environment, since libFuzzer owns the arguments.
+    /// The environment chooses the target, since libFuzzer owns the arguments.
     static TARGET: LazyLock<&'static Target> = LazyLock::new(|| {
         let name = std::env::var("TASKPASS_FUZZ_TARGET").unwrap_or_default();
         let target = Target::named(&name).expect("TASKPASS_FUZZ_TARGET names a target");
-        // What is made once for all inputs is not any input's time.
+        // Fixtures are made before the first input, so that no input is charged for them.
         (target.run)(&[]);
         target
     });

@@ -1,5 +1,5 @@
-//! Inputs to begin with: valid ones, and some that are almost valid. `cargo run -p taskpass-fuzz -- seeds` writes them
-//! into the corpus; libFuzzer makes the others from them.
+//! Seeds: inputs that are valid or almost valid. `cargo run -p taskpass-fuzz -- seeds` writes them
+//! into the corpus, and libFuzzer derives the others from them.
 
 mod identities;
 mod ledgers;
@@ -10,7 +10,7 @@ use std::{fs, io};
 
 use crate::{Target, corpus};
 
-/// Inputs of one target, each with a name.
+/// The seeds of one target, each with a name.
 type Seeds = Vec<(String, Vec<u8>)>;
 
 /// Writes `seed-<name>` for every seed of every target.
@@ -38,7 +38,7 @@ fn numbered<D: AsRef<[u8]>>(all: impl IntoIterator<Item = D>) -> Seeds {
     all.into_iter().enumerate().map(named).collect()
 }
 
-/// The same with a first byte.
+/// A seed whose first byte is the target's choice.
 fn choosing(choice: u8, name: &str, data: impl AsRef<[u8]>) -> (String, Vec<u8>) {
     (name.to_owned(), [&[choice], data.as_ref()].concat())
 }

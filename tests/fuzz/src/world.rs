@@ -1,4 +1,5 @@
-//! A broker without a network, a back end and a disk that matters, for [`crate::targets::wire`].
+//! A broker without a network, for [`crate::targets::wire`]. Its back end mints words, and its disk
+//! is temporary.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -21,14 +22,14 @@ use crate::{back_end::BackEnd, fixtures, targets::csr};
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const EVERYTHING: &str = "@id(\"all\") permit (principal, action, resource);";
 
-/// The broker and those who may call it.
+/// The broker and its callers.
 pub(crate) struct World {
     runtime: Runtime,
     routes: Routes,
-    /// Nobody, an operator, an agent, and the agent in its task.
+    /// No identity, an operator, an agent, and the agent in its task.
     callers: Vec<Option<PeerIdentity>>,
     rpcs: Vec<String>,
-    /// What is there, for seeds.
+    /// The ids of existing things, for seeds.
     pub(crate) task: String,
     pub(crate) credential: String,
     pub(crate) unused_token: String,
@@ -57,10 +58,10 @@ impl World {
             unused_token: String::new(),
             entries: Vec::new(),
         };
-        world.furnish(&authority);
+        world.populate(&authority);
         world.entries = entries(&store);
         world.runtime.block_on(store.close()).expect("closed");
-        // Its index is still read.
+        // The index still reads these files, so the store is never dropped.
         std::mem::forget(store);
         world
     }
@@ -70,7 +71,7 @@ impl World {
         &self.rpcs
     }
 
-    /// Calls an RPC with the bytes of a message, and returns those of the answer.
+    /// Calls an RPC with the bytes of a message and returns the bytes of the answer.
     pub(crate) fn call(&self, rpc: &str, caller: usize, message: &[u8]) -> Result<Bytes, Status> {
         let caller = self
             .callers
@@ -108,8 +109,8 @@ impl World {
         })
     }
 
-    /// One agent with an open task, a live credential, and a join token that nobody has used.
-    fn furnish(&mut self, authority: &Authority) {
+    /// Adds an agent with an open task, a live credential, and an unused join token.
+    fn populate(&mut self, authority: &Authority) {
         const OPERATOR: usize = 1;
         const AGENT: usize = 2;
         let registered = v1::RegisterAgentRequest {
@@ -178,7 +179,7 @@ impl World {
     }
 }
 
-/// A signing request, made as those of `csr` are.
+/// A valid certificate request, made with [`csr`](crate::targets::csr).
 pub(crate) fn request() -> Vec<u8> {
     let made =
         rcgen::CertificateParams::default().serialize_request(&fixtures::authorities().leaf_key);
@@ -224,7 +225,7 @@ fn operator() -> PeerIdentity {
     }
 }
 
-/// Without it the broker would not believe the certificate.
+/// The broker accepts an operator's certificate only if this event is on record.
 fn on_record(operator: &PeerIdentity) -> Event {
     Event::OperatorSvidIssued {
         operator: "ann".parse().expect("a name"),

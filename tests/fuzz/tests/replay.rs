@@ -1,10 +1,10 @@
-//! Every committed input goes through its target, and every target has some.
+//! Replays every committed input through its target. Every target must have some.
 
 use std::fs;
 
 use taskpass_fuzz::{TARGETS, Target, corpus};
 
-/// All inputs together: what is in the repository is read by everybody.
+/// The size of all inputs together is limited, because every checkout contains them.
 const CORPUS_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 macro_rules! replay {
@@ -31,7 +31,7 @@ fn replay(name: &str) {
     assert!(!inputs.is_empty(), "{name} has no inputs");
     for path in inputs {
         let data = fs::read(&path).expect("an input");
-        // The name of the input is what a failing test must show.
+        // A failing test must show the name of its input.
         println!("{}", path.display());
         (target.run)(&data);
     }

@@ -1,11 +1,11 @@
-//! The operations, as a client asks for them, each answer noted in the journal.
+//! The operations as clients request them. Each answer goes into the journal.
 
 use std::process::{Child, Stdio};
 
 use taskpass_client::{Client, EndMode, JoinToken, TaskOptions};
 use taskpass_core::{CredentialId, RoleName, Scope, TaskId};
 
-use crate::{Broker, Cli, Drawn, Told, wire::runtime, witness::client_config};
+use crate::{Broker, Cli, IssuedSecret, Told, wire::runtime, witness::client_config};
 
 use super::{Operation, play::Play};
 
@@ -13,11 +13,11 @@ pub(super) const CONFIG: &str = "vault-main/config";
 pub(super) const CERT: &str = "vault-main/cert";
 pub(super) const SCOPE: &str = "common_name=ci.acme.test";
 
-/// An answer, or the complaint in words.
+/// `Ok` or the error text.
 pub(super) type Answer = Result<(), String>;
 
 impl Play<'_> {
-    /// Asks once, with a new connection and the library's usual patience.
+    /// Requests the operation once, with a new connection and the library's usual retries.
     pub(super) fn ask(&self, broker: &Broker<'_>) -> Answer {
         match self.stage.cell.operation {
             Operation::Attest => self.attest(broker),
@@ -35,14 +35,14 @@ impl Play<'_> {
         runtime().block_on(connecting).map_err(in_words)
     }
 
-    /// Asks over a connection that is there already.
+    /// Requests the operation over an open connection.
     pub(super) async fn carry_out(&self, operation: Operation, client: &Client) -> Answer {
         match operation {
             Operation::Start => self.start(client).await.map(drop),
             Operation::Issue => {
                 let both = tokio::join!(
-                    self.draw(client, self.task(), CONFIG),
-                    self.draw(client, self.task(), CERT)
+                    self.issue(client, self.task(), CONFIG),
+                    self.issue(client, self.task(), CERT)
                 );
                 both.0.and(both.1).map(drop)
             }
@@ -73,8 +73,8 @@ impl Play<'_> {
         Ok(task.id)
     }
 
-    /// Draws a credential and notes its secret.
-    pub(super) async fn draw(
+    /// Issues a credential and notes its secret.
+    pub(super) async fn issue(
         &self,
         client: &Client,
         task: TaskId,
@@ -88,8 +88,8 @@ impl Play<'_> {
             .issue_credential(task, &role(name), &scope, None)
             .await
             .map_err(in_words)?;
-        let drawn = Drawn::from(&issued);
-        self.journal().note_drawn(issued.id, drawn);
+        let secret = IssuedSecret::from(&issued);
+        self.journal().note_secret(issued.id, secret);
         Ok(issued.id)
     }
 
@@ -100,15 +100,16 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Lets a newcomer in with the join token at hand, or, where that is spent on an answer that was lost, with another.
+    /// Attests with the join token at hand. If an earlier attempt used it up and lost the answer,
+    /// it attests with a new one.
     fn attest(&self, broker: &Broker<'_>) -> Answer {
         let token = self.take_join_token(broker)?;
-        let cli = self.newcomer(broker);
+        let cli = self.without_identity(broker);
         let config = client_config(&cli);
         let login = Client::login(&config, &token);
         let leaf = runtime().block_on(login).map_err(in_words);
         if leaf.as_ref().is_err_and(|why| !why.contains("join token")) {
-            // It was not looked at, so it is as good as before.
+            // The broker did not check the token, so it is still unused.
             self.keep_join_token(token);
         }
         let leaf = leaf?;
@@ -116,7 +117,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits until the authority's successor is published, by the history's word.
+    /// Waits until the history shows that the authority's successor is published.
     fn await_rotation(&self, broker: &Broker<'_>) -> Answer {
         const POLLS: u32 = 160;
         let mut last = "nothing was published".to_owned();
@@ -132,12 +133,12 @@ impl Play<'_> {
         Err(last)
     }
 
-    /// The same operation by the command line, in a process that can be killed. Rotation needs no client; one that
-    /// renews its certificate stands in.
+    /// The same operation through the command line, in a process that a test can kill. Rotation
+    /// needs no client; a client that renews its certificate stands in for one.
     pub(super) fn spawn(&self, broker: &Broker<'_>) -> Child {
         let (task, token) = (self.task().to_string(), self.token().to_string());
         let cli = match self.stage.cell.operation {
-            Operation::Attest => self.newcomer(broker),
+            Operation::Attest => self.without_identity(broker),
             _ => self.agent(broker),
         };
         let given = self.stage.installation.scratch().join("given");
@@ -187,7 +188,7 @@ fn role(name: &str) -> RoleName {
     name.parse().expect("a role")
 }
 
-/// With every cause, on one line.
+/// The error with all its causes on one line.
 pub(super) fn in_words(error: impl std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
@@ -199,7 +200,7 @@ pub(super) fn in_words(error: impl std::error::Error) -> String {
     words
 }
 
-/// A join token as the operator gets it.
+/// A join token as the operator receives it.
 pub(super) fn parsed(token: &str) -> JoinToken {
     token.parse().expect("a join token")
 }

@@ -1,4 +1,5 @@
-//! The clients of a cell: what they are and hold, what they were told, and how the cell is brought to its end.
+//! The clients of a cell: their identities and credentials, the answers they received, and the end
+//! of the cell.
 
 use std::{
     fs,
@@ -27,32 +28,33 @@ use super::{
     verdict::{Back, Verdict},
 };
 
-/// How long the service may take to come back.
+/// The longest that the service may take to recover.
 const BACK_MAX: Duration = Duration::from_secs(120);
 
 /// The clients' side of a cell.
 #[derive(Debug)]
 pub(super) struct Play<'a> {
     pub(super) stage: &'a Stage,
-    /// An open task with one token and one certificate, and the token.
+    /// An open task with one token and one certificate, and that token.
     held: OnceLock<(TaskId, CredentialId)>,
     /// A checkpoint from before the fault.
     pub(super) checkpoint: PathBuf,
     journal: Mutex<Journal>,
     join_token: Mutex<Option<JoinToken>>,
-    /// The secrets of all join tokens there were.
+    /// The secrets of all join tokens of the cell.
     join_secrets: Mutex<Vec<String>>,
-    newcomers: AtomicU32,
-    /// Where the agent's identity is; another place each time it has to attest anew.
+    attempts: AtomicU32,
+    /// The number of the agent's identity directory. It grows each time the agent has to attest
+    /// anew.
     identity: Mutex<u32>,
     notes: Mutex<Vec<String>>,
 }
 
 impl<'a> Play<'a> {
-    /// Lets an agent in and gives it a task with live credentials.
+    /// Attests an agent and gives it a task with live credentials.
     pub(super) fn begin(stage: &'a Stage, broker: &Broker<'_>) -> Self {
         let operator = broker.operator();
-        for name in ["builder", "newcomer"] {
+        for name in ["builder", "new-agent"] {
             operator.json(&["agent", "register", name, "--owner", "alice@acme.test"]);
         }
         let play = Self {
@@ -62,7 +64,7 @@ impl<'a> Play<'a> {
             journal: Mutex::default(),
             join_token: Mutex::default(),
             join_secrets: Mutex::default(),
-            newcomers: AtomicU32::new(0),
+            attempts: AtomicU32::new(0),
             identity: Mutex::new(0),
             notes: Mutex::default(),
         };
@@ -73,8 +75,8 @@ impl<'a> Play<'a> {
         let client = play.connect(broker).expect("the broker takes the identity");
         let begun: Result<_, String> = runtime().block_on(async {
             let task = play.start(&client).await?;
-            let token = play.draw(&client, task, CONFIG).await?;
-            play.draw(&client, task, CERT).await?;
+            let token = play.issue(&client, task, CONFIG).await?;
+            play.issue(&client, task, CERT).await?;
             Ok((task, token))
         });
         play.held
@@ -100,13 +102,13 @@ impl<'a> Play<'a> {
     /// `taskpass` as the agent.
     pub(super) fn agent(&self, broker: &Broker<'_>) -> Cli {
         let number = *self.identity.lock().expect("no poison");
-        broker.known(&format!("builder-{number}"))
+        broker.attested(&format!("builder-{number}"))
     }
 
-    /// `taskpass` as somebody who has no identity yet.
-    pub(super) fn newcomer(&self, broker: &Broker<'_>) -> Cli {
-        let number = self.newcomers.fetch_add(1, Ordering::Relaxed);
-        broker.known(&format!("newcomer-{number}"))
+    /// `taskpass` without an identity, in a new directory.
+    pub(super) fn without_identity(&self, broker: &Broker<'_>) -> Cli {
+        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
+        broker.attested(&format!("new-agent-{number}"))
     }
 
     pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -121,7 +123,8 @@ impl<'a> Play<'a> {
         self.notes.lock().expect("no poison").push(note.into());
     }
 
-    /// The join token that was made before the fault; later ones are made when they are asked for.
+    /// The join token that was created before the fault. After it is taken, each call creates
+    /// another.
     pub(super) fn take_join_token(&self, broker: &Broker<'_>) -> Result<JoinToken, String> {
         if let Some(token) = self.join_token.lock().expect("no poison").take() {
             return Ok(token);
@@ -134,7 +137,7 @@ impl<'a> Play<'a> {
     }
 
     pub(super) fn new_join_token(&self, broker: &Broker<'_>) -> Result<String, String> {
-        self.join_token_for("newcomer", broker)
+        self.join_token_for("new-agent", broker)
     }
 
     fn join_token_for(&self, agent: &str, broker: &Broker<'_>) -> Result<String, String> {
@@ -149,7 +152,7 @@ impl<'a> Play<'a> {
         Ok(token)
     }
 
-    /// Gives the agent a new identity in another place.
+    /// Attests the agent anew, in another directory.
     fn attest_anew(&self, broker: &Broker<'_>) -> Answer {
         let token = self.join_token_for("builder", broker)?;
         *self.identity.lock().expect("no poison") += 1;
@@ -162,7 +165,7 @@ impl<'a> Play<'a> {
         Err(done.stderr)
     }
 
-    /// How many issuing authorities were ever published.
+    /// The number of issuing authorities that were ever published.
     pub(super) fn published_authorities(&self, broker: &Broker<'_>) -> Result<usize, String> {
         let path = self.stage.installation.scratch().join("authorities.jsonl");
         let name = path.display().to_string();
@@ -181,7 +184,7 @@ impl<'a> Play<'a> {
         Ok(serials.len())
     }
 
-    /// Every operation once, on a task of its own.
+    /// Requests every operation once, on a task of its own.
     pub(super) fn probe(&self, broker: &Broker<'_>) -> Answer {
         let client = self.connect(broker)?;
         runtime().block_on(self.whole_round(&client))
@@ -189,8 +192,8 @@ impl<'a> Play<'a> {
 
     async fn whole_round(&self, client: &Client) -> Answer {
         let task = self.start(client).await?;
-        let token = self.draw(client, task, CONFIG).await?;
-        self.draw(client, task, CERT).await?;
+        let token = self.issue(client, task, CONFIG).await?;
+        self.issue(client, task, CERT).await?;
         let until = client.renew_credential(token, None).await;
         let until = until.map_err(super::operation::in_words)?;
         self.note(Told::Renewed(token, until));
@@ -200,8 +203,9 @@ impl<'a> Play<'a> {
         self.end(client, task).await
     }
 
-    /// Secrets that work although receipts, or the broker's own list, say that they are revoked and proven dead.
-    pub(super) fn lies_now(&self, broker: &Broker<'_>) -> Vec<String> {
+    /// Secrets that work although a receipt, or the broker's own list, says that they are revoked
+    /// with proof.
+    pub(super) fn false_proofs_now(&self, broker: &Broker<'_>) -> Vec<String> {
         let listed = broker.operator().run(&["-o", "json", "credential", "list"]);
         let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap_or_default();
         let rows = listed.as_array().cloned().unwrap_or_default();
@@ -211,15 +215,17 @@ impl<'a> Play<'a> {
             .map(|row| text(row, "credential_id").to_owned())
             .collect();
         let journal = self.journal();
-        let mut lies = journal.lies(&self.stage.bao, |id| proven.contains(&id.to_string()));
-        lies.extend(journal.lies_told(&self.stage.bao));
-        lies
+        let mut false_proofs =
+            journal.false_proofs(&self.stage.bao, |id| proven.contains(&id.to_string()));
+        false_proofs.extend(journal.false_receipts(&self.stage.bao));
+        false_proofs
     }
 
-    /// The fault is over: waits until everything works again, ends everything, and has the witnesses speak.
+    /// After the fault: waits until everything works again, ends every task, and lets the witnesses
+    /// compare.
     #[expect(
         clippy::disallowed_methods,
-        reason = "how long it takes is what people want to know"
+        reason = "the report has how long it takes"
     )]
     pub(super) fn finish(&self, struck: Struck<'a>, began: Instant) -> Verdict {
         let over_at = Instant::now();
@@ -228,7 +234,7 @@ impl<'a> Play<'a> {
             meanwhile: struck.meanwhile,
             orphans: Vec::new(),
             lost: Vec::new(),
-            lies: struck.lies,
+            false_proofs: struck.false_proofs,
             shown: Vec::new(),
             ledger: Vec::new(),
             wrong: struck.wrong,
@@ -259,11 +265,12 @@ impl<'a> Play<'a> {
         verdict
     }
 
-    /// Secrets in what the broker wrote: its files, its logs, what was exported.
+    /// Secrets in the broker's files, logs and exports.
     fn secrets_shown(&self) -> Vec<String> {
         let (stage, mut search) = (self.stage, Search::default());
         if let Some(disk) = &stage.disk {
-            // Nobody else sees what is on it.
+            // The disk is mounted only for the broker, so its files are copied to where the search
+            // sees them.
             disk.shell("cp -a \"$1\" \"$1.after\"");
         }
         search.answers("vault-main", &stage.relay.answers());
@@ -279,7 +286,7 @@ impl<'a> Play<'a> {
             .collect()
     }
 
-    /// Asks for the same again where it failed, and then for everything once.
+    /// Requests the operation again where it failed, then every operation once.
     #[expect(
         clippy::disallowed_methods,
         reason = "patience is measured in real time"
@@ -291,10 +298,10 @@ impl<'a> Play<'a> {
         verdict: &mut Verdict,
     ) -> Broker<'a> {
         let mut broker = broker;
-        // What is asked of a task that is over by now cannot work.
+        // Requests about a task that ended meanwhile cannot work.
         let time_passed = matches!(
             self.stage.cell.fault,
-            Fault::ClockForwards | Fault::ClockForthAndBack | Fault::Overslept
+            Fault::ClockForwards | Fault::ClockAheadThenRight | Fault::LongDowntime
         );
         let is_of_a_task = self.stage.cell.operation.needs_provider();
         let mut is_asked = verdict.meanwhile.is_ok() || (time_passed && is_of_a_task);
@@ -304,7 +311,7 @@ impl<'a> Play<'a> {
             if restarted && verdict.back == Back::ByItself {
                 verdict.back = Back::ByRestart;
             }
-            // Where there is room again, the broker ends to build its index anew.
+            // Once there is room again, the broker ends itself to build its index anew.
             if restarted && self.stage.cell.fault != Fault::DiskFull {
                 verdict.wrong.push("the broker ended by itself".to_owned());
             }
@@ -319,7 +326,7 @@ impl<'a> Play<'a> {
                     .push(format!("the service is not back: {why}"));
                 return broker;
             }
-            // Until the broker has looked at the clock again, its own may be expired too.
+            // The broker's own certificate may be expired until it has noticed the corrected clock.
             if why.contains("expired") && self.attest_anew(&broker).is_ok() {
                 self.remark("the agent attests anew");
             }
@@ -327,8 +334,8 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Ends every task and waits until nothing is alive, by OpenBao's word.
-    #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+    /// Ends every task and waits until OpenBao lists nothing alive.
+    #[expect(clippy::disallowed_methods, reason = "the report is about real time")]
     fn end_everything(&self, broker: &Broker<'_>, verdict: &mut Verdict) {
         let operator = broker.operator();
         crate::witness::wait_one_sweep(&operator);

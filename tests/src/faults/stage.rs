@@ -1,4 +1,5 @@
-//! What a cell is played on: an OpenBao behind a relay, an installation, and where needed a disk of its own.
+//! The parts of a cell: an OpenBao behind a relay, an installation, and a disk of its own where the
+//! fault needs one.
 
 use std::{
     fs,
@@ -13,7 +14,8 @@ use crate::{Broker, Disk, Installation, OpenBao, Relay};
 
 use super::{Cell, Fault, Operation, play::Play, strike, verdict::Verdict};
 
-/// Impatient towards the provider, so that a cell takes seconds, and without limits that a load could meet.
+/// Short deadlines towards the provider, so that a cell takes seconds, and limits that no load of a
+/// cell reaches.
 const CONFIG: &str = r#"
 [provider_calls]
 issue_timeout = "2s"
@@ -23,13 +25,13 @@ revoke_timeout = "3s"
 revoke_wait_default = "1s"
 "#;
 
-/// How long the clocks have been ahead of the installation's beginning when the fault strikes, so that an hour back is
-/// still after it.
+/// The installation is this old when the fault is injected. A clock that jumps an hour back is then
+/// still after its beginning.
 const AGE_SECONDS: i64 = 2 * 3600;
-/// The same where a certificate of the broker shall be due for renewal an hour later, and not now.
+/// A shorter age, for cells in which a certificate of the broker must become due within the hour.
 const SHORT_AGE_SECONDS: i64 = 1800;
 
-/// Everything a cell needs.
+/// All parts of a cell.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) cell: Cell,
@@ -37,7 +39,7 @@ pub(super) struct Stage {
     pub(super) relay: Relay,
     pub(super) installation: Installation,
     pub(super) disk: Option<Disk>,
-    /// Whether to wait for what takes a minute and needs nobody.
+    /// Whether the cell also waits for tokens that expire by themselves after a minute.
     pub(super) is_thorough: bool,
     /// When the certificate authority's next step is due.
     rotation_due: Option<Timestamp>,
@@ -45,14 +47,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Sets the stage; `Err` says why this machine cannot.
+    /// Sets up the parts. `Err` says why this machine cannot play the cell.
     #[expect(
         clippy::disallowed_methods,
         reason = "how long a cell takes is measured in real time"
     )]
     pub(super) fn set(cell: Cell, is_thorough: bool) -> Result<Self, String> {
         let began = Instant::now();
-        let mut installation = Installation::beginning(-age(cell));
+        let mut installation = Installation::with_shifted_clock(-age(cell));
         installation.configure(CONFIG);
         installation.configure(identity(cell));
         let rotation_due =
@@ -94,7 +96,8 @@ impl Stage {
         play.finish(struck, self.began)
     }
 
-    /// Puts the clocks so that the authority's next step is due in so long, where the cell is about that.
+    /// In a cell about rotation, shifts the clocks so that the authority's next step is due after
+    /// `left`.
     pub(super) fn shift_before_rotation(&self, left: Duration) {
         if let Some(due) = self.rotation_due {
             let wanted = due.minus(left).millis() - SystemClock::new().now().millis();
@@ -102,19 +105,19 @@ impl Stage {
         }
     }
 
-    /// By how many seconds the clocks are wrong now.
+    /// The present error of the clocks in seconds.
     pub(super) fn shift(&self) -> i64 {
         let file = self.installation.clock_shift();
         let text = file.and_then(|file| fs::read_to_string(file).ok());
         text.map_or(0, |text| text.parse::<i64>().expect("a number") / 1000)
     }
 
-    /// Puts the clocks wrong by so many seconds more.
+    /// Shifts the clocks by so many seconds more.
     pub(super) fn jump(&self, seconds: i64) {
         self.installation.shift_clock(self.shift() + seconds);
     }
 
-    /// Where the identities of agents are.
+    /// The identity directories of agents.
     pub(super) fn identities(&self) -> Vec<PathBuf> {
         let beside = fs::read_dir(self.installation.scratch()).expect("a directory");
         let beside = beside.map(|entry| entry.expect("an entry").path());
@@ -130,7 +133,7 @@ impl Stage {
             .join("data/ledger/segments/00000000000000000000.seg")
     }
 
-    /// Whatever starts a process again that ended: `None` when the broker is well.
+    /// Restarts the broker if it has ended, as a service manager does. Returns whether it did.
     pub(super) fn restart_if_ended<'a>(&'a self, broker: Broker<'a>) -> (Broker<'a>, bool) {
         if broker.has_ended() {
             broker.wait_killed();
@@ -144,7 +147,7 @@ impl Stage {
 const fn age(cell: Cell) -> i64 {
     match (cell.fault, cell.operation) {
         (_, Operation::Rotate) => 0,
-        (Fault::ClockForthAndBack, _) => SHORT_AGE_SECONDS,
+        (Fault::ClockAheadThenRight, _) => SHORT_AGE_SECONDS,
         (Fault::ClockBackwards | Fault::ClockForwards, _) => AGE_SECONDS,
         _ => 0,
     }
@@ -152,15 +155,16 @@ const fn age(cell: Cell) -> i64 {
 
 const fn identity(cell: Cell) -> &'static str {
     match (cell.fault, cell.operation) {
-        (_, Operation::Rotate) | (Fault::Overslept, _) => {
+        (_, Operation::Rotate) | (Fault::LongDowntime, _) => {
             "[identity]\nsvid_ttl = \"10m\"\nca_ttl = \"1h\"\n"
         }
-        (Fault::ClockForthAndBack, _) => "[identity]\nsvid_ttl = \"2h\"\nca_ttl = \"24h\"\n",
+        (Fault::ClockAheadThenRight, _) => "[identity]\nsvid_ttl = \"2h\"\nca_ttl = \"24h\"\n",
         _ => "[identity]\nsvid_ttl = \"12h\"\nca_ttl = \"4d\"\n",
     }
 }
 
-/// Starts the broker for the first time, which makes the first authority; when its successor is due.
+/// Starts the broker for the first time, which creates the first authority. Returns when its
+/// successor is due.
 fn first_authority(installation: &Installation) -> Timestamp {
     installation.start().stop();
     let path = installation.home().join("data/ca/state.json");
@@ -172,13 +176,13 @@ fn first_authority(installation: &Installation) -> Timestamp {
     until.minus(until.since(from) / 2)
 }
 
-/// What a person is rightly told about.
+/// The ERROR texts that the fault justifies.
 const fn expected_errors(fault: Fault) -> &'static [&'static str] {
     match fault {
         Fault::DiskFull | Fault::DiskReadOnly | Fault::PowerCut => {
             &["ledger", "index", "authority"]
         }
-        Fault::ClockForwards | Fault::ClockBackwards | Fault::ClockForthAndBack => &[
+        Fault::ClockForwards | Fault::ClockBackwards | Fault::ClockAheadThenRight => &[
             "authority could not be rotated",
             "certificate could not be renewed",
         ],

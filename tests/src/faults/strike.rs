@@ -1,4 +1,4 @@
-//! How each fault strikes, how it is taken away, and what the operation says meanwhile.
+//! Injects each fault, removes it, and keeps the operation's result meanwhile.
 
 use std::{fs, io::Write, process::Child, thread, time::Duration};
 
@@ -15,18 +15,18 @@ use super::{
 };
 
 const HOUR: i64 = 3600;
-/// Longer than the certificate authority lives in a cell that is about that.
+/// Longer than the certificate authority lives in a cell about its end.
 const LONG: i64 = 2 * HOUR + 60;
 
-/// What is left when the fault is over.
+/// The state after the fault.
 #[derive(Debug)]
 pub(super) struct Struck<'a> {
     pub(super) broker: Broker<'a>,
-    /// What the operation came to meanwhile.
+    /// The result of the operation while the fault lasted.
     pub(super) meanwhile: Answer,
     pub(super) back: Back,
-    /// Secrets that worked although they were called revoked and proven.
-    pub(super) lies: Vec<String>,
+    /// Secrets that worked although they were reported as revoked with proof.
+    pub(super) false_proofs: Vec<String>,
     pub(super) wrong: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Struck<'a> {
             broker,
             meanwhile,
             back,
-            lies: Vec::new(),
+            false_proofs: Vec::new(),
             wrong: Vec::new(),
         }
     }
@@ -71,11 +71,11 @@ pub(super) fn strike<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) 
             stage.jump(HOUR);
             struck
         }
-        Fault::ClockForthAndBack => clock_forth_and_back(stage, broker, play),
+        Fault::ClockAheadThenRight => clock_ahead_then_right(stage, broker, play),
         Fault::ClientKilled => client_killed(stage, broker, play),
         Fault::ClientStopped => client_stopped(broker, play),
-        Fault::ClientParted => client_parted(stage, broker, play),
-        Fault::Overslept => {
+        Fault::ClientPartitioned => client_partitioned(stage, broker, play),
+        Fault::LongDowntime => {
             broker.kill();
             stage.jump(LONG);
             let broker = stage.installation.start();
@@ -85,11 +85,13 @@ pub(super) fn strike<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) 
     }
 }
 
-/// Looks for a while whether anything is called dead that is not.
+/// Looks for false proofs for a while.
 fn watched<'a>(broker: Broker<'a>, play: &Play<'a>, meanwhile: Answer) -> Struck<'a> {
     let mut struck = Struck::new(broker, meanwhile, Back::ByItself);
     for _ in 0..4 {
-        struck.lies.extend(play.lies_now(&struck.broker));
+        struck
+            .false_proofs
+            .extend(play.false_proofs_now(&struck.broker));
         pause(250);
     }
     struck
@@ -133,18 +135,20 @@ fn killed<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'
     struck
 }
 
-/// While somebody else is at work, so that there is something under way.
+/// Cuts the power while another client works, so that requests are in flight.
 fn power_cut<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     let disk = stage.disk.as_ref().expect("the stage has a disk");
     let meanwhile = thread::scope(|scope| {
         let at_work = scope.spawn(|| while play.probe(&broker).is_ok() {});
         let meanwhile = play.ask(&broker);
-        // The processor stops with the disk. Whoever runs on may be told that something is durable which is not: of 400
-        // cuts under a plain writer 29 lost what a successful `fdatasync` had covered, of 375 with the writer frozen none.
-        broker.freeze();
+        // All threads stop with the disk, as a processor without power does. A thread that went on
+        // could be told that data is durable which is not: of 400 cuts under a plain writer, 29
+        // lost data that a successful `fdatasync` had covered; of 375 cuts with the writer stopped,
+        // none did.
+        broker.suspend();
         disk.cut();
         broker.signal(rustix::process::Signal::KILL);
-        at_work.join().expect("nobody panics");
+        at_work.join().expect("the thread does not panic");
         meanwhile
     });
     broker.wait_killed();
@@ -165,13 +169,13 @@ fn disk_read_only<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> 
     let disk = stage.disk.as_ref().expect("the stage has a disk");
     disk.fail_read_only();
     let meanwhile = play.ask(&broker);
-    // It ends by itself when it cannot write; the repair does not wait for that.
+    // The broker ends by itself when it cannot write; the repair does not wait for that.
     broker.kill();
     disk.replug();
     Struck::new(stage.installation.start(), meanwhile, Back::ByPerson)
 }
 
-/// The broker is killed after the operation, and finds its files as `change` left them.
+/// Kills the broker after the operation, changes its files, and starts it again.
 fn restarted<'a>(
     stage: &'a Stage,
     broker: Broker<'a>,
@@ -184,7 +188,7 @@ fn restarted<'a>(
     Struck::new(stage.installation.start(), meanwhile, Back::ByRestart)
 }
 
-/// Half an entry: the beginning of the first one, behind the last one.
+/// Appends half an entry: the beginning of the first entry behind the last one.
 fn tear(stage: &Stage) {
     const HEADER_BYTES: usize = 20;
     const HALF: usize = 40;
@@ -218,7 +222,8 @@ fn remove_index(stage: &Stage) {
     fs::remove_dir_all(stage.installation.home().join("data/index")).expect("the index");
 }
 
-/// A broker must not serve from a ledger that is not what it signed; a person brings the file back.
+/// The broker must not serve from a ledger that differs from the one it signed. A person restores
+/// the file.
 fn ledger_damaged<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     let meanwhile = play.ask(&broker);
     broker.kill();
@@ -241,17 +246,18 @@ fn ledger_damaged<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> 
     struck
 }
 
-/// What was written while the clocks were ahead is in the future when they are right again.
-fn clock_forth_and_back<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+/// Entries written while the clocks were ahead lie in the future once the clocks are right again.
+fn clock_ahead_then_right<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     stage.jump(HOUR);
     let ahead = play.probe(&broker).err();
-    // Identities of ten minutes do not outlive that, and must not.
+    // Identities of ten minutes do not outlive the jump, and must not.
     let is_short = stage.cell.operation == Operation::Rotate;
     let ahead = ahead.filter(|why| {
         !(is_short && why.starts_with("the identity `") && why.contains("expired at"))
     });
     let mut wrong: Vec<String> = ahead.into_iter().collect();
-    // Whoever has the right time can tell when the broker has a certificate of the wrong one.
+    // A client with the right time sees whether the broker still presents a certificate from the
+    // wrong time.
     let mut right = client_config(&play.agent(&broker));
     right.clock = std::sync::Arc::new(taskpass_core::SystemClock::new());
     let is_renewed = (0..60).any(|_| {
@@ -278,7 +284,7 @@ fn clock_forth_and_back<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a
 }
 
 fn client_killed<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
-    // Long enough to be killed in the middle.
+    // Slow enough that the client is killed in the middle.
     stage.relay.make(Trouble::Slow(ms(400)));
     let mut client = play.spawn(&broker);
     pause(if stage.cell.operation.needs_provider() {
@@ -293,7 +299,7 @@ fn client_killed<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> S
     Struck::new(broker, killed, Back::ByItself)
 }
 
-/// One client that stops keeps nobody else waiting, and goes on when it is let.
+/// A stopped client delays no other, and goes on when it is continued.
 fn client_stopped<'a>(broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     let mut client = play.spawn(&broker);
     pause(30);
@@ -310,23 +316,23 @@ fn client_stopped<'a>(broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     struck
 }
 
-fn client_parted<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+fn client_partitioned<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
     let link = Link::start(broker.address());
     let through = client_config(&play.agent(&broker).through(link.address()));
     let client = runtime()
         .block_on(Client::connect(through))
         .expect("nothing is parted yet");
-    link.part();
+    link.cut();
     let meanwhile = thread::scope(|scope| {
         scope.spawn(|| {
             pause(1500);
-            link.join();
+            link.restore();
         });
         match stage.cell.operation {
             Operation::Attest => {
-                let newcomer = play.newcomer(&broker).through(link.address());
+                let cli = play.without_identity(&broker).through(link.address());
                 let token = play.take_join_token(&broker)?;
-                let config = client_config(&newcomer);
+                let config = client_config(&cli);
                 let login = Client::login(&config, &token);
                 runtime().block_on(login).map(drop).map_err(in_words)
             }
@@ -347,7 +353,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Lets time pass: a fault lasts for a while, and nobody tells when it has lasted long enough.
+/// Waits. A fault lasts for a while, and no event tells that it has lasted long enough.
 #[expect(clippy::disallowed_methods, reason = "faults last in real time")]
 pub(super) fn pause(millis: u64) {
     thread::sleep(ms(millis));

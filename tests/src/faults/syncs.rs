@@ -1,4 +1,4 @@
-//! How often the broker has the disk confirm what it answers, by the kernel's word.
+//! Counts, in the kernel's calls, how often the broker makes its answers durable.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,8 +6,8 @@ use taskpass_client::{Client, TaskOptions};
 
 use crate::{Installation, wire::runtime, witness::client_config};
 
-/// Starts so many tasks one after another and counts the `fdatasync` calls on the ledger meanwhile. `Err` says why this
-/// machine cannot tell.
+/// Starts so many tasks one after another and counts the `fdatasync` calls on the ledger meanwhile.
+/// `Err` says why this machine cannot count them.
 pub fn syncs_of_answers(answers: u32) -> Result<u32, String> {
     if !Path::new("/usr/bin/strace").exists() {
         return Err("needs strace".to_owned());
@@ -16,7 +16,8 @@ pub fn syncs_of_answers(answers: u32) -> Result<u32, String> {
     installation.configure(crate::kills::LIMITS);
     let log = installation.scratch().join("syncs.log");
     let name = log.display().to_string();
-    // -D: the tracer stands beside, so that what was started is the broker; -y: with the names of files.
+    // -D makes the tracer a grandchild, so that the started process is the broker itself. -y prints
+    // the names of files.
     let strace = [
         "strace",
         "-D",

@@ -1,4 +1,4 @@
-//! What a cell comes to.
+//! The result of a cell.
 
 use std::{
     fmt,
@@ -9,31 +9,31 @@ use crate::{Broker, History, export, vkey, witness::untracked};
 
 use super::{Cell, play::Play};
 
-/// Longer than the probation of a token, and than the pauses between attempts to revoke that grow meanwhile.
+/// Longer than a token's probation together with the growing pauses between attempts to revoke.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
 
-/// How a cell went.
+/// Whether a cell was played, and how it went.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It was played.
+    /// The cell was played.
     Ran(Box<Verdict>),
-    /// This machine cannot play it, for this reason. That is not a success.
+    /// This machine cannot play the cell, for this reason. That is not a success.
     NotHere(String),
 }
 
-/// Who brought the service back.
+/// Who restored the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
-    /// Nobody had to.
+    /// The broker recovered by itself.
     ByItself,
-    /// Whatever starts a process again that has ended.
+    /// The broker was started again after it had ended, as a service manager does.
     ByRestart,
-    /// A person mended what is outside the broker: the disk, or a file from a backup.
+    /// A person repaired the broker's surroundings: the disk, or a file from a backup.
     ByPerson,
 }
 
 impl Back {
-    /// In words.
+    /// Its name in reports.
     pub const fn words(self) -> &'static str {
         match self {
             Self::ByItself => "by itself",
@@ -43,42 +43,42 @@ impl Back {
     }
 }
 
-/// What the witnesses say.
+/// The findings of the witnesses.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Which scenario.
+    /// The cell.
     pub cell: Cell,
-    /// How the operation went while the fault lasted; `Err` has the complaint.
+    /// The result of the operation while the fault lasted; `Err` has the error text.
     pub meanwhile: Result<(), String>,
-    /// What was alive at the back end although it was not on record, or dead on record.
+    /// Things that were alive at the back end and not on record, or recorded as dead.
     pub orphans: Vec<String>,
     /// Answers that the history does not hold.
     pub lost: Vec<String>,
-    /// Secrets that worked although they counted as revoked and proven.
-    pub lies: Vec<String>,
-    /// Secrets that stand in the broker's files or logs, and where.
+    /// Secrets that worked although they were reported as revoked with proof.
+    pub false_proofs: Vec<String>,
+    /// Secrets in the broker's files or logs, with their places.
     pub shown: Vec<String>,
-    /// What the offline verification of the whole history complained about.
+    /// Complaints of the offline verification of the whole history.
     pub ledger: Vec<String>,
-    /// Whatever else must not be.
+    /// Other findings.
     pub wrong: Vec<String>,
-    /// Who brought the service back.
+    /// Who restored the service.
     pub back: Back,
     /// From the end of the fault until the operation worked again.
     pub back_after: Duration,
-    /// From there, where everything is ended, until the back end knew of nothing alive any more.
+    /// From the end of all tasks until the back end listed nothing alive.
     pub last_live: Duration,
-    /// Answers that clients got.
+    /// The number of answers that clients received.
     pub answers: usize,
-    /// What a reader should know besides.
+    /// Remarks for the reader of the report.
     pub notes: Vec<String>,
-    /// How long all of it took.
+    /// The duration of the whole cell.
     pub took: Duration,
 }
 
 impl Verdict {
-    /// Has the history exported and verified offline, against a checkpoint from before the fault, and compares it with
-    /// what the back end and the clients say. Nothing may change meanwhile.
+    /// Exports the history, verifies it offline against a checkpoint from before the fault, and
+    /// compares it with the back end and the clients' journal. Nothing may change meanwhile.
     pub(super) fn compare(&mut self, play: &Play<'_>, broker: &Broker<'_>, name: &str) -> History {
         let stage = play.stage;
         let operator = broker.operator();
@@ -103,15 +103,17 @@ impl Verdict {
         self.orphans.extend(untracked(&stage.bao, &history, &live));
         let journal = play.journal();
         self.lost.extend(journal.lost(&history));
-        self.lies.extend(journal.lies(&stage.bao, |id| {
-            states.get(&id.to_string()) == Some(&"revoked_verified")
-        }));
+        self.false_proofs
+            .extend(journal.false_proofs(&stage.bao, |id| {
+                states.get(&id.to_string()) == Some(&"revoked_verified")
+            }));
         history
     }
 
-    /// Waits until OpenBao knows of nothing alive. Only a token that was never recorded may take as long as its
-    /// probation; without patience for it, it is only remarked upon.
-    #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+    /// Waits until OpenBao lists nothing alive. Only a token that was never recorded may take as
+    /// long as its probation. A run that is not thorough does not wait for it and makes a remark
+    /// instead.
+    #[expect(clippy::disallowed_methods, reason = "the report is about real time")]
     pub(super) fn await_silence(&mut self, play: &Play<'_>, history: &History, since: Instant) {
         let bao = &play.stage.bao;
         loop {
@@ -138,7 +140,7 @@ impl Verdict {
         self.last_live = since.elapsed();
     }
 
-    /// How the operation went while the fault lasted, in words.
+    /// The operation's result while the fault lasted, in words.
     pub const fn meanwhile_words(&self) -> &'static str {
         match &self.meanwhile {
             Ok(()) => "works",
@@ -147,17 +149,17 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no complaints.
     pub fn is_green(&self) -> bool {
         self.complaints().next().is_none()
     }
 
-    /// Everything that is wrong.
+    /// All findings that make the cell red.
     pub fn complaints(&self) -> impl Iterator<Item = &String> {
         [
             &self.orphans,
             &self.lost,
-            &self.lies,
+            &self.false_proofs,
             &self.shown,
             &self.ledger,
             &self.wrong,
@@ -175,7 +177,7 @@ impl fmt::Display for Verdict {
             self.meanwhile_words(),
             self.orphans.len(),
             self.lost.len(),
-            self.lies.len(),
+            self.false_proofs.len(),
             self.shown.len(),
             if self.ledger.is_empty() {
                 "verifies"

@@ -1,5 +1,5 @@
-//! Certificates to come with: stored ones, ones by an authority that nobody trusts, and ones by the installation's own
-//! authority that it would never have signed.
+//! Certificates for tests: stored ones, ones by an untrusted authority, and ones by the
+//! installation's own authority that it would never have signed.
 
 use std::path::Path;
 
@@ -37,12 +37,12 @@ impl Certificate {
         }
     }
 
-    /// For `spiffe_id`, by an authority of our own that nobody trusts.
+    /// A certificate for `spiffe_id` by an untrusted authority.
     pub fn self_made(spiffe_id: &str) -> Self {
-        Forger::stranger().leaf(spiffe_id, |_| ())
+        Forger::untrusted().leaf(spiffe_id, |_| ())
     }
 
-    /// The certificates of one with the key of another: stolen, but without what makes it worth something.
+    /// This chain with the key of another: a stolen certificate without its key.
     #[must_use]
     pub fn with_key_of(&self, other: &Self) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Certificate {
         }
     }
 
-    /// With more certificates sent along.
+    /// Appends more certificates to the chain.
     #[must_use]
     pub fn followed_by(mut self, more: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         self.chain.extend(more);
@@ -64,7 +64,7 @@ impl Certificate {
     }
 }
 
-/// An authority that signs whatever it is asked to.
+/// An authority that signs whatever a test asks for.
 #[derive(Debug)]
 pub struct Forger {
     issuer: Issuer<'static, KeyPair>,
@@ -72,8 +72,8 @@ pub struct Forger {
 }
 
 impl Forger {
-    /// One that nobody trusts.
-    pub fn stranger() -> Self {
+    /// An authority that no broker trusts.
+    pub fn untrusted() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -86,8 +86,8 @@ impl Forger {
         }
     }
 
-    /// The one of the installation in `home` that issues now: the worst that could be stolen.
-    pub fn thief(home: &Path) -> Self {
+    /// The issuing authority of the installation in `home`, with its key: the worst theft there is.
+    pub fn with_stolen_key(home: &Path) -> Self {
         let files = std::fs::read_dir(home.join("data/ca")).expect("the authority is there");
         let mut keys: Vec<_> = files
             .map(|file| file.expect("an entry").path())
@@ -109,12 +109,13 @@ impl Forger {
         }
     }
 
-    /// Its own certificate and key, as if it were somebody's identity.
+    /// Its own certificate and key, presented as an agent's identity.
     pub fn itself(&self) -> Certificate {
         self.own.clone()
     }
 
-    /// A certificate as the broker issues them to `spiffe_id`, but for `change`; the authority's is sent along.
+    /// A certificate as the broker issues it to `spiffe_id`, except for `change`. The chain
+    /// includes the authority's certificate.
     pub fn leaf(
         &self,
         spiffe_id: &str,
@@ -143,7 +144,7 @@ fn template(
     change: impl FnOnce(&mut CertificateParams),
 ) -> (CertificateParams, KeyPair) {
     let mut params = CertificateParams::default();
-    // rcgen's own are longer than ours may be; nothing but `change` may be wrong.
+    // rcgen's serial numbers are longer than ours may be, and nothing but `change` may be wrong.
     params.serial_number = Some(SerialNumber::from(0x7a5c_0001_u64));
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.subject_alt_names = vec![uri(spiffe_id)];

@@ -1,5 +1,5 @@
-//! HTTP/2 without gRPC's manners: any request with any headers and any bytes as its body, and frames by hand
-//! (RFC 9113) for what no library would send.
+//! HTTP/2 without gRPC's rules: any request with any headers and any bytes as its body, and frames
+//! written by hand (RFC 9113) that no library would send.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tonic::Code;
 
-use super::{Certificate, HERE, PATIENCE, PREFACE, client_config, handshake, runtime};
+use super::{Certificate, HERE, PREFACE, TIMEOUT, client_config, handshake, runtime};
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A gRPC status, from the headers or the trailers; with the bytes of the body.
+    /// A gRPC status, from the headers or the trailers, with the bytes of the body.
     Grpc(Code, Vec<u8>),
     /// An HTTP status without a gRPC one.
     Http(u16),
-    /// The request or the connection was broken off.
+    /// The request or the connection was reset or closed.
     Broken(String),
 }
 
@@ -44,7 +44,7 @@ pub fn send(
     }
 }
 
-/// A request on a connection of its own that need not become whole.
+/// A request on a connection of its own that may stay incomplete.
 #[derive(Debug)]
 pub struct Sending {
     body: h2::SendStream<Bytes>,
@@ -79,7 +79,7 @@ impl Sending {
 
     /// Sends more of the body.
     pub fn more(&mut self, piece: &[u8], last: bool) {
-        // The broker may have answered, and want no more.
+        // The broker may have answered already and stopped reading.
         let _unwanted = self.body.send_data(Bytes::copy_from_slice(piece), last);
     }
 
@@ -90,9 +90,9 @@ impl Sending {
             driver,
             body,
         } = self;
-        let answered = runtime().block_on(async { timeout(PATIENCE, answer(response)).await });
+        let answered = runtime().block_on(async { timeout(TIMEOUT, answer(response)).await });
         driver.abort();
-        // Until now: dropping it would cancel the request.
+        // The body lives until now, because dropping it would cancel the request.
         drop(body);
         let answered = answered.expect("an answer in time");
         answered.unwrap_or_else(|e| Answer::Broken(e.to_string()))
@@ -124,16 +124,16 @@ fn code(headers: &http::HeaderMap) -> Option<Code> {
         .map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// How a connection with frames written by hand went on.
+/// How a connection with hand-written frames ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// There was a response.
+    /// A response came.
     Answered,
     /// RST_STREAM with this error code.
     Reset(u32),
     /// GOAWAY with this error code.
     GoAway(u32),
-    /// The connection was closed without a word.
+    /// The connection was closed without a frame.
     Closed,
 }
 
@@ -156,7 +156,8 @@ impl Frames {
             .expect("the broker takes the connection")
     }
 
-    /// Writes for at most `span`; false when the peer no longer takes it, or hung up.
+    /// Writes for at most `span`. Returns false when the peer stopped reading or closed the
+    /// connection.
     pub fn write(&mut self, bytes: &[u8], span: Duration) -> bool {
         let writing = async { timeout(span, self.stream.write_all(bytes)).await };
         matches!(runtime().block_on(writing), Ok(Ok(())))
@@ -164,7 +165,7 @@ impl Frames {
 
     /// Waits for the next response, RST_STREAM or GOAWAY, or the end.
     pub fn end(&mut self) -> End {
-        let reading = async { timeout(PATIENCE, self.next()).await };
+        let reading = async { timeout(TIMEOUT, self.next()).await };
         let ended = runtime().block_on(reading);
         ended.expect("an answer in time").unwrap_or(End::Closed)
     }
@@ -244,7 +245,8 @@ pub mod frame {
     }
 }
 
-/// A header block (RFC 7541): each field as a literal, neither indexed nor compressed, whatever is in it.
+/// A header block (RFC 7541): each field as a literal, neither indexed nor compressed, with any
+/// bytes.
 pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {

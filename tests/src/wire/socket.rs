@@ -1,4 +1,5 @@
-//! Below HTTP/2: plain sockets from any address of this machine, and the first words of a handshake.
+//! Below HTTP/2: plain sockets from any address of this machine, and the first message of a
+//! handshake.
 
 use std::{
     io,
@@ -21,7 +22,7 @@ pub async fn connect_from(source: Ipv4Addr, address: &str) -> io::Result<TcpStre
     Ok(stream)
 }
 
-/// A ClientHello as any client without a certificate begins.
+/// A ClientHello of a client without a certificate.
 pub fn client_hello() -> Vec<u8> {
     let name = ServerName::try_from("broker").expect("a name");
     let mut client = ClientConnection::new(client_config(None), name).expect("a client");
@@ -30,14 +31,14 @@ pub fn client_hello() -> Vec<u8> {
     bytes
 }
 
-/// Raises this process's own limit of open files as far as it may go, and says how far that is. Clients of thousands of
-/// connections need as many.
+/// Raises this process's limit of open files to the hard limit and returns it. Clients with
+/// thousands of connections need that many.
 pub fn descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    setrlimit(Resource::Nofile, raised).expect("up to the hard limit anybody may");
+    setrlimit(Resource::Nofile, raised).expect("every process may go up to the hard limit");
     limit.maximum.unwrap_or(u64::MAX)
 }

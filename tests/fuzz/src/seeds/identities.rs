@@ -1,4 +1,4 @@
-//! Seeds of certificates, requests for them, the files they are kept in, and join tokens.
+//! Seeds of certificates, certificate requests, identity directories and join tokens.
 
 use crate::{der, fixtures, input::joined, targets::csr, world};
 
@@ -30,7 +30,7 @@ fn requests() -> Seeds {
         choosing(0, "ed25519-pem", der::pem("CERTIFICATE REQUEST", &ed25519)),
         choosing(0, "p256", &p256),
         choosing(1, "signed-here", der::signed_part(&ed25519)),
-        // A true signature, but by another key than the one in it.
+        // A valid signature, but by another key than the one in the request.
         choosing(0, "resigned", csr::sign(der::signed_part(&p256))),
     ]
 }

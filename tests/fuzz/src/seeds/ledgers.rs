@@ -1,10 +1,10 @@
-//! Seeds of what the ledger is made of and what is exported from it.
+//! Seeds of the ledger's files and of its exports.
 
 use crate::{fixtures, input::joined};
 
 use super::{Seeds, choosing};
 
-/// A signature of somebody else, which a note may carry.
+/// A signature of another party, which a note may carry.
 const WITNESS: &str = "\u{2014} witness.test x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 
 pub(super) fn all() -> Vec<(&'static str, Seeds)> {

@@ -1,4 +1,4 @@
-//! Seeds of what comes over the wire, and of the events that come of it.
+//! Seeds of requests on the wire, and of the events that follow from them.
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -16,7 +16,7 @@ pub(super) fn all() -> Vec<(&'static str, Seeds)> {
     ]
 }
 
-/// Each RPC as each kind of caller asks it.
+/// Each RPC as each kind of caller requests it.
 fn messages(world: &World) -> Seeds {
     let mut asked = about_identities(world);
     asked.extend(about_tasks(world));
@@ -34,7 +34,7 @@ fn messages(world: &World) -> Seeds {
     seeds
 }
 
-/// RPCs by their names, with messages that have all fields.
+/// RPCs by name, each with a message that has all fields.
 type Asked = Vec<(&'static str, Vec<u8>)>;
 
 fn about_identities(world: &World) -> Asked {

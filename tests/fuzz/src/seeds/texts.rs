@@ -1,4 +1,5 @@
-//! Seeds of what people and back ends write: values, configuration, policies, templates, paths, answers.
+//! Seeds of texts that people and back ends write: values, configuration, policies, templates,
+//! paths, answers.
 
 use super::{Seeds, numbered};
 

@@ -1,5 +1,5 @@
-//! Chains that peers present. First byte: who verifies, and whether the leaf is as it is, or what a true authority
-//! signed.
+//! Chains that peers present. The first byte chooses the verifier, and whether the leaf is taken as
+//! it is or signed by a trusted authority.
 
 use rcgen::SigningKey as _;
 use rustls_pki_types::CertificateDer;
@@ -38,18 +38,19 @@ pub(crate) fn run(data: &[u8]) {
         Ok(peer) => {
             let leaf = chain.first().expect("one was accepted");
             follows_the_standard(leaf, &peer);
-            // Who goes from the root downwards accepts nobody whom the broker's own issuers refuse.
+            // A verifier that knows only the root must accept no peer that the broker's own issuers
+            // refuse.
             assert_eq!(verify(&by_issuer).as_ref(), Ok(&peer));
         }
         Err(error) => wording::one_line_each(&error, 400),
     }
-    // What others hand over as their trusted authorities is read as well.
+    // The same bytes as a bundle of trusted authorities.
     if let Err(error) = PeerVerifier::for_bundle(&domain, &chain) {
         wording::one_line_each(&error, 400);
     }
 }
 
-/// A certificate over these bytes by the issuing authority.
+/// A certificate over these bytes, signed by the issuing authority.
 pub(crate) fn sign(content: &[u8]) -> Vec<u8> {
     let signature = fixtures::authorities()
         .issuing_key
@@ -58,7 +59,7 @@ pub(crate) fn sign(content: &[u8]) -> Vec<u8> {
     der::signed(content, &signature)
 }
 
-/// X509-SVID.md sections 2 and 4, as far as they can be seen in the leaf.
+/// Asserts X509-SVID.md sections 2 and 4, as far as the leaf shows them.
 fn follows_the_standard(leaf: &[u8], peer: &PeerIdentity) {
     let now = fixtures::now();
     let id = peer.identity.spiffe_id(&fixtures::trust_domain());

@@ -1,4 +1,5 @@
-//! Checkpoints and verifier keys. First byte: the note as it is, a text that gets a true signature, or a key.
+//! Checkpoints and verifier keys. The first byte chooses: the note as it is, a text that gets a
+//! valid signature, or a key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use taskpass_ledger::{Checkpoint, VerifyingKey};

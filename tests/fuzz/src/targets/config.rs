@@ -37,7 +37,7 @@ fn accepted(config: &Config, text: &str) {
             assert!(vault.token_file.is_some() != vault.approle.is_some());
         }
     }
-    // What is not used to make a decision must still be there to be logged.
+    // Values that decide nothing must still be there to be logged.
     assert!(!format!("{:?} {:?}", config.settings(), config.transport_limits()).is_empty());
 }
 

@@ -1,4 +1,5 @@
-//! Signing requests. First byte: as it is, or the rest is what is signed, and the signature is true.
+//! Certificate requests. The first byte chooses: the request as it is, or content that gets a valid
+//! signature.
 
 use rcgen::SigningKey as _;
 use taskpass_ca::PublicKey;
@@ -38,7 +39,7 @@ fn accepted(request: &[u8], key: &PublicKey) {
     if request.first() != Some(&0x30) {
         return;
     }
-    // Nothing else in it counts, and PEM is the same request.
+    // The request contains the key, and the same request in PEM gives the same key.
     assert!(request.windows(spki.len()).any(|window| window == spki));
     let pem = der::pem("CERTIFICATE REQUEST", request);
     if pem.len() <= limits::CSR_BYTES_MAX {

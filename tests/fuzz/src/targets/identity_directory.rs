@@ -1,4 +1,5 @@
-//! The files of an agent's identity: chain, bundle, the ledger's key, and a staged chain. The private key is given.
+//! The files of an agent's identity: chain, bundle, the ledger's key, and a staged chain. The
+//! private key is fixed.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use taskpass_core::TrustDomain;
 
 use crate::{der, fixtures, input, wording};
 
-/// What is written, in the order of the input's parts.
+/// The files, in the order of the input's parts.
 pub(crate) const FILES: [&str; 4] = ["svid.pem", "bundle.pem", "ledger.vkey", "svid.pem.new"];
 
 pub(crate) fn run(data: &[u8]) {
@@ -46,7 +47,8 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// One directory for all inputs of a process; made anew for each, so that nothing is carried over.
+/// One directory for all inputs of a process. It is emptied for each input, so that no file is
+/// carried over.
 fn directory() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| tempfile::tempdir().expect("a directory").keep())

@@ -14,7 +14,7 @@ pub(crate) fn run(data: &[u8]) {
         Ok(token) => {
             let secret = secret_of(text);
             assert!(!is_telling(secret) || !format!("{token:?}").contains(secret));
-            // An agent does not connect with a token that the broker cannot read.
+            // An agent must not connect with a token that the broker cannot read.
             if text.len() <= 256 {
                 assert_eq!(at_the_broker, Some(token.id()));
             }
@@ -31,7 +31,8 @@ fn secret_of(text: &str) -> &str {
     text.split('.').nth(2).unwrap_or(text)
 }
 
-/// Whether a text in a message would be noticed: messages have words of their own, all in lower case.
+/// Whether a secret would be noticed in a message. Messages have words of their own, all in lower
+/// case.
 fn is_telling(secret: &str) -> bool {
     secret.len() >= 8 && secret.contains(|c: char| c.is_ascii_uppercase())
 }

@@ -1,5 +1,5 @@
-//! The files of a ledger. First byte: the first segment as it is, or its entries with true checksums. Then the first
-//! segment, the checkpoint, and a second segment.
+//! The files of a ledger. The first byte chooses: the first segment as it is, or its entries with
+//! valid checksums. Then come the first segment, the checkpoint, and a second segment.
 
 use std::{
     fs, io,
@@ -42,7 +42,8 @@ pub(crate) fn run(data: &[u8]) {
     open(ledger, damage);
 }
 
-/// A segment of these entries: a byte whose top bit begins a batch, the length in two bytes, the content.
+/// A segment of these entries. In the input an entry is a byte with a top bit that begins a batch,
+/// the length in two bytes, and the content.
 fn frames(mut data: &[u8]) -> (Vec<u8>, u64) {
     let mut segment = b"tpledgr1".to_vec();
     segment.extend_from_slice(&0_u64.to_le_bytes());
@@ -66,7 +67,7 @@ fn frames(mut data: &[u8]) -> (Vec<u8>, u64) {
     (segment, index)
 }
 
-/// Only what the ledger's key has signed verifies: the history, or its beginning.
+/// Asserts that only the signed history, or a beginning of it, verifies.
 fn verify(ledger: &Path) {
     let history = fixtures::history();
     match verify_dir(ledger, &history.key, Some(&history.older), &mut |_| ()) {
@@ -75,7 +76,8 @@ fn verify(ledger: &Path) {
     }
 }
 
-/// What opens can be read to its end, also the next time; and accepting damage leaves nothing that does not open.
+/// Asserts that a ledger which opens can be read to its end, also the next time, and that a ledger
+/// opens after its damage was accepted.
 fn open(directory: &Path, damage: Damage) {
     let (ledger, report) = match Ledger::open(directory, options(directory, damage)) {
         Ok(opened) => opened,
@@ -105,7 +107,7 @@ fn options(directory: &Path, damage: Damage) -> Options {
     drop(fs::remove_file(key_directory.join("ledger.key")));
     Options {
         damage,
-        disk: Arc::new(Hasty),
+        disk: Arc::new(WithoutSync),
         ..Options::new(fixtures::ledger_key(key_directory))
     }
 }
@@ -127,14 +129,14 @@ fn write(directory: &Path, name: &str, content: &[u8]) {
     fs::write(directory.join(name), content).expect("a file");
 }
 
-/// The system's disk without waiting for it.
+/// The system's disk without `fdatasync`, so that inputs run fast.
 #[derive(Debug)]
-struct Hasty;
+struct WithoutSync;
 
 #[derive(Debug)]
 struct HastyFile(Box<dyn DiskFile>);
 
-impl Disk for Hasty {
+impl Disk for WithoutSync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(HastyFile(SystemDisk.create(path)?)))
     }

@@ -1,8 +1,8 @@
-//! Entries of the ledger as the store reads them back.
+//! Entries of the ledger, as the store reads them back.
 
 use taskpass_store::Entry;
 
-/// What is refused is told in serde's words, which repeat the input; so nothing is asserted of those.
+/// Errors are in serde's words, which repeat the input; nothing is asserted about them.
 pub(crate) fn run(data: &[u8]) {
     let Ok(entry) = Entry::parse(data) else {
         return;

@@ -1,5 +1,5 @@
-//! Exports, as an auditor gets them. First byte: the export as it is, or its lines are entries, which are exported and
-//! signed.
+//! Exports, as an auditor gets them. The first byte chooses: the export as it is, or lines that
+//! become entries, which are exported and signed.
 
 use taskpass_ledger::{
     Checkpoint, ENTRY_BYTES_MAX, export,
@@ -24,7 +24,8 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// The last line may carry other signatures beside the ledger's; everything before it is what was exported.
+/// The last line may carry other signatures beside the ledger's. Everything before it must be the
+/// exported bytes.
 fn accepted(export: &[u8], verified: &Verified) {
     let history = fixtures::history();
     let lines: Vec<&[u8]> = export.split(|byte| *byte == b'\n').collect();
@@ -38,7 +39,7 @@ fn accepted(export: &[u8], verified: &Verified) {
     }
 }
 
-/// Whatever the entries are, what is written about them verifies.
+/// Asserts that the export of any entries verifies.
 fn round_trip(data: &[u8]) {
     let entries: Vec<&[u8]> = data
         .split(|byte| *byte == b'\n')

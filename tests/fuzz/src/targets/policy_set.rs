@@ -1,4 +1,4 @@
-//! Policy texts: what is found in them, and that a set without errors decides.
+//! Policy texts: the check's findings, and that a set without errors decides.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use taskpass_policy::{
 
 use crate::{fixtures, input, wording};
 
-/// Between the files of one input.
+/// Separates the files of one input.
 const NEXT_FILE: &str = "\n//// next file\n";
 
 pub(crate) fn run(data: &[u8]) {
@@ -38,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
         assert!(finding.line <= lines, "{finding}");
     }
     wording::one_line(report.summary(), 1100);
-    // Reads the schema anew, which takes longer than anything a small text can.
+    // Loading reads the schema anew, which takes longer than any small text.
     if !report.has_errors() {
         let policies = PolicySet::parse(&files).expect("no errors were found");
         assert_eq!(policies.len(), report.policies);
@@ -51,7 +51,7 @@ fn checker() -> &'static Checker {
     MADE.get_or_init(|| Checker::new().expect("the schema is built in"))
 }
 
-/// Every action has an answer, and its record is small and readable.
+/// Asserts that every action is decided, with a record that is small and readable.
 fn decides(policies: &PolicySet) {
     let domain = fixtures::trust_domain();
     let ann: OperatorName = "ann".parse().expect("a name");

@@ -1,4 +1,4 @@
-//! Proofs of single entries, and the arithmetic of the tree with numbers and hashes from anywhere.
+//! Proofs of single entries, and the arithmetic of the tree with arbitrary numbers and hashes.
 
 use taskpass_ledger::{
     Hash, ProofFile,
@@ -25,7 +25,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// An entry is proven at its own place and nowhere else.
+/// Asserts that an entry is proven at its own place and at no other.
 fn verify(proof: &ProofFile) {
     let history = fixtures::history();
     for (index, entry) in (0_u64..).zip(&history.entries) {
@@ -56,7 +56,7 @@ fn arithmetic(data: &[u8]) {
     let leaf = leaf_hash(data);
     if inclusion_root(&leaf, index, size, &hashes).is_some() {
         assert!(index < size && hashes.len() <= 64);
-        // With one hash less it is another tree's.
+        // A proof with one hash less belongs to another tree.
         let shorter = hashes.split_last().map(|(_, shorter)| shorter);
         let again = shorter.map(|shorter| inclusion_root(&leaf, index, size, shorter));
         assert!(!matches!(again, Some(Some(_))));

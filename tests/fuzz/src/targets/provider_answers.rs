@@ -1,4 +1,5 @@
-//! What back ends answer. First byte of AWS: an error, or a deny list; first two bytes of Vault: the status.
+//! Answers of back ends. AWS: the first byte chooses an error or a deny list. Vault: the first two
+//! bytes are the status.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub(crate) fn aws(data: &[u8]) {
     };
     if let Some(written) = write(text) {
         assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());
-        // Read by another broker, it denies the same.
+        // Another broker that reads the list denies the same.
         assert_eq!(write(&written), Some(written));
     }
 }

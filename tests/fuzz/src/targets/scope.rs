@@ -71,7 +71,8 @@ fn follows_the_limits(scope: &Scope) {
     assert_eq!(scope.merged_with(scope).as_ref(), Ok(scope));
 }
 
-/// What a role lets through fits the rule as it was written, read by other code than the role's.
+/// Asserts that accepted values fit the rule as it was written. This code shares nothing with the
+/// role's.
 fn check(
     scope: &Scope,
     params: BTreeMap<ParamName, ParamRule>,
@@ -91,7 +92,7 @@ fn check(
         renewable: false,
     };
     if let Err(error) = role.check_scope(scope) {
-        // The rule is the platform team's own text; it stands in the message whole.
+        // A rule is text of the platform team; the message repeats it in full.
         let rules: usize = configs.values().map(|c| format!("{c:?}").len()).sum();
         one_line(error, VALUE_CHARS_MAX + 2 * rules);
         return;

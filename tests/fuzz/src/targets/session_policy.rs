@@ -1,4 +1,5 @@
-//! A role's session policy, narrowed by a scope. The template, a zero byte, then lines `name=value`.
+//! A role's session policy, narrowed by a scope: the template, a zero byte, then lines
+//! `name=value`.
 
 use serde_json::Value;
 use taskpass_core::Scope;
@@ -48,7 +49,8 @@ fn list(value: &Value) -> Vec<Value> {
     }
 }
 
-/// Only texts with a parameter differ, and each by values alone: wildcards and variables are the template's.
+/// Asserts that only texts with a parameter differ, and only in its value: wildcards and variables
+/// come from the template.
 fn same_structure(template: &Value, given: &Value, scope: &Scope) {
     match (template, given) {
         (Value::String(template), Value::String(given)) if template != given => {

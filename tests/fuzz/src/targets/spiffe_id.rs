@@ -1,4 +1,4 @@
-//! SPIFFE IDs and trust domains (SPIFFE-ID.md), and whom they name.
+//! SPIFFE IDs and trust domains (SPIFFE-ID.md), and the identities they name.
 
 use taskpass_core::{Identity, SpiffeId, TrustDomain};
 
@@ -38,7 +38,7 @@ fn trust_domain(text: &str) {
     }
 }
 
-/// Sections 2.1 to 2.4, worded independently of the parser.
+/// Asserts sections 2.1 to 2.4, without using the parser.
 fn follows_the_standard(text: &str, id: &SpiffeId) {
     assert_eq!(id.as_str(), text);
     assert!(text.len() <= 2048);

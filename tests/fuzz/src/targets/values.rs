@@ -1,4 +1,5 @@
-//! The small types that are written as text: names, ids, times, lifetimes. First byte: which.
+//! The small types that are written as text: names, ids, times, lifetimes. The first byte chooses
+//! the type.
 
 use std::{
     fmt::{Debug, Display},
@@ -41,7 +42,8 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(Digest::of(rest).to_string().len(), 64);
 }
 
-/// One value has one spelling: what is accepted is printed as it was written, and read again in JSON.
+/// Asserts that a value has one spelling: an accepted text is printed unchanged and can be read
+/// again from JSON.
 fn canonical<T>(text: &str)
 where
     T: FromStr<Err = InvalidValue> + Display + Debug + PartialEq,

@@ -22,7 +22,8 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// As many segments as were written, none of them empty or upwards, and the same mount.
+/// Asserts that the path has as many segments as its template, none of them empty or `..`, and the
+/// same mount.
 fn stays_where_it_is(template: &str, path: &str) {
     assert_eq!(template.split('/').count(), path.split('/').count());
     assert_eq!(template.split('/').next(), path.split('/').next());

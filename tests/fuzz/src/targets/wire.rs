@@ -1,7 +1,8 @@
-//! Requests as they come off the wire: decoded, authenticated, turned into use cases, decided. First byte: which RPC;
-//! second: who calls.
+//! Requests as they arrive: decoded, authenticated, turned into use cases, decided. The first byte
+//! chooses the RPC, the second one the caller.
 //!
-//! The world they meet holds one of everything. Its store takes no more commits, so that every input meets the same.
+//! The broker has one of everything. Its store accepts no more commits, so that every input meets
+//! the same state.
 
 use std::sync::OnceLock;
 
@@ -9,7 +10,7 @@ use tonic::Code;
 
 use crate::{input, wording::one_line, world::World};
 
-/// As long as the longest, which names a field and repeats a value.
+/// The length of the longest message, which names a field and repeats a value.
 const MESSAGE_CHARS_MAX: usize = 600;
 
 pub(crate) fn run(data: &[u8]) {
@@ -24,7 +25,8 @@ pub(crate) fn run(data: &[u8]) {
         return;
     };
     let text = one_line(status.message(), MESSAGE_CHARS_MAX);
-    // What cannot be decoded is `Internal` in tonic's words; anything else of that kind would be ours to mend.
+    // A message that cannot be decoded is `Internal` in tonic's words. Any other `Internal` is a
+    // bug of ours.
     let undecodable = text.starts_with("failed to decode Protobuf message");
     assert!(
         undecodable || !matches!(status.code(), Code::Internal | Code::Unknown),
