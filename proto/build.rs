@@ -1,4 +1,4 @@
-//! Compiles the .proto files without protoc and keeps the descriptor set for reflection and for tests.
+//! Compiles the .proto files without protoc, and keeps the descriptor set for reflection and tests.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

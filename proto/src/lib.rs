@@ -14,11 +14,12 @@
 pub mod v1 {
     tonic::include_proto!("taskpass.v1");
 
-    /// The encoded `FileDescriptorSet` of the package, for gRPC reflection and for tests that enumerate the RPCs.
+    /// The encoded `FileDescriptorSet` of the package, for gRPC reflection and for tests that enumerate
+    /// the RPCs.
     pub const FILE_DESCRIPTOR_SET: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/taskpass.v1.bin"));
 
-    /// Messages with secrets print their type only, which generic code such as request types needs.
+    /// Generic code needs `Debug`; messages with secrets print their type only.
     macro_rules! opaque_debug {
         ($($message:ident),*) => {$(
             impl std::fmt::Debug for $message {

@@ -214,6 +214,7 @@ fn role() -> RoleSpec {
         data_classes: vec!["customer".to_owned()],
         revocation_class: RevocationClass::Immediate,
         renewable: true,
+        env: BTreeMap::new(),
     }
 }
 

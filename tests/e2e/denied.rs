@@ -463,7 +463,7 @@ fn roles_and_their_parameters_cannot_be_found_out_by_trying() {
         ),
         (
             "vault-main/admin",
-            "roles of impact 2 and 3 are not handed out by this policy",
+            "this policy does not allow roles of impact 2 and 3",
         ),
         ("vault-main/cert", "no certificates for anybody"),
     ] {

@@ -1,12 +1,12 @@
-//! Makes the data directory that `broker/store/tests/fixtures/` keeps: a ledger and an index of the present version,
-//! with everything in them that a broker and an OpenBao can be brought to record in a minute.
+//! Makes the data directory in `broker/store/tests/fixtures/`: a ledger and an index of the present
+//! version, with every record that a broker and an OpenBao can produce within a minute.
 //!
 //! ```text
 //! cargo run -p taskpass-tests --all-features --example ledger_fixture DIR
 //! ```
 //!
-//! `DIR` is made, and holds `ledger/`, `index/` and `ledger.vkey` afterwards. The last broker is killed in the middle of
-//! its work.
+//! Creates `DIR` with `ledger/`, `index/` and `ledger.vkey`. The last broker is killed in the middle
+//! of its work.
 
 use std::{fs, path::Path};
 
@@ -57,7 +57,8 @@ fn start(agent: &Cli, more: &[&str]) -> String {
     text(&started, "task_id").to_owned()
 }
 
-/// Waits for an event by looking into the ledger's file: whoever asks the broker makes it record a decision each time.
+/// Waits for an event by reading the ledger's file, because each request to the broker would record
+/// a decision.
 fn wait_recorded(world: &World, kind: &str, field: &str, id: &str) {
     let segment = "data/ledger/segments/00000000000000000000.seg";
     let segment = world.installation.home().join(segment);
@@ -151,7 +152,7 @@ fn identities(broker: &Broker<'_>) {
     operator.json(&["agent", "list"]);
 }
 
-/// The index is lost and the operator loses its identity, and gets another one on the broker's machine.
+/// The index is lost. The operator loses its identity, and the broker's machine issues it another.
 fn operator_again(world: &World) {
     let index = world.installation.home().join("data/index");
     fs::remove_dir_all(index).expect("the index can be removed");
@@ -165,7 +166,7 @@ fn operator_again(world: &World) {
     assert!(done.status.success(), "{done:?}");
 }
 
-/// Tasks, delegated ones too, that stay open, with credentials that live.
+/// Open tasks, some of them delegated, with live credentials.
 fn live_tasks(broker: &Broker<'_>) {
     let agent = broker.attested("builder");
     let top = start(&agent, &["--role", CONFIG, "--role", CERT, "--ttl", "2h"]);
@@ -176,7 +177,8 @@ fn live_tasks(broker: &Broker<'_>) {
     World::issue(&agent, &below, CONFIG, &[]);
 }
 
-/// OpenBao is gone: what is revoked fails; what is renewed and issued has no outcome when the broker is killed.
+/// OpenBao is down: revocations fail, and renewals and issues have no outcome when the broker is
+/// killed.
 fn interrupted(world: &mut World) {
     let broker = world.start();
     let agent = broker.attested("builder");

@@ -1,4 +1,4 @@
-//! `taskpass agent`: registering agents, join tokens, looking.
+//! `taskpass agent`: registers and shows agents, and issues join tokens.
 
 use clap::Subcommand;
 use taskpass_client::RPC_TIMEOUT;
@@ -38,7 +38,7 @@ pub(crate) enum AgentCommand {
         #[arg(long = "label", value_name = "KEY=VALUE")]
         labels: Vec<Pair>,
     },
-    /// Make a single-use join token, with which the agent logs in.
+    /// Issue a single-use join token, with which the agent logs in.
     ///
     /// The token is a secret and is shown once.
     #[command(
@@ -56,7 +56,7 @@ pub(crate) enum AgentCommand {
         after_help = "EXAMPLES:\n  taskpass agent list\n  taskpass agent list --limit 10 -o json"
     )]
     List {
-        /// At most so many [default: all]
+        /// At most N rows [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
@@ -97,13 +97,10 @@ async fn register(mut request: RegisterAgentRequest, context: &Context) -> anyho
     let client = context.connect().await?;
     request.idempotency_key = client.new_idempotency_key()?;
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = request.clone();
-            async move {
-                AgentServiceClient::new(channel)
-                    .register_agent(request)
-                    .await
-            }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            AgentServiceClient::new(channel)
+                .register_agent(request)
+                .await
         })
         .await?;
     let view = AgentView::from(reply.agent.unwrap_or_default());
@@ -123,13 +120,10 @@ async fn token(name: &AgentName, ttl: Option<Ttl>, context: &Context) -> anyhow:
         idempotency_key: client.new_idempotency_key()?,
     };
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = request.clone();
-            async move {
-                AgentServiceClient::new(channel)
-                    .create_join_token(request)
-                    .await
-            }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            AgentServiceClient::new(channel)
+                .create_join_token(request)
+                .await
         })
         .await?;
     let view = JoinTokenView {
@@ -143,12 +137,10 @@ async fn token(name: &AgentName, ttl: Option<Ttl>, context: &Context) -> anyhow:
 async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
     let agents = pages(limit, async |page| {
+        let request = ListAgentsRequest { page: Some(page) };
         let reply = client
-            .call(RPC_TIMEOUT, |channel| {
-                let request = ListAgentsRequest {
-                    page: Some(page.clone()),
-                };
-                async move { AgentServiceClient::new(channel).list_agents(request).await }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                AgentServiceClient::new(channel).list_agents(request).await
             })
             .await?;
         Ok((reply.agents, reply.next_page_token))
@@ -173,12 +165,12 @@ async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
 
 async fn show(name: &AgentName, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
+    let request = GetAgentRequest {
+        name: name.to_string(),
+    };
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = GetAgentRequest {
-                name: name.to_string(),
-            };
-            async move { AgentServiceClient::new(channel).get_agent(request).await }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            AgentServiceClient::new(channel).get_agent(request).await
         })
         .await?;
     let agent = reply.agent.unwrap_or_default();

@@ -1,7 +1,8 @@
-//! The commands of `taskpass`: their arguments, and which file carries each out.
+//! The commands of `taskpass`: their arguments, and the file that carries out each.
 //!
-//! A command parses into types that cannot be wrong, makes calls through the library, and hands rows or a value to
-//! [`output`]. Only `credential issue` and `agent token` print secrets, since that is what they are for.
+//! A command parses its arguments into types that cannot be wrong, calls the broker through the
+//! library, and passes rows or a value to [`output`]. Only `credential issue` and `agent token`
+//! print secrets.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -44,7 +45,7 @@ pub(crate) struct Cli {
     /// Directory with svid.pem, key.pem and bundle.pem [default: ~/.config/taskpass]
     #[arg(long, global = true, value_name = "DIR", env = "TASKPASS_IDENTITY", value_hint = ValueHint::DirPath)]
     identity: Option<PathBuf>,
-    /// Output for people or for programs.
+    /// Print for people (table) or for programs (json).
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
     #[command(subcommand)]
@@ -53,29 +54,29 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Register agents and make join tokens for them.
+    /// Register agents and issue join tokens for them.
     #[command(subcommand)]
     Agent(agent::AgentCommand),
     /// Get the first identity of an agent and store it.
     Login(login::LoginArgs),
-    /// Start, end and look at tasks.
+    /// Start, end and show tasks.
     #[command(subcommand)]
     Task(task::TaskCommand),
-    /// Issue, renew, revoke and look at credentials.
+    /// Issue, renew, revoke and show credentials.
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
     /// Run a command inside a task, with credentials in its environment.
     Run(run::RunArgs),
-    /// Look at the configured providers and their roles.
+    /// Show and check the configured providers and their roles.
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
-    /// Check policies and see those in force.
+    /// Check policies, and show those in force.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Export, verify and prove the history.
+    /// Export the history, verify it, and prove entries.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// Look at the own identity, or renew it.
+    /// Show the stored identity, or renew it.
     #[command(subcommand)]
     Svid(svid::SvidCommand),
     /// Find out why something does not work.
@@ -88,7 +89,7 @@ enum Command {
         after_help = "EXAMPLES:\n  taskpass completions bash > /etc/bash_completion.d/taskpass\n  taskpass completions zsh > ~/.zfunc/_taskpass"
     )]
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
 }

@@ -1,4 +1,4 @@
-//! What every command needs: where the broker is, who we are, and how to print.
+//! Shared by all commands: the address of the broker, the identity, and the output format.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,19 +10,19 @@ use taskpass_proto::v1::PageRequest;
 
 use super::output::{self, Format};
 
-/// Rows asked for in one page.
+/// Rows in one page.
 const PAGE_ROWS: usize = 1000;
 
 pub(crate) struct Context {
     pub(crate) addr: BrokerAddr,
     pub(crate) identity: Option<PathBuf>,
     pub(crate) format: Format,
-    /// Another clock than the machine's.
+    /// A clock in place of the machine's.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Context {
-    /// How to connect, and as whom.
+    /// How to connect, and with which identity.
     pub(crate) fn config(&self) -> anyhow::Result<ClientConfig> {
         let directory = self.identity.as_ref().context(
             "there is no home directory; name the identity directory with --identity or TASKPASS_IDENTITY",
@@ -46,8 +46,8 @@ impl Context {
         })
     }
 
-    /// Connects for one command. An SVID that is due is renewed on the way, so that an agent which only ever uses
-    /// this tool keeps its identity.
+    /// Connects for one command. It also renews an SVID that is due: an agent that only uses this
+    /// tool would otherwise lose its identity.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let mut config = self.config()?;
         config.renewal = Renewal::OnDemand;

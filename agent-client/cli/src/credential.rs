@@ -1,4 +1,4 @@
-//! `taskpass credential`: issuing, renewing, revoking, looking.
+//! `taskpass credential`: issues, renews, revokes and shows credentials.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -18,9 +18,10 @@ use super::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialCommand {
-    /// Have a credential issued for a task, and print its secret.
+    /// Issue a credential for a task, and print its secret.
     ///
-    /// The secret is shown once and is not kept by the broker. `taskpass run` hands it to one command only.
+    /// The broker does not keep the secret, so this shows it once. `taskpass run` gives it to one
+    /// command only.
     #[command(
         after_help = "EXAMPLES:\n  taskpass credential issue --task t06f3k2m9q7v4d8e1 --role vault-main/ci-db --ttl 15m\n  taskpass credential issue --role aws-prod/artifact-reader --scope bucket=releases -o json"
     )]
@@ -34,7 +35,7 @@ pub(crate) enum CredentialCommand {
         /// A parameter that narrows the role; may be repeated.
         #[arg(long = "scope", value_name = "KEY=VALUE")]
         scope: Vec<Pair>,
-        /// How long it shall live [default: as long as role and task allow]
+        /// How long it lives [default: as long as role and task allow]
         #[arg(long, value_name = "TTL")]
         ttl: Option<Ttl>,
     },
@@ -43,16 +44,17 @@ pub(crate) enum CredentialCommand {
         after_help = "EXAMPLES:\n  taskpass credential list --live\n  taskpass credential list --task t06f3k2m9q7v4d8e1 -o json"
     )]
     List {
-        /// Only those of this task.
+        /// Only credentials of this task.
         #[arg(long, value_name = "TASK")]
         task: Option<TaskId>,
-        /// Only those of this agent.
+        /// Only credentials of this agent.
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
-        /// Only those that the broker counts as out there. One that ended without proof may work longer than that.
+        /// Only credentials that are not in a final state. One that ended without proof may still
+        /// work.
         #[arg(long)]
         live: bool,
-        /// At most so many [default: all]
+        /// At most N rows [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
@@ -68,12 +70,12 @@ pub(crate) enum CredentialCommand {
         /// The credential.
         id: CredentialId,
     },
-    /// Prolong a renewable credential.
+    /// Renew a renewable credential.
     #[command(after_help = "EXAMPLES:\n  taskpass credential renew c06f3k2m9q7v4d8e1 --ttl 15m")]
     Renew {
         /// The credential.
         id: CredentialId,
-        /// From now [default: as long as role and task allow]
+        /// How long it lives from now [default: as long as role and task allow]
         #[arg(long, value_name = "TTL")]
         ttl: Option<Ttl>,
     },
@@ -151,15 +153,15 @@ async fn list(
 ) -> anyhow::Result<()> {
     let client = context.connect().await?;
     let credentials = pages(limit, async |page| {
+        let request = ListCredentialsRequest {
+            page: Some(page),
+            ..filter.clone()
+        };
         let reply = client
-            .call(RPC_TIMEOUT, |channel| {
-                let mut request = filter.clone();
-                request.page = Some(page.clone());
-                async move {
-                    CredentialServiceClient::new(channel)
-                        .list_credentials(request)
-                        .await
-                }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                CredentialServiceClient::new(channel)
+                    .list_credentials(request)
+                    .await
             })
             .await?;
         Ok((reply.credentials, reply.next_page_token))
@@ -184,16 +186,14 @@ async fn list(
 
 async fn show(id: CredentialId, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
+    let request = GetCredentialRequest {
+        credential_id: id.to_string(),
+    };
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = GetCredentialRequest {
-                credential_id: id.to_string(),
-            };
-            async move {
-                CredentialServiceClient::new(channel)
-                    .get_credential(request)
-                    .await
-            }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            CredentialServiceClient::new(channel)
+                .get_credential(request)
+                .await
         })
         .await?;
     let view = CredentialView::from(reply.credential.unwrap_or_default());

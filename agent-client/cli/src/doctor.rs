@@ -1,4 +1,5 @@
-//! `taskpass doctor`: looks at everything a command needs, in order, and says what to do about what is wrong.
+//! `taskpass doctor`: checks everything that a command needs, in order, and advises on each
+//! failure.
 
 use std::process::ExitCode;
 
@@ -9,7 +10,8 @@ use taskpass_proto::v1::{WhoAmIRequest, identity_service_client::IdentityService
 
 use super::{context::Context, failure, output};
 
-/// Clocks that differ by more than certificates are backdated make a fresh certificate unusable.
+/// The broker backdates certificates by so much. A clock that is further behind refuses a fresh
+/// one.
 const SKEW_MILLIS_MAX: u64 = 10_000;
 const LOGIN: &str = "run `taskpass login --join-token-file FILE`";
 const OPERATOR_LOGIN: &str =
@@ -35,7 +37,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let mut config = context.config()?;
     config.renewal = Renewal::OnDemand;
     let mut findings = Vec::new();
-    // A join token would make an agent of an operator.
+    // An operator cannot log in with a join token: those are for agents.
     let login = if context.is_operator() {
         OPERATOR_LOGIN
     } else {
@@ -144,7 +146,7 @@ async fn connection(config: &ClientConfig, login: &str, findings: &mut Vec<Findi
     }
 }
 
-/// Compares the clocks by the date that the broker's HTTP/2 server puts on its replies, which has whole seconds.
+/// Compares the clocks by the `date` header of a reply, which has whole seconds.
 async fn clocks(client: &Client, config: &ClientConfig) -> Finding {
     let mut service = IdentityServiceClient::new(client.channel());
     let reply = service.who_am_i(WhoAmIRequest {}).await;

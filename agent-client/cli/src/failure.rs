@@ -1,4 +1,4 @@
-//! From an error to what the person sees and to the exit code, which scripts rely on.
+//! From an error to the message for the person and to the exit code, which scripts rely on.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use taskpass_client::Error;
 
 use super::{context::Context, output::note};
 
-/// It did not work.
+/// The command failed.
 pub(crate) const FAILED: u8 = 1;
 /// The arguments cannot be right; clap uses the same code.
 const USAGE: u8 = 2;
 /// The broker said no.
 const DENIED: u8 = 3;
-/// No answer from the broker.
+/// The broker did not answer.
 const UNREACHABLE: u8 = 5;
 
 /// Arguments that are wrong together, which clap cannot know.
@@ -20,7 +20,7 @@ const UNREACHABLE: u8 = 5;
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Prints the error, what was wrong with which field, and what to do next.
+/// Prints the error, each field with its mistake, and the next step.
 pub(crate) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     note(&format!("error: {}", in_one_line(error)));
     let cause = error.downcast_ref::<Error>();
@@ -51,7 +51,7 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The error and its causes; no cause is repeated.
+/// The error and its causes, without repetitions.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -65,7 +65,7 @@ fn in_one_line(error: &anyhow::Error) -> String {
     text.replace('\n', " ")
 }
 
-/// What can be done about it by whom it happened to: agents may look at neither policies nor providers.
+/// The next command for this caller. Agents may see neither policies nor providers.
 fn next_step(error: &Error, context: &Context) -> Option<String> {
     const LOGIN: &str = "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`)";
     const OPERATOR_LOGIN: &str =

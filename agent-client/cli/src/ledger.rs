@@ -1,4 +1,4 @@
-//! `taskpass ledger`: getting the history out, and verifying it without trusting the broker.
+//! `taskpass ledger`: exports the history, and verifies it without trusting the broker.
 
 mod export;
 mod tiles;
@@ -19,14 +19,14 @@ use super::{context::Context, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Write the history, or a part of it, into a file that others can verify.
+    /// Write the history, or a part of it, to a file that others can verify.
     #[command(
         after_help = "EXAMPLES:\n  taskpass ledger export --to history.jsonl\n  taskpass ledger export --task t06f3k2m9q7v4d8e1 > task.jsonl\n  taskpass ledger export --format tlog-tiles --to tiles/"
     )]
     Export(ExportArgs),
     /// Verify an export or a ledger's directory, offline.
     ///
-    /// Trusts the ledger's public key and, if one is named, an older checkpoint kept elsewhere, and nothing else.
+    /// Trusts nothing but the ledger's public key and, with --checkpoint, an older checkpoint.
     #[command(
         after_help = "EXAMPLES:\n  taskpass ledger verify history.jsonl\n  taskpass ledger export | taskpass ledger verify -\n  taskpass ledger verify --checkpoint last-month.txt --key ledger.vkey history.jsonl"
     )]
@@ -39,7 +39,10 @@ pub(crate) enum LedgerCommand {
         /// The entry's index, from 0.
         index: u64,
     },
-    /// Show the newest signed checkpoint. Keep it elsewhere: it shows later that nothing was rewritten.
+    /// Show the newest signed checkpoint.
+    ///
+    /// Keep it away from the broker's machine: with it `ledger verify` shows later that no entry
+    /// was rewritten.
     #[command(after_help = "EXAMPLES:\n  taskpass ledger checkpoint > checkpoint-2026-11.txt")]
     Checkpoint,
 }
@@ -61,7 +64,7 @@ pub(crate) struct ExportArgs {
     /// The file, or the directory for tlog-tiles [default: standard output]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     to: Option<PathBuf>,
-    /// Write over a file that is there already.
+    /// Overwrite a file that exists.
     #[arg(long)]
     force: bool,
     /// Only entries from this time on, like 2026-11-22T10:00:00Z.
@@ -70,7 +73,7 @@ pub(crate) struct ExportArgs {
     /// Only entries about this task, its credentials and identities.
     #[arg(long, value_name = "TASK")]
     task: Option<TaskId>,
-    /// An older checkpoint; the export then proves that it continues it.
+    /// An older checkpoint. The export then proves that it continues that history.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     checkpoint: Option<PathBuf>,
 }
@@ -100,7 +103,7 @@ pub(crate) async fn run(command: LedgerCommand, context: &Context) -> anyhow::Re
     }
 }
 
-/// The key that the broker's claims are checked with: the one stored at login, not one sent along with the claim.
+/// The ledger's key as stored at login. A key that came along with a claim would prove nothing.
 fn stored_key(context: &Context) -> anyhow::Result<VerifyingKey> {
     Ok(context.config()?.directory.ledger_vkey()?.parse()?)
 }

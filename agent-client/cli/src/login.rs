@@ -1,4 +1,4 @@
-//! `taskpass login`: from a join token to an identity directory.
+//! `taskpass login`: exchanges a join token for an identity directory.
 
 use std::{io::Read, path::PathBuf};
 
@@ -10,23 +10,23 @@ use taskpass_core::Timestamp;
 
 use super::context::Context;
 
-/// Bytes read of a token file; a token is much shorter.
+/// Bytes read from a token file; a token is much shorter.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --identity ./builder --join-token -\n\n\
-        The token names the broker's root certificate, so it is sent to the right broker only. A token\n\
-        given as an argument can be seen by other users of the machine; prefer a file or standard input.\n\n\
-        One name of an agent is one live identity: of two logins under one name, the later one ends the\n\
-        earlier one once it is used. Give each machine, and each of several CI runners, a name of its own.\n\
+        The token names the broker's root certificate, so it is sent to the right broker only. Other users\n\
+        of the machine can see a token given as an argument; prefer a file or standard input.\n\n\
+        An agent has one live identity: after a second login under the same name, the first use of the new\n\
+        identity ends the old one. Give each machine, and each of several CI runners, a name of its own.\n\n\
         A directory that holds another agent's or an operator's identity is left alone: name another one\n\
         with --identity DIR, or give that identity up with --replace."
 )]
 pub(crate) struct LoginArgs {
     #[command(flatten)]
     source: Source,
-    /// Take the place of another agent's or an operator's identity in the directory, which is lost.
+    /// Overwrite another agent's or an operator's identity in the directory. That identity is lost.
     #[arg(long)]
     replace: bool,
 }

@@ -1,6 +1,6 @@
-//! `taskpass`: the command line tool of everyone who is not the broker.
+//! `taskpass`: the command line tool for agents, operators and auditors.
 //!
-//! Reads the environment, hands everything else to [`commands`], and turns the outcome into an exit code.
+//! Reads the environment and leaves everything else to [`commands`], which returns the exit code.
 
 mod agent;
 mod commands;
@@ -28,7 +28,7 @@ use taskpass_core::Clock;
 use commands::Cli;
 
 fn main() -> ExitCode {
-    // Before there is a second thread, let alone a secret.
+    // First of all: from here on secrets may be in memory.
     harden();
     run()
 }
@@ -46,7 +46,8 @@ async fn run() -> ExitCode {
     commands::main(arguments, default_identity(), clock()).await
 }
 
-/// The arguments, with those that may stand in the environment instead. A variable that is empty counts as unset.
+/// Reads the arguments, some of which the environment may give instead. An empty variable counts as
+/// unset.
 #[expect(
     clippy::disallowed_methods,
     reason = "the environment is read where the program starts"
@@ -62,7 +63,7 @@ fn arguments() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// A clock other than the machine's: only tests put one wrong.
+/// A clock in place of the machine's, with which tests put the time wrong.
 fn clock() -> Option<Arc<dyn Clock>> {
     #[cfg(feature = "failpoints")]
     #[expect(
@@ -75,8 +76,9 @@ fn clock() -> Option<Arc<dyn Clock>> {
     None
 }
 
-/// Keys and credentials pass through this memory: no core dump, and no debugger of the same user, who may be the agent
-/// itself. The limit of core dumps stays as it is: the command of `taskpass run` would inherit it.
+/// Forbids core dumps of this process, and debuggers of the same user, who may be the agent itself:
+/// keys and credentials pass through this memory. The limit on core dumps is left alone, since the
+/// command of `taskpass run` would inherit it.
 fn harden() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     // Refused only where a sandbox forbids the call, and then it forbids dumps too.

@@ -1,4 +1,5 @@
-//! Printing: tables and sentences for people, JSON for programs. Nothing else writes to standard output.
+//! Prints tables and sentences for people, and JSON for programs. Nothing else writes to standard
+//! output.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// For whom to print.
+/// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Tables and sentences.
@@ -32,7 +33,7 @@ pub(crate) fn write_text(text: &str) -> anyhow::Result<()> {
     write_bytes(text.as_bytes())
 }
 
-/// Bytes as they are. A reader that went away, as `head` does, is not an error.
+/// Bytes as they are. A reader that closes its end early, as `head` does, is not an error.
 pub(crate) fn write_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -41,7 +42,7 @@ pub(crate) fn write_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// One line on standard error. There is nothing left to do when even that fails.
+/// One line on standard error. If even that fails, there is no place left to report it.
 pub(crate) fn note(line: &str) {
     let mut out = io::stderr().lock();
     drop(writeln!(out, "{}", printable(line)));
@@ -69,7 +70,7 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
         .collect()
 }
 
-/// Names and values, one pair a line; what is empty is left out.
+/// Names and values, one pair a line. Pairs with an empty value are left out.
 pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs
@@ -85,7 +86,7 @@ pub(crate) fn pairs(map: &BTreeMap<String, String>) -> String {
     each.join(", ")
 }
 
-/// Keeps what others wrote from moving the cursor or changing colours.
+/// Replaces control characters: text from the broker must not move the cursor or change colours.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' { '?' } else { c })

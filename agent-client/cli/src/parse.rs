@@ -1,4 +1,4 @@
-//! Arguments that are more than one word: `key=value`, `role:key=value,…`.
+//! Arguments with parts: `key=value`, `role:key=value,…`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -13,7 +13,8 @@ pub(crate) struct Pair {
     pub(crate) value: String,
 }
 
-/// `<provider>/<role>` with scope parameters fixed for the task: `vault-main/ci-db:schema=a,table=b`.
+/// `<provider>/<role>` with scope parameters fixed for the task:
+/// `vault-main/ci-db:schema=a,table=b`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PinnedRole {
     pub(crate) role: RoleName,
@@ -76,12 +77,12 @@ impl FromStr for RolePair {
     }
 }
 
-/// The pairs as a scope; a parameter may be given once.
+/// The pairs as a scope. Each parameter may be given once.
 pub(crate) fn scope(pairs: &[Pair]) -> Result<Scope, InvalidValue> {
     Scope::from_pairs(pairs.iter().map(|p| (p.key.as_str(), p.value.as_str())))
 }
 
-/// Labels by key; a key may be given once.
+/// Labels by key. Each key may be given once.
 pub(crate) fn label_map<M: FromIterator<(String, String)>>(labels: Vec<Pair>) -> anyhow::Result<M> {
     let mut seen = BTreeMap::new();
     for Pair { key, value } in labels {

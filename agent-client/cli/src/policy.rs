@@ -1,4 +1,4 @@
-//! `taskpass policy`: checking a directory offline, and the policy in force.
+//! `taskpass policy`: checks a directory offline, and shows the policy in force.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,7 +14,7 @@ use super::{context::Context, failure};
 pub(crate) enum PolicyCommand {
     /// Check the policies of a directory, without a broker.
     ///
-    /// Fails when something keeps them from being used.
+    /// Exits with 1 when a broker would refuse them.
     #[command(
         after_help = "EXAMPLES:\n  taskpass policy check policy/\n  taskpass policy check policy/ -o json"
     )]

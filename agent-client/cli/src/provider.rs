@@ -1,4 +1,4 @@
-//! `taskpass provider`: the configured back ends, their roles, and whether they work.
+//! `taskpass provider`: shows and checks the configured back ends and their roles.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ pub(crate) enum ProviderCommand {
     /// List the providers.
     #[command(after_help = "EXAMPLES:\n  taskpass provider list")]
     List {
-        /// At most so many [default: all]
+        /// At most N rows [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
@@ -35,7 +35,7 @@ pub(crate) enum ProviderCommand {
         /// The provider.
         name: ProviderName,
     },
-    /// Try what issuing and revoking need, without minting anything that lasts.
+    /// Try the calls that issuing and revoking need, and mint nothing that lasts.
     ///
     /// Fails when the provider is not healthy.
     #[command(after_help = "EXAMPLES:\n  taskpass provider check vault-main")]
@@ -66,16 +66,12 @@ pub(crate) async fn run(command: ProviderCommand, context: &Context) -> anyhow::
 async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
     let providers = pages(limit, async |page| {
+        let request = ListProvidersRequest { page: Some(page) };
         let reply = client
-            .call(RPC_TIMEOUT, |channel| {
-                let request = ListProvidersRequest {
-                    page: Some(page.clone()),
-                };
-                async move {
-                    ProviderServiceClient::new(channel)
-                        .list_providers(request)
-                        .await
-                }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                ProviderServiceClient::new(channel)
+                    .list_providers(request)
+                    .await
             })
             .await?;
         Ok((reply.providers, reply.next_page_token))
@@ -100,16 +96,14 @@ async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
 
 async fn show(name: &ProviderName, context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
+    let request = GetProviderRequest {
+        name: name.to_string(),
+    };
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = GetProviderRequest {
-                name: name.to_string(),
-            };
-            async move {
-                ProviderServiceClient::new(channel)
-                    .get_provider(request)
-                    .await
-            }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            ProviderServiceClient::new(channel)
+                .get_provider(request)
+                .await
         })
         .await?;
     let view = ProviderView::from(reply.provider.unwrap_or_default());
@@ -129,6 +123,7 @@ async fn show(name: &ProviderName, context: &Context) -> anyhow::Result<()> {
             "impact",
             "revocation",
             "parameters",
+            "environment variables",
         ];
         let rows = view.roles.iter().map(role_row).collect();
         format!("{head}\n{}", output::table(&headings, rows))
@@ -148,21 +143,20 @@ fn role_row(role: &RoleView) -> Vec<String> {
         role.impact.to_string(),
         role.revocation_class.clone(),
         params,
+        pairs(&role.env),
     ]
 }
 
 async fn check(name: &ProviderName, context: &Context) -> anyhow::Result<ExitCode> {
     let client = context.connect().await?;
+    let request = CheckProviderRequest {
+        name: name.to_string(),
+    };
     let reply = client
-        .call(RPC_TIMEOUT, |channel| {
-            let request = CheckProviderRequest {
-                name: name.to_string(),
-            };
-            async move {
-                ProviderServiceClient::new(channel)
-                    .check_provider(request)
-                    .await
-            }
+        .send(RPC_TIMEOUT, request, |channel, request| async move {
+            ProviderServiceClient::new(channel)
+                .check_provider(request)
+                .await
         })
         .await?;
     let view = CheckView {

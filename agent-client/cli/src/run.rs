@@ -1,7 +1,8 @@
 //! `taskpass run`: a task around one command.
 //!
-//! Whatever happens to the command, to this process by a signal it can catch, or to the task at the broker, the task
-//! is ended. What cannot be caught (SIGKILL, power) ends it too, a heartbeat later.
+//! The task is ended when the command exits, when this process gets a signal that it can catch, and
+//! when starting the command fails. After SIGKILL or a power cut the broker ends it, one heartbeat
+//! later.
 
 mod child;
 mod environment;
@@ -23,17 +24,17 @@ use super::{
 };
 use child::{Outcome, Signals};
 
-/// Back ends count lifetimes in whole seconds, and a moment passes between the start of the task and the credential: that
-/// one ends this much before the other is not worth a warning.
+/// A credential that expires less than this before its task's deadline is not worth a warning. Back
+/// ends count lifetimes in whole seconds, and issuing takes a moment after the start of the task.
 const ROUNDING_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose fetch --role aws-prod/artifact-reader --scope aws-prod/artifact-reader:bucket=releases -- aws s3 sync s3://releases in\n\n\
         ENVIRONMENT OF THE COMMAND (and of nothing else):\n  \
-        role of an aws provider      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN\n  \
-        vault role of type token     VAULT_TOKEN\n  \
-        any other role               <ROLE>_<FIELD>: CI_DB_USERNAME for vault-main/ci-db\n  \
+        as the role says             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN of an AWS\n  \
+                                       role; VAULT_TOKEN of a Vault token; what its key `env` names\n  \
+        any other field              <ROLE>_<FIELD>: CI_DB_USERNAME for vault-main/ci-db\n  \
         always                       TASKPASS_TASK\n  \
         never                        VAULT_ADDR, AWS_REGION and the like: set them yourself\n  \
         Roles that would set the same variable are refused; nothing is run then.\n\n\
@@ -41,25 +42,27 @@ const ROUNDING_MAX: Duration = Duration::from_secs(5);
         passed on. The task ends as `completed` when the command exits with 0, else as `cancelled`; its\n\
         credentials are revoked either way.\n\n\
         The command is stopped (TERM, and KILL ten seconds later) when the broker ends the task, or when\n\
-        this identity does not count any more because the same agent logged in elsewhere. Runners that\n\
-        work at the same time take an agent name each.\n\n\
+        this identity no longer counts because the same agent logged in elsewhere. Give each of several\n\
+        runners an agent name of its own.\n\n\
         Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the\n\
-        library."
+        library.\n\n\
+        EXIT CODES of taskpass itself, before the command runs:\n  \
+        1 failed, 2 wrong usage, 3 denied, 5 unreachable, 126 the command cannot run, 127 it was not found"
 )]
 pub(crate) struct RunArgs {
     /// What the task is for, in one line; people and policies read it.
     #[arg(long, value_name = "TEXT")]
     purpose: Text,
-    /// A role to get a credential of, with scope parameters fixed for the task; may be repeated.
+    /// Issue a credential of this role, with scope parameters fixed for the task; may be repeated.
     #[arg(long = "role", value_name = "ROLE[:k=v,…]", required = true)]
     roles: Vec<PinnedRole>,
     /// A scope parameter of one credential; may be repeated.
     #[arg(long = "scope", value_name = "ROLE:KEY=VALUE")]
     scope: Vec<RolePair>,
-    /// When the task ends by itself [default: as the broker is configured]
+    /// How long the task lives at most [default: as the broker is configured]
     #[arg(long, value_name = "TTL")]
     ttl: Option<Ttl>,
-    /// End the task when nothing is heard of this command for so long.
+    /// The broker ends the task when it gets no heartbeat from this process for so long.
     #[arg(long, value_name = "INTERVAL", default_value = "15s")]
     heartbeat: Ttl,
     /// The command and its arguments.
@@ -67,14 +70,14 @@ pub(crate) struct RunArgs {
     command: Vec<OsString>,
 }
 
-/// One role and what is asked of it.
+/// One role and the scope to ask it for.
 struct Wanted {
     pinned: PinnedRole,
     scope: Vec<(String, String)>,
 }
 
 pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    // From here on a signal ends the task in order instead of this process.
+    // From here on a signal ends the task first, and not this process at once.
     let mut signals = Signals::listen()?;
     let wanted = plan(&args)?;
     let client = Client::connect(context.config()?).await?;
@@ -105,7 +108,7 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
     Ok(ExitCode::from(outcome?.code()))
 }
 
-/// Puts roles and scopes together; a role can be had once, since its variables have one name.
+/// Joins roles and scopes. Each role may be given once, since its variables have one name.
 fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for pinned in &args.roles {
@@ -138,7 +141,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
     Ok(wanted)
 }
 
-/// Everything between the start of the task and its end.
+/// Issues the credentials and runs the command: all between the start of the task and its end.
 async fn work(
     task: &TaskGuard,
     wanted: &[Wanted],
@@ -167,7 +170,7 @@ async fn work(
             return Ok(Outcome::Exited(code));
         }
     };
-    // The child has its copies; ours are wiped.
+    // The child has copies of its own. These are wiped now.
     drop(variables);
     drop(issued);
     child.supervise(task, signals).await
@@ -185,7 +188,7 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
     Ok(issued)
 }
 
-/// One line, and one more for each credential that is not proven dead.
+/// Prints one line, and one more for each credential that is not proven dead.
 fn summarise(ended: &EndedTask) {
     let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
     let issued = ended

@@ -1,4 +1,4 @@
-//! `taskpass svid`: the own identity.
+//! `taskpass svid`: shows and renews the stored identity.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -12,7 +12,7 @@ pub(crate) enum SvidCommand {
     /// Show the stored identity, without asking the broker.
     #[command(after_help = "EXAMPLES:\n  taskpass svid show\n  taskpass svid show -o json")]
     Show,
-    /// Replace the identity by a fresh one now.
+    /// Renew the identity now.
     #[command(after_help = "EXAMPLES:\n  taskpass svid renew")]
     Renew,
 }

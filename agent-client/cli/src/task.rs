@@ -1,4 +1,4 @@
-//! `taskpass task`: starting, ending, looking, heartbeats.
+//! `taskpass task`: starts, ends and shows tasks, and sends heartbeats.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::{
 pub(crate) enum TaskCommand {
     /// Start a task and leave it open.
     ///
-    /// It ends with `task end`, at its deadline, or when it has a heartbeat interval and nothing is heard for that long.
+    /// It ends with `task end`, at its deadline, or when its heartbeats stop.
     #[command(
         after_help = "EXAMPLES:\n  taskpass task start --purpose \"migrate orders\" --role vault-main/ci-db --ttl 30m\n  taskpass task start --purpose \"fetch\" --role aws-prod/artifact-reader:bucket=releases\n  TASKPASS_TASK=$(taskpass task start --purpose p --role vault-main/ci-db -o json | jq -r .task_id)"
     )]
@@ -28,22 +28,22 @@ pub(crate) enum TaskCommand {
     End {
         /// The task.
         id: TaskId,
-        /// Broken off rather than completed.
+        /// The work is stopped before its end.
         #[arg(long)]
         cancel: bool,
     },
-    /// List tasks: an agent its own, an operator all.
+    /// List tasks. An agent sees its own, an operator all.
     #[command(
         after_help = "EXAMPLES:\n  taskpass task list --state open\n  taskpass task list --agent nightly-builder --limit 20 -o json"
     )]
     List {
-        /// Only those of this agent.
+        /// Only tasks of this agent.
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
-        /// Only those in this state.
+        /// Only tasks in this state.
         #[arg(long, value_enum)]
         state: Option<StateFilter>,
-        /// At most so many [default: all]
+        /// At most N rows [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
@@ -54,7 +54,7 @@ pub(crate) enum TaskCommand {
         #[arg(env = "TASKPASS_TASK")]
         id: TaskId,
     },
-    /// Say that a task is still being worked on.
+    /// Tell the broker that a task is still being worked on.
     #[command(after_help = "EXAMPLES:\n  taskpass task heartbeat t06f3k2m9q7v4d8e1")]
     Heartbeat {
         /// The task.
@@ -86,19 +86,20 @@ pub(crate) struct StartArgs {
     /// What the task is for, in one line; people and policies read it.
     #[arg(long, value_name = "TEXT")]
     purpose: Text,
-    /// A role the task may draw on, with scope parameters fixed for the whole task; may be repeated.
+    /// Allow credentials of this role, with scope parameters fixed for the whole task; may be
+    /// repeated.
     #[arg(long = "role", value_name = "ROLE[:k=v,…]", required = true)]
     roles: Vec<PinnedRole>,
-    /// When it ends by itself [default: as the broker is configured]
+    /// How long the task lives at most [default: as the broker is configured]
     #[arg(long, value_name = "TTL")]
     ttl: Option<Ttl>,
-    /// End it when nothing is heard for so long [default: no heartbeat]
+    /// The broker ends the task when no heartbeat comes for so long [default: needs none]
     #[arg(long, value_name = "INTERVAL")]
     heartbeat: Option<Ttl>,
     /// The task that delegates this one.
     #[arg(long, value_name = "TASK")]
     parent: Option<TaskId>,
-    /// Who asked for it; recorded as self-declared.
+    /// The person or system that asked for it. The ledger records this as self-declared.
     #[arg(long, value_name = "NAME")]
     requester: Option<String>,
     /// A label; may be repeated.
@@ -262,11 +263,11 @@ fn human(task: &TaskView) -> String {
     }
 }
 
-/// Why an ending task is not over, and what to do next.
+/// Why an ending task has not ended, and what to do next.
 fn waits_for(anchors: &[AnchorView]) -> String {
     let each = anchors.iter().map(|anchor| {
         let (provider, until) = (&anchor.provider, shown(anchor.may_live_until));
-        format!("its session at {provider} to be ended (it may live until {until}); an operator sees why with `taskpass provider check {provider}`")
+        format!("its anchor at {provider} to be revoked (it may live until {until}); an operator sees why with `taskpass provider check {provider}`")
     });
     each.collect::<Vec<_>>().join("; ")
 }

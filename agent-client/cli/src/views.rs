@@ -1,5 +1,5 @@
-//! The JSON that programs read: one struct per thing, with keys that never change. Only [`JoinTokenView`]
-//! and [`IssuedView`] carry a secret, which is their purpose.
+//! The JSON that programs read: one struct for each kind of answer, with keys that never change.
+//! Only [`JoinTokenView`] and [`IssuedView`] carry a secret.
 
 use std::collections::BTreeMap;
 
@@ -157,6 +157,7 @@ pub(crate) struct RoleView {
     pub(crate) renewable: bool,
     pub(crate) params: Pairs,
     pub(crate) required_params: Vec<String>,
+    pub(crate) env: Pairs,
 }
 
 impl From<v1::Agent> for AgentView {
@@ -329,6 +330,7 @@ impl From<v1::Role> for RoleView {
             renewable: role.renewable,
             params: role.params.into_iter().collect(),
             required_params: role.required_params,
+            env: role.env.into_iter().collect(),
         }
     }
 }
@@ -349,7 +351,7 @@ fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
 }
 
-/// What became of each credential.
+/// The receipts as a table.
 pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
     let rows = receipts.iter().map(|r| {
         vec![

@@ -1,14 +1,14 @@
 //! The first login: a join token becomes an identity directory.
 //!
-//! The client sends the token only to a server whose root has the fingerprint in the token. A server in
-//! between learns nothing and cannot plant a bundle of its own.
+//! The client sends the token only to a server whose root has the fingerprint in the token. A
+//! server in between learns nothing and cannot plant a bundle of its own.
 
 use rustls_pki_types::CertificateDer;
-use taskpass_ca::PeerVerifier;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
 use taskpass_proto::v1::{
     AttestRequest, Bundle, X509Svid, identity_service_client::IdentityServiceClient,
 };
+use taskpass_spiffe_verify::PeerVerifier;
 
 use crate::{
     ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, channel, link,
@@ -26,8 +26,8 @@ pub(crate) enum Predecessor {
     Any,
 }
 
-/// Exchanges `token` for an identity and stores it. The request is sent once: a token counts once, and
-/// only the broker knows whether this one has.
+/// Exchanges `token` for an identity and stores it. The request is sent once: a token counts once,
+/// and only the broker knows whether this one has.
 pub(crate) async fn attest(
     config: &ClientConfig,
     token: &JoinToken,
@@ -72,7 +72,8 @@ pub(crate) async fn attest(
     let leaf = svid.leaf.clone();
     let (directory, vkey) = (config.directory.clone(), bundle.ledger_vkey);
     link::blocking(move || {
-        // An identity without a bundle is useless, since it verifies no broker. So the bundle goes first.
+        // An identity without a bundle is useless, since it verifies no broker. So the bundle goes
+        // first.
         directory.save_bundle(&roots, &vkey)?;
         directory.stage(&svid)?;
         directory.promote()
@@ -81,8 +82,8 @@ pub(crate) async fn attest(
     Ok(leaf)
 }
 
-/// The agent of a stored identity that has not expired. Join tokens are for agents only, so an operator's
-/// identity is refused before the token is sent.
+/// The agent of a stored identity that has not expired. Join tokens are for agents only, so an
+/// operator's identity is refused before the token is sent.
 async fn holder(config: &ClientConfig) -> Result<Option<SpiffeId>, Error> {
     let directory = config.directory.clone();
     let stored = link::blocking(move || Ok(directory.holder())).await?;
@@ -102,8 +103,8 @@ fn other_identity(config: &ClientConfig, holder: &SpiffeId) -> Error {
     }
 }
 
-/// Checks an SVID from the broker: it is for our key, its SPIFFE ID is in the bundle's trust domain, and
-/// its chain ends at a root of the bundle.
+/// Checks an SVID from the broker: it is for our key, its SPIFFE ID is in the bundle's trust
+/// domain, and its chain ends at a root of the bundle.
 pub(crate) fn accept(
     key: PrivateKey,
     svid: X509Svid,

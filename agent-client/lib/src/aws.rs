@@ -1,7 +1,7 @@
 //! A task's credential as a credentials provider for the AWS SDKs.
 //!
-//! The SDK caches what it is given until shortly before its expiry and then asks again; by then the credential has
-//! been refreshed.
+//! The SDK caches a credential until shortly before its expiry and then asks again. By then the
+//! credential has been refreshed.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +13,10 @@ use taskpass_core::Timestamp;
 
 use crate::{Credential, Error, IssuedCredential};
 
-/// What the SDK's logs call the source.
+/// The name of the source in the SDK's logs.
 const PROVIDER_NAME: &str = "Taskpass";
 
-/// Hands a [`Credential`] of an AWS role to an AWS SDK.
+/// Gives a [`Credential`] of an AWS role to an AWS SDK.
 #[derive(Debug, Clone)]
 pub struct AwsCredentials {
     credential: Credential,

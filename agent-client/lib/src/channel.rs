@@ -1,6 +1,7 @@
 //! gRPC channels: TCP, TLS 1.3, HTTP/2, each step with a deadline.
 //!
-//! A channel reconnects by itself with the identity it was made for; another identity needs another channel.
+//! A channel reconnects by itself with the identity it was made with. Another identity needs
+//! another channel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +19,11 @@ use tower::service_fn;
 
 use crate::{Error, tls};
 
-/// For the TCP connection.
+/// The deadline of the TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the TLS handshake after it.
+/// The deadline of the TLS handshake after it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A silent peer is asked whether it is still there after this long,
+/// A peer that is silent for so long gets a ping,
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// and has this long to answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +107,7 @@ async fn handshake(
         .map_err(late(CONNECT_TIMEOUT))?
         .map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
-    // Never sent (no SNI) and never compared; the API wants one.
+    // rustls asks for a name. It is never sent (no SNI) and never compared.
     let name = ServerName::try_from("broker").map_err(|e| Error::Crypto(e.to_string()))?;
     let stream = timeout(
         HANDSHAKE_TIMEOUT,

@@ -109,9 +109,9 @@ impl Client {
 
     /// Makes a call for which this library has no method of its own.
     ///
-    /// Each attempt may take `limit`. A failure that may pass (no connection, a broker that asks for
-    /// patience) is followed by a few more attempts. `attempt` must therefore be safe to repeat:
-    /// mutating requests carry one idempotency key for all attempts.
+    /// Each attempt may take `limit`. A failure that may pass (no connection, a broker that asks
+    /// for patience) is followed by a few more attempts. `attempt` must therefore be safe to
+    /// repeat: mutating requests carry one idempotency key for all attempts.
     pub async fn call<T, F, Fut>(&self, limit: Duration, attempt: F) -> Result<T, Error>
     where
         F: Fn(Channel) -> Fut + Send + Sync,
@@ -119,6 +119,23 @@ impl Client {
         T: Send,
     {
         self.connection.call(limit, attempt).await
+    }
+
+    /// Sends `request` as [`Client::call`] does; each attempt gets a copy.
+    pub async fn send<Q, T, F, Fut>(
+        &self,
+        limit: Duration,
+        request: Q,
+        attempt: F,
+    ) -> Result<T, Error>
+    where
+        Q: Clone + Send + Sync,
+        F: Fn(Channel, Q) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Response<T>, Status>> + Send,
+        T: Send,
+    {
+        self.call(limit, |channel| attempt(channel, request.clone()))
+            .await
     }
 
     /// The gRPC channel with the present identity, for streams. It does not follow renewals.

@@ -1,8 +1,8 @@
 //! Credentials that stay fresh until their task ends.
 //!
-//! At two thirds of its life a credential is renewed, or replaced by a new one and then revoked. All
-//! callers share one refresh at a time. A secret that has expired is never returned: without a fresh one,
-//! [`Credential::current`] fails.
+//! At two thirds of its life a credential is renewed, or replaced by a new one and then revoked.
+//! All callers share one refresh at a time. A secret that has expired is never returned: without a
+//! fresh one, [`Credential::current`] fails.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{Error, IssuedCredential, Receipt, live_task::LiveTask, retry::jitter
 
 /// How often the loop reads the wall clock, which may jump while the machine sleeps.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// Between two tries to refresh.
+/// The pause between two attempts to refresh.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// A request for a credential of an open task.
@@ -106,8 +106,8 @@ impl Credential {
         self.fresh.current.load().expires_at
     }
 
-    /// The present secret. Call this for each use and do not keep the result: a later call may return
-    /// another secret.
+    /// The present secret. Call this for each use and do not keep the result: a later call may
+    /// return another secret.
     ///
     /// Fails when the task is over, and when the secret has expired and the broker issues no other.
     pub async fn current(&self) -> Result<Arc<IssuedCredential>, Error> {
@@ -134,7 +134,8 @@ impl Credential {
         self.fresh.refresh().await
     }
 
-    /// Revokes the present secret before the task ends. Other clones of this handle fail once it has expired.
+    /// Revokes the present secret before the task ends. Other clones of this handle fail once it
+    /// expires.
     pub async fn revoke(self) -> Result<Receipt, Error> {
         let id = self.id();
         self.fresh.live.client.revoke_credential(id, None).await
@@ -207,8 +208,8 @@ impl Fresh {
         let (id, overlap, stop) = (old.id, client.config().overlap, self.live.stop.clone());
         let tracker = client.connection().tracker.clone();
         tracker.spawn(async move {
-            // Requests under way may still carry the old secret. If the task ends before the overlap is
-            // over, its end revokes this credential too.
+            // Requests under way may still carry the old secret. If the task ends before the
+            // overlap is over, its end revokes this credential too.
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(overlap) => {}
@@ -224,8 +225,8 @@ impl Fresh {
         self.live.client.config().clock.now() < issued.expires_at
     }
 
-    /// How long until the secret is refreshed; zero when it is due. A secret that lives until the task's
-    /// deadline cannot live longer, so it is never refreshed.
+    /// How long until the secret is refreshed; zero when it is due. A secret that lives until the
+    /// task's deadline cannot live longer, so it is never refreshed.
     fn until_due(&self, issued: &IssuedCredential) -> Duration {
         if issued.expires_at >= self.live.deadline {
             return Duration::MAX;

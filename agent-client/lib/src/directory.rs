@@ -1,10 +1,11 @@
-//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey`, for their owner only.
+//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey`, for their owner
+//! only.
 //!
-//! Key and certificate are two files and must never part. A new pair is first *staged* beside the old one
-//! (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before certificate.
-//! Wherever a crash falls, [`IdentityDirectory::load`] finds a pair. A complete staged pair wins, since the
-//! broker counts the newest certificate that it has issued; a staged half is removed. A lock on the
-//! directory itself keeps processes that share it apart.
+//! Key and certificate are two files and must never part. A new pair is first *staged* beside the
+//! old one (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before
+//! certificate. Wherever a crash falls, [`IdentityDirectory::load`] finds a pair. A complete staged
+//! pair wins, since the broker counts the newest certificate that it has issued; a staged half is
+//! removed. A lock on the directory itself keeps processes that share it apart.
 
 use std::{
     fs::{self, File, Metadata},
@@ -43,6 +44,12 @@ pub(crate) struct StoredIdentity {
     pub(crate) bundle: Vec<CertificateDer<'static>>,
 }
 
+/// A file as it was read, with what the system says of the same open file.
+struct Content {
+    bytes: Zeroizing<Vec<u8>>,
+    metadata: Metadata,
+}
+
 impl IdentityDirectory {
     /// The directory `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -60,7 +67,8 @@ impl IdentityDirectory {
         Ok(String::from_utf8_lossy(&text).trim().to_owned())
     }
 
-    /// The stored certificate. Fails when there is none, or when it does not belong to the stored key.
+    /// The stored certificate. Fails when there is none, or when it does not belong to the stored
+    /// key.
     pub fn leaf(&self) -> Result<Leaf, Error> {
         Ok(self.load()?.svid.leaf)
     }
@@ -152,7 +160,8 @@ impl IdentityDirectory {
         findings
     }
 
-    /// Locks the directory until the file is dropped. A lock file of its own would have to be removed.
+    /// Locks the directory until the file is dropped. A lock file of its own would have to be
+    /// removed.
     fn lock(&self) -> Result<File, Error> {
         let directory = File::open(&self.path).map_err(|e| self.error("open", e))?;
         directory.lock().map_err(|e| self.error("lock", e))?;
@@ -163,7 +172,8 @@ impl IdentityDirectory {
     fn recover(&self) -> Result<(), Error> {
         let staged_chain = self.read(STAGED_SVID)?;
         let staged_key = self.read_private(STAGED_KEY)?;
-        // A crash between the two renames leaves the new key in place and only its certificate staged.
+        // A crash between the two renames leaves the new key in place and only its certificate
+        // staged.
         let (key, key_is_staged) = match staged_key {
             Some(key) => (Some(key), true),
             None => (self.read_private(KEY)?, false),
@@ -210,7 +220,7 @@ impl IdentityDirectory {
 
     /// Reads a private key. A key that others can read is not private any more, and is not used.
     fn read_private(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-        let Some((content, metadata)) = self.read_with_metadata(name)? else {
+        let Some(Content { bytes, metadata }) = self.read_with_metadata(name)? else {
             return Ok(None);
         };
         if let Some(mode) = exposed_mode(&metadata) {
@@ -223,19 +233,16 @@ impl IdentityDirectory {
                 ),
             ));
         }
-        Ok(Some(content))
+        Ok(Some(bytes))
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         let read = self.read_with_metadata(name)?;
-        Ok(read.map(|(content, _)| content))
+        Ok(read.map(|content| content.bytes))
     }
 
-    /// Reads a file, and what the system says of the same open file; `None` when there is none.
-    fn read_with_metadata(
-        &self,
-        name: &str,
-    ) -> Result<Option<(Zeroizing<Vec<u8>>, Metadata)>, Error> {
+    /// Reads a file; `None` when there is none.
+    fn read_with_metadata(&self, name: &str) -> Result<Option<Content>, Error> {
         let path = self.path.join(name);
         let failed = |source| Error::File {
             action: "read",
@@ -253,9 +260,9 @@ impl IdentityDirectory {
         }
         let size = usize::try_from(metadata.len()).unwrap_or(0);
         // Room for everything at once: a growing buffer would leave copies of a key behind.
-        let mut content = Zeroizing::new(Vec::with_capacity(size));
-        file.read_to_end(&mut content).map_err(failed)?;
-        Ok(Some((content, metadata)))
+        let mut bytes = Zeroizing::new(Vec::with_capacity(size));
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        Ok(Some(Content { bytes, metadata }))
     }
 
     /// Writes a private file that is there completely or not at all.

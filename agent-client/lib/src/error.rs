@@ -1,7 +1,7 @@
-//! What can go wrong between a program and the broker, in words for the person who reads it.
+//! The failures between a program and the broker, in words for people.
 //!
-//! A refusal by the broker is a [`Refusal`]: its stable reason, the fields that were wrong and how long to wait. No
-//! variant ever carries a secret.
+//! A refusal by the broker is a [`Refusal`]: its stable reason, the wrong fields, and how long to
+//! wait. No variant carries a secret.
 
 use std::{collections::HashMap, error::Error as StdError, io, path::PathBuf, time::Duration};
 
@@ -16,43 +16,43 @@ const ERROR_DOMAIN: &str = "taskpass";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("cannot reach the broker at `{addr}`; is it running, and is the address right?")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address.
         addr: String,
-        /// What the network said.
+        /// The failure of the network.
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The broker took longer than the call may take.
+    /// The broker did not answer before the deadline of the call.
     #[error("the broker at `{addr}` did not answer within {seconds} s")]
     Timeout {
-        /// Who did not answer.
+        /// The address.
         addr: String,
-        /// How long was waited.
+        /// The deadline.
         seconds: u64,
     },
-    /// Somebody answered who did not prove to be the broker.
+    /// The server did not prove to be the broker.
     #[error("the server at `{addr}` is not the broker this identity trusts: {why}")]
     Untrusted {
-        /// Who answered.
+        /// The address.
         addr: String,
-        /// What is wrong with its certificate.
+        /// The rule that its certificate breaks.
         why: String,
     },
     /// The broker ended the TLS handshake because of our certificate.
     #[error("the broker at `{addr}` does not accept this identity ({alert}); log in again")]
     Rejected {
-        /// Who refused.
+        /// The address.
         addr: String,
         /// The TLS alert.
         alert: String,
     },
-    /// The broker answered no.
+    /// The broker refused the request.
     #[error(transparent)]
     Refused(Box<Refusal>),
-    /// A value that cannot be right; nothing was sent.
+    /// A value cannot be right. Nothing was sent.
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
     /// There is no identity to connect with.
@@ -61,7 +61,8 @@ pub enum Error {
         /// The identity directory.
         dir: PathBuf,
     },
-    /// The identity directory is somebody else's, who would lose it. No join token was used up.
+    /// The identity directory holds another identity, which would be lost. The join token still
+    /// counts.
     #[error(
         "`{}` holds the identity `{holder}`, and the join token is for another one; nothing was changed, and the token still counts",
         dir.display()
@@ -69,7 +70,7 @@ pub enum Error {
     OtherIdentity {
         /// The identity directory.
         dir: PathBuf,
-        /// Whose it is.
+        /// The SPIFFE ID of that identity.
         holder: String,
     },
     /// A file of the identity directory cannot be used.
@@ -77,15 +78,15 @@ pub enum Error {
     IdentityFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The mistake, and how to mend it.
         why: String,
     },
-    /// The SVID is past its end, so that only a new login helps.
+    /// The SVID has expired, so only a new login helps.
     #[error("the identity `{spiffe_id}` expired at {expired_at}; log in again")]
     IdentityExpired {
-        /// Whose.
+        /// Its SPIFFE ID.
         spiffe_id: String,
-        /// When.
+        /// Its end.
         expired_at: taskpass_core::Timestamp,
     },
     /// Reading or writing a file failed.
@@ -95,22 +96,22 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
-    /// The broker's reply makes no sense.
+    /// The broker's reply breaks the protocol.
     #[error("the broker sent a reply that cannot be used: {0}")]
     Reply(String),
-    /// Keys and certificates on our side.
+    /// A key, a certificate or the TLS configuration on this side cannot be used.
     #[error("cannot prepare the key or the TLS configuration: {0}")]
     Crypto(String),
-    /// No randomness.
+    /// The system gave no randomness.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-    /// The credential is over and no other could be had in time.
+    /// The credential has expired and could not be refreshed in time.
     #[error(
-        "credential `{id}` expired and could not be refreshed; its secret is not handed out any more"
+        "credential `{id}` expired and could not be refreshed; its secret is not returned any more"
     )]
     CredentialExpired {
         /// Which one.
@@ -141,7 +142,7 @@ pub struct Refusal {
     pub reason: String,
     /// What belongs to the reason, such as `credential_id`.
     pub metadata: HashMap<String, String>,
-    /// Fields of the request and what is wrong with each.
+    /// The wrong fields of the request, each with its mistake.
     pub violations: Vec<(String, String)>,
     /// How long to wait before trying again.
     pub retry_after: Option<Duration>,
@@ -190,7 +191,7 @@ impl Error {
             .filter(|reason| !reason.is_empty())
     }
 
-    /// Whether the broker could not be reached or was not ready, so that the same call may work later.
+    /// Whether the broker was out of reach or not ready, so that the same call may work later.
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } => true,
@@ -199,7 +200,7 @@ impl Error {
         }
     }
 
-    /// Whether the broker understood and said no to this caller.
+    /// Whether the broker denied the request to this caller.
     pub fn is_denied(&self) -> bool {
         self.refusal()
             .is_some_and(|r| r.code == Code::PermissionDenied)
@@ -214,7 +215,7 @@ impl Error {
         }
     }
 
-    /// How long to wait before the same call, when that makes sense at all.
+    /// How long the broker asks to wait; `None` when repeating the call is of no use.
     pub(crate) fn retry_hint(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } => Some(None),
@@ -249,7 +250,7 @@ impl From<Status> for Refusal {
     }
 }
 
-/// What the transport failed with, when it is more telling than "transport error".
+/// The failure below the transport error, which says more than "transport error".
 fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Error> {
     let mut texts = Vec::new();
     let mut next = Some(failure);
@@ -272,8 +273,8 @@ fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Erro
         texts.push(error.to_string());
         next = error.source();
     }
-    // TLS 1.3 tells a client only after its handshake that its certificate was refused, and h2 keeps no source:
-    // the alert is left in a text.
+    // In TLS 1.3 a client learns after its handshake that its certificate was refused. h2 keeps no
+    // source of that failure, so the alert is only found in a text.
     let alert = texts
         .iter()
         .find_map(|t| t.split_once("received fatal alert: "))
@@ -292,8 +293,8 @@ fn from_transport(addr: &str, failure: &(dyn StdError + 'static)) -> Option<Erro
     })
 }
 
-/// Whether an alert, as rustls spells it, refuses our certificate (RFC 8446, 6.2). With any other the same identity may be
-/// welcome again later.
+/// Whether an alert, as rustls spells it, refuses the client's certificate (RFC 8446, 6.2). After
+/// any other alert the same identity may be accepted later.
 fn is_about_the_certificate(alert: &str) -> bool {
     const REFUSALS: [&str; 9] = [
         "BadCertificate",

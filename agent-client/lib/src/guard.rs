@@ -63,7 +63,8 @@ impl TaskGuard {
         CredentialRequest::new(Arc::clone(&self.live), role)
     }
 
-    /// Waits until the task is over because the broker says so or its deadline has passed, and says why.
+    /// Waits until the task is over because the broker says so or its deadline has passed, and says
+    /// why.
     pub async fn ended(&self) -> String {
         self.live.until_over().await
     }
@@ -80,8 +81,8 @@ impl TaskGuard {
 
     /// Ends the task and returns everything that the broker says about it.
     ///
-    /// If that fails, the heartbeats have stopped all the same: the broker ends the task by itself when
-    /// it misses them, or at the deadline.
+    /// If that fails, the heartbeats have stopped all the same: the broker ends the task by itself
+    /// when it misses them, or at the deadline.
     pub async fn finish(mut self, mode: EndMode) -> Result<EndedTask, Error> {
         self.live.mark_over("its guard ended it");
         let (client, id) = (self.live.client.clone(), self.live.id);

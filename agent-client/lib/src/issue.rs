@@ -1,9 +1,11 @@
 //! The calls that issue, renew and revoke one credential. [`crate::Credential`] keeps one fresh.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use taskpass_core::{CredentialId, RoleName, Scope, Secret, SecretFields, TaskId, Timestamp, Ttl};
+use taskpass_core::{
+    CredentialId, EnvName, RoleName, Scope, Secret, SecretFields, TaskId, Timestamp, Ttl,
+};
 use taskpass_proto::v1::{
     IssueCredentialRequest, IssueCredentialResponse, RenewCredentialRequest,
     RevokeCredentialRequest, credential_service_client::CredentialServiceClient,
@@ -12,15 +14,16 @@ use tonic::Status;
 
 use crate::{Client, Error, RPC_TIMEOUT, Receipt, Refusal, RevocationClass, wire};
 
-/// The broker's reason when it has answered the same request before: it sent the secret once and does
-/// not keep it.
+/// The broker's reason when it has answered the same request before: it sent the secret once and
+/// does not keep it.
 const ALREADY_ISSUED: &str = "ALREADY_ISSUED";
 /// The broker's reason when the provider did not answer as it should.
 const PROVIDER_UNAVAILABLE: &str = "PROVIDER_UNAVAILABLE";
 /// How many requests may follow lost answers.
 const REISSUES_MAX: u32 = 3;
 
-/// A credential as the broker issued it. It does not change; [`crate::Credential`] replaces it in time.
+/// A credential as the broker issued it. It does not change; [`crate::Credential`] replaces it in
+/// time.
 #[derive(Debug)]
 pub struct IssuedCredential {
     /// Its name, by which it can be revoked.
@@ -36,6 +39,7 @@ pub struct IssuedCredential {
     /// Whether the same secret can be renewed.
     pub renewable: bool,
     data: Arc<SecretFields>,
+    env: Arc<BTreeMap<String, EnvName>>,
 }
 
 impl IssuedCredential {
@@ -49,6 +53,12 @@ impl IssuedCredential {
         self.data.iter()
     }
 
+    /// The environment variable that a part of the secret sets for a command, as its role says.
+    /// `None` when its name is too long for one, or the broker is older than this.
+    pub fn variable(&self, name: &str) -> Option<&EnvName> {
+        self.env.get(name)
+    }
+
     /// The same secret with a later end.
     pub(crate) fn renewed(&self, received_at: Timestamp, expires_at: Timestamp) -> Self {
         Self {
@@ -59,15 +69,21 @@ impl IssuedCredential {
             revocation_class: self.revocation_class,
             renewable: self.renewable,
             data: Arc::clone(&self.data),
+            env: Arc::clone(&self.env),
         }
     }
 
     fn from_wire(reply: IssueCredentialResponse, now: Timestamp) -> Result<Self, Error> {
-        // The secrets are read first, so that they are wiped if anything else in the reply is wrong.
+        // The secrets are read first, so that they are wiped if anything else in the reply is
+        // wrong.
         let mut data = SecretFields::new();
         for (name, value) in reply.data {
             data.insert(&name, Secret::new(value))
                 .map_err(|e| Error::Reply(e.to_string()))?;
+        }
+        let mut env = BTreeMap::new();
+        for (field, name) in reply.env {
+            env.insert(field, wire::parsed(&name)?);
         }
         Ok(Self {
             id: wire::parsed(&reply.credential_id)?,
@@ -77,16 +93,17 @@ impl IssuedCredential {
             revocation_class: reply.revocation_class.into(),
             renewable: reply.renewable,
             data: Arc::new(data),
+            env: Arc::new(env),
         })
     }
 }
 
 impl Client {
-    /// Asks for a credential for an open task. Without a `ttl` it lives as long as the role and the task
-    /// allow.
+    /// Asks for a credential for an open task. Without a `ttl` it lives as long as the role and the
+    /// task allow.
     ///
-    /// The broker keeps no secret that it could send again. If an answer is lost on the way, this method
-    /// revokes the credential in it and asks for another one.
+    /// The broker keeps no secret that it could send again. If an answer is lost on the way, this
+    /// method revokes the credential in it and asks for another one.
     pub async fn issue_credential(
         &self,
         task: TaskId,
@@ -169,7 +186,8 @@ impl Client {
         wire::required_timestamp(reply.expires_at.as_ref(), "expires_at")
     }
 
-    /// Revokes one credential and waits for it: for `wait`, or as long as the broker is configured to.
+    /// Revokes one credential and waits for it: for `wait`, or as long as the broker is configured
+    /// to.
     pub async fn revoke_credential(
         &self,
         id: CredentialId,
@@ -180,14 +198,15 @@ impl Client {
             wait_ms: wire::wait_ms(wait),
         };
         let reply = self
-            .call(wire::wait_limit(wait), |channel| {
-                let request = request.clone();
-                async move {
+            .send(
+                wire::wait_limit(wait),
+                request,
+                |channel, request| async move {
                     CredentialServiceClient::new(channel)
                         .revoke_credential(request)
                         .await
-                }
-            })
+                },
+            )
             .await?;
         Receipt::from_wire(&wire::required(reply.receipt, "receipt")?)
     }

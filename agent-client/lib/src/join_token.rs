@@ -1,7 +1,7 @@
 //! Join tokens as people pass them on: `tp1.<id>.<secret>.<root fingerprint>`.
 //!
-//! The fingerprint pins the broker before anything secret is sent: SHA-256 over the root certificate's
-//! SubjectPublicKeyInfo. The broker alone judges the secret.
+//! The fingerprint, SHA-256 of the root certificate's SubjectPublicKeyInfo, pins the broker before
+//! the secret is sent. Only the broker checks the secret.
 
 use std::{fmt, str::FromStr};
 
@@ -30,7 +30,7 @@ impl JoinToken {
         &self.root_pin
     }
 
-    /// The whole token, to be sent to the broker it pins and to nobody else.
+    /// The whole token. Send it only to the broker that it pins.
     pub(crate) fn expose(&self) -> &str {
         self.text.expose()
     }

@@ -2,8 +2,8 @@
 //!
 //! A [`Client`] keeps the agent's SPIFFE identity fresh and talks to the broker over mutual TLS. A
 //! [`TaskGuard`] is one piece of work: it sends heartbeats, asks for [`Credential`]s that refresh
-//! themselves, and ends the task, with everything that was issued for it, when the work is over. Secrets
-//! are [`taskpass_core::Secret`]s and are never returned after their expiry.
+//! themselves, and ends the task, with everything that was issued for it, when the work is over.
+//! Secrets are [`taskpass_core::Secret`]s and are never returned after their expiry.
 //!
 //! ```no_run
 //! use taskpass_client::{Client, ClientConfig, TaskOptions};

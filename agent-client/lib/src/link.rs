@@ -1,7 +1,8 @@
 //! The connection to the broker: one link with the present identity, swapped when the identity is
 //! renewed.
 //!
-//! [`Connection::call`] is the only place that decides what a call may cost in time and repetitions.
+//! [`Connection::call`] is the only place that decides what a call may cost in time and
+//! repetitions.
 
 use std::{sync::Arc, time::Duration};
 

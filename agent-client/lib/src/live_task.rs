@@ -1,4 +1,5 @@
-//! An open task while this program works on it: heartbeats, the deadline, and the moment it is over.
+//! An open task while this program works on it: heartbeats, the deadline, and the moment it is
+//! over.
 
 use std::{fmt, time::Duration};
 
@@ -60,8 +61,8 @@ impl LiveTask {
         }
     }
 
-    /// Marks the task over at its deadline. The broker ends it then, also when it cannot be reached from
-    /// here to say so.
+    /// Marks the task over at its deadline. The broker ends it then, also when it cannot be reached
+    /// from here to say so.
     pub(crate) async fn watch_deadline(&self, life: Duration) {
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -94,8 +95,9 @@ impl LiveTask {
     }
 }
 
-/// Whether a refused heartbeat means that the task is over. An identity that does not count any more
-/// keeps no task alive; by then [`Client::heartbeat`] has already tried the stored identity too.
+/// Whether a refused heartbeat means that the task is over. An identity that does not count any
+/// more keeps no task alive; by then [`Client::heartbeat`] has already tried the stored identity
+/// too.
 fn says_over(error: &Error) -> bool {
     error.is_unknown_identity()
         || error.refusal().is_some_and(|refusal| {

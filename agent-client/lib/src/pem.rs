@@ -26,7 +26,7 @@ pub(crate) fn from_key(key: &PrivateKey) -> Zeroizing<String> {
 pub(crate) fn to_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
-        // The error lists the bytes it does not like, however many.
+        // The error lists every byte that is not PEM, so it may be long.
         .map_err(|e| format!("it is not PEM: {}", excerpt(&e.to_string())))?;
     if certificates.is_empty() {
         return Err("there is no certificate in it".to_owned());
@@ -37,7 +37,7 @@ pub(crate) fn to_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>
 /// The PKCS#8 key of a file.
 pub(crate) fn to_key(text: &[u8]) -> Result<PrivateKey, String> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(text)
-        // The error may repeat what is in the file.
+        // The error may repeat bytes of the key.
         .map_err(|_e| "there is no PKCS#8 private key in it".to_owned())?;
     Ok(PrivateKey::from_pkcs8(key.secret_pkcs8_der().to_vec()))
 }

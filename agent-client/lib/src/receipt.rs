@@ -14,7 +14,8 @@ pub struct Receipt {
     pub credential_id: CredentialId,
     /// Its role.
     pub role: RoleName,
-    /// Where it stands; [`CredentialState::Revoking`] or [`CredentialState::Stuck`] when it is not over.
+    /// Where it stands; [`CredentialState::Revoking`] or [`CredentialState::Stuck`] when it is not
+    /// over.
     pub state: CredentialState,
     /// What revoking can do to it.
     pub revocation_class: RevocationClass,

@@ -1,8 +1,8 @@
 //! Renewal of the SVID: at two thirds of its life, or when a caller asks.
 //!
-//! The order makes every crash harmless. The new pair is durable before its first use, since the broker
-//! stops counting the old certificate at that moment. One successful use proves the new pair before it
-//! replaces the old one here.
+//! The order makes every crash harmless. The new pair is durable before its first use, since the
+//! broker stops counting the old certificate at that moment. One successful use proves the new pair
+//! before it replaces the old one here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -112,8 +112,8 @@ impl Connection {
         let fresh = match fresh.await {
             Ok(link) => link,
             Err(error) => {
-                // After any other failure the pair stays staged: the broker may have seen it, and then it
-                // counts only the new certificate.
+                // After any other failure the pair stays staged: the broker may have seen it, and
+                // then it counts only the new certificate.
                 if error.is_unknown_identity() {
                     let directory = self.config.directory.clone();
                     blocking(move || directory.discard()).await?;
@@ -144,13 +144,14 @@ impl Connection {
         Ok(link)
     }
 
-    /// How long until the SVID is renewed; zero when it is due. Clients spread over a twentieth of its life.
+    /// How long until the SVID is renewed; zero when it is due. Clients spread over a twentieth of
+    /// its life.
     fn until_due(&self) -> Duration {
         let link = self.link.load();
         let leaf = &link.svid.leaf;
         let spread = leaf.not_after.since(leaf.not_before) / 20;
-        // The serial is random and stays the same for one certificate; a fresh random number would move
-        // the moment on every look.
+        // The serial is random and stays the same for one certificate; a fresh random number would
+        // move the moment on every look.
         let share = u32::from_str_radix(leaf.serial.get(24..).unwrap_or_default(), 16).unwrap_or(0);
         let lead = spread.mul_f64(f64::from(share) / f64::from(u32::MAX));
         leaf.renew_at().minus(lead).since(self.config.clock.now())

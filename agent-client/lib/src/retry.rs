@@ -1,4 +1,5 @@
-//! How often and how patiently a call is repeated: a few times, doubling pauses with jitter, as the broker asks.
+//! Repeats a failed call a few times. The pauses double and have jitter; the broker can ask for
+//! longer ones.
 
 use std::time::Duration;
 
@@ -10,19 +11,20 @@ use crate::Error;
 /// Attempts in all.
 const ATTEMPTS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// A broker that asks for more than this is answered with the error: the caller knows better what to do.
+/// If the broker asks for a longer pause, the caller gets the error and decides.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The same for a limit that is reached: a rate passes in a moment, a quota needs somebody to let something go.
+/// The same at a limit. A rate limit passes in a moment; a quota stays until the caller frees
+/// something.
 const PAUSE_AT_LIMIT_MAX: Duration = Duration::from_secs(1);
 
-/// The repetitions of one call.
+/// The attempts of one call.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     made: u32,
 }
 
 impl Attempts {
-    /// How long to wait before the next attempt; `None` when there shall be none.
+    /// How long to wait before the next attempt; `None` when there is none.
     pub(crate) fn pause_after(
         &mut self,
         error: &Error,

@@ -1,6 +1,8 @@
-//! The identity itself: key, certificate chain, and what the leaf says. Also the CSR for the next one.
+//! An identity: key, certificate chain, and the contents of the leaf. Also the CSR for the next
+//! one.
 //!
-//! Nothing here reads or writes files ([`crate::directory`]) or opens connections ([`crate::channel`]).
+//! [`crate::directory`] reads and writes files, [`crate::channel`] opens connections; this file
+//! does neither.
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -25,10 +27,10 @@ pub(crate) struct Svid {
     pub(crate) leaf: Leaf,
 }
 
-/// What the leaf certificate says.
+/// The contents of a leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
-    /// Whom it names.
+    /// The SPIFFE ID in it.
     pub spiffe_id: SpiffeId,
     /// The trust domain of that ID.
     pub trust_domain: TrustDomain,
@@ -64,10 +66,12 @@ impl PrivateKey {
     }
 }
 
-/// A fresh P-256 key and the PKCS#10 request (DER) for it. The broker takes only the public key from the request.
+/// A fresh P-256 key and the PKCS#10 request (DER) for it. The broker takes only the public key
+/// from it.
 pub(crate) fn new_key_and_csr() -> Result<(PrivateKey, Vec<u8>), Error> {
     let failed = |e: rcgen::Error| Error::Crypto(format!("cannot make a key and a request: {e}"));
-    // ring reads the system's randomness here by itself; a seedable key generator would be a way to a weak key.
+    // ring reads the system's randomness by itself. A generator with a seed could be given a weak
+    // one.
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let request = CertificateParams::default()
         .serialize_request(&pair)
@@ -104,8 +108,8 @@ impl Svid {
 }
 
 impl Leaf {
-    /// Reads a leaf by the rules for X.509-SVIDs: exactly one URI, no CA, no right to sign certificates. The text of
-    /// the error says which rule is broken.
+    /// Reads a leaf by the rules for X.509-SVIDs: exactly one URI, no CA, no right to sign
+    /// certificates. The error says which rule the certificate breaks.
     pub(crate) fn parse(der: &CertificateDer<'_>) -> Result<Self, String> {
         let (rest, certificate) = X509Certificate::from_der(der)
             .map_err(|e| format!("the certificate cannot be read: {e}"))?;
@@ -132,7 +136,7 @@ impl Leaf {
         })
     }
 
-    /// When it should be replaced: at two thirds of its life.
+    /// When it is due for renewal: at two thirds of its life.
     pub fn renew_at(&self) -> Timestamp {
         self.not_before
             .plus(self.not_after.since(self.not_before).mul_f64(2.0 / 3.0))
@@ -175,7 +179,9 @@ fn only_uri(certificate: &X509Certificate<'_>) -> Result<String, String> {
     match (uris.next(), uris.next()) {
         (Some(uri), None) => Ok(uri.to_owned()),
         (None, _) => Err("it has no SPIFFE ID".to_owned()),
-        (Some(_), Some(_)) => Err("it has more than one URI, so it names nobody".to_owned()),
+        (Some(_), Some(_)) => {
+            Err("it has more than one URI, so it has no single SPIFFE ID".to_owned())
+        }
     }
 }
 

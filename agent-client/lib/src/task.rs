@@ -26,7 +26,8 @@ pub struct Task {
     pub requester: Option<String>,
     /// Whether only the agent itself says so.
     pub self_declared: bool,
-    /// The roles of which credentials may be issued for it, with the scope parameters fixed for each.
+    /// The roles of which credentials may be issued for it, with the scope parameters fixed for
+    /// each.
     pub roles: Vec<(RoleName, Scope)>,
     /// When it started.
     pub started_at: Timestamp,
@@ -64,8 +65,8 @@ pub struct TaskDetails {
     pub anchors: Vec<Anchor>,
 }
 
-/// A thing at a provider through which credentials of a task are issued. The provider has not ended it
-/// yet.
+/// A thing at a provider through which credentials of a task are issued. The provider has not ended
+/// it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Anchor {
@@ -118,9 +119,8 @@ impl Client {
     pub async fn open_task(&self, options: TaskOptions) -> Result<Task, Error> {
         let request = options.into_request(self.new_idempotency_key()?);
         let reply = self
-            .call(RPC_TIMEOUT, |channel| {
-                let request = request.clone();
-                async move { TaskServiceClient::new(channel).start_task(request).await }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                TaskServiceClient::new(channel).start_task(request).await
             })
             .await?;
         Task::from_wire(wire::required(reply.task, "task")?)
@@ -140,10 +140,13 @@ impl Client {
             wait_ms: wire::wait_ms(wait),
         };
         let reply = self
-            .call(wire::wait_limit(wait), |channel| {
-                let request = request.clone();
-                async move { TaskServiceClient::new(channel).end_task(request).await }
-            })
+            .send(
+                wire::wait_limit(wait),
+                request,
+                |channel, request| async move {
+                    TaskServiceClient::new(channel).end_task(request).await
+                },
+            )
             .await?;
         EndedTask::from_wire(&reply)
     }
@@ -163,9 +166,8 @@ impl Client {
             task_id: task.to_string(),
         };
         let reply = self
-            .call(limit, |channel| {
-                let request = request.clone();
-                async move { TaskServiceClient::new(channel).heartbeat(request).await }
+            .send(limit, request, |channel, request| async move {
+                TaskServiceClient::new(channel).heartbeat(request).await
             })
             .await?;
         Ok(Heartbeat {
@@ -180,9 +182,8 @@ impl Client {
             task_id: task.to_string(),
         };
         let reply = self
-            .call(RPC_TIMEOUT, |channel| {
-                let request = request.clone();
-                async move { TaskServiceClient::new(channel).get_task(request).await }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                TaskServiceClient::new(channel).get_task(request).await
             })
             .await?;
         Ok(TaskDetails {
@@ -216,9 +217,8 @@ impl Client {
             state: filter.state.map_or(0, i32::from),
         };
         let reply = self
-            .call(RPC_TIMEOUT, |channel| {
-                let request = request.clone();
-                async move { TaskServiceClient::new(channel).list_tasks(request).await }
+            .send(RPC_TIMEOUT, request, |channel, request| async move {
+                TaskServiceClient::new(channel).list_tasks(request).await
             })
             .await?;
         Ok(TaskPage {

@@ -1,8 +1,9 @@
-//! TLS 1.3 towards the broker: whom we trust, and with which certificate we come.
+//! TLS 1.3 towards the broker: the roots to trust, and the certificate to show.
 //!
-//! A broker is known by its SPIFFE ID, `spiffe://<trust domain>/broker/<node>`, never by a host name. Before the
-//! first login only the root's fingerprint from the join token is known ([`Trust::Pin`]); afterwards the bundle.
-//! No resumption: every connection is verified in full.
+//! A broker is known by its SPIFFE ID, `spiffe://<trust domain>/broker/<node>`, never by a host
+//! name. Before the first login the client knows only the root's fingerprint from the join token
+//! ([`Trust::Pin`]); afterwards it has the bundle. Sessions are not resumed, so every connection is
+//! verified in full.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +18,8 @@ use rustls::{
     time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use taskpass_ca::{PeerError, PeerVerifier};
 use taskpass_core::{Clock, Identity, Timestamp, TrustDomain};
+use taskpass_spiffe_verify::{PeerError, PeerVerifier};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     svid::{Leaf, Svid},
 };
 
-/// Whom to believe that it is the broker.
+/// How the broker proves itself.
 #[derive(Debug, Clone)]
 pub(crate) enum Trust {
     /// Any broker of the trust domain whose chain ends at one of the roots.
@@ -34,11 +35,12 @@ pub(crate) enum Trust {
         domain: TrustDomain,
         roots: Vec<CertificateDer<'static>>,
     },
-    /// Any broker whose chain, sent with its root, ends at a root with this SHA-256 of its SubjectPublicKeyInfo.
+    /// Any broker that sends its chain with the root, where SHA-256 of the root's
+    /// SubjectPublicKeyInfo is this.
     Pin([u8; 32]),
 }
 
-/// Why the server is not taken for the broker.
+/// Why the server does not count as the broker.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
     #[error("its root is not the one that the join token names")]
@@ -82,12 +84,12 @@ pub(crate) fn client_config(
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    // The name in the ClientHello would be a host name, which means nothing here.
+    // The name in the ClientHello would be a host name, which proves nothing here.
     config.enable_sni = false;
     Ok(Arc::new(config))
 }
 
-/// Finds out why a handshake failed, in the words of [`Rejection`], when it failed because of the server.
+/// Why a handshake failed, when it failed because of the server.
 pub(crate) fn rejection(error: &std::io::Error) -> Option<String> {
     let tls: &rustls::Error = error.get_ref()?.downcast_ref()?;
     match tls {
@@ -117,7 +119,8 @@ impl BrokerVerifier {
                 if public_key_digest(root)? != *pin {
                     return Err(Rejection::OtherRoot);
                 }
-                // The name is not trusted yet: the path from the pinned root to the leaf is validated below.
+                // The name is not trusted yet: the path from the pinned root to the leaf is
+                // validated below.
                 let leaf = Leaf::parse(leaf).map_err(Rejection::Malformed)?;
                 PeerVerifier::for_bundle(&leaf.trust_domain, std::slice::from_ref(root))
             }
@@ -200,7 +203,7 @@ fn in_words(error: &PeerError) -> String {
     }
 }
 
-/// Certificates are judged by the same clock as everything else.
+/// The configured clock, as rustls asks for it.
 #[derive(Debug)]
 struct OurTime(Arc<dyn Clock>);
 

@@ -1,5 +1,5 @@
-//! The states, classes and causes that the broker names. Each list has room for a value that a newer
-//! broker adds: an old client shows its number instead of failing.
+//! The states, classes and causes that the broker names. Each list has room for a value that a
+//! newer broker adds: an old client shows its number instead of failing.
 
 use std::fmt;
 

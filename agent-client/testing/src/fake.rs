@@ -51,6 +51,8 @@ pub struct State {
     pub task_life: time::Duration,
     pub renewable: bool,
     pub data: Vec<(&'static str, String)>,
+    /// The variables that the role names for fields.
+    pub env: Vec<(&'static str, &'static str)>,
     pub issued: Vec<String>,
     pub revoked: Vec<String>,
     pub tasks: Vec<v1::Task>,
@@ -120,7 +122,7 @@ impl Fake {
     }
 
     pub async fn start_as(leaf: &Leaf) -> Self {
-        let pki = Pki::new();
+        let pki = Pki::generate();
         let mut server = pki.bearer(leaf);
         server.chain.push(pki.root.clone());
         Self::start_with(pki, server).await
@@ -204,6 +206,7 @@ impl State {
                 ("username", "u".to_owned()),
                 ("password", "hunter2".to_owned()),
             ],
+            env: Vec::new(),
             issued: Vec::new(),
             revoked: Vec::new(),
             tasks: Vec::new(),

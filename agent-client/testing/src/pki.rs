@@ -41,7 +41,7 @@ impl Leaf {
 }
 
 impl Pki {
-    pub fn new() -> Self {
+    pub fn generate() -> Self {
         let root_key = KeyPair::generate().unwrap();
         let root_params = authority("root");
         let root = root_params.self_signed(&root_key).unwrap();

@@ -1,8 +1,10 @@
 //! The calls of the tests' broker: as little as shows whether the client asks for the right thing.
 
+use std::collections::HashMap;
+
 use prost_types::Timestamp as WireTime;
 use rustls_pki_types::CertificateDer;
-use taskpass_core::SystemEntropy;
+use taskpass_core::{EnvName, RoleName, SystemEntropy};
 use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, ProofFile, SigningKey, export};
 use taskpass_proto::v1::{self, *};
 use tonic::{Code, Request, Response, Status, transport::server::Router};
@@ -48,7 +50,8 @@ pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     Status::with_error_details(code, format!("refused: {reason}"), details)
 }
 
-/// Who calls; replaced certificates are unknown, and the first use of a new one replaces the old one.
+/// Who calls; replaced certificates are unknown, and the first use of a new one replaces the old
+/// one.
 fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> {
     let peer = request
         .extensions()
@@ -248,6 +251,19 @@ impl task_service_server::TaskService for Shared {
     }
 }
 
+/// The variable of each field, as a broker names it.
+fn env(state: &State, role: &RoleName) -> HashMap<String, String> {
+    let variable = |field: &str| {
+        let said = state.env.iter().find(|(known, _)| *known == field);
+        let made = || EnvName::of_field(role, field).unwrap().to_string();
+        said.map_or_else(made, |(_, name)| (*name).to_owned())
+    };
+    let fields = state.data.iter().map(|(field, _)| *field);
+    fields
+        .map(|field| (field.to_owned(), variable(field)))
+        .collect()
+}
+
 #[tonic::async_trait]
 impl credential_service_server::CredentialService for Shared {
     async fn issue_credential(
@@ -272,6 +288,7 @@ impl credential_service_server::CredentialService for Shared {
             let id = format!("c{:016}", state.issued.len());
             state.keys.push((request.idempotency_key, id.clone()));
             state.issued.push(id.clone());
+            let role = request.role.parse().unwrap();
             IssueCredentialResponse {
                 credential_id: id,
                 role: request.role,
@@ -283,6 +300,7 @@ impl credential_service_server::CredentialService for Shared {
                     .map(|(name, value)| ((*name).to_owned(), value.clone()))
                     .collect(),
                 renewable: state.renewable,
+                env: env(&state, &role),
             }
         };
         self.leave("issue_credential", reply)

@@ -1,7 +1,8 @@
 //! The authority itself: opens the keys, signs, rotates.
 //!
-//! Signing reads one snapshot without a lock. Rotation holds a lock of its own, changes the disk first and then
-//! replaces the snapshot, so nothing is ever signed by an authority that a restart would not know.
+//! Signing reads one snapshot without a lock. Rotation holds a lock of its own. It changes the disk
+//! first and then replaces the snapshot, so an authority never signs unless it would be known after
+//! a restart.
 
 mod loaded;
 
@@ -27,7 +28,7 @@ use loaded::{
     ROOT_CERTIFICATE, ROOT_KEY, Root, Signer, Snapshot, damaged, issuer, public_half, read_key,
 };
 
-/// More moves than rotation can ever need at once; reaching it would mean that it goes in circles.
+/// More moves than rotation ever needs at once. Reaching it means that rotation goes in circles.
 const MOVES_AT_ONCE_MAX: usize = 64;
 
 /// Lifetimes.
@@ -53,7 +54,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
-        // An authority signs until a sixth of its life is left; an SVID that lives longer would be cut short.
+        // An authority signs until a sixth of its life is left. An SVID that may live longer would
+        // be cut short.
         let longest = self.ca_ttl.seconds() / 6;
         if self.svid_ttl.seconds() > longest {
             return Err(Error::Config(format!(
@@ -86,7 +88,7 @@ impl Default for Config {
 /// What may differ from one X.509-SVID to the next.
 #[derive(Debug, Clone, Default)]
 pub struct IssueOptions {
-    /// How long it shall live; never longer than `svid_ttl`, which is also the default.
+    /// The lifetime; at most `svid_ttl`, which is also the default.
     pub ttl: Option<Ttl>,
     /// DNS names and IP addresses; for a broker's own certificate only.
     pub server_names: Vec<ServerName<'static>>,
@@ -95,13 +97,13 @@ pub struct IssueOptions {
 /// A signed X.509-SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// Leaf and, unless the root signed it, issuing authority, in the order TLS wants.
+    /// The leaf and, unless the root signed it, the issuing authority, in the order that TLS wants.
     pub chain_der: Vec<CertificateDer<'static>>,
     /// The leaf's serial number as 32 hex digits.
     pub serial: String,
     /// From when it is valid: a little before it was made.
     pub not_before: Timestamp,
-    /// Until when it is valid; may be sooner than asked for.
+    /// Until when it is valid; it may be sooner than was asked for.
     pub not_after: Timestamp,
     /// SHA-256 of the certified public key (SubjectPublicKeyInfo), in hex.
     pub key_sha256: String,
@@ -169,7 +171,7 @@ impl Authority {
         let now = deps.clock.now();
         let validity = validity(now, now.plus(deps.config.root_ttl));
         let key = NewKey::generate()?;
-        let serial = Serial::draw(deps.entropy.as_ref())?;
+        let serial = Serial::generate(deps.entropy.as_ref())?;
         let params = template::authority_params(Tier::Root, domain, serial, validity)?;
         let key_pem = key.private_key_pem();
         let public = key.public_key().clone();
@@ -231,8 +233,9 @@ impl Authority {
         self.sign(signer, now, identity, key, ttl, &options.server_names)
     }
 
-    /// Signs a long-lived identity for an operator with the root itself, so that it outlives the issuing
-    /// authorities. For `init` and for people without another way to log in; `ttl` is at most 366 days.
+    /// Signs a long-lived identity for an operator with the root itself, so that it outlives the
+    /// issuing authorities. For `init` and for operators without another way to log in; `ttl` is at
+    /// most 366 days.
     pub fn issue_operator(
         &self,
         name: &OperatorName,
@@ -279,8 +282,8 @@ impl Authority {
                 .map_err(Error::Name)?,
             server_names,
             key,
-            serial: Serial::draw(self.deps.entropy.as_ref())?,
-            // Never outside the signer's own life.
+            serial: Serial::generate(self.deps.entropy.as_ref())?,
+            // A leaf must not be valid outside its signer's own life.
             validity: Validity {
                 not_before: wanted.not_before.max(signer.validity.not_before),
                 not_after: wanted.not_after.min(signer.validity.not_after),
@@ -298,10 +301,11 @@ impl Authority {
         })
     }
 
-    /// Does whatever is due and says what changed, oldest first. Idempotent: call it at the start, at
-    /// [`Self::next_rotation_at`], and whenever in doubt. Blocks on the disk.
+    /// Makes the moves that are due and returns the changes, oldest first. Idempotent: call it at
+    /// the start, at [`Self::next_rotation_at`], and whenever in doubt. Blocks on the disk.
     ///
-    /// When a later step fails, the steps before it are returned, and the error by the next call.
+    /// If a later move fails, the changes before it are returned, and the next call returns the
+    /// error.
     pub fn rotate(&self) -> Result<Vec<CaStep>, Error> {
         let mut rotation = self.rotation.lock();
         if rotation.directory == Directory::Unsure {
@@ -346,7 +350,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Lets readers see `state`, which is on the disk.
+    /// Shows readers `state`, which is on the disk already.
     fn refresh(&self, state: &State) -> Result<(), Error> {
         if self.snapshot.load().generation != state.generation {
             let domain = &self.deps.trust_domain;
@@ -356,7 +360,8 @@ impl Authority {
         Ok(())
     }
 
-    /// Makes key and certificate of a new issuing authority. Until the state names them they are leftovers.
+    /// Makes key and certificate of a new issuing authority. Until the state names them, they are
+    /// leftovers.
     fn prepare(&self, now: Timestamp, not_after: Timestamp) -> Result<CaRecord, Error> {
         if self.root.validity.not_after <= now {
             return Err(Error::RootExpired(self.root.validity.not_after));
@@ -369,7 +374,7 @@ impl Authority {
         }
         let mut validity = validity(now, not_after);
         validity.not_before = validity.not_before.max(self.root.validity.not_before);
-        let serial = Serial::draw(self.deps.entropy.as_ref())?;
+        let serial = Serial::generate(self.deps.entropy.as_ref())?;
         let params =
             template::authority_params(Tier::Issuing, &self.deps.trust_domain, serial, validity)?;
         let key = NewKey::generate()?;
@@ -393,7 +398,8 @@ impl Authority {
         Ok(record)
     }
 
-    /// Erases keys that sign no more, certificates that have ended, and leftovers of interrupted writes.
+    /// Erases keys that sign no more, certificates that have expired, and leftovers of interrupted
+    /// writes.
     fn sweep(&self, rotation: &mut Rotation) -> Result<(), Error> {
         if rotation.directory == Directory::Swept {
             return Ok(());
@@ -423,8 +429,8 @@ impl Authority {
         )
     }
 
-    /// All issuing authorities that are not over, oldest first. A reader that records every pair of serial and
-    /// stage it has not seen misses nothing, even after a crash.
+    /// All issuing authorities that have not expired, oldest first. A reader that records each new
+    /// pair of serial and stage misses none, even after a crash.
     pub fn authorities(&self) -> Vec<CaRecord> {
         self.rotation.lock().state.authorities.clone()
     }
@@ -434,7 +440,8 @@ impl Authority {
         self.snapshot.load().generation
     }
 
-    /// The certificates whose signatures count now: the root and every issuing authority that was published.
+    /// The certificates whose signatures count now: the root and every issuing authority that was
+    /// published.
     pub fn accepted_issuers(&self) -> Vec<CertificateDer<'static>> {
         let now = self.deps.clock.now();
         let snapshot = self.snapshot.load();
@@ -444,7 +451,8 @@ impl Authority {
             .collect()
     }
 
-    /// Checks peers against [`Self::accepted_issuers`]. Take it anew for each peer: it is replaced by rotation.
+    /// Checks peers against [`Self::accepted_issuers`]. Rotation replaces it: take it anew for each
+    /// peer.
     pub fn peer_verifier(&self) -> Arc<PeerVerifier> {
         Arc::clone(&self.snapshot.load().verifier)
     }
@@ -483,7 +491,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// From a little before `now`, for clocks that lag, to `end`; in whole seconds.
+/// From a little before `now`, for machines with a clock that lags, to `end`; in whole seconds.
 fn validity(now: Timestamp, end: Timestamp) -> Validity {
     Validity {
         not_before: now.minus(limits::SVID_BACKDATE).floor_to_second(),

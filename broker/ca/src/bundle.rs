@@ -1,4 +1,4 @@
-//! The trust bundle: what others need to believe this installation's certificates.
+//! The trust bundle: the roots with which others verify this installation's certificates.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::{PublicKey, pem};
 
-/// How often others should look for a new bundle (B-3).
+/// How often others should fetch the bundle again (B-3).
 const REFRESH_HINT: Duration = Duration::from_secs(300);
-/// Changes with the content (B-2). The content is the one root, which is never replaced.
+/// Changes with the content (B-2), which is the one root, and that is never replaced.
 const SEQUENCE: u64 = 1;
 
 /// The roots of one trust domain in the forms that peers want.
@@ -21,7 +21,8 @@ const SEQUENCE: u64 = 1;
 pub struct Bundle {
     /// The roots as PEM, for TLS libraries.
     pub pem: String,
-    /// The roots as a SPIFFE bundle: a JWK Set as SPIFFE_Trust_Domain_and_Bundle.md section 4 has it.
+    /// The roots as a SPIFFE bundle: a JWK Set as SPIFFE_Trust_Domain_and_Bundle.md section 4 has
+    /// it.
     pub jwks: String,
     /// The roots as DER.
     pub roots_der: Vec<CertificateDer<'static>>,

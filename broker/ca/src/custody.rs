@@ -19,10 +19,10 @@ use crate::Error;
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const LOCK: &str = "lock";
-/// No file here comes near this; a larger one is not ours.
+/// No file here comes near this size.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A directory that only its owner can enter, held by this process.
+/// A directory that only its owner can enter, locked by this process.
 #[derive(Debug)]
 pub(crate) struct Custody {
     dir: PathBuf,
@@ -31,13 +31,13 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    /// Makes the directory if it is not there and takes hold of it.
+    /// Makes the directory if it is not there, and locks it.
     pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
         create_dir_all(dir)?;
         Self::open(dir)
     }
 
-    /// Takes hold of an existing directory; refuses one that others can enter.
+    /// Locks an existing directory; refuses one that others can enter.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let metadata = match fs::metadata(dir) {
             Ok(metadata) => metadata,
@@ -76,8 +76,8 @@ impl Custody {
         &self.dir
     }
 
-    /// The content of `name`, `None` when there is no such file. Refuses a file that others can read: all of them
-    /// are ours alone, and the keys among them are worth nothing once they are not.
+    /// The content of `name`; `None` if there is no such file. Refuses a file that others can read:
+    /// a key is worth nothing once another user may have copied it.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, Error> {
         let path = self.path(name);
         let file = match File::open(&path) {
@@ -85,7 +85,8 @@ impl Custody {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed("open", &path, e)),
         };
-        // Of the open file, not of the path: nobody can swap it between the check and the use.
+        // The open file is asked, not the path: the path may lead to another file by the time it is
+        // read.
         let metadata = file.metadata().map_err(|e| failed("inspect", &path, e))?;
         refuse_exposed(&path, &metadata, FILE_MODE)?;
         let mut text = Zeroizing::new(String::new());
@@ -100,8 +101,8 @@ impl Custody {
         Ok(replace(&self.path(name), content, Access::Private)?)
     }
 
-    /// Removes every file for which `keep` is false, leftovers of interrupted writes included. Files that are not
-    /// of the authority (`ours` is false) stay.
+    /// Removes each file for which `keep` is false, leftovers of interrupted writes included. Files
+    /// of others than the authority (`ours` is false) stay.
     pub(crate) fn sweep(
         &self,
         ours: impl Fn(&str) -> bool,

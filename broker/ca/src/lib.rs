@@ -1,14 +1,14 @@
-//! The certificate authority of one installation: custody of its keys, X.509-SVIDs, rotation, and the check of
-//! what peers present.
+//! The certificate authority of one installation: custody of its keys, X.509-SVIDs and rotation.
 //!
-//! A self-signed *root* is the trust bundle. It signs *issuing authorities*, each valid for a day, and the
-//! long-lived identities of operators; everything else is signed by the one issuing authority that is active.
-//! Files in, certificates out: no network, no task runtime, and no opinion on who may have which identity. Time
-//! comes from [`taskpass_core::Clock`] and serial numbers from [`taskpass_core::Entropy`]; private keys and
-//! signature nonces come from the system's random source inside ring, which takes no other.
+//! A self-signed *root* is the trust bundle. It signs *issuing authorities*, each valid for a day,
+//! and the long-lived identities of operators. The one active issuing authority signs everything
+//! else. Files in, certificates out: no network, no task runtime, and no opinion on who may have
+//! which identity. Time comes from [`taskpass_core::Clock`] and serial numbers from
+//! [`taskpass_core::Entropy`]; private keys and signature nonces come from the system's random
+//! source inside ring, which takes no other.
 //!
-//! The rules X-1 … X-13 that comments and tests name are those of the SPIFFE standards X509-SVID.md and
-//! SPIFFE_Trust_Domain_and_Bundle.md, numbered in the order they appear there.
+//! The rules X-1 … X-13 that comments and tests name are those of the SPIFFE standards X509-SVID.md
+//! and SPIFFE_Trust_Domain_and_Bundle.md, numbered in the order they appear there.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -38,10 +38,8 @@
 
 mod authority;
 mod bundle;
-mod certificate;
 mod custody;
 mod error;
-mod peer;
 mod pem;
 mod public_key;
 mod rotation;
@@ -50,7 +48,8 @@ mod template;
 
 pub use authority::{Authority, Config, Deps, IssueOptions, Issued};
 pub use bundle::Bundle;
-pub use error::{Error, PeerError};
-pub use peer::{PeerIdentity, PeerVerifier};
+pub use error::Error;
 pub use public_key::{CsrError, NewKey, PublicKey};
 pub use state::{CaRecord, CaStep, Stage};
+// What `Authority::peer_verifier` returns.
+pub use taskpass_spiffe_verify::{PeerError, PeerIdentity, PeerVerifier};

@@ -1,4 +1,4 @@
-//! PEM (RFC 7468) for the few kinds of text written and read here.
+//! PEM (RFC 7468) for certificates and keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
@@ -10,13 +10,13 @@ pub(crate) fn certificate(der: &CertificateDer<'_>) -> String {
     encode("CERTIFICATE", der)
 }
 
-/// The one certificate in `text`; `None` when there is none, more than one, or anything around it.
+/// The one certificate in `text`; `None` if there is none, more than one, or other text around it.
 pub(crate) fn one_certificate(text: &str) -> Option<CertificateDer<'static>> {
     decode_one("CERTIFICATE", text).map(CertificateDer::from)
 }
 
-/// The bytes in the one block called `label` that `text` consists of. White space around it is fine, nothing
-/// else is: what a person did not see must not be what is used.
+/// The bytes in the one block called `label` that `text` consists of. Only white space may stand
+/// around it: a person must not overlook a second block that is then used.
 pub(crate) fn decode_one(label: &str, text: &str) -> Option<Vec<u8>> {
     let body = text
         .trim()

@@ -1,7 +1,7 @@
 //! Public keys to certify, and new private keys for the broker itself.
 //!
-//! From a signing request only the public key is taken. Names, lifetimes and extensions that a requester writes
-//! into it are never looked at, so there is nothing to forget to filter.
+//! From a signing request only the public key is taken. Names, lifetimes and extensions that a
+//! requester writes into it are never looked at, so there is nothing to forget to filter.
 
 use std::fmt;
 
@@ -22,8 +22,9 @@ use x509_parser::{
 
 use crate::{Error, pem};
 
-/// SubjectPublicKeyInfo of an uncompressed P-256 point up to its 64 bytes of coordinates (RFC 5480 section 2).
-/// Comparing with it excludes compressed points and curves given by explicit parameters.
+/// SubjectPublicKeyInfo of an uncompressed P-256 point up to its 64 bytes of coordinates (RFC 5480
+/// section 2). Comparing with it excludes compressed points and curves given by explicit
+/// parameters.
 const P256_PREFIX: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
@@ -34,7 +35,8 @@ const ED25519_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 const ED25519_BYTES: usize = ED25519_PREFIX.len() + 32;
-/// Where the BIT STRING's content begins in a P-256 SubjectPublicKeyInfo: before the point's leading 0x04.
+/// Where the BIT STRING's content begins in a P-256 SubjectPublicKeyInfo: before the point's
+/// leading 0x04.
 const P256_POINT_AT: usize = P256_PREFIX.len() - 1;
 
 /// Why a signing request was refused. All of these are the requester's mistakes.
@@ -219,15 +221,16 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A new P-256 key pair, for the broker's own server certificate and for the operator made at `init`.
+/// A new P-256 key pair, for the broker's own server certificate and for the operator made at
+/// `init`.
 pub struct NewKey {
     pair: KeyPair,
     public: PublicKey,
 }
 
 impl NewKey {
-    /// Draws a key from the system's random source: ring generates keys from no other, so that none can be weak
-    /// by mistake. It is the one kind of randomness here that is not a parameter.
+    /// Makes a key from the system's random source. ring generates keys from no other, so that none
+    /// can be weak by mistake. All other randomness in this crate is a parameter.
     pub fn generate() -> Result<Self, Error> {
         let sign_error = |source| Error::Sign {
             action: "generate a key",

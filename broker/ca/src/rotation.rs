@@ -1,7 +1,8 @@
-//! When issuing authorities are made, published, put to work and retired.
+//! The times at which issuing authorities are made, published, put to work and retired.
 //!
-//! [`next_move`] looks at the state and the time and names one move; the caller makes it durable and asks again
-//! until there is none. Every move is complete in itself, so a crash between two of them only delays the next.
+//! [`next_move`] looks at the state and the time and names one move. The caller makes it durable
+//! and asks again until there is none. Each move is complete in itself, so a crash between two of
+//! them only delays the next.
 
 use taskpass_core::Timestamp;
 
@@ -16,11 +17,11 @@ pub(crate) enum Move {
     Advance(String, Stage),
     /// Put this one to work and retire the other.
     Replace { next: String, old: String },
-    /// Forget an authority that has ended; nothing it signed can be valid.
+    /// Drop an authority that has expired: nothing it signed can be valid.
     Forget(String),
 }
 
-/// The next thing to do at `now`, `None` when all is well. `longest_end` is the latest end that a new authority
+/// The move that is due at `now`, if any. `longest_end` is the latest end that a new authority
 /// could have: its own lifetime from now, or the root's end if that is sooner.
 pub(crate) fn next_move(state: &State, now: Timestamp, longest_end: Timestamp) -> Option<Move> {
     for ca in &state.authorities {
@@ -42,7 +43,7 @@ pub(crate) fn next_move(state: &State, now: Timestamp, longest_end: Timestamp) -
             next: next.serial.clone(),
             old: active.serial.clone(),
         }),
-        // Near the root's own end a new authority would live no longer than the one there is.
+        // Near the root's own end a new authority would live no longer than the present one.
         (Some(active), None) if prepare_at(active) <= now && active.not_after < longest_end => {
             Some(Move::Prepare)
         }
@@ -50,7 +51,7 @@ pub(crate) fn next_move(state: &State, now: Timestamp, longest_end: Timestamp) -
     }
 }
 
-/// When there will be something to do.
+/// When the next move will be due.
 pub(crate) fn next_at(state: &State, now: Timestamp, root_end: Timestamp) -> Timestamp {
     let work = match (state.active(), state.in_stage(Stage::Published)) {
         (Some(active), Some(_)) => activate_at(active),
@@ -62,12 +63,12 @@ pub(crate) fn next_at(state: &State, now: Timestamp, root_end: Timestamp) -> Tim
     first_end.map_or(work, |end| end.min(work))
 }
 
-/// Half of its life before its end: time for verifiers to learn of the next one.
+/// Half of its life before its end, so that verifiers have time to learn of the next one.
 fn prepare_at(ca: &CaRecord) -> Timestamp {
     ca.not_after.minus(ca.not_after.since(ca.not_before) / 2)
 }
 
-/// A sixth of its life before its end, so that whatever it signs can live for that long.
+/// A sixth of its life before its end, so that what it signs can live for that long.
 fn activate_at(ca: &CaRecord) -> Timestamp {
     ca.not_after.minus(ca.not_after.since(ca.not_before) / 6)
 }

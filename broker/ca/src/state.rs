@@ -1,4 +1,4 @@
-//! Which issuing authorities exist and how far each has come. Kept in one small file, `state.json`.
+//! The issuing authorities and how far each has come, in one small file, `state.json`.
 
 use serde::{Deserialize, Serialize};
 use taskpass_core::Timestamp;
@@ -12,13 +12,13 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Key and certificate exist; nobody knows of them yet.
+    /// Key and certificate exist; no verifier knows of them yet.
     Prepared,
-    /// Verifiers accept what it would sign.
+    /// Verifiers accept its signatures; it does not sign yet.
     Published,
     /// It signs.
     Active,
-    /// It signs no more and its key is erased; what it signed is accepted until it ends.
+    /// It signs no more and its key is erased. Its signatures are accepted until it expires.
     Retired,
 }
 
@@ -63,10 +63,10 @@ impl CaRecord {
 
 const ISSUING_PREFIX: &str = "issuing-";
 
-/// One thing that rotation did: this authority is now in this stage.
+/// A change made by rotation: this authority is now in this stage.
 pub type CaStep = CaRecord;
 
-/// All issuing authorities that still matter, oldest first.
+/// All issuing authorities that have not expired, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
@@ -97,7 +97,7 @@ impl State {
                 state.version
             )));
         }
-        // The serial becomes part of file names.
+        // The serial becomes part of file names, and must not lead out of the directory.
         if state.authorities.iter().any(|ca| !is_serial(&ca.serial)) {
             return Err(damaged("a serial number is not 32 hex digits".to_owned()));
         }
@@ -133,7 +133,7 @@ impl State {
             || name == "root.pem"
     }
 
-    /// Whether the file `name` is still needed. Keys of retired authorities are not, nor are leftovers.
+    /// Whether the file `name` is still needed. Keys of retired authorities and leftovers are not.
     pub(crate) fn needs(&self, name: &str) -> bool {
         [STATE, "root.key", "root.pem"].contains(&name)
             || self.authorities.iter().any(|ca| {

@@ -7,11 +7,9 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{Entropy, EntropyError, InvalidValue, SpiffeId, Timestamp, TrustDomain, hex};
+use taskpass_spiffe_verify::certificate::{self, Leaf};
 
-use crate::{
-    Error, PeerError, PublicKey,
-    certificate::{self, Leaf},
-};
+use crate::{Error, PeerError, PublicKey};
 
 /// From when until when a certificate is valid, in whole seconds as X.509 has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +23,13 @@ pub(crate) struct Validity {
 pub(crate) struct Serial(u128);
 
 impl Serial {
-    pub(crate) fn draw(entropy: &dyn Entropy) -> Result<Self, Error> {
+    pub(crate) fn generate(entropy: &dyn Entropy) -> Result<Self, Error> {
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes).map_err(Error::Entropy)?;
         let number = u128::from_be_bytes(bytes) & (u128::MAX >> 1);
         if number == 0 {
-            // Zero is not a serial number (RFC 5280 section 4.1.2.2), and no working source gives it.
+            // Zero is not a serial number (RFC 5280 section 4.1.2.2), and no working source gives
+            // it.
             return Err(Error::Entropy(EntropyError));
         }
         Ok(Self(number))
@@ -73,7 +72,8 @@ pub(crate) fn sign_leaf(
     Ok(signed.into())
 }
 
-/// What was signed must be what was ordered. The library that builds certificates is not ours; this is.
+/// Checks a signed leaf against its order: the library that builds certificates is not trusted with
+/// that.
 fn check_leaf(signed: &Certificate, order: &LeafOrder<'_>) -> Result<(), Error> {
     let leaf = Leaf::read(signed.der()).map_err(Error::Signed)?;
     let names: Vec<String> = order
@@ -104,8 +104,8 @@ pub(crate) enum Tier {
     Issuing,
 }
 
-/// The parameters of a certificate authority of `domain`. Subject names differ, so that a verifier
-/// that looks an issuer up by its name finds one.
+/// The parameters of a certificate authority of `domain`. Subject names differ, so
+/// that a verifier that looks an issuer up by its name finds one.
 pub(crate) fn authority_params(
     tier: Tier,
     domain: &TrustDomain,
@@ -142,8 +142,8 @@ pub(crate) fn sign(
     })
 }
 
-/// A certificate authority's certificate must be one of ours: the trust domain's own ID without a path, able to
-/// sign certificates and nothing else.
+/// A certificate authority's certificate must be one of ours: the trust domain's own ID without a
+/// path, able to sign certificates and nothing else.
 pub(crate) fn check_authority(
     der: &[u8],
     domain: &TrustDomain,

@@ -27,12 +27,15 @@ mod id;
 pub mod limits;
 mod name;
 mod role;
+#[cfg(feature = "schema")]
+mod schema;
 mod scope;
 mod secret;
 mod spiffe_id;
 mod task;
 mod text;
 mod timestamp;
+mod variable;
 
 pub use agent::{Agent, JoinToken, Labels, Svid, SvidState};
 pub use anchor::{Anchor, AnchorState};
@@ -59,6 +62,7 @@ pub use secret::{Secret, SecretFields};
 pub use spiffe_id::{Identity, SpiffeId, TrustDomain};
 pub use task::{EndCause, Requester, Task, TaskState};
 pub use timestamp::{Timestamp, Ttl};
+pub use variable::EnvName;
 
 /// A value that does not follow the rules of its type. The message names the value and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

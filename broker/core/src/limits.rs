@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes of a short name (agent, provider, role, parameter, label key).
 pub const NAME_BYTES_MAX: usize = 63;
+/// Bytes of the name of an environment variable.
+pub const VARIABLE_BYTES_MAX: usize = 255;
 /// Bytes of one free text: purpose, reason, label value.
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Labels of one agent or task.

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::{InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt};
+use crate::{
+    EnvName, InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt,
+};
 
 /// The most memory of a compiled pattern. It bounds the time to compile one, too: the compiler
 /// writes repetitions out until this is reached.
@@ -203,9 +205,19 @@ pub struct RoleSpec {
     pub revocation_class: RevocationClass,
     /// Whether the provider can renew a credential of this role.
     pub renewable: bool,
+    /// The environment variable that each field of a credential sets, where it is not the one that
+    /// [`EnvName::of_field`] makes of the names.
+    pub env: BTreeMap<String, EnvName>,
 }
 
 impl RoleSpec {
+    /// The environment variable that a field of a credential of this role sets. `None` when the
+    /// field's name is too long to make one of.
+    pub fn variable(&self, field: &str) -> Option<EnvName> {
+        let said = self.env.get(field).cloned();
+        said.or_else(|| EnvName::of_field(&self.name, field))
+    }
+
     /// Checks a complete scope against the parameters' rules.
     pub fn check_scope(&self, scope: &Scope) -> Result<(), ScopeError> {
         self.check_pins(scope)?;
@@ -281,7 +293,15 @@ mod tests {
             data_classes: Vec::new(),
             revocation_class: RevocationClass::Denylist,
             renewable: false,
+            env: BTreeMap::from([("token".to_owned(), "VAULT_TOKEN".parse().unwrap())]),
         }
+    }
+
+    #[test]
+    fn a_field_sets_what_the_role_says_or_what_its_name_makes() {
+        let variable = |field| role().variable(field).map(|name| name.to_string());
+        assert_eq!(variable("token").as_deref(), Some("VAULT_TOKEN"));
+        assert_eq!(variable("user").as_deref(), Some("READER_USER"));
     }
 
     #[test]

@@ -84,14 +84,14 @@ impl Engine {
         let allowed = self
             .authorize(call, Action::AgentRegister, Resource::Agent(&agent), None)
             .await?;
-        if self.store.agent(&agent.name).await?.is_some() {
+        if self.context.store.agent(&agent.name).await?.is_some() {
             return Err(Error::AlreadyExists(format!(
                 "agent `{}` is already registered",
                 agent.name
             )));
         }
         let mut guards = vec![Guard::SvidLive(call.caller.serial().to_owned())];
-        guards.extend(self.share_of_keys(idempotency.as_ref(), None));
+        guards.extend(Self::share_of_keys(call, idempotency.as_ref(), None));
         let event = Event::AgentRegistered {
             agent: agent.clone(),
             idempotency,
@@ -128,9 +128,9 @@ impl Engine {
             .authorize(call, Action::AgentToken, Resource::Agent(&agent), None)
             .await?;
         let mut secret = Zeroizing::new([0_u8; JOIN_TOKEN_SECRET_BYTES]);
-        self.entropy.fill(secret.as_mut())?;
+        self.context.entropy.fill(secret.as_mut())?;
         let token = JoinToken {
-            id: JoinTokenId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
+            id: JoinTokenId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             agent: name.clone(),
             secret_sha256: JoinToken::digest_of(secret.as_ref()),
             expires_at: self.now().plus(life),
@@ -141,14 +141,14 @@ impl Engine {
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::JoinTokensBelow(name.clone(), most),
         ];
-        guards.extend(self.share_of_keys(idempotency.as_ref(), None));
+        guards.extend(Self::share_of_keys(call, idempotency.as_ref(), None));
         let event = Event::JoinTokenCreated {
             token: token.clone(),
             idempotency,
         };
         self.commit(vec![allowed.into_event(), event], guards)
             .await?;
-        let pin = URL_SAFE_NO_PAD.encode(self.authority.root_digest().bytes());
+        let pin = URL_SAFE_NO_PAD.encode(self.context.authority.root_digest().bytes());
         let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
         let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));
         Ok(CreatedJoinToken { text, token })
@@ -156,7 +156,7 @@ impl Engine {
 
     /// A registered agent by name.
     pub(super) async fn existing_agent(&self, name: &AgentName) -> Result<Agent, Error> {
-        let found = self.store.agent(name).await?;
+        let found = self.context.store.agent(name).await?;
         found
             .map(|agent| agent.as_ref().clone())
             .ok_or_else(|| Error::NotFound {

@@ -38,8 +38,11 @@ impl Anchors for AnchorRecorder<'_> {
         let refused = |why: String| {
             ProviderError::retryable(format!("the session could not be recorded: {why}"))
         };
-        let id = AnchorId::generate(self.engine.clock.as_ref(), self.engine.entropy.as_ref())
-            .map_err(|e| refused(e.to_string()))?;
+        let id = AnchorId::generate(
+            self.engine.context.clock.as_ref(),
+            self.engine.context.entropy.as_ref(),
+        )
+        .map_err(|e| refused(e.to_string()))?;
         let anchor = Anchor {
             id,
             task: self.task,

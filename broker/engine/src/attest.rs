@@ -11,7 +11,7 @@ use taskpass_policy::Action;
 
 use crate::failpoint;
 
-use super::{Engine, Error, Field};
+use super::{Engine, Error, Field, Snapshot};
 
 /// What an agent shows to get in.
 pub struct Attest<'a> {
@@ -57,18 +57,22 @@ impl Engine {
     /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
         let now = self.require_sane_clock()?;
+        let snapshot = self.snapshot();
         let Some(agent) = self.agent_of_token(request, now).await? else {
             // Only what is refused counts against the limit that all strangers share: whoever guesses keeps out
             // nobody with a good token.
-            self.rates.admit_attestation()?;
+            self.rates.check_attestation(snapshot.settings())?;
             tracing::warn!(token = %request.token, ip = request.ip.map(tracing::field::display), "a join token was refused");
             return Err(bad_token());
         };
-        self.rates.admit_agent(&agent.name)?;
+        self.rates.check_agent(snapshot.settings(), &agent.name)?;
         let identity = Identity::Agent(agent.name.clone());
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid(Field::Csr, e))?;
-        let allowed = self.authorize_newcomer(&agent, request.ip).await?;
-        self.check_place(&agent, &identity, request).await?;
+        let allowed = self
+            .authorize_attesting(&snapshot, &agent, request.ip)
+            .await?;
+        self.check_in_place_of(&snapshot, &agent, &identity, request)
+            .await?;
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
         let events = vec![
             allowed.into_event(),
@@ -88,19 +92,21 @@ impl Engine {
         }
     }
 
-    /// Refuses a newcomer who is not to take the place of whom the caller has. Whoever shows a good token may know whose it
-    /// is; a thief learns it from this, so it stands on record.
-    async fn check_place(
+    /// Refuses the login if the token's agent is not `in_place_of`, the identity that the client would overwrite.
+    /// The refusal reveals the agent of the token, which a thief could use; the denial is therefore written to the
+    /// ledger before it is answered.
+    async fn check_in_place_of(
         &self,
+        snapshot: &Snapshot,
         agent: &Agent,
-        newcomer: &Identity,
+        identity: &Identity,
         request: &Attest<'_>,
     ) -> Result<(), Error> {
         let Some(holder) = &request.in_place_of else {
             return Ok(());
         };
-        let id = newcomer
-            .spiffe_id(&self.trust_domain)
+        let id = identity
+            .spiffe_id(&self.context.trust_domain)
             .map_err(|e| Error::Authority(e.to_string()))?;
         if id == *holder {
             return Ok(());
@@ -110,7 +116,7 @@ impl Engine {
         let reason =
             format!("join token `{token}` was shown in place of `{claimed}`, as was claimed");
         let resource = format!("agent {}", agent.name);
-        let decision = self.denial_by_rule(&id, Action::SvidAttest, &resource, &reason);
+        let decision = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
         // Nothing is answered that is not on record.
         self.commit(vec![Event::Decided { decision }], Vec::new())
             .await?;
@@ -125,7 +131,7 @@ impl Engine {
         request: &Attest<'_>,
         now: Timestamp,
     ) -> Result<Option<Arc<Agent>>, Error> {
-        let Some(record) = self.store.join_token(request.token).await? else {
+        let Some(record) = self.context.store.join_token(request.token).await? else {
             return Ok(None);
         };
         let shown = Digest::of(request.secret).to_string();
@@ -133,7 +139,7 @@ impl Engine {
         if !same || record.used || record.token.expires_at <= now {
             return Ok(None);
         }
-        Ok(self.store.agent(&record.token.agent).await?)
+        Ok(self.context.store.agent(&record.token.agent).await?)
     }
 
     /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that is committed.
@@ -153,11 +159,12 @@ impl Engine {
             }
         };
         let signed = self
+            .context
             .authority
             .issue(identity, key, options)
             .map_err(|e| Error::Authority(e.to_string()))?;
         let id = identity
-            .spiffe_id(&self.trust_domain)
+            .spiffe_id(&self.context.trust_domain)
             .map_err(|e| Error::Authority(e.to_string()))?;
         let svid = Svid {
             serial: signed.serial.clone(),

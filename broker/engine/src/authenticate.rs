@@ -36,6 +36,7 @@ impl Engine {
         Ok(Call {
             caller,
             ip: Some(ip),
+            snapshot: self.snapshot(),
         })
     }
 }

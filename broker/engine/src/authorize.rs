@@ -14,7 +14,7 @@ use taskpass_store::Priority;
 
 use std::sync::Arc;
 
-use super::{Call, Caller, Engine, Error};
+use super::{Call, Caller, Engine, Error, Snapshot};
 
 /// The name of the rule that keeps agents to their own tasks, in place of a policy's id.
 const OWNERSHIP: &str = "taskpass.ownership";
@@ -40,7 +40,8 @@ impl Engine {
         resource: Resource<'_>,
         draw: Option<CredentialRequest<'_>>,
     ) -> Result<Allowed, Error> {
-        self.decide(call.caller.principal(), call.ip, action, resource, draw)
+        let principal = call.caller.principal();
+        self.decide(&call.snapshot, principal, call.ip, action, resource, draw)
             .await
     }
 
@@ -53,15 +54,15 @@ impl Engine {
         action: Action,
         draw: CredentialRequest<'_>,
     ) -> Result<Allowed, Error> {
-        let refused = match self.role(name) {
-            Ok((_, spec)) => {
+        let refused = match call.snapshot.backends().spec(name) {
+            Some(spec) => {
                 let role = Resource::Role(spec);
                 match self.authorize(call, action, role, Some(draw)).await {
                     Err(denied @ Error::Denied { .. }) => denied,
                     other => return other,
                 }
             }
-            Err(_unknown) => {
+            None => {
                 let (resource, reason) = (name.to_string(), format!("there is no role `{name}`"));
                 self.refuse_by_rule(call, action, &resource, &reason).await
             }
@@ -76,8 +77,9 @@ impl Engine {
     }
 
     /// [`Engine::authorize`] for a caller that is not authenticated yet, because it is about to be.
-    pub(super) async fn authorize_newcomer(
+    pub(super) async fn authorize_attesting(
         &self,
+        snapshot: &Snapshot,
         agent: &Agent,
         ip: Option<std::net::IpAddr>,
     ) -> Result<Allowed, Error> {
@@ -86,6 +88,7 @@ impl Engine {
             bound_to: None,
         };
         self.decide(
+            snapshot,
             principal,
             ip,
             Action::SvidAttest,
@@ -121,6 +124,7 @@ impl Engine {
 
     async fn decide(
         &self,
+        snapshot: &Snapshot,
         principal: Principal<'_>,
         ip: Option<std::net::IpAddr>,
         action: Action,
@@ -128,7 +132,7 @@ impl Engine {
         draw: Option<CredentialRequest<'_>>,
     ) -> Result<Allowed, Error> {
         let facts = Facts {
-            trust_domain: &self.trust_domain,
+            trust_domain: &self.context.trust_domain,
             principal,
             action,
             resource,
@@ -136,7 +140,9 @@ impl Engine {
             ip,
             request: draw,
         };
-        let decision = self.policy.decide(&facts, self.clock.as_ref());
+        let decision = snapshot
+            .policy()
+            .decide(&facts, self.context.clock.as_ref());
         let allowed = decision.is_allowed();
         let record = decision.into_record();
         if allowed {
@@ -154,7 +160,7 @@ impl Engine {
         action: Action,
         id: TaskId,
     ) -> Result<Arc<Task>, Error> {
-        let task = self.store.task(id).await?;
+        let task = self.context.store.task(id).await?;
         match (&call.caller, task) {
             (Caller::Operator { .. }, None) => Err(Error::no_task(id)),
             (Caller::Operator { .. }, Some(task)) => Ok(task),
@@ -181,7 +187,7 @@ impl Engine {
         action: Action,
         id: CredentialId,
     ) -> Result<Arc<Credential>, Error> {
-        let credential = self.store.credential(id).await?;
+        let credential = self.context.store.credential(id).await?;
         match (&call.caller, credential) {
             (Caller::Operator { .. }, None) => Err(Error::no_credential(id)),
             (Caller::Operator { .. }, Some(credential)) => Ok(credential),
@@ -234,13 +240,14 @@ impl Engine {
         reason: &str,
     ) -> Error {
         let principal = call.caller.id();
-        let record = self.denial_by_rule(principal, action, resource, reason);
+        let record = self.denial_by_rule(&call.snapshot, principal, action, resource, reason);
         self.refuse(record).await
     }
 
     /// The record of a refusal by a rule, not yet in the ledger.
     pub(super) fn denial_by_rule(
         &self,
+        snapshot: &Snapshot,
         principal: &SpiffeId,
         action: Action,
         resource: &str,
@@ -264,7 +271,7 @@ impl Engine {
             resource: resource.to_owned(),
             outcome: Outcome::Deny,
             reason: reason.to_owned(),
-            policy_set: self.policy.hash().to_owned(),
+            policy_set: snapshot.policy().hash().to_owned(),
             policies: vec![OWNERSHIP.to_owned()],
             errors: Vec::new(),
             input_sha256: sha256_hex(&canonical),

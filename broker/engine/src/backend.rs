@@ -12,7 +12,7 @@ use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Error, ProviderSettings, Timer,
+    ConfiguredProvider, Error, ProviderSettings, Timer,
     outage::{Asked, Leave, Outage},
     timer,
 };
@@ -35,10 +35,10 @@ pub(super) struct IssuePlace(
     #[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit,
 );
 
-/// A slot for one call to revoke. What is no longer configured is not called, and has no permit.
+/// A slot for one call to revoke at a back end. What is no longer configured is not called.
 #[derive(Debug)]
 pub(crate) struct RevokeSlot {
-    permit: Option<OwnedSemaphorePermit>,
+    called: Option<(Arc<Backend>, OwnedSemaphorePermit)>,
     leave: Leave,
 }
 
@@ -46,14 +46,14 @@ impl RevokeSlot {
     /// For a provider that is no longer configured.
     pub(super) const fn of_nobody(leave: Leave) -> Self {
         Self {
-            permit: None,
+            called: None,
             leave,
         }
     }
 
-    /// The provider is asked now. Lets go of the permit with what is returned.
-    pub(super) fn spend(self) -> (Option<OwnedSemaphorePermit>, Asked) {
-        (self.permit, self.leave.spend())
+    /// The back end that is asked now, if there is one. Lets go of its permit with what is returned.
+    pub(super) fn spend(self) -> (Option<(Arc<Backend>, OwnedSemaphorePermit)>, Asked) {
+        (self.called, self.leave.spend())
     }
 }
 
@@ -61,6 +61,7 @@ impl RevokeSlot {
 #[derive(Debug)]
 pub(crate) struct Backend {
     provider: Arc<dyn Provider>,
+    fingerprint: String,
     settings: ProviderSettings,
     clock: Arc<dyn Clock>,
     /// Calls to issue that run or wait: as many as there are slots and places in the queue.
@@ -68,7 +69,7 @@ pub(crate) struct Backend {
     timer: Arc<dyn Timer>,
     issue_slots: Semaphore,
     revoke_slots: Arc<Semaphore>,
-    breaker: Mutex<Breaker>,
+    breaker: Arc<Mutex<Breaker>>,
     outage: Arc<Outage>,
 }
 
@@ -81,22 +82,45 @@ struct Breaker {
 
 impl Backend {
     pub(super) fn new(
-        provider: Arc<dyn Provider>,
+        configured: ConfiguredProvider,
         settings: ProviderSettings,
         clock: Arc<dyn Clock>,
         timer: Arc<dyn Timer>,
     ) -> Self {
         Self {
-            provider,
+            provider: configured.provider,
+            fingerprint: configured.fingerprint,
             clock,
             issue_places: Arc::new(Semaphore::new(issue_places(&settings))),
             timer,
             issue_slots: Semaphore::new(settings.issue_concurrency),
             revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
-            breaker: Mutex::default(),
+            breaker: Arc::default(),
             outage: Arc::default(),
             settings,
         }
+    }
+
+    /// The same back end under these settings. What is known of its health goes on; calls that run keep the permits
+    /// of the settings under which they began.
+    pub(super) fn with_settings(this: &Arc<Self>, settings: &ProviderSettings) -> Arc<Self> {
+        if this.settings == *settings {
+            return Arc::clone(this);
+        }
+        let configured = ConfiguredProvider {
+            provider: Arc::clone(&this.provider),
+            fingerprint: this.fingerprint.clone(),
+        };
+        let (clock, timer) = (Arc::clone(&this.clock), Arc::clone(&this.timer));
+        Arc::new(Self {
+            breaker: Arc::clone(&this.breaker),
+            outage: Arc::clone(&this.outage),
+            ..Self::new(configured, settings.clone(), clock, timer)
+        })
+    }
+
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     pub(crate) fn provider(&self) -> &Arc<dyn Provider> {
@@ -159,13 +183,13 @@ impl Backend {
         result
     }
 
-    /// Runs a call to revoke, within the deadline, in the slot that it was given.
+    /// Runs a call to revoke, within the deadline, with the permit that it was given.
     pub(super) async fn revoke<T>(
         &self,
-        slot: RevokeSlot,
+        _permit: OwnedSemaphorePermit,
+        asked: Asked,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
-        let (_permit, asked) = slot.spend();
         let limit = self.settings.revoke_timeout;
         let Some(result) = self.within(limit, call).await else {
             // One thing behind the provider may hang, and others not: such calls are few, since each keeps its slot.
@@ -208,11 +232,11 @@ impl Backend {
 
     /// A slot to revoke in, if one is free right now. What was tried before waits while the provider is down; what is
     /// new has its first try at once, since not everything behind a provider need be down.
-    pub(super) fn revoke_slot(&self, is_new: bool) -> Option<RevokeSlot> {
+    pub(super) fn revoke_slot(self: &Arc<Self>, is_new: bool) -> Option<RevokeSlot> {
         let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
         let leave = self.outage.admit(is_new, self.clock.monotonic())?;
         Some(RevokeSlot {
-            permit: Some(slot),
+            called: Some((Arc::clone(self), slot)),
             leave,
         })
     }

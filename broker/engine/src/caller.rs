@@ -5,6 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use taskpass_core::{Agent, OperatorName, SpiffeId, Task};
 use taskpass_policy::Principal;
 
+use super::Snapshot;
+
 /// An authenticated caller.
 #[derive(Debug, Clone)]
 pub enum Caller {
@@ -37,6 +39,8 @@ pub struct Call {
     pub caller: Caller,
     /// The caller's address.
     pub ip: Option<IpAddr>,
+    /// What was in force when the call began, and decides it to its end.
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl Caller {

@@ -108,7 +108,7 @@ impl Engine {
             .authorize(call, Action::TaskEnd, Resource::Task(&task), None)
             .await?;
         let mut family = vec![id];
-        family.extend(self.store.descendants(id).await?);
+        family.extend(self.context.store.descendants(id).await?);
         let cause = if request.how == Ending::Cancel || call.agent().is_none() {
             EndCause::Cancelled
         } else {
@@ -137,14 +137,15 @@ impl Engine {
         }
         failpoint::reached("end.intended");
         self.stop_task(&family);
-        self.all_ended(&family, self.wait_for(request.wait)).await?;
+        self.all_ended(&family, Self::wait_for(call, request.wait))
+            .await?;
         self.ended(id, &family).await
     }
 
     /// Ends a task on the broker's own account: deadline, lost heartbeat.
     pub(crate) async fn end_by_broker(&self, id: TaskId, cause: EndCause) -> Result<(), Error> {
         let mut family = vec![id];
-        family.extend(self.store.descendants(id).await?);
+        family.extend(self.context.store.descendants(id).await?);
         if self.is_open(id).await? {
             self.commit_reserved(
                 vec![Event::TaskEnding {
@@ -163,6 +164,7 @@ impl Engine {
 
     async fn is_open(&self, id: TaskId) -> Result<bool, Error> {
         Ok(self
+            .context
             .store
             .task(id)
             .await?
@@ -181,10 +183,11 @@ impl Engine {
         let now = self.now();
         let mut receipts = Vec::new();
         for task in family {
-            let credentials = self.store.credentials_of_task(*task).await?;
+            let credentials = self.context.store.credentials_of_task(*task).await?;
             receipts.extend(credentials.iter().map(|c| Receipt::of(c, now)));
         }
         let task = self
+            .context
             .store
             .task(id)
             .await?

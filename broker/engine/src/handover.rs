@@ -50,7 +50,10 @@ impl Drop for Handover {
         }
         let (engine, credential) = (Arc::clone(&self.engine), self.credential);
         let taking_back = async move { engine.take_back(credential).await };
-        self.engine.tasks.spawn_on(taking_back, &self.runtime);
+        self.engine
+            .context
+            .tasks
+            .spawn_on(taking_back, &self.runtime);
     }
 }
 

@@ -72,7 +72,7 @@ impl Engine {
             None => Vec::new(),
             Some(older) => {
                 Self::require_within(older, &checkpoint)?;
-                let reader = self.ledger.clone();
+                let reader = self.context.ledger.clone();
                 let size = checkpoint.size();
                 blocking(move || reader.consistency_proof(older, size)).await?
             }
@@ -92,7 +92,7 @@ impl Engine {
                 advice: "see `taskpass ledger checkpoint` for the ledger's size",
             });
         }
-        let reader = self.ledger.clone();
+        let reader = self.context.ledger.clone();
         blocking(move || {
             let proof = ProofFile::new(&reader, &checkpoint, index)?;
             Ok(ProvenEntry {
@@ -119,19 +119,19 @@ impl Engine {
         }
         let from = match filter.since {
             None => 0,
-            Some(since) => self.store.first_index_since(since).await?,
+            Some(since) => self.context.store.first_index_since(since).await?,
         };
         let selection = match (filter.task, filter.since) {
             (None, None) => Selection::All,
             (None, Some(_)) => Selection::From(from),
             (Some(task), _) => {
-                let recorded = self.store.task(task).await?;
+                let recorded = self.context.store.task(task).await?;
                 recorded.ok_or_else(|| Error::no_task(task))?;
                 Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
             }
         };
         Ok(ExportPlan {
-            reader: self.ledger.clone(),
+            reader: self.context.ledger.clone(),
             checkpoint,
             selection,
             older,
@@ -143,6 +143,7 @@ impl Engine {
         let mut next = from;
         loop {
             let page = self
+                .context
                 .store
                 .entries_of_task(task, next, INDEXES_PER_QUERY)
                 .await?;
@@ -157,8 +158,8 @@ impl Engine {
 
     /// A checkpoint that covers everything that was in the ledger when asked for.
     async fn fresh_checkpoint(&self) -> Result<Arc<Checkpoint>, Error> {
-        self.store.seal().await?;
-        Ok(self.ledger.checkpoint())
+        self.context.store.seal().await?;
+        Ok(self.context.ledger.checkpoint())
     }
 
     fn require_within(older: u64, checkpoint: &Checkpoint) -> Result<(), Error> {

@@ -49,7 +49,7 @@ impl Engine {
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Subject>, Error> {
         let Some(key) = key else { return Ok(None) };
-        match self.store.idempotent(&key.caller, &key.key).await? {
+        match self.context.store.idempotent(&key.caller, &key.key).await? {
             Some(record) => Self::same_request(key, record).map(Some),
             None => Ok(None),
         }
@@ -58,14 +58,18 @@ impl Engine {
     /// The condition under which one more key may be remembered: no caller fills the memory with keys, and no task
     /// takes all that its caller may have. `task` is the one that the request names.
     pub(super) fn share_of_keys(
-        &self,
+        call: &Call,
         key: Option<&IdempotencyKey>,
         task: Option<TaskId>,
     ) -> Option<Guard> {
         key.map(|key| Guard::IdempotencyKeysWithin {
             caller: key.caller.clone(),
             task,
-            limit: self.settings.idempotency_keys_per_caller,
+            limit: call
+                .snapshot
+                .settings()
+                .requests
+                .idempotency_keys_per_caller,
         })
     }
 

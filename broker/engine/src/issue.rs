@@ -3,13 +3,13 @@
 //! The provider call runs on its own, not in the request: a caller that goes away cannot leave a call half done. If
 //! nobody is there to take the secret any more, the credential is revoked at once (see `handover.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RevocationClass,
-    RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState, Timestamp, Ttl,
-    limits,
+    Credential, CredentialId, CredentialState, EnvName, Event, Handle, IdempotencyKey,
+    RevocationClass, RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState,
+    Timestamp, Ttl, limits,
 };
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
@@ -55,6 +55,8 @@ pub struct IssuedCredential {
     pub renewable: bool,
     /// The secret parts.
     pub data: SecretFields,
+    /// The environment variable that each part sets, by the part's name.
+    pub env: BTreeMap<String, EnvName>,
     /// Takes the credential back unless it is said that the secret was handed over.
     pub handover: Handover,
 }
@@ -69,12 +71,12 @@ impl Engine {
     ) -> Result<IssuedCredential, Error> {
         let now = self.require_sane_clock()?;
         let (task, pins) = self.task_and_pins(call, request, now).await?;
-        let (backend, spec) = self.role(&request.role)?;
+        let (backend, spec) = call.snapshot.backends().role(&request.role)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Credential(earlier)) = self.earlier(idempotency.as_ref()).await? {
             return Err(self.repeated(backend, earlier).await?);
         }
-        self.rates.admit_draw(task.id)?;
+        self.rates.check_task(call.snapshot.settings(), task.id)?;
         let scope = requested_scope(&pins, &request.scope)?;
         let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
@@ -95,7 +97,7 @@ impl Engine {
             .locator(&request.role, &scope)
             .map(Handle::from);
         let credential = Credential {
-            id: CredentialId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
+            id: CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             task: task.id,
             agent: task.agent.clone(),
             role: request.role.clone(),
@@ -120,7 +122,7 @@ impl Engine {
             place,
             &task,
             credential,
-            spec.renewable,
+            spec.clone(),
             running,
         )
         .await
@@ -155,7 +157,7 @@ impl Engine {
     /// The answer to a request that was made before. Where the provider never answered there is no secret that
     /// could have been lost, and saying that one was issued would send the caller after a credential it cannot have.
     async fn repeated(&self, backend: &Backend, earlier: CredentialId) -> Result<Error, Error> {
-        let recorded = self.store.credential(earlier).await?;
+        let recorded = self.context.store.credential(earlier).await?;
         let is_unanswered =
             |c: &Credential| c.issued_at.is_none() && c.state != CredentialState::Intended;
         if recorded.is_some_and(|c| is_unanswered(&c)) {
@@ -175,7 +177,7 @@ impl Engine {
         credential: &Credential,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<(), Error> {
-        let keys = self.share_of_keys(idempotency.as_ref(), Some(credential.task));
+        let keys = Self::share_of_keys(call, idempotency.as_ref(), Some(credential.task));
         let intent = Event::CredentialIntended {
             credential: Box::new(credential.clone()),
             idempotency,
@@ -186,7 +188,7 @@ impl Engine {
             Guard::NothingInDoubt(credential.task, credential.role.provider().clone()),
             Guard::AgentLiveCredentialsBelow(
                 credential.agent.clone(),
-                self.settings.live_credentials_per_agent,
+                call.snapshot.settings().credentials.live_per_agent,
             ),
             Guard::TaskCredentialsWithin(credential.task),
         ];
@@ -201,7 +203,7 @@ impl Engine {
         place: IssuePlace,
         task: &Task,
         credential: Credential,
-        renewable: bool,
+        spec: RoleSpec,
         running: InFlightCall,
     ) -> Result<IssuedCredential, Error> {
         let provider = backend.provider().name().clone();
@@ -222,9 +224,9 @@ impl Engine {
         };
         let (answer, answered) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.context.tasks.spawn(async move {
             let anchors = AnchorRecorder { engine: &engine, task: order.task, credential: order.credential, provider };
-            let began = engine.clock.monotonic();
+            let began = engine.context.clock.monotonic();
             // What is ready counts, even if the task ended in the same moment.
             let result = tokio::select! {
                 biased;
@@ -232,8 +234,8 @@ impl Engine {
                 () = engine.broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
             };
             failpoint::reached("issue.minted");
-            let took = engine.clock.monotonic().saturating_sub(began);
-            let outcome = engine.commit_outcome(&backend, &order, result, took, renewable).await;
+            let took = engine.context.clock.monotonic().saturating_sub(began);
+            let outcome = engine.commit_outcome(&backend, &order, result, took, &spec).await;
             failpoint::reached("issue.recorded");
             drop(running);
             // What nobody waits for is dropped here, and then taken back.
@@ -247,7 +249,7 @@ impl Engine {
     /// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.
     async fn broken_off(&self, running: &InFlightCall) {
         running.broken_off().await;
-        self.timer.sleep(BREAK_OFF_GRACE).await;
+        self.context.timer.sleep(BREAK_OFF_GRACE).await;
     }
 
     /// Records what the provider said. The secret is only passed on when the record is durable and the task is
@@ -258,7 +260,7 @@ impl Engine {
         order: &IssueOrder,
         result: Result<Issued, ProviderError>,
         took: Duration,
-        renewable: bool,
+        spec: &RoleSpec,
     ) -> Result<IssuedCredential, Error> {
         let issued = match result.and_then(checked) {
             Ok(issued) => issued,
@@ -277,7 +279,7 @@ impl Engine {
         };
         // If this fails the credential stays intended, and the reconcilers revoke it.
         self.commit_reserved(vec![event], Vec::new()).await?;
-        let recorded = self.store.credential(order.credential).await?;
+        let recorded = self.context.store.credential(order.credential).await?;
         let Some(recorded) = recorded.filter(|c| c.state == CredentialState::Active) else {
             return Err(self.taken_back_meanwhile(backend, order.task).await);
         };
@@ -286,7 +288,8 @@ impl Engine {
             role: order.role.clone(),
             expires_at: recorded.ends_at(),
             revocation_class: issued.revocation_class,
-            renewable,
+            renewable: spec.renewable,
+            env: variables(spec, &issued.data),
             data: issued.data,
             handover: Handover::new(self, order.credential),
         })
@@ -295,7 +298,7 @@ impl Engine {
     /// Why a credential was marked to be revoked while the provider was minting it: its task ended, or the session
     /// that it was drawn with has to end.
     async fn taken_back_meanwhile(&self, backend: &Backend, task: TaskId) -> Error {
-        match self.store.task(task).await {
+        match self.context.store.task(task).await {
             Ok(Some(recorded)) if recorded.state == TaskState::Open => {
                 backend.error(ProviderError::retryable(
                     "another credential of the task is in doubt, and the session this one was drawn with ends with it",
@@ -348,12 +351,13 @@ impl Engine {
     ) -> Result<CredentialRequest<'a>, Error> {
         let ttl = lifetime(expires_at.since(now))?;
         let live_of_agent = u64::from(
-            self.store
+            self.context
+                .store
                 .usage_of_agent(&task.agent)
                 .await?
                 .live_credentials,
         );
-        let live_in_task = u64::from(self.store.live_in_task(task.id).await?);
+        let live_in_task = u64::from(self.context.store.live_in_task(task.id).await?);
         Ok(CredentialRequest {
             task,
             ttl,
@@ -390,6 +394,13 @@ fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
         return Err(Error::invalid(Field::Ttl, message));
     }
     Ok(())
+}
+
+/// The environment variable of each part of a credential.
+fn variables(role: &RoleSpec, data: &SecretFields) -> BTreeMap<String, EnvName> {
+    data.iter()
+        .filter_map(|(field, _)| Some((field.to_owned(), role.variable(field)?)))
+        .collect()
 }
 
 /// A handle that the ledger could not take would lose the credential.

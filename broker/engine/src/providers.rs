@@ -1,12 +1,12 @@
 //! What people see of providers.
 
-use taskpass_core::{ProviderName, RoleSpec};
+use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{Health, ProviderError};
-use taskpass_store::ProviderUsage;
+use taskpass_store::{Page, ProviderUsage, TaskFilter};
 
 use super::{
-    BackendStatus, Call, Engine, Error,
+    BackendStatus, Call, Engine, Error, Field,
     backend::{Backend, RevokeSlot},
 };
 
@@ -31,8 +31,9 @@ impl Engine {
         self.require_operator(call, Action::ProviderRead).await?;
         self.authorize_read(call, Action::ProviderRead, Resource::Installation)
             .await?;
-        let mut views = Vec::with_capacity(self.backends.len());
-        for backend in self.backends.values() {
+        let backends = call.snapshot.backends().configured();
+        let mut views = Vec::with_capacity(backends.len());
+        for backend in backends {
             views.push(self.provider_view(backend).await?);
         }
         Ok(views)
@@ -41,7 +42,7 @@ impl Engine {
     /// One provider.
     pub async fn provider(&self, call: &Call, name: &ProviderName) -> Result<ProviderView, Error> {
         self.require_operator(call, Action::ProviderRead).await?;
-        let backend = self.backend(name)?;
+        let backend = call.snapshot.backends().named(name)?;
         self.authorize_read(
             call,
             Action::ProviderRead,
@@ -58,7 +59,7 @@ impl Engine {
         name: &ProviderName,
     ) -> Result<Result<Health, ProviderError>, Error> {
         self.require_operator(call, Action::ProviderCheck).await?;
-        let backend = self.backend(name)?;
+        let backend = call.snapshot.backends().named(name)?;
         self.authorize_read(
             call,
             Action::ProviderCheck,
@@ -69,32 +70,68 @@ impl Engine {
         Ok(backend.issue(place, backend.provider().check()).await)
     }
 
-    /// Keeps one provider's own house clean.
-    pub(crate) async fn maintain_providers(&self) {
-        for backend in self.backends.values() {
+    /// Has every back end maintain itself, also those that only revoke any more. Of these it lets go once nothing of
+    /// what they minted is left.
+    pub(crate) async fn maintain_providers(&self) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let backends = snapshot.backends();
+        for name in backends.unused() {
+            if !self.holds_anything(&name).await? {
+                self.drop_retired(&name);
+            }
+        }
+        for backend in backends.configured().chain(backends.retired()) {
             if let Err(error) = backend.upkeep().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
         }
+        Ok(())
     }
 
-    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. Those that
-    /// are no longer configured fail in turn.
+    /// Whether a credential or an anchor of the provider is on record as alive.
+    async fn holds_anything(&self, name: &ProviderName) -> Result<bool, Error> {
+        let store = &self.context.store;
+        let usage = store.usage_of_provider(name).await?;
+        if usage.live_credentials > 0 || usage.revoking > 0 {
+            return Ok(true);
+        }
+        for state in [TaskState::Open, TaskState::Ending] {
+            let filter = TaskFilter {
+                agent: None,
+                state: Some(state),
+            };
+            let mut page = Page::first();
+            loop {
+                let listing = store.list_tasks(&filter, &page).await?;
+                for task in &listing.rows {
+                    let anchors = store.anchors_of_task(task.id).await?;
+                    if anchors
+                        .iter()
+                        .any(|a| a.provider == *name && a.state == AnchorState::Live)
+                    {
+                        return Ok(true);
+                    }
+                }
+                let Some(next) = listing.next else { break };
+                page = Page::new(limits::PAGE_ROWS_MAX, &next)
+                    .map_err(|e| Error::invalid(Field::PageToken, e))?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. Those that were not
+    /// configured when the process began fail in turn.
     pub(crate) fn revoke_slot(&self, name: &ProviderName, is_new: bool) -> Option<RevokeSlot> {
-        match self.backends.get(name) {
+        match self.snapshot().backends().revoking(name) {
             Some(backend) => backend.revoke_slot(is_new),
             None => {
-                let leave = self.unconfigured.admit(is_new, self.clock.monotonic())?;
+                let leave = self
+                    .unconfigured
+                    .admit(is_new, self.context.clock.monotonic())?;
                 Some(RevokeSlot::of_nobody(leave))
             }
         }
-    }
-
-    pub(super) fn backend(&self, name: &ProviderName) -> Result<&std::sync::Arc<Backend>, Error> {
-        self.backends.get(name).ok_or_else(|| Error::NotFound {
-            what: format!("provider `{name}`"),
-            advice: "see `taskpass provider list`",
-        })
     }
 
     /// Refuses agents what is for people only.
@@ -114,7 +151,11 @@ impl Engine {
             kind: provider.kind(),
             roles: provider.roles().to_vec(),
             status: backend.status(),
-            usage: self.store.usage_of_provider(provider.name()).await?,
+            usage: self
+                .context
+                .store
+                .usage_of_provider(provider.name())
+                .await?,
         })
     }
 }

@@ -54,7 +54,7 @@ impl Engine {
         self.require_operator(call, Action::AgentRead).await?;
         self.authorize_read(call, Action::AgentRead, Resource::Installation)
             .await?;
-        let listing = self.store.list_agents(page).await?;
+        let listing = self.context.store.list_agents(page).await?;
         let mut rows = Vec::with_capacity(listing.rows.len());
         for agent in &listing.rows {
             rows.push(self.agent_view(agent).await?);
@@ -71,7 +71,7 @@ impl Engine {
         self.authorize_read(call, Action::TaskRead, Resource::Task(&task))
             .await?;
         let now = self.now();
-        let credentials = self.store.credentials_of_task(id).await?;
+        let credentials = self.context.store.credentials_of_task(id).await?;
         let receipts = credentials
             .iter()
             .filter(|c| c.revocation.is_some() || c.state.is_final())
@@ -80,7 +80,7 @@ impl Engine {
         let mut anchors = Vec::new();
         // While credentials are alive, their receipts say what it waits for, and anchors are ended with the last of them.
         if task.state == TaskState::Ending && credentials.iter().all(|c| c.state.is_final()) {
-            anchors = self.store.anchors_of_task(id).await?;
+            anchors = self.context.store.anchors_of_task(id).await?;
             anchors.retain(|anchor| anchor.state == AnchorState::Live);
         }
         Ok(TaskView {
@@ -106,7 +106,7 @@ impl Engine {
         }
         self.narrow_to_caller(call, Action::TaskRead, &mut filter.agent)
             .await?;
-        Ok(self.store.list_tasks(&filter, page).await?)
+        Ok(self.context.store.list_tasks(&filter, page).await?)
     }
 
     /// One credential.
@@ -114,7 +114,7 @@ impl Engine {
         let credential = self
             .reachable_credential(call, Action::CredentialRead, id)
             .await?;
-        let role = self.role(&credential.role).ok().map(|(_, spec)| spec);
+        let role = call.snapshot.backends().spec(&credential.role);
         let resource = Resource::Credential {
             credential: &credential,
             role,
@@ -148,8 +148,9 @@ impl Engine {
             self.narrow_to_caller(call, Action::CredentialRead, &mut filter.agent)
                 .await?;
         }
-        let listing = self.store.list_credentials(&filter, page).await?;
-        let renewable = |c: &Credential| self.role(&c.role).is_ok_and(|(_, spec)| spec.renewable);
+        let listing = self.context.store.list_credentials(&filter, page).await?;
+        let backends = call.snapshot.backends();
+        let renewable = |c: &Credential| backends.spec(&c.role).is_some_and(|spec| spec.renewable);
         let rows = listing
             .rows
             .into_iter()
@@ -165,11 +166,11 @@ impl Engine {
     }
 
     /// The policy set in force.
-    pub async fn policy_set(&self, call: &Call) -> Result<&PolicySet, Error> {
+    pub async fn policy_set(&self, call: &Call) -> Result<Arc<PolicySet>, Error> {
         self.require_operator(call, Action::PolicyRead).await?;
         self.authorize_read(call, Action::PolicyRead, Resource::Installation)
             .await?;
-        Ok(&self.policy)
+        Ok(Arc::clone(call.snapshot.policy()))
     }
 
     /// Keeps an agent's listing to its own, and decides about an operator's.
@@ -206,7 +207,7 @@ impl Engine {
     async fn agent_view(&self, agent: &Agent) -> Result<AgentView, Error> {
         Ok(AgentView {
             agent: agent.clone(),
-            usage: self.store.usage_of_agent(&agent.name).await?,
+            usage: self.context.store.usage_of_agent(&agent.name).await?,
         })
     }
 }

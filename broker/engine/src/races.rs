@@ -7,8 +7,8 @@ use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
 use super::{
-    CreateJoinToken, EndTask, Ending, Error, Progress, ProviderSettings, RegisterAgent,
-    RenewCredential, Settings,
+    CreateJoinToken, Credentials, EndTask, Ending, Error, Progress, ProviderSettings,
+    RegisterAgent, RenewCredential, Requests, Settings,
     anchors::AnchorRecorder,
     testing::{Answer, Bench, NOW, eventually, key_of},
 };
@@ -198,7 +198,10 @@ async fn a_repeated_request_makes_no_second_join_token() {
 #[tokio::test]
 async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     let settings = Settings {
-        idempotency_keys_per_caller: 1,
+        requests: Requests {
+            idempotency_keys_per_caller: 1,
+            ..Requests::default()
+        },
         ..Settings::default()
     };
     let bench = Bench::new(&[], settings).await;
@@ -231,8 +234,14 @@ async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
 #[tokio::test]
 async fn one_task_never_uses_up_the_keys_of_its_agent() {
     let settings = Settings {
-        idempotency_keys_per_caller: 8,
-        live_credentials_per_task: 100,
+        requests: Requests {
+            idempotency_keys_per_caller: 8,
+            ..Requests::default()
+        },
+        credentials: Credentials {
+            live_per_task: 100,
+            ..Credentials::default()
+        },
         ..Settings::default()
     };
     let bench = Bench::new(&["a"], settings).await;
@@ -303,7 +312,8 @@ async fn the_queue_of_a_provider_has_an_end() {
         ..Settings::default()
     };
     let bench = Bench::new(&["a"], settings).await;
-    let backend = bench.engine.backend(&"a".parse().unwrap()).unwrap();
+    let snapshot = bench.engine.snapshot();
+    let backend = snapshot.backends().named(&"a".parse().unwrap()).unwrap();
     let mut places: Vec<_> = (0..5).map(|_| backend.admit().unwrap()).collect();
     assert!(matches!(backend.admit(), Err(Error::Exhausted { .. })));
     assert_eq!(backend.status().in_flight, 5);

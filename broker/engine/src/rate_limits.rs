@@ -17,20 +17,21 @@ pub(super) struct RateLimits {
 }
 
 impl RateLimits {
-    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            agents: Limiter::new(settings.requests_per_agent),
-            operators: Limiter::new(settings.requests_per_agent),
-            tasks: Limiter::new(settings.requests_per_task),
-            attestations: Limiter::new(settings.attestations),
+            agents: Limiter::default(),
+            operators: Limiter::default(),
+            tasks: Limiter::default(),
+            attestations: Limiter::default(),
         }
     }
 
     /// Counts one request of an agent, whatever it asks for: even a refusal costs an entry in the ledger.
-    pub(super) fn admit_agent(&self, agent: &AgentName) -> Result<(), Error> {
+    pub(super) fn check_agent(&self, settings: &Settings, agent: &AgentName) -> Result<(), Error> {
+        let now = self.clock.monotonic();
         self.agents
-            .admit(agent.clone(), self.clock.monotonic())
+            .check_rate(settings.requests.per_agent(), agent.clone(), now)
             .map_err(|retry_after| Error::Exhausted {
                 message: format!("agent `{agent}` makes requests faster than its limit"),
                 retry_after,
@@ -38,29 +39,36 @@ impl RateLimits {
     }
 
     /// The same for an operator: somebody's script in a loop must not fill the disk either.
-    pub(super) fn admit_operator(&self, name: &OperatorName) -> Result<(), Error> {
+    pub(super) fn check_operator(
+        &self,
+        settings: &Settings,
+        name: &OperatorName,
+    ) -> Result<(), Error> {
+        let now = self.clock.monotonic();
         self.operators
-            .admit(name.clone(), self.clock.monotonic())
+            .check_rate(settings.requests.per_agent(), name.clone(), now)
             .map_err(|retry_after| Error::Exhausted {
                 message: format!("operator `{name}` makes requests faster than the limit"),
                 retry_after,
             })
     }
 
-    /// Counts one request to draw on a task.
-    pub(super) fn admit_draw(&self, task: TaskId) -> Result<(), Error> {
+    /// Counts one request for a credential of a task.
+    pub(super) fn check_task(&self, settings: &Settings, task: TaskId) -> Result<(), Error> {
+        let now = self.clock.monotonic();
         self.tasks
-            .admit(task, self.clock.monotonic())
+            .check_rate(settings.requests.per_task(), task, now)
             .map_err(|retry_after| Error::Exhausted {
                 message: format!("task `{task}` is drawn on faster than its limit"),
                 retry_after,
             })
     }
 
-    /// Counts one refused attempt to attest; nobody is known, so all share one limit.
-    pub(super) fn admit_attestation(&self) -> Result<(), Error> {
+    /// Counts one refused attempt to attest; the caller is not known, so all share one limit.
+    pub(super) fn check_attestation(&self, settings: &Settings) -> Result<(), Error> {
+        let now = self.clock.monotonic();
         self.attestations
-            .admit((), self.clock.monotonic())
+            .check_rate(settings.requests.attestations(), (), now)
             .map_err(|retry_after| Error::Exhausted {
                 message: "too many attempts to attest".to_owned(),
                 retry_after,

@@ -56,7 +56,7 @@ impl Engine {
             expires_at,
         };
         let (task, role) = self.own_task_and_role(call, id).await?;
-        let (backend, spec) = self.role(&role)?;
+        let (backend, spec) = call.snapshot.backends().role(&role)?;
         let ttl = request
             .ttl
             .map_or(spec.max_ttl, |ttl| ttl.min(spec.max_ttl));
@@ -74,12 +74,12 @@ impl Engine {
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(task.id));
         }
-        let credential = self.store.credential(id).await?;
+        let credential = self.context.store.credential(id).await?;
         let credential = credential.ok_or_else(|| Error::no_credential(id))?;
         let until = now.plus(ttl.duration()).min(task.deadline);
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
-        self.rates.admit_draw(task.id)?;
+        self.rates.check_task(call.snapshot.settings(), task.id)?;
         let draw = self.draw(&task, &credential.scope, until, now).await?;
         let resource = Resource::Credential {
             credential: &credential,
@@ -112,7 +112,7 @@ impl Engine {
             running,
             idempotency,
         };
-        let expires_at = self.extend(&credential, until, running).await?;
+        let expires_at = self.extend(backend, &credential, until, running).await?;
         Ok(renewed(expires_at))
     }
 
@@ -128,7 +128,7 @@ impl Engine {
             let why = "only the agent itself renews";
             return Err(self.refuse_kind(call, ACTION, why).await);
         }
-        let task = self.store.task(credential.task).await?;
+        let task = self.context.store.task(credential.task).await?;
         let task = task.ok_or_else(|| Error::no_task(credential.task))?;
         Ok((task, credential.role.clone()))
     }
@@ -144,7 +144,7 @@ impl Engine {
             Guard::TaskOpen(credential.task),
             Guard::CredentialState(credential.id, &[CredentialState::Active]),
         ];
-        guards.extend(self.share_of_keys(key, Some(credential.task)));
+        guards.extend(Self::share_of_keys(call, key, Some(credential.task)));
         guards
     }
 
@@ -186,7 +186,7 @@ impl Engine {
     /// Until when a credential lives; an error when it was revoked meanwhile, or is over. What stands in an earlier
     /// answer does not matter then.
     async fn lives_until(&self, id: CredentialId) -> Result<Timestamp, Error> {
-        let recorded = self.store.credential(id).await?;
+        let recorded = self.context.store.credential(id).await?;
         let recorded = recorded.ok_or_else(|| Error::no_credential(id))?;
         alive(&recorded, self.now())?;
         Ok(recorded.ends_at())
@@ -195,16 +195,16 @@ impl Engine {
     /// Calls the provider apart from the request, so that its outcome is recorded whatever the caller does.
     async fn extend(
         self: &Arc<Self>,
+        backend: &Arc<Backend>,
         credential: &Credential,
         until: Timestamp,
         renewal: Renewal,
     ) -> Result<Timestamp, Error> {
-        let (backend, _) = self.role(&credential.role)?;
         let backend = Arc::clone(backend);
         let anchor = match credential.anchor {
             None => None,
             Some(id) => {
-                let anchors = self.store.anchors_of_task(credential.task).await?;
+                let anchors = self.context.store.anchors_of_task(credential.task).await?;
                 anchors
                     .iter()
                     .find(|anchor| anchor.id == id)
@@ -221,7 +221,7 @@ impl Engine {
         };
         let engine = Arc::clone(self);
         let (answer, answered) = tokio::sync::oneshot::channel();
-        self.tasks.spawn(async move {
+        self.context.tasks.spawn(async move {
             let Renewal {
                 place,
                 running,

@@ -78,6 +78,7 @@ impl Engine {
         let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)
             .map_err(|e| Error::Authority(e.to_string()))?;
         let signed = self
+            .context
             .authority
             .issue_operator(name, key, ttl)
             .map_err(|e| Error::Authority(e.to_string()))?;
@@ -101,7 +102,7 @@ impl Engine {
         match self.commit(vec![event], Vec::new()).await {
             Ok(_) => Ok(()),
             // Two first requests at once: the other one noted it.
-            Err(error) => match self.store.svid(serial).await? {
+            Err(error) => match self.context.store.svid(serial).await? {
                 Some(svid) if svid.state == SvidState::Active => Ok(()),
                 _ => Err(error),
             },

@@ -45,7 +45,7 @@ impl Engine {
         ids: &[CredentialId],
         slot: RevokeSlot,
     ) -> Result<Progress, Error> {
-        let Some(task) = self.store.task(task).await? else {
+        let Some(task) = self.context.store.task(task).await? else {
             return Ok(Progress::Done);
         };
         if task.state != TaskState::Open {
@@ -76,10 +76,10 @@ impl Engine {
             RevokeScope::Credentials => in_doubt(&due, &anchors),
         };
         let order = order(&task, scope, &due, &anchors, &named);
-        let began = self.clock.monotonic();
+        let began = self.context.clock.monotonic();
         let outcomes = outcomes(self.order(provider, slot, &order).await, due.len());
         failpoint::reached("revoke.called");
-        let took = self.clock.monotonic().saturating_sub(began);
+        let took = self.context.clock.monotonic().saturating_sub(began);
         self.record(provider, &due, &outcomes, took).await?;
         failpoint::reached("revoke.recorded");
         let error = outcomes.into_iter().find_map(Result::err);
@@ -105,11 +105,14 @@ impl Engine {
         slot: RevokeSlot,
         order: &RevokeOrder,
     ) -> Result<Vec<Outcome>, ProviderError> {
-        match self.backend(provider) {
-            Ok(backend) => backend.revoke(slot, backend.provider().revoke(order)).await,
-            Err(_) => {
-                let (_, asked) = slot.spend();
-                self.unconfigured.failed(asked, self.clock.monotonic());
+        match slot.spend() {
+            (Some((backend, permit)), asked) => {
+                let call = backend.provider().revoke(order);
+                backend.revoke(permit, asked, call).await
+            }
+            (None, asked) => {
+                self.unconfigured
+                    .failed(asked, self.context.clock.monotonic());
                 Err(ProviderError::Misconfigured(format!(
                     "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
                 )))
@@ -127,7 +130,7 @@ impl Engine {
     ) -> Result<Vec<Arc<Credential>>, Error> {
         let mut due = Vec::with_capacity(ids.len());
         for id in ids {
-            let credential = self.store.credential(*id).await?;
+            let credential = self.context.store.credential(*id).await?;
             let workable = |c: &Arc<Credential>| {
                 c.state == CredentialState::Revoking && !self.in_flight.contains(*id)
             };
@@ -151,7 +154,7 @@ impl Engine {
         provider: &ProviderName,
         due: &[Arc<Credential>],
     ) -> Result<Vec<Arc<Credential>>, Error> {
-        let mut others = self.store.credentials_of_task(task.id).await?;
+        let mut others = self.context.store.credentials_of_task(task.id).await?;
         others.retain(|c| {
             c.state == CredentialState::Revoking
                 && c.issued_at.is_none()
@@ -170,7 +173,7 @@ impl Engine {
         provider: &ProviderName,
         due: &[Arc<Credential>],
     ) -> Result<bool, Error> {
-        let all = self.store.credentials_of_task(task.id).await?;
+        let all = self.context.store.credentials_of_task(task.id).await?;
         Ok(all.iter().any(|c| {
             c.role.provider() == provider
                 && c.issued_at.is_none()
@@ -188,7 +191,7 @@ impl Engine {
         provider: &ProviderName,
         anchors: &[Arc<Anchor>],
     ) -> Result<Vec<Arc<Credential>>, Error> {
-        let all = self.store.credentials_of_task(task.id).await?;
+        let all = self.context.store.credentials_of_task(task.id).await?;
         let siblings: Vec<CredentialId> = all
             .iter()
             .filter(|c| c.role.provider() == provider)
@@ -210,7 +213,7 @@ impl Engine {
         self.commit_reserved(events, Vec::new()).await?;
         let mut marked = Vec::with_capacity(siblings.len());
         for id in siblings {
-            let credential = self.store.credential(id).await?;
+            let credential = self.context.store.credential(id).await?;
             marked.extend(credential.filter(|c| c.issued_at.is_some()));
         }
         Ok(marked)
@@ -218,7 +221,7 @@ impl Engine {
 
     /// Whether a credential of the task at this provider is not settled yet.
     async fn holds_more(&self, task: TaskId, provider: &ProviderName) -> Result<bool, Error> {
-        let all = self.store.credentials_of_task(task).await?;
+        let all = self.context.store.credentials_of_task(task).await?;
         let mut of_provider = all.iter().filter(|c| c.role.provider() == provider);
         Ok(of_provider.any(|c| !c.state.is_final()))
     }
@@ -228,7 +231,7 @@ impl Engine {
         provider: &ProviderName,
         task: TaskId,
     ) -> Result<Vec<Arc<Anchor>>, Error> {
-        let mut anchors = self.store.anchors_of_task(task).await?;
+        let mut anchors = self.context.store.anchors_of_task(task).await?;
         anchors.retain(|anchor| anchor.provider == *provider && anchor.state == AnchorState::Live);
         Ok(anchors)
     }
@@ -284,7 +287,7 @@ impl Engine {
         } else {
             tracing::warn!(credential = %credential.id, %provider, attempt, %error, "revoking failed; it is tried again");
         }
-        let pause = retry_pause(attempt, error, self.entropy.next_u64()?);
+        let pause = retry_pause(attempt, error, self.context.entropy.next_u64()?);
         Ok(Event::RevokeFailed {
             credential: credential.id,
             attempt,

@@ -30,7 +30,7 @@ impl Engine {
         let credential = self
             .reachable_credential(call, Action::CredentialRevoke, id)
             .await?;
-        let role = self.role(&credential.role).ok().map(|(_, spec)| spec);
+        let role = call.snapshot.backends().spec(&credential.role);
         let resource = Resource::Credential {
             credential: &credential,
             role,
@@ -62,9 +62,10 @@ impl Engine {
             self.commit_allowed(call, allowed).await?;
         }
         failpoint::reached("revoke.intended");
-        self.settled(id, self.wait_for(request.wait)).await?;
+        self.settled(id, Self::wait_for(call, request.wait)).await?;
         let now = self.now();
         let credential = self
+            .context
             .store
             .credential(id)
             .await?
@@ -73,7 +74,7 @@ impl Engine {
     }
 
     async fn is_active(&self, id: CredentialId) -> Result<bool, Error> {
-        let credential = self.store.credential(id).await?;
+        let credential = self.context.store.credential(id).await?;
         Ok(credential.is_some_and(|c| c.state == CredentialState::Active))
     }
 }

@@ -1,4 +1,7 @@
-//! What configuration tells the engine: lifetimes, quotas and how to treat a provider.
+//! What the configuration says to the engine: lifetimes, quotas, and how providers are called.
+//!
+//! Each section is a table of `taskpass.toml`, or a part of one; this is the only place where its
+//! keys, defaults and ranges stand.
 
 use std::time::Duration;
 
@@ -6,95 +9,121 @@ use taskpass_core::Ttl;
 
 pub use crate::rate::Rate;
 
-/// Limits and defaults of the engine. Every field is a key of `taskpass.toml`.
-#[derive(Debug, Clone)]
+/// Limits and defaults of the engine.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
-    /// Life of a task when the caller does not say.
-    pub task_ttl_default: Ttl,
-    /// The longest life of a task.
-    pub task_ttl_max: Ttl,
-    /// The shortest heartbeat interval a task may ask for.
-    pub heartbeat_min: Ttl,
-    /// Open tasks of one agent.
-    pub open_tasks_per_agent: u32,
-    /// Live credentials of one agent.
-    pub live_credentials_per_agent: u32,
-    /// Live credentials of one task and everything below it; a task may ask for less.
-    pub live_credentials_per_task: u32,
-    /// Idempotency keys of one agent with all its tasks, or of one operator, that are remembered at a time.
-    pub idempotency_keys_per_caller: u32,
-    /// How often one agent, or one operator, may ask for anything at all, heartbeats included.
-    pub requests_per_agent: Rate,
-    /// How often credentials may be issued or renewed within one task.
-    pub requests_per_task: Rate,
-    /// Refused attempts to attest, over all callers, since nobody is known before it succeeds.
-    pub attestations: Rate,
-    /// How long ending a task or revoking waits for the provider when the caller does not say.
-    pub revoke_wait_default: Duration,
-    /// The longest such wait.
-    pub revoke_wait_max: Duration,
-    /// How providers are called.
+    /// `[tasks]`
+    pub tasks: Tasks,
+    /// `[credentials]`
+    pub credentials: Credentials,
+    /// The engine's part of `[limits]`.
+    pub requests: Requests,
+    /// `[provider_calls]`
     pub provider: ProviderSettings,
 }
 
-/// How one provider is called; the same for all.
-#[derive(Debug, Clone)]
-pub struct ProviderSettings {
-    /// The deadline of one call to issue or renew.
-    pub issue_timeout: Duration,
-    /// The deadline of one call to revoke.
-    pub revoke_timeout: Duration,
-    /// Calls to issue or renew at the same time.
-    pub issue_concurrency: usize,
-    /// Calls to issue or renew that may wait for their turn; one more is refused.
-    pub issue_queue: usize,
-    /// Calls to revoke at the same time. They have places of their own: issuing cannot starve revoking.
-    pub revoke_concurrency: usize,
-    /// Failures in a row after which issuing is refused for a while.
-    pub breaker_failures: u32,
-    /// How long it is then refused before one call may try again.
-    pub breaker_pause: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            task_ttl_default: seconds(1800),
-            task_ttl_max: seconds(8 * 3600),
-            heartbeat_min: seconds(2),
-            open_tasks_per_agent: 100,
-            live_credentials_per_agent: 1000,
-            live_credentials_per_task: 100,
-            idempotency_keys_per_caller: 100_000,
-            requests_per_agent: Rate {
-                per_second: 100,
-                burst: 500,
-            },
-            requests_per_task: Rate {
-                per_second: 10,
-                burst: 50,
-            },
-            attestations: Rate {
-                per_second: 50,
-                burst: 200,
-            },
-            revoke_wait_default: Duration::from_secs(10),
-            revoke_wait_max: Duration::from_secs(60),
-            provider: ProviderSettings::default(),
-        }
+taskpass_config::section! {
+    /// How long tasks live, and how many there may be.
+    pub struct Tasks in "tasks" {
+        /// The life of a task when the caller does not say.
+        ttl_default: Ttl = seconds(1800), seconds(1)..=Ttl::MAX;
+        /// The longest life of a task.
+        ttl_max: Ttl = seconds(8 * 3600), seconds(1)..=Ttl::MAX;
+        /// The shortest heartbeat interval that a task may ask for.
+        heartbeat_min: Ttl = seconds(2), seconds(1)..=seconds(3600);
+        /// Open tasks of one agent. The broker refuses one more.
+        open_per_agent: u32 = 100, 1..=100_000;
     }
 }
 
-impl Default for ProviderSettings {
-    fn default() -> Self {
-        Self {
-            issue_timeout: Duration::from_secs(15),
-            revoke_timeout: Duration::from_secs(60),
-            issue_concurrency: 64,
-            issue_queue: 256,
-            revoke_concurrency: 8,
-            breaker_failures: 5,
-            breaker_pause: Duration::from_secs(5),
+taskpass_config::section! {
+    /// How many credentials live at once, and how long a caller waits for revoking. Revoking goes on
+    /// after the wait.
+    pub struct Credentials in "credentials" {
+        /// Live credentials of one agent. The broker refuses one more.
+        live_per_agent: u32 = 1000, 1..=1_000_000;
+        /// Live credentials of one task and all tasks below it. A task may ask for less.
+        live_per_task: u32 = 100, 1..=1_000_000;
+        /// How long ending a task or revoking waits for the provider when the caller does not say.
+        revoke_wait_default: Duration = Duration::from_secs(10), Duration::ZERO..=WAIT_MAX;
+        /// The longest such wait that a caller may ask for.
+        revoke_wait_max: Duration = Duration::from_secs(60), Duration::ZERO..=WAIT_MAX;
+    }
+}
+
+taskpass_config::section! {
+    /// How often a caller may ask, and what the broker remembers of it.
+    pub struct Requests in "limits" {
+        /// Requests per second of one agent, or of one operator, in the long run; heartbeats count.
+        agent_requests_per_second: u32 = 100, 1..=100_000;
+        /// Requests of one agent, or of one operator, that may come at once.
+        agent_requests_burst: u32 = 500, 1..=1_000_000;
+        /// Credentials per second that may be issued or renewed within one task, in the long run.
+        task_requests_per_second: u32 = 10, 1..=100_000;
+        /// Credentials that may be issued or renewed within one task at once.
+        task_requests_burst: u32 = 50, 1..=1_000_000;
+        /// Idempotency keys that the broker remembers of one agent with all its tasks, or of one
+        /// operator; each takes about 300 bytes of memory. A key of a request to a task is
+        /// remembered until the task has ended, and any key for 24 hours at most. One task may use
+        /// all keys that its agent has left. A request with one more key is refused with
+        /// `RESOURCE_EXHAUSTED`. The default is more than one request a second, day and night.
+        idempotency_keys_per_caller: u32 = 100_000, 1..=100_000_000;
+        /// Refused attempts to attest per second, over all callers, in the long run: before an
+        /// attempt succeeds, the broker does not know the caller. A good token is never delayed.
+        attestations_per_second: u32 = 50, 1..=100_000;
+        /// Refused attempts to attest, over all callers, that may come at once.
+        attestations_burst: u32 = 200, 1..=1_000_000;
+    }
+}
+
+taskpass_config::section! {
+    /// How the broker calls providers. Each provider has queues and a breaker of its own.
+    pub struct ProviderSettings in "provider_calls" {
+        /// The deadline of one call to issue or renew.
+        issue_timeout: Duration = Duration::from_secs(15), CALL_MIN..=Duration::from_secs(300);
+        /// The deadline of one call to revoke.
+        revoke_timeout: Duration = Duration::from_secs(60), CALL_MIN..=Duration::from_secs(600);
+        /// Calls to issue or renew at the same time.
+        issue_concurrency: usize = 64, 1..=4096;
+        /// Calls to issue or renew that may wait for a permit. The broker refuses one more.
+        issue_queue: usize = 256, 0..=65_536;
+        /// Calls to revoke at the same time. They have permits of their own, so that issuing cannot
+        /// starve revoking.
+        revoke_concurrency: usize = 8, 1..=4096;
+        /// Failures in a row after which the broker refuses to issue for a while.
+        breaker_failures: u32 = 5, 1..=1000;
+        /// How long it then refuses before one call may try again.
+        breaker_pause: Duration = Duration::from_secs(5), CALL_MIN..=Duration::from_secs(300);
+    }
+}
+
+/// The longest that a caller may wait for revoking.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+/// No call to a provider is shorter.
+const CALL_MIN: Duration = Duration::from_millis(100);
+
+impl Requests {
+    /// How often one agent, or one operator, may ask for anything.
+    pub(crate) const fn per_agent(&self) -> Rate {
+        Rate {
+            per_second: self.agent_requests_per_second,
+            burst: self.agent_requests_burst,
+        }
+    }
+
+    /// How often credentials may be issued or renewed within one task.
+    pub(crate) const fn per_task(&self) -> Rate {
+        Rate {
+            per_second: self.task_requests_per_second,
+            burst: self.task_requests_burst,
+        }
+    }
+
+    /// How often attempts to attest may be refused.
+    pub(crate) const fn attestations(&self) -> Rate {
+        Rate {
+            per_second: self.attestations_per_second,
+            burst: self.attestations_burst,
         }
     }
 }

@@ -13,7 +13,7 @@ use taskpass_store::{Guard, Subject};
 
 use crate::failpoint;
 
-use super::{Call, Engine, Error, Field, IssuedSvid, RequestKey, issue::lifetime};
+use super::{Call, Engine, Error, Field, IssuedSvid, RequestKey, Settings, issue::lifetime};
 
 /// A task to start.
 #[derive(Debug, Clone, Serialize)]
@@ -97,10 +97,11 @@ impl Engine {
         let parent = self.parent(call, request.parent).await?;
         self.require_parents_roles(call, request, parent.as_deref())
             .await?;
-        let task = self.new_task(agent, request, parent.as_deref(), now)?;
+        let task = self.new_task(call, agent, request, parent.as_deref(), now)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Task(id)) = self.earlier(idempotency.as_ref()).await? {
             let task = self
+                .context
                 .store
                 .task(id)
                 .await?
@@ -111,8 +112,8 @@ impl Engine {
             });
         }
         let mut events = self.authorize_start(call, &task, now).await?;
-        self.check_pins(&task)?;
-        let keys = self.share_of_keys(idempotency.as_ref(), task.parent);
+        check_pins(call, &task)?;
+        let keys = Self::share_of_keys(call, idempotency.as_ref(), task.parent);
         events.push(Event::TaskStarted {
             task: task.clone(),
             idempotency,
@@ -134,7 +135,10 @@ impl Engine {
         }
         let mut guards = vec![
             Guard::SvidLive(call.caller.serial().to_owned()),
-            Guard::AgentOpenTasksBelow(agent.name.clone(), self.settings.open_tasks_per_agent),
+            Guard::AgentOpenTasksBelow(
+                agent.name.clone(),
+                call.snapshot.settings().tasks.open_per_agent,
+            ),
         ];
         guards.extend(keys);
         guards.extend(parent.iter().map(|parent| Guard::TaskOpen(parent.id)));
@@ -197,6 +201,7 @@ impl Engine {
 
     fn new_task(
         &self,
+        call: &Call,
         agent: &Agent,
         request: &StartTask,
         parent: Option<&Task>,
@@ -208,9 +213,8 @@ impl Engine {
                 name: request.requester.clone(),
             },
         };
-        let most = parent.map_or(self.settings.live_credentials_per_task, |p| {
-            p.max_credentials
-        });
+        let settings = call.snapshot.settings();
+        let most = parent.map_or(settings.credentials.live_per_task, |p| p.max_credentials);
         let max_credentials = request.max_credentials.map_or(most, NonZeroU32::get);
         if max_credentials > most {
             return Err(Error::invalid(
@@ -219,14 +223,14 @@ impl Engine {
             ));
         }
         Ok(Task {
-            id: TaskId::generate(self.clock.as_ref(), self.entropy.as_ref())?,
+            id: TaskId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             agent: agent.name.clone(),
             purpose: request.purpose.clone(),
             requester,
             roles: with_parents_pins(&request.roles, parent)?,
             started_at: now,
-            deadline: self.deadline(request.ttl, parent, now)?,
-            heartbeat: self.heartbeat_interval(request.heartbeat)?,
+            deadline: deadline(settings, request.ttl, parent, now)?,
+            heartbeat: heartbeat_interval(settings, request.heartbeat)?,
             parent: parent.map(|p| p.id),
             depth: parent.map_or(0, |p| p.depth.saturating_add(1)),
             max_credentials,
@@ -238,58 +242,6 @@ impl Engine {
         })
     }
 
-    fn deadline(
-        &self,
-        ttl: Option<Ttl>,
-        parent: Option<&Task>,
-        now: Timestamp,
-    ) -> Result<Timestamp, Error> {
-        let longest = self.settings.task_ttl_max;
-        let deadline = match ttl {
-            None => {
-                let default = now.plus(self.settings.task_ttl_default.duration());
-                parent.map_or(default, |p| default.min(p.deadline))
-            }
-            Some(ttl) if ttl > longest => {
-                return Err(Error::invalid(
-                    Field::Ttl,
-                    format!("a task lives at most {longest} here"),
-                ));
-            }
-            Some(ttl) => now.plus(ttl.duration()),
-        };
-        match parent {
-            Some(parent) if deadline > parent.deadline => Err(Error::invalid(
-                Field::Ttl,
-                format!(
-                    "a delegated task ends with its parent `{}`, at {}",
-                    parent.id, parent.deadline
-                ),
-            )),
-            _ => Ok(deadline),
-        }
-    }
-
-    fn heartbeat_interval(&self, asked: Option<Ttl>) -> Result<Option<Ttl>, Error> {
-        let shortest = self.settings.heartbeat_min;
-        match asked {
-            Some(interval) if interval < shortest => Err(Error::invalid(
-                Field::Heartbeat,
-                format!("the shortest heartbeat here is {shortest}"),
-            )),
-            _ => Ok(asked),
-        }
-    }
-
-    /// Whether the roles take what is to be fixed for them. Policy has allowed them by then.
-    fn check_pins(&self, task: &Task) -> Result<(), Error> {
-        for (name, scope) in &task.roles {
-            let (_, spec) = self.role(name)?;
-            spec.check_pins(scope).map_err(|e| Error::scope(&e))?;
-        }
-        Ok(())
-    }
-
     /// One decision for each role, so that policy says which roles an agent may put into a task.
     async fn authorize_start(
         &self,
@@ -297,7 +249,7 @@ impl Engine {
         task: &Task,
         now: Timestamp,
     ) -> Result<Vec<Event>, Error> {
-        let usage = self.store.usage_of_agent(&task.agent).await?;
+        let usage = self.context.store.usage_of_agent(&task.agent).await?;
         let ttl = lifetime(task.deadline.since(now))?;
         let nothing = Scope::default();
         let draw = |scope| CredentialRequest {
@@ -327,6 +279,58 @@ impl Engine {
         }
         Ok(events)
     }
+}
+
+fn deadline(
+    settings: &Settings,
+    ttl: Option<Ttl>,
+    parent: Option<&Task>,
+    now: Timestamp,
+) -> Result<Timestamp, Error> {
+    let longest = settings.tasks.ttl_max;
+    let deadline = match ttl {
+        None => {
+            let default = now.plus(settings.tasks.ttl_default.duration());
+            parent.map_or(default, |p| default.min(p.deadline))
+        }
+        Some(ttl) if ttl > longest => {
+            return Err(Error::invalid(
+                Field::Ttl,
+                format!("a task lives at most {longest} here"),
+            ));
+        }
+        Some(ttl) => now.plus(ttl.duration()),
+    };
+    match parent {
+        Some(parent) if deadline > parent.deadline => Err(Error::invalid(
+            Field::Ttl,
+            format!(
+                "a delegated task ends with its parent `{}`, at {}",
+                parent.id, parent.deadline
+            ),
+        )),
+        _ => Ok(deadline),
+    }
+}
+
+fn heartbeat_interval(settings: &Settings, asked: Option<Ttl>) -> Result<Option<Ttl>, Error> {
+    let shortest = settings.tasks.heartbeat_min;
+    match asked {
+        Some(interval) if interval < shortest => Err(Error::invalid(
+            Field::Heartbeat,
+            format!("the shortest heartbeat here is {shortest}"),
+        )),
+        _ => Ok(asked),
+    }
+}
+
+/// Whether the roles take what is to be fixed for them. Policy has allowed them by then.
+fn check_pins(call: &Call, task: &Task) -> Result<(), Error> {
+    for (name, scope) in &task.roles {
+        let (_, spec) = call.snapshot.backends().role(name)?;
+        spec.check_pins(scope).map_err(|e| Error::scope(&e))?;
+    }
+    Ok(())
 }
 
 /// The roles with what is fixed for them; a child takes over what its parent fixed. Whether they exist is not looked at.

@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Call, Caller, Deps, Engine, Error, IssueCredential, IssuedCredential, RequestKey, Settings,
-    StartTask, SystemTimer, TaskRoles,
+    Call, Caller, Configuration, ConfiguredProvider, Context, Engine, Error, IssueCredential,
+    IssuedCredential, RequestKey, Settings, StartTask, SystemTimer, TaskRoles,
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
@@ -218,42 +218,65 @@ impl Bench {
             .iter()
             .map(|name| Fake::new(name, &clock))
             .collect();
-        let (agent, call) = builder();
-        store.commit(Batch::new(first_events(agent))).await.unwrap();
-        let engine = Engine::new(Deps {
+        let (record, agent) = builder();
+        store
+            .commit(Batch::new(first_events(record)))
+            .await
+            .unwrap();
+        let context = Context {
             trust_domain: domain,
             store: store.clone(),
             ledger: store.ledger_reader(),
             ledger_key,
-            policy: Arc::new(PolicySet::parse(&[policy]).unwrap()),
             authority: Arc::new(authority.unwrap()),
-            providers: fakes
-                .iter()
-                .map(|f| f.clone() as Arc<dyn Provider>)
-                .collect(),
             clock: clock.clone(),
             timer: Arc::new(SystemTimer),
             entropy,
-            newest: NOW,
-            settings,
             tasks: TaskTracker::new(),
-        });
-        let operator = Call {
-            caller: Caller::Operator {
-                name: admin,
-                id: "spiffe://acme.test/operator/admin".parse().unwrap(),
-                serial: OPERATOR_SERIAL.to_owned(),
-            },
-            ip: None,
         };
+        let configuration = Configuration {
+            policy: Arc::new(PolicySet::parse(&[policy]).unwrap()),
+            providers: fakes.iter().map(|fake| configured(fake.clone())).collect(),
+            settings,
+        };
+        let engine = Engine::new(context, configuration, NOW).await.unwrap();
+        let call = |caller| Call {
+            caller,
+            ip: None,
+            snapshot: engine.snapshot(),
+        };
+        let operator = Caller::Operator {
+            name: admin,
+            id: "spiffe://acme.test/operator/admin".parse().unwrap(),
+            serial: OPERATOR_SERIAL.to_owned(),
+        };
+        let (agent, operator) = (call(agent), call(operator));
         Self {
-            engine: engine.await.unwrap(),
+            engine,
             store,
             clock,
             fakes,
-            agent: call,
+            agent,
             operator,
             _dir: dir,
+        }
+    }
+
+    /// The configuration in force, to be changed.
+    pub(crate) fn configuration(&self) -> Configuration {
+        let snapshot = self.engine.snapshot();
+        Configuration {
+            policy: Arc::clone(snapshot.policy()),
+            providers: self.fakes.iter().map(|f| configured(f.clone())).collect(),
+            settings: snapshot.settings().clone(),
+        }
+    }
+
+    /// Another call of the same caller, which begins now.
+    pub(crate) fn again(&self, call: &Call) -> Call {
+        Call {
+            snapshot: self.engine.snapshot(),
+            ..call.clone()
         }
     }
 
@@ -281,8 +304,18 @@ impl Bench {
         fake: &Arc<Fake>,
         task: TaskId,
     ) -> tokio::task::JoinHandle<Result<IssuedCredential, Error>> {
+        self.begin_as(&self.agent, fake, task).await
+    }
+
+    /// The same in a call that began some time ago.
+    pub(crate) async fn begin_as(
+        &self,
+        call: &Call,
+        fake: &Arc<Fake>,
+        task: TaskId,
+    ) -> tokio::task::JoinHandle<Result<IssuedCredential, Error>> {
         let before = fake.issues.lock().len();
-        let (engine, call) = (Arc::clone(&self.engine), self.agent.clone());
+        let (engine, call) = (Arc::clone(&self.engine), call.clone());
         let request = wish(fake, task);
         let issuing = async move { engine.issue_credential(&call, None, &request).await };
         let issuing = self.engine.tasks().spawn(issuing);
@@ -312,6 +345,14 @@ impl Bench {
     }
 }
 
+/// A provider whose configuration is always the same.
+pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
+    ConfiguredProvider {
+        provider,
+        fingerprint: "as it was".to_owned(),
+    }
+}
+
 /// The role `<provider>/r`, without parameters.
 pub(crate) fn fake_role(provider: &str) -> RoleSpec {
     RoleSpec {
@@ -325,6 +366,7 @@ pub(crate) fn fake_role(provider: &str) -> RoleSpec {
         data_classes: Vec::new(),
         revocation_class: RevocationClass::Immediate,
         renewable: true,
+        env: BTreeMap::new(),
     }
 }
 
@@ -357,7 +399,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl
     );
 }
 
-fn builder() -> (Agent, Call) {
+fn builder() -> (Agent, Caller) {
     let id: SpiffeId = "spiffe://acme.test/agent/builder".parse().unwrap();
     let agent = Agent {
         name: "builder".parse().unwrap(),
@@ -374,7 +416,7 @@ fn builder() -> (Agent, Call) {
         serial: SERIAL.to_owned(),
         bound_to: None,
     };
-    (agent, Call { caller, ip: None })
+    (agent, caller)
 }
 
 fn first_events(agent: Agent) -> [Event; 4] {

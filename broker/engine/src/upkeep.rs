@@ -22,8 +22,12 @@ impl Engine {
     /// Where only one of them may try, chance decides whether it is the one that is due longest or one that failed
     /// least: what fails for ever keeps nobody waiting, and who fails anew each time jumps no queue.
     pub(crate) async fn revocations(&self) -> Result<Revocations, Error> {
-        let mut revocations = self.store.revocations(self.now(), WORK_ROWS_MAX).await?;
-        if self.entropy.next_u64()? & 1 == 0 {
+        let mut revocations = self
+            .context
+            .store
+            .revocations(self.now(), WORK_ROWS_MAX)
+            .await?;
+        if self.context.entropy.next_u64()? & 1 == 0 {
             revocations.due.sort_by_key(|due| due.attempts);
         }
         Ok(revocations)
@@ -32,7 +36,7 @@ impl Engine {
     /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and
     /// what is done. Returns when to look again at the latest. One thing that cannot be done holds up no other.
     pub(crate) async fn reap(&self) -> Result<Option<Duration>, Error> {
-        let work = self.store.work(self.now(), WORK_ROWS_MAX).await?;
+        let work = self.context.store.work(self.now(), WORK_ROWS_MAX).await?;
         let mut failed = None;
         for task in &work.overdue_tasks {
             let ended = self.end_by_broker(*task, EndCause::Deadline).await;
@@ -74,7 +78,7 @@ impl Engine {
             return Ok(());
         }
         // The call may have left with its outcome recorded since the work was listed.
-        let recorded = self.store.credential(credential).await?;
+        let recorded = self.context.store.credential(credential).await?;
         if recorded.is_none_or(|c| c.state != CredentialState::Intended) {
             return Ok(());
         }
@@ -91,7 +95,7 @@ impl Engine {
     /// Its end came. Where the provider gave more than was asked for, or may yet carry out a renewal that failed here,
     /// it is told to end it now. A static secret has no end: it is taken back as far as that goes, and the receipt says so.
     async fn expire(&self, id: CredentialId) -> Result<(), Error> {
-        let Some(credential) = self.store.credential(id).await? else {
+        let Some(credential) = self.context.store.credential(id).await? else {
             return Ok(());
         };
         if credential.state != CredentialState::Active {
@@ -123,7 +127,7 @@ impl Engine {
 
     /// Moves the certificate authority's keys one step where that is due, and records it.
     pub async fn rotate_authority(&self) -> Result<Timestamp, Error> {
-        let authority = std::sync::Arc::clone(&self.authority);
+        let authority = std::sync::Arc::clone(&self.context.authority);
         // Key generation and file syncs: off the async threads.
         let steps = tokio::task::spawn_blocking(move || authority.rotate())
             .await
@@ -134,13 +138,14 @@ impl Engine {
             let events = steps.into_iter().map(ca_changed).collect();
             self.commit_reserved(events, Vec::new()).await?;
         }
-        Ok(self.authority.next_rotation_at())
+        Ok(self.context.authority.next_rotation_at())
     }
 
     /// Records where every authority stands. At each start, since a broker that was killed between a step and its
     /// record left the ledger one step behind.
     pub async fn record_authorities(&self) -> Result<(), Error> {
         let events = self
+            .context
             .authority
             .authorities()
             .into_iter()

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use taskpass_core::{CredentialId, TaskId, TaskState};
 
-use super::{Engine, Error, timer};
+use super::{Call, Engine, Error, timer};
 
 impl Engine {
     /// How long to wait for revocations when the caller asks for `wait`.
-    pub(super) fn wait_for(&self, wait: Option<Duration>) -> Duration {
+    pub(super) fn wait_for(call: &Call, wait: Option<Duration>) -> Duration {
+        let settings = call.snapshot.settings();
         match wait {
-            None => self.settings.revoke_wait_default,
-            Some(wait) => wait.min(self.settings.revoke_wait_max),
+            None => settings.credentials.revoke_wait_default,
+            Some(wait) => wait.min(settings.credentials.revoke_wait_max),
         }
     }
 
     /// Waits until the credential is in a final state, or until the time is over. Either is fine.
     pub(super) async fn settled(&self, id: CredentialId, wait: Duration) -> Result<(), Error> {
         let settled = self.until(|| async {
-            let credential = self.store.credential(id).await?;
+            let credential = self.context.store.credential(id).await?;
             Ok(credential.is_none_or(|credential| credential.state.is_final()))
         });
         self.at_most(wait, settled).await
@@ -29,7 +30,7 @@ impl Engine {
         let ended = async {
             for id in tasks {
                 self.until(|| async {
-                    let task = self.store.task(*id).await?;
+                    let task = self.context.store.task(*id).await?;
                     Ok(task.is_none_or(|task| task.state == TaskState::Ended))
                 })
                 .await?;
@@ -44,7 +45,7 @@ impl Engine {
     where
         F: Future<Output = Result<bool, Error>> + Send,
     {
-        let mut changes = self.store.changes();
+        let mut changes = self.context.store.changes();
         loop {
             changes.borrow_and_update();
             if is_over().await? || changes.changed().await.is_err() {
@@ -58,7 +59,7 @@ impl Engine {
         wait: Duration,
         work: impl Future<Output = Result<(), Error>> + Send,
     ) -> Result<(), Error> {
-        timer::within(self.timer.as_ref(), wait, work)
+        timer::within(self.context.timer.as_ref(), wait, work)
             .await
             .unwrap_or(Ok(()))
     }

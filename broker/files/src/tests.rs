@@ -107,7 +107,8 @@ mod power {
     use super::*;
     use crate::power_cut::Fuse;
 
-    /// Repeats `act` with ever later power cuts until one comes too late, and returns how many came in time.
+    /// Repeats `act` with ever later power cuts until one comes too late. Returns how many came in
+    /// time.
     fn cuts(
         mut prepare: impl FnMut(),
         act: impl Fn() -> Result<(), Error>,

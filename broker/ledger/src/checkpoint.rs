@@ -17,10 +17,11 @@ use crate::{
 };
 
 const EXTENSION_LINES_MAX: usize = 16;
-/// Room for the next checkpoint, so that it can be written on a full disk.
+/// Room for the next checkpoint: it can be written on a full disk.
 const SPARE_BYTES: u64 = 4096;
 
-/// A tree head whose signature was verified, or that was signed here. There is no other way to have one.
+/// A tree head that was signed here, or that was read with a verified signature. It cannot be made
+/// in another way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     origin: String,
@@ -30,7 +31,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a note and verifies that `key` signed it and that it is about the ledger the key is named after.
+    /// Reads a note. Verifies that `key` signed it and that it is about the ledger that the key is
+    /// named after.
     pub fn open(note: &str, key: &VerifyingKey) -> Result<Self, NoteError> {
         let text = key.verify(note)?;
         let (origin, size, root) = parse(text)?;
@@ -60,7 +62,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whose tree it is: `taskpass/<trust domain>`.
+    /// The ledger it is about: `taskpass/<trust domain>`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -86,7 +88,8 @@ pub(crate) fn checkpoint_path(ledger: &Path) -> PathBuf {
     ledger.join("checkpoint")
 }
 
-/// Replaces the checkpoint file atomically. The file it is written to was made the last time, with its room.
+/// Replaces the checkpoint file atomically. It is written to the file that the call before this one
+/// made and set room aside for.
 pub(crate) fn store(disk: &dyn Disk, ledger: &Path, checkpoint: &Checkpoint) -> Result<(), Error> {
     let spare = ledger.join("checkpoint.next");
     let file = match disk.open(&spare) {

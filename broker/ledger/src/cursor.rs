@@ -8,19 +8,19 @@ use crate::{
     segment::{FrameReader, Next, Segment},
 };
 
-/// Where to start reading for an entry.
+/// The place to start reading for an entry.
 #[derive(Debug)]
 pub(crate) struct Place {
     path: PathBuf,
-    /// The entry that begins at `offset`; at or before the one that is wanted.
+    /// The entry that begins at `offset`; at or before the wanted one.
     index: u64,
     offset: u64,
-    /// Where reading stops: in the file, and by index.
+    /// The place to stop reading: in the file, and by index.
     end: u64,
     next: u64,
 }
 
-/// Finds the segment of an entry, to read from there to the segment's end.
+/// Finds the segment of an entry, for reading from the entry to the segment's end.
 pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
     let behind = segments.partition_point(|segment| segment.first <= wanted);
     let segment = segments.get(behind.checked_sub(1)?)?;
@@ -34,7 +34,7 @@ pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option
     })
 }
 
-/// The same, to read only that entry.
+/// Finds the segment of an entry, for reading that entry alone.
 pub(crate) fn locate_one(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
     let behind = segments.partition_point(|segment| segment.first <= wanted);
     let segment = segments.get(behind.checked_sub(1)?)?;
@@ -46,7 +46,7 @@ pub(crate) fn locate_one(ledger: &Path, segments: &[Segment], wanted: u64) -> Op
 /// A position between two entries.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    /// The open segment, its path, and the index behind what may be read of it.
+    /// The open segment, its path, and the index at which reading it stops.
     open: Option<(FrameReader, PathBuf, u64)>,
     next: u64,
     end: u64,
@@ -67,7 +67,7 @@ impl Cursor {
         self.end.saturating_sub(self.next)
     }
 
-    /// The next entry and its index; `locate` is asked at the beginning of each segment.
+    /// The next entry and its index; calls `locate` at the beginning of each segment.
     pub(crate) fn next(
         &mut self,
         locate: impl FnOnce(u64) -> Option<Place>,
@@ -101,7 +101,7 @@ impl Cursor {
     }
 }
 
-/// Opens a segment and passes over what is before the wanted entry.
+/// Opens a segment and passes over the entries before the wanted one.
 fn start(place: Place, wanted: u64) -> Result<(FrameReader, PathBuf, u64), Error> {
     let Place {
         path,

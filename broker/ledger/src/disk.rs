@@ -1,6 +1,6 @@
-//! The few operations on files that must not go wrong unnoticed, as a seam: tests put failures in here.
+//! The operations that change the ledger's files, as a seam: tests inject failures here. Reading
+//! goes through `std::fs`.
 //!
-//! Reading goes through `std::fs`; only what changes the ledger goes through a [`Disk`].
 
 use std::{
     fmt, fs, io,
@@ -30,13 +30,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
 /// A file open for writing.
 pub trait DiskFile: fmt::Debug + Send {
-    /// Writes at an offset and says how many bytes were taken, as `pwrite` does.
+    /// Writes at an offset and returns how many bytes were taken, as `pwrite` does.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes the content durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
-    /// Cuts the file, and gives back what was allocated beyond `len`.
+    /// Cuts the file to `len`, and frees the room allocated beyond it.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes sure that writing up to `end` bytes needs no further room. The file's length stays.
+    /// Allocates room for writing up to `end`. The file's length stays.
     fn allocate(&self, end: u64) -> io::Result<()>;
     /// How many bytes are allocated, about.
     fn allocated(&self) -> io::Result<u64>;
@@ -122,7 +122,7 @@ pub(crate) fn write_all_at(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io
     Ok(())
 }
 
-/// Whether an operation failed because there is no room left.
+/// Whether an operation failed for want of room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

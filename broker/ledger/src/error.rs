@@ -1,4 +1,4 @@
-//! What can go wrong with a ledger on disk, in words for the person who has to act.
+//! The errors of a ledger on disk, in words for the person who has to act.
 
 use std::{io, path::PathBuf};
 
@@ -10,11 +10,11 @@ pub enum Error {
     /// A file operation failed.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
@@ -43,7 +43,7 @@ pub enum Error {
         /// Its length on disk.
         bytes: usize,
     },
-    /// A failure left it unknown what is on disk.
+    /// After a failure, what is on disk is not known.
     #[error(
         "the ledger in `{path}` takes no more entries after a failed write; restart to check it and go on"
     )]
@@ -57,24 +57,24 @@ pub enum Error {
         /// The ledger's directory.
         path: PathBuf,
     },
-    /// The ledger is not what it was when it was written.
+    /// The ledger is not as it was written.
     #[error(
         "the ledger is damaged at entry {index}, `{segment}` offset {offset}: {reason}; restore the directory from a backup, or accept the damage to go on without what is unreadable"
     )]
     Damaged {
         /// The file.
         segment: PathBuf,
-        /// The byte in it where the trouble begins.
+        /// The byte in it where the damage begins.
         offset: u64,
-        /// The first entry concerned.
+        /// The first damaged entry.
         index: u64,
-        /// What is wrong there.
+        /// The damage.
         reason: String,
     },
     /// An entry or a tree size beyond the end was asked for.
     #[error("entry or size {asked} is beyond the ledger's {size} entries")]
     OutOfRange {
-        /// What was asked for.
+        /// The index or size that was asked for.
         asked: u64,
         /// How many entries there are.
         size: u64,
@@ -84,11 +84,11 @@ pub enum Error {
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         #[source]
         source: NoteError,
     },
-    /// What was read does not lead to the signed root; nothing of it is to be trusted.
+    /// The entries that were read do not lead to the signed root; none of them can be trusted.
     #[error(
         "the entries do not lead to the root of the checkpoint of size {size}; run `taskpass ledger verify` on the ledger's directory"
     )]
@@ -104,7 +104,7 @@ impl Error {
         matches!(self, Self::DiskFull { .. })
     }
 
-    /// For `map_err`: says what was tried on which file.
+    /// For `map_err`: names the operation and the file.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

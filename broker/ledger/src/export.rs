@@ -1,19 +1,20 @@
-//! Writing the history out so that others can verify it: JSON Lines for people and scripts, C2SP tlog-tiles for logs.
+//! Writing the history for others to verify: JSON Lines for people and scripts, C2SP tlog-tiles for
+//! logs.
 //!
-//! A full export has all entries of a checkpoint, a selection some of them with a proof each:
+//! A full export has all entries of a checkpoint. A selection has some of them, each with a proof:
 //!
 //! ```text
 //! {"index":0,"entry":…}
 //! {"checkpoint":"…"}
 //!
 //! {"index":7,"size":42,"proof":["…"],"entry":…}
-//! {"consistency":{"from":12,"root":"…","proof":["…"]}}      only if an older checkpoint was named
+//! {"consistency":{"from":12,"root":"…","proof":["…"]}}   if an older checkpoint was named
 //! {"checkpoint":"…","selected":1}
 //! ```
 //!
-//! `entry` is the entry's own bytes, so its hash covers exactly what stands in the line. An entry that is not one
-//! JSON value without line breaks stands as `"entry_base64":"…"` instead. Lines are written in one form only,
-//! without spaces; the verifier accepts no other.
+//! `entry` is the entry's own bytes, so its hash covers exactly the text in the line. An entry that
+//! is not one JSON value without line breaks stands as `"entry_base64":"…"` instead. Lines are
+//! written in one form only, without spaces; the verifier accepts no other.
 
 use std::{
     fs,
@@ -34,7 +35,7 @@ use crate::{
 /// Lines are gathered to this size before they are written.
 const WRITE_BYTES: usize = 128 * 1024;
 
-/// Writes all entries of a checkpoint, and the checkpoint. Returns how many entries.
+/// Writes all entries of a checkpoint, and the checkpoint. Returns the number of entries.
 pub fn write_full(
     reader: &Reader,
     checkpoint: &Checkpoint,
@@ -54,10 +55,10 @@ pub fn write_full(
     Ok(checkpoint.size())
 }
 
-/// Writes those entries of a range that `keep` says yes to, each with its proof, and the checkpoint.
+/// Writes the entries of a range for which `keep` is true, each with its proof, and the checkpoint.
 ///
-/// `older` is the size of an earlier checkpoint that the receiver holds; the proof that this history continues
-/// that one is then included. Returns how many entries were written.
+/// `older` is the size of an earlier checkpoint that the receiver has. The export then proves that
+/// this history continues that one. Returns the number of entries written.
 pub fn write_selection(
     reader: &Reader,
     checkpoint: &Checkpoint,
@@ -113,7 +114,7 @@ pub fn write_indexes(
     Ok(selected)
 }
 
-/// Adds what follows the entries of a selection.
+/// Adds the lines after the entries of a selection.
 fn last_lines(
     reader: &Reader,
     checkpoint: &Checkpoint,
@@ -136,7 +137,8 @@ pub fn entry_line(index: u64, entry: &[u8], out: &mut Vec<u8>) {
     content(entry, out);
 }
 
-/// Adds the line of an entry in a selection; `proof` is its inclusion proof in the tree of `size` entries.
+/// Adds the line of an entry in a selection; `proof` is its inclusion proof in the tree of `size`
+/// entries.
 pub fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], out: &mut Vec<u8>) {
     let (index, size) = (index.to_string(), size.to_string());
     push(out, &["{\"index\":", &index, ",\"size\":", &size]);
@@ -144,7 +146,8 @@ pub fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], ou
     content(entry, out);
 }
 
-/// Adds the line that proves that the history continues the first `from` entries, whose root is `root`.
+/// Adds the line that proves that the history continues the first `from` entries, whose root is
+/// `root`.
 pub fn consistency_line(from: u64, root: &Hash, proof: &[Hash], out: &mut Vec<u8>) {
     let (from, root) = (from.to_string(), STANDARD.encode(root));
     push(out, &["{\"consistency\":{\"from\":", &from]);
@@ -201,7 +204,8 @@ fn flush(lines: &mut Vec<u8>, out: &mut dyn Write) -> Result<(), Error> {
     Ok(())
 }
 
-/// A checkpoint of another ledger, or of this one before damage was accepted, must not be exported with these entries.
+/// Refuses a checkpoint of another ledger, or of this one from before damage was accepted: it does
+/// not sign these entries.
 fn belongs(reader: &Reader, checkpoint: &Checkpoint) -> Result<(), Error> {
     if reader.root_at(checkpoint.size())? == *checkpoint.root() {
         Ok(())
@@ -212,9 +216,10 @@ fn belongs(reader: &Reader, checkpoint: &Checkpoint) -> Result<(), Error> {
     }
 }
 
-/// Writes `checkpoint`, `tile/…` and `tile/entries/…` as of C2SP tlog-tiles, for the verifiers of others.
+/// Writes `checkpoint`, `tile/…` and `tile/entries/…` as of C2SP tlog-tiles.
 ///
-/// All hashes are computed anew from the entries; the checkpoint is written last, and only if they lead to its root.
+/// Computes all hashes anew from the entries. Writes the checkpoint last, and only if the entries
+/// lead to its root.
 pub fn write_tiles(
     reader: &Reader,
     checkpoint: &Checkpoint,

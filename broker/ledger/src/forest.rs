@@ -1,7 +1,8 @@
-//! Full tiles and the right edge, made from tile files where they can be trusted and from entries where not.
+//! Full tiles and the right edge, made from tile files that can be trusted, else from entries.
 //!
-//! Tile files are a cache and never synced. What a checkpoint covers may be read from them, because the result is
-//! compared with a signed root or with the hash in the tile above; everything else is hashed again.
+//! Tile files are a cache and never synced. The part that a checkpoint covers may be read from
+//! them, because the result is compared with a signed root or with the hash in the tile above.
+//! Everything else is hashed again.
 
 use std::{
     fs,
@@ -22,13 +23,13 @@ use crate::{
 pub(crate) struct Forest<'a> {
     pub(crate) ledger: &'a Path,
     pub(crate) segments: &'a [Segment],
-    /// Tile files that end at or before this entry are read, later ones made anew.
+    /// Tile files that end at or before this entry are read; later tiles are made anew.
     pub(crate) trusted: u64,
     /// Whether tiles that were made anew are written to their files.
     pub(crate) keeps: bool,
     /// How many tiles were made anew.
     pub(crate) rebuilt: u64,
-    /// The first entry whose hash is not the one in its tile file, as far as tiles were made anew.
+    /// The first entry with another hash than its tile file has, as far as tiles were made anew.
     pub(crate) differs: Option<u64>,
 }
 
@@ -74,7 +75,7 @@ impl Forest<'_> {
         Ok(full.tile)
     }
 
-    /// The tile over some hashes of a level, each made from what is below it.
+    /// The tile over some hashes of a level, each made from the level below.
     fn tile_of(&mut self, level: u32, hashes: Range<u64>) -> Result<Tile, Error> {
         let mut tile = Tile::default();
         let Some(below) = level.checked_sub(1) else {
@@ -106,7 +107,8 @@ pub(crate) fn read(ledger: &Path, level: u32, index: u64) -> Option<Tile> {
     Tile::from_bytes(&fs::read(file(ledger, level, index)).ok()?)
 }
 
-/// Keeps a full tile. Failing is no harm: it is made again from the entries when it is needed.
+/// Keeps a full tile. A failure does no harm: the tile is made again from the entries when it is
+/// needed.
 pub(crate) fn write(ledger: &Path, full: &FullTile) {
     let path = file(ledger, full.level, full.index);
     let write = |bytes: &[u8]| match fs::write(&path, bytes) {

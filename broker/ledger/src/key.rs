@@ -1,4 +1,5 @@
-//! The ledger's key pair: Ed25519, named after the ledger's origin, in the text forms that note tools share.
+//! The ledger's key pair: Ed25519, named after the ledger's origin, in the text forms of other note
+//! tools.
 //!
 //! The public half is a C2SP vkey, `name+id+key`; the private half is kept in the form of Go's
 //! `sumdb/note`, `PRIVATE+KEY+name+id+seed`, in a file that only its owner can read.
@@ -20,7 +21,7 @@ use crate::note::{self, Note, NoteError, Signature, is_key_name, malformed};
 /// The type of a plain Ed25519 signature in keys and key ids.
 const ED25519_TYPE: u8 = 0x01;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
-/// No key file is longer than this; a larger one is something else.
+/// No key file is longer than this.
 const KEY_FILE_BYTES_MAX: usize = 1024;
 
 /// A key could not be made, kept or read.
@@ -34,7 +35,8 @@ pub enum KeyError {
     /// No randomness.
     #[error("no ledger key was made")]
     Entropy(#[source] EntropyError),
-    /// There is a key already; it is never overwritten, or nobody could verify the history again.
+    /// There is a key already. It is never overwritten: the history could then not be verified any
+    /// more.
     #[error("`{0}` exists already and is kept; move it away first if a new key is really wanted")]
     Exists(PathBuf),
     /// Others can read the key.
@@ -43,11 +45,11 @@ pub enum KeyError {
     /// The file operation failed.
     #[error("cannot {action} the ledger key `{path}`")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
@@ -56,7 +58,7 @@ pub enum KeyError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         #[source]
         source: NoteError,
     },
@@ -183,7 +185,8 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Makes the key of the ledger `origin` and keeps it in a new file, mode 0600, durable before this returns.
+    /// Makes the key of the ledger `origin` and writes it to a new file, mode 0600, durable before
+    /// this returns.
     pub fn generate(origin: &str, path: &Path, entropy: &dyn Entropy) -> Result<Self, KeyError> {
         let mut seed = [0; 32];
         entropy.fill(&mut seed).map_err(KeyError::Entropy)?;

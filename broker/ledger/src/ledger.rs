@@ -1,7 +1,8 @@
 //! The one writer of a ledger: appends batches durably and signs checkpoints.
 //!
-//! Meant for one thread that gathers what is pending. Order of one append: room, one write, one `fdatasync`, then
-//! the leaves, then readers see it. What fails before that leaves the ledger as it was.
+//! One thread owns it and gathers pending entries. An append takes these steps: room, one write,
+//! one `fdatasync`, the leaves of the tree, and then readers see it. A failure before the last two
+//! leaves the ledger as it was.
 
 use std::{fs::File, ops::Range, sync::Arc};
 
@@ -16,7 +17,7 @@ use crate::{
 
 /// The largest batch on disk.
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// What the write buffer may hold on to between batches.
+/// The size that the write buffer may keep between batches.
 const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 
 /// An open ledger that can be appended to. The directory is locked until this is dropped.
@@ -57,8 +58,9 @@ impl Ledger {
 
     /// Appends entries in order and returns their indexes once all of them are durable.
     ///
-    /// All or nothing: on an error none of them is in the ledger. After a failure that leaves it unknown what is on
-    /// disk every further append fails with [`Error::Poisoned`] until the ledger is opened anew.
+    /// All or nothing: on an error none of them is in the ledger. If after a failure it is not
+    /// known what is on disk, each further append fails with [`Error::Poisoned`] until the ledger
+    /// is opened anew.
     pub fn append_batch(
         &mut self,
         entries: &[&[u8]],
@@ -87,7 +89,8 @@ impl Ledger {
         Ok(first..first + entries.len() as u64)
     }
 
-    /// Signs the tree of all entries and keeps the checkpoint durably; does nothing when it is signed already.
+    /// Signs the tree of all entries and keeps the checkpoint durably. Does nothing if it is signed
+    /// already.
     pub fn checkpoint_now(&mut self) -> Result<Arc<Checkpoint>, Error> {
         let (size, root) = {
             let state = self.shared.state();
@@ -129,7 +132,8 @@ impl Ledger {
         }
     }
 
-    /// Makes durable entries visible. Full tiles are kept first, so that no reader looks for them in vain.
+    /// Makes durable entries visible. Full tiles are kept first, since a reader may look for them
+    /// at once.
     fn publish(&self, entries: &[&[u8]]) {
         let mut edge = self.shared.state().edge.clone();
         let mut full = Vec::new();

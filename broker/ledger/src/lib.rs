@@ -1,8 +1,9 @@
 //! The ledger: an append-only, Merkle-tree record of opaque entries that anyone can verify offline.
 //!
-//! Entries are bytes; what they mean is the caller's affair. They are kept in checksummed segment files, are leaves
-//! of an RFC 6962 tree, and the tree's head is signed as a C2SP checkpoint. [`Ledger`] is the one writer,
-//! [`Reader`]s see what is durable, [`export`] and [`verify`] are for auditors who have only a file and a key.
+//! Entries are bytes; their meaning is the caller's affair. They are kept in checksummed segment
+//! files and are the leaves of an RFC 6962 tree; the tree's head is signed as a C2SP checkpoint.
+//! [`Ledger`] is the one writer, [`Reader`]s see durable entries, [`export`] and [`verify`] are for
+//! auditors who have only a file and a key.
 //!
 //! ```
 //! use taskpass_core::SystemEntropy;
@@ -10,16 +11,17 @@
 //!
 //! # let scratch = tempfile::tempdir()?;
 //! # let data = scratch.path();
-//! let key = SigningKey::generate("taskpass/acme.test", &data.join("ledger.key"), &SystemEntropy::new())?;
+//! let (file, entropy) = (data.join("ledger.key"), SystemEntropy::new());
+//! let key = SigningKey::generate("taskpass/acme.test", &file, &entropy)?;
 //! let verifying = key.verifying_key().clone();
 //!
 //! let (mut ledger, _) = Ledger::open(&data.join("ledger"), Options::new(key))?;
 //! ledger.append_batch(&[br#"{"event":"one"}"#, br#"{"event":"two"}"#], Priority::Normal)?;
 //! let checkpoint = ledger.checkpoint_now()?;
 //!
-//! let mut file = Vec::new();
-//! export::write_full(&ledger.reader(), &checkpoint, &mut file)?;
-//! let verified = verify::verify_export(file.as_slice(), &verifying, None, &mut |_| ())?;
+//! let mut export = Vec::new();
+//! export::write_full(&ledger.reader(), &checkpoint, &mut export)?;
+//! let verified = verify::verify_export(export.as_slice(), &verifying, None, &mut |_| ())?;
 //! assert_eq!(verified.entries, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -1,5 +1,5 @@
-//! The lines of an export, read back. Only the exact form that [`crate::export`] writes is accepted, so that no
-//! byte of a line can be changed without being noticed.
+//! The lines of an export, read back. Only the exact form that [`crate::export`] writes is
+//! accepted, so each changed byte is noticed.
 
 use std::borrow::Cow;
 
@@ -46,7 +46,7 @@ impl Content<'_> {
     }
 }
 
-/// Reads a line without its newline, or says what is wrong with it.
+/// Reads a line without its newline, or returns the mistake in it.
 pub(crate) fn parse(line: &str) -> Result<Line<'_>, &'static str> {
     if let Some(rest) = line.strip_prefix("{\"index\":") {
         return entry(rest);
@@ -77,7 +77,7 @@ fn entry(rest: &str) -> Result<Line<'_>, &'static str> {
     })
 }
 
-/// A number and what follows the comma behind it.
+/// A number and the text after its comma.
 fn number(text: &str) -> Option<(u64, &str)> {
     let (digits, rest) = text.split_once(',')?;
     let number = parse_decimal(digits)?;
@@ -95,13 +95,13 @@ fn content(text: &str) -> Result<Content<'_>, &'static str> {
         .strip_prefix("\"entry_base64\":\"")
         .and_then(|rest| rest.strip_suffix("\"}"))
         .and_then(|encoded| STANDARD.decode(encoded).ok())
-        // What could stand as JSON must: each entry has one form only.
+        // An entry that could stand as JSON must: each entry has one form only.
         .filter(|bytes| !is_json_line(bytes))
         .ok_or("the entry is malformed")?;
     Ok(Content(Cow::Owned(bytes)))
 }
 
-/// The list behind `"proof":` and what follows it.
+/// The list behind `"proof":` and the text after it.
 fn hashes(text: &str) -> Option<(Vec<Hash>, &str)> {
     let (list, rest) = text.strip_prefix("\"proof\":[")?.split_once(']')?;
     let mut hashes = Vec::new();

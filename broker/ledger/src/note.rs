@@ -10,7 +10,7 @@ pub(crate) const SIGNATURES_MAX: usize = 64;
 
 const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
-/// A note, checkpoint or key that is not what it must be.
+/// A note, checkpoint, key or proof that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// It does not follow the form of its standard.
@@ -18,7 +18,7 @@ pub enum NoteError {
     Malformed {
         /// A note, a checkpoint, a key or a proof.
         what: &'static str,
-        /// Which rule it breaks.
+        /// The rule it breaks.
         reason: &'static str,
     },
     /// The key did not sign it.
@@ -69,7 +69,7 @@ impl<'a> Note<'a> {
         Ok(Self { text, lines })
     }
 
-    /// What was signed, with its last newline.
+    /// The signed text, with its last newline.
     pub(crate) const fn text(&self) -> &'a str {
         self.text
     }

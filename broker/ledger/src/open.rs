@@ -1,4 +1,4 @@
-//! Opening a ledger: what it holds, what a power cut left, and what is damaged.
+//! Opening a ledger: its entries, the remains of a power cut, and damage.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -26,11 +26,12 @@ use crate::{
 /// What to do about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// Do not open; say where it is.
+    /// Do not open; the error names the place.
     Refuse,
-    /// Move what is unreadable to `*.damaged`, go on with the entries before it, and sign what is left.
+    /// Move the unreadable parts to `*.damaged`, go on with the entries before them, and sign
+    /// those.
     ///
-    /// Whoever holds an older checkpoint will see that the history was cut.
+    /// An auditor with an older checkpoint sees that the history was cut.
     Accept,
 }
 
@@ -41,7 +42,7 @@ pub struct Options {
     pub key: SigningKey,
     /// What to do about damage.
     pub damage: Damage,
-    /// Where the files are; anything but [`SystemDisk`] is for tests.
+    /// The disk; any other than [`SystemDisk`] is for tests.
     pub disk: Arc<dyn Disk>,
 }
 
@@ -56,16 +57,16 @@ impl Options {
     }
 }
 
-/// What was found on opening.
+/// The findings of opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReport {
     /// Whether the ledger was made now.
     pub created: bool,
     /// How many entries it has.
     pub size: u64,
-    /// How many of them the checkpoint that was found had signed.
+    /// How many of them the checkpoint on disk had signed.
     pub signed: u64,
-    /// What was cut off of an unfinished write.
+    /// The unfinished write that was cut off.
     pub torn: Option<Torn>,
     /// Damage that was accepted, in the order it was found.
     pub accepted: Vec<Accepted>,
@@ -76,15 +77,15 @@ pub struct OpenReport {
 /// Damage that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// What it was.
+    /// The damage.
     pub at: DamageAt,
-    /// Where the unreadable parts are now.
+    /// The files with the unreadable parts.
     pub moved: Vec<PathBuf>,
 }
 
 impl Ledger {
-    /// Opens the ledger in `directory`, or makes a new one there; repairs what a power cut left, and
-    /// says so.
+    /// Opens the ledger in `directory`, or makes a new one there. Repairs the remains of a power
+    /// cut, and reports them.
     ///
     /// A damaged ledger is not opened, unless [`Options::damage`] accepts the damage.
     pub fn open(directory: &Path, options: Options) -> Result<(Self, OpenReport), Error> {
@@ -173,7 +174,7 @@ impl Opening<'_> {
         Ok(!exists && scan::list(self.ledger)?.is_empty())
     }
 
-    /// The checkpoint; none when it is unusable and that was accepted.
+    /// The checkpoint; none if it is unusable and that is accepted.
     fn checkpoint(&mut self, key: &VerifyingKey) -> Result<Option<Checkpoint>, Error> {
         let path = checkpoint_path(self.ledger);
         let problem = match checkpoint::read(&path, key) {
@@ -220,7 +221,8 @@ impl Opening<'_> {
         Ok(scan)
     }
 
-    /// The right edge over all entries, compared with the signed root on the way; and how many tiles were made anew.
+    /// The right edge over all entries, compared with the signed root on the way, and how many
+    /// tiles were made anew.
     fn edge(
         &mut self,
         checkpoint: &mut Option<Checkpoint>,
@@ -282,7 +284,7 @@ impl Opening<'_> {
         Ok(vec![aside])
     }
 
-    /// Moves everything from the damage on out of the way; the readable part keeps its place.
+    /// Moves everything from the damage on out of the way. The readable part keeps its place.
     fn set_segments_aside(&self, at: &DamageAt, scan: &Scan) -> Result<Vec<PathBuf>, Error> {
         let mut moved = Vec::new();
         let readable = scan.segments.last().map(|segment| segment.first);
@@ -307,7 +309,8 @@ impl Opening<'_> {
     }
 }
 
-/// The edge of the signed tree: from tile files if they lead to the root, else from the entries, else it is damage.
+/// The edge of the signed tree: from tile files if they lead to the root, else from the entries if
+/// these do, else it is damage.
 fn signed_edge(
     ledger: &Path,
     scan: &Scan,
@@ -325,7 +328,7 @@ fn signed_edge(
     if edge.root() == *signed.root() {
         return Ok(Ok((edge, forest.rebuilt)));
     }
-    // Wrong tiles or wrong entries: the entries decide. Tiles stay as they are until that is known.
+    // Tiles or entries are wrong: the entries decide. Tiles stay as they are until that is known.
     (forest.trusted, forest.keeps) = (0, false);
     let edge = forest.edge(signed.size())?;
     if edge.root() == *signed.root() {
@@ -366,7 +369,7 @@ fn free_name(path: &Path) -> PathBuf {
     candidate
 }
 
-/// Copies what is behind `offset` durably; says whether there was anything.
+/// Copies the bytes behind `offset` durably; returns whether there were any.
 fn copy_rest(path: &Path, offset: u64, aside: &Path) -> Result<bool, Error> {
     let copy = || {
         let mut from = File::open(path)?;

@@ -1,4 +1,4 @@
-//! Proofs of single entries as of C2SP tlog-proof v1: text that stands on its own, `*.tlog-proof`.
+//! Proofs of single entries as of C2SP tlog-proof v1, each a text by itself, `*.tlog-proof`.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 const EXTRA_BYTES_MAX: usize = 128 * 1024;
 
-/// A proof that an entry is in the ledger. Says nothing until [`ProofFile::verify`] has said so.
+/// A proof that an entry is in the ledger. It proves nothing before [`ProofFile::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProofFile {
     index: u64,
@@ -77,17 +77,18 @@ impl ProofFile {
         })
     }
 
-    /// Which entry it is about.
+    /// The index of its entry.
     pub const fn index(&self) -> u64 {
         self.index
     }
 
-    /// Data that came with the proof. Nobody signed it: it must not be trusted.
+    /// Data that came with the proof. It is not signed and must not be trusted.
     pub fn extra(&self) -> Option<&[u8]> {
         self.extra.as_deref()
     }
 
-    /// Verifies that `entry` is what the ledger of `key` has at this index; returns the checkpoint that says so.
+    /// Verifies that the ledger of `key` has `entry` at this index; returns the checkpoint that
+    /// covers it.
     pub fn verify(&self, entry: &[u8], key: &VerifyingKey) -> Result<Checkpoint, VerifyError> {
         let checkpoint = Checkpoint::open(&self.note, key).map_err(VerifyError::Checkpoint)?;
         let leaf = leaf_hash(entry);

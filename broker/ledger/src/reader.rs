@@ -25,7 +25,7 @@ impl Reader {
         self.shared.state().edge.size()
     }
 
-    /// The last checkpoint that was signed; entries younger than it have no proof yet.
+    /// The last checkpoint. It does not prove entries that are younger.
     pub fn checkpoint(&self) -> Arc<Checkpoint> {
         Arc::clone(&self.shared.state().checkpoint)
     }
@@ -58,7 +58,8 @@ impl Reader {
         range_root(0, size, &mut |level, index| self.shared.node(level, index))
     }
 
-    /// The proof that entry `index` is in the tree of `size` entries, leaf to root (RFC 6962, 2.1.1).
+    /// The proof that entry `index` is in the tree of `size` entries, leaf to root (RFC 6962,
+    /// 2.1.1).
     pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, Error> {
         self.within(size)?;
         if index >= size {
@@ -69,7 +70,8 @@ impl Reader {
         })
     }
 
-    /// The proof that the tree of `size` entries continues the one of `old` entries (RFC 6962, 2.1.2).
+    /// The proof that the tree of `size` entries continues the one of `old` entries (RFC 6962,
+    /// 2.1.2).
     pub fn consistency_proof(&self, old: u64, size: u64) -> Result<Vec<Hash>, Error> {
         self.within(size)?;
         if old > size {
@@ -93,7 +95,7 @@ impl Reader {
     }
 }
 
-/// Entries in order. As an iterator it copies each; [`Entries::next_entry`] does not.
+/// Entries in order. As an iterator it copies each; [`Entries::next_entry`] borrows it.
 #[derive(Debug)]
 pub struct Entries {
     shared: Arc<Shared>,

@@ -1,8 +1,9 @@
-//! Reads all segments of a ledger and tells whole entries, a torn tail and damage apart. Changes nothing.
+//! Reads all segments of a ledger and tells whole entries, a torn tail and damage apart. Changes
+//! nothing.
 //!
-//! A torn tail is what a power cut leaves of the one batch that was being written: it is at the end of the last
-//! segment, beyond the last checkpoint, and nothing of a later batch follows. Anything else that is not a whole
-//! entry in its place was durable once, so it is damage.
+//! A torn tail is the remains, after a power cut, of the one batch that was being written. It is at
+//! the end of the last segment, beyond the last checkpoint, and no later batch follows it. Every
+//! other place that holds no whole entry was durable once, so it is damage.
 
 use std::{
     fs,
@@ -15,16 +16,16 @@ use crate::{
     segment::{self, Bad, Frame, FrameReader, Next, Segment},
 };
 
-/// What the segment files hold.
+/// The content of the segment files.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// The readable ones, up to the damage if there is any.
+    /// The readable segments, up to the damage if there is any.
     pub(crate) segments: Vec<Segment>,
     pub(crate) torn: Option<Torn>,
     pub(crate) damage: Option<DamageAt>,
 }
 
-/// What a power cut left of an unacknowledged write.
+/// The remains of an unacknowledged write after a power cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Torn {
     /// The segment file.
@@ -40,11 +41,11 @@ pub struct Torn {
 pub struct DamageAt {
     /// The file.
     pub segment: PathBuf,
-    /// The byte in it where the trouble begins.
+    /// The byte in it where the damage begins.
     pub offset: u64,
-    /// The first entry concerned.
+    /// The first damaged entry.
     pub index: u64,
-    /// What is wrong there.
+    /// The damage.
     pub reason: String,
 }
 
@@ -66,7 +67,8 @@ impl Scan {
     }
 }
 
-/// Reads everything; `entry` is called with each whole entry in order. `signed` is the last checkpoint's size.
+/// Reads everything and calls `entry` with each whole entry in order. `signed` is the last
+/// checkpoint's size.
 pub(crate) fn scan(
     ledger: &Path,
     signed: u64,
@@ -139,7 +141,7 @@ fn read_segment(
     let length = fs::metadata(path).map_err(read)?.len();
     let mut reader = FrameReader::open(path, 0, length).map_err(read)?;
     if !reader.header_is(first).map_err(read)? {
-        // Segments get their name only when their header is durable, so this is no torn write.
+        // A segment gets its name only after its header is durable, so this is no torn write.
         scan.damage = Some(DamageAt {
             segment: path.to_owned(),
             offset: 0,
@@ -197,7 +199,7 @@ fn later_batch(path: &Path, range: std::ops::Range<u64>, index: u64) -> io::Resu
     Ok(false)
 }
 
-/// Stops where the file ended when it was measured: a writer may be at work.
+/// Stops where the file ended when it was measured: a writer may be appending.
 fn read_range(path: &Path, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
     file.seek(io::SeekFrom::Start(range.start))?;
@@ -206,7 +208,7 @@ fn read_range(path: &Path, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A bad entry met while reading what was whole when the ledger was opened.
+/// A bad entry in a part that was whole when the ledger was opened.
 pub(crate) fn damaged_since(path: &Path, offset: u64, index: u64, bad: Option<Bad>) -> Error {
     let reason = bad.map_or("the file ends here", Bad::reason);
     DamageAt {

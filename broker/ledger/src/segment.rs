@@ -6,8 +6,9 @@
 //! entry   = crc32 of the rest u32  length u32  index u64  bytes
 //! ```
 //!
-//! All numbers are little-endian. The top bit of an entry's length marks the first entry of a batch: what is
-//! followed by a later batch was durable once, so its damage is never mistaken for a torn write.
+//! All numbers are little-endian. The top bit of an entry's length marks the first entry of a
+//! batch. If a later batch follows a bad entry, the entry was durable once: its damage is never
+//! mistaken for a torn write.
 
 use std::{
     fs, io,
@@ -15,12 +16,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The longest entry, as C2SP tlog-tiles has it.
+/// The longest entry, the limit of C2SP tlog-tiles.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 
 pub(crate) const HEADER_BYTES: u64 = 20;
 pub(crate) const FRAME_BYTES: usize = 16;
-/// Every so many entries the offset of one is kept in memory.
+/// After this many entries, the offset of one is kept in memory.
 pub(crate) const OFFSETS_EVERY: u64 = 64;
 
 const MAGIC: &[u8; 8] = b"tpledgr1";
@@ -49,9 +50,9 @@ pub(crate) fn header(first: u64) -> Vec<u8> {
     bytes
 }
 
-/// Adds an entry to what is about to be written.
+/// Adds an entry to the buffer that is about to be written.
 pub(crate) fn encode(index: u64, starts_batch: bool, bytes: &[u8], out: &mut Vec<u8>) {
-    // INVARIANT: callers have refused entries above ENTRY_BYTES_MAX.
+    // INVARIANT: callers refuse entries above ENTRY_BYTES_MAX.
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let length = if starts_batch {
         length | BATCH_FLAG
@@ -68,7 +69,7 @@ pub(crate) fn encode(index: u64, starts_batch: bool, bytes: &[u8], out: &mut Vec
     out.extend_from_slice(bytes);
 }
 
-/// An entry as it was read.
+/// An entry in the read buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub(crate) index: u64,
@@ -85,7 +86,7 @@ impl Frame<'_> {
 /// Why the bytes at a place are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bad {
-    /// More bytes are needed; how many in all.
+    /// More bytes are needed, this many in all.
     Incomplete(usize),
     Length,
     Checksum,
@@ -128,7 +129,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Frame<'_>, Bad> {
     })
 }
 
-/// What a [`FrameReader`] finds.
+/// The answers of a [`FrameReader`].
 #[derive(Debug)]
 pub(crate) enum Next<'a> {
     Entry(Frame<'a>),
@@ -141,11 +142,11 @@ pub(crate) enum Next<'a> {
 pub(crate) struct FrameReader {
     file: fs::File,
     buffer: Vec<u8>,
-    /// Where in the buffer unread bytes begin and end.
+    /// The range of unread bytes in the buffer.
     unread: std::ops::Range<usize>,
-    /// Where in the file the unread bytes begin.
+    /// The offset of the unread bytes in the file.
     position: u64,
-    /// Where in the file reading stops.
+    /// The offset at which reading stops.
     end: u64,
 }
 
@@ -167,7 +168,8 @@ impl FrameReader {
         self.position
     }
 
-    /// Whether the file begins with the header of the segment whose first entry is `first`; stands behind it then.
+    /// Whether the file begins with the header of the segment of first entry `first`; stands behind
+    /// the header then.
     pub(crate) fn header_is(&mut self, first: u64) -> io::Result<bool> {
         let expected = header(first);
         self.fill(expected.len())?;
@@ -178,7 +180,8 @@ impl FrameReader {
         Ok(fits)
     }
 
-    /// The entry at the current position, which must have the index `expected`; stands behind it then.
+    /// The entry at the current position, which must have the index `expected`; stands behind it
+    /// then.
     pub(crate) fn next(&mut self, expected: u64) -> io::Result<Next<'_>> {
         let mut wanted = FRAME_BYTES;
         loop {
@@ -252,7 +255,7 @@ impl FrameReader {
     }
 }
 
-/// What is known of a segment without reading it.
+/// The facts about a segment that are kept in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) first: u64,

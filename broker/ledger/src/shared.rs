@@ -1,4 +1,5 @@
-//! What the writer and all readers of an open ledger share: the state of what is durable, and a cache of tiles.
+//! The part that the writer and all readers of an open ledger share: the durable state, and a cache
+//! of tiles.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +45,8 @@ impl Shared {
         }
     }
 
-    // A panic under these locks can only come from memory running out; the state is then as good as before.
+    // A panic under these locks can only come from want of memory; the state is then as good as
+    // before.
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +87,8 @@ impl Shared {
             })
     }
 
-    /// A full tile that agrees with the one above it, and so with the edge that a signed root was compared with.
+    /// A full tile that agrees with the tile above it, and through that with the edge, which was
+    /// compared with a signed root.
     fn tile(&self, level: u32, index: u64) -> Result<Arc<Tile>, Error> {
         if let Some(tile) = self.recall(level, index) {
             return Ok(tile);

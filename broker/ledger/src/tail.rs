@@ -1,4 +1,5 @@
-//! The segment file that grows: keeps room ahead of what is written, and puts itself back after a failed write.
+//! The segment file that grows: it keeps room ahead of writing, and is put back after a failed
+//! write.
 
 use std::{
     io,
@@ -12,7 +13,7 @@ use crate::{
     segment::{self, HEADER_BYTES, Segment},
 };
 
-/// When a segment has grown to this, the next batch begins a new one.
+/// Once a segment has grown to this, the next batch begins a new one.
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Room that only [`Priority::Reserved`] may use: some ten thousand records of revocations.
 pub(crate) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -24,7 +25,7 @@ const AHEAD_BYTES: u64 = 8 * 1024 * 1024;
 pub enum Priority {
     /// Refused on a full disk.
     Normal,
-    /// Records that something is being taken back: may use the reserve of 8 MiB, so that a full disk stops
+    /// Records revocations and refusals. It may use the reserve of 8 MiB, so that a full disk stops
     /// issuing and not revoking.
     Reserved,
 }
@@ -34,7 +35,7 @@ pub enum Priority {
 pub(crate) enum Failure {
     /// The file is as it was.
     Clean(Error),
-    /// What is on disk is not known; nothing may be appended before it is read again.
+    /// What is on disk is not known. Nothing may be appended before it is read again.
     Unknown(Error),
 }
 
@@ -71,7 +72,8 @@ impl Tail {
         Ok(tail)
     }
 
-    /// Makes a new segment. It gets its name only when its header is durable and its reserve is set aside.
+    /// Makes a new segment. It gets its name only after its header is durable and its reserve is
+    /// set aside.
     pub(crate) fn create(disk: &Arc<dyn Disk>, ledger: &Path, first: u64) -> Result<Self, Failure> {
         let directory = segment::directory(ledger);
         let path = directory.join(segment::file_name(first));
@@ -100,7 +102,8 @@ impl Tail {
                 return Err(clean(e));
             }
         };
-        // The name may or may not survive a power cut now, so nothing may go to the old segment any more.
+        // The new name may or may not survive a power cut now, so nothing may go to the old segment
+        // any more.
         disk.sync_dir(&directory)
             .map_err(|e| Failure::Unknown(Error::io("sync", directory.as_path())(e)))?;
         Ok(tail)
@@ -139,7 +142,8 @@ impl Tail {
             return Err(Failure::Clean(error));
         }
         if let Err(e) = self.file.sync_data() {
-            // The kernel may have dropped the pages and will not report it twice: only reading anew can tell.
+            // The kernel may have dropped the pages, and reports it only once: only reading anew
+            // can tell.
             if let Err(error) = self.file.set_len(self.end) {
                 tracing::debug!(%error, "the unsynced batch could not be cut off");
             }
@@ -149,7 +153,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Gives back the room that is not needed any more because a new segment has its own.
+    /// Frees room that is not needed any more because a new segment has its own.
     pub(crate) fn finish(self) {
         if let Err(error) = self.file.set_len(self.end) {
             tracing::debug!(%error, path = %self.path.display(), "unused room was not given back");

@@ -1,4 +1,5 @@
-//! Tiles as of C2SP tlog-tiles: 256 hashes of one level in a file. A cache of the tree; entries are the truth.
+//! Tiles as of C2SP tlog-tiles: 256 hashes of one level in a file. A cache of the tree; entries are
+//! the truth.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ pub(crate) const TILE_WIDTH: u64 = 256;
 /// Bytes of a full tile.
 pub(crate) const TILE_BYTES: usize = 8192;
 
-/// The path of a tile or entry bundle below the export's directory: `tile/<level>/x001/x234/067[.p/<width>]`.
+/// The path of a tile or entry bundle below the export's directory:
+/// `tile/<level>/x001/x234/067[.p/<width>]`.
 pub(crate) fn path(root: &Path, level: &str, index: u64, width: u64) -> PathBuf {
     let mut parts = vec![format!("{:03}", index % 1000)];
     let mut rest = index / 1000;
@@ -36,12 +38,13 @@ pub(crate) fn path(root: &Path, level: &str, index: u64, width: u64) -> PathBuf 
 /// The hashes of one tile and all complete subtrees above them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tile {
-    /// `levels[h][i]` is the hash over `2^h` of the tile's hashes; at height 8 there is the tile's own root.
+    /// `levels[h][i]` is the hash over `2^h` of the tile's hashes; at height 8 there is the tile's
+    /// own root.
     levels: [Vec<Hash>; TILE_LEVELS as usize + 1],
 }
 
 impl Tile {
-    /// Adds a hash on the right; the tile's root if it is full now.
+    /// Adds a hash on the right; returns the tile's root if that makes it full.
     pub(crate) fn push(&mut self, hash: Hash) -> Option<Hash> {
         let mut carry = Some(hash);
         for level in &mut self.levels {
@@ -82,8 +85,8 @@ impl Tile {
             .map_or_else(Vec::new, |hashes| hashes.concat())
     }
 
-    /// A full tile from its file's content. None when it cannot be one: a file that was never synced may
-    /// have lost a page to zeroes.
+    /// A full tile from its file's content; none if it cannot be one. A file that was never synced
+    /// may have a page of zeroes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != TILE_BYTES {
             return None;
@@ -151,7 +154,7 @@ impl Edge {
         }
     }
 
-    /// The complete subtree `(level, index)`, when it is on the edge; none when it is in a full tile.
+    /// The complete subtree `(level, index)`, if it is on the edge; none if it is in a full tile.
     pub(crate) fn node(&self, level: u32, index: u64) -> Option<Hash> {
         let (tile_level, height) = (level / TILE_LEVELS, level % TILE_LEVELS);
         let per_tile = TILE_LEVELS - height;

@@ -1,14 +1,15 @@
 //! The Merkle tree of RFC 6962 (2.1): hashes, proofs and their verification. Pure: knows no files.
 //!
-//! A tree's inner hashes are named `(level, index)`: the hash over the `2^level` leaves that begin with leaf
-//! `index · 2^level`. Proofs are made of such complete subtrees, wherever they are kept.
+//! A tree's inner hashes are named `(level, index)`: the hash over the `2^level` leaves that begin
+//! with leaf `index · 2^level`. Proofs are made of such complete subtrees, wherever they are kept.
 
 use ring::digest::{Context, SHA256};
 
 /// A SHA-256 value: a leaf, a subtree or a root.
 pub type Hash = [u8; 32];
 
-/// No proof is longer: a tree has at most 2^64 leaves, a consistency proof one hash more than its height.
+/// No proof is longer: a tree has at most 2^64 leaves, a consistency proof one hash more than its
+/// height.
 pub const PROOF_HASHES_MAX: usize = 65;
 
 /// The hash of an entry as a leaf: SHA-256 of 0x00 and its bytes.
@@ -41,7 +42,8 @@ fn sha256(parts: &[&[u8]]) -> Hash {
     hash
 }
 
-/// Roots of a growing tree in logarithmic space: only the complete subtrees along the right edge are kept.
+/// Roots of a growing tree in logarithmic space: only the complete subtrees along the right edge
+/// are kept.
 #[derive(Debug, Clone, Default)]
 pub struct Frontier {
     size: u64,
@@ -82,12 +84,13 @@ pub(crate) fn fold(subtrees: &[Hash]) -> Hash {
     hashes.fold(*last, |right, left| node_hash(left, &right))
 }
 
-/// The largest power of two smaller than `n`, for `n` > 1: where RFC 6962 splits a tree of `n` leaves.
+/// The largest power of two smaller than `n`, for `n` > 1: where RFC 6962 splits a tree of `n`
+/// leaves.
 const fn split(n: u64) -> u64 {
     1 << (u64::BITS - 1 - (n - 1).leading_zeros())
 }
 
-/// The hash over the leaves `begin..end`; `begin` must be where the RFC's splitting of a tree puts it.
+/// The hash over the leaves `begin..end`; `begin` must be a place where the RFC splits a tree.
 pub(crate) fn range_root<E>(
     begin: u64,
     end: u64,
@@ -103,7 +106,8 @@ pub(crate) fn range_root<E>(
     Ok(fold(&subtrees))
 }
 
-/// The proof that leaf `index` is in the tree of the first `size` leaves (RFC 6962, 2.1.1), leaf to root.
+/// The proof that leaf `index` is in the tree of the first `size` leaves (RFC 6962, 2.1.1), leaf to
+/// root.
 pub(crate) fn inclusion_proof<E>(
     index: u64,
     size: u64,
@@ -153,7 +157,8 @@ pub(crate) fn consistency_proof<E>(
     Ok(proof)
 }
 
-/// The root that an inclusion proof leads to (RFC 9162, 2.1.3.2); none when it cannot belong to that place.
+/// The root that an inclusion proof leads to (RFC 9162, 2.1.3.2); none when it cannot belong to
+/// that place.
 pub fn inclusion_root(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
     if index >= size {
         return None;
@@ -179,7 +184,8 @@ pub fn inclusion_root(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> Opt
     (last == 0).then_some(root)
 }
 
-/// Whether `proof` shows that the tree with `root` continues the tree with `old_root` (RFC 9162, 2.1.4.2).
+/// Whether `proof` shows that the tree with `root` continues the tree with `old_root` (RFC 9162,
+/// 2.1.4.2).
 pub fn consistency_holds(
     (old, old_root): (u64, &Hash),
     (size, root): (u64, &Hash),

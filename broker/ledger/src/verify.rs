@@ -1,6 +1,6 @@
-//! Verifying a history offline, trusting nothing but the ledger's public key and, if there is one, an older
-//! checkpoint kept elsewhere. Without an older checkpoint a history that was replaced as a whole by the holder of
-//! the key cannot be told from the true one.
+//! Verifying a history offline. Only the ledger's public key is trusted and, if there is one, an
+//! older checkpoint kept elsewhere. Without an older checkpoint, a history that the holder of the
+//! key replaced as a whole cannot be told from the true one.
 
 use std::{
     io::{self, BufRead, Read},
@@ -22,7 +22,7 @@ const LINE_BYTES_MAX: u64 = 512 * 1024;
 /// How often progress is told.
 const PROGRESS_EVERY: u64 = 4096;
 
-/// What was verified.
+/// The result of verifying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// The checkpoint that covers it.
@@ -33,7 +33,7 @@ pub struct Verified {
     pub extent: Extent,
     /// The size of the older checkpoint that this history was proven to continue.
     pub continues: Option<u64>,
-    /// Entries in a directory that are younger than its checkpoint, and so not proven by anything yet.
+    /// Entries in a directory that are younger than its checkpoint: nothing proves them yet.
     pub unsigned: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Verified {
 pub enum Extent {
     /// Every entry: nothing is missing.
     Full,
-    /// Each entry is genuine; that there are no others of interest cannot be told.
+    /// Each entry is genuine. Whether the ledger has others cannot be told.
     Selection,
 }
 
@@ -54,19 +54,19 @@ pub enum VerifyError {
     Read {
         /// Counted from 1.
         line: u64,
-        /// Why not.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A line is not what it must be.
+    /// A line does not have its form, or does not fit the lines before.
     #[error("line {line}: {reason}")]
     Line {
         /// Counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
-    /// A selected entry is not the one that the ledger has at that index.
+    /// The ledger has another entry at the index of a selected one.
     #[error(
         "line {line}: the proof of entry {index} does not hold: the entry, its index or the proof was changed"
     )]
@@ -125,7 +125,7 @@ pub enum VerifyError {
         /// This one's.
         found: u64,
     },
-    /// The history is another one than it was.
+    /// The history differs from the one of the older checkpoint.
     #[error(
         "this history does not continue the older checkpoint of {older} entries: it was replaced"
     )]
@@ -133,7 +133,7 @@ pub enum VerifyError {
         /// The older checkpoint's size.
         older: u64,
     },
-    /// A selection without what is needed to compare it with an older checkpoint.
+    /// A selection without the proof that is needed to compare it with an older checkpoint.
     #[error(
         "the export has no consistency proof from {older} entries; export it again and name the older checkpoint"
     )]
@@ -156,8 +156,8 @@ pub enum VerifyError {
 
 /// Verifies an export as it streams by, with the same little memory for any length.
 ///
-/// Detects every changed, removed, added, moved or doubled entry of a full export. Of a selection it proves each
-/// entry. `progress` is called now and then with the number of entries so far.
+/// Detects each changed, removed, added, moved or doubled entry of a full export. Of a selection it
+/// proves each entry. Calls `progress` now and then with the number of entries so far.
 pub fn verify_export(
     reader: impl BufRead,
     key: &VerifyingKey,
@@ -243,7 +243,8 @@ pub fn verify_dir(
     })
 }
 
-/// Whether a tile that is on disk has other hashes. One that is not there, or too young to be finished, is no matter.
+/// Whether a tile on disk has other hashes. A missing tile, or one too young to be finished, is no
+/// matter.
 fn tile_differs(ledger: &Path, tile: &FullTile, signed: u64) -> bool {
     let covered = signed >> (TILE_LEVELS * (tile.level + 1));
     let path = forest::file(ledger, tile.level, tile.index);
@@ -286,7 +287,7 @@ fn at(line: u64, reason: &str) -> VerifyError {
     }
 }
 
-/// What has been seen of an export.
+/// The part of an export that was read.
 struct Export<'a> {
     older: Option<&'a Checkpoint>,
     older_root: Option<Hash>,

@@ -1,4 +1,4 @@
-//! Checking policies before they are used, and saying what is wrong in one line each.
+//! Checking policies before they are used. Each mistake is told on one line.
 
 mod catalogue;
 mod inspection;
@@ -12,13 +12,13 @@ pub(crate) use inspection::inspect;
 
 use crate::{LoadError, PolicyFile, Report, files, schema::Language};
 
-/// Checks the `.cedar` files of `dir` as [`crate::PolicySet::load_dir`] would, and references against `known`.
-/// Fails only when the files cannot be read.
+/// Checks the `.cedar` files of `dir` as [`crate::PolicySet::load_dir`] would, and references
+/// against `known`. Fails only when the files cannot be read.
 pub fn check(dir: &Path, known: Option<&KnownNames>) -> Result<Report, LoadError> {
     check_files(&files::read_dir(dir)?, known)
 }
 
-/// The same for texts already read.
+/// Checks texts that were read already.
 pub fn check_files(files: &[PolicyFile], known: Option<&KnownNames>) -> Result<Report, LoadError> {
     let language = Language::load().map_err(LoadError::Schema)?;
     Ok(inspect(&language, files, known).1)

@@ -10,17 +10,17 @@ use taskpass_core::{Clock, DecisionRecord, Identity, Outcome, sha256_hex};
 
 use crate::{Facts, PolicySet, Principal, Resource, limits, schema::one_line, view::View};
 
-/// What was decided, and why.
+/// A decision and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision(DecisionRecord);
 
 impl Decision {
-    /// Whether to go on.
+    /// Whether the request is allowed.
     pub fn is_allowed(&self) -> bool {
         self.0.outcome == Outcome::Allow
     }
 
-    /// Why, in one sentence that may be shown to the caller.
+    /// The reason, in one sentence that may be shown to the caller.
     pub fn reason(&self) -> &str {
         &self.0.reason
     }
@@ -30,24 +30,25 @@ impl Decision {
         &self.0
     }
 
-    /// The same, taking it.
+    /// The record, without a copy.
     pub fn into_record(self) -> DecisionRecord {
         self.0
     }
 }
 
-/// What Cedar said, over all policies that can apply.
+/// Cedar's answers over all policies that can apply.
 #[derive(Debug, Default)]
 struct Verdict {
     permits: BTreeSet<String>,
     forbids: BTreeSet<String>,
-    /// Policy and message of each that could not be evaluated.
+    /// Each policy that could not be evaluated, with Cedar's message.
     failed: BTreeSet<(String, String)>,
 }
 
 impl PolicySet {
-    /// Decides. Anything but a clear permit is a deny: a policy that forbids, one that cannot be evaluated, facts that
-    /// do not fit the schema. `clock` only measures how long it took; the time policies see is in `facts`.
+    /// Decides. A request is denied unless a policy permits it and none forbids it; a policy that
+    /// cannot be evaluated and facts that do not fit the schema deny it, too. `clock` only measures
+    /// how long deciding took; policies see the time in `facts`.
     pub fn decide(&self, facts: &Facts<'_>, clock: &dyn Clock) -> Decision {
         let started = clock.monotonic();
         let view = View::of(facts);
@@ -92,7 +93,8 @@ impl PolicySet {
             .collect::<Result<HashSet<EntityUid>, String>>()?;
         let authorizer = Authorizer::new();
         let mut verdict = Verdict::default();
-        // Taken apart, sets decide as they would together: a forbid anywhere forbids, else a permit anywhere permits.
+        // INVARIANT: sets that are evaluated one by one decide as one set would: a forbid in any of
+        // them forbids, else a permit in any of them permits.
         for set in policies.candidates(involved.iter()) {
             let response = authorizer.is_authorized(&request, set, &entities);
             let ids = response.diagnostics().reason().map(ToString::to_string);
@@ -109,7 +111,7 @@ impl PolicySet {
         Ok(verdict)
     }
 
-    /// Draws the conclusion, in this order: any failure denies, any forbid denies, any permit allows.
+    /// Concludes, in this order: a failure denies, a forbid denies, a permit allows.
     fn conclude(&self, verdict: Verdict, record: &mut DecisionRecord) {
         let Verdict {
             permits,
@@ -135,12 +137,12 @@ impl PolicySet {
         record.policies = named.collect();
     }
 
-    /// The first reason that a deciding policy states, else which policy it was.
+    /// The first `@reason` of a deciding policy, else the policy's name.
     fn reason(&self, deciding: &BTreeSet<String>, record: &DecisionRecord) -> String {
         let Some(first) = deciding.first() else {
             return "no policy permits it".to_owned();
         };
-        // A policy that failed has not spoken: its reason would mislead.
+        // A policy that failed decided nothing: its `@reason` would mislead.
         if !record.errors.is_empty() {
             return format!("denied because policy `{first}` cannot be evaluated");
         }
@@ -152,7 +154,7 @@ impl PolicySet {
     }
 }
 
-/// A request that no policy was asked about.
+/// The record of a request that no policy was evaluated for.
 fn refuse(message: &str, record: &mut DecisionRecord) {
     record.reason = "denied because the request does not fit the policy schema".to_owned();
     record.errors = vec![excerpt(message)];

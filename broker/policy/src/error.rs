@@ -10,9 +10,9 @@ pub enum LoadError {
     /// The directory or one of its files cannot be read.
     #[error("cannot read `{}`: check that it exists and that this process may read it", path.display())]
     Unreadable {
-        /// What could not be read.
+        /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The system's answer.
         #[source]
         source: std::io::Error,
     },
@@ -33,7 +33,7 @@ pub enum LoadError {
     NotText {
         /// The file.
         path: PathBuf,
-        /// Where it stops being text.
+        /// The place where it stops being text.
         #[source]
         source: std::str::Utf8Error,
     },

@@ -1,4 +1,4 @@
-//! Policy files: what is read from a policy directory, and the digest that names a policy set.
+//! The files of a policy directory, and the digest that names a policy set.
 
 use std::{io::Read, path::Path};
 
@@ -11,12 +11,12 @@ use crate::{LoadError, limits, schema_text};
 pub struct PolicyFile {
     /// The file's name without directories, such as `10-agents.cedar`. Unique in the set.
     pub name: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
 }
 
-/// Reads the `.cedar` files of `dir` in the order of their names. Other files, hidden ones and subdirectories are left
-/// alone.
+/// Reads the `.cedar` files of `dir` in the order of their names. Skips other files, hidden files
+/// and subdirectories.
 pub(crate) fn read_dir(dir: &Path) -> Result<Vec<PolicyFile>, LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: dir.to_owned(),
@@ -26,12 +26,13 @@ pub(crate) fn read_dir(dir: &Path) -> Result<Vec<PolicyFile>, LoadError> {
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
-        // A name that is not UTF-8 could not be repeated in a report; that it is one of ours is enough to refuse it.
+        // A name that is not UTF-8 gets replacement characters. The file must not be skipped: it
+        // may hold a `forbid`.
         let name = name.to_string_lossy();
         if !name.ends_with(".cedar") || name.starts_with('.') {
             continue;
         }
-        // Follows links: mounted configuration is links all the way.
+        // Follows links: an orchestrator mounts configuration through several.
         if entry.path().is_dir() {
             continue;
         }
@@ -55,7 +56,7 @@ fn read_file(path: &Path) -> Result<String, LoadError> {
         source,
     };
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    // One byte more than allowed is read, so that the check of the limit sees it and memory stays bounded.
+    // Reads one byte more than the limit: enough to notice a larger file, and memory stays bounded.
     let limit = u64::try_from(limits::FILE_BYTES_MAX).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1))
@@ -72,8 +73,8 @@ fn read_file(path: &Path) -> Result<String, LoadError> {
     })
 }
 
-/// SHA-256 over the schema and the files in the order of their names, each part with its length, so that no two
-/// sets share an input.
+/// SHA-256 over the schema and the files in the order of their names. Each part is preceded by its
+/// length, so no two sets have the same input.
 pub(crate) fn set_hash(files: &[PolicyFile]) -> String {
     let mut sorted: Vec<&PolicyFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));

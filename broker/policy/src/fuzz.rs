@@ -1,4 +1,5 @@
-//! What the fuzz target in `tests/fuzz` needs of the inside: to check texts without reading the schema anew for each.
+//! The inside of this crate for the fuzz target in `tests/fuzz`: checks texts without reading the
+//! schema anew for each.
 
 use crate::{KnownNames, LoadError, PolicyFile, Report, check::inspect, schema::Language};
 
@@ -12,7 +13,7 @@ impl Checker {
         Language::load().map(Self).map_err(LoadError::Schema)
     }
 
-    /// What is wrong with these texts.
+    /// The findings in these texts.
     pub fn check(&self, files: &[PolicyFile], known: &KnownNames) -> Report {
         inspect(&self.0, files, Some(known)).1
     }

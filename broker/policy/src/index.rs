@@ -1,8 +1,9 @@
-//! Which policies can apply to a request at all, so that only those are evaluated.
+//! The index of policies that can apply to a request. Cedar evaluates only those.
 //!
-//! A policy's scope `(principal …, action …, resource …)` cannot fail; when it does not match, the policy has no effect.
-//! So a policy may be left out when its action is another one, or when its principal or resource must be, or be in,
-//! an entity that is neither part of the request nor an ancestor of a part. Everything else is evaluated by Cedar.
+//! A policy's scope `(principal …, action …, resource …)` cannot fail; where it does not match, the
+//! policy has no effect. The index therefore leaves a policy out if it is about another action, or
+//! if its principal or resource must be, or be in, an entity that is neither part of the request
+//! nor an ancestor of a part. Cedar evaluates every other policy.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +20,7 @@ pub(crate) struct Index(BTreeMap<Action, ActionPolicies>);
 /// The policies that can apply to one action.
 #[derive(Debug)]
 pub(crate) struct ActionPolicies {
-    /// The action itself. Its groups need not be there: membership is known to the action.
+    /// The action itself. Its groups need not be in the request: it knows them.
     pub(crate) entity: Entity,
     /// Policies that name no single entity in their scope.
     general: PolicySet,
@@ -65,7 +66,8 @@ impl ActionPolicies {
         })
     }
 
-    /// The policies for a request that has to do with `uids`, each policy once if each of `uids` comes once.
+    /// The policies for a request that has to do with `uids`, each policy once if each of `uids`
+    /// comes once.
     pub(crate) fn candidates<'a>(
         &'a self,
         uids: impl Iterator<Item = &'a EntityUid>,
@@ -74,7 +76,8 @@ impl ActionPolicies {
     }
 }
 
-/// The one entity that must be part of a request, or an ancestor of a part, for the policy to apply.
+/// The one entity that must be part of a request, or an ancestor of a part, for the policy to
+/// apply.
 fn anchor(policy: &Policy) -> Option<EntityUid> {
     match policy.resource_constraint() {
         ResourceConstraint::In(uid)

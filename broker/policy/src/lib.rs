@@ -1,9 +1,9 @@
 //! Facts in, decision out: the only crate that knows Cedar.
 //!
 //! Policies are Cedar files in one directory, read once and checked strictly against the schema
-//! ([`schema_text`]). The engine describes a request as [`Facts`] and asks [`PolicySet::decide`]. Nothing is
-//! permitted unless a policy permits it and none forbids it, and every failure on the way (a policy that cannot be
-//! evaluated, facts that do not fit the schema) is a deny.
+//! ([`schema_text`]). The engine describes a request as [`Facts`] and calls [`PolicySet::decide`].
+//! A request is denied unless a policy permits it and none forbids it. Every failure on the way (a
+//! policy that cannot be evaluated, facts that do not fit the schema) is a deny.
 //!
 //! ```
 //! use taskpass_core::{ManualClock, OperatorName, Timestamp, TrustDomain};

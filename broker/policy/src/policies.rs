@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use crate::{LoadError, PolicyFile, check, files, index::Index, schema::Language};
 
-/// Policies, checked and ready to decide. Never changes; to change policy, load another set.
+/// Policies, checked and ready to decide. A set never changes; to change policy, load another one.
 #[derive(Debug)]
 pub struct PolicySet {
     pub(crate) language: Language,
@@ -17,13 +17,13 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// Reads the `.cedar` files of `dir`. Any error in any of them refuses the whole set; warnings do not. No files
-    /// make a set that denies everything.
+    /// Reads the `.cedar` files of `dir`. An error in any of them refuses the whole set; warnings
+    /// do not. A directory without such files makes a set that denies everything.
     pub fn load_dir(dir: &Path) -> Result<Self, LoadError> {
         Self::parse(&files::read_dir(dir)?)
     }
 
-    /// The same from texts already read, in any order.
+    /// Makes the set from texts that were read already, in any order.
     pub fn parse(files: &[PolicyFile]) -> Result<Self, LoadError> {
         let language = Language::load().map_err(LoadError::Schema)?;
         let (policies, report) = check::inspect(&language, files, None);
@@ -49,7 +49,8 @@ impl PolicySet {
         &self.files
     }
 
-    /// SHA-256 over the schema, the names of the files and what is in them, in hex: what records name the set by.
+    /// SHA-256 in hex over the schema and the names and contents of the files. Records name the set
+    /// by it.
     pub fn hash(&self) -> &str {
         &self.hash
     }

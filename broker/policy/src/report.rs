@@ -1,17 +1,17 @@
-//! What a check of policies found: one line for each finding.
+//! The findings of a check of policies.
 
 use std::fmt;
 
 /// Whether a finding keeps the policy set from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It does.
+    /// The set is refused.
     Error,
-    /// It does not, but is probably not what was meant.
+    /// The set can be used, but probably does not do what was meant.
     Warning,
 }
 
-/// One thing that is wrong, at one place. Displayed on one line, `file.cedar:12:3: error: message; hint`.
+/// One mistake at one place. Displayed on one line, `file.cedar:12:3: error: message; hint`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The file's name; empty when it is about the set as a whole.
@@ -22,13 +22,13 @@ pub struct Finding {
     pub column: usize,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong.
+    /// The mistake.
     pub message: String,
-    /// What to do about it.
+    /// A way to mend it.
     pub hint: Option<String>,
 }
 
-/// What a check found. Displayed with one finding on each line.
+/// The findings of a check, displayed one on each line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// In the order of files and lines; at most [`crate::limits::FINDINGS_MAX`].
@@ -40,7 +40,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether something keeps the policies from being used.
+    /// Whether an error keeps the policies from being used.
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Error)
     }

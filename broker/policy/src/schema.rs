@@ -1,9 +1,9 @@
-//! The schema, and how a [`View`] becomes a Cedar request. Values are handed over as values: no Cedar text is ever put
-//! together from what a caller sent.
+//! The schema, and how a [`View`] becomes a Cedar request. Values reach Cedar as values: no Cedar
+//! text is ever put together from a caller's input.
 //!
-//! Three things go past Cedar's front door, since they would be done anew for every request and cost most of it: parsing
-//! the names of extension functions, completing a hierarchy of entities that is complete as it is, and checking the types
-//! of values that this crate alone makes.
+//! Three steps of Cedar's public interface are bypassed, because they would be repeated for every
+//! request and cost most of it: parsing the names of extension functions, completing a hierarchy of
+//! entities that is complete already, and checking the types of values that this crate alone makes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -40,7 +40,7 @@ pub(crate) struct Language {
 }
 
 impl Language {
-    /// Reads the schema. The message of a failure is one line; it would be a bug of this crate.
+    /// Reads the schema. A failure is a bug of this crate; its message is one line.
     pub(crate) fn load() -> Result<Self, String> {
         let fault = |e: &dyn std::fmt::Display| format!("the built-in schema is broken: {e}");
         let (schema, _) = Schema::from_cedarschema_str(schema_text()).map_err(|e| fault(&e))?;
@@ -75,7 +75,7 @@ impl Language {
         self.schema.actions().map(ToString::to_string).collect()
     }
 
-    /// All types of principals, resources and what they are in.
+    /// All types of principals and resources, and of the entities they are in.
     pub(crate) fn type_names(&self) -> Vec<String> {
         self.types.values().map(ToString::to_string).collect()
     }
@@ -95,8 +95,8 @@ impl Language {
         Ok(std::iter::once(uid).chain(groups).collect())
     }
 
-    /// The request of an action, if it fits the schema. What Cedar would check beyond this are types that cannot be
-    /// wrong; a test compares the two.
+    /// The request of an action, if it fits the schema. Cedar would also check types that cannot be
+    /// wrong here; a test compares the two.
     pub(crate) fn request(&self, action: Action, view: &View) -> Result<Request, String> {
         let (principal, resource) = (view.principal.kind, view.resource.kind);
         let shapes = self.shapes.get(&action).map_or(&[][..], Vec::as_slice);
@@ -108,7 +108,9 @@ impl Language {
             ));
         }
         if action.grants_access() != view.grants_access() {
-            return Err(format!("what `{action}` draws does not fit the schema"));
+            return Err(format!(
+                "the access that `{action}` asks for does not fit the schema"
+            ));
         }
         self.any_request(view, None)
     }
@@ -133,8 +135,8 @@ impl Language {
         Request::new(principal, action, resource, context, schema).map_err(|e| one_line(&e))
     }
 
-    /// The entities of the request, `action` among them. Each entity knows all its ancestors, so there is nothing to
-    /// complete.
+    /// The entities of the request, `action` among them. Each entity names all its ancestors, so
+    /// there is nothing to complete.
     pub(crate) fn entities(&self, view: &View, action: &Entity) -> Result<Entities, String> {
         let action: &ast::Entity = action.as_ref();
         let mut all = vec![action.clone()];
@@ -208,7 +210,8 @@ fn shapes(
     shapes
 }
 
-/// An error text on one line; Cedar's may have several, and may repeat what policies or callers wrote.
+/// An error text on one line. Cedar's may have several lines, and may repeat a policy or a caller's
+/// input.
 pub(crate) fn one_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -217,8 +220,8 @@ pub(crate) fn one_line(error: &dyn std::fmt::Display) -> String {
         .collect()
 }
 
-/// Whether a character is not seen but changes what is: control characters, and those that set the direction of
-/// text (Unicode Standard Annex 9, section 2).
+/// Whether a character is invisible and changes how others are shown: control characters, and those
+/// that set the direction of text (Unicode Standard Annex 9, section 2).
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

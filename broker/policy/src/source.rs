@@ -1,11 +1,12 @@
-//! Places in a policy file: where a statement begins, which line and column an offset is on.
+//! Places in a policy file: where a statement begins, and the line and column of an offset.
 //!
-//! Only for messages. Cedar alone says what a policy means; a mistake here would misplace a finding, nothing more.
+//! They serve messages only. Cedar alone says what a policy means; a mistake here would misplace a
+//! finding, nothing more.
 
 use std::ops::Range;
 
-/// The byte ranges of the statements in `text`, without the comments and blanks before them. Text after the last `;`
-/// is one more statement.
+/// The byte ranges of the statements in `text`, without the comments and blanks before them. Text
+/// after the last `;` is one more statement.
 pub(crate) fn statements(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = None;

@@ -4,16 +4,17 @@ use taskpass_core::OperatorName;
 
 use crate::PolicyFile;
 
-/// What the starter policy depends on.
+/// The parameters of the starter policy.
 #[derive(Debug, Clone, Copy)]
 pub struct StarterOptions<'a> {
-    /// The operator who may do everything operators can do.
+    /// The operator who may do everything that operators can do.
     pub admin: &'a OperatorName,
 }
 
 /// The starter policy, commented for the people who will change it.
 pub fn starter_policy(options: &StarterOptions<'_>) -> PolicyFile {
-    // An operator's name is letters, digits and `-`: nothing in it could end the string it is put into.
+    // INVARIANT: an operator's name has only letters, digits and `-`, so it cannot end the string
+    // it is put into.
     let text = include_str!("starter.cedar").replace("{admin}", options.admin.as_str());
     PolicyFile {
         name: "starter.cedar".to_owned(),

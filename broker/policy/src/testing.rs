@@ -16,7 +16,7 @@ use crate::{
 /// 2026-11-22T10:00:00Z, a Sunday morning.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 
-/// Records that a test changes as it needs, and asks about.
+/// Records that a test changes, and asks policies about.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) domain: TrustDomain,
@@ -125,6 +125,7 @@ pub(crate) fn role(impact: u8) -> RoleSpec {
         data_classes: vec!["customer".to_owned()],
         revocation_class: RevocationClass::Immediate,
         renewable: true,
+        env: BTreeMap::new(),
     }
 }
 

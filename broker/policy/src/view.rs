@@ -1,6 +1,6 @@
-//! The request as policies see it: entities, their attributes, the context. Made from [`Facts`], and from it both
-//! the Cedar request and the canonical JSON whose digest goes into the record, so that the digest covers exactly what
-//! was decided on.
+//! The request as policies see it: entities, their attributes, the context. It is made from
+//! [`Facts`], and the Cedar request and the canonical JSON are made from it. The digest of that
+//! JSON goes into the record, so it covers exactly what was decided on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,11 +12,11 @@ use crate::{Action, CredentialRequest, Facts, Principal, Resource};
 /// The only id of an `Installation`.
 const INSTALLATION_ID: &str = "this";
 
-/// A request in the words of the schema. Serialises to canonical JSON (RFC 8785), entities and values in the form
-/// of Cedar's own JSON, so that a decision can be repeated with Cedar's tools.
+/// A request in the words of the schema. Serialises to canonical JSON (RFC 8785), with entities and
+/// values in Cedar's own JSON form, so that an auditor can repeat the decision with Cedar's tools.
 #[derive(Debug, Serialize)]
 pub(crate) struct View {
-    // Canonical JSON has sorted keys: fields are in that order here and below.
+    // Canonical JSON has sorted keys: these fields and those below are in that order.
     pub(crate) action: Uid,
     pub(crate) context: BTreeMap<&'static str, Value>,
     pub(crate) entities: Vec<Entity>,
@@ -24,7 +24,7 @@ pub(crate) struct View {
     pub(crate) resource: Uid,
 }
 
-/// An entity with everything policies may ask about it.
+/// An entity with all attributes that policies may ask for.
 #[derive(Debug, Serialize)]
 pub(crate) struct Entity {
     pub(crate) attrs: BTreeMap<&'static str, Value>,
@@ -104,12 +104,13 @@ impl View {
             ("taskBound", Value::Bool(task_bound)),
         ]);
         if let Some(ip) = facts.ip {
-            // An IPv4 caller of a dual-stack socket must match the IPv4 ranges that policies name.
+            // The address of an IPv4 caller of a dual-stack socket must match the IPv4 ranges in
+            // policies.
             context.insert("ip", Value::Ip(ip.to_canonical().to_string()));
         }
         let resource = of_resource(facts.resource, &mut entities);
-        if let Some(draw) = facts.request {
-            add_request(&mut context, &mut entities, &draw);
+        if let Some(request) = facts.request {
+            add_request(&mut context, &mut entities, &request);
         }
         Self {
             action: of_action(facts.action),
@@ -120,7 +121,7 @@ impl View {
         }
     }
 
-    /// Whether the context says what is drawn.
+    /// Whether the context describes access that is asked for.
     pub(crate) fn grants_access(&self) -> bool {
         self.context.contains_key("task")
     }
@@ -136,7 +137,7 @@ pub(crate) fn of_action(action: Action) -> Uid {
     Uid::new(Kind::Action, action.as_str())
 }
 
-/// Adds what is known about the resource; returns its name.
+/// Adds the resource with its attributes; returns its name.
 fn of_resource(resource: Resource<'_>, entities: &mut Vec<Entity>) -> Uid {
     match resource {
         Resource::Role(role) => add(entities, of_role(role)),
@@ -162,19 +163,19 @@ fn of_resource(resource: Resource<'_>, entities: &mut Vec<Entity>) -> Uid {
 fn add_request(
     context: &mut BTreeMap<&'static str, Value>,
     entities: &mut Vec<Entity>,
-    draw: &CredentialRequest<'_>,
+    request: &CredentialRequest<'_>,
 ) {
-    let task = add(entities, of_task(draw.task));
-    let (pairs, names) = of_scope(draw.scope);
+    let task = add(entities, of_task(request.task));
+    let (pairs, names) = of_scope(request.scope);
     context.insert("task", Value::Entity(task));
-    context.insert("ttlSeconds", Value::Long(draw.ttl.seconds().into()));
+    context.insert("ttlSeconds", Value::Long(request.ttl.seconds().into()));
     context.insert("scope", pairs);
     context.insert("scopeNames", names);
-    context.insert("liveInTask", Value::long(draw.live_in_task));
-    context.insert("liveOfAgent", Value::long(draw.live_of_agent));
+    context.insert("liveInTask", Value::long(request.live_in_task));
+    context.insert("liveOfAgent", Value::long(request.live_of_agent));
 }
 
-/// Adds an entity once: an agent that asks about itself is principal and resource.
+/// Adds an entity once: an agent that asks on itself is both principal and resource.
 fn add(entities: &mut Vec<Entity>, entity: Entity) -> Uid {
     let uid = entity.uid.clone();
     if !entities.iter().any(|known| known.uid == uid) {
@@ -323,7 +324,7 @@ impl Value {
         Self::Text(text.to_owned())
     }
 
-    /// A count; one that no policy could mean stays the largest there is.
+    /// A count. A count too large for Cedar becomes the largest there is, which no policy means.
     fn long(count: u64) -> Self {
         Self::Long(i64::try_from(count).unwrap_or(i64::MAX))
     }

@@ -57,7 +57,7 @@ impl Api {
     /// Who calls, by the connection the request came on.
     async fn call(&self, peer: &Peer) -> Result<Call, Refusal> {
         let call = authn::authenticate(&self.engine, peer).await?;
-        self.engine.admit(&call)?;
+        self.engine.check_rate(&call)?;
         Ok(call)
     }
 

@@ -1,16 +1,16 @@
 //! The composition root: the one place that names concrete stores and providers and puts the parts together.
 
-use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use taskpass_ca::{Authority, IssueOptions, NewKey};
 use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
-use taskpass_engine::{self as engine, Engine, SystemTimer, reconcile};
+use taskpass_engine::{
+    self as engine, Configuration, ConfiguredProvider, Context, Engine, SystemTimer, reconcile,
+};
 use taskpass_ledger::{Reader, SigningKey};
 use taskpass_policy::PolicySet;
-use taskpass_provider::Provider;
-use taskpass_provider_aws::AwsProvider;
-use taskpass_provider_vault::VaultProvider;
+use taskpass_provider::ProviderFactory;
 use taskpass_store::{Batch, CommitError, EmbeddedStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,7 +18,7 @@ use tonic::service::Routes;
 
 use crate::{
     api,
-    config::{Config, ProviderConfig, ProviderKind},
+    config::Config,
     transport::{ServerTls, Transport},
 };
 
@@ -103,8 +103,7 @@ impl App {
         let address = listener
             .local_addr()
             .map_err(setup("reading the listening address"))?;
-        let limits = config.transport_limits();
-        let transport = Transport::new(routes.prepare(), Arc::clone(&tls), limits);
+        let transport = Transport::new(routes.prepare(), Arc::clone(&tls), config.limits);
         record_start(&config, &store, &engine).await?;
         Ok(Self {
             engine,
@@ -186,25 +185,23 @@ async fn open_engine(
 ) -> Result<(Arc<EmbeddedStore>, Arc<Engine>), AppError> {
     let (ledger_key, store) = open_store(config, deps).await?;
     let authority = open_authority(config, deps)?;
-    let policy = PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
     let reader = store.ledger_reader();
-    let engine = Engine::new(engine::Deps {
+    let newest = newest_time(&reader).map_err(setup("reading the newest ledger entry"))?;
+    let context = Context {
         trust_domain: config.trust_domain.clone(),
-        newest: newest_time(&reader).map_err(setup("reading the newest ledger entry"))?,
         store: Arc::<EmbeddedStore>::clone(&store),
         ledger: reader,
         ledger_key,
-        policy: Arc::new(policy),
         authority,
-        providers: providers(config, deps)?,
         clock: Arc::clone(&deps.clock),
         timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),
-        settings: config.settings(),
         tasks: tasks.clone(),
-    })
-    .await
-    .map_err(setup("setting up the engine"))?;
+    };
+    let configuration = configuration(config, deps)?;
+    let engine = Engine::new(context, configuration, newest)
+        .await
+        .map_err(setup("setting up the engine"))?;
     // Before the first certificate: after a long downtime every authority may have ended. Otherwise the present one
     // goes on signing when there is no room for the next; whether there is one shows when it has to sign.
     if let Err(error) = engine.rotate_authority().await {
@@ -223,7 +220,7 @@ async fn record_start(
     let started = Event::BrokerStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_sha256: config.config_sha256().to_owned(),
-        policy_set: engine.policy_hash().to_owned(),
+        policy_set: engine.snapshot().policy().hash().to_owned(),
     };
     match store.commit(Batch::reserved([started])).await {
         Ok(_) => {}
@@ -290,29 +287,33 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
     )))
 }
 
-fn providers(config: &Config, deps: &Deps) -> Result<Vec<Arc<dyn Provider>>, AppError> {
-    let configured = config.providers.iter();
-    configured
-        .map(|configured| provider(config, configured, Arc::clone(&deps.clock)))
-        .collect()
+/// What can be swapped while the broker runs: policy, providers and settings, read from their files.
+fn configuration(config: &Config, deps: &Deps) -> Result<Configuration, AppError> {
+    let policy = PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
+    let mut providers = Vec::with_capacity(config.providers.len());
+    for configured in &config.providers {
+        let failed = format!("setting up provider `{}`", configured.name);
+        providers.push(ConfiguredProvider {
+            provider: configured
+                .build(Arc::clone(&deps.clock))
+                .map_err(setup(failed))?,
+            // A provider counts as the same as long as the file is.
+            fingerprint: config.config_sha256().to_owned(),
+        });
+    }
+    Ok(Configuration {
+        policy: Arc::new(policy),
+        providers,
+        settings: config.engine.clone(),
+    })
 }
 
-/// One configured provider, without calling it. A new provider is one package and one line here.
-pub fn provider(
-    config: &Config,
-    configured: &ProviderConfig,
-    clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Provider>, AppError> {
-    let base = config.path.parent().unwrap_or_else(|| Path::new("."));
-    let failed = || format!("setting up provider `{}`", configured.name);
-    Ok(match &configured.kind {
-        ProviderKind::Vault(c) => {
-            Arc::new(VaultProvider::new(c, base, clock).map_err(setup(failed()))?)
-        }
-        ProviderKind::Aws(c) => {
-            Arc::new(AwsProvider::new(c, base, clock).map_err(setup(failed()))?)
-        }
-    })
+/// The kinds of provider that this program has. A new one is a line here.
+pub fn provider_kinds() -> Vec<Arc<dyn ProviderFactory>> {
+    vec![
+        taskpass_provider_vault::factory(),
+        taskpass_provider_aws::factory(),
+    ]
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -60,6 +60,13 @@ const REFERENCE_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd config reference | less";
 
+const SCHEMA_EXAMPLES: &str = "\
+For editors: they complete keys and mark mistakes with it. In VS Code, the extension Even Better
+TOML takes it from a first line `#:schema ./taskpass.schema.json` of taskpass.toml.
+
+EXAMPLES:
+  taskpassd config schema > taskpass.schema.json";
+
 const DOCTOR_EXAMPLES: &str = "\
 `doctor` only reads, so it can run beside a broker. It exits with 1 if any check failed.
 
@@ -152,6 +159,9 @@ pub enum ConfigCommand {
     /// Print every key with unit and default, as Markdown
     #[command(after_help = REFERENCE_EXAMPLES)]
     Reference,
+    /// Print the JSON schema of the configuration
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
 }
 
 /// `taskpassd doctor`
@@ -267,6 +277,7 @@ mod tests {
             "taskpassd run --config f",
             "taskpassd config check --config f",
             "taskpassd config reference",
+            "taskpassd config schema",
             "taskpassd doctor --config f -o json",
             "taskpassd operator issue ann --config f --dir d",
             "taskpassd operator issue ann --config f --dir d -o json",

@@ -1,59 +1,45 @@
 //! The configuration: `taskpass.toml`, read, checked and explained.
 //!
-//! One file for each section in `config/`; a section's declaration is its struct, its reader and its reference at
-//! once. Every complaint has file, line and column, and as many as possible are found in one reading. No value of a
-//! key is a secret: secrets are named by the files they are in. Nothing here opens those files or calls a provider;
-//! `check` looks at more than the file itself, for `taskpassd config check`.
+//! Every part of the broker declares the keys it takes, and every provider its own; `schema` puts them
+//! together, and `taskpass_config` compares the file with the whole. Every complaint has file, line
+//! and column, and one reading finds all of them. No value of a key is a secret: secrets are named by
+//! the files they are in. Nothing here opens those files or calls a provider; `check` looks at more
+//! than the file itself, for `taskpassd config check`.
 
-mod aws_keys;
 pub mod check;
-mod credentials;
-mod identity;
-mod limits;
-mod listen;
 mod log;
-mod nearest;
-mod policy;
 mod provider;
-mod provider_calls;
-mod provider_keys;
-mod reader;
 pub mod reference;
-mod section;
-mod settings;
-mod tasks;
-mod value;
-mod vault_keys;
+mod schema;
+mod sections;
 
 use std::{
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use taskpass_core::{AgentName, TrustDomain, Ttl, sha256_hex};
-use toml::de::DeTable;
+use serde_json::Value;
+pub use taskpass_config::Problem;
+use taskpass_config::{Complaints, Document, Section, Setting as _};
+use taskpass_core::{TrustDomain, sha256_hex};
+use taskpass_engine::{Credentials, Settings, Tasks};
+use taskpass_provider::ProviderKinds;
+
+use crate::transport;
 
 pub use self::{
-    credentials::Credentials,
-    identity::Identity,
-    limits::Limits,
-    listen::Listen,
     log::{Log, LogFilter, LogFormat},
-    policy::Policy,
-    provider::{ProviderConfig, ProviderKind},
-    provider_calls::ProviderCalls,
-    reader::Problem,
-    tasks::Tasks,
-};
-use self::{
-    reader::{Reader, Table},
-    section::{Key, Section},
-    value::Value,
+    provider::ProviderConfig,
+    schema::schema,
+    sections::{Identity, Listen, Policy},
 };
 
-/// Nobody writes as much; a larger file is something else.
+/// No configuration is as long; a larger file is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const DATA_DIR: &str = "data";
+/// The life of the root certificate, used when an installation is made.
+const ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -94,14 +80,10 @@ pub struct Config {
     pub identity: Identity,
     /// `[policy]`
     pub policy: Policy,
-    /// `[limits]`
-    pub limits: Limits,
-    /// `[tasks]`
-    pub tasks: Tasks,
-    /// `[credentials]`
-    pub credentials: Credentials,
-    /// `[provider_calls]`
-    pub provider_calls: ProviderCalls,
+    /// The transport's part of `[limits]`.
+    pub limits: transport::Limits,
+    /// `[tasks]`, `[credentials]`, `[provider_calls]` and the engine's part of `[limits]`.
+    pub engine: Settings,
     /// `[log]`
     pub log: Log,
     /// Every `[[provider]]`, in the order of the file.
@@ -110,36 +92,35 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and checks the file. Paths in it are relative to the directory it is in.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &read_text(path)?)
+    /// Reads and checks the file, with providers of these kinds. Paths in it are relative to the
+    /// directory it is in.
+    pub fn load(path: &Path, kinds: &ProviderKinds) -> Result<Self, ConfigError> {
+        Self::parse(path, &read_text(path)?, kinds)
     }
 
     /// The same from a text already read; `path` is the file it stands in.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(path: &Path, text: &str, kinds: &ProviderKinds) -> Result<Self, ConfigError> {
         let shown = path.display().to_string();
-        let mut reader = Reader::new(&shown, text, homes());
-        let (document, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            // What was recovered would give rise to complaints that are not true.
-            for error in errors {
-                let offset = error.span().map_or(text.len(), |span| span.start);
-                reader.complain(offset, format!("this is not TOML: {}", error.message()));
-            }
-            return Err(ConfigError::Invalid(reader.into_problems()));
-        }
-        let top = Table {
-            name: String::new(),
-            offset: 0,
-            entries: document.get_ref(),
-        };
-        match read(&mut reader, &top, path) {
-            Some(mut config) if reader.is_content() => {
+        let mut complaints = Complaints::new(&shown, text);
+        let config = Document::parse(text, &mut complaints)
+            .and_then(|document| read(&document, kinds, path, &mut complaints));
+        match config {
+            Some(mut config) if complaints.count() == 0 => {
                 config.sha256 = sha256_hex(text.as_bytes());
                 Ok(config)
             }
-            _ => Err(ConfigError::Invalid(reader.into_problems())),
+            _ => Err(ConfigError::Invalid(complaints.into_problems())),
         }
+    }
+
+    /// Lifetimes of the certificate authority; fails when they do not fit together.
+    pub fn ca(&self) -> Result<taskpass_ca::Config, taskpass_ca::Error> {
+        taskpass_ca::Config::new(self.identity.svid_ttl, self.identity.ca_ttl, ROOT_TTL)
+    }
+
+    /// The name under which the ledger's checkpoints are signed (C2SP tlog-checkpoint, origin).
+    pub fn ledger_origin(&self) -> String {
+        format!("taskpass/{}", self.trust_domain)
     }
 
     /// SHA-256 of the file, in hex, as the ledger names it.
@@ -199,162 +180,107 @@ fn summary(problems: &[Problem]) -> String {
     }
 }
 
-/// Reads everything, so that every complaint is gathered; `None` only when a key without default is missing.
-fn read(reader: &mut Reader<'_>, top: &Table<'_>, path: &Path) -> Option<Config> {
-    let tables = sections().into_iter().map(|(table, ..)| table);
-    let known: Vec<&'static str> = top_keys()
-        .iter()
-        .map(|key| key.name)
-        .chain(tables)
-        .chain([provider::TABLE])
-        .collect();
-    reader.known_keys(top, &known);
-    let base = base_dir(path);
-    let trust_domain = reader.required(top, "trust_domain");
-    let data_dir = reader
-        .value(top, "data_dir", None)
-        .unwrap_or_else(|| PathBuf::from(DATA_DIR));
+/// Reads everything, so that every complaint is gathered; `None` only when a key without default is
+/// missing or wrong.
+fn read(
+    document: &Document<'_>,
+    kinds: &ProviderKinds,
+    path: &Path,
+    complaints: &mut Complaints<'_>,
+) -> Option<Config> {
+    document.check(&schema(kinds), complaints);
+    let file = document.to_json();
+    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
+    let base = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
+    let data_dir = file
+        .get("data_dir")
+        .and_then(Value::as_str)
+        .unwrap_or(DATA_DIR);
+    let providers = provider::read(document, &file, kinds, &base, complaints);
+    let mut sections = Sections {
+        document,
+        file: &file,
+        complaints,
+    };
     let mut config = Config {
-        path: std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned()),
-        trust_domain: trust_domain.clone().or_else(|| "invalid".parse().ok())?,
         data_dir: base.join(data_dir),
-        listen: section(reader, top),
-        identity: section(reader, top),
-        policy: section(reader, top),
-        limits: section(reader, top),
-        tasks: section(reader, top),
-        credentials: section(reader, top),
-        provider_calls: section(reader, top),
-        log: section(reader, top),
-        providers: provider::read(reader, top, &base),
+        listen: sections.read(),
+        identity: sections.read(),
+        policy: sections.read(),
+        limits: sections.read(),
+        engine: Settings {
+            tasks: sections.read(),
+            credentials: sections.read(),
+            requests: sections.read(),
+            provider: sections.read(),
+        },
+        log: sections.read(),
+        // One that is wrong was complained about; the rest is checked with another one in its place.
+        trust_domain: trust_domain(&file).or_else(|| "invalid".parse().ok())?,
         sha256: String::new(),
+        providers,
+        path,
     };
     config.policy.dir = base.join(&config.policy.dir);
-    compare(reader, top, &config);
-    trust_domain.map(|_present| config)
+    compare(document, &config, complaints);
+    trust_domain(&file).map(|_right| config)
 }
 
-fn section<S: Section>(reader: &mut Reader<'_>, top: &Table<'_>) -> S {
-    let table = reader.table(top, S::TABLE);
-    S::read(reader, table.as_ref())
+fn trust_domain(file: &Value) -> Option<TrustDomain> {
+    TrustDomain::read(file.get("trust_domain")?).ok()
+}
+
+/// A document that was compared with the schema, to read sections of.
+struct Sections<'r, 't, 'c> {
+    document: &'r Document<'t>,
+    file: &'r Value,
+    complaints: &'r mut Complaints<'c>,
+}
+
+impl Sections<'_, '_, '_> {
+    fn read<S: Section>(&mut self) -> S {
+        S::read(self.file.get(S::TABLE), &mut |key, message| {
+            let offset = self.document.place(&format!("/{}/{key}", S::TABLE));
+            // The comparison with the schema may have said it.
+            if !self.complaints.has(offset) {
+                self.complaints
+                    .add(offset, format!("`{key}` in [{}] {message}", S::TABLE));
+            }
+        })
+    }
 }
 
 /// What must fit together across keys.
-fn compare(reader: &mut Reader<'_>, top: &Table<'_>, config: &Config) {
-    let (tasks, credentials) = (&config.tasks, &config.credentials);
+fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints<'_>) {
+    let (tasks, credentials) = (&config.engine.tasks, &config.engine.credentials);
+    // Where `key` stands, or else `other`, which is then the one that was written.
+    let place = |table: &str, key: &str, other: &str| {
+        let at = |key| document.find(&format!("/{table}/{key}"));
+        at(key).or_else(|| at(other)).unwrap_or(0)
+    };
     if tasks.ttl_default > tasks.ttl_max {
-        let (default, max) = (tasks.ttl_default.show(), tasks.ttl_max.show());
-        let message = format!("`ttl_default` in [tasks] is {default}, more than `ttl_max`, {max}");
-        reader.complain(
-            offset_of(top, Tasks::TABLE, "ttl_default", "ttl_max"),
-            message,
+        let (default, max) = (tasks.ttl_default.write(), tasks.ttl_max.write());
+        complaints.add(
+            place(Tasks::TABLE, "ttl_default", "ttl_max"),
+            format!("`ttl_default` in [tasks] is {default}, more than `ttl_max`, {max}"),
         );
     }
     if credentials.revoke_wait_default > credentials.revoke_wait_max {
-        let (default, max) = (
-            credentials.revoke_wait_default.show(),
-            credentials.revoke_wait_max.show(),
+        let default = credentials.revoke_wait_default.write();
+        let max = credentials.revoke_wait_max.write();
+        complaints.add(
+            place(Credentials::TABLE, "revoke_wait_default", "revoke_wait_max"),
+            format!(
+                "`revoke_wait_default` in [credentials] is {default}, more than `revoke_wait_max`, {max}"
+            ),
         );
-        let message = format!(
-            "`revoke_wait_default` in [credentials] is {default}, more than `revoke_wait_max`, {max}"
-        );
-        let keys = ("revoke_wait_default", "revoke_wait_max");
-        reader.complain(offset_of(top, Credentials::TABLE, keys.0, keys.1), message);
     }
     if let Err(e) = config.ca() {
-        let offset = offset_of(top, Identity::TABLE, "svid_ttl", "ca_ttl");
-        reader.complain(
-            offset,
+        complaints.add(
+            place(Identity::TABLE, "svid_ttl", "ca_ttl"),
             format!("the lifetimes in [identity] do not fit: {e}"),
         );
     }
-}
-
-/// Where `key` of `[table]` stands, or else `other`, which is then the one that was written.
-fn offset_of(top: &Table<'_>, table: &str, key: &str, other: &str) -> usize {
-    let found = top.entries.get(table);
-    let entry = |key| Some(found?.get_ref().as_table()?.get(key)?.span().start);
-    entry(key).or_else(|| entry(other)).unwrap_or(0)
-}
-
-/// The directory that relative paths begin at.
-fn base_dir(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
-    path.parent()
-        .map_or_else(|| PathBuf::from("."), Path::to_owned)
-}
-
-/// The keys at the top level, outside of every table.
-fn top_keys() -> [Key; 2] {
-    [
-        Key {
-            name: "trust_domain",
-            doc: &[
-                " The SPIFFE trust domain. It is in every identity, `spiffe://<trust domain>/agent/…`, and cannot be",
-                " changed later.",
-            ],
-            expects: TrustDomain::EXPECTS,
-            default: None,
-            range: None,
-        },
-        Key {
-            name: "data_dir",
-            doc: &[
-                " Where the ledger, the index and the keys of the certificate authority are, relative to this file.",
-                " Mode 0700. Back it up as one.",
-            ],
-            expects: PathBuf::EXPECTS,
-            default: Some(PathBuf::from(DATA_DIR).show()),
-            range: None,
-        },
-    ]
-}
-
-/// Calls `$then!` with every section, in the order of the reference.
-macro_rules! sections {
-    ($then:ident) => {
-        $then!(
-            Listen,
-            Identity,
-            Policy,
-            Limits,
-            Tasks,
-            Credentials,
-            ProviderCalls,
-            Log
-        )
-    };
-}
-
-/// The keys of every section with the section's name and text.
-fn sections() -> Vec<(&'static str, &'static [&'static str], Vec<Key>)> {
-    macro_rules! rows {
-        ($($section:ident),*) => {
-            vec![$(($section::TABLE, $section::DOC, $section::keys())),*]
-        };
-    }
-    sections!(rows)
-}
-
-/// Every key with the table it belongs into, as it is written.
-fn homes() -> Vec<(&'static str, &'static str)> {
-    let mut homes: Vec<_> = top_keys().iter().map(|key| (key.name, "")).collect();
-    for (table, _, keys) in sections() {
-        // A name lives as long as the program, and there are eight of them.
-        homes.extend(keys.into_iter().map(|key| (key.name, table)));
-    }
-    homes
-}
-
-/// A lifetime for a default or a bound. INVARIANT: only called with numbers between one second and 366 days.
-fn lifetime(seconds: u64) -> Ttl {
-    Ttl::from_seconds(seconds).unwrap_or(Ttl::MAX)
-}
-
-/// The default of `node`.
-fn node_name() -> AgentName {
-    #[expect(clippy::expect_used, reason = "a constant that a test reads")]
-    "broker".parse().expect("a short name")
 }
 
 #[cfg(test)]

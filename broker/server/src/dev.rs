@@ -13,6 +13,7 @@ use taskpass_broker::{
     config::Config,
     init::{self, quoted},
     observe::logging,
+    provider_kinds,
 };
 use taskpass_core::{Entropy, OperatorName, TrustDomain};
 
@@ -28,7 +29,7 @@ pub(crate) fn run(trust_domain: TrustDomain, deps: Deps) -> anyhow::Result<ExitC
         trust_domain,
         operator,
     };
-    let installed = init::install(plan, &deps.clock, &deps.entropy)?;
+    let installed = init::install(plan, &provider_kinds(), &deps.clock, &deps.entropy)?;
     let mut config: Config = installed.config().clone();
     config.listen.grpc.set_port(0);
     logging::start(

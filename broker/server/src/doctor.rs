@@ -12,7 +12,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use serde::Serialize;
 use taskpass_core::{Clock, ProviderName};
-use taskpass_provider::Provider;
+use taskpass_provider::{Provider, ProviderKinds};
 
 use crate::config::{Config, ConfigError, check};
 
@@ -57,11 +57,12 @@ pub type BuiltProvider = (ProviderName, Result<Arc<dyn Provider>, String>);
 /// Runs all checks. `build` makes the configured providers; only the composition root knows how.
 pub async fn diagnose(
     path: &Path,
+    kinds: &ProviderKinds,
     clock: &dyn Clock,
     build: impl Fn(&Config) -> Vec<BuiltProvider>,
 ) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    let config = match Config::load(path) {
+    let config = match Config::load(path, kinds) {
         Ok(config) => config,
         Err(error) => {
             diagnosis.bad_config(&error);

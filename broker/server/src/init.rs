@@ -20,6 +20,7 @@ use taskpass_core::{
 use taskpass_files::{create_dir, unfinished};
 use taskpass_ledger::{KeyError, Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
+use taskpass_provider::ProviderKinds;
 use taskpass_store::Entry;
 
 use crate::config::{Config, ConfigError};
@@ -117,6 +118,7 @@ pub struct Installed {
 /// and changes nothing.
 pub fn install(
     mut plan: Plan,
+    kinds: &ProviderKinds,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Installed, Error> {
@@ -126,9 +128,8 @@ pub fn install(
         source,
     })?;
     let dir = plan.dir.as_path();
-    let text =
-        include_str!("init/taskpass.toml").replace("{trust_domain}", plan.trust_domain.as_str());
-    let config = Config::parse(&dir.join(CONFIG), &text)?;
+    let text = configuration(&plan.trust_domain, kinds);
+    let config = Config::parse(&dir.join(CONFIG), &text, kinds)?;
     refuse_occupied(dir)?;
     files::private_dir(dir)?;
     // Of two processes that run `init` at the same time, only one succeeds in making this
@@ -179,13 +180,28 @@ pub fn install(
     files::new_file(&policy.join(&starter.name), starter.text.as_bytes())?;
 
     files::new_file(&config.path, text.as_bytes())?;
-    let config = Config::load(&config.path)?;
+    let config = Config::load(&config.path, kinds)?;
     Ok(Installed {
         plan,
         operator_until: svid.not_after,
         vkey: verifying,
         config,
     })
+}
+
+/// The text of a new `taskpass.toml`, with an example of each kind of provider behind `#`.
+fn configuration(trust_domain: &TrustDomain, kinds: &ProviderKinds) -> String {
+    let mut examples = String::new();
+    for kind in kinds {
+        for line in kind.example().lines() {
+            examples += format!("# {line}").trim_end();
+            examples.push('\n');
+        }
+        examples.push('\n');
+    }
+    include_str!("init/taskpass.toml")
+        .replace("{trust_domain}", trust_domain.as_str())
+        .replace("{providers}", examples.trim_end())
 }
 
 /// Writes an identity into a new directory, in the form that `taskpass` reads.

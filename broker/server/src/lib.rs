@@ -7,11 +7,11 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use taskpass_broker::{App, Deps, config::Config};
+//! use taskpass_broker::{App, Deps, config::Config, provider_kinds};
 //! use taskpass_core::{SystemClock, SystemEntropy};
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::load(Path::new("taskpass.toml"))?;
+//! let config = Config::load(Path::new("taskpass.toml"), &provider_kinds())?;
 //! let deps = Deps { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
 //! let app = App::build(config, deps).await?;
 //! println!("listening on {}", app.local_addr());
@@ -33,4 +33,4 @@ pub mod observe;
 pub mod operator;
 pub mod transport;
 
-pub use app::{App, AppError, Deps, provider};
+pub use app::{App, AppError, Deps, provider_kinds};

@@ -15,10 +15,10 @@ use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
     App, Deps,
     cli::{Cli, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand, Output},
-    config::{Config, check, reference},
+    config::{Config, ProviderConfig, check, reference},
     doctor, init,
     observe::logging,
-    operator,
+    operator, provider_kinds,
 };
 use taskpass_core::{Clock, SystemClock, SystemEntropy};
 
@@ -47,7 +47,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Init(arguments) => init(arguments),
         Command::Run(arguments) => run(&arguments.config),
         Command::Config(ConfigCommand::Check(arguments)) => config_check(&arguments.config),
-        Command::Config(ConfigCommand::Reference) => print(reference::markdown().trim_end()),
+        Command::Config(ConfigCommand::Reference) => {
+            print(reference::markdown(&provider_kinds()).trim_end())
+        }
+        Command::Config(ConfigCommand::Schema) => print(&reference::json_schema(&provider_kinds())),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Operator(OperatorCommand::Issue(arguments)) => operator_issue(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
@@ -67,11 +70,11 @@ fn init(arguments: Init) -> anyhow::Result<ExitCode> {
         trust_domain,
         operator,
     };
-    print(&init::install(plan, &clock, &entropy)?.to_string())
+    print(&init::install(plan, &provider_kinds(), &clock, &entropy)?.to_string())
 }
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(path)?;
+    let mut config = Config::load(path, &provider_kinds())?;
     logging::start(
         &config.log,
         process::environment(logging::ENVIRONMENT).as_deref(),
@@ -97,7 +100,7 @@ fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
     // No back end is called.
     let runtime = process::runtime()?;
     let _inside = runtime.enter();
-    let report = check::check(path, &|config| {
+    let report = check::check(path, &provider_kinds(), &|config| {
         let built = build_providers(config, &clock).into_iter();
         built.filter_map(|(_, provider)| provider.err()).collect()
     });
@@ -111,8 +114,9 @@ fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
 
 fn doctor(arguments: &Doctor) -> anyhow::Result<ExitCode> {
     let clock = deps().clock;
+    let kinds = provider_kinds();
     let build = |config: &Config| build_providers(config, &clock);
-    let diagnosing = doctor::diagnose(&arguments.config, clock.as_ref(), build);
+    let diagnosing = doctor::diagnose(&arguments.config, &kinds, clock.as_ref(), build);
     let diagnosis = process::runtime()?.block_on(diagnosing);
     match arguments.output {
         Output::Text => print(&diagnosis.to_string())?,
@@ -133,7 +137,7 @@ fn operator_issue(arguments: Issue) -> anyhow::Result<ExitCode> {
         output,
     } = arguments;
     let request = operator::Request {
-        config: Config::load(&config)?,
+        config: Config::load(&config, &provider_kinds())?,
         operator,
         dir,
         user: rustix::process::geteuid().as_raw(),
@@ -153,9 +157,11 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 
 /// Every configured provider, or the reason why it cannot be built.
 fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::BuiltProvider> {
-    let build = |configured| {
-        taskpass_broker::provider(config, configured, Arc::clone(clock))
-            .map_err(|e| check::with_sources(&e))
+    let build = |configured: &ProviderConfig| {
+        configured.build(Arc::clone(clock)).map_err(|e| {
+            let source = check::with_sources(e.as_ref());
+            format!("setting up provider `{}` failed: {source}", configured.name)
+        })
     };
     config
         .providers

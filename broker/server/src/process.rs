@@ -9,7 +9,7 @@ use rustix::{
     process::{DumpableBehavior, Resource, Rlimit},
 };
 use sd_notify::NotifyState;
-use taskpass_broker::{App, config::Limits};
+use taskpass_broker::{App, transport::Limits};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,

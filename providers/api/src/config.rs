@@ -1,18 +1,106 @@
-//! The part of a role's configuration that is the same for every provider.
+//! The parts of a configuration that are the same for every provider.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use taskpass_core::{InvalidValue, ParamName, ParamRule, breaks_line};
+use taskpass_core::{EnvName, InvalidValue, ParamName, ParamRule, breaks_line};
+
+/// A path of a file without secrets, relative to [`Parts::base_dir`](crate::Parts::base_dir).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct FilePath(PathBuf);
+
+/// A path of a file with a secret, of mode 0600, relative to
+/// [`Parts::base_dir`](crate::Parts::base_dir). `taskpassd doctor` tells when others can read it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretFile(PathBuf);
+
+macro_rules! path {
+    ($type:ty: $format:literal) => {
+        impl AsRef<Path> for $type {
+            fn as_ref(&self) -> &Path {
+                &self.0
+            }
+        }
+
+        impl From<PathBuf> for $type {
+            fn from(path: PathBuf) -> Self {
+                Self(path)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                $format.into()
+            }
+
+            fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": $format })
+            }
+        }
+    };
+}
+
+path!(FilePath: "path");
+path!(SecretFile: "secret-file");
+
+/// `env = { username = "PGUSER" }`: the environment variable that `taskpass run` sets from a field.
+pub type EnvConfig = BTreeMap<String, EnvName>;
+
+/// Refuses two fields that set the same variable.
+pub fn check_env(env: &EnvConfig) -> Result<(), InvalidValue> {
+    let mut seen = BTreeSet::new();
+    match env.values().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(InvalidValue::new(format!(
+            "`env` gives `{twice}` to two fields; a variable has one value"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The same for a role whose fields are known: refuses others, and adds the variables of fields that
+/// the configuration does not name.
+pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConfig, InvalidValue> {
+    if let Some(unknown) = env
+        .keys()
+        .find(|key| fields.iter().all(|(field, _)| field != key))
+    {
+        let known: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
+        return Err(InvalidValue::new(format!(
+            "`env` names the field `{unknown}`; a credential of this role has {}",
+            known.join(", ")
+        )));
+    }
+    let mut all = EnvConfig::new();
+    for (field, variable) in fields {
+        let name = env
+            .get(*field)
+            .cloned()
+            .map_or_else(|| variable.parse(), Ok)?;
+        all.insert((*field).to_owned(), name);
+    }
+    check_env(&all)?;
+    Ok(all)
+}
 
 /// `params = { bucket = { pattern = "[a-z]+" }, tier = { one_of = ["a", "b"] }, size = { max = 10 } }`
 pub type ParamConfigs = BTreeMap<ParamName, ParamConfig>;
 
 /// The rule of one parameter: exactly one of the keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamConfig {
-    /// A regular expression that the whole value must match.
+    /// A regular expression that the whole value must match. Compiled, it may take 5 MiB.
     #[serde(default)]
     pub pattern: Option<String>,
     /// The values that are allowed.

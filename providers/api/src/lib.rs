@@ -21,9 +21,13 @@ pub mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod factory;
 mod order;
 
 pub use error::ProviderError;
+pub use factory::{
+    BuildError, Configuration, Finding, Parts, ProviderFactory, ProviderKinds, factory,
+};
 pub use order::{
     Anchors, Health, IssueOrder, Issued, Liveness, RenewOrder, Renewed, RevokeItem, RevokeOrder,
     RevokeScope, Revoked,

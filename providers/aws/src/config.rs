@@ -1,28 +1,36 @@
-//! The configuration of an AWS provider, as it stands in `taskpass.toml`. Parsed here, checked when the provider is built.
+//! What an operator writes about one AWS account, and whether it can work.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use taskpass_core::{Impact, Ttl};
-use taskpass_provider::config::ParamConfigs;
+use taskpass_core::{Impact, ProviderName, Ttl};
+use taskpass_provider::{
+    BuildError, Configuration, Finding, Parts, Provider,
+    config::{EnvConfig, FilePath, ParamConfigs, SecretFile},
+};
 
-/// One `[[provider]]` of kind `aws`.
-#[derive(Debug, Clone, Deserialize)]
+use crate::{AwsProvider, provider, role};
+
+/// Amazon Web Services. A credential is a session of an IAM role, which a deny list ends.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {
-    /// The provider's name, such as `aws-prod`.
-    pub name: String,
-    /// Always `aws`.
-    pub kind: String,
+    /// The provider's name, the part before the slash in `<provider>/<role>`. Unique in the file.
+    pub name: ProviderName,
+    /// The kind of provider.
+    pub kind: AwsKind,
     /// The region whose STS endpoint is called and where probes run, such as `eu-central-1`.
     pub region: String,
-    /// One address for all services (STS, IAM, EC2, S3), for private endpoints and emulators. Default: AWS's own.
+    /// One address for all services (STS, IAM, EC2, S3), for private endpoints and emulators. Without
+    /// it, AWS's own addresses.
     #[serde(default)]
     pub endpoint_url: Option<String>,
-    /// How the broker itself is known to AWS: it needs `sts:AssumeRole`, `sts:TagSession` and
+    /// How the broker is known to AWS. Its principal needs `sts:AssumeRole`, `sts:TagSession` and
     /// `sts:SetSourceIdentity` on the roles, and nothing else.
     pub credentials: CredentialsConfig,
-    /// The principal that may edit the deny list of the roles. Without it credentials die by expiry only.
+    /// The principal that edits the deny list of the roles, apart from the broker's own, since
+    /// `iam:PutRolePolicy` is a wide power. Without it, credentials end by expiry only.
     #[serde(default)]
     pub revoker: Option<RevokerConfig>,
     /// The roles.
@@ -30,83 +38,105 @@ pub struct AwsConfig {
     pub roles: Vec<RoleConfig>,
 }
 
+/// The word behind `kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AwsKind {
+    /// Amazon Web Services.
+    Aws,
+}
+
 /// Where a principal's credentials come from. The environment is never read.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CredentialsConfig {
-    /// A file of mode 0600, read again when it changes: an AWS credentials file (`[default]` and three keys), or
-    /// the JSON that a `credential_process` prints.
+    /// A file of mode 0600, read again when it changes: an AWS credentials file (`[default]` and
+    /// three keys), or the JSON that a `credential_process` prints.
     File {
-        /// Relative to the configuration file.
-        path: PathBuf,
-        /// The section of an AWS credentials file. Default `default`.
+        /// The file.
+        path: SecretFile,
+        /// The section of an AWS credentials file. Without it, `default`.
         #[serde(default)]
         profile: Option<String>,
     },
-    /// `AssumeRoleWithWebIdentity` with a token that something else keeps fresh (Kubernetes, a JWT-SVID helper).
+    /// `AssumeRoleWithWebIdentity` with a token that another program keeps fresh, such as Kubernetes
+    /// or a JWT-SVID helper.
     WebIdentity {
         /// The role to assume.
         role_arn: String,
-        /// The file with the token; relative to the configuration file.
-        token_file: PathBuf,
+        /// The file with the token.
+        token_file: SecretFile,
     },
     /// The instance profile, through the instance metadata service (version 2).
     Instance {},
 }
 
-/// `[provider.revoker]`: a principal apart from the broker's, since `iam:PutRolePolicy` is a wide power.
-#[derive(Debug, Clone, Deserialize)]
+/// `[provider.revoker]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokerConfig {
-    /// Needs `iam:GetRolePolicy` and `iam:PutRolePolicy` on the roles of this provider, and nothing else.
+    /// How the revoker is known to AWS. Its principal needs `iam:GetRolePolicy` and
+    /// `iam:PutRolePolicy` on the roles of this provider, and nothing else.
     pub credentials: CredentialsConfig,
-    /// The name of the inline policy that holds the deny list. Default `taskpass-deny`.
+    /// The name of the inline policy that holds the deny list.
     #[serde(default = "default_policy_name")]
     pub policy_name: String,
-    /// The most characters the deny list may take. IAM gives all inline policies of a role 10,240 together, so the
-    /// default of 8192 leaves 2,048 for the role's own. Between 1024 and 10240.
+    /// The most characters that the deny list may take. IAM gives all inline policies of a role 10,240
+    /// together, so the default leaves 2,048 for the role's own.
     #[serde(default = "default_policy_characters_max")]
+    #[schemars(range(min = 1024, max = 10_240))]
     pub policy_characters_max: usize,
-    /// How long one revocation waits for the proof before it is tried again later. Default `15s`, at most `60s`.
+    /// How long one revocation waits for the proof before it is tried again later.
     #[serde(default = "default_proof_timeout")]
+    #[schemars(extend("formatMaximum" = "60s"))]
     pub proof_timeout: Ttl,
 }
 
 /// One `[[provider.role]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleConfig {
-    /// The role's name in Taskpass.
+    /// The role's name, the part after the slash in `<provider>/<role>`. Unique in the provider.
     pub name: String,
     /// The IAM role to assume.
     pub role_arn: String,
-    /// The session policy: a JSON policy document whose string values may hold `${param}`. Relative to the
-    /// configuration file.
-    pub session_policy: PathBuf,
-    /// The parameters an agent must give; each must be used in the session policy.
+    /// The session policy: a file with a JSON policy document, in which string values may hold
+    /// `${param}`.
+    pub session_policy: FilePath,
+    /// The parameters that an agent must give, each with exactly one rule:
+    /// `{ name = { pattern = "[a-z]+" } }`. The session policy must use each of them.
     #[serde(default)]
     pub params: ParamConfigs,
-    /// The longest life of a credential, at most 12h. Below 15m the session policy ends it, as STS cannot.
+    /// The longest life of one credential. Below 15m the session policy ends it, since STS cannot.
+    #[schemars(extend("formatMaximum" = "12h"))]
     pub max_ttl: Ttl,
-    /// 0 read, 1 reversible write, 2 irreversible or visible outside, 3 administration.
+    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone or
+    /// is seen outside, 3 administration.
     pub impact: Impact,
-    /// The environment, such as `prod`; for policies. Default empty.
+    /// The environment that the role touches, such as `prod`; for policies.
     #[serde(default)]
     pub environment: String,
-    /// What kinds of data the role reaches; for policies.
+    /// The classes of data that the role can read, such as `customer`; for policies.
     #[serde(default)]
     pub data_classes: Vec<String>,
     /// The external id that the role's trust policy asks for.
     #[serde(default)]
     pub external_id: Option<String>,
-    /// What a canary session tries in order to prove a revocation. The IAM role must allow it; the session policies
-    /// of agents need not. Without it a revocation is carried out but never called verified.
+    /// What a canary session tries in order to prove a revocation. The IAM role must allow it; the
+    /// session policies of agents need not. Without it, a revocation is carried out but never called
+    /// verified.
     #[serde(default)]
     pub probe: Option<ProbeConfig>,
+    /// The environment variable that `taskpass run` sets from a field of the credential:
+    /// `{ session_token = "PROD_SESSION_TOKEN" }`. Without it, the variables that the AWS SDKs read:
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    #[serde(default)]
+    pub env: EnvConfig,
 }
 
-/// `probe = { action = "ec2:DescribeRegions" }` or `probe = { action = "s3:ListBucket", bucket = "logs" }`.
-#[derive(Debug, Clone, Deserialize)]
+/// `probe = { action = "ec2:DescribeRegions" }`, or
+/// `probe = { action = "s3:ListBucket", bucket = "logs" }`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "action", deny_unknown_fields)]
 pub enum ProbeConfig {
     /// `DescribeRegions` with `DryRun`: reads nothing, changes nothing, costs nothing.
@@ -118,6 +148,29 @@ pub enum ProbeConfig {
         /// The bucket.
         bucket: String,
     },
+}
+
+impl Configuration for AwsConfig {
+    const KIND: &'static str = "aws";
+    const EXAMPLE: &'static str = include_str!("example.toml");
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        if let Err((place, error)) = provider::check(self) {
+            found.push(Finding::new(place, error));
+        }
+        for (index, config) in self.roles.iter().enumerate() {
+            if let Err(error) = role::check(&self.name, config) {
+                found.push(Finding::new(format!("/role/{index}"), error));
+            }
+        }
+        found
+    }
+
+    fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
+        let provider = AwsProvider::new(self, &parts.base_dir, Arc::clone(&parts.clock))?;
+        Ok(Arc::new(provider))
+    }
 }
 
 fn default_policy_name() -> String {

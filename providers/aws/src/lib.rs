@@ -71,6 +71,11 @@ mod sts;
 mod tests;
 mod transport;
 
-pub use config::{AwsConfig, CredentialsConfig, ProbeConfig, RevokerConfig, RoleConfig};
+pub use config::{AwsConfig, AwsKind, CredentialsConfig, ProbeConfig, RevokerConfig, RoleConfig};
 pub use error::Error;
 pub use provider::AwsProvider;
+
+/// What the broker needs of this package.
+pub fn factory() -> std::sync::Arc<dyn taskpass_provider::ProviderFactory> {
+    taskpass_provider::factory::<AwsConfig>()
+}

@@ -52,8 +52,8 @@ impl AwsProvider {
     /// Checks the configuration and reads the templates; makes no call to AWS. Paths are relative
     /// to `base_dir`.
     pub fn new(config: &AwsConfig, base_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let name: ProviderName = config.name.parse().map_err(Error::Name)?;
-        check(config)?;
+        let name = config.name.clone();
+        check(config).map_err(|(_, error)| error)?;
         let class = match config.revoker {
             Some(_) => RevocationClass::Denylist,
             None => RevocationClass::ExpiryOnly,
@@ -252,21 +252,17 @@ impl Provider for AwsProvider {
     }
 }
 
-fn check(config: &AwsConfig) -> Result<(), Error> {
-    let fail = |message: String| Err(Error::Config(message));
-    if config.kind != "aws" {
-        return fail(format!(
-            "provider `{}` has kind `{}`, not `aws`",
-            config.name, config.kind
-        ));
-    }
+/// Checks all but the roles. A mistake has a JSON pointer to its place.
+pub(crate) fn check(config: &AwsConfig) -> Result<(), (&'static str, Error)> {
+    let fail = |place, message: String| Err((place, Error::Config(message)));
     let region = &config.region;
     if region.len() < 5
         || !region
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     {
-        return fail(format!("`{region}` is not a region, like eu-central-1"));
+        let message = format!("`{region}` is not a region, like eu-central-1");
+        return fail("/region", message);
     }
     if let Some(endpoint) = &config.endpoint_url {
         // Without TLS the network could read the sessions.
@@ -282,9 +278,10 @@ fn check(config: &AwsConfig) -> Result<(), Error> {
                 && (url.scheme() == "https" || url.scheme() == "http" && here)
         });
         if !usable {
-            return fail(format!(
+            let message = format!(
                 "`endpoint_url` is `{endpoint}`; write https://host[:port], or http:// on this machine"
-            ));
+            );
+            return fail("/endpoint_url", message);
         }
     }
     let Some(revoker) = &config.revoker else {
@@ -293,23 +290,22 @@ fn check(config: &AwsConfig) -> Result<(), Error> {
     let name = &revoker.policy_name;
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
     if name.is_empty() || name.len() > 128 || !name.bytes().all(legal) {
-        return fail(format!(
-            "`policy_name` is `{name}`; IAM takes 1 to 128 letters, digits and `+=,.@-_`"
-        ));
+        let message =
+            format!("`policy_name` is `{name}`; IAM takes 1 to 128 letters, digits and `+=,.@-_`");
+        return fail("/revoker/policy_name", message);
     }
     if !(POLICY_CHARACTERS_MIN..=ROLE_POLICIES_CHARACTERS_MAX)
         .contains(&revoker.policy_characters_max)
     {
-        return fail(format!(
+        let message = format!(
             "`policy_characters_max` is {}; it lies between {POLICY_CHARACTERS_MIN} and {ROLE_POLICIES_CHARACTERS_MAX}",
             revoker.policy_characters_max
-        ));
+        );
+        return fail("/revoker/policy_characters_max", message);
     }
     if revoker.proof_timeout.seconds() > PROOF_TIMEOUT_SECONDS_MAX {
-        return fail(format!(
-            "`proof_timeout` is {}; at most 60s",
-            revoker.proof_timeout
-        ));
+        let message = format!("`proof_timeout` is {}; at most 60s", revoker.proof_timeout);
+        return fail("/revoker/proof_timeout", message);
     }
     Ok(())
 }

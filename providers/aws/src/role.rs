@@ -1,9 +1,12 @@
 //! One configured role, checked, and its template.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use taskpass_core::{ProviderName, RevocationClass, RoleName, RoleSpec, Ttl};
-use taskpass_provider::config::param_rules;
+use taskpass_core::{ParamName, ParamRule, ProviderName, RevocationClass, RoleName, RoleSpec, Ttl};
+use taskpass_provider::config::{EnvConfig, env_of_fields, param_rules};
 
 use crate::{
     Error,
@@ -13,6 +16,12 @@ use crate::{
 
 /// The longest session that STS gives.
 const SESSION_SECONDS_MAX: u32 = 12 * 3600;
+/// The fields of a credential, and the variables in which the AWS SDKs look for them.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("access_key_id", "AWS_ACCESS_KEY_ID"),
+    ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+    ("session_token", "AWS_SESSION_TOKEN"),
+];
 
 /// A role that can be assumed.
 #[derive(Debug)]
@@ -35,34 +44,12 @@ impl Role {
         base_dir: &Path,
         revocation_class: RevocationClass,
     ) -> Result<(Self, RoleSpec), Error> {
-        let name = RoleName::new(provider.clone(), &config.name).map_err(Error::Name)?;
-        let params = param_rules(&config.params).map_err(Error::Name)?;
-        let iam_name = iam_role_name(&config.role_arn).ok_or_else(|| {
-            Error::Config(format!(
-                "role `{name}`: `{}` is not the ARN of a role, like arn:aws:iam::123456789012:role/reader",
-                config.role_arn
-            ))
-        })?;
-        if config.max_ttl.seconds() > SESSION_SECONDS_MAX {
-            return Err(Error::Config(format!(
-                "role `{name}`: `max_ttl` is {}; STS sessions live at most 12h",
-                config.max_ttl
-            )));
-        }
-        if let Some(id) = &config.external_id
-            && !is_external_id(id)
-        {
-            return Err(Error::Config(format!(
-                "role `{name}`: `external_id` has 2 to 1224 characters out of letters, digits and `+=,.@:/-_`"
-            )));
-        }
-        if let Some(ProbeConfig::ListBucket { bucket }) = &config.probe
-            && !is_bucket(bucket)
-        {
-            return Err(Error::Config(format!(
-                "role `{name}`: `{bucket}` is not a bucket's name, like my-artifacts"
-            )));
-        }
+        let Checked {
+            name,
+            params,
+            iam_name,
+            env,
+        } = check(provider, config)?;
         let path = base_dir.join(&config.session_policy);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::TemplateUnreadable {
             role: name.clone(),
@@ -87,6 +74,7 @@ impl Role {
             revocation_class,
             // A session policy cannot be changed later; a client requests a new credential.
             renewable: false,
+            env,
         };
         let role = Self {
             name,
@@ -99,6 +87,54 @@ impl Role {
         };
         Ok((role, spec))
     }
+}
+
+/// What the configuration of a role says, as far as it can be checked without its template.
+pub(crate) struct Checked {
+    name: RoleName,
+    params: BTreeMap<ParamName, ParamRule>,
+    iam_name: String,
+    env: EnvConfig,
+}
+
+/// Checks one role without reading its template.
+pub(crate) fn check(provider: &ProviderName, config: &RoleConfig) -> Result<Checked, Error> {
+    let name = RoleName::new(provider.clone(), &config.name).map_err(Error::Name)?;
+    let params = param_rules(&config.params).map_err(Error::Name)?;
+    let env = env_of_fields(&config.env, &ENVIRONMENT)
+        .map_err(|e| Error::Config(format!("role `{name}`: {e}")))?;
+    let iam_name = iam_role_name(&config.role_arn).ok_or_else(|| {
+        Error::Config(format!(
+            "role `{name}`: `{}` is not the ARN of a role, like arn:aws:iam::123456789012:role/reader",
+            config.role_arn
+        ))
+    })?;
+    if config.max_ttl.seconds() > SESSION_SECONDS_MAX {
+        return Err(Error::Config(format!(
+            "role `{name}`: `max_ttl` is {}; STS sessions live at most 12h",
+            config.max_ttl
+        )));
+    }
+    if let Some(id) = &config.external_id
+        && !is_external_id(id)
+    {
+        return Err(Error::Config(format!(
+            "role `{name}`: `external_id` has 2 to 1224 characters out of letters, digits and `+=,.@:/-_`"
+        )));
+    }
+    if let Some(ProbeConfig::ListBucket { bucket }) = &config.probe
+        && !is_bucket(bucket)
+    {
+        return Err(Error::Config(format!(
+            "role `{name}`: `{bucket}` is not a bucket's name, like my-artifacts"
+        )));
+    }
+    Ok(Checked {
+        name,
+        params,
+        iam_name,
+        env,
+    })
 }
 
 /// `arn:aws:iam::123456789012:role/path/name` → `name`.

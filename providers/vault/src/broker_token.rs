@@ -189,7 +189,7 @@ impl BrokerToken {
             }
             TokenSource::AppRole(approle) => {
                 let (secret_id, _stamp) =
-                    secret_file::read(&approle.secret_id_file).map_err(|e| unusable(&e))?;
+                    secret_file::read(approle.secret_id_file.as_ref()).map_err(|e| unusable(&e))?;
                 let login = LoginWithApproleRequest {
                     mount: approle.mount.clone(),
                     role_id: approle.role_id.clone(),

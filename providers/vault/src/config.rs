@@ -1,46 +1,54 @@
 //! What an operator writes about one Vault or OpenBao, and whether it can work.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use taskpass_core::{Impact, InvalidValue, ProviderName, Ttl};
-use taskpass_provider::config::ParamConfigs;
+use taskpass_provider::{
+    BuildError, Configuration, Finding, Parts, Provider,
+    config::{EnvConfig, FilePath, ParamConfigs, SecretFile},
+};
 use url::{Host, Url};
 
-use crate::role::Role;
+use crate::{VaultProvider, role::Role};
 
-/// One `[[provider]]` of kind `vault`.
-#[derive(Debug, Clone, Deserialize)]
+/// HashiCorp Vault or OpenBao. A task gets a Vault token of its own, through which its credentials
+/// are issued.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultConfig {
-    /// The provider's name; roles are called `<name>/<role>`.
+    /// The provider's name, the part before the slash in `<provider>/<role>`. Unique in the file.
     pub name: ProviderName,
-    /// Always `vault`.
+    /// The kind of provider.
     pub kind: VaultKind,
-    /// Where the server is: `https://host:port`, with a path when it is behind one.
+    /// Where the server is, `https://host:port`, with a path when it is behind one.
     pub address: String,
-    /// The namespace of every request. Default: none.
+    /// The namespace of every request. Without it, the root namespace.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// PEM certificates of the authorities to trust, and no others. Default: those of the system.
+    /// PEM certificates of the authorities to trust, and no others. Without it, the broker trusts
+    /// the authorities of the system.
     #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// Allow `http://` to another machine, which shows every secret to the network. Default: false.
+    pub ca_file: Option<FilePath>,
+    /// Allows `http://` to another machine, which shows every secret to the network.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// A file with the broker's own token; read again when it changes. Not together with `approle`.
+    /// A file of mode 0600 with the broker's own token; read again when it changes. Give exactly one
+    /// of `token_file` and `approle`.
     #[serde(default)]
-    pub token_file: Option<PathBuf>,
-    /// Log in with AppRole instead of a token.
+    pub token_file: Option<SecretFile>,
+    /// Logs in with AppRole instead of a token.
     #[serde(default)]
     pub approle: Option<AppRoleConfig>,
-    /// How long one request may take, connecting included. Default: 10s.
+    /// How long one request may take, connecting included.
     #[serde(default = "default_timeout")]
     pub timeout: Ttl,
-    /// The longest that the server itself works on one request: its `default_max_request_duration`, or the largest
-    /// `max_request_duration` of its listeners. When an answer was lost, the task's session has to live for that long; with a
-    /// value that is too short, what the lost call mints can outlive the task unseen. Default: 90s, as the server has it.
+    /// The longest that the server works on one request: its `default_max_request_duration`, or the
+    /// largest `max_request_duration` of its listeners. When the answer to a request is lost, the
+    /// task's Vault token has to live for that long. With a value that is too short, a credential of
+    /// the lost answer can outlive the task unseen.
     #[serde(default = "default_max_request_duration")]
     pub max_request_duration: Ttl,
     /// The roles.
@@ -48,8 +56,8 @@ pub struct VaultConfig {
     pub roles: Vec<RoleConfig>,
 }
 
-/// The word `vault`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// The word behind `kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VaultKind {
     /// HashiCorp Vault or OpenBao.
@@ -57,85 +65,96 @@ pub enum VaultKind {
 }
 
 /// Logging in with AppRole.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AppRoleConfig {
-    /// Where the auth method is mounted. Default: `approle`.
+    /// Where the auth method is mounted.
     #[serde(default = "default_approle_mount")]
     pub mount: String,
     /// The role's id; not a secret.
     pub role_id: String,
-    /// A file with the secret id; read at each login.
-    pub secret_id_file: PathBuf,
+    /// A file of mode 0600 with the secret id; read at each login.
+    pub secret_id_file: SecretFile,
 }
 
 /// One `[[provider.role]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleConfig {
-    /// The part of the role's name after the slash.
+    /// The role's name, the part after the slash in `<provider>/<role>`. Unique in the provider.
     pub name: String,
-    /// What is handed out.
+    /// What is issued.
     #[serde(rename = "type")]
     pub role_type: RoleType,
-    /// The API path below `/v1/`, such as `database/creds/ci` or `secret/data/app`; `${param}` stands for a scope
-    /// parameter and becomes one path segment or a part of one. For `dynamic` and `kv`.
+    /// The API path below `/v1/`, such as `database/creds/ci` or `secret/data/app`; for `dynamic`
+    /// and `kv`. `${param}` stands for a scope parameter and becomes one path segment or a part of
+    /// one.
     #[serde(default)]
     pub path: Option<String>,
-    /// How a `dynamic` path is called. Default: read.
+    /// How a `dynamic` path is called. Without it, `"read"`.
     #[serde(default)]
     pub method: Option<Method>,
-    /// Fixed fields of the body of a `write`; the scope's parameters are added. Default: none.
+    /// Fixed fields of the body of a `write`; the scope's parameters are added.
     #[serde(default)]
     pub body: BTreeMap<String, Value>,
-    /// The field of the body that tells the engine the lifetime, such as `ttl` for `pki/issue/…`; it gets the asked
-    /// lifetime in seconds (`900s`). Default: none, the engine decides.
+    /// The field of the body that tells the engine the lifetime, such as `ttl` for `pki/issue/…`; it
+    /// gets the lifetime in seconds (`900s`). Without it, the engine decides.
     #[serde(default)]
     pub ttl_field: Option<String>,
-    /// The version of a `kv` engine, 1 or 2. Default: 2.
+    /// The version of a `kv` engine. Without it, 2.
     #[serde(default)]
     pub version: Option<u8>,
-    /// Vault policies that the task's token needs for this role; a `token` role hands out exactly these.
+    /// The Vault policies that the task's token needs for this role. A `token` role gives exactly
+    /// these.
     pub policies: Vec<String>,
-    /// The parameters an agent may give. Default: none.
+    /// The parameters that an agent may give, each with exactly one rule:
+    /// `{ name = { pattern = "[a-z]+" } }`.
     #[serde(default)]
     pub params: ParamConfigs,
-    /// The longest lifetime of one credential. Default: 15m.
+    /// The longest life of one credential.
     #[serde(default = "default_max_ttl")]
     pub max_ttl: Ttl,
-    /// How much harm it can do, 0 to 3. Default: 2, since nobody said that it is less.
+    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone or
+    /// is seen outside, 3 administration. The default is 2, so that a role is not taken for harmless
+    /// because the key was forgotten.
     #[serde(default = "default_impact")]
     pub impact: Impact,
-    /// The environment, such as `prod`. Default: empty.
+    /// The environment that the role touches, such as `prod`; for policies.
     #[serde(default)]
     pub environment: String,
-    /// Classes of data it reaches, such as `customer`. Default: none.
+    /// The classes of data that the role can read, such as `customer`; for policies.
     #[serde(default)]
     pub data_classes: Vec<String>,
-    /// Whether credentials can be extended. Default: true for `token` and for `dynamic` read, else false.
+    /// Whether credentials can be renewed. Without it, `true` for `token` and for a `dynamic` read,
+    /// else `false`.
     #[serde(default)]
     pub renewable: Option<bool>,
+    /// The environment variable that `taskpass run` sets from a field of the credential:
+    /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and any other field
+    /// sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`.
+    #[serde(default)]
+    pub env: EnvConfig,
 }
 
-/// What a role hands out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What a role issues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleType {
-    /// What an engine makes, under a lease.
+    /// What a secrets engine mints, under a lease.
     Dynamic,
-    /// A Vault token.
+    /// A Vault token with just `policies`.
     Token,
-    /// A static secret.
+    /// A static secret, which ending the task cannot revoke.
     Kv,
 }
 
 /// How a path is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// `GET`.
+    /// A `GET`.
     Read,
-    /// `POST`, with the scope's parameters as body.
+    /// A `POST` with the scope's parameters as body, as `pki/issue/…` needs.
     Write,
 }
 
@@ -194,29 +213,65 @@ fn default_approle_mount() -> String {
     "approle".to_owned()
 }
 
+impl Configuration for VaultConfig {
+    const KIND: &'static str = "vault";
+    const EXAMPLE: &'static str = include_str!("example.toml");
+
+    fn findings(&self) -> Vec<Finding> {
+        let finding = |(place, error)| Finding::new(place, error);
+        self.mistakes().into_iter().map(finding).collect()
+    }
+
+    fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
+        let provider = VaultProvider::new(self, &parts.base_dir, Arc::clone(&parts.clock))?;
+        Ok(Arc::new(provider))
+    }
+}
+
 impl VaultConfig {
     /// Checks everything that can be checked without reading files or the network.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.url()?;
-        self.checked_roles()?;
-        let complain = |message: &str| Err(self.complaint(message));
-        match (&self.token_file, &self.approle) {
-            (Some(_), Some(_)) => complain("`token_file` and `approle` are both given; keep one"),
-            (None, None) => complain(
-                "neither `token_file` nor `approle` is given; the broker needs a token of its own",
-            ),
-            (None, Some(approle)) if !is_plain_path(&approle.mount) => {
-                complain("`approle.mount` must be a path like `approle`")
-            }
-            _ => {
-                let odd =
-                    |text: &String| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic());
-                if self.namespace.as_ref().is_some_and(odd) {
-                    return complain("`namespace` must be visible ASCII");
-                }
-                Ok(())
-            }
+        match self.mistakes().into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
         }
+    }
+
+    /// Every mistake, with a JSON pointer to its place.
+    fn mistakes(&self) -> Vec<(String, ConfigError)> {
+        let mut found = Vec::new();
+        let mut note = |place: &str, error| found.push((place.to_owned(), error));
+        if let Err(error) = self.url() {
+            note("/address", error);
+        }
+        for (index, error) in self.wrong_roles() {
+            note(&format!("/role/{index}"), error);
+        }
+        match (&self.token_file, &self.approle) {
+            (Some(_), Some(_)) => note(
+                "/approle",
+                self.complaint("`token_file` and `approle` are both given; keep one"),
+            ),
+            (None, None) => note(
+                "",
+                self.complaint(
+                    "neither `token_file` nor `approle` is given; the broker needs a token of its own",
+                ),
+            ),
+            (None, Some(approle)) if !is_plain_path(&approle.mount) => note(
+                "/approle/mount",
+                self.complaint("`approle.mount` must be a path like `approle`"),
+            ),
+            _ => {}
+        }
+        let odd = |text: &String| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic());
+        if self.namespace.as_ref().is_some_and(odd) {
+            note(
+                "/namespace",
+                self.complaint("`namespace` must be visible ASCII"),
+            );
+        }
+        found
     }
 
     /// The address, when it is one that may be used.
@@ -254,20 +309,27 @@ impl VaultConfig {
 
     /// The roles in the form that works with them.
     pub(crate) fn checked_roles(&self) -> Result<Vec<Role>, ConfigError> {
-        let mut roles: Vec<Role> = Vec::with_capacity(self.roles.len());
-        for config in &self.roles {
+        self.each_role().collect()
+    }
+
+    fn wrong_roles(&self) -> Vec<(usize, ConfigError)> {
+        let wrong = |(index, role): (usize, Result<Role, ConfigError>)| Some((index, role.err()?));
+        self.each_role().enumerate().filter_map(wrong).collect()
+    }
+
+    fn each_role(&self) -> impl Iterator<Item = Result<Role, ConfigError>> {
+        self.roles.iter().enumerate().map(|(index, config)| {
             let complain = |error: InvalidValue| ConfigError::Role {
                 provider: self.name.clone(),
                 role: config.name.clone(),
                 message: error.to_string(),
             };
-            let role = Role::new(&self.name, config).map_err(complain)?;
-            if roles.iter().any(|known| known.spec.name == role.spec.name) {
+            let earlier = self.roles.iter().take(index);
+            if earlier.into_iter().any(|known| known.name == config.name) {
                 return Err(complain(InvalidValue::new("the name is used twice")));
             }
-            roles.push(role);
-        }
-        Ok(roles)
+            Role::new(&self.name, config).map_err(complain)
+        })
     }
 
     fn complaint(&self, message: &str) -> ConfigError {

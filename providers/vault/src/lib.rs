@@ -74,3 +74,8 @@ pub use config::{
     AppRoleConfig, ConfigError, Method, RoleConfig, RoleType, VaultConfig, VaultKind,
 };
 pub use provider::VaultProvider;
+
+/// What the broker needs of this package.
+pub fn factory() -> std::sync::Arc<dyn taskpass_provider::ProviderFactory> {
+    taskpass_provider::factory::<VaultConfig>()
+}

@@ -47,10 +47,12 @@ impl VaultProvider {
         config.validate()?;
         let source = match (&config.token_file, &config.approle) {
             (_, Some(approle)) => TokenSource::AppRole(AppRoleConfig {
-                secret_id_file: base_dir.join(&approle.secret_id_file),
+                secret_id_file: base_dir.join(&approle.secret_id_file).into(),
                 ..approle.clone()
             }),
-            (file, None) => TokenSource::File(base_dir.join(file.clone().unwrap_or_default())),
+            (Some(file), None) => TokenSource::File(base_dir.join(file)),
+            // INVARIANT: `validate` refused this.
+            (None, None) => TokenSource::File(base_dir.to_owned()),
         };
         Ok(Self {
             vault: Vault {

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use taskpass_core::{InvalidValue, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Ttl};
-use taskpass_provider::config::param_rules;
+use taskpass_provider::config::{check_env, env_of_fields, param_rules};
 
 use crate::{
     api::EngineCall,
     config::{Method, RoleConfig, RoleType},
     path::PathTemplate,
 };
+
+/// The one field of a `token` role, and the variable in which Vault's own tools look for it.
+const TOKEN_ENVIRONMENT: [(&str, &str); 1] = [("token", "VAULT_TOKEN")];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Role {
@@ -79,6 +82,13 @@ impl Role {
                 "`{fixed}` is both a parameter and a fixed field of the body"
             )));
         }
+        let env = match &source {
+            CredentialSource::Token => env_of_fields(&config.env, &TOKEN_ENVIRONMENT)?,
+            CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => {
+                check_env(&config.env)?;
+                config.env.clone()
+            }
+        };
         let (revocation_class, renewable) = match &source {
             CredentialSource::Dynamic(dynamic) => {
                 (RevocationClass::Inherits, dynamic.method == Method::Read)
@@ -97,6 +107,7 @@ impl Role {
             data_classes: config.data_classes.clone(),
             revocation_class,
             renewable: config.renewable.unwrap_or(renewable),
+            env,
         };
         Ok(Self {
             spec,

@@ -41,6 +41,7 @@ impl BackEnd {
             data_classes: Vec::new(),
             revocation_class: RevocationClass::Immediate,
             renewable: true,
+            env: BTreeMap::new(),
         };
         Self {
             name: role.name.provider().clone(),

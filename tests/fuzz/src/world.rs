@@ -8,7 +8,10 @@ use prost::{Message, bytes::Bytes};
 use taskpass_broker::fuzz;
 use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
-use taskpass_engine::{Deps, Engine, Rate, Settings, SystemTimer};
+use taskpass_engine::{
+    Configuration, ConfiguredProvider, Context, Credentials, Engine, Requests, Settings,
+    SystemTimer,
+};
 use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_proto::v1;
 use taskpass_store::{Batch, Config, EmbeddedStore, Store as _};
@@ -288,31 +291,42 @@ async fn parts(
         name: "all.cedar".to_owned(),
         text: EVERYTHING.to_owned(),
     };
-    let boundless = Rate {
-        per_second: u32::MAX,
-        burst: u32::MAX,
+    let requests = Requests {
+        agent_requests_per_second: u32::MAX,
+        agent_requests_burst: u32::MAX,
+        task_requests_per_second: u32::MAX,
+        task_requests_burst: u32::MAX,
+        attestations_per_second: u32::MAX,
+        attestations_burst: u32::MAX,
+        ..Requests::default()
     };
-    let engine = Engine::new(Deps {
+    let context = Context {
         trust_domain: domain,
         store: Arc::<EmbeddedStore>::clone(&store),
         ledger: store.ledger_reader(),
         ledger_key: verifying,
-        policy: Arc::new(PolicySet::parse(&[policy]).expect("a policy")),
         authority: Arc::clone(&authority),
-        providers: vec![Arc::new(BackEnd::new())],
         clock,
         timer: Arc::new(SystemTimer),
         entropy,
-        newest: fixtures::now(),
+        tasks: TaskTracker::new(),
+    };
+    let configuration = Configuration {
+        policy: Arc::new(PolicySet::parse(&[policy]).expect("a policy")),
+        providers: vec![ConfiguredProvider {
+            provider: Arc::new(BackEnd::new()),
+            fingerprint: String::new(),
+        }],
         settings: Settings {
-            requests_per_agent: boundless,
-            requests_per_task: boundless,
-            attestations: boundless,
-            revoke_wait_max: Duration::ZERO,
-            revoke_wait_default: Duration::ZERO,
+            requests,
+            credentials: Credentials {
+                revoke_wait_max: Duration::ZERO,
+                revoke_wait_default: Duration::ZERO,
+                ..Credentials::default()
+            },
             ..Settings::default()
         },
-        tasks: TaskTracker::new(),
-    });
+    };
+    let engine = Engine::new(context, configuration, fixtures::now());
     (engine.await.expect("an engine"), store, authority)
 }

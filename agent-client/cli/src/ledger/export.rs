@@ -1,4 +1,4 @@
-//! Streaming an export into a file or to standard output, with progress on standard error.
+//! Streams an export to a file or to standard output, with progress on standard error.
 
 use std::{
     fs::File,
@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use taskpass_client::{Client, Error, Refusal};
+use taskpass_files::{Access, Draft};
 use taskpass_ledger::Checkpoint;
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, ledger_service_client::LedgerServiceClient,
@@ -19,14 +20,14 @@ use tonic::Streaming;
 use super::{ExportArgs, ExportFormat, stored_key, tiles};
 use crate::{context::Context, failure::Usage, output, wire};
 
-/// A stream that says nothing for so long is broken.
+/// A stream without a message for so long counts as broken.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<()> {
     if let (ExportFormat::Jsonl, Some(path), false) = (args.format, &args.to, args.force) {
         anyhow::ensure!(
             !path.exists(),
-            "`{}` is there already; give another name, or write over it with `--force`",
+            "`{}` exists already; give another name, or overwrite it with `--force`",
             path.display()
         );
     }
@@ -59,29 +60,27 @@ pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<(
     }
 }
 
-/// An older checkpoint, believed only with the ledger's signature.
+/// Reads an older checkpoint and checks the ledger's signature on it.
 pub(super) fn older(path: &Path, context: &Context) -> anyhow::Result<Checkpoint> {
     let note = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the checkpoint `{}`", path.display()))?;
     Ok(Checkpoint::open(&note, &stored_key(context)?)?)
 }
 
-/// The file is there when it is complete, and not before.
+/// Writes the export; the file is there once it is complete.
 async fn to_file(
     request: ExportLedgerRequest,
     path: &Path,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let unfinished = path.with_added_extension("part");
     let place = || format!("cannot write `{}`", path.display());
-    let mut out = BufWriter::new(File::create(&unfinished).with_context(place)?);
+    let mut out = BufWriter::new(Draft::begin(path, Access::Ordinary).with_context(place)?);
     let entries = stream(request, &mut out, context).await?;
-    let file = out
+    let draft = out
         .into_inner()
         .map_err(io::IntoInnerError::into_error)
         .with_context(place)?;
-    file.sync_all().with_context(place)?;
-    std::fs::rename(&unfinished, path).with_context(place)?;
+    draft.replace().with_context(place)?;
     let next = format!("verify it with: taskpass ledger verify {}", path.display());
     output::note(&format!(
         "exported {entries} entries to {}; {next}",
@@ -111,14 +110,14 @@ async fn to_tiles(
     Ok(())
 }
 
-/// Copies the lines as they come and returns how many entries there were.
+/// Copies the lines as they arrive and returns the number of entries.
 async fn stream(
     request: ExportLedgerRequest,
     out: &mut (dyn Write + Send),
     context: &Context,
 ) -> anyhow::Result<u64> {
     let client = context.connect().await?;
-    let mut messages = open(&client, &request).await?;
+    let mut messages = open(&client, request).await?;
     let bar = progress_bar();
     let mut entries = 0;
     while let Some(message) = next(&client, &mut messages).await? {
@@ -137,16 +136,13 @@ async fn stream(
 
 async fn open(
     client: &Client,
-    request: &ExportLedgerRequest,
+    request: ExportLedgerRequest,
 ) -> Result<Streaming<ExportLedgerResponse>, Error> {
     client
-        .call(SILENCE_MAX, |channel| {
-            let request = request.clone();
-            async move {
-                LedgerServiceClient::new(channel)
-                    .export_ledger(request)
-                    .await
-            }
+        .send(SILENCE_MAX, request, |channel, request| async move {
+            LedgerServiceClient::new(channel)
+                .export_ledger(request)
+                .await
         })
         .await
 }
@@ -166,7 +162,7 @@ async fn next(
     }
 }
 
-/// Only where somebody looks.
+/// Shown on a terminal only.
 fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,7 +1,8 @@
 //! From a full export to C2SP tlog-tiles.
 //!
-//! The export is verified first. Its entries then go through a ledger in a temporary directory, whose own key signs
-//! nothing that is kept: the tiles carry the true checkpoint, and are refused when they do not lead to its root.
+//! The export is verified first. Its entries are then appended to a ledger in a temporary
+//! directory, which makes the tiles. The key of that ledger signs nothing that is kept: the tiles
+//! carry the broker's checkpoint, and writing them fails if they do not lead to its root.
 
 use std::{
     fs::File,
@@ -18,7 +19,7 @@ use taskpass_ledger::{
     Ledger, Options, Priority, SigningKey, VerifyingKey, export::write_tiles, verify::verify_export,
 };
 
-/// Entries appended at once.
+/// Entries in one append.
 const BATCH: usize = 4096;
 
 #[derive(Deserialize)]
@@ -28,7 +29,8 @@ struct EntryLine<'a> {
     entry_base64: Option<&'a str>,
 }
 
-/// Writes the entries of `export` into `directory`; `scratch` is for the work. Returns how many there were.
+/// Writes the entries of `export` to `directory` and returns their number. `scratch` holds the
+/// ledger.
 pub(super) fn write(
     export: &Path,
     key: &VerifyingKey,
@@ -55,12 +57,13 @@ pub(super) fn write(
     Ok(verified.entries)
 }
 
-/// Whether `directory` is such a one: a ledger's own has tiles of hashes too, but none of entries.
+/// Whether `directory` holds tlog-tiles. A ledger's own directory has tiles of hashes, but none of
+/// entries.
 pub(super) fn are_in(directory: &Path) -> bool {
     directory.join("tile/entries").is_dir()
 }
 
-/// The bytes of a line's entry; none for the checkpoint at the end.
+/// The bytes of a line's entry; `None` for the checkpoint at the end.
 fn entry(line: &str) -> anyhow::Result<Option<Vec<u8>>> {
     let line: EntryLine<'_> = serde_json::from_str(line).context("a line is not as expected")?;
     Ok(match (line.entry, line.entry_base64) {

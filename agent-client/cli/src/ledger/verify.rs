@@ -1,4 +1,4 @@
-//! `taskpass ledger verify`: works without a broker and without an identity, given the ledger's key.
+//! `taskpass ledger verify`: needs the ledger's key, but no broker and no identity.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use taskpass_ledger::{
 use super::{stored_key, tiles};
 use crate::context::Context;
 
-const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not whoever gave you the history";
+const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not the person who gave you the history";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -28,7 +28,8 @@ pub(crate) struct VerifyArgs {
     /// An older checkpoint that the history must continue.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     checkpoint: Option<PathBuf>,
-    /// The ledger's public key (C2SP vkey), or a file with it [default: ledger.vkey of the identity]
+    /// The ledger's public key (C2SP vkey), or a file with it [default: ledger.vkey of the
+    /// identity]
     #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
     key: Option<String>,
 }
@@ -46,7 +47,7 @@ struct VerifiedView {
 
 pub(super) async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<()> {
     let key = match &args.key {
-        // Whoever verifies needs neither a broker nor an identity, so the advice to log in would mislead.
+        // An auditor needs no identity, so the library's advice to log in would mislead.
         None => stored_key(context).map_err(|error| {
             let why = match error.downcast_ref() {
                 Some(Error::NoIdentity { dir }) => format!("there is none in `{}`", dir.display()),

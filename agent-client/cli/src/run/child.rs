@@ -1,7 +1,8 @@
 //! The command as a child process: started, fed with signals, and stopped when its task is over.
 //!
-//! Away from a terminal the child leads a process group of its own, so that everything it started is reached. At a
-//! terminal it shares ours, or it could not read from it; there the terminal itself sends Ctrl-C to both.
+//! Away from a terminal the child leads a process group of its own, so that signals reach
+//! everything it has started. At a terminal it shares the group of this process: in another one it
+//! could not read from the terminal. There the terminal itself sends Ctrl-C to both.
 
 use std::{
     ffi::OsString,
@@ -23,20 +24,20 @@ use tokio::{
 use super::environment::Variables;
 use crate::output::note;
 
-/// Between asking the command to stop and stopping it.
+/// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
-/// As shells say it: the command was found and cannot be run, or was not found.
+/// The exit codes of shells: the command was found and cannot run, or was not found.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// How it went.
+/// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Exited(u8),
     Signalled(i32),
 }
 
-/// Signals that ask this process to stop or to pass something on.
+/// Signals that this process acts on or passes on.
 pub(super) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
@@ -165,7 +166,8 @@ impl Running {
         }
     }
 
-    /// After the command itself is gone and its id may be anybody's, only its group can still be meant.
+    /// Signals what the command left behind. The id of the command itself may be reused by now,
+    /// that of its group may not.
     fn send_to_rest(&self, signal: Signal) {
         if self.group == Group::Own {
             self.send(signal);

@@ -1,4 +1,5 @@
-//! `taskpass run`: the environment of the command, signals, exit codes, and that the task always ends.
+//! `taskpass run`: the environment of the command, signals, exit codes, and that the task always
+//! ends.
 
 use std::{
     io::{BufRead, BufReader},
@@ -18,7 +19,8 @@ async fn sh(fake: &Fake, script: &str) -> std::process::Output {
     run(fake, &[&HEAD[..], &["--", "sh", "-c", script]].concat()).await
 }
 
-/// Starts `script`, which prints a line when it is ready, sends `signal` to taskpass and returns the exit code.
+/// Starts `script`, which prints a line when it is ready, sends `signal` to taskpass and returns
+/// the exit code.
 async fn interrupted(fake: &Fake, script: &str, signal: Option<Signal>) -> Option<i32> {
     let mut command = command(
         fake,
@@ -149,6 +151,7 @@ async fn a_refused_credential_ends_the_task_and_runs_nothing() {
 async fn names_that_clash_are_refused_and_nothing_is_run() {
     let fake = logged_in().await;
     fake.state().data = vec![("token", "hvs.x".to_owned())];
+    fake.state().env = vec![("token", "VAULT_TOKEN")];
     let both = ["--role", "vault-main/other", "--", "echo", "must not run"];
     let output = run(&fake, &[&HEAD[..], &both].concat()).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -160,6 +163,7 @@ async fn names_that_clash_are_refused_and_nothing_is_run() {
 async fn aws_and_vault_tools_find_their_own_names() {
     let fake = logged_in().await;
     fake.state().data = vec![("token", "hvs.x".to_owned())];
+    fake.state().env = vec![("token", "VAULT_TOKEN")];
     assert_eq!(
         text(&sh(&fake, "echo $VAULT_TOKEN").await.stdout),
         "hvs.x\n"
@@ -168,6 +172,11 @@ async fn aws_and_vault_tools_find_their_own_names() {
         fake.state().data = ["access_key_id", "secret_access_key", "session_token"]
             .map(|name| (name, format!("v-{name}")))
             .to_vec();
+        fake.state().env = vec![
+            ("access_key_id", "AWS_ACCESS_KEY_ID"),
+            ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+            ("session_token", "AWS_SESSION_TOKEN"),
+        ];
     }
     let script = "echo $AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY $AWS_SESSION_TOKEN";
     let output = sh(&fake, script).await;

@@ -21,7 +21,8 @@ async fn login(fake: &Fake, token: &JoinToken) -> Result<(), Error> {
     Client::login(&fake.config(), token).await.map(drop)
 }
 
-/// A broker that shows the certificate of `leaf`, and the refusal it gets from a client with the right token.
+/// A broker that shows the certificate of `leaf`, and the refusal it gets from a client with the
+/// right token.
 async fn refused_login(leaf: Leaf) -> String {
     let fake = Fake::start_as(&leaf).await;
     let refusal = login(&fake, &fake.token()).await.unwrap_err();
@@ -48,7 +49,7 @@ async fn another_root_than_the_tokens_gets_no_token() {
 #[tokio::test]
 async fn a_pinned_root_that_did_not_sign_the_leaf_is_refused() {
     // The true root is public: anyone can send it along with a chain of their own.
-    let (genuine, forger) = (Pki::new(), Pki::new());
+    let (genuine, forger) = (Pki::generate(), Pki::generate());
     let mut server = forger.bearer(&Leaf::named("/broker/one"));
     server.chain.push(genuine.root.clone());
     let fake = Fake::start_with(genuine, server).await;
@@ -59,7 +60,7 @@ async fn a_pinned_root_that_did_not_sign_the_leaf_is_refused() {
 
 #[tokio::test]
 async fn a_server_without_its_root_is_refused_at_login() {
-    let pki = Pki::new();
+    let pki = Pki::generate();
     let Bearer { chain, key } = pki.bearer(&Leaf::named("/broker/one"));
     let chain: Vec<CertificateDer<'static>> = chain.into_iter().take(1).collect();
     let fake = Fake::start_with(pki, Bearer { chain, key }).await;
@@ -126,7 +127,7 @@ async fn an_agents_certificate_does_not_make_a_broker_after_login_either() {
     login(&home, &home.token()).await.unwrap();
     let directory = home.identity();
     for path in ["/agent/builder", "/operator/admin"] {
-        let pki = Pki::new();
+        let pki = Pki::generate();
         let server = pki.bearer(&Leaf::named(path));
         let bundle = pem(&pki.root);
         let fake = Fake::start_with(pki, server).await;

@@ -1,4 +1,4 @@
-//! What is read from the key directory: the authorities as they are used in memory.
+//! The authorities as they are used in memory, read from the key directory.
 
 use std::sync::Arc;
 
@@ -46,15 +46,15 @@ impl Root {
     }
 }
 
-/// A key that signs, with what goes along with its signatures.
+/// A key that signs, and the chain that goes along with its signatures.
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) validity: Validity,
-    /// What follows the leaf in a chain.
+    /// The certificate that follows the leaf in a chain.
     pub(super) chain_der: Option<CertificateDer<'static>>,
 }
 
-/// Everything that readers need, replaced as a whole by rotation.
+/// All that readers need. Rotation replaces it as a whole.
 pub(super) struct Snapshot {
     pub(super) generation: u64,
     pub(super) signer: Option<Signer>,

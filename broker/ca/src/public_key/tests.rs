@@ -34,7 +34,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 const ECDSA_SHA256: &[u8] = &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 const ED25519_ID: &[u8] = &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
 
-/// A request put together by hand: any key info, any algorithm, any extra bytes, a true signature over it all.
+/// A request put together by hand: any key info, any algorithm, any extra bytes, a true signature
+/// over it all.
 struct Forged<'a> {
     spki: &'a [u8],
     algorithm: &'a [u8],

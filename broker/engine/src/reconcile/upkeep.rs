@@ -10,7 +10,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        engine.maintain_providers().await;
+        if let Err(error) = engine.maintain_providers().await {
+            tracing::warn!(%error, "the providers could not be maintained; trying again");
+        }
         tokio::select! {
             biased;
             () = engine.timer().sleep(PAUSE) => {}

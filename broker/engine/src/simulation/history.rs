@@ -23,7 +23,10 @@ use super::{
     wire::{LATE_MAX, Mood, Wire},
     world::{Kind, World},
 };
-use crate::{Deps, Engine, ProviderSettings, Settings, reconcile};
+use crate::{
+    Configuration, Context, Credentials, Engine, ProviderSettings, Settings, Tasks, reconcile,
+    testing::configured,
+};
 
 /// The longest life of a task.
 const TASK_MAX: Millis = 120_000;
@@ -146,24 +149,26 @@ impl History {
             .entries
             .last()
             .map(|bytes| Entry::parse(bytes).unwrap().time);
-        let engine = Engine::new(Deps {
+        let context = Context {
             trust_domain: self.fixture.domain.clone(),
             store: Arc::<SimStore>::clone(store),
             ledger: self.fixture.reader.clone(),
             ledger_key: self.fixture.ledger_key.clone(),
-            policy: Arc::clone(&self.fixture.policy),
             authority: Arc::clone(&self.fixture.authority),
-            providers: providers
-                .iter()
-                .map(|p| Arc::clone(p) as Arc<dyn Provider>)
-                .collect(),
             clock: Arc::<SimTime>::clone(&self.time),
             timer: Arc::new(SimTimer(Arc::clone(&self.time))),
             entropy: Arc::<SeededEntropy>::clone(&self.entropy),
-            newest: last.unwrap_or(Timestamp::EPOCH),
-            settings: settings(),
             tasks: TaskTracker::new(),
-        });
+        };
+        let configuration = Configuration {
+            policy: Arc::clone(&self.fixture.policy),
+            providers: providers
+                .iter()
+                .map(|p| configured(Arc::<SimProvider>::clone(p)))
+                .collect(),
+            settings: settings(),
+        };
+        let engine = Engine::new(context, configuration, last.unwrap_or(Timestamp::EPOCH));
         let engine = engine.await.unwrap();
         reconcile::start_release(&engine, &CancellationToken::new());
         let callers = Callers {
@@ -331,11 +336,17 @@ impl History {
 
 fn settings() -> Settings {
     Settings {
-        task_ttl_default: Ttl::from_seconds(60).unwrap(),
-        task_ttl_max: Ttl::from_seconds(TASK_MAX / 1000).unwrap(),
-        open_tasks_per_agent: OPEN_TASKS,
-        live_credentials_per_agent: LIVE_PER_AGENT,
-        live_credentials_per_task: LIVE_PER_TASK,
+        tasks: Tasks {
+            ttl_default: Ttl::from_seconds(60).unwrap(),
+            ttl_max: Ttl::from_seconds(TASK_MAX / 1000).unwrap(),
+            open_per_agent: OPEN_TASKS,
+            ..Tasks::default()
+        },
+        credentials: Credentials {
+            live_per_agent: LIVE_PER_AGENT,
+            live_per_task: LIVE_PER_TASK,
+            ..Credentials::default()
+        },
         provider: ProviderSettings {
             issue_timeout: Duration::from_secs(5),
             revoke_timeout: Duration::from_secs(8),

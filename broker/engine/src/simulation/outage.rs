@@ -34,8 +34,9 @@ use super::{
     time::{Millis, SimTime, SimTimer},
 };
 use crate::{
-    Call, Deps, Engine, IssueCredential, ProviderSettings, Settings, StartTask, TaskRoles,
-    reconcile, testing::fake_role,
+    Call, Configuration, Context, Credentials, Engine, IssueCredential, ProviderSettings, Settings,
+    StartTask, TaskRoles, Tasks, reconcile,
+    testing::{configured, fake_role},
 };
 
 const DUE: usize = 10_000;
@@ -134,21 +135,26 @@ impl Site {
         let clock = Arc::<SimTime>::clone(&time);
         let store = Arc::new(MemoryStore::open(entries, clock.clone()).unwrap());
         let [fails, stays] = ["fails", "stays"].map(|name| Plant::new(name, &time));
-        let engine = Engine::new(Deps {
+        let context = Context {
             trust_domain: fixture.domain.clone(),
             store: Arc::<MemoryStore>::clone(&store),
             ledger: fixture.reader.clone(),
             ledger_key: fixture.ledger_key.clone(),
-            policy: Arc::clone(&fixture.policy),
             authority: Arc::clone(&fixture.authority),
-            providers: vec![Arc::<Plant>::clone(&fails), Arc::<Plant>::clone(&stays)],
             clock,
             timer: Arc::new(SimTimer(Arc::clone(&time))),
             entropy,
-            newest: Timestamp::EPOCH,
-            settings: settings(),
             tasks: TaskTracker::new(),
-        });
+        };
+        let configuration = Configuration {
+            policy: Arc::clone(&fixture.policy),
+            providers: vec![
+                configured(Arc::<Plant>::clone(&fails)),
+                configured(Arc::<Plant>::clone(&stays)),
+            ],
+            settings: settings(),
+        };
+        let engine = Engine::new(context, configuration, Timestamp::EPOCH);
         let engine = engine.await.unwrap();
         reconcile::start_release(&engine, &CancellationToken::new());
         let identity = Some(&known.identities[0]);
@@ -370,8 +376,14 @@ impl Provider for Plant {
 
 fn settings() -> Settings {
     Settings {
-        open_tasks_per_agent: u32::MAX,
-        live_credentials_per_agent: u32::MAX,
+        tasks: Tasks {
+            open_per_agent: u32::MAX,
+            ..Tasks::default()
+        },
+        credentials: Credentials {
+            live_per_agent: u32::MAX,
+            ..Credentials::default()
+        },
         provider: ProviderSettings {
             revoke_concurrency: SLOTS,
             ..ProviderSettings::default()

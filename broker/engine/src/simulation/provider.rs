@@ -433,6 +433,7 @@ fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
         data_classes: Vec::new(),
         revocation_class: class_of(kind),
         renewable: matches!(kind, Kind::Session | Kind::Named),
+        env: BTreeMap::new(),
     };
     vec![
         role("read", Impact::Read),

@@ -1,4 +1,4 @@
-//! A disk that fails on command, for tests of the ledger and of what is built on it.
+//! A disk that fails on command, for tests of the ledger and of the store.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Names that exist, and the nearest to one that does not.
+//! The names that exist, and the nearest to one that does not.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,8 @@ use taskpass_core::{AgentName, ProviderName, RoleName};
 
 use crate::view::Kind;
 
-/// Names that exist, against which references in policies are compared. `None` where they are not known.
+/// The names that exist, for references in policies to be compared with. `None` where they are not
+/// known.
 #[derive(Debug, Clone, Default)]
 pub struct KnownNames {
     /// Configured providers.
@@ -26,7 +27,7 @@ pub(super) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Those kinds whose names are known.
+    /// The kinds of which the names are known.
     pub(super) fn all(known: &KnownNames) -> Vec<Self> {
         [
             Self::of(Kind::Role, known.roles.as_ref(), "configured"),
@@ -66,7 +67,7 @@ impl Catalogue {
     }
 }
 
-/// A question about the name most like `wanted`, if one is like it at all.
+/// A hint at the name most like `wanted`, if one is similar enough.
 pub(super) fn nearest<'a>(
     names: impl IntoIterator<Item = &'a String>,
     wanted: &str,

@@ -1,4 +1,4 @@
-//! Reading policies: every step that can find something wrong with them.
+//! Reading policies: each step that can find a mistake in them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,7 +19,7 @@ use crate::{
     source,
 };
 
-/// The policies, each with its `@id` or `file:number` as id, and what is wrong with them.
+/// The policies, each with its `@id` or `file:number` as id, and the findings.
 pub(crate) fn inspect(
     language: &Language,
     files: &[PolicyFile],
@@ -62,11 +62,11 @@ pub(crate) fn inspect(
 struct Inspection<'a> {
     policies: Vec<(Policy, Place<'a>)>,
     by_id: HashMap<PolicyId, Place<'a>>,
-    /// What is wrong, and for which actions where it is not the same for all.
+    /// The findings, and for each the actions it is about unless it is about all.
     findings: BTreeMap<Finding, BTreeSet<String>>,
 }
 
-/// Where a policy stands.
+/// The place of a policy.
 #[derive(Debug, Clone)]
 struct Place<'a> {
     file: &'a PolicyFile,
@@ -131,7 +131,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Gives a policy its id: `@id`, else where it stands.
+    /// Gives a policy its id: its `@id`, else its place.
     fn name(&mut self, policy: &Policy, place: Place<'a>, fallback: &str) {
         let annotated = policy.annotation("id");
         if let Some(id) = annotated
@@ -174,7 +174,7 @@ impl<'a> Inspection<'a> {
     fn validate(&mut self, language: &Language) {
         let mut set = PolicySet::new();
         for (policy, place) in &self.policies {
-            // INVARIANT: ids are unique, `name` saw to it.
+            // INVARIANT: `name` made ids unique.
             if let Err(e) = set.add(policy.clone()) {
                 let place = place.clone();
                 return self.at(&place, Severity::Error, &one_line(&e), None);
@@ -186,7 +186,7 @@ impl<'a> Inspection<'a> {
         for error in result.validation_errors() {
             wrong.insert(error.policy_id());
             let place = self.by_id.get(error.policy_id()).cloned();
-            // Cedar's own guesses for these are not the same from run to run.
+            // Cedar's own guesses for these differ from run to run.
             let names = match error {
                 ValidationError::UnrecognizedActionId(_) => language.action_names(),
                 ValidationError::UnrecognizedEntityType(_) => language.type_names(),
@@ -194,12 +194,13 @@ impl<'a> Inspection<'a> {
             };
             self.validated(place, Severity::Error, error, &names);
         }
-        // A policy that is wrong can often never apply either; that it is wrong is what helps.
+        // A policy with a mistake can often never apply either; the mistake is the finding that
+        // helps.
         for warning in result.validation_warnings() {
             let place = self.by_id.get(warning.policy_id()).cloned();
             match warning {
                 _ if wrong.contains(warning.policy_id()) => {}
-                // Refused already, by `read`.
+                // `read` has refused it already.
                 ValidationWarning::BidiCharsInString(_)
                 | ValidationWarning::BidiCharsInIdentifier(_) => {}
                 ValidationWarning::ImpossiblePolicy(_)
@@ -228,7 +229,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Warns about references to what does not exist.
+    /// Warns about references to names that do not exist.
     fn compare(&mut self, known: &KnownNames) {
         let catalogues = Catalogue::all(known);
         for (policy, place) in &self.policies {
@@ -249,7 +250,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// What Cedar found, at the place it says, else at `place`, else somewhere in the file.
+    /// A finding of Cedar's, at its place if it names one, else at `place`, else at the file.
     fn diagnosed(
         &mut self,
         file: &'a PolicyFile,
@@ -270,7 +271,7 @@ impl<'a> Inspection<'a> {
             let label = || Some(one_line(&label.as_ref()?.label()?));
             help.or_else(label)
         };
-        // What is unknown stands between the message's first and last backtick.
+        // The unknown name stands between the message's first and last backtick.
         let quoted = message
             .split_once('`')
             .and_then(|(_, rest)| rest.rsplit_once('`'));
@@ -288,7 +289,7 @@ impl<'a> Inspection<'a> {
         self.findings.entry(finding).or_default();
     }
 
-    /// A finding about a whole file, or with no name about the set.
+    /// A finding about a whole file, or, without a name, about the set.
     fn whole(&mut self, file: &str, severity: Severity, message: &str) {
         let finding = Finding {
             file: file.to_owned(),
@@ -303,7 +304,7 @@ impl<'a> Inspection<'a> {
 
     fn finish(self, files: usize) -> (Vec<Policy>, Report) {
         let mut findings: Vec<Finding> = self.findings.into_iter().map(for_actions).collect();
-        // Errors are never cut off by warnings.
+        // The limit cuts off warnings before errors.
         findings.sort_by_key(|finding| finding.severity);
         findings.truncate(limits::FINDINGS_MAX);
         findings.sort();
@@ -321,8 +322,9 @@ impl<'a> Inspection<'a> {
     }
 }
 
-/// Cedar's message without the policy's id, which its place says better, and without the action, which comes apart:
-/// the same mistake is reported once for each action a policy can apply to.
+/// Cedar's message without the policy's id, because its place tells more, and without the action,
+/// which is returned beside it: Cedar reports the same mistake once for each action that a policy
+/// can apply to.
 fn trimmed(message: &str) -> (String, Option<String>) {
     let message = match message.strip_prefix("for policy `") {
         Some(rest) => rest
@@ -340,7 +342,7 @@ fn trimmed(message: &str) -> (String, Option<String>) {
     }
 }
 
-/// Names the first of the actions a finding is about, and how many more there are.
+/// Names the first of the actions that a finding is about, and how many more there are.
 fn for_actions((mut finding, actions): (Finding, BTreeSet<String>)) -> Finding {
     if let Some(first) = actions.first() {
         finding.message.push_str(&format!(", for `{first}`"));
@@ -352,7 +354,8 @@ fn for_actions((mut finding, actions): (Finding, BTreeSet<String>)) -> Finding {
     finding
 }
 
-/// Whether `text` can stand in a record and in an error message: some characters, all printable.
+/// Whether `text` may be put into a record and an error message: not empty, not too long, all
+/// characters printable.
 fn is_label(text: &str, chars_max: usize) -> bool {
     !text.trim().is_empty() && text.chars().count() <= chars_max && !text.chars().any(is_hidden)
 }

@@ -1,5 +1,6 @@
-//! What the index leaves out, and how requests are handed over, must change no decision: random policies and facts, decided
-//! here and by Cedar alone, over all policies at once and with a hierarchy that Cedar completes itself.
+//! The index and the way requests reach Cedar must change no decision. Random policies and facts
+//! are decided here and by Cedar alone, over all policies at once and with a hierarchy that Cedar
+//! completes itself.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +80,8 @@ fn plain(texts: &[String]) -> Plain {
     all
 }
 
-/// Cedar's own answer and the policies that made it; `None` when the request does not fit the schema.
+/// Cedar's own answer and the policies that made it; `None` when the request does not fit the
+/// schema.
 fn plainly(set: &PolicySet, all: &Plain, facts: &Facts<'_>) -> Option<(Outcome, Vec<String>)> {
     let view = View::of(facts);
     let language = &set.language;
@@ -106,7 +108,7 @@ fn plainly(set: &PolicySet, all: &Plain, facts: &Facts<'_>) -> Option<(Outcome, 
 }
 
 proptest! {
-    // Each case asks everything that can be asked.
+    // Each case makes every request that is possible.
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn the_index_changes_no_decision(texts in vec(policy(), 0..limits::DECIDING_POLICIES_MAX)) {

@@ -107,7 +107,8 @@ fn a_policy_that_fails_denies() {
         errors[0]
     );
 
-    // Also a permit that fails, beside one that permits: the role of the credential is not configured any more.
+    // Also a permit that fails, beside one that permits: the role of the credential is not
+    // configured any more.
     let set = policies(
         r#"permit (principal, action, resource);
            @id("role") permit (principal, action, resource is Taskpass::Credential) when { resource.role.impact == 0 };"#,
@@ -184,7 +185,8 @@ fn policies_see_what_the_schema_promises() {
     }
 }
 
-/// The entities are not checked against the schema on every request, so they are here, for every action.
+/// The entities are not checked against the schema on every request, so they are here, for every
+/// action.
 #[test]
 fn entities_conform_to_the_schema() {
     let world = World::new();
@@ -233,8 +235,8 @@ fn entities_conform_to_the_schema() {
     assert_eq!(requests, language.schema.request_envs().count());
 }
 
-/// A rule about a task, a role or a provider holds for the credentials drawn from it, whether or not the role is still
-/// configured.
+/// A rule about a task, a role or a provider holds for the credentials drawn from it, whether or
+/// not the role is still configured.
 #[test]
 fn credentials_are_in_their_task_role_and_provider() {
     let world = World::new();
@@ -391,7 +393,8 @@ fn any_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever text a caller sends stays text: it neither fails nor reaches the meaning of a policy.
+    /// Whatever text a caller sends stays text: it neither fails nor reaches the meaning of a
+    /// policy.
     #[test]
     fn hostile_text_stays_text(purpose in any_text(), value in any_text()) {
         check_text(&purpose, &value);

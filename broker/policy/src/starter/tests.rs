@@ -20,7 +20,8 @@ fn it_passes_its_own_check() {
     assert!(file.text.contains("Operator::\"platform-1\"") && !file.text.contains("{admin}"));
 }
 
-/// The commented examples are what people copy: each must be right once uncommented, and warn about nothing.
+/// The commented examples are what people copy: each must be right once uncommented, and warn about
+/// nothing.
 #[test]
 fn the_commented_examples_pass_too() {
     let admin: OperatorName = "admin".parse().unwrap();
@@ -176,7 +177,7 @@ fn high_impact_is_refused_with_a_reason() {
         let decision = decide(&policies, &facts);
         assert_eq!(
             decision.reason(),
-            "roles of impact 2 and 3 are not handed out by this policy"
+            "this policy does not allow roles of impact 2 and 3"
         );
         assert_eq!(decision.record().errors, Vec::<String>::new());
     }

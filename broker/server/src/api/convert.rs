@@ -1,11 +1,11 @@
 //! Domain types to messages.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use prost_types::Timestamp as WireTime;
 use taskpass_core::{
-    Anchor, CredentialState, EndCause, Labels, Requester, RevocationClass, RevokeCause, RoleSpec,
-    Scope, ShownState, Task, TaskState, Timestamp,
+    Anchor, CredentialState, EndCause, EnvName, Labels, Requester, RevocationClass, RevokeCause,
+    RoleSpec, Scope, ShownState, Task, TaskState, Timestamp,
 };
 use taskpass_engine::{AgentView, CredentialView, IssuedSvid, ProviderView, Receipt};
 use taskpass_proto::v1 as pb;
@@ -242,5 +242,12 @@ fn role(spec: &RoleSpec) -> pb::Role {
             .map(|(name, rule)| (name.to_string(), rule.to_string()))
             .collect(),
         required_params: spec.required.iter().map(ToString::to_string).collect(),
+        env: env(&spec.env),
     }
+}
+
+/// Variables by the fields that set them.
+pub(super) fn env(env: &BTreeMap<String, EnvName>) -> HashMap<String, String> {
+    let pair = |(field, name): (&String, &EnvName)| (field.clone(), name.to_string());
+    env.iter().map(pair).collect()
 }

@@ -43,6 +43,7 @@ impl CredentialService for Api {
                     .map(|(name, secret)| (name.to_owned(), secret.expose().to_owned()))
                     .collect(),
                 renewable: issued.renewable,
+                env: convert::env(&issued.env),
             });
             let handover = issued.handover;
             let on_delivered = OnDelivered::new(move || handover.done());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, path::Path};
 
 use taskpass_policy::{KnownNames, Severity};
+use taskpass_provider::ProviderKinds;
 
 use crate::init::quoted;
 
@@ -50,11 +51,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads the file and everything it names. `templates` says what is wrong with the files of the providers; only the
-/// composition root knows their packages.
-pub fn check(path: &Path, templates: &dyn Fn(&Config) -> Vec<String>) -> Report {
+/// Reads the file and everything it names. `templates` says what is wrong with the files that providers
+/// read when they are built.
+pub fn check(
+    path: &Path,
+    kinds: &ProviderKinds,
+    templates: &dyn Fn(&Config) -> Vec<String>,
+) -> Report {
     let mut report = Report::default();
-    match Config::load(path) {
+    match Config::load(path, kinds) {
         Ok(config) => {
             report.summary = summary(&config);
             report.problems.extend(templates(&config));
@@ -86,8 +91,8 @@ fn summary(config: &Config) -> Vec<String> {
             "certificates live {}, signing CAs {}, tasks {} or at most {}",
             config.identity.svid_ttl,
             config.identity.ca_ttl,
-            config.tasks.ttl_default,
-            config.tasks.ttl_max
+            config.engine.tasks.ttl_default,
+            config.engine.tasks.ttl_max
         ),
     ];
     if config.providers.is_empty() {
@@ -103,7 +108,7 @@ fn summary(config: &Config) -> Vec<String> {
         lines.push(format!(
             "provider {} ({}): {roles}",
             provider.name,
-            provider.kind.as_str()
+            provider.kind()
         ));
     }
     lines
@@ -176,7 +181,9 @@ mod tests {
         fs::write(dir.path().join("policy/p.cedar"), policy).unwrap();
         let path = dir.path().join("taskpass.toml");
         fs::write(&path, toml).unwrap();
-        check(&path, &|_| problem.map(str::to_owned).into_iter().collect())
+        check(&path, &crate::provider_kinds(), &|_| {
+            problem.map(str::to_owned).into_iter().collect()
+        })
     }
 
     const GOOD: &str = "trust_domain = \"acme.test\"\n";
@@ -216,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_says_what_makes_one() {
-        let report = check(Path::new("/nowhere/taskpass.toml"), &|_| Vec::new());
+        let report = check(Path::new("/nowhere/taskpass.toml"), &[], &|_| Vec::new());
         let text = report.to_string();
         assert!(
             text.contains("`taskpassd init` writes one: No such file"),

@@ -2,23 +2,19 @@
 
 use std::{fmt, str::FromStr};
 
-use toml::de::DeValue;
+use serde_json::{Value, json};
+use taskpass_config::Setting;
 use tracing_subscriber::EnvFilter;
 
-use super::{
-    section::section,
-    value::{Value, parsed, wrong_type},
-};
-
-section! {
-    /// What is written to standard error, and how. No level shows a secret.
-    Log = "log" {
+taskpass_config::section! {
+    /// What the broker writes to standard error, and how. No level shows a secret.
+    pub struct Log in "log" {
         /// `"text"` for people, `"json"` for collectors: one object on each line.
         format: LogFormat = LogFormat::Text;
-        /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`, also by module, as in
-        /// `"info,taskpass_engine=debug"`. The environment variable `TASKPASS_LOG` goes before it. What
-        /// libraries say about HTTP, TLS and provider calls stays at `info` whatever is written here, since they
-        /// would print headers and bodies with secrets.
+        /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`, also by module,
+        /// as in `"info,taskpass_engine=debug"`. The environment variable `TASKPASS_LOG` overrides it.
+        /// Messages of libraries about HTTP, TLS and provider calls stay at `info` in any case, since
+        /// their lower levels print headers and bodies with secrets.
         level: LogFilter = LogFilter("info".to_owned());
     }
 }
@@ -32,23 +28,24 @@ pub enum LogFormat {
     Json,
 }
 
-impl Value for LogFormat {
-    const EXPECTS: &'static str = "\"text\" or \"json\"";
+impl Setting for LogFormat {
+    fn schema() -> Value {
+        json!({ "enum": ["text", "json"] })
+    }
 
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        match value.as_str().ok_or_else(|| wrong_type::<Self>(value))? {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            other => Err(format!("is `{other}`: write \"text\" or \"json\"")),
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("json") => Ok(Self::Json),
+            // The schema has refused every other word.
+            _ => Ok(Self::Text),
         }
     }
 
-    fn show(&self) -> String {
+    fn write(&self) -> Value {
         match self {
-            Self::Text => "\"text\"",
-            Self::Json => "\"json\"",
+            Self::Text => Value::from("text"),
+            Self::Json => Value::from("json"),
         }
-        .to_owned()
     }
 }
 
@@ -92,14 +89,17 @@ impl fmt::Display for LogFilter {
     }
 }
 
-impl Value for LogFilter {
-    const EXPECTS: &'static str = "a log level in quotes, like \"info\"";
-
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        parsed(value)
+impl Setting for LogFilter {
+    fn schema() -> Value {
+        json!({ "type": "string" })
     }
 
-    fn show(&self) -> String {
-        format!("\"{self}\"")
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        text.parse().map_err(|e| format!("is wrong: {e}"))
+    }
+
+    fn write(&self) -> Value {
+        Value::from(self.0.as_str())
     }
 }

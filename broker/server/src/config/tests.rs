@@ -1,7 +1,16 @@
+use std::sync::Arc;
+
+use taskpass_core::{ManualClock, Timestamp};
+
 use super::*;
+use crate::provider_kinds;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("/t/taskpass.toml"), text, &provider_kinds())
+}
 
 fn complaints(text: &str) -> Vec<String> {
-    match Config::parse(Path::new("/t/taskpass.toml"), text) {
+    match parse(text) {
         Ok(_) => Vec::new(),
         Err(ConfigError::Invalid(problems)) => problems
             .iter()
@@ -183,7 +192,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         TD,
         "[limits]\nconnections = -1",
-        "3:15: `connections` in [limits] is `-1`: it must be from 0 to 18446744073709551615",
+        "3:15: `connections` in [limits] is -1: it must be from 1 to 1000000",
     ),
     (
         TD,
@@ -265,7 +274,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         TD,
         "[[provider]]\nname = \"v\"\nkind = \"volt\"",
-        "4:8: `kind` in [[provider]] is `volt`: known kinds are `vault` and `aws`",
+        "4:8: `kind` in [[provider]] is `volt`: write \"vault\" or \"aws\"",
     ),
     (
         TD,
@@ -290,7 +299,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         VAULT,
         "timeout = 5",
-        "7:11: `timeout` in [[provider]] is wrong: invalid type: integer `5`, expected a string",
+        "7:11: `timeout` in [[provider]] takes a lifetime in quotes, like \"15m\", not an integer",
     ),
     (
         VAULT,
@@ -306,7 +315,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         VAULT,
         "[[provider.role]]\nname = \"a\"\ntype = \"tokn\"\npolicies = []",
-        "9:8: `role.type` in [[provider]] is wrong: unknown variant `tokn`, expected one of `dynamic`, `token`, `kv`",
+        "9:8: `type` in [[provider.role]] is `tokn`; did you mean `token`?",
     ),
     (
         VAULT,
@@ -316,12 +325,12 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         VAULT,
         "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npolicies = [\"p\"]\nimpact = 4",
-        "11:10: `role.impact` in [[provider]] is wrong: `4` is not an impact: 0 read, 1 reversible write, 2 irreversible or visible outside, 3 administration",
+        "11:10: `impact` in [[provider.role]] is wrong: `4` is not an impact: 0 read, 1 reversible write, 2 irreversible or visible outside, 3 administration",
     ),
     (
         VAULT,
         "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npolicies = [\"p\"]\nmax_ttl = \"x\"",
-        "11:11: `role.max_ttl` in [[provider]] is wrong: `x` is not a lifetime like 90s, 15m, 8h or 1h30m",
+        "11:11: `max_ttl` in [[provider.role]] is wrong: `x` is not a lifetime like 90s, 15m, 8h or 1h30m",
     ),
     (
         VAULT,
@@ -341,7 +350,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         AWS,
         "[[provider.role]]\nname = \"r\"\nrole_arn = \"a\"\nsession_policy = 5\nmax_ttl = \"15m\"\nimpact = 0",
-        "10:18: `role.session_policy` in [[provider]] is wrong: invalid type: integer `5`, expected path string",
+        "10:18: `session_policy` in [[provider.role]] takes a path in quotes, not an integer",
     ),
 ];
 
@@ -377,7 +386,7 @@ fn one_reading_finds_every_mistake_in_the_order_of_the_file() {
             "7:1: unknown key `regoin` in [[provider]]; did you mean `region`?",
         ]
     );
-    let error = Config::parse(Path::new("taskpass.toml"), text)
+    let error = Config::parse(Path::new("taskpass.toml"), text, &provider_kinds())
         .unwrap_err()
         .to_string();
     assert!(
@@ -392,41 +401,90 @@ fn one_reading_finds_every_mistake_in_the_order_of_the_file() {
 
 #[test]
 fn an_almost_empty_file_has_the_defaults() {
-    let config = Config::parse(Path::new("/etc/t/taskpass.toml"), TD).unwrap();
+    let config = Config::parse(Path::new("/etc/t/taskpass.toml"), TD, &[]).unwrap();
     assert_eq!(config.data_dir, Path::new("/etc/t/data"));
     assert_eq!(config.policy.dir, Path::new("/etc/t/policy"));
     assert_eq!(config.listen, Listen::default());
     assert_eq!(config.identity.node.as_str(), "broker");
     assert_eq!(config.config_sha256(), sha256_hex(TD.as_bytes()));
-    let expected = taskpass_engine::Settings::default();
-    assert_eq!(format!("{:?}", config.settings()), format!("{expected:?}"));
-    assert_eq!(
-        config.transport_limits(),
-        crate::transport::Limits::default()
-    );
+    assert_eq!(config.engine, Settings::default());
+    assert_eq!(config.limits, transport::Limits::default());
     assert_eq!(config.ca().unwrap(), taskpass_ca::Config::default());
 }
 
 #[test]
 fn paths_begin_at_the_directory_of_the_file() {
     let text = format!(
-        "{AWS}\n[[provider.role]]\nname = \"r\"\nrole_arn = \"a\"\nsession_policy = \"p/x.json\"\nmax_ttl = \"15m\"\nimpact = 0\n"
+        "{AWS}\n[[provider.role]]\nname = \"r\"\nrole_arn = \"arn:aws:iam::123456789012:role/r\"\nsession_policy = \"p/x.json\"\nmax_ttl = \"15m\"\nimpact = 0\n"
     );
-    let config = Config::parse(Path::new("/t/taskpass.toml"), &text).unwrap();
+    let config = parse(&text).unwrap();
     let [provider] = config.providers.as_slice() else {
         panic!()
     };
     assert_eq!(provider.roles, ["a/r".parse().unwrap()]);
-    let ProviderKind::Aws(aws) = &provider.kind else {
-        panic!()
+    let clock = ManualClock::new(Timestamp::EPOCH);
+    let unreadable = provider.build(Arc::new(clock)).unwrap_err().to_string();
+    assert!(unreadable.contains("`/t/p/x.json`"), "{unreadable}");
+    for (file, expected) in [("token", "/t/token"), ("/run/token", "/run/token")] {
+        let text = VAULT.replace("\"token\"", &format!("{file:?}"));
+        let config = parse(&text).unwrap();
+        assert_eq!(config.providers[0].secret_files(), [Path::new(expected)]);
+    }
+}
+
+/// The files with secrets are found by the schemas, in every place where a provider can name one.
+#[test]
+fn files_with_secrets_are_found_without_knowing_the_provider() {
+    let files = |text: &str| {
+        let config = parse(text).unwrap();
+        let files = config.providers[0].secret_files();
+        files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(aws.roles[0].session_policy, Path::new("/t/p/x.json"));
-    let absolute = VAULT.replace("\"token\"", "\"/run/token\"");
-    let config = Config::parse(Path::new("/t/taskpass.toml"), &absolute).unwrap();
-    let ProviderKind::Vault(vault) = &config.providers[0].kind else {
-        panic!()
-    };
-    assert_eq!(vault.token_file.as_deref(), Some(Path::new("/run/token")));
+    let approle = "[provider.approle]\nrole_id = \"r\"\nsecret_id_file = \"s\"";
+    let vault = VAULT.replace("token_file = \"token\"", approle);
+    assert_eq!(files(&vault), ["/t/s"]);
+    assert!(files(AWS).is_empty());
+    let aws = AWS.replace("source = \"instance\"", "source = \"file\", path = \"a\"");
+    let revoker = "[provider.revoker]\ncredentials = { source = \"web_identity\", role_arn = \"r\", token_file = \"b\" }";
+    assert_eq!(files(&format!("{aws}{revoker}")), ["/t/a", "/t/b"]);
+}
+
+/// A misspelt key must not hide what else is wrong in the same table.
+#[test]
+fn a_misspelt_key_hides_no_other_mistake() {
+    let role = "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npolicies = [\"p\"]\nmaxttl = \"5m\"\nimpact = 5\n";
+    assert_eq!(
+        complaints(&format!("{VAULT}adress = \"x\"\ntimeout = \"x\"\n{role}")),
+        [
+            "7:1: unknown key `adress` in [[provider]]; did you mean `address`?",
+            "8:11: `timeout` in [[provider]] is wrong: `x` is not a lifetime like 90s, 15m, 8h or 1h30m",
+            "13:1: unknown key `maxttl` in [[provider.role]]; did you mean `max_ttl`?",
+            "14:10: `impact` in [[provider.role]] is wrong: `5` is not an impact: 0 read, 1 reversible write, 2 irreversible or visible outside, 3 administration",
+        ]
+    );
+}
+
+/// What only the provider's package can tell has a place in the file, too, and all of it is told.
+#[test]
+fn mistakes_beyond_the_schema_have_their_places() {
+    let roles = "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npath = \"x\"\npolicies = [\"p\"]\n\
+        [[provider.role]]\nname = \"b\"\ntype = \"dynamic\"\npolicies = []\n";
+    let text = VAULT.replace("http://127.0.0.1:8200", "ftp://x") + roles;
+    assert_eq!(
+        complaints(&text),
+        [
+            "5:11: provider `v`: `address` must begin with https:// or http://",
+            "7:1: role `a` of provider `v`: a role of type `token` has no `path`",
+            "12:1: role `b` of provider `v`: `policies` is empty; without a policy nothing can be drawn",
+        ]
+    );
+    assert_eq!(
+        complaints(&AWS.replace("eu-central-1", "EU")),
+        ["5:10: `EU` is not a region, like eu-central-1"]
+    );
 }
 
 /// `deploy/examples/taskpass.toml` is what people copy.
@@ -436,7 +494,7 @@ fn the_example_is_right() {
         env!("CARGO_MANIFEST_DIR"),
         "/../../deploy/examples/taskpass.toml"
     ));
-    let config = Config::load(path).unwrap();
+    let config = Config::load(path, &provider_kinds()).unwrap();
     assert_eq!(config.providers.len(), 2);
     assert_eq!(
         config
@@ -446,98 +504,4 @@ fn the_example_is_right() {
             .sum::<usize>(),
         5
     );
-}
-
-/// The tables of keys say what the providers' packages read: no key more, no key less, and the same ones required.
-mod provider_tables {
-    use std::collections::BTreeSet;
-
-    use serde::de::DeserializeOwned;
-    use taskpass_provider_aws as aws;
-    use taskpass_provider_vault as vault;
-
-    use super::super::{
-        aws_keys,
-        provider_keys::{PARAM, Presence, ProviderKey, Shape},
-        vault_keys,
-    };
-
-    /// The words in backticks behind `expected`, which serde's message has.
-    fn known<T: DeserializeOwned>() -> BTreeSet<String> {
-        let Err(error) = toml::from_str::<T>("no_such_key = 1") else {
-            panic!("a key was not refused")
-        };
-        let (_, expected) = error.message().split_once("expected ").unwrap();
-        expected
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect()
-    }
-
-    fn compare<T: DeserializeOwned>(keys: &[ProviderKey], sample: &str) {
-        let listed: BTreeSet<String> = keys.iter().map(|key| key.name.to_owned()).collect();
-        assert_eq!(listed, known::<T>());
-        let sample: toml::Table = sample.parse().unwrap();
-        assert!(
-            T::deserialize(sample.clone()).is_ok(),
-            "{:?}",
-            T::deserialize(sample).err()
-        );
-        for key in keys {
-            let mut without = sample.clone();
-            let is_in_sample = without.remove(key.name).is_some();
-            let required = T::deserialize(without).is_err();
-            assert!(is_in_sample || !required);
-            assert_eq!(required, key.presence == Presence::Required, "{}", key.name);
-        }
-    }
-
-    fn below(keys: &'static [ProviderKey], name: &str) -> &'static [ProviderKey] {
-        match keys.iter().find(|key| key.name == name).unwrap().shape {
-            Shape::Table(keys) | Shape::Tables(keys) | Shape::Named(keys) => keys,
-            Shape::Plain(_) | Shape::Path => panic!("{name}"),
-        }
-    }
-
-    #[test]
-    fn vault_keys_are_complete() {
-        let top = vault_keys::PROVIDER;
-        compare::<vault::VaultConfig>(top, "name='v'\nkind='vault'\naddress='x'\ntoken_file='t'");
-        compare::<vault::AppRoleConfig>(below(top, "approle"), "role_id='r'\nsecret_id_file='f'");
-        compare::<vault::RoleConfig>(below(top, "role"), "name='r'\ntype='token'\npolicies=['p']");
-    }
-
-    #[test]
-    fn aws_keys_are_complete() {
-        let top = aws_keys::PROVIDER;
-        let credentials = "credentials={source='instance'}";
-        compare::<aws::AwsConfig>(
-            top,
-            &format!("name='a'\nkind='aws'\nregion='r'\n{credentials}"),
-        );
-        compare::<aws::RevokerConfig>(below(top, "revoker"), credentials);
-        let role = "name='r'\nrole_arn='a'\nsession_policy='p'\nmax_ttl='15m'\nimpact=0";
-        compare::<aws::RoleConfig>(below(top, "role"), role);
-        // Tagged: each source has keys of its own, and the table is all of them together.
-        for sample in [
-            "source='file'\npath='p'\nprofile='x'",
-            "source='web_identity'\nrole_arn='r'\ntoken_file='f'",
-        ] {
-            assert!(toml::from_str::<aws::CredentialsConfig>(sample).is_ok());
-            let sample: toml::Table = sample.parse().unwrap();
-            let listed = below(top, "credentials");
-            assert!(
-                sample
-                    .keys()
-                    .all(|key| listed.iter().any(|known| known.name == key))
-            );
-        }
-    }
-
-    #[test]
-    fn param_keys_are_complete() {
-        compare::<taskpass_provider::config::ParamConfig>(PARAM, "max=5");
-    }
 }

@@ -6,13 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use taskpass_provider_aws::CredentialsConfig;
-
 use super::Diagnosis;
-use crate::{
-    config::{Config, ProviderKind},
-    init::quoted,
-};
+use crate::{config::Config, init::quoted};
 
 /// With less room than this, the ledger may be full before anyone has read the warning.
 const ROOM_BYTES_LOW: u64 = 1024 * 1024 * 1024;
@@ -22,7 +17,11 @@ const MEBIBYTE: u64 = 1024 * 1024;
 
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     installation(config, diagnosis);
-    for (provider, secret) in secrets(config) {
+    let secrets = config.providers.iter().flat_map(|provider| {
+        let files = provider.secret_files().into_iter();
+        files.map(|file| (&provider.name, file))
+    });
+    for (provider, secret) in secrets {
         if is_private(
             &secret,
             0o600,
@@ -90,34 +89,6 @@ fn keys(dir: &Path) -> Vec<PathBuf> {
     paths
         .filter(|path| path.extension().is_some_and(|e| e == "key"))
         .collect()
-}
-
-/// The files with secrets that providers read.
-fn secrets(config: &Config) -> Vec<(String, PathBuf)> {
-    let mut found = Vec::new();
-    for provider in &config.providers {
-        let mut add = |path: &Path| found.push((provider.name.to_string(), path.to_owned()));
-        match &provider.kind {
-            ProviderKind::Vault(vault) => {
-                vault.token_file.iter().for_each(|path| add(path));
-                vault
-                    .approle
-                    .iter()
-                    .for_each(|approle| add(&approle.secret_id_file));
-            }
-            ProviderKind::Aws(aws) => {
-                let revoker = aws.revoker.iter().map(|revoker| &revoker.credentials);
-                for source in revoker.chain([&aws.credentials]) {
-                    match source {
-                        CredentialsConfig::File { path, .. } => add(path),
-                        CredentialsConfig::WebIdentity { token_file, .. } => add(token_file),
-                        CredentialsConfig::Instance {} => {}
-                    }
-                }
-            }
-        }
-    }
-    found
 }
 
 /// Whether only its owner can get at `path`; `missing` is what to do when it is not there.

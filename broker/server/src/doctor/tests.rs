@@ -4,7 +4,10 @@ use taskpass_ca::{Authority, IssueOptions, NewKey};
 use taskpass_core::{Entropy, Identity, ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
-use crate::init::{Plan, install};
+use crate::{
+    init::{Plan, install},
+    provider_kinds,
+};
 
 struct Installation {
     scratch: tempfile::TempDir,
@@ -23,7 +26,7 @@ impl Installation {
         };
         let dyn_clock: Arc<dyn Clock> = clock.clone();
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        install(plan, &dyn_clock, &entropy).unwrap();
+        install(plan, &provider_kinds(), &dyn_clock, &entropy).unwrap();
         let this = Self { scratch, clock };
         // Tests run in parallel, and other programs listen on this machine, too.
         this.edit(|text| text.replace("127.0.0.1:7443", "127.0.0.1:0"));
@@ -42,7 +45,13 @@ impl Installation {
 
     async fn diagnose(&self) -> Diagnosis {
         let none = |_: &Config| Vec::new();
-        diagnose(&self.dir("taskpass.toml"), self.clock.as_ref(), none).await
+        diagnose(
+            &self.dir("taskpass.toml"),
+            &provider_kinds(),
+            self.clock.as_ref(),
+            none,
+        )
+        .await
     }
 
     /// The only finding that is not ok.
@@ -103,7 +112,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
 #[tokio::test]
 async fn it_works_beside_a_running_broker() {
     let installation = Installation::new();
-    let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
+    let config = Config::load(&installation.dir("taskpass.toml"), &provider_kinds()).unwrap();
     let clock: Arc<dyn Clock> = installation.clock.clone();
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(2));
     let authority = Authority::open(
@@ -228,7 +237,7 @@ async fn an_operators_identity_near_its_end_is_reported() {
 #[tokio::test]
 async fn an_identity_of_another_kind_is_no_operators() {
     let installation = Installation::new();
-    let config = Config::load(&installation.dir("taskpass.toml")).unwrap();
+    let config = Config::load(&installation.dir("taskpass.toml"), &provider_kinds()).unwrap();
     let clock: Arc<dyn Clock> = installation.clock.clone();
     let authority = Authority::open(
         &config.ca_dir(),
@@ -328,7 +337,13 @@ async fn a_provider_that_cannot_be_built_is_reported() {
     let providers =
         |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];
     let path = installation.dir("taskpass.toml");
-    let diagnosis = diagnose(&path, installation.clock.as_ref(), providers).await;
+    let diagnosis = diagnose(
+        &path,
+        &provider_kinds(),
+        installation.clock.as_ref(),
+        providers,
+    )
+    .await;
     assert!(diagnosis.has_failed());
     assert!(
         diagnosis

@@ -5,6 +5,7 @@ use taskpass_ledger::VerifyingKey;
 use taskpass_policy::PolicySet;
 
 use super::*;
+use crate::provider_kinds;
 
 fn plan(dir: &Path) -> Plan {
     Plan {
@@ -18,7 +19,7 @@ fn try_install(dir: &Path) -> Result<Installed, Error> {
     let clock: Arc<dyn Clock> =
         Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
-    install(plan(dir), &clock, &entropy)
+    install(plan(dir), &provider_kinds(), &clock, &entropy)
 }
 
 /// Every file and directory below `dir` with its mode.
@@ -70,7 +71,7 @@ fn everything_is_there_and_for_its_owner_only() {
         );
     }
     assert!(!dir.join("taskpass.toml.tmp").exists());
-    let config = Config::load(&dir.join("taskpass.toml")).unwrap();
+    let config = Config::load(&dir.join("taskpass.toml"), &provider_kinds()).unwrap();
     assert_eq!(config.trust_domain.as_str(), "acme.test");
     assert_eq!(config.data_dir, dir.join("data"));
     let policies = PolicySet::load_dir(&config.policy.dir).unwrap();
@@ -139,7 +140,7 @@ fn what_a_crash_leaves_is_recognised() {
             message.contains(&format!("rm -r {quoted}` and try again")),
             "{message}"
         );
-        assert!(Config::load(&dir.join("taskpass.toml")).is_err());
+        assert!(Config::load(&dir.join("taskpass.toml"), &provider_kinds()).is_err());
         assert_eq!(
             fs::read_dir(&dir).unwrap().count(),
             1,
@@ -162,7 +163,7 @@ fn the_configuration_comes_last() {
         path: dir.join(POLICY),
     });
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
-    let error = install(plan(&dir), &clock, &entropy).unwrap_err();
+    let error = install(plan(&dir), &provider_kinds(), &clock, &entropy).unwrap_err();
     assert!(matches!(error, Error::Write { .. }), "{error}");
     assert!(dir.join("operator/key.pem").exists());
     assert!(!dir.join("taskpass.toml").exists());
@@ -218,7 +219,7 @@ fn paths_are_quoted_for_a_shell() {
 /// The commented examples must be valid without the comment marks.
 #[test]
 fn the_commented_examples_are_right() {
-    let text = include_str!("taskpass.toml").replace("{trust_domain}", "acme.test");
+    let text = configuration(&"acme.test".parse().unwrap(), &provider_kinds());
     let start = text.find("# [[provider]]").unwrap();
     let (head, examples) = text.split_at(start);
     let uncommented: Vec<&str> = examples
@@ -230,6 +231,6 @@ fn the_commented_examples_are_right() {
         })
         .collect();
     let text = format!("{head}{}", uncommented.join("\n"));
-    let config = Config::parse(Path::new("/t/taskpass.toml"), &text).unwrap();
+    let config = Config::parse(Path::new("/t/taskpass.toml"), &text, &provider_kinds()).unwrap();
     assert_eq!(config.providers.len(), 2);
 }

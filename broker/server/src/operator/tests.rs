@@ -29,7 +29,8 @@ impl Installation {
             trust_domain: "acme.test".parse().unwrap(),
             operator: "admin".parse().unwrap(),
         };
-        let installed = install(plan, &deps.clock, &deps.entropy).unwrap();
+        let installed =
+            install(plan, &crate::provider_kinds(), &deps.clock, &deps.entropy).unwrap();
         let config = installed.config().clone();
         Self {
             scratch,

@@ -33,7 +33,7 @@ impl<S> Context<S> {
             tls,
             limits,
             handshakes: Semaphore::new(limits.handshakes),
-            arrivals: Limiter::new(limits.arrivals),
+            arrivals: Limiter::default(),
             requests: Arc::default(),
             connections: Connections::default(),
             cut: AtomicUsize::new(0),

@@ -1,83 +1,93 @@
 //! How much of the broker a peer, an address or all of them may take, and for how long.
+//!
+//! Every wait and every count in the transport is bounded by one of these. They are keys of
+//! `[limits]`; this is the only place where their defaults and ranges stand.
 
 use std::time::Duration;
 
 use taskpass_engine::rate::Rate;
 
-/// The limits of one [`super::Transport`]. Every wait and every count in this module is bounded by one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections, handshakes included; further ones are closed at once. 4,096.
-    pub connections: usize,
-    /// The same from one IPv4 address or one IPv6 /64 network. 256.
-    pub connections_per_address: usize,
-    /// Open connections of one agent with all its tasks, or of one operator. 64.
-    pub connections_per_caller: usize,
-    /// How often new connections may come from one IPv4 address or one IPv6 /64 network, since each costs a handshake;
-    /// further ones are closed at once. 100 per second and 500 at once.
-    pub arrivals: Rate,
-    /// TLS handshakes that are computed at a time, since they cost the most CPU: what they leave is for requests.
-    /// Further ones wait for their turn within `handshake_timeout`; one that waits for its peer takes no turn. 1.
-    pub handshakes: usize,
-    /// How long a peer may take from connecting to the end of the TLS handshake. 5 s.
-    pub handshake_timeout: Duration,
-    /// Requests in flight on one connection. 256.
-    pub streams_per_connection: u32,
-    /// Requests in flight over all connections; further ones get `UNAVAILABLE`. 4,096.
-    pub requests: usize,
-    /// Requests in flight of one agent with all its tasks, or of one operator; further ones get
-    /// `RESOURCE_EXHAUSTED`. 512.
-    pub requests_per_caller: usize,
-    /// Requests in flight from one address without a client certificate. 16.
-    pub unauthenticated_requests_per_address: usize,
-    /// How long it may take until a response begins. 120 s.
-    pub request_timeout: Duration,
-    /// How long it may take until a request has arrived whole. 10 s.
-    pub body_timeout: Duration,
-    /// Bytes of all headers of one request. 16 KiB.
-    pub header_bytes: u32,
-    /// A connection without a request in flight for this long is closed. 5 min.
-    pub idle_timeout: Duration,
-    /// How often a silent peer is asked whether it is still there. 20 s.
-    pub keepalive_interval: Duration,
-    /// How long it may take to answer. 10 s.
-    pub keepalive_timeout: Duration,
-    /// A connection is closed after this long, give or take a tenth, so that its peer is verified again. 20 min.
-    pub connection_age: Duration,
-    /// The same for a peer without a certificate, who has nothing to do here but fetch one. 1 min.
-    pub unauthenticated_connection_age: Duration,
-    /// How long requests in flight may go on when their connection is to be closed. 30 s.
-    pub connection_grace: Duration,
-    /// The same when the broker shuts down. 20 s.
-    pub drain_timeout: Duration,
+taskpass_config::section! {
+    /// How much of the broker one caller, one address or all of them may take.
+    #[derive(Copy, Eq)]
+    pub struct Limits in "limits" {
+        /// Open connections over all callers, handshakes included. The broker closes further ones at
+        /// once.
+        connections: usize = 4096, 1..=1_000_000;
+        /// Open connections from one IPv4 address or one IPv6 /64 network.
+        connections_per_address: usize = 256, 1..=1_000_000;
+        /// Open connections of one agent with all its tasks, or of one operator.
+        connections_per_caller: usize = 64, 1..=1_000_000;
+        /// New connections per second from one IPv4 address or one IPv6 /64 network, in the long run,
+        /// since each costs a handshake. The broker closes further ones at once.
+        new_connections_per_second: u32 = 100, 1..=100_000;
+        /// New connections from one IPv4 address or one IPv6 /64 network that may come at once.
+        new_connections_burst: u32 = 500, 1..=1_000_000;
+        /// TLS handshakes that are computed at the same time, since they cost the most CPU: the other
+        /// processors are for requests. Further handshakes wait within `handshake_timeout`; one that
+        /// waits for its peer does not count.
+        handshakes: usize = 1, 1..=65_536;
+        /// How long a peer may take from connecting to the end of the TLS handshake.
+        handshake_timeout: Duration = seconds(5), SHORT..=seconds(60);
+        /// Requests in flight on one connection.
+        streams_per_connection: u32 = 256, 1..=65_536;
+        /// Requests in flight over all connections. Further ones are refused with `UNAVAILABLE`.
+        requests: usize = 4096, 1..=1_000_000;
+        /// Requests in flight of one agent with all its tasks, or of one operator. Further ones are
+        /// refused with `RESOURCE_EXHAUSTED`.
+        requests_per_caller: usize = 512, 1..=1_000_000;
+        /// Requests in flight from one address without a client certificate.
+        unauthenticated_requests_per_address: usize = 16, 1..=65_536;
+        /// How long it may take until a response begins, waits that the caller asked for included.
+        request_timeout: Duration = seconds(120), seconds(1)..=HOUR;
+        /// How long it may take until a request has arrived whole.
+        body_timeout: Duration = seconds(10), SHORT..=seconds(600);
+        /// Bytes of all headers of one request.
+        header_bytes: u32 = 16 * 1024, 4096..=1024 * 1024;
+        /// Bytes of one request message.
+        request_bytes: usize = 256 * 1024, 16_384..=4 * 1024 * 1024;
+        /// A connection without a request in flight for this long is closed.
+        idle_timeout: Duration = seconds(300), seconds(1)..=DAY;
+        /// How often the broker asks a silent peer whether it is still there.
+        keepalive_interval: Duration = seconds(20), seconds(1)..=HOUR;
+        /// How long the peer may take to answer.
+        keepalive_timeout: Duration = seconds(10), SHORT..=seconds(600);
+        /// A connection is closed after this long, give or take a tenth, so that its peer is verified
+        /// again.
+        connection_age: Duration = seconds(1200), seconds(1)..=DAY;
+        /// The same for a peer without a client certificate, which connects only to get one.
+        unauthenticated_connection_age: Duration = seconds(60), seconds(1)..=HOUR;
+        /// How long requests in flight may go on when their connection is to be closed.
+        connection_grace: Duration = seconds(30), Duration::ZERO..=HOUR;
+        /// How long requests in flight may go on after SIGTERM. Then their connections are cut.
+        drain_timeout: Duration = seconds(20), Duration::ZERO..=seconds(600);
+    }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            connections_per_address: 256,
-            connections_per_caller: 64,
-            arrivals: Rate {
-                per_second: 100,
-                burst: 500,
-            },
-            handshakes: 1,
-            handshake_timeout: Duration::from_secs(5),
-            streams_per_connection: 256,
-            requests: 4096,
-            requests_per_caller: 512,
-            unauthenticated_requests_per_address: 16,
-            request_timeout: Duration::from_secs(120),
-            body_timeout: Duration::from_secs(10),
-            header_bytes: 16 * 1024,
-            idle_timeout: Duration::from_secs(300),
-            keepalive_interval: Duration::from_secs(20),
-            keepalive_timeout: Duration::from_secs(10),
-            connection_age: Duration::from_secs(20 * 60),
-            unauthenticated_connection_age: Duration::from_secs(60),
-            connection_grace: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(20),
+/// The least that a peer on a slow network needs for one exchange.
+const SHORT: Duration = Duration::from_millis(100);
+const HOUR: Duration = seconds(3600);
+const DAY: Duration = seconds(86_400);
+/// Open files that the broker needs for itself: ledger, index, connections to providers.
+const OWN_FILES: u64 = 256;
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+impl Limits {
+    /// How often new connections may come from one address or network.
+    pub(super) const fn arrivals(&self) -> Rate {
+        Rate {
+            per_second: self.new_connections_per_second,
+            burst: self.new_connections_burst,
         }
+    }
+
+    /// As many connections as are allowed and as fit into `files` open files. Half of few files is for
+    /// the broker itself: without a file for the ledger it could not revoke.
+    pub fn connections_within(&self, files: u64) -> usize {
+        let room = files.saturating_sub(OWN_FILES).max(files / 2);
+        usize::try_from(room).map_or(self.connections, |room| room.min(self.connections))
     }
 }

@@ -97,7 +97,10 @@ impl<S: RequestService> Transport<S> {
         } = self.context.as_ref();
         let now = tls.clock().monotonic();
         // A refused socket is closed without a TLS alert: an alert would cost what the limits save.
-        if arrivals.admit(Network::of(remote), now).is_err() {
+        if arrivals
+            .check_rate(limits.arrivals(), Network::of(remote), now)
+            .is_err()
+        {
             tracing::debug!(%remote, "a connection was refused: they come too fast from there");
             return;
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use taskpass_broker::config::{Config, ConfigError, ProviderKind};
+use taskpass_broker::{
+    config::{Config, ConfigError},
+    provider_kinds,
+};
 use taskpass_core::sha256_hex;
 
 use crate::{input, wording};
@@ -13,7 +16,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some(text) = input::text(data) else {
         return;
     };
-    match Config::parse(Path::new(FILE), text) {
+    match Config::parse(Path::new(FILE), text, &provider_kinds()) {
         Ok(config) => accepted(&config, text),
         Err(error) => refused(&error, text),
     }
@@ -24,7 +27,7 @@ fn accepted(config: &Config, text: &str) {
     for path in [&config.path, &config.data_dir, &config.policy.dir] {
         assert!(path.is_absolute(), "{}", path.display());
     }
-    assert!(config.tasks.ttl_default <= config.tasks.ttl_max);
+    assert!(config.engine.tasks.ttl_default <= config.engine.tasks.ttl_max);
     assert!(config.ca().is_ok());
     let names: BTreeSet<_> = config.providers.iter().map(|p| &p.name).collect();
     assert_eq!(names.len(), config.providers.len());
@@ -32,13 +35,20 @@ fn accepted(config: &Config, text: &str) {
         let roles: BTreeSet<_> = provider.roles.iter().collect();
         assert_eq!(roles.len(), provider.roles.len());
         assert!(roles.iter().all(|role| *role.provider() == provider.name));
-        if let ProviderKind::Vault(vault) = &provider.kind {
-            assert!(vault.validate().is_ok());
-            assert!(vault.token_file.is_some() != vault.approle.is_some());
+        assert_eq!(provider.findings(), []);
+        if provider.kind() == "vault" {
+            let has = |key| provider.table.get(key).is_some();
+            assert!(has("token_file") != has("approle"));
         }
+        assert!(
+            provider
+                .secret_files()
+                .iter()
+                .all(|file| file.is_absolute())
+        );
     }
     // Values that decide nothing must still be there to be logged.
-    assert!(!format!("{:?} {:?}", config.settings(), config.transport_limits()).is_empty());
+    assert!(!format!("{:?} {:?}", config.engine, config.limits).is_empty());
 }
 
 fn refused(error: &ConfigError, text: &str) {

@@ -90,6 +90,7 @@ fn check(
         data_classes: Vec::new(),
         revocation_class: RevocationClass::Immediate,
         renewable: false,
+        env: BTreeMap::new(),
     };
     if let Err(error) = role.check_scope(scope) {
         // A rule is text of the platform team; the message repeats it in full.

@@ -77,8 +77,8 @@ fn an_authority_goes_through_its_stages_at_the_right_times() {
     assert_eq!(home.files(".pem"), 3, "the first one's is gone");
 }
 
-/// A fortnight, a look every 20 minutes, with and without restarts: there is always somebody to sign, SVIDs always
-/// live as long as they should, and every one is accepted for its whole life.
+/// A fortnight, a look every 20 minutes, with and without restarts: there is always somebody to
+/// sign, SVIDs always live as long as they should, and every one is accepted for its whole life.
 #[test]
 fn nothing_breaks_over_many_days() {
     for restart in [false, true] {
@@ -131,7 +131,8 @@ fn downtime_longer_than_an_authoritys_life_costs_nothing_but_the_time() {
     ));
     assert_eq!(home.files(".key"), 2);
     drop(authority);
-    // Down from before the next one was due until shortly before its end: it serves, and is followed at once.
+    // Down from before the next one was due until shortly before its end: it serves, and is
+    // followed at once.
     home.clock.advance(HOUR * 12 + Duration::from_secs(60));
     drop(home.open());
     home.clock.advance(HOUR * 23);
@@ -170,7 +171,8 @@ fn near_the_roots_end_nothing_outlives_it_and_nothing_goes_in_circles() {
     assert!(matches!(authority.rotate(), Err(Error::RootExpired(_))));
 }
 
-/// The power is cut before every single change of the disk, during creation and during a whole rotation.
+/// The power is cut before every single change of the disk, during creation and during a whole
+/// rotation.
 #[test]
 fn a_crash_at_any_point_loses_nothing() {
     for steps in 0.. {
@@ -233,8 +235,8 @@ fn a_crash_at_any_point_loses_nothing() {
     assert!(cuts > 60, "{cuts}");
 }
 
-/// A write fails, the process goes on, and the power is cut during that: what the failed write may have left on
-/// the disk counts as much as what the process believes.
+/// A write fails, the process goes on, and the power is cut during that: what the failed write may
+/// have left on the disk counts as much as what the process believes.
 #[test]
 fn a_crash_after_a_failed_write_loses_nothing() {
     for steps in 0..30 {

@@ -1,6 +1,5 @@
 //! How many connections and requests one peer may have.
 
-use taskpass_engine::rate::Rate;
 use tokio::io::AsyncReadExt;
 use tonic_types::StatusExt;
 
@@ -51,10 +50,8 @@ async fn connections_are_limited_in_all_and_by_address() {
 #[tokio::test]
 async fn connections_from_one_address_cannot_come_faster_than_their_rate() {
     let limits = Limits {
-        arrivals: Rate {
-            per_second: 1,
-            burst: 2,
-        },
+        new_connections_per_second: 1,
+        new_connections_burst: 2,
         ..patient()
     };
     let server = Server::start(limits).await;

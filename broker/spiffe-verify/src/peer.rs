@@ -1,7 +1,7 @@
 //! Who is at the other end: checks the certificate chain that a peer presented.
 //!
-//! Shared by the broker (which knows every issuing authority it has) and by clients (which know the roots of the
-//! bundle). Both trust one trust domain only, their own.
+//! Shared by the broker (which knows every issuing authority it has) and by clients (which know the
+//! roots of the bundle). Both trust one trust domain only, their own.
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
@@ -55,8 +55,8 @@ pub struct PeerVerifier {
 impl PeerVerifier {
     /// For the broker: the leaf must be signed by one of `issuers` itself.
     ///
-    /// Whatever else the peer sends is ignored, so that an authority which was removed, or which somebody made
-    /// with a stolen root, gains nothing from being sent along.
+    /// The other certificates that the peer sends are ignored. An authority that was removed, or
+    /// that was made with a stolen root, gains nothing from being sent along.
     pub fn for_issuers(
         domain: &TrustDomain,
         issuers: &[CertificateDer<'_>],
@@ -99,8 +99,8 @@ impl PeerVerifier {
         self.verify(chain, now, KeyUsage::client_auth())
     }
 
-    /// Checks the chain of a server that we connected to; leaf first. The caller still has to see that the
-    /// identity is the one it wants to talk to.
+    /// Checks the chain of a server that we connected to; leaf first. The caller still has to see
+    /// that the identity is the one it wants to talk to.
     pub fn verify_server(
         &self,
         chain: &[CertificateDer<'_>],
@@ -157,7 +157,8 @@ impl PeerVerifier {
         now: Timestamp,
         usage: KeyUsage,
     ) -> Result<(), webpki::Error> {
-        // Path validation does not look at the validity of a trust anchor; an issuing authority's must be.
+        // Path validation does not look at the validity of a trust anchor; an issuing authority's
+        // must be.
         let anchors: Vec<TrustAnchor<'_>> = self
             .anchors
             .iter()

@@ -1,7 +1,8 @@
-//! Reads a leaf certificate and checks the rules of X509-SVID.md that can be seen in the certificate alone.
+//! Reads a leaf certificate and checks the rules of X509-SVID.md that the certificate alone can
+//! break.
 //!
-//! Used twice: on what peers present, and on everything this authority has just signed. It says nothing about
-//! who signed the certificate or whether it is valid now; see [`crate::PeerVerifier`].
+//! It checks the certificates that peers present, and each one that this authority has just signed.
+//! Who signed a certificate and whether it is valid now is checked by [`crate::PeerVerifier`].
 
 use std::net::IpAddr;
 
@@ -15,28 +16,32 @@ use x509_parser::{
 use crate::PeerError;
 
 /// Bytes of one certificate; ours have about 700.
-pub(crate) const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
 /// Alternative names of one certificate.
 const NAMES_MAX: usize = 32;
 /// Bytes of a serial number that fit the 32 hex digits everything else uses.
 const SERIAL_BYTES_MAX: usize = 16;
 
-/// What a well-formed leaf says.
+/// The content of a well-formed leaf.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Leaf {
-    pub(crate) uri: String,
+pub struct Leaf {
+    /// The one URI name, which is the SPIFFE ID.
+    pub uri: String,
     /// DNS names and IP addresses as text, in order.
-    pub(crate) server_names: Vec<String>,
-    /// 32 hex digits.
-    pub(crate) serial: String,
-    pub(crate) spki: Vec<u8>,
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
+    pub server_names: Vec<String>,
+    /// The serial number as 32 hex digits.
+    pub serial: String,
+    /// DER of the SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+    /// From when the certificate is valid.
+    pub not_before: Timestamp,
+    /// Until when the certificate is valid.
+    pub not_after: Timestamp,
 }
 
 impl Leaf {
     /// Reads `der` and applies.
-    pub(crate) fn read(der: &[u8]) -> Result<Self, PeerError> {
+    pub fn read(der: &[u8]) -> Result<Self, PeerError> {
         let certificate = read(der)?;
         check_extensions_are_readable(&certificate)?;
         check_usage(&certificate)?;
@@ -51,13 +56,14 @@ impl Leaf {
         })
     }
 
-    pub(crate) fn key_sha256(&self) -> String {
+    /// SHA-256 of the public key (SubjectPublicKeyInfo), in hex.
+    pub fn key_sha256(&self) -> String {
         sha256_hex(&self.spki)
     }
 }
 
 /// Parses one whole certificate of bounded size.
-pub(crate) fn read(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
+pub fn read(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
     if der.len() > CERTIFICATE_BYTES_MAX {
         return Err(PeerError::CertificateTooLarge(der.len()));
     }
@@ -69,12 +75,12 @@ pub(crate) fn read(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
 }
 
 /// From when the certificate is valid.
-pub(crate) fn start(certificate: &X509Certificate<'_>) -> Timestamp {
+pub fn start(certificate: &X509Certificate<'_>) -> Timestamp {
     from_seconds(certificate.validity().not_before.timestamp())
 }
 
 /// Until when the certificate is valid.
-pub(crate) fn end(certificate: &X509Certificate<'_>) -> Timestamp {
+pub fn end(certificate: &X509Certificate<'_>) -> Timestamp {
     from_seconds(certificate.validity().not_after.timestamp())
 }
 
@@ -83,7 +89,7 @@ fn from_seconds(seconds: i64) -> Timestamp {
 }
 
 /// The serial number as 32 hex digits.
-pub(crate) fn serial_hex(certificate: &X509Certificate<'_>) -> Result<String, PeerError> {
+pub fn serial_hex(certificate: &X509Certificate<'_>) -> Result<String, PeerError> {
     let raw = certificate.raw_serial();
     let first = raw.iter().position(|byte| *byte != 0);
     let digits = first.and_then(|at| raw.get(at..)).unwrap_or_default();
@@ -95,7 +101,8 @@ pub(crate) fn serial_hex(certificate: &X509Certificate<'_>) -> Result<String, Pe
     Ok(format!("{:0>32}", hex(digits)))
 }
 
-/// An extension that is there but cannot be read must not count as absent, nor may one be there twice.
+/// Refuses an extension that cannot be read, since it must not count as absent, and one that
+/// is there twice.
 fn check_extensions_are_readable(certificate: &X509Certificate<'_>) -> Result<(), PeerError> {
     if certificate.extensions_map().is_err() {
         return Err(PeerError::Malformed("an extension is there twice"));
@@ -111,7 +118,7 @@ fn check_extensions_are_readable(certificate: &X509Certificate<'_>) -> Result<()
     Ok(())
 }
 
-/// a leaf that can sign nothing but a handshake, as client and as server.
+/// the leaf's key may sign handshakes, as client and as server, and nothing else.
 fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), PeerError> {
     let mut key_usage = None;
     for extension in certificate.extensions() {
@@ -178,7 +185,7 @@ fn names(certificate: &X509Certificate<'_>) -> Result<(String, Vec<String>), Pee
             GeneralName::Invalid(..) => {
                 return Err(PeerError::Malformed("a name in it cannot be read"));
             }
-            // Names of other kinds (e-mail, directory) say nothing to us.
+            // Names of other kinds (e-mail, directory) are not used.
             _ => {}
         }
     }

@@ -100,7 +100,8 @@ fn a_good_svid_is_accepted_and_says_who_it_is() {
     assert_eq!(peer.serial, "00000000000000000000000000010203");
     assert_eq!(peer.not_after, NOW.plus(HOUR));
     assert_eq!(peer.key_sha256.len(), 64);
-    // A named subject makes critical names optional; other kinds of names beside the URI are fine.
+    // A named subject makes critical names optional; other kinds of names beside the URI are
+    // fine.
     for good in [
         with(|it| it.distinguished_name.push(DnType::CommonName, "builder")),
         with(|it| {
@@ -136,7 +137,8 @@ const OID_BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const OID_KEY_USAGE: &[u64] = &[2, 5, 29, 15];
 const OID_NAMES: &[u64] = &[2, 5, 29, 17];
 
-/// each of these differs from a good certificate in one point.
+/// each of these differs from a good certificate in one
+/// point.
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn certificates_that_break_a_rule_are_refused_for_that_reason() {
@@ -356,8 +358,8 @@ fn strangers_and_ended_authorities_are_refused() {
     assert!(client.verify_server(&chain, NOW).is_err());
 }
 
-/// an intermediate that the peer sends along extends nothing at the broker, while a client with the roots
-/// only needs it.
+/// an intermediate that the peer sends along extends nothing at the broker, while a client
+/// with the roots only needs it.
 #[test]
 fn an_authority_that_was_removed_gains_nothing_from_being_sent_along() {
     let root = root("root");

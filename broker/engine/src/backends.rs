@@ -1,0 +1,132 @@
+//! The back ends of a snapshot, by name: those that are configured, and those that only revoke.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use taskpass_core::{ProviderName, RoleName, RoleSpec};
+
+use super::{Context, Error, ProviderSettings, backend::Backend};
+use crate::snapshot::{ConfiguredProvider, ProviderChange};
+
+/// The back ends of a snapshot.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Backends {
+    configured: BTreeMap<ProviderName, Arc<Backend>>,
+    /// Gone from the configuration while the process ran. They issue nothing, and revoke what they minted until
+    /// nothing of it is left. After a restart there are none: then a person has to configure the provider again.
+    retired: BTreeMap<ProviderName, Arc<Backend>>,
+}
+
+impl Backends {
+    /// The back ends by another configuration, and what became of those that are not as they were.
+    pub(crate) fn next(
+        &self,
+        context: &Context,
+        providers: Vec<ConfiguredProvider>,
+        settings: &ProviderSettings,
+    ) -> (Self, BTreeMap<ProviderName, ProviderChange>) {
+        let mut changes = BTreeMap::new();
+        let mut configured = BTreeMap::new();
+        for provider in providers {
+            let name = provider.provider.name().clone();
+            let (backend, change) = self.backend_of(&name, context, provider, settings);
+            changes.extend(change.map(|change| (name.clone(), change)));
+            configured.insert(name, backend);
+        }
+        let mut retired = self.retired.clone();
+        for (name, backend) in &self.configured {
+            if !configured.contains_key(name) {
+                changes.insert(name.clone(), ProviderChange::Retired);
+                retired.insert(name.clone(), Arc::clone(backend));
+            }
+        }
+        retired.retain(|name, _| !configured.contains_key(name));
+        let next = Self {
+            configured,
+            retired,
+        };
+        (next, changes)
+    }
+
+    /// The back end that a configured provider goes on with.
+    fn backend_of(
+        &self,
+        name: &ProviderName,
+        context: &Context,
+        provider: ConfiguredProvider,
+        settings: &ProviderSettings,
+    ) -> (Arc<Backend>, Option<ProviderChange>) {
+        let is_same = |backend: &&Arc<Backend>| backend.fingerprint() == provider.fingerprint;
+        let running = self.configured.get(name);
+        if let Some(backend) = running.filter(is_same) {
+            return (Backend::with_settings(backend, settings), None);
+        }
+        if let Some(backend) = self.retired.get(name).filter(is_same) {
+            let resumed = Some(ProviderChange::Resumed);
+            return (Backend::with_settings(backend, settings), resumed);
+        }
+        let change = match running {
+            Some(_) => ProviderChange::Replaced,
+            None => ProviderChange::Added,
+        };
+        let (clock, timer) = (Arc::clone(&context.clock), Arc::clone(&context.timer));
+        let backend = Backend::new(provider, settings.clone(), clock, timer);
+        (Arc::new(backend), Some(change))
+    }
+
+    /// Retired back ends that no older snapshot holds. A request that began before its back end was retired may still
+    /// issue from it; once there is none, nothing more is minted under that name.
+    pub(crate) fn unused(&self) -> Vec<ProviderName> {
+        let unused = self
+            .retired
+            .iter()
+            .filter(|(_, b)| Arc::strong_count(b) == 1);
+        unused.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The same without a retired back end; `None` when there is no such one.
+    pub(crate) fn without_retired(&self, name: &ProviderName) -> Option<Self> {
+        let mut next = self.clone();
+        next.retired.remove(name)?;
+        Some(next)
+    }
+
+    /// Those that are configured, by name.
+    pub(crate) fn configured(&self) -> impl ExactSizeIterator<Item = &Arc<Backend>> {
+        self.configured.values()
+    }
+
+    /// Those that only revoke, by name.
+    pub(crate) fn retired(&self) -> impl ExactSizeIterator<Item = &Arc<Backend>> {
+        self.retired.values()
+    }
+
+    /// A configured back end.
+    pub(crate) fn named(&self, name: &ProviderName) -> Result<&Arc<Backend>, Error> {
+        self.configured.get(name).ok_or_else(|| Error::NotFound {
+            what: format!("provider `{name}`"),
+            advice: "see `taskpass provider list`",
+        })
+    }
+
+    /// The back end that revokes what was minted under this name.
+    pub(crate) fn revoking(&self, name: &ProviderName) -> Option<&Arc<Backend>> {
+        self.configured.get(name).or_else(|| self.retired.get(name))
+    }
+
+    /// The back end and the specification of a configured role.
+    pub(crate) fn role(&self, name: &RoleName) -> Result<(&Arc<Backend>, &RoleSpec), Error> {
+        let found = self.configured.get(name.provider()).and_then(|backend| {
+            let mut roles = backend.provider().roles().iter();
+            Some((backend, roles.find(|spec| spec.name == *name)?))
+        });
+        found.ok_or_else(|| Error::NotFound {
+            what: format!("role `{name}`"),
+            advice: "see `taskpass provider list` for the configured roles",
+        })
+    }
+
+    /// The specification of a role, if it is configured.
+    pub(crate) fn spec(&self, name: &RoleName) -> Option<&RoleSpec> {
+        self.role(name).ok().map(|(_, spec)| spec)
+    }
+}

@@ -1,0 +1,34 @@
+//! What the engine works with for as long as the process runs.
+
+use std::sync::Arc;
+
+use taskpass_ca::Authority;
+use taskpass_core::{Clock, Entropy, TrustDomain};
+use taskpass_ledger::{Reader, VerifyingKey};
+use taskpass_store::Store;
+use tokio_util::task::TaskTracker;
+
+use super::Timer;
+
+/// What the engine works with. What can change while it runs is in the [`Snapshot`](super::Snapshot).
+#[derive(Debug)]
+pub struct Context {
+    /// The installation's trust domain.
+    pub trust_domain: TrustDomain,
+    /// State and ledger.
+    pub store: Arc<dyn Store>,
+    /// The history, for export and proofs.
+    pub ledger: Reader,
+    /// With which the ledger's checkpoints are verified.
+    pub ledger_key: VerifyingKey,
+    /// Signs SVIDs.
+    pub authority: Arc<Authority>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Waiting.
+    pub timer: Arc<dyn Timer>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where background work is spawned, so that draining waits for it.
+    pub tasks: TaskTracker,
+}

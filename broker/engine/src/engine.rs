@@ -1,0 +1,232 @@
+//! The engine itself: what it works with, what is in force, and what runs right now.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use taskpass_ca::Authority;
+use taskpass_core::{Clock, Event, Timestamp, TrustDomain};
+use taskpass_ledger::VerifyingKey;
+use taskpass_store::{Batch, Committed, Guard, Priority, Store};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Call, Caller, Change, Configuration, Context, Error, Snapshot, Timer, heartbeat::Heartbeats,
+    in_flight::InFlight, outage::Outage, rate_limits::RateLimits, renew::Renewals,
+};
+
+/// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
+pub const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
+
+/// The broker's use cases. Shared by all connections.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) context: Context,
+    /// What is in force. A request takes it once, in [`Engine::authenticate`], and keeps it to its end.
+    snapshot: ArcSwap<Snapshot>,
+    /// Held while the next snapshot is made from the present one.
+    swapping: Mutex<()>,
+    /// Of the providers that credentials are left of and that this process never had.
+    pub(crate) unconfigured: Arc<Outage>,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) in_flight: InFlight,
+    pub(crate) renewals: Renewals,
+    pub(crate) rates: RateLimits,
+    /// The newest committed time: a clock that falls behind it went backwards.
+    newest: Mutex<Newest>,
+}
+
+impl Engine {
+    /// Puts the engine together and takes up the open tasks' heartbeats, which begin anew after a restart. `newest` is
+    /// the time of the newest entry in the ledger.
+    pub async fn new(
+        context: Context,
+        configuration: Configuration,
+        newest: Timestamp,
+    ) -> Result<Arc<Self>, Error> {
+        let newest = Newest {
+            time: newest,
+            at: context.clock.monotonic(),
+        };
+        let snapshot = Snapshot::first(&context, configuration);
+        let engine = Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            swapping: Mutex::default(),
+            unconfigured: Arc::default(),
+            heartbeats: Heartbeats::new(Arc::clone(&context.clock)),
+            in_flight: InFlight::default(),
+            renewals: Renewals::default(),
+            rates: RateLimits::new(Arc::clone(&context.clock)),
+            newest: Mutex::new(newest),
+            context,
+        });
+        for task in engine.context.store.open_tasks().await? {
+            engine.heartbeats.begin(&task);
+        }
+        Ok(engine)
+    }
+
+    /// Puts another configuration in force, as one. Requests that run keep the snapshot they began with. Back ends
+    /// whose configuration is the same go on as they are, calls, breaker and all; those that are gone from it keep
+    /// revoking what they minted. Returns what is different now.
+    pub fn swap(&self, configuration: Configuration) -> Change {
+        let _swapping = self.swapping.lock();
+        let (next, change) = self.snapshot().next(&self.context, configuration);
+        self.snapshot.store(Arc::new(next));
+        change
+    }
+
+    /// What is in force now. To be taken once for each piece of work.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Lets go of a back end that is gone from the configuration and of whose making nothing is left.
+    pub(crate) fn drop_retired(&self, name: &taskpass_core::ProviderName) {
+        let _swapping = self.swapping.lock();
+        if let Some(next) = self.snapshot.load().without_retired(name) {
+            self.snapshot.store(Arc::new(next));
+        }
+    }
+
+    /// The installation's trust domain.
+    pub const fn trust_domain(&self) -> &TrustDomain {
+        &self.context.trust_domain
+    }
+
+    /// The authority that signs SVIDs.
+    pub const fn authority(&self) -> &Arc<Authority> {
+        &self.context.authority
+    }
+
+    /// The key with which the ledger's checkpoints are verified.
+    pub const fn ledger_key(&self) -> &VerifyingKey {
+        &self.context.ledger_key
+    }
+
+    /// Counts a request against its caller's rate.
+    pub fn check_rate(&self, call: &Call) -> Result<(), Error> {
+        let settings = call.snapshot.settings();
+        match &call.caller {
+            Caller::Agent { agent, .. } => self.rates.check_agent(settings, &agent.name),
+            Caller::Operator { name, .. } => self.rates.check_operator(settings, name),
+        }
+    }
+
+    /// Where the time comes from.
+    pub const fn clock(&self) -> &Arc<dyn Clock> {
+        &self.context.clock
+    }
+
+    /// How reconcilers wait.
+    pub(crate) const fn timer(&self) -> &Arc<dyn Timer> {
+        &self.context.timer
+    }
+
+    /// The store, for authentication and reconcilers.
+    pub(crate) const fn store(&self) -> &Arc<dyn Store> {
+        &self.context.store
+    }
+
+    /// Where background work is spawned.
+    pub(crate) const fn tasks(&self) -> &TaskTracker {
+        &self.context.tasks
+    }
+
+    /// The time for decisions: the wall clock, but never before what the ledger already says. While the wall clock
+    /// lags behind that, time goes on by the monotonic clock: retries and deadlines must still come due.
+    pub(crate) fn now(&self) -> Timestamp {
+        let clock = &self.context.clock;
+        clock
+            .now()
+            .max(self.newest.lock().flowed(clock.monotonic()))
+    }
+
+    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a wrong time.
+    pub(crate) fn require_sane_clock(&self) -> Result<Timestamp, Error> {
+        let (clock, now) = (self.context.clock.now(), self.now());
+        if now.since(clock) > CLOCK_LAG_MAX {
+            return Err(Error::ClockWentBack { clock, ledger: now });
+        }
+        Ok(now)
+    }
+
+    /// Commits events that give something out: refused when the disk is full.
+    pub(crate) async fn commit(
+        &self,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+    ) -> Result<Committed, Error> {
+        self.commit_with(events, guards, Priority::Normal).await
+    }
+
+    /// Commits events that take something back: these have room on a full disk, too.
+    pub(crate) async fn commit_reserved(
+        &self,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+    ) -> Result<Committed, Error> {
+        self.commit_with(events, guards, Priority::Reserved).await
+    }
+
+    pub(crate) async fn commit_with(
+        &self,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+        priority: Priority,
+    ) -> Result<Committed, Error> {
+        let batch = Batch {
+            events,
+            guards,
+            priority,
+        };
+        let committed = self.context.store.commit(batch).await?;
+        self.newest
+            .lock()
+            .advance(committed.time, self.context.clock.monotonic());
+        Ok(committed)
+    }
+}
+
+/// The newest time the ledger has, and when that was on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    time: Timestamp,
+    at: Duration,
+}
+
+impl Newest {
+    fn flowed(&self, monotonic: Duration) -> Timestamp {
+        self.time.plus(monotonic.saturating_sub(self.at))
+    }
+
+    /// A time that the ledger repeats, because the wall clock lags, is no news.
+    fn advance(&mut self, time: Timestamp, monotonic: Duration) {
+        if time > self.time {
+            *self = Self {
+                time,
+                at: monotonic,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_flows_on_while_the_wall_clock_lags() {
+        let (day, second) = (Duration::from_secs(86_400), Duration::from_secs(1));
+        let tomorrow = Timestamp::EPOCH.plus(day);
+        let mut newest = Newest {
+            time: tomorrow,
+            at: second,
+        };
+        assert_eq!(newest.flowed(second * 3), tomorrow.plus(second * 2));
+        newest.advance(tomorrow, second * 5);
+        assert_eq!(newest.flowed(second * 6), tomorrow.plus(second * 5));
+        newest.advance(tomorrow.plus(day), second * 7);
+        assert_eq!(newest.flowed(second * 7), tomorrow.plus(day));
+    }
+}

@@ -1,0 +1,194 @@
+//! What changes with a swap, for whom, and what goes on through it.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use taskpass_core::{CredentialState, TaskState};
+use taskpass_policy::PolicyFile;
+use taskpass_store::Store as _;
+
+use super::*;
+use crate::{
+    Credentials, EndTask, Ending, Error, Requests,
+    revocation::Progress,
+    testing::{Answer, Bench},
+};
+
+const HALF: Duration = Duration::from_secs(1800);
+
+fn nobody_may_anything() -> Arc<PolicySet> {
+    let file = PolicyFile {
+        name: "none.cedar".to_owned(),
+        text: "@id(\"none\") forbid (principal, action, resource);".to_owned(),
+    };
+    Arc::new(PolicySet::parse(&[file]).unwrap())
+}
+
+fn name() -> ProviderName {
+    "a".parse().unwrap()
+}
+
+fn providers(change: ProviderChange) -> BTreeMap<ProviderName, ProviderChange> {
+    [(name(), change)].into()
+}
+
+#[tokio::test]
+async fn the_same_configuration_changes_nothing() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let change = bench.engine.swap(bench.configuration());
+    assert!(change.is_none(), "{change:?}");
+}
+
+/// Policy, roles and limits of a request are those in force when it began, until it ends.
+#[tokio::test]
+async fn a_request_keeps_the_snapshot_it_began_with() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let before = bench.engine.snapshot().policy().hash().to_owned();
+    let change = bench.engine.swap(Configuration {
+        policy: nobody_may_anything(),
+        providers: Vec::new(),
+        settings: Settings {
+            credentials: Credentials {
+                live_per_agent: 0,
+                ..Credentials::default()
+            },
+            ..Settings::default()
+        },
+    });
+    assert_eq!(change.policy.0, before);
+    assert_ne!(change.policy.1, before);
+    assert!(change.settings_differ);
+    assert_eq!(change.providers, providers(ProviderChange::Retired));
+
+    bench.issued(fake, task, HALF).await;
+    let late = bench.again(&bench.agent);
+    let refused = bench.begin_as(&late, fake, task).await.await.unwrap();
+    assert!(matches!(refused, Err(Error::NotFound { .. })));
+    // With its back end again, it is for policy to refuse.
+    let change = bench.engine.swap(Configuration {
+        policy: nobody_may_anything(),
+        ..bench.configuration()
+    });
+    assert_eq!(change.providers, providers(ProviderChange::Resumed));
+    let late = bench.again(&bench.agent);
+    let refused = bench.begin_as(&late, fake, task).await.await.unwrap();
+    assert!(matches!(refused, Err(Error::Denied { .. })));
+}
+
+/// A call that runs, a breaker that is open and an outage that is known go on through a swap.
+#[tokio::test]
+async fn a_back_end_whose_configuration_is_the_same_goes_on() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let running = bench.begin(fake, task).await;
+    let mut configuration = bench.configuration();
+    configuration.settings.tasks.open_per_agent = 7;
+    let change = bench.engine.swap(configuration);
+    assert!(change.settings_differ && change.providers.is_empty());
+    let snapshot = bench.engine.snapshot();
+    let backend = snapshot.backends().named(&name()).unwrap();
+    assert_eq!(backend.status().in_flight, 1);
+    fake.answer(Answer::Give(HALF));
+    running.await.unwrap().unwrap().handover.done();
+
+    fake.is_down.store(true, Ordering::SeqCst);
+    for _ in 0..Settings::default().provider.breaker_failures {
+        // Each from a task of its own: one in doubt holds up the next of its task.
+        let task = bench.task().await;
+        assert!(bench.begin(fake, task).await.await.unwrap().is_err());
+    }
+    assert!(backend.status().circuit_open);
+    let mut configuration = bench.configuration();
+    configuration.settings.provider.issue_concurrency = 1;
+    bench.engine.swap(configuration);
+    let snapshot = bench.engine.snapshot();
+    let status = |name| snapshot.backends().named(name).unwrap().status();
+    assert!(status(&name()).circuit_open);
+
+    // Another configuration may be what mends it.
+    let mut configuration = bench.configuration();
+    configuration.providers[0].fingerprint = "another address".to_owned();
+    let change = bench.engine.swap(configuration);
+    assert_eq!(change.providers, providers(ProviderChange::Replaced));
+    let snapshot = bench.engine.snapshot();
+    let status = |name| snapshot.backends().named(name).unwrap().status();
+    assert!(!status(&name()).circuit_open);
+}
+
+/// What was minted is revoked where it was minted, until nothing is left; then the back end is let go.
+#[tokio::test]
+async fn a_back_end_that_is_taken_out_keeps_revoking() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let running = bench.begin(fake, task).await;
+    bench.engine.swap(Configuration {
+        providers: Vec::new(),
+        ..bench.configuration()
+    });
+    let is_retired = || bench.engine.snapshot().backends().retired().len() == 1;
+    fake.answer(Answer::Give(HALF));
+    let late = running.await.unwrap().unwrap();
+    late.handover.done();
+    bench.engine.maintain_providers().await.unwrap();
+    assert!(is_retired());
+
+    let end = EndTask {
+        task,
+        how: Ending::Complete,
+        wait: Some(Duration::from_millis(1)),
+    };
+    bench.engine.end_task(&bench.agent, &end).await.unwrap();
+    bench.engine.maintain_providers().await.unwrap();
+    assert!(is_retired());
+    fake.revokes.add_permits(9);
+    let slot = bench.engine.revoke_slot(&name(), true).unwrap();
+    let ids = [id, late.id];
+    let done = bench.engine.revoke_group(&name(), task, &ids, slot).await;
+    assert_eq!(done.unwrap(), Progress::Done);
+    for id in ids {
+        let state = bench.credential(id).await.state;
+        assert_eq!(state, CredentialState::RevokedVerified);
+    }
+    bench.engine.reap().await.unwrap();
+    let ended = bench.store.task(task).await.unwrap().unwrap().state;
+    assert_eq!(ended, TaskState::Ended);
+
+    // The bench's own calls began before the swap, and could still issue.
+    bench.engine.maintain_providers().await.unwrap();
+    assert!(is_retired());
+    let Bench {
+        engine,
+        agent,
+        operator,
+        ..
+    } = bench;
+    drop((agent, operator));
+    engine.maintain_providers().await.unwrap();
+    assert_eq!(engine.snapshot().backends().retired().len(), 0);
+}
+
+/// What a caller used up under the old limit is not given back by a swap.
+#[tokio::test]
+async fn what_was_used_of_a_rate_stays_used() {
+    let rate = |burst| Settings {
+        requests: Requests {
+            agent_requests_per_second: 1,
+            agent_requests_burst: burst,
+            ..Requests::default()
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["a"], rate(3)).await;
+    for _ in 0..3 {
+        bench.engine.check_rate(&bench.agent).unwrap();
+    }
+    assert!(bench.engine.check_rate(&bench.agent).is_err());
+    bench.engine.swap(Configuration {
+        settings: rate(4),
+        ..bench.configuration()
+    });
+    let late = bench.again(&bench.agent);
+    bench.engine.check_rate(&late).unwrap();
+    assert!(bench.engine.check_rate(&late).is_err());
+}

@@ -1,0 +1,76 @@
+//! The schema of the whole file, put together from those of its parts.
+
+use serde_json::{Map, Value, json};
+use taskpass_config::{PATH, Section};
+use taskpass_engine::{Credentials, ProviderSettings, Requests, Tasks};
+use taskpass_provider::ProviderKinds;
+
+use super::{DATA_DIR, Identity, Listen, Log, Policy, provider};
+use crate::transport;
+
+/// What `taskpass.toml` may hold, with providers of these kinds, as a JSON schema.
+pub fn schema(kinds: &ProviderKinds) -> Value {
+    let mut keys = Map::new();
+    let mut add = |name: &str, schema: Value| keys.insert(name.to_owned(), schema);
+    add(
+        "trust_domain",
+        json!({
+            "type": "string",
+            "format": "trust-domain",
+            "description": "The SPIFFE trust domain. It is in every identity, \
+                `spiffe://<trust domain>/agent/…`, and cannot be changed later.",
+        }),
+    );
+    add(
+        "data_dir",
+        json!({
+            "type": "string",
+            "format": PATH,
+            "default": DATA_DIR,
+            "description": "Where the ledger, the index and the keys of the certificate authority are. \
+                Mode 0700. Back it up as one.",
+        }),
+    );
+    add(Listen::TABLE, Listen::schema());
+    add(Identity::TABLE, Identity::schema());
+    add(Policy::TABLE, Policy::schema());
+    add(
+        transport::Limits::TABLE,
+        both(transport::Limits::schema(), &Requests::schema()),
+    );
+    add(Tasks::TABLE, Tasks::schema());
+    add(Credentials::TABLE, Credentials::schema());
+    add(ProviderSettings::TABLE, ProviderSettings::schema());
+    add(Log::TABLE, Log::schema());
+    add(provider::TABLE, providers(kinds));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "taskpass.toml",
+        "description": "The configuration of one Taskpass broker.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["trust_domain"],
+        "properties": keys,
+    })
+}
+
+/// One table with the keys of two parts.
+fn both(mut first: Value, second: &Value) -> Value {
+    let (Some(keys), Some(more)) = (
+        first.get_mut("properties").and_then(Value::as_object_mut),
+        second.get("properties").and_then(Value::as_object),
+    ) else {
+        return first;
+    };
+    keys.extend(more.clone());
+    first
+}
+
+fn providers(kinds: &ProviderKinds) -> Value {
+    let schemas: Vec<&Value> = kinds.iter().map(|kind| kind.schema()).collect();
+    json!({
+        "type": "array",
+        "description": "A back end that mints credentials. `kind` says which other keys there are.",
+        "items": { "oneOf": schemas },
+    })
+}

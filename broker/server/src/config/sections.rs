@@ -1,0 +1,51 @@
+//! The sections that belong to no other part of the broker.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use taskpass_core::{AgentName, Ttl};
+
+taskpass_config::section! {
+    /// Where callers reach the broker.
+    pub struct Listen in "listen" {
+        /// The address and port for agents and operators: gRPC over mutual TLS 1.3. Port 0 takes any
+        /// free one, which the line `ready addr=…` names.
+        grpc: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
+        /// Whether callers may list services and messages through gRPC server reflection.
+        reflection: bool = false;
+    }
+}
+
+taskpass_config::section! {
+    /// How long certificates live.
+    pub struct Identity in "identity" {
+        /// How long an agent's certificate lives; at most a sixth of `ca_ttl`. Clients renew it after
+        /// two thirds of its life.
+        svid_ttl: Ttl = lifetime(3600), lifetime(60)..=lifetime(7 * 86_400);
+        /// How long a signing CA lives. The broker rotates it ahead of its end, and trusts it until the
+        /// last certificate that it signed has ended.
+        ca_ttl: Ttl = lifetime(86_400), lifetime(3600)..=lifetime(90 * 86_400);
+        /// The broker's own name, the last part of `spiffe://<trust domain>/broker/<node>`.
+        node: AgentName = node_name();
+    }
+}
+
+taskpass_config::section! {
+    /// Where the policies are.
+    pub struct Policy in "policy" {
+        /// The directory with the `.cedar` files.
+        dir: PathBuf = PathBuf::from("policy");
+    }
+}
+
+/// INVARIANT: only called with numbers between one second and 366 days.
+fn lifetime(seconds: u64) -> Ttl {
+    Ttl::from_seconds(seconds).unwrap_or(Ttl::MAX)
+}
+
+fn node_name() -> AgentName {
+    #[expect(clippy::expect_used, reason = "a constant that a test reads")]
+    "broker".parse().expect("a short name")
+}
