@@ -24,6 +24,7 @@ mod ledger;
 mod limits;
 mod main_path;
 mod matrix;
+mod metrics;
 mod operators;
 mod outage;
 mod quotas;

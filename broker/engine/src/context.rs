@@ -5,6 +5,7 @@ use std::sync::Arc;
 use taskpass_ca::Authority;
 use taskpass_core::{Clock, Entropy, TrustDomain};
 use taskpass_ledger::{Reader, VerifyingKey};
+use taskpass_metrics::Metrics;
 use taskpass_store::Store;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,8 @@ pub struct Context {
     pub timer: Arc<dyn Timer>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Counts what is committed.
+    pub metrics: Arc<Metrics>,
     /// Where background work is spawned, so that draining waits for it.
     pub tasks: TaskTracker,
 }

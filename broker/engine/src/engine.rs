@@ -175,12 +175,14 @@ impl Engine {
         guards: Vec<Guard>,
         priority: Priority,
     ) -> Result<Committed, Error> {
+        let counted = self.context.metrics.events.prepare(&events);
         let batch = Batch {
             events,
             guards,
             priority,
         };
         let committed = self.context.store.commit(batch).await?;
+        counted.committed();
         self.newest
             .lock()
             .advance(committed.time, self.context.clock.monotonic());

@@ -14,6 +14,7 @@ use taskpass_core::{
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
 use taskpass_store::{Guard, Subject};
+use tracing::Instrument as _;
 
 use crate::failpoint;
 
@@ -224,8 +225,13 @@ impl Engine {
         };
         let (answer, answered) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
-        self.context.tasks.spawn(async move {
-            let anchors = AnchorRecorder { engine: &engine, task: order.task, credential: order.credential, provider };
+        let calling = async move {
+            let anchors = AnchorRecorder {
+                engine: &engine,
+                task: order.task,
+                credential: order.credential,
+                provider,
+            };
             let began = engine.context.clock.monotonic();
             // What is ready counts, even if the task ended in the same moment.
             let result = tokio::select! {
@@ -235,12 +241,16 @@ impl Engine {
             };
             failpoint::reached("issue.minted");
             let took = engine.context.clock.monotonic().saturating_sub(began);
-            let outcome = engine.commit_outcome(&backend, &order, result, took, &spec).await;
+            let outcome = engine
+                .commit_outcome(&backend, &order, result, took, &spec)
+                .await;
             failpoint::reached("issue.recorded");
             drop(running);
             // What nobody waits for is dropped here, and then taken back.
             drop(answer.send(outcome));
-        });
+        };
+        // The call may outlive its request; its log lines carry the request's id all the same.
+        self.context.tasks.spawn(calling.in_current_span());
         answered
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))

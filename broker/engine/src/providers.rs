@@ -6,7 +6,7 @@ use taskpass_provider::{Health, ProviderError};
 use taskpass_store::{Page, ProviderUsage, TaskFilter};
 
 use super::{
-    BackendStatus, Call, Engine, Error, Field,
+    BackendStatus, Call, Engine, Error, Field, Snapshot,
     backend::{Backend, RevokeSlot},
 };
 
@@ -31,7 +31,12 @@ impl Engine {
         self.require_operator(call, Action::ProviderRead).await?;
         self.authorize_read(call, Action::ProviderRead, Resource::Installation)
             .await?;
-        let backends = call.snapshot.backends().configured();
+        self.provider_views(&call.snapshot).await
+    }
+
+    /// All providers of a snapshot, for the broker itself: without a decision, since no caller sees them.
+    pub async fn provider_views(&self, snapshot: &Snapshot) -> Result<Vec<ProviderView>, Error> {
+        let backends = snapshot.backends().configured();
         let mut views = Vec::with_capacity(backends.len());
         for backend in backends {
             views.push(self.provider_view(backend).await?);

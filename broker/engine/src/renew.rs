@@ -15,6 +15,7 @@ use taskpass_policy::{Action, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
 use taskpass_store::{Guard, Subject};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::failpoint;
 
@@ -221,7 +222,7 @@ impl Engine {
         };
         let engine = Arc::clone(self);
         let (answer, answered) = tokio::sync::oneshot::channel();
-        self.context.tasks.spawn(async move {
+        let calling = async move {
             let Renewal {
                 place,
                 running,
@@ -250,7 +251,9 @@ impl Engine {
             if answer.send(outcome).is_err() {
                 tracing::debug!(credential = %order.credential, "nobody waited for the renewal");
             }
-        });
+        };
+        // The call may outlive its request; its log lines carry the request's id all the same.
+        self.context.tasks.spawn(calling.in_current_span());
         answered
             .await
             .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))

@@ -224,6 +224,7 @@ impl Bench {
             .await
             .unwrap();
         let context = Context {
+            metrics: Arc::default(),
             trust_domain: domain,
             store: store.clone(),
             ledger: store.ledger_reader(),

@@ -8,6 +8,7 @@ mod convert;
 mod credential;
 mod identity;
 mod ledger;
+mod methods;
 mod parse;
 mod policy;
 mod provider;
@@ -25,6 +26,8 @@ use taskpass_proto::v1::{
 };
 use tokio::sync::Semaphore;
 use tonic::{Extensions, Request, Response, Status, service::Routes};
+
+pub(crate) use methods::methods;
 
 use crate::{authn, transport::Peer};
 

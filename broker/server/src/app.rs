@@ -8,8 +8,12 @@ use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
 use taskpass_engine::{
     self as engine, Configuration, ConfiguredProvider, Context, Engine, SystemTimer, reconcile,
 };
-use taskpass_ledger::{Reader, SigningKey};
-use taskpass_policy::PolicySet;
+use taskpass_ledger::{
+    Reader, SigningKey,
+    disk::{Disk, SystemDisk},
+};
+use taskpass_metrics::{Labels, Metrics};
+use taskpass_policy::{Action, PolicySet};
 use taskpass_provider::ProviderFactory;
 use taskpass_store::{Batch, CommitError, EmbeddedStore, Store};
 use tokio::net::TcpListener;
@@ -19,6 +23,10 @@ use tonic::service::Routes;
 use crate::{
     api,
     config::Config,
+    observe::{
+        disk::ObservedDisk, endpoint::Endpoint, provider::ObservedProvider, request::Observer,
+        sample::Sampler,
+    },
     transport::{ServerTls, Transport},
 };
 
@@ -78,6 +86,8 @@ pub struct App {
     engine: Arc<Engine>,
     store: Arc<EmbeddedStore>,
     transport: Transport<Routes>,
+    metrics: Arc<Metrics>,
+    endpoint: Option<Endpoint>,
     tls: Arc<ServerTls>,
     listener: TcpListener,
     address: SocketAddr,
@@ -90,7 +100,18 @@ impl App {
     /// Opens everything, checks it, records the start, and listens. Nothing is served before [`App::run`].
     pub async fn build(config: Config, deps: Deps) -> Result<Self, AppError> {
         let tasks = TaskTracker::new();
-        let (store, engine) = open_engine(&config, &deps, &tasks).await?;
+        let metrics = Arc::new(Metrics::new(Labels {
+            methods: api::methods(),
+            actions: Action::ALL
+                .iter()
+                .map(|it| it.as_str().to_owned())
+                .collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }));
+        let clock = Arc::clone(&deps.clock);
+        let observer = Observer::new(Arc::clone(&metrics), clock, deps.entropy.as_ref())
+            .map_err(setup("naming this run of the broker"))?;
+        let (store, engine) = open_engine(&config, &deps, &metrics, &tasks).await?;
         let (chain, key, _) = server_certificate(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
         let tls =
@@ -103,12 +124,20 @@ impl App {
         let address = listener
             .local_addr()
             .map_err(setup("reading the listening address"))?;
-        let transport = Transport::new(routes.prepare(), Arc::clone(&tls), config.limits);
+        let limits = config.limits;
+        let service = routes.prepare();
+        let transport = Transport::new(service, Arc::clone(&tls), limits, Arc::new(observer));
+        let endpoint = match config.listen.metrics.address() {
+            None => None,
+            Some(address) => Some(listen_for_metrics(address).await?),
+        };
         record_start(&config, &store, &engine).await?;
         Ok(Self {
             engine,
             store,
             transport,
+            metrics,
+            endpoint,
             tls,
             listener,
             address,
@@ -135,6 +164,18 @@ impl App {
             Arc::clone(self.engine.clock()),
             stop.clone(),
         ));
+        if let Some(endpoint) = self.endpoint {
+            let sampler = Arc::new(Sampler::new(
+                self.metrics,
+                Arc::clone(&self.engine),
+                Arc::clone(&self.store),
+                self.transport.connections(),
+                self.config.data_dir.clone(),
+            ));
+            self.tasks
+                .spawn(Arc::clone(&sampler).watch_disk(stop.clone()));
+            self.tasks.spawn(endpoint.serve(sampler, stop.clone()));
+        }
         self.health
             .set_service_status("", tonic_health::ServingStatus::Serving)
             .await;
@@ -181,9 +222,15 @@ impl App {
 async fn open_engine(
     config: &Config,
     deps: &Deps,
+    metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
 ) -> Result<(Arc<EmbeddedStore>, Arc<Engine>), AppError> {
-    let (ledger_key, store) = open_store(config, deps).await?;
+    let disk = ObservedDisk::new(
+        Arc::new(SystemDisk),
+        Arc::clone(metrics),
+        Arc::clone(&deps.clock),
+    );
+    let (ledger_key, store) = open_store(config, deps, Arc::new(disk)).await?;
     let authority = open_authority(config, deps)?;
     let reader = store.ledger_reader();
     let newest = newest_time(&reader).map_err(setup("reading the newest ledger entry"))?;
@@ -193,12 +240,13 @@ async fn open_engine(
         ledger: reader,
         ledger_key,
         authority,
+        metrics: Arc::clone(metrics),
         clock: Arc::clone(&deps.clock),
         timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
     };
-    let configuration = configuration(config, deps)?;
+    let configuration = configuration(config, deps, metrics)?;
     let engine = Engine::new(context, configuration, newest)
         .await
         .map_err(setup("setting up the engine"))?;
@@ -242,6 +290,7 @@ async fn record_start(
 pub(crate) async fn open_store(
     config: &Config,
     deps: &Deps,
+    disk: Arc<dyn Disk>,
 ) -> Result<(taskpass_ledger::VerifyingKey, Arc<EmbeddedStore>), AppError> {
     let key_path = config.ledger_key();
     let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(setup(format!(
@@ -249,10 +298,9 @@ pub(crate) async fn open_store(
         key_path.display()
     )))?;
     let verifying = key.verifying_key().clone();
-    let (store_config, clock) = (
-        taskpass_store::Config::new(&config.data_dir),
-        Arc::clone(&deps.clock),
-    );
+    let mut store_config = taskpass_store::Config::new(&config.data_dir);
+    store_config.disk = disk;
+    let clock = Arc::clone(&deps.clock);
     let opened =
         tokio::task::spawn_blocking(move || EmbeddedStore::open(&store_config, key, clock))
             .await
@@ -288,15 +336,21 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
 }
 
 /// What can be swapped while the broker runs: policy, providers and settings, read from their files.
-fn configuration(config: &Config, deps: &Deps) -> Result<Configuration, AppError> {
+fn configuration(
+    config: &Config,
+    deps: &Deps,
+    metrics: &Metrics,
+) -> Result<Configuration, AppError> {
     let policy = PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
     let mut providers = Vec::with_capacity(config.providers.len());
     for configured in &config.providers {
         let failed = format!("setting up provider `{}`", configured.name);
+        let built = configured
+            .build(Arc::clone(&deps.clock))
+            .map_err(setup(failed))?;
+        let observed = ObservedProvider::new(built, metrics, Arc::clone(&deps.clock));
         providers.push(ConfiguredProvider {
-            provider: configured
-                .build(Arc::clone(&deps.clock))
-                .map_err(setup(failed))?,
+            provider: Arc::new(observed),
             // A provider counts as the same as long as the file is.
             fingerprint: config.config_sha256().to_owned(),
         });
@@ -318,6 +372,12 @@ pub fn provider_kinds() -> Vec<Arc<dyn ProviderFactory>> {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Listen { address, source })
+}
+
+async fn listen_for_metrics(address: SocketAddr) -> Result<Endpoint, AppError> {
+    Endpoint::bind(address)
         .await
         .map_err(|source| AppError::Listen { address, source })
 }

@@ -7,6 +7,7 @@
 //! than the file itself, for `taskpassd config check`.
 
 pub mod check;
+mod listen;
 mod log;
 mod provider;
 pub mod reference;
@@ -29,6 +30,7 @@ use taskpass_provider::ProviderKinds;
 use crate::transport;
 
 pub use self::{
+    listen::MetricsListen,
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
     schema::schema,

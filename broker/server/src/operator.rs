@@ -13,6 +13,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -22,6 +23,7 @@ use taskpass_core::{
 };
 use taskpass_engine::CLOCK_LAG_MAX;
 use taskpass_files::create_dir;
+use taskpass_ledger::disk::SystemDisk;
 use taskpass_store::{Batch, CommitError, Store as _, StoreError};
 
 use crate::{
@@ -147,7 +149,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     let dir = std::path::absolute(&dir).map_err(look_failed(&dir))?;
     check_user(&config.data_dir, user)?;
     let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
-    let (vkey, store) = app::open_store(&config, deps)
+    let (vkey, store) = app::open_store(&config, deps, Arc::new(SystemDisk))
         .await
         .map_err(|e| open_failed(e, &config))?;
     let newest = app::newest_time(&store.ledger_reader()).map_err(Error::Newest)?;

@@ -82,6 +82,11 @@ impl EmbeddedStore {
         self.reader.clone()
     }
 
+    /// Events that wait for the writer.
+    pub fn queued_events(&self) -> usize {
+        QUEUE_EVENTS_MAX.saturating_sub(self.room.available_permits())
+    }
+
     /// The last signed head of the ledger.
     pub fn latest_checkpoint(&self) -> Arc<Checkpoint> {
         self.reader.checkpoint()

@@ -20,6 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("taskpass-policy", &["taskpass-core"]),
     ("taskpass-ledger", &["taskpass-core", "taskpass-files"]),
     ("taskpass-provider", &["taskpass-core"]),
+    ("taskpass-metrics", &["taskpass-core"]),
     ("taskpass-store", &["taskpass-core", "taskpass-ledger"]),
     (
         "taskpass-provider-vault",
@@ -37,6 +38,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-policy",
             "taskpass-ledger",
             "taskpass-store",
+            "taskpass-metrics",
             "taskpass-provider",
         ],
     ),
@@ -50,6 +52,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-policy",
             "taskpass-ledger",
             "taskpass-store",
+            "taskpass-metrics",
             "taskpass-engine",
             "taskpass-provider",
             "taskpass-provider-vault",
@@ -125,6 +128,7 @@ const FOR_TESTS: [&str; 3] = ["taskpass-client-testing", "taskpass-tests", "task
 const ONLY_KNOWN_BY: &[(&str, &[&str])] = &[
     ("cedar-policy", &["taskpass-policy"]),
     ("sled", &["taskpass-store"]),
+    ("prometheus-client", &["taskpass-metrics"]),
     (
         "tonic",
         &[

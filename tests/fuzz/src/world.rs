@@ -301,6 +301,7 @@ async fn parts(
         ..Requests::default()
     };
     let context = Context {
+        metrics: Arc::default(),
         trust_domain: domain,
         store: Arc::<EmbeddedStore>::clone(&store),
         ledger: store.ledger_reader(),

@@ -150,6 +150,7 @@ impl History {
             .last()
             .map(|bytes| Entry::parse(bytes).unwrap().time);
         let context = Context {
+            metrics: Arc::default(),
             trust_domain: self.fixture.domain.clone(),
             store: Arc::<SimStore>::clone(store),
             ledger: self.fixture.reader.clone(),

@@ -136,6 +136,7 @@ impl Site {
         let store = Arc::new(MemoryStore::open(entries, clock.clone()).unwrap());
         let [fails, stays] = ["fails", "stays"].map(|name| Plant::new(name, &time));
         let context = Context {
+            metrics: Arc::default(),
             trust_domain: fixture.domain.clone(),
             store: Arc::<MemoryStore>::clone(&store),
             ledger: fixture.reader.clone(),

@@ -7,6 +7,8 @@ use taskpass_engine::{Error, Field};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::observe::request::RequestId;
+
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "taskpass";
 /// What a caller is told to wait when the broker cannot say better.
@@ -81,6 +83,9 @@ fn of_engine(error: &Error) -> Status {
         tracing::warn!(reason, %error, "a request failed");
     }
     let mut metadata = HashMap::new();
+    if let Some(id) = RequestId::current() {
+        metadata.insert("request_id".to_owned(), id);
+    }
     let mut details = ErrorDetails::new();
     match error {
         Error::Invalid { field, message } => return bad_request(name_of(field), message),

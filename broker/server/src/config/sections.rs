@@ -7,6 +7,8 @@ use std::{
 
 use taskpass_core::{AgentName, Ttl};
 
+use super::listen::MetricsListen;
+
 taskpass_config::section! {
     /// Where callers reach the broker.
     pub struct Listen in "listen" {
@@ -15,6 +17,11 @@ taskpass_config::section! {
         grpc: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
         /// Whether callers may list services and messages through gRPC server reflection.
         reflection: bool = false;
+        /// Where Prometheus reads the broker's metrics, with `GET /metrics` over plain HTTP: `"off"`, a
+        /// port like `"9464"`, or an address and port like `"10.0.0.5:9464"`. A port alone is one of
+        /// 127.0.0.1. The endpoint has no authentication and no TLS: name another address only where a
+        /// firewall decides which machines reach it.
+        metrics: MetricsListen = MetricsListen::Off;
     }
 }
 

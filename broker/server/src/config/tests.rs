@@ -125,7 +125,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         TD,
         "[listen]\nport = 5",
-        "3:1: unknown key `port` in [listen]; known keys are `grpc` and `reflection`",
+        "3:1: unknown key `port` in [listen]; known keys are `grpc`, `reflection` and `metrics`",
     ),
     (
         TD,

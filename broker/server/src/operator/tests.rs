@@ -60,7 +60,9 @@ impl Installation {
 
     /// Every event, in the order of the ledger.
     async fn events(&self) -> Vec<Event> {
-        let (_, store) = app::open_store(&self.config, &self.deps).await.unwrap();
+        let (_, store) = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
+            .await
+            .unwrap();
         let reader = store.ledger_reader();
         let events = (0..reader.size())
             .map(|i| Entry::parse(&reader.entry(i).unwrap()).unwrap().event)
@@ -70,7 +72,9 @@ impl Installation {
     }
 
     async fn counts(&self, serial: &str) -> bool {
-        let (_, store) = app::open_store(&self.config, &self.deps).await.unwrap();
+        let (_, store) = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
+            .await
+            .unwrap();
         let found = store.svid(serial).await.unwrap().is_some();
         store.close().await.unwrap();
         found
@@ -144,9 +148,13 @@ async fn a_refused_request_changes_nothing() {
     let message = refused.unwrap_err().to_string();
     assert!(message.contains(&format!("--reuid={owner} ")), "{message}");
 
-    let (_, held) = app::open_store(&installation.config, &installation.deps)
-        .await
-        .unwrap();
+    let (_, held) = app::open_store(
+        &installation.config,
+        &installation.deps,
+        Arc::new(SystemDisk),
+    )
+    .await
+    .unwrap();
     let error = installation.issue("admin", "two").await.unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
     held.close().await.unwrap();

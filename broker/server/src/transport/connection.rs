@@ -180,9 +180,10 @@ async fn run<S: RequestService>(
         service: context.service.clone(),
         peer,
         limits: context.limits,
-        all: Arc::clone(&context.requests),
+        all: Arc::clone(context.connections.requests()),
         of_caller: Arc::clone(&registration.requests),
         activity: Arc::clone(&activity),
+        observer: Arc::clone(&context.observer),
     };
     let streams = Streams {
         tracker,

@@ -9,6 +9,7 @@ use taskpass_engine::rate::Limiter;
 use tokio::sync::Semaphore;
 
 use super::{Connections, Limits, ServerTls, peer::Network};
+use crate::observe::request::Observer;
 
 /// The service, and the counters and limits over all connections.
 #[derive(Debug)]
@@ -20,22 +21,26 @@ pub(super) struct Context<S> {
     pub(super) handshakes: Semaphore,
     /// How often new connections come from each network.
     pub(super) arrivals: Limiter<Network>,
-    /// Requests in flight.
-    pub(super) requests: Arc<AtomicUsize>,
     pub(super) connections: Connections,
+    pub(super) observer: Arc<Observer>,
     cut: AtomicUsize,
 }
 
 impl<S> Context<S> {
-    pub(super) fn new(service: S, tls: Arc<ServerTls>, limits: Limits) -> Self {
+    pub(super) fn new(
+        service: S,
+        tls: Arc<ServerTls>,
+        limits: Limits,
+        observer: Arc<Observer>,
+    ) -> Self {
         Self {
             service,
             tls,
             limits,
             handshakes: Semaphore::new(limits.handshakes),
             arrivals: Limiter::default(),
-            requests: Arc::default(),
             connections: Connections::default(),
+            observer,
             cut: AtomicUsize::new(0),
         }
     }

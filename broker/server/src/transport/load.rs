@@ -23,6 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::ServiceExt;
 
 use super::{Limits, Peer, delivery::OnDelivered, drain::Activity};
+use crate::observe::request::{Observed, Observer};
 
 /// How long a refused caller should wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -93,6 +94,7 @@ pub(super) struct Gate<S> {
     /// Requests in flight of this connection's caller.
     pub(super) of_caller: Arc<AtomicUsize>,
     pub(super) activity: Arc<Activity>,
+    pub(super) observer: Arc<Observer>,
 }
 
 impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
@@ -101,6 +103,8 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let caller = self.peer.identity.as_ref().map(|it| &it.spiffe_id);
+        let mut observed = self.observer.begin(request.uri().path(), caller);
         request.extensions_mut().insert(self.peer.clone());
         let deadline = Box::pin(sleep(self.limits.body_timeout));
         let request = request.map(|body| Prompt { body, deadline });
@@ -114,23 +118,31 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
         };
         let permits = match acquired {
             Ok(permits) => permits,
-            Err(response) => return Box::pin(answer_after_body(request.into_body(), response)),
+            Err(mut response) => {
+                observed.answered(&mut response);
+                return Box::pin(answer_after_body(request.into_body(), response));
+            }
         };
         let request = request.map(Body::new);
         let (service, timeout) = (self.service.clone(), self.limits.request_timeout);
         Box::pin(async move {
-            let Ok(answer) = tokio::time::timeout(timeout, service.oneshot(request)).await else {
-                return Ok(refusal(&Status::deadline_exceeded(
+            let serving = observed.run(service.oneshot(request));
+            let Ok(answer) = tokio::time::timeout(timeout, serving).await else {
+                let mut response = refusal(&Status::deadline_exceeded(
                     "the broker took too long; the request may or may not have been carried out",
-                )));
+                ));
+                observed.answered(&mut response);
+                return Ok(response);
             };
             answer.map(|mut response| {
+                observed.answered(&mut response);
                 let on_delivered = response.extensions_mut().remove::<OnDelivered>();
                 response.map(|body| {
                     Body::new(Held {
                         body,
                         permits,
                         on_delivered,
+                        observed: Some(observed),
                     })
                 })
             })
@@ -246,6 +258,7 @@ struct Held {
     #[expect(dead_code, reason = "its drop frees the places")]
     permits: [Permit; 3],
     on_delivered: Option<OnDelivered>,
+    observed: Option<Observed>,
 }
 
 impl HttpBody for Held {
@@ -257,6 +270,11 @@ impl HttpBody for Held {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(Ok(frame)), Some(observed)) = (&frame, &mut self.observed)
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            observed.ended(trailers);
+        }
         let is_last = match &frame {
             None => true,
             Some(Ok(frame)) => frame.is_trailers() || self.body.is_end_stream(),
@@ -313,6 +331,7 @@ mod tests {
             on_delivered: Some(OnDelivered::new(move || {
                 count.fetch_add(1, Ordering::SeqCst);
             })),
+            observed: None,
         };
         for _ in 0..frames {
             std::future::poll_fn(|cx| Pin::new(&mut held).poll_frame(cx)).await;

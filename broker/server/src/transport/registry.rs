@@ -18,7 +18,7 @@ use super::{
     peer::{ConnectionId, Network, PeerKey},
 };
 
-/// How many connections are open.
+/// How many connections are open, and how many requests are in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Open connections, handshakes included.
@@ -27,6 +27,8 @@ pub struct Counts {
     pub authenticated: usize,
     /// Agents and operators with an open connection; tasks count with their agent.
     pub callers: usize,
+    /// Requests in flight.
+    pub requests: usize,
 }
 
 /// The open connections. Cheap to clone.
@@ -38,6 +40,8 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Registry {
     next_id: AtomicU64,
+    /// Requests in flight over all connections.
+    requests: Arc<AtomicUsize>,
     open: Mutex<Open>,
 }
 
@@ -82,7 +86,7 @@ impl Connections {
         count
     }
 
-    /// How many are open.
+    /// How many there are now.
     pub fn counts(&self) -> Counts {
         let open = self.registry.open.lock();
         let authenticated = open
@@ -91,6 +95,7 @@ impl Connections {
             .filter(|(key, _)| !matches!(key, PeerKey::Unauthenticated(_)));
         let mut counts = Counts {
             connections: open.total,
+            requests: self.registry.requests.load(Ordering::Acquire),
             ..Counts::default()
         };
         for (_, peer) in authenticated {
@@ -98,6 +103,11 @@ impl Connections {
             counts.callers += 1;
         }
         counts
+    }
+
+    /// The counter of requests in flight over all connections.
+    pub(super) fn requests(&self) -> &Arc<AtomicUsize> {
+        &self.registry.requests
     }
 
     /// Takes the place of a new connection; `None` when all places, or those of its network, are

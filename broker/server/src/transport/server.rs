@@ -11,6 +11,7 @@ use super::{
     context::Context,
     peer::Network,
 };
+use crate::observe::request::Observer;
 
 /// The pause after the system refused to accept, mostly because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,23 +32,16 @@ pub struct Transport<S> {
 }
 
 impl<S: RequestService> Transport<S> {
-    /// Serves `service` with the certificate in `tls`.
-    pub fn new(service: S, tls: Arc<ServerTls>, limits: Limits) -> Self {
+    /// Serves `service` with the certificate in `tls`, and has `observer` count the requests.
+    pub fn new(service: S, tls: Arc<ServerTls>, limits: Limits, observer: Arc<Observer>) -> Self {
         Self {
-            context: Arc::new(Context::new(service, tls, limits)),
+            context: Arc::new(Context::new(service, tls, limits, observer)),
         }
     }
 
     /// The open connections.
     pub fn connections(&self) -> Connections {
         self.context.connections.clone()
-    }
-
-    /// Requests in flight now.
-    #[cfg(test)]
-    pub(super) fn requests(&self) -> usize {
-        let requests = &self.context.requests;
-        requests.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Accepts from `listener` until `shutdown` is cancelled. Then takes no more connections and no

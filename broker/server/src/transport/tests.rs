@@ -19,6 +19,7 @@ use rustls::{
 };
 use taskpass_ca::{Authority, Config, IssueOptions, Issued, NewKey};
 use taskpass_core::{Clock, Identity, ManualClock, SeededEntropy, Timestamp};
+use taskpass_metrics::{Metrics, Sample};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Notify,
@@ -33,6 +34,7 @@ use tonic::{
 use tower::{Service, ServiceExt};
 
 use super::*;
+use crate::observe::request::Observer;
 
 mod ends;
 mod handshake;
@@ -85,6 +87,7 @@ impl Service<Request<Body>> for Handler {
                 this.release.notified().await;
             }
             let response = Response::builder()
+                .header("grpc-status", "0")
                 .header("x-peer", name)
                 .header("x-connection", peer.connection_id.to_string());
             Ok(response.body(Body::empty()).unwrap())
@@ -99,6 +102,7 @@ struct Server {
     tls: Arc<ServerTls>,
     handler: Handler,
     transport: Arc<Transport<Handler>>,
+    metrics: Arc<Metrics>,
     addr: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Drained>,
@@ -159,7 +163,11 @@ impl Server {
         );
         let tls = Arc::new(tls.unwrap());
         let handler = Handler::default();
-        let transport = Arc::new(Transport::new(handler.clone(), Arc::clone(&tls), limits));
+        let metrics = Arc::new(Metrics::default());
+        let observer = Observer::new(Arc::clone(&metrics), clock.clone(), &SeededEntropy::new(5));
+        let observer = Arc::new(observer.unwrap());
+        let transport = Transport::new(handler.clone(), Arc::clone(&tls), limits, observer);
+        let transport = Arc::new(transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -172,6 +180,7 @@ impl Server {
             tls,
             handler,
             transport,
+            metrics,
             addr,
             shutdown,
             task,
@@ -205,6 +214,12 @@ impl Server {
         let task = spawn(async move { client.send("/hang").await });
         within(self.handler.begun.notified()).await;
         task
+    }
+
+    /// Returns when so many requests have ended with that code.
+    async fn counted(&self, code: &str, count: usize) {
+        let line = format!("taskpass_requests_total{{method=\"other\",code=\"{code}\"}} {count}\n");
+        eventually(|| self.metrics.encode(&Sample::default()).contains(&line)).await;
     }
 
     async fn stop(self) -> Drained {

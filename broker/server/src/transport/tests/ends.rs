@@ -30,9 +30,10 @@ async fn cutting_an_agent_closes_its_connections_and_no_others() {
         assert!(within(request).await.unwrap().is_err());
     }
     eventually(|| server.handler.gone.load(Ordering::SeqCst) == 2).await;
+    server.counted("CANCELLED", 2).await;
     eventually(|| server.transport.connections().counts().connections == 1).await;
     assert_eq!(other.hello().await.unwrap().1, connection);
-    assert_eq!(server.transport.requests(), 0);
+    assert_eq!(server.transport.connections().counts().requests, 0);
     server.stop().await;
 }
 
@@ -97,7 +98,7 @@ async fn a_drain_does_not_wait_for_a_longer_grace() {
     // It is past its age and was asked to end.
     let aged = tokio::time::timeout(limits.connection_age * 3, server.shutdown.cancelled());
     aged.await.unwrap_err();
-    assert_eq!(server.transport.requests(), 1);
+    assert_eq!(server.transport.connections().counts().requests, 1);
     assert_eq!(server.stop().await, Drained { open: 1, cut: 1 });
     assert!(within(request).await.unwrap().is_err());
 }

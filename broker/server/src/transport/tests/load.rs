@@ -107,6 +107,8 @@ async fn one_caller_cannot_take_all_requests() {
     assert_eq!(refused.headers()["grpc-retry-pushback-ms"], "1000");
     let details = tonic::Status::from_header_map(refused.headers()).unwrap();
     assert!(details.get_error_details().retry_info().is_some());
+    assert!(refused.headers().contains_key("x-request-id"));
+    server.counted("RESOURCE_EXHAUSTED", 1).await;
 
     let unauthenticated = server.client(None);
     let _hanging = server.hang(&unauthenticated).await;
@@ -117,11 +119,11 @@ async fn one_caller_cannot_take_all_requests() {
     let _hanging = server.hang(&other).await;
     let refused = server.agent("third").send("/hello").await.unwrap();
     assert_eq!(status(&refused), Some(tonic::Code::Unavailable));
-    assert_eq!(server.transport.requests(), 3);
+    assert_eq!(server.transport.connections().counts().requests, 3);
 
     server.handler.release.notify_waiters();
     within(hanging).await.unwrap().unwrap();
-    eventually(|| server.transport.requests() == 0).await;
+    eventually(|| server.transport.connections().counts().requests == 0).await;
     assert!(again.hello().await.is_ok());
     server.stop().await;
 }
@@ -136,7 +138,8 @@ async fn a_request_has_a_deadline() {
     let response = server.agent("builder").send("/hang").await.unwrap();
     assert_eq!(status(&response), Some(tonic::Code::DeadlineExceeded));
     assert_eq!(server.handler.gone.load(Ordering::SeqCst), 1);
-    assert_eq!(server.transport.requests(), 0);
+    server.counted("DEADLINE_EXCEEDED", 1).await;
+    assert_eq!(server.transport.connections().counts().requests, 0);
     server.stop().await;
 }
 
@@ -163,6 +166,7 @@ async fn what_is_not_grpc_is_refused() {
         let answer = within(async { client.channel.ready().await?.call(request).await }).await;
         assert_eq!(answer.unwrap().status(), expected, "{method} {kind:?}");
     }
+    server.counted("NOT_GRPC", 4).await;
     server.stop().await;
 }
 

@@ -1,0 +1,186 @@
+//! What the broker decides and does, counted by the events that go into the ledger.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use taskpass_core::{DecisionRecord, EndCause, Event, Outcome, RevokeCause};
+
+use crate::OTHER;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDecision {
+    action: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCause {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfHolder {
+    holder: &'static str,
+}
+
+/// The counters of events.
+#[derive(Debug)]
+pub struct Events {
+    actions: Vec<String>,
+    decisions: Family<OfDecision, Counter>,
+    issues: Family<OfOutcome, Counter>,
+    renewals: Counter,
+    revocations: Family<OfOutcome, Counter>,
+    expired: Counter,
+    svids: Family<OfHolder, Counter>,
+    tasks_started: Counter,
+    tasks_ended: Family<OfCause, Counter>,
+}
+
+impl Events {
+    pub(crate) fn new(actions: Vec<String>, registry: &mut Registry) -> Self {
+        let events = Self {
+            actions,
+            decisions: Family::default(),
+            issues: Family::default(),
+            renewals: Counter::default(),
+            revocations: Family::default(),
+            expired: Counter::default(),
+            svids: Family::default(),
+            tasks_started: Counter::default(),
+            tasks_ended: Family::default(),
+        };
+        registry.register(
+            "decisions",
+            "Decisions on record, by action and outcome",
+            events.decisions.clone(),
+        );
+        registry.register(
+            "credential_issues",
+            "Credentials that a provider was asked for, by outcome",
+            events.issues.clone(),
+        );
+        registry.register(
+            "credential_renewals",
+            "Credentials that were renewed",
+            events.renewals.clone(),
+        );
+        registry.register(
+            "revocations",
+            "Attempts to revoke a credential, by outcome",
+            events.revocations.clone(),
+        );
+        registry.register(
+            "credentials_expired",
+            "Credentials that reached their own end",
+            events.expired.clone(),
+        );
+        registry.register(
+            "svids_issued",
+            "X.509-SVIDs that were issued, by holder",
+            events.svids.clone(),
+        );
+        registry.register(
+            "tasks_started",
+            "Tasks that were started",
+            events.tasks_started.clone(),
+        );
+        registry.register(
+            "tasks_ended",
+            "Tasks that began to end, by cause",
+            events.tasks_ended.clone(),
+        );
+        events
+    }
+
+    /// The counters that `events` add to, once they are on record.
+    pub fn prepare(&self, events: &[Event]) -> Prepared {
+        Prepared(events.iter().filter_map(|it| self.counter(it)).collect())
+    }
+
+    fn counter(&self, event: &Event) -> Option<Counter> {
+        Some(match event {
+            Event::Decided { decision } => self.decision(decision),
+            Event::CredentialIssued { .. } => self.issue("issued"),
+            Event::CredentialAbandoned { .. } => self.issue("abandoned"),
+            Event::CredentialRevoking { cause, .. } => match cause {
+                RevokeCause::OutcomeUnknown => self.issue("outcome_unknown"),
+                RevokeCause::NotDelivered => self.issue("not_delivered"),
+                RevokeCause::Requested | RevokeCause::TaskEnded(_) | RevokeCause::Expired => {
+                    return None;
+                }
+            },
+            Event::CredentialRenewed { .. } => self.renewals.clone(),
+            Event::CredentialRevoked { verified: true, .. } => self.revocation("verified"),
+            Event::CredentialRevoked { .. } => self.revocation("unverified"),
+            Event::RevokeFailed { .. } => self.revocation("failed"),
+            Event::CredentialExpired { .. } => self.expired.clone(),
+            Event::SvidIssued { .. } => self.svid("agent"),
+            Event::OperatorSvidIssued { .. } => self.svid("operator"),
+            Event::TaskStarted { .. } => self.tasks_started.clone(),
+            Event::TaskEnding { cause, .. } => self.task_ending(*cause),
+            Event::Initialized { .. }
+            | Event::BrokerStarted { .. }
+            | Event::BrokerStopped {}
+            | Event::IndexRebuilt { .. }
+            | Event::CaChanged { .. }
+            | Event::AgentRegistered { .. }
+            | Event::JoinTokenCreated { .. }
+            | Event::SvidActivated { .. }
+            | Event::TaskEnded { .. }
+            | Event::AnchorRecorded { .. }
+            | Event::AnchorGone { .. }
+            | Event::CredentialIntended { .. }
+            | Event::CredentialRenewIntended { .. } => return None,
+        })
+    }
+
+    fn decision(&self, decision: &DecisionRecord) -> Counter {
+        let known = self.actions.iter().find(|it| **it == decision.action);
+        let action = known.map_or(OTHER, String::as_str).to_owned();
+        let outcome = match decision.outcome {
+            Outcome::Allow => "allow",
+            Outcome::Deny => "deny",
+        };
+        self.decisions
+            .get_or_create_owned(&OfDecision { action, outcome })
+    }
+
+    fn issue(&self, outcome: &'static str) -> Counter {
+        self.issues.get_or_create_owned(&OfOutcome { outcome })
+    }
+
+    fn revocation(&self, outcome: &'static str) -> Counter {
+        self.revocations.get_or_create_owned(&OfOutcome { outcome })
+    }
+
+    fn svid(&self, holder: &'static str) -> Counter {
+        self.svids.get_or_create_owned(&OfHolder { holder })
+    }
+
+    fn task_ending(&self, cause: EndCause) -> Counter {
+        let cause = cause.as_str();
+        self.tasks_ended.get_or_create_owned(&OfCause { cause })
+    }
+}
+
+/// Counters of events that are about to be committed. Dropped, it counts nothing.
+#[derive(Debug)]
+#[must_use = "the events are counted by `committed`"]
+pub struct Prepared(Vec<Counter>);
+
+impl Prepared {
+    /// The events are on record.
+    pub fn committed(self) {
+        for counter in self.0 {
+            counter.inc();
+        }
+    }
+}
