@@ -139,7 +139,7 @@ fn bad_join_tokens_are_refused_without_saying_which_part_is_wrong() {
     let unauthenticated = Wire::new(broker.address(), None);
     let attest = |token: &str| {
         let request = pb::AttestRequest {
-            join_token: token.to_owned(),
+            evidence: Some(pb::attest_request::Evidence::JoinToken(token.to_owned())),
             csr: KeyAndCsr::new().csr,
             ..Default::default()
         };

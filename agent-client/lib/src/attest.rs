@@ -6,7 +6,8 @@
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
 use taskpass_proto::v1::{
-    AttestRequest, Bundle, X509Svid, identity_service_client::IdentityServiceClient,
+    AttestRequest, Bundle, X509Svid, attest_request::Evidence,
+    identity_service_client::IdentityServiceClient,
 };
 use taskpass_spiffe_verify::PeerVerifier;
 
@@ -41,7 +42,7 @@ pub(crate) async fn attest(
     let channel = channel::connect(&config.addr, tls).await?;
     let (key, csr) = new_key_and_csr()?;
     let request = AttestRequest {
-        join_token: token.expose().to_owned(),
+        evidence: Some(Evidence::JoinToken(token.expose().to_owned())),
         csr,
         in_place_of: holder.as_ref().map(ToString::to_string).unwrap_or_default(),
     };

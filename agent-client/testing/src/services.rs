@@ -6,7 +6,7 @@ use prost_types::Timestamp as WireTime;
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{EnvName, RoleName, SystemEntropy};
 use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, ProofFile, SigningKey, export};
-use taskpass_proto::v1::{self, *};
+use taskpass_proto::v1::{self, attest_request::Evidence, *};
 use tonic::{Code, Request, Response, Status, transport::server::Router};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -94,7 +94,11 @@ impl identity_service_server::IdentityService for Shared {
         self.enter("attest")?;
         let request = request.into_inner();
         let mut state = self.lock();
-        if state.token_used || !request.join_token.contains(SECRET) {
+        let shown = match &request.evidence {
+            Some(Evidence::JoinToken(token)) => token.as_str(),
+            None => "",
+        };
+        if state.token_used || !shown.contains(SECRET) {
             return Err(refusal(Code::PermissionDenied, "JOIN_TOKEN_INVALID", &[]));
         }
         state.token_used = true;

@@ -10,9 +10,9 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause, Handle,
-    InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause, SpiffeId, Svid, Task, TaskId,
-    Timestamp, TrustDomain, limits,
+    Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
+    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause,
+    SpiffeId, Svid, Task, TaskId, Timestamp, TrustDomain, limits,
 };
 
 pub use self::topic::{
@@ -145,6 +145,10 @@ pub enum Event {
         /// The join token that this SVID used up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         join_token: Option<JoinTokenId>,
+        /// What the agent proved itself with. Absent for renewals, for SVIDs of tasks, and in
+        /// entries from before evidence was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<EvidenceRecord>,
         /// The serial number of the SVID that asked for this renewal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,

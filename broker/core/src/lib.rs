@@ -22,6 +22,7 @@ mod decision;
 mod digest;
 mod entropy;
 mod event;
+mod evidence;
 mod handle;
 mod id;
 pub mod limits;
@@ -53,6 +54,7 @@ pub use event::{
     Actor, AgentStep, AnchorStep, CredentialStep, Event, IdempotencyKey, InstallationStep,
     JoinTokenStep, OperatorOrigin, SvidStep, TaskStep, Topic,
 };
+pub use evidence::{EvidenceKind, EvidenceRecord};
 pub use handle::Handle;
 pub use id::{AnchorId, CredentialId, JoinTokenId, TaskId};
 pub use name::{AgentName, LabelKey, OperatorName, Owner, ProviderName, RoleName, Text};

@@ -1,27 +1,34 @@
-//! Attestation: a join token becomes the first SVID of an agent.
+//! Attestation: an agent shows evidence, an attestor derives claims from it, and the agent that they
+//! are for gets its first SVID.
+
+mod attestor;
+mod evidence;
+mod join_token;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{
-    Agent, Digest, Event, Identity, JoinTokenId, SpiffeId, Svid, SvidState, Timestamp, excerpt,
-    same_in_constant_time,
-};
+use taskpass_core::{Agent, Event, Identity, SpiffeId, Svid, SvidState, Timestamp, excerpt};
 use taskpass_policy::Action;
 
 use crate::failpoint;
 
 use super::{Engine, Error, Field, Snapshot};
 
-/// What an agent shows to get in.
+pub use self::{
+    attestor::{Attestor, Attestors, Claims, Refusal},
+    evidence::Evidence,
+    join_token::{JoinTokenAttestor, JoinTokenText},
+};
+
+/// A request of an agent for its first SVID.
 pub struct Attest<'a> {
-    /// Names the token.
-    pub token: JoinTokenId,
-    /// The token's secret part.
-    pub secret: &'a [u8],
-    /// PKCS#10, PEM or DER. It is read once the token is known to be good: nothing is computed for others.
+    /// With what the agent proves who it is.
+    pub evidence: Evidence,
+    /// PKCS#10, PEM or DER. It is read only after the evidence is verified, so that nothing is computed for
+    /// a caller without good evidence.
     pub csr: &'a [u8],
-    /// Whose identity the caller has to lose by it, if any: a token that is for another one is then not used up.
+    /// The identity that the client would overwrite. Evidence for another agent is refused and not used up.
     pub in_place_of: Option<SpiffeId>,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
@@ -30,7 +37,7 @@ pub struct Attest<'a> {
 impl fmt::Debug for Attest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attest")
-            .field("token", &self.token)
+            .field("evidence", &self.evidence)
             .field("ip", &self.ip)
             .finish_non_exhaustive()
     }
@@ -45,25 +52,21 @@ pub struct IssuedSvid {
     pub signed: taskpass_ca::Issued,
 }
 
-/// All the ways a token can be wrong read the same: which one it was helps only those who guess.
-fn bad_token() -> Error {
-    Error::Unauthenticated(
-        "the join token is unknown, used or expired; ask for a new one with `taskpass agent token`"
-            .to_owned(),
-    )
-}
-
 impl Engine {
-    /// Checks and uses up a join token, and signs the agent's key. Of any number of attempts with one token, one wins.
+    /// Verifies the evidence, uses it up if it counts once, and signs the agent's key. Of any number of
+    /// attempts with one join token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
         let now = self.require_sane_clock()?;
         let snapshot = self.snapshot();
-        let Some(agent) = self.agent_of_token(request, now).await? else {
-            // Only what is refused counts against the limit that all strangers share: whoever guesses keeps out
-            // nobody with a good token.
+        let kind = request.evidence.kind();
+        let attestor = self.context.attestors.of(kind)?;
+        let refused = || Error::Unauthenticated(attestor.refusal().to_owned());
+        let Some((claims, agent)) = self.claims(attestor, &request.evidence, now).await? else {
+            // All unauthenticated callers share this limit. Only refusals count against it, so a caller that
+            // guesses keeps out no agent with good evidence.
             self.rates.check_attestation(snapshot.settings())?;
-            tracing::warn!(token = %request.token, ip = request.ip.map(tracing::field::display), "a join token was refused");
-            return Err(bad_token());
+            tracing::warn!(evidence = %request.evidence, ip = request.ip.map(tracing::field::display), "evidence was refused");
+            return Err(refused());
         };
         self.rates.check_agent(snapshot.settings(), &agent.name)?;
         let identity = Identity::Agent(agent.name.clone());
@@ -78,22 +81,40 @@ impl Engine {
             allowed.into_event(),
             Event::SvidIssued {
                 svid,
-                join_token: Some(request.token),
+                join_token: claims.uses_up,
+                evidence: Some(claims.into_record(kind)),
                 renews: None,
             },
         ];
         failpoint::reached("attest.signed");
-        // The token is used up with the SVID, in ledger order: of many, one wins.
+        // The store uses the token up with the SVID, in ledger order, so that one of many wins.
         let recorded = self.commit(events, Vec::new()).await;
         failpoint::reached("attest.recorded");
         match recorded {
-            Err(Error::Unauthenticated(_)) => Err(bad_token()),
+            Err(Error::Unauthenticated(_)) => Err(refused()),
             other => other.map(|_| issued),
         }
     }
 
-    /// Refuses the login if the token's agent is not `in_place_of`, the identity that the client would overwrite.
-    /// The refusal reveals the agent of the token, which a thief could use; the denial is therefore written to the
+    /// The claims of good evidence and the registered agent that they are for; `None` when the evidence is
+    /// not good or its agent is unknown.
+    async fn claims(
+        &self,
+        attestor: &dyn Attestor,
+        evidence: &Evidence,
+        now: Timestamp,
+    ) -> Result<Option<(Claims, Arc<Agent>)>, Error> {
+        let claims = match attestor.verify(evidence, now).await {
+            Ok(claims) => claims,
+            Err(Refusal::NotGood) => return Ok(None),
+            Err(Refusal::Failed(error)) => return Err(error),
+        };
+        let agent = self.context.store.agent(&claims.agent).await?;
+        Ok(agent.map(|agent| (claims, agent)))
+    }
+
+    /// Refuses the login if the agent is not `in_place_of`, the identity that the client would overwrite.
+    /// The refusal reveals the agent of the evidence, which a thief could use; the denial is therefore written to the
     /// ledger before it is answered.
     async fn check_in_place_of(
         &self,
@@ -111,35 +132,18 @@ impl Engine {
         if id == *holder {
             return Ok(());
         }
-        tracing::warn!(token = %request.token, %id, %holder, "a join token was shown in place of another identity");
-        let (token, claimed) = (request.token, excerpt(holder.as_str()));
-        let reason =
-            format!("join token `{token}` was shown in place of `{claimed}`, as was claimed");
+        tracing::warn!(evidence = %request.evidence, %id, %holder, "evidence was shown in place of another identity");
+        let (evidence, claimed) = (&request.evidence, excerpt(holder.as_str()));
+        let reason = format!("{evidence} was shown in place of `{claimed}`, as was claimed");
         let resource = format!("agent {}", agent.name);
         let decision = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
         // Nothing is answered that is not on record.
         self.commit(vec![Event::Decided { decision }], Vec::new())
             .await?;
         Err(Error::Precondition(format!(
-            "the join token is for `{id}`, which is not to take the place of `{holder}`; the token still counts"
+            "the {} is for `{id}`, which is not to take the place of `{holder}`; the token still counts",
+            evidence.kind()
         )))
-    }
-
-    /// The agent whose token this is; `None` when the token is not good.
-    async fn agent_of_token(
-        &self,
-        request: &Attest<'_>,
-        now: Timestamp,
-    ) -> Result<Option<Arc<Agent>>, Error> {
-        let Some(record) = self.context.store.join_token(request.token).await? else {
-            return Ok(None);
-        };
-        let shown = Digest::of(request.secret).to_string();
-        let same = same_in_constant_time(shown.as_bytes(), record.token.secret_sha256.as_bytes());
-        if !same || record.used || record.token.expires_at <= now {
-            return Ok(None);
-        }
-        Ok(self.context.store.agent(&record.token.agent).await?)
     }
 
     /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that is committed.
@@ -180,38 +184,4 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{CreateJoinToken, Settings, testing::Bench};
-    use super::*;
-    use taskpass_core::Ttl;
-
-    use crate::JoinTokenText;
-
-    /// Whose token it is may only be learnt by leaving a trace.
-    #[tokio::test]
-    async fn what_cannot_be_recorded_is_not_answered() {
-        let bench = Bench::new(&["a"], Settings::default()).await;
-        let request = CreateJoinToken {
-            agent: "builder".parse().unwrap(),
-            ttl: Some(Ttl::from_seconds(60).unwrap()),
-        };
-        let made = bench
-            .engine
-            .create_join_token(&bench.operator, None, &request);
-        let made = made.await.unwrap();
-        let text = JoinTokenText::parse(made.text.expose()).unwrap();
-        let attest = Attest {
-            token: made.token.id,
-            secret: text.secret.as_ref(),
-            csr: &taskpass_ca::NewKey::generate().unwrap().csr_der().unwrap(),
-            in_place_of: Some("spiffe://acme.test/agent/tester".parse().unwrap()),
-            ip: None,
-        };
-        let whose = async || bench.engine.attest(&attest).await.unwrap_err().to_string();
-        let told = whose().await;
-        assert!(told.contains("agent/builder"), "{told}");
-        bench.store.close().await.unwrap();
-        let told = whose().await;
-        assert!(!told.contains("builder"), "{told}");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use taskpass_metrics::Metrics;
 use taskpass_store::Store;
 use tokio_util::task::TaskTracker;
 
-use super::Timer;
+use super::{Attestors, Timer};
 
 /// What the engine works with. What can change while it runs is in the [`Snapshot`](super::Snapshot).
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Context {
     pub ledger_key: VerifyingKey,
     /// Signs SVIDs.
     pub authority: Arc<Authority>,
+    /// What verifies the evidence that agents attest with.
+    pub attestors: Attestors,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Waiting.

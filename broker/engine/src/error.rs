@@ -32,6 +32,8 @@ pub enum Field {
     ScopeParam(ParamName),
     /// The scope that a task fixes for a role.
     RoleScope,
+    /// What an agent proves itself with when it attests.
+    Evidence,
     /// The certificate signing request of an agent that attests.
     Csr,
     /// The size of an earlier checkpoint.

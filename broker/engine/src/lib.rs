@@ -35,7 +35,6 @@ mod history;
 mod idempotency;
 mod in_flight;
 mod issue;
-mod join_token;
 mod outage;
 mod providers;
 mod queries;
@@ -60,7 +59,10 @@ mod upkeep;
 mod wait;
 
 pub use agents::{CreateJoinToken, CreatedJoinToken, RegisterAgent};
-pub use attest::{Attest, IssuedSvid};
+pub use attest::{
+    Attest, Attestor, Attestors, Claims, Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText,
+    Refusal,
+};
 pub use backend::BackendStatus;
 pub(crate) use backend::RevokeSlot;
 pub use caller::{Call, Caller};
@@ -73,7 +75,6 @@ pub use heartbeat::Heartbeat;
 pub use history::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use idempotency::RequestKey;
 pub use issue::{IssueCredential, IssuedCredential};
-pub use join_token::JoinTokenText;
 pub use providers::ProviderView;
 pub use queries::{AgentView, CredentialView, TaskView};
 pub use renew::{RenewCredential, RenewedCredential};

@@ -63,6 +63,7 @@ impl Engine {
         let event = Event::SvidIssued {
             svid,
             join_token: None,
+            evidence: None,
             renews: Some(before.to_owned()),
         };
         Ok((issued, event))

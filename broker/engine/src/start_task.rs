@@ -129,6 +129,7 @@ impl Engine {
             events.push(Event::SvidIssued {
                 svid: record,
                 join_token: None,
+                evidence: None,
                 renews: None,
             });
             svid = Some(issued);

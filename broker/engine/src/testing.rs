@@ -28,8 +28,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Call, Caller, Configuration, ConfiguredProvider, Context, Engine, Error, IssueCredential,
-    IssuedCredential, RequestKey, Settings, StartTask, SystemTimer, TaskRoles,
+    Attestors, Call, Caller, Configuration, ConfiguredProvider, Context, Engine, Error,
+    IssueCredential, IssuedCredential, JoinTokenAttestor, RequestKey, Settings, StartTask,
+    SystemTimer, TaskRoles,
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
@@ -230,6 +231,7 @@ impl Bench {
             ledger: store.ledger_reader(),
             ledger_key,
             authority: Arc::new(authority.unwrap()),
+            attestors: attestors(store.clone()),
             clock: clock.clone(),
             timer: Arc::new(SystemTimer),
             entropy,
@@ -346,6 +348,11 @@ impl Bench {
     }
 }
 
+/// The attestors of a broker: join tokens.
+pub(crate) fn attestors(store: Arc<dyn Store>) -> Attestors {
+    Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
+}
+
 /// A provider whose configuration is always the same.
 pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
     ConfiguredProvider {
@@ -450,6 +457,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
         Event::SvidIssued {
             svid,
             join_token: None,
+            evidence: None,
             renews: None,
         },
     ]

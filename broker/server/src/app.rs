@@ -6,7 +6,8 @@ use serde::Deserialize;
 use taskpass_ca::{Authority, IssueOptions, NewKey};
 use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
 use taskpass_engine::{
-    self as engine, Configuration, ConfiguredProvider, Context, Engine, SystemTimer, reconcile,
+    self as engine, Attestors, Configuration, ConfiguredProvider, Context, Engine,
+    JoinTokenAttestor, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
     Reader, SigningKey,
@@ -241,6 +242,7 @@ async fn open_engine(
         ledger_key,
         authority,
         metrics: Arc::clone(metrics),
+        attestors: attestors(Arc::<EmbeddedStore>::clone(&store)),
         clock: Arc::clone(&deps.clock),
         timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),
@@ -333,6 +335,11 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
         "opening the certificate authority in `{}`",
         dir.display()
     )))
+}
+
+/// The kinds of evidence that agents attest with. A new one is a line here.
+fn attestors(store: Arc<dyn Store>) -> Attestors {
+    Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
 /// What can be swapped while the broker runs: policy, providers and settings, read from their files.

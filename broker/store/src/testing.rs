@@ -111,6 +111,7 @@ pub(crate) fn svid_issued(svid: Svid) -> Event {
     Event::SvidIssued {
         svid,
         join_token: None,
+        evidence: None,
         renews: None,
     }
 }
@@ -146,6 +147,7 @@ pub(crate) fn joined(serial: &str, of_agent: u64, token: u64) -> Event {
     Event::SvidIssued {
         svid: svid(serial, of_agent, None),
         join_token: Some(token_id(token)),
+        evidence: None,
         renews: None,
     }
 }

@@ -46,7 +46,11 @@ macro_rules! rows {
 }
 
 rows! {
-    IdentityService / Attest, EVERY_CALLER, |stage, _t| pb::AttestRequest { join_token: token(stage), csr: KeyAndCsr::new().csr, ..Default::default() };
+    IdentityService / Attest, EVERY_CALLER, |stage, _t| pb::AttestRequest {
+        evidence: Some(pb::attest_request::Evidence::JoinToken(token(stage))),
+        csr: KeyAndCsr::new().csr,
+        ..Default::default()
+    };
     IdentityService / GetBundle, EVERY_CALLER, |_s, _t| pb::GetBundleRequest {};
     IdentityService / RenewSvid, AUTHENTICATED, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
     IdentityService / WhoAmI, AUTHENTICATED, |_s, _t| pb::WhoAmIRequest {};

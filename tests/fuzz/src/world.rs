@@ -9,8 +9,8 @@ use taskpass_broker::fuzz;
 use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
 use taskpass_engine::{
-    Configuration, ConfiguredProvider, Context, Credentials, Engine, Requests, Settings,
-    SystemTimer,
+    Attestors, Configuration, ConfiguredProvider, Context, Credentials, Engine, JoinTokenAttestor,
+    Requests, Settings, SystemTimer,
 };
 use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_proto::v1;
@@ -140,7 +140,7 @@ impl World {
                 .join_token
         };
         let attest = v1::AttestRequest {
-            join_token: token(self),
+            evidence: Some(v1::attest_request::Evidence::JoinToken(token(self))),
             csr: request(),
             ..Default::default()
         };
@@ -300,6 +300,7 @@ async fn parts(
         attestations_burst: u32::MAX,
         ..Requests::default()
     };
+    let join_tokens = JoinTokenAttestor::new(Arc::<EmbeddedStore>::clone(&store));
     let context = Context {
         metrics: Arc::default(),
         trust_domain: domain,
@@ -307,6 +308,7 @@ async fn parts(
         ledger: store.ledger_reader(),
         ledger_key: verifying,
         authority: Arc::clone(&authority),
+        attestors: Attestors::new(vec![Arc::new(join_tokens)]),
         clock,
         timer: Arc::new(SystemTimer),
         entropy,

@@ -242,6 +242,7 @@ impl Event {
             Self::SvidIssued {
                 svid,
                 join_token,
+                evidence: _,
                 renews,
             } => Topic::Svid(SvidStep::Issued {
                 svid,

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Configuration, Context, Credentials, Engine, ProviderSettings, Settings, Tasks, reconcile,
-    testing::configured,
+    testing::{attestors, configured},
 };
 
 /// The longest life of a task.
@@ -156,6 +156,7 @@ impl History {
             ledger: self.fixture.reader.clone(),
             ledger_key: self.fixture.ledger_key.clone(),
             authority: Arc::clone(&self.fixture.authority),
+            attestors: attestors(Arc::<SimStore>::clone(store)),
             clock: Arc::<SimTime>::clone(&self.time),
             timer: Arc::new(SimTimer(Arc::clone(&self.time))),
             entropy: Arc::<SeededEntropy>::clone(&self.entropy),
@@ -415,6 +416,7 @@ pub(super) fn first_entries(
                 state: SvidState::Pending,
             },
             join_token: None,
+            evidence: None,
             renews: None,
         });
         known.identities.push(identity);

@@ -34,8 +34,8 @@ use super::{
     time::{Millis, SimTime, SimTimer},
 };
 use crate::{
-    Call, Configuration, Context, Credentials, Engine, IssueCredential, ProviderSettings, Settings,
-    StartTask, TaskRoles, Tasks, reconcile,
+    Attestors, Call, Configuration, Context, Credentials, Engine, IssueCredential,
+    ProviderSettings, Settings, StartTask, TaskRoles, Tasks, reconcile,
     testing::{configured, fake_role},
 };
 
@@ -142,6 +142,7 @@ impl Site {
             ledger: fixture.reader.clone(),
             ledger_key: fixture.ledger_key.clone(),
             authority: Arc::clone(&fixture.authority),
+            attestors: Attestors::default(),
             clock,
             timer: Arc::new(SimTimer(Arc::clone(&time))),
             entropy,

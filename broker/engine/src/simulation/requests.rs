@@ -17,9 +17,9 @@ use taskpass_core::{
 
 use super::{fate::Fate, fixture::Fixture, oracle::Oracle, provider::name_of, world::Kind};
 use crate::{
-    Attest, Call, CreateJoinToken, EndTask, Ending, Engine, Error, IssueCredential, IssuedSvid,
-    RegisterAgent, RenewCredential, RevokeCredential, StartTask, StartedTask, TaskRoles,
-    testing::key_of,
+    Attest, Call, CreateJoinToken, EndTask, Ending, Engine, Error, Evidence, IssueCredential,
+    IssuedSvid, JoinTokenText, RegisterAgent, RenewCredential, RevokeCredential, StartTask,
+    StartedTask, TaskRoles, testing::key_of,
 };
 
 /// From where all callers call.
@@ -440,10 +440,8 @@ impl Callers {
             .await?;
         // `tp1.<id>.<secret>.<pin>`
         let text = token.text.expose().to_owned();
-        let secret = crate::JoinTokenText::parse(&text).map(|t| t.secret.to_vec());
         let attest = Attest {
-            token: token.token.id,
-            secret: &secret.unwrap_or_default(),
+            evidence: Evidence::JoinToken(JoinTokenText::parse(&text).unwrap()),
             csr: &self.fixture.csr,
             in_place_of: None,
             ip: None,

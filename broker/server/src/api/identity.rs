@@ -1,6 +1,6 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
-use taskpass_engine::{Attest, Caller, Engine, JoinTokenText};
+use taskpass_engine::{Attest, Caller, Engine};
 use taskpass_proto::v1::{
     AttestRequest, AttestResponse, Bundle, CallerKind, GetBundleRequest, GetBundleResponse,
     RenewSvidRequest, RenewSvidResponse, WhoAmIRequest, WhoAmIResponse,
@@ -8,11 +8,7 @@ use taskpass_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{
-    Api, convert,
-    parse::{self, InField as _},
-    status::Refusal,
-};
+use super::{Api, convert, parse, status::Refusal};
 
 #[tonic::async_trait]
 impl IdentityService for Api {
@@ -22,10 +18,8 @@ impl IdentityService for Api {
     ) -> Result<Response<AttestResponse>, Status> {
         let ip = Some(Self::peer(request.extensions())?.remote_addr.ip());
         let message = request.into_inner();
-        let token = JoinTokenText::parse(&message.join_token).in_field("join_token")?;
         let attest = Attest {
-            token: token.id,
-            secret: &token.secret,
+            evidence: parse::evidence(message.evidence)?,
             csr: &message.csr,
             in_place_of: parse::optional("in_place_of", &message.in_place_of)?,
             ip,

@@ -5,8 +5,8 @@ use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 use prost_types::Timestamp as WireTime;
 use taskpass_ca::PublicKey;
 use taskpass_core::{InvalidValue, Labels, Scope, TaskState, Timestamp, Ttl};
-use taskpass_engine::RequestKey;
-use taskpass_proto::v1 as pb;
+use taskpass_engine::{Evidence, JoinTokenText, RequestKey};
+use taskpass_proto::v1::{self as pb, attest_request};
 use taskpass_store::Page;
 
 use super::status::Refusal;
@@ -73,6 +73,19 @@ fn sorted(pairs: HashMap<String, String>) -> Vec<(String, String)> {
     let mut pairs: Vec<_> = pairs.into_iter().collect();
     pairs.sort_unstable();
     pairs
+}
+
+/// What an agent proves itself with. A kind that this broker's version does not know reads as none.
+pub(super) fn evidence(shown: Option<attest_request::Evidence>) -> Result<Evidence, Refusal> {
+    match shown {
+        Some(attest_request::Evidence::JoinToken(text)) => JoinTokenText::parse(&text)
+            .in_field("join_token")
+            .map(Evidence::JoinToken),
+        None => {
+            Err("there is no evidence that this broker knows; give a join token in `join_token`")
+                .in_field("evidence")
+        }
+    }
 }
 
 /// The public key in a certificate signing request.

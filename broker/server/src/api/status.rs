@@ -68,6 +68,7 @@ fn name_of(field: &Field) -> Cow<'static, str> {
         Field::Scope => "scope",
         Field::ScopeParam(param) => return format!("scope.{param}").into(),
         Field::RoleScope => "roles.scope",
+        Field::Evidence => "evidence",
         Field::Csr => "csr",
         Field::ConsistentWith => "consistent_with",
         Field::PageToken => "page.page_token",

@@ -27,6 +27,7 @@ impl State {
                 svid,
                 join_token,
                 renews,
+                ..
             } => {
                 self.admit_agents_svid(svid, *join_token, now)?;
                 self.admit_renewal(event, &svid.identity(), renews.as_deref(), now)?;

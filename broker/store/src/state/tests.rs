@@ -407,6 +407,7 @@ fn operators_come_from_the_installation_or_from_themselves() {
     let renews = |svid: &taskpass_core::Svid, serial: &str| Event::SvidIssued {
         svid: svid.clone(),
         join_token: None,
+        evidence: None,
         renews: Some(serial.to_owned()),
     };
     assert!(invalid(model.commit(&renews(&agents, "o0"))));

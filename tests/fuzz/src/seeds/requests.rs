@@ -53,7 +53,9 @@ fn about_identities(world: &World) -> Asked {
         idempotency_key: "key-2".to_owned(),
     };
     let attest = v1::AttestRequest {
-        join_token: world.unused_token.clone(),
+        evidence: Some(v1::attest_request::Evidence::JoinToken(
+            world.unused_token.clone(),
+        )),
         csr: csr.clone(),
         in_place_of: "spiffe://acme.test/agent/builder".to_owned(),
     };
