@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use taskpass_core::Timestamp;
+use taskpass_core::{Timestamp, hex};
 use taskpass_proto::v1::{
     WhoAmIRequest, WhoAmIResponse, identity_service_client::IdentityServiceClient,
 };
@@ -147,7 +147,7 @@ impl Client {
     pub fn new_idempotency_key(&self) -> Result<String, Error> {
         let mut bytes = [0_u8; 16];
         self.connection.config.entropy.fill(&mut bytes)?;
-        Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&bytes))
     }
 
     /// Stops renewing and waits, up to 10 s, for background work such as the end of a task.

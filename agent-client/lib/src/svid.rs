@@ -6,7 +6,7 @@
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use taskpass_core::{SpiffeId, Timestamp, TrustDomain};
+use taskpass_core::{SpiffeId, Timestamp, TrustDomain, hex};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
@@ -187,6 +187,5 @@ fn only_uri(certificate: &X509Certificate<'_>) -> Result<String, String> {
 
 /// 32 hex digits, without the zero byte that DER puts before a high bit.
 fn serial_text(bytes: &[u8]) -> String {
-    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{:0>32}", hex.trim_start_matches('0'))
+    format!("{:0>32}", hex(bytes).trim_start_matches('0'))
 }

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 use toml::{
     Spanned,
-    de::{DeFloat, DeInteger, DeTable, DeValue},
+    de::{DeFloat, DeTable, DeValue},
 };
 
 use crate::{
     Complaints,
     schema::Node,
-    walk::{Table, Walker},
+    walk::{Table, Walker, integer},
 };
 
 /// A parsed file that still knows where everything stands.
@@ -128,11 +128,6 @@ fn to_json(value: &DeValue<'_>) -> Value {
         DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
         DeValue::Table(table) => table_to_json(table),
     }
-}
-
-/// The number, if it is not absurdly large.
-pub(crate) fn integer(number: &DeInteger<'_>) -> Option<i128> {
-    i128::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 /// Not-a-number and infinity are no numbers of JSON and become texts.

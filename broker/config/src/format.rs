@@ -17,7 +17,7 @@ pub(crate) struct Format {
     name: &'static str,
     /// What to write, for a message.
     pub(crate) expects: &'static str,
-    /// The same for the reference, whose introduction explains it.
+    /// The same for the reference. Its introduction explains the word.
     pub(crate) short: &'static str,
     /// The message goes behind the name of the key.
     pub(crate) check: fn(&str) -> Result<(), String>,

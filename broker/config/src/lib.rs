@@ -36,6 +36,7 @@ pub mod section;
 mod setting;
 mod values;
 mod walk;
+mod wording;
 
 pub use complaints::{Complaints, Problem};
 pub use document::Document;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     schema::{Choice, Node, Others, Shape, Tagged},
-    walk::{either, range},
+    wording::{either, range},
 };
 
 /// The page as Markdown: `introduction`, and then every table and key of the schema.
@@ -93,7 +93,7 @@ impl Page {
         }
     }
 
-    /// The keys of a table whose keys depend on one of them. Returns those with tables behind them.
+    /// The keys of a tagged table: the tag, and then the keys of each variant, which are returned.
     fn tagged<'s>(&mut self, Tagged { tag, variants }: &Tagged<'s>) -> Vec<(&'s str, Node<'s>)> {
         let words: Vec<&str> = variants.iter().map(|(word, _)| *word).collect();
         let choices = variants.iter().map(|(word, node)| Choice {
@@ -181,7 +181,7 @@ fn what(node: Node<'_>) -> String {
         (None, Shape::Table | Shape::Tagged(_)) if has_keys(node) => "table, see below".to_owned(),
         (None, Shape::Table | Shape::Tagged(_)) => match node.others() {
             Others::Each(each) if !matches!(each.resolved().shape(), Shape::Any) => {
-                format!("table of names, each with a {}", what(each))
+                format!("table, each value a {}", what(each))
             }
             _ => "table".to_owned(),
         },

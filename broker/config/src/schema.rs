@@ -33,7 +33,7 @@ pub(crate) enum Shape<'s> {
     List(Node<'s>),
     /// A table with keys.
     Table,
-    /// A table of which one key says which other keys there are.
+    /// A table in which one key says which other keys there are.
     Tagged(Tagged<'s>),
 }
 

@@ -3,15 +3,15 @@
 use taskpass_core::excerpt;
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue},
+    de::{DeArray, DeInteger, DeTable, DeValue},
 };
 
 use crate::{
     Complaints,
-    document::integer,
     format::duration,
     nearest::nearest,
     schema::{Node, Others, Shape, Tagged},
+    wording::{either, expects, kind, list, list_of, range},
 };
 
 /// A table with more keys is not listed in a message.
@@ -100,8 +100,8 @@ impl<'w, 's, 't> Walker<'w, 's, 't> {
         }
     }
 
-    /// Checks a table whose keys depend on one of them. Without that one, only what every variant
-    /// requires is asked for.
+    /// Checks a table in which the key `tag` says which other keys there are. If the tag is missing or
+    /// wrong, only the keys that every variant requires are checked.
     fn tagged(&mut self, table: &Table<'_>, tagged: &Tagged<'s>) {
         let words = tagged.words();
         let found = table.entries.get(tagged.tag);
@@ -362,6 +362,11 @@ fn check_text(node: Node<'_>, text: &str) -> Result<(), String> {
     }
 }
 
+/// The number, if it is not absurdly large.
+pub(crate) fn integer(number: &DeInteger<'_>) -> Option<i128> {
+    i128::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
 fn check_number(node: Node<'_>, text: &str, number: Option<i128>) -> Result<(), String> {
     if let Some(format) = node.format() {
         (format.check)(text)?;
@@ -385,76 +390,4 @@ fn check_number(node: Node<'_>, text: &str, number: Option<i128>) -> Result<(), 
     let shown = number.map_or_else(|| excerpt(text), |number| number.to_string());
     let range = range(from.map(|n| n.to_string()), to.map(|n| n.to_string()));
     Err(format!("is {shown}: it must be {range}"))
-}
-
-/// `from 1 to 5`
-pub(crate) fn range(from: Option<String>, to: Option<String>) -> String {
-    match (from, to) {
-        (Some(from), Some(to)) => format!("from {from} to {to}"),
-        (Some(from), None) => format!("at least {from}"),
-        (None, Some(to)) => format!("at most {to}"),
-        (None, None) => "a smaller number".to_owned(),
-    }
-}
-
-/// What is written there, in words.
-fn expects(node: Node<'_>) -> String {
-    let node = node.resolved();
-    if let Some(format) = node.format() {
-        return format.expects.to_owned();
-    }
-    match node.shape() {
-        Shape::Any => "a value".to_owned(),
-        Shape::Boolean => "true or false".to_owned(),
-        Shape::Integer => "a whole number".to_owned(),
-        Shape::Number => "a number".to_owned(),
-        Shape::Text => "a string".to_owned(),
-        Shape::Choice(choices) => {
-            either(&choices.iter().map(|choice| choice.word).collect::<Vec<_>>())
-        }
-        Shape::List(item) => list_of(item),
-        Shape::Table | Shape::Tagged(_) => "a table".to_owned(),
-    }
-}
-
-fn list_of(item: Node<'_>) -> String {
-    match item.resolved().shape() {
-        Shape::Table | Shape::Tagged(_) => "a list of tables".to_owned(),
-        Shape::Text | Shape::Choice(_) => "a list of strings".to_owned(),
-        Shape::Integer | Shape::Number => "a list of numbers".to_owned(),
-        _ => "a list".to_owned(),
-    }
-}
-
-/// `` `a`, `b` and `c` ``
-fn list(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-    match quoted.split_last() {
-        None => "none".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-    }
-}
-
-/// `"a", "b" or "c"`
-pub(crate) fn either(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    match quoted.split_last() {
-        None => "nothing".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-    }
-}
-
-/// The type of a value in TOML's words.
-fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
 }

@@ -56,7 +56,7 @@ mod tests {
         event
     }
 
-    /// Entries from before evidence was recorded, and those of today, are read and written as they are.
+    /// An auditor reads entries from before evidence was recorded as they were written.
     #[test]
     fn entries_with_and_without_evidence_keep_their_form() {
         let evidence = json!({

@@ -1,5 +1,5 @@
-//! Attestation: an agent shows evidence, an attestor derives claims from it, and the agent that they
-//! are for gets its first SVID.
+//! Attestation: an agent shows evidence, an attestor derives claims from it, and the agent in the
+//! claims gets its first SVID.
 
 mod attestor;
 mod evidence;
@@ -25,10 +25,11 @@ pub use self::{
 pub struct Attest<'a> {
     /// With what the agent proves who it is.
     pub evidence: Evidence,
-    /// PKCS#10, PEM or DER. It is read only after the evidence is verified, so that nothing is computed for
-    /// a caller without good evidence.
+    /// PKCS#10, PEM or DER. It is read only after the evidence is verified, so that a caller
+    /// without good evidence costs no computation.
     pub csr: &'a [u8],
-    /// The identity that the client would overwrite. Evidence for another agent is refused and not used up.
+    /// The identity that the client would overwrite. Evidence for another agent is refused, and is
+    /// not used up.
     pub in_place_of: Option<SpiffeId>,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
@@ -53,8 +54,8 @@ pub struct IssuedSvid {
 }
 
 impl Engine {
-    /// Verifies the evidence, uses it up if it counts once, and signs the agent's key. Of any number of
-    /// attempts with one join token, one wins.
+    /// Verifies the evidence, uses it up if it counts once, and signs the agent's key. Of any
+    /// number of attempts with one join token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
         let now = self.require_sane_clock()?;
         let snapshot = self.snapshot();
@@ -62,10 +63,11 @@ impl Engine {
         let attestor = self.context.attestors.of(kind)?;
         let refused = || Error::Unauthenticated(attestor.refusal().to_owned());
         let Some((claims, agent)) = self.claims(attestor, &request.evidence, now).await? else {
-            // All unauthenticated callers share this limit. Only refusals count against it, so a caller that
-            // guesses keeps out no agent with good evidence.
+            // All unauthenticated callers share this limit. Only refusals count against it, so a
+            // caller that guesses keeps out no agent with good evidence.
             self.rates.check_attestation(snapshot.settings())?;
-            tracing::warn!(evidence = %request.evidence, ip = request.ip.map(tracing::field::display), "evidence was refused");
+            let ip = request.ip.map(tracing::field::display);
+            tracing::warn!(evidence = %request.evidence, ip, "evidence was refused");
             return Err(refused());
         };
         self.rates.check_agent(snapshot.settings(), &agent.name)?;
@@ -96,8 +98,8 @@ impl Engine {
         }
     }
 
-    /// The claims of good evidence and the registered agent that they are for; `None` when the evidence is
-    /// not good or its agent is unknown.
+    /// The claims of good evidence and the registered agent that they are for; `None` when the
+    /// evidence is not good or its agent is unknown.
     async fn claims(
         &self,
         attestor: &dyn Attestor,
@@ -113,9 +115,9 @@ impl Engine {
         Ok(agent.map(|agent| (claims, agent)))
     }
 
-    /// Refuses the login if the agent is not `in_place_of`, the identity that the client would overwrite.
-    /// The refusal reveals the agent of the evidence, which a thief could use; the denial is therefore written to the
-    /// ledger before it is answered.
+    /// Refuses the login if the agent is not `in_place_of`, the identity that the client would
+    /// overwrite. The refusal reveals the agent of the evidence, which a thief could use; the
+    /// denial is therefore written to the ledger before it is answered.
     async fn check_in_place_of(
         &self,
         snapshot: &Snapshot,
@@ -132,8 +134,8 @@ impl Engine {
         if id == *holder {
             return Ok(());
         }
-        tracing::warn!(evidence = %request.evidence, %id, %holder, "evidence was shown in place of another identity");
         let (evidence, claimed) = (&request.evidence, excerpt(holder.as_str()));
+        tracing::warn!(%evidence, %id, %holder, "evidence was shown in place of another identity");
         let reason = format!("{evidence} was shown in place of `{claimed}`, as was claimed");
         let resource = format!("agent {}", agent.name);
         let decision = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
@@ -146,7 +148,8 @@ impl Engine {
         )))
     }
 
-    /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that is committed.
+    /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that
+    /// is committed.
     pub(super) fn sign(
         &self,
         identity: &Identity,

@@ -31,11 +31,15 @@ impl Engine {
         self.require_operator(call, Action::ProviderRead).await?;
         self.authorize_read(call, Action::ProviderRead, Resource::Installation)
             .await?;
-        self.provider_views(&call.snapshot).await
+        self.views_of(&call.snapshot).await
     }
 
-    /// All providers of a snapshot, for the broker itself: without a decision, since no caller sees them.
-    pub async fn provider_views(&self, snapshot: &Snapshot) -> Result<Vec<ProviderView>, Error> {
+    /// All configured providers, for the broker itself: without a decision, since no caller sees them.
+    pub async fn provider_views(&self) -> Result<Vec<ProviderView>, Error> {
+        self.views_of(&self.snapshot()).await
+    }
+
+    async fn views_of(&self, snapshot: &Snapshot) -> Result<Vec<ProviderView>, Error> {
         let backends = snapshot.backends().configured();
         let mut views = Vec::with_capacity(backends.len());
         for backend in backends {

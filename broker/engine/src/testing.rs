@@ -189,6 +189,23 @@ impl Provider for Fake {
     }
 }
 
+fn authority(
+    dir: &std::path::Path,
+    domain: &taskpass_core::TrustDomain,
+    clock: &Arc<ManualClock>,
+    entropy: &Arc<SeededEntropy>,
+) -> Authority {
+    let hours = |n: u64| Ttl::from_seconds(n * 3600).unwrap();
+    let lifetimes = CaConfig::new(hours(1), hours(24), Duration::from_secs(86_400 * 365));
+    let deps = taskpass_ca::Deps {
+        trust_domain: domain.clone(),
+        config: lifetimes.unwrap(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    };
+    Authority::create(&dir.join("ca"), deps).unwrap()
+}
+
 impl Bench {
     /// With these providers, an agent `builder` and an operator `admin`.
     pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
@@ -202,17 +219,7 @@ impl Bench {
         let config = taskpass_store::Config::new(dir.path().join("data"));
         let (store, _) = EmbeddedStore::open(&config, key, clock.clone()).unwrap();
         let store = Arc::new(store);
-        let hours = |n: u64| Ttl::from_seconds(n * 3600).unwrap();
-        let lifetimes = CaConfig::new(hours(1), hours(24), Duration::from_secs(86_400 * 365));
-        let authority = Authority::create(
-            &dir.path().join("ca"),
-            taskpass_ca::Deps {
-                trust_domain: domain.clone(),
-                config: lifetimes.unwrap(),
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-            },
-        );
+        let authority = authority(dir.path(), &domain, &clock, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = starter_policy(&StarterOptions { admin: &admin });
         let fakes: Vec<_> = providers
@@ -230,7 +237,7 @@ impl Bench {
             store: store.clone(),
             ledger: store.ledger_reader(),
             ledger_key,
-            authority: Arc::new(authority.unwrap()),
+            authority: Arc::new(authority),
             attestors: attestors(store.clone()),
             clock: clock.clone(),
             timer: Arc::new(SystemTimer),

@@ -125,9 +125,8 @@ impl App {
         let address = listener
             .local_addr()
             .map_err(setup("reading the listening address"))?;
-        let limits = config.limits;
-        let service = routes.prepare();
-        let transport = Transport::new(service, Arc::clone(&tls), limits, Arc::new(observer));
+        let (service, observer) = (routes.prepare(), Arc::new(observer));
+        let transport = Transport::new(service, Arc::clone(&tls), config.limits, observer);
         let endpoint = match config.listen.metrics.address() {
             None => None,
             Some(address) => Some(listen_for_metrics(address).await?),

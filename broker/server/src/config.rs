@@ -27,6 +27,7 @@ use taskpass_core::{TrustDomain, sha256_hex};
 use taskpass_engine::{Credentials, Settings, Tasks};
 use taskpass_provider::ProviderKinds;
 
+use self::schema::DATA_DIR;
 use crate::transport;
 
 pub use self::{
@@ -39,7 +40,6 @@ pub use self::{
 
 /// No configuration is as long; a larger file is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-const DATA_DIR: &str = "data";
 /// The life of the root certificate, used when an installation is made.
 const ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);
 
@@ -255,7 +255,7 @@ impl Sections<'_, '_, '_> {
 /// What must fit together across keys.
 fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints<'_>) {
     let (tasks, credentials) = (&config.engine.tasks, &config.engine.credentials);
-    // Where `key` stands, or else `other`, which is then the one that was written.
+    // Where `key` stands. If it is left out, `other` was written and is too small or too large.
     let place = |table: &str, key: &str, other: &str| {
         let at = |key| document.find(&format!("/{table}/{key}"));
         at(key).or_else(|| at(other)).unwrap_or(0)

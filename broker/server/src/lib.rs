@@ -31,6 +31,7 @@ pub mod fuzz;
 pub mod init;
 pub mod observe;
 pub mod operator;
+pub mod reason;
 pub mod transport;
 
 pub use app::{App, AppError, Deps, provider_kinds};

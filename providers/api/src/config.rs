@@ -68,8 +68,8 @@ pub fn check_env(env: &EnvConfig) -> Result<(), InvalidValue> {
     }
 }
 
-/// The same for a role whose fields are known: refuses others, and adds the variables of fields that
-/// the configuration does not name.
+/// The same where the role's fields are known: refuses other fields, and adds the variables of fields
+/// that the configuration does not name.
 pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConfig, InvalidValue> {
     if let Some(unknown) = env
         .keys()

@@ -32,11 +32,12 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
     /// `taskpass.toml`, behind `#`.
     fn example(&self) -> &str;
 
-    /// What is wrong with a configuration that the schema allows. Reads no file and calls nobody.
+    /// What is wrong with a configuration that the schema allows. Reads no file and makes no
+    /// call.
     fn check(&self, config: &Value) -> Vec<Finding>;
 
     /// Builds the provider. Reads the files that the configuration names, except those with secrets;
-    /// calls nobody.
+    /// makes no call.
     fn build(&self, config: &Value, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError>;
 }
 
@@ -75,14 +76,15 @@ impl Finding {
 ///
 /// Its doc comments are the reference, its types and `#[schemars(…)]` attributes are the check, and
 /// its `#[serde(default = …)]` are the defaults. It needs `#[serde(deny_unknown_fields)]`, a field
-/// `name` of type `ProviderName`, and a field `kind` whose type has one word.
+/// `name` of type `ProviderName`, and a field `kind` of an enum with the word [`Self::KIND`].
 pub trait Configuration: DeserializeOwned + JsonSchema + 'static {
     /// The word behind `kind`.
     const KIND: &'static str;
     /// A `[[provider]]` as people begin with one, in TOML.
     const EXAMPLE: &'static str;
 
-    /// Every mistake that the schema cannot express. Reads no file and calls nobody.
+    /// Every mistake that the schema cannot express. Reads no file and makes no
+    /// call.
     fn findings(&self) -> Vec<Finding>;
 
     /// Builds the provider.
@@ -96,7 +98,7 @@ pub fn factory<C: Configuration>() -> Arc<dyn ProviderFactory> {
         settings.meta_schema = None;
     });
     let mut schema = settings.into_generator().into_root_schema_for::<C>();
-    // The name of a Rust type says nothing to who writes the file.
+    // The name of a Rust type means nothing to operators.
     schema.remove("title");
     Arc::new(Typed::<C> {
         schema: schema.into(),

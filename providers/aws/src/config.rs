@@ -1,16 +1,9 @@
-//! What an operator writes about one AWS account, and whether it can work.
-
-use std::sync::Arc;
+//! What an operator writes about one AWS account.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taskpass_core::{Impact, ProviderName, Ttl};
-use taskpass_provider::{
-    BuildError, Configuration, Finding, Parts, Provider,
-    config::{EnvConfig, FilePath, ParamConfigs, SecretFile},
-};
-
-use crate::{AwsProvider, provider, role};
+use taskpass_provider::config::{EnvConfig, FilePath, ParamConfigs, SecretFile};
 
 /// Amazon Web Services. A credential is a session of an IAM role, which a deny list ends.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -148,29 +141,6 @@ pub enum ProbeConfig {
         /// The bucket.
         bucket: String,
     },
-}
-
-impl Configuration for AwsConfig {
-    const KIND: &'static str = "aws";
-    const EXAMPLE: &'static str = include_str!("example.toml");
-
-    fn findings(&self) -> Vec<Finding> {
-        let mut found = Vec::new();
-        if let Err((place, error)) = provider::check(self) {
-            found.push(Finding::new(place, error));
-        }
-        for (index, config) in self.roles.iter().enumerate() {
-            if let Err(error) = role::check(&self.name, config) {
-                found.push(Finding::new(format!("/role/{index}"), error));
-            }
-        }
-        found
-    }
-
-    fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
-        let provider = AwsProvider::new(self, &parts.base_dir, Arc::clone(&parts.clock))?;
-        Ok(Arc::new(provider))
-    }
 }
 
 fn default_policy_name() -> String {

@@ -57,6 +57,7 @@ mod credentials;
 mod deny_list;
 mod endpoints;
 mod error;
+mod factory;
 mod failure;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -73,9 +74,5 @@ mod transport;
 
 pub use config::{AwsConfig, AwsKind, CredentialsConfig, ProbeConfig, RevokerConfig, RoleConfig};
 pub use error::Error;
+pub use factory::factory;
 pub use provider::AwsProvider;
-
-/// What the broker needs of this package.
-pub fn factory() -> std::sync::Arc<dyn taskpass_provider::ProviderFactory> {
-    taskpass_provider::factory::<AwsConfig>()
-}

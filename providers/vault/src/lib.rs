@@ -48,6 +48,7 @@ mod broker_token;
 mod check;
 mod check_roles;
 mod config;
+mod factory;
 mod fault;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -67,15 +68,12 @@ mod secret_file;
 mod session;
 mod token;
 mod transport;
+mod validate;
 mod vault;
 
 pub use check::BROKER_POLICY;
 pub use config::{
     AppRoleConfig, ConfigError, Method, RoleConfig, RoleType, VaultConfig, VaultKind,
 };
+pub use factory::factory;
 pub use provider::VaultProvider;
-
-/// What the broker needs of this package.
-pub fn factory() -> std::sync::Arc<dyn taskpass_provider::ProviderFactory> {
-    taskpass_provider::factory::<VaultConfig>()
-}

@@ -353,7 +353,18 @@ pub(super) fn of_operators() -> Vec<Row> {
             part,
         )
     };
+    let attest = |evidence, field, part| {
+        let request = pb::AttestRequest {
+            evidence,
+            csr: KeyAndCsr::new().csr,
+            ..Default::default()
+        };
+        row("IdentityService/Attest", &request, field, part)
+    };
+    let not_a_token = pb::attest_request::Evidence::JoinToken("hunter2".to_owned());
     vec![
+        attest(None, "evidence", "`join_token`"),
+        attest(Some(not_a_token), "join_token", "`taskpass agent token`"),
         register(|r| r.name.clear(), "name", ""),
         register(|r| r.name = "Upper".to_owned(), "name", "`Upper`"),
         register(|r| r.name = "../../etc".to_owned(), "name", "`../../etc`"),

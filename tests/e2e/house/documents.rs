@@ -1,6 +1,6 @@
 //! The documents are true.
 
-use std::{collections::BTreeSet, process::Command};
+use std::process::Command;
 
 use taskpass_tests::{program, workspace};
 
@@ -144,29 +144,4 @@ fn make_targets_in_the_documents_exist() {
         }
     }
     none(&complaints);
-}
-
-/// The reasons of errors are a part of the API, so `docs/errors.md` lists exactly those in the
-/// code.
-#[test]
-fn the_documents_list_the_reasons_of_the_api() {
-    let is_reason =
-        |word: &&str| word.len() > 4 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-    let source = read("broker/server/src/api/status.rs");
-    let load = read("broker/server/src/transport/load.rs");
-    let in_code: BTreeSet<&str> = source
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .chain(load.split('"').skip(1).step_by(2))
-        .filter(is_reason)
-        .collect();
-    let document = read("docs/errors.md");
-    let in_document: BTreeSet<&str> = document
-        .lines()
-        .filter(|l| l.starts_with("| `"))
-        .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`'))
-        .filter(is_reason)
-        .collect();
-    assert_eq!(in_code, in_document);
 }

@@ -1,5 +1,5 @@
-//! Attestors verify evidence and derive claims from it. There is one for each kind of evidence that a
-//! broker takes, and the composition root names them.
+//! Attestors verify evidence and derive claims from it. A broker has one attestor for each kind of
+//! evidence that it takes, and the composition root names them.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -39,12 +39,13 @@ pub trait Attestor: fmt::Debug + Send + Sync {
     /// The kind of evidence.
     fn kind(&self) -> EvidenceKind;
 
-    /// What a caller is told whose evidence is not good, or is used up by another caller at the same
-    /// time. It is one text for all causes, since a cause would help a caller that guesses.
+    /// The answer to a caller when its evidence is not good, or when another caller has used the
+    /// evidence up first. All causes have this one text, since a cause would help a caller that
+    /// guesses.
     fn refusal(&self) -> &'static str;
 
-    /// Derives claims. This uses nothing up: evidence that counts once is used up by the entry of the
-    /// SVID, where the store's guards decide races.
+    /// Derives claims. This uses nothing up: the ledger entry of the SVID uses up evidence that
+    /// counts once, and there the store's rules decide races.
     async fn verify(&self, evidence: &Evidence, now: Timestamp) -> Result<Claims, Refusal>;
 }
 
@@ -64,7 +65,7 @@ impl Claims {
 }
 
 impl Attestors {
-    /// Of two attestors for one kind the later one counts.
+    /// The attestors of a broker. Of two for one kind the later one counts.
     pub fn new(attestors: Vec<Arc<dyn Attestor>>) -> Self {
         let by_kind = attestors.into_iter().map(|a| (a.kind(), a));
         Self(by_kind.collect())
@@ -73,10 +74,9 @@ impl Attestors {
     /// The attestor for evidence of `kind`, if this broker takes such evidence.
     pub(super) fn of(&self, kind: EvidenceKind) -> Result<&dyn Attestor, Error> {
         self.0.get(&kind).map(Arc::as_ref).ok_or_else(|| {
-            let message = format!(
-                "this broker does not take a {kind} as evidence; ask an operator how agents attest here"
-            );
-            Error::invalid(Field::Evidence, message)
+            let refusal = format!("this broker takes no {kind} as evidence");
+            let advice = "ask an operator how agents attest here";
+            Error::invalid(Field::Evidence, format!("{refusal}; {advice}"))
         })
     }
 }

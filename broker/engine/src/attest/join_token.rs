@@ -44,7 +44,8 @@ impl Attestor for JoinTokenAttestor {
         let found = self.store.join_token(shown.id).await.map_err(Error::from)?;
         let record = found.ok_or(Refusal::NotGood)?;
         let token = &record.token;
-        // A comparison that stops at the first difference would tell a caller how much it has guessed.
+        // A comparison that stops at the first difference would tell a caller by its duration how
+        // much of the digest is right.
         let digest = Digest::of(&shown.secret).to_string();
         let same = same_in_constant_time(digest.as_bytes(), token.secret_sha256.as_bytes());
         if !same || record.used || token.expires_at <= now {

@@ -1,11 +1,13 @@
-//! The only mapping from the engine's errors to gRPC: a code, a stable upper-case reason, and details that say which
-//! field is wrong or when to try again. The reasons are part of the API; the README lists them.
+//! The only mapping from the engine's errors to gRPC: a reason with its code, and details that say
+//! which field is wrong or when to try again.
 
 use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
 use taskpass_engine::{Error, Field};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::reason::Reason;
 
 use crate::observe::request::RequestId;
 
@@ -54,8 +56,9 @@ impl From<Refusal> for Status {
 
 fn bad_request(field: impl Into<String>, message: &str) -> Status {
     let mut details = ErrorDetails::with_bad_request_violation(field, message);
-    details.set_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    let reason = Reason::InvalidArgument;
+    details.set_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    Status::with_error_details(reason.code(), message, details)
 }
 
 /// The name of a value in the messages of this API.
@@ -79,9 +82,9 @@ fn name_of(field: &Field) -> Cow<'static, str> {
 
 /// Converts an error of the engine. Those that are the broker's own fault are logged here, once.
 fn of_engine(error: &Error) -> Status {
-    let (code, reason) = classify(error);
-    if matches!(code, Code::Internal | Code::Unavailable) {
-        tracing::warn!(reason, %error, "a request failed");
+    let reason = classify(error);
+    if matches!(reason.code(), Code::Internal | Code::Unavailable) {
+        tracing::warn!(reason = reason.as_str(), %error, "a request failed");
     }
     let mut metadata = HashMap::new();
     if let Some(id) = RequestId::current() {
@@ -111,47 +114,47 @@ fn of_engine(error: &Error) -> Status {
         }
         _ => {}
     }
-    details.set_error_info(reason, DOMAIN, metadata);
-    Status::with_error_details(code, error.to_string(), details)
+    details.set_error_info(reason.as_str(), DOMAIN, metadata);
+    Status::with_error_details(reason.code(), error.to_string(), details)
 }
 
-fn classify(error: &Error) -> (Code, &'static str) {
+const fn classify(error: &Error) -> Reason {
     use taskpass_provider::ProviderError as P;
     match error {
-        Error::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
-        Error::Denied { .. } => (Code::PermissionDenied, "DENIED"),
-        Error::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
-        Error::Invalid { .. } => (Code::InvalidArgument, "INVALID_ARGUMENT"),
-        Error::AlreadyExists(_) => (Code::AlreadyExists, "ALREADY_EXISTS"),
-        Error::AlreadyIssued { .. } => (Code::AlreadyExists, "ALREADY_ISSUED"),
-        Error::KeyReused => (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
-        Error::TaskEnded(_) => (Code::FailedPrecondition, "TASK_ENDED"),
-        Error::Precondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
-        Error::Exhausted { .. } => (Code::ResourceExhausted, "LIMIT_EXCEEDED"),
+        Error::Unauthenticated(_) => Reason::Unauthenticated,
+        Error::Denied { .. } => Reason::Denied,
+        Error::NotFound { .. } => Reason::NotFound,
+        Error::Invalid { .. } => Reason::InvalidArgument,
+        Error::AlreadyExists(_) => Reason::AlreadyExists,
+        Error::AlreadyIssued { .. } => Reason::AlreadyIssued,
+        Error::KeyReused => Reason::IdempotencyKeyReused,
+        Error::TaskEnded(_) => Reason::TaskEnded,
+        Error::Precondition(_) => Reason::FailedPrecondition,
+        Error::Exhausted { .. } => Reason::LimitExceeded,
         Error::Provider {
             source: P::Retryable { .. },
             ..
-        } => (Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+        } => Reason::ProviderUnavailable,
         Error::Provider {
             source: P::Denied(_),
             ..
-        } => (Code::FailedPrecondition, "PROVIDER_DENIED"),
+        } => Reason::ProviderDenied,
         Error::Provider {
             source: P::Misconfigured(_),
             ..
-        } => (Code::FailedPrecondition, "PROVIDER_MISCONFIGURED"),
+        } => Reason::ProviderMisconfigured,
         Error::Provider {
             source: P::Gone(_), ..
-        } => (Code::NotFound, "PROVIDER_GONE"),
+        } => Reason::ProviderGone,
         Error::Provider {
             source: P::Unsupported(_),
             ..
-        } => (Code::FailedPrecondition, "PROVIDER_UNSUPPORTED"),
-        Error::ClockWentBack { .. } => (Code::Unavailable, "CLOCK_WENT_BACK"),
-        Error::DiskFull => (Code::Unavailable, "DISK_FULL"),
-        Error::Store(_) => (Code::Unavailable, "STORE_UNAVAILABLE"),
-        Error::Ledger(_) => (Code::Internal, "LEDGER_UNREADABLE"),
-        Error::Authority(_) => (Code::Internal, "AUTHORITY_FAILED"),
-        Error::Entropy(_) => (Code::Internal, "NO_RANDOMNESS"),
+        } => Reason::ProviderUnsupported,
+        Error::ClockWentBack { .. } => Reason::ClockWentBack,
+        Error::DiskFull => Reason::DiskFull,
+        Error::Store(_) => Reason::StoreUnavailable,
+        Error::Ledger(_) => Reason::LedgerUnreadable,
+        Error::Authority(_) => Reason::AuthorityFailed,
+        Error::Entropy(_) => Reason::NoRandomness,
     }
 }

@@ -3,7 +3,7 @@
 
 use taskpass_provider::ProviderKinds;
 
-use super::schema;
+use super::schema::schema;
 
 const INTRODUCTION: &str = "\
 # Configuration reference

@@ -5,8 +5,15 @@ use taskpass_config::{PATH, Section};
 use taskpass_engine::{Credentials, ProviderSettings, Requests, Tasks};
 use taskpass_provider::ProviderKinds;
 
-use super::{DATA_DIR, Identity, Listen, Log, Policy, provider};
+use super::{
+    log::Log,
+    provider,
+    sections::{Identity, Listen, Policy},
+};
 use crate::transport;
+
+/// The default of `data_dir`.
+pub(super) const DATA_DIR: &str = "data";
 
 /// What `taskpass.toml` may hold, with providers of these kinds, as a JSON schema.
 pub fn schema(kinds: &ProviderKinds) -> Value {

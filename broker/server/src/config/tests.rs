@@ -478,7 +478,7 @@ fn mistakes_beyond_the_schema_have_their_places() {
         [
             "5:11: provider `v`: `address` must begin with https:// or http://",
             "7:1: role `a` of provider `v`: a role of type `token` has no `path`",
-            "12:1: role `b` of provider `v`: `policies` is empty; without a policy nothing can be drawn",
+            "12:1: role `b` of provider `v`: `policies` is empty; name the Vault policies that its credentials need",
         ]
     );
     assert_eq!(

@@ -43,6 +43,24 @@ impl Installation {
         fs::write(path, change(&text)).unwrap();
     }
 
+    fn config(&self) -> Config {
+        Config::load(&self.dir("taskpass.toml"), &provider_kinds()).unwrap()
+    }
+
+    /// The authority as a running broker holds it.
+    fn authority(&self) -> Authority {
+        let config = self.config();
+        let deps = taskpass_ca::Deps {
+            trust_domain: config.trust_domain.clone(),
+            config: config.ca().unwrap(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(2)),
+        };
+        let authority = Authority::open(&config.ca_dir(), deps).unwrap();
+        authority.rotate().unwrap();
+        authority
+    }
+
     async fn diagnose(&self) -> Diagnosis {
         let none = |_: &Config| Vec::new();
         diagnose(
@@ -112,20 +130,8 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
 #[tokio::test]
 async fn it_works_beside_a_running_broker() {
     let installation = Installation::new();
-    let config = Config::load(&installation.dir("taskpass.toml"), &provider_kinds()).unwrap();
-    let clock: Arc<dyn Clock> = installation.clock.clone();
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(2));
-    let authority = Authority::open(
-        &config.ca_dir(),
-        taskpass_ca::Deps {
-            trust_domain: config.trust_domain.clone(),
-            config: config.ca().unwrap(),
-            clock,
-            entropy,
-        },
-    )
-    .unwrap();
-    authority.rotate().unwrap();
+    let config = installation.config();
+    let _authority = installation.authority();
     let key =
         taskpass_ledger::SigningKey::load(&config.ledger_origin(), &config.ledger_key()).unwrap();
     let _ledger =
@@ -237,19 +243,7 @@ async fn an_operators_identity_near_its_end_is_reported() {
 #[tokio::test]
 async fn an_identity_of_another_kind_is_no_operators() {
     let installation = Installation::new();
-    let config = Config::load(&installation.dir("taskpass.toml"), &provider_kinds()).unwrap();
-    let clock: Arc<dyn Clock> = installation.clock.clone();
-    let authority = Authority::open(
-        &config.ca_dir(),
-        taskpass_ca::Deps {
-            trust_domain: config.trust_domain.clone(),
-            config: config.ca().unwrap(),
-            clock,
-            entropy: Arc::new(SeededEntropy::new(2)),
-        },
-    )
-    .unwrap();
-    authority.rotate().unwrap();
+    let authority = installation.authority();
     let key = NewKey::generate().unwrap();
     let builder = Identity::Agent("builder".parse().unwrap());
     let issued = authority.issue(&builder, key.public_key(), &IssueOptions::default());

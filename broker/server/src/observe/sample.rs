@@ -59,7 +59,7 @@ impl Sampler {
 
     async fn sample(&self) -> Result<Sample, Error> {
         let counts = self.connections.counts();
-        let views = self.engine.provider_views(&self.engine.snapshot()).await?;
+        let views = self.engine.provider_views().await?;
         let providers = views.into_iter().map(|view| ProviderSample {
             name: view.name,
             circuit_open: view.status.circuit_open,

@@ -24,8 +24,8 @@ taskpass_config::section! {
         /// New connections from one IPv4 address or one IPv6 /64 network that may come at once.
         new_connections_burst: u32 = 500, 1..=1_000_000;
         /// TLS handshakes that are computed at the same time, since they cost the most CPU: the other
-        /// processors are for requests. Further handshakes wait within `handshake_timeout`; one that
-        /// waits for its peer does not count.
+        /// processors are for requests. Further handshakes wait within `handshake_timeout`; a
+        /// handshake that waits for its peer does not count.
         handshakes: usize = 1, 1..=65_536;
         /// How long a peer may take from connecting to the end of the TLS handshake.
         handshake_timeout: Duration = seconds(5), SHORT..=seconds(60);

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 /// Bytes of a token's text; a longer one is not looked at.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The parts of a join token that the broker needs. The fingerprint is for the agent, which has checked it already.
+/// The parts of a join token that the broker needs. The fingerprint is for the agent, which has
+/// checked it already.
 pub struct JoinTokenText {
     /// Which token it is.
     pub id: JoinTokenId,
@@ -26,7 +27,7 @@ impl fmt::Debug for JoinTokenText {
 }
 
 impl JoinTokenText {
-    /// Reads a token. What is wrong with it is not said in detail: it would be said to whoever guesses.
+    /// Reads a token. The error names no part of it, since that would help a caller that guesses.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let bad = || {
             InvalidValue::new(
