@@ -1,117 +1,150 @@
-//! The one choke point: everything that yields a credential or an identity, and everything else a caller may do,
-//! is decided here, and the decision goes into the ledger with its provenance.
+//! The one choke point: everything that yields a credential or an identity, and everything else a
+//! caller may do, is decided here, and the decision goes into the ledger with its provenance.
 //!
-//! A refusal is recorded before the caller hears of it. A permission is handed to the use case as [`Allowed`], to
-//! be committed together with what it permits, so that there is no action without its decision.
+//! A refusal is recorded before the caller hears of it. A permission is handed to the use case as
+//! [`Allowed`], to be committed together with what it permits, so that there is no action without
+//! its decision.
+
+use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 use taskpass_core::{
-    Agent, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, SpiffeId, Task,
-    TaskId, sha256_hex,
+    Agent, AgentName, Credential, CredentialId, DecisionRecord, Event, Outcome, RoleName, SpiffeId,
+    Task, TaskId, sha256_hex,
 };
 use taskpass_policy::{Action, CredentialRequest, Facts, Principal, Resource};
 use taskpass_store::Priority;
 
-use std::sync::Arc;
-
-use super::{Call, Caller, Engine, Error, Snapshot};
+use crate::{Call, Caller, Engine, Error, Snapshot};
 
 /// The name of the rule that keeps agents to their own tasks, in place of a policy's id.
 const OWNERSHIP: &str = "taskpass.ownership";
 
+/// What was decided. Callers take the permission with [`Verdict::granted`] and know no other
+/// outcome, so that another one, such as the need for people to agree, changes no caller.
+#[derive(Debug)]
+#[must_use = "without its permission nothing may be done"]
+pub(crate) struct Verdict(Answer);
+
+#[derive(Debug)]
+enum Answer {
+    Allowed(Allowed),
+    /// The refusal is in the ledger already, or even recording it failed.
+    Refused(Error),
+}
+
+impl Verdict {
+    /// The permission, or why there is none.
+    pub(crate) fn granted(self) -> Result<Allowed, Error> {
+        match self.0 {
+            Answer::Allowed(allowed) => Ok(allowed),
+            Answer::Refused(error) => Err(error),
+        }
+    }
+
+    /// The same verdict, but a caller that is denied is told this reason instead of the true one.
+    fn with_denial(self, reason: impl FnOnce() -> String) -> Self {
+        match self.0 {
+            Answer::Refused(denied @ Error::Denied { .. }) => {
+                tracing::debug!(%denied, "the caller is not told why");
+                Self(Answer::Refused(Error::Denied {
+                    reason: reason(),
+                    policies: Vec::new(),
+                }))
+            }
+            other => Self(other),
+        }
+    }
+}
+
 /// A permission that must be recorded.
 #[derive(Debug)]
 #[must_use = "a decision belongs into the ledger"]
-pub(super) struct Allowed(DecisionRecord);
+pub(crate) struct Allowed(DecisionRecord);
 
 impl Allowed {
     /// The event to commit with what was permitted.
-    pub(super) fn into_event(self) -> Event {
+    pub(crate) fn into_event(self) -> Event {
         Event::Decided { decision: self.0 }
     }
 }
 
 impl Engine {
-    /// Decides. `Err(Denied)` means that the refusal is already in the ledger, or that even recording failed.
-    pub(super) async fn authorize(
+    /// Decides whether a caller may do something. A refusal is recorded before this returns.
+    pub(crate) async fn authorize(
         &self,
         call: &Call,
         action: Action,
         resource: Resource<'_>,
-        draw: Option<CredentialRequest<'_>>,
-    ) -> Result<Allowed, Error> {
+        request: Option<CredentialRequest<'_>>,
+    ) -> Verdict {
         let principal = call.caller.principal();
-        self.decide(&call.snapshot, principal, call.ip, action, resource, draw)
+        let (snapshot, ip) = (&call.snapshot, call.ip);
+        self.decide(snapshot, principal, ip, action, resource, request)
             .await
     }
 
-    /// [`Engine::authorize`] for a role that the caller names. Whether policy refuses it or it does not exist is not told,
-    /// or roles could be found out by trying names; the ledger and the log have the true reason.
-    pub(super) async fn authorize_role(
+    /// [`Engine::authorize`] for a role that the caller names. A refusal by policy and a role that
+    /// does not exist read the same, or roles could be found out by trying names; the ledger and
+    /// the log have the true reason.
+    pub(crate) async fn authorize_role(
         &self,
         call: &Call,
         name: &RoleName,
         action: Action,
-        draw: CredentialRequest<'_>,
-    ) -> Result<Allowed, Error> {
-        let refused = match call.snapshot.backends().spec(name) {
+        request: CredentialRequest<'_>,
+    ) -> Verdict {
+        let verdict = match call.snapshot.backends().spec(name) {
             Some(spec) => {
-                let role = Resource::Role(spec);
-                match self.authorize(call, action, role, Some(draw)).await {
-                    Err(denied @ Error::Denied { .. }) => denied,
-                    other => return other,
-                }
+                self.authorize(call, action, Resource::Role(spec), Some(request))
+                    .await
             }
             None => {
                 let (resource, reason) = (name.to_string(), format!("there is no role `{name}`"));
-                self.refuse_by_rule(call, action, &resource, &reason).await
+                let refused = self.refuse_by_rule(call, action, &resource, &reason).await;
+                Verdict(Answer::Refused(refused))
             }
         };
-        tracing::debug!(%refused, "the caller is not told why");
-        Err(Error::Denied {
-            reason: format!(
+        verdict.with_denial(|| {
+            format!(
                 "role `{name}` is not for this caller, or there is no such role; operators find the reason in the broker's log and with `taskpass ledger export | grep deny`"
-            ),
-            policies: Vec::new(),
+            )
         })
     }
 
-    /// [`Engine::authorize`] for a caller that is not authenticated yet, because it is about to be.
-    pub(super) async fn authorize_attesting(
+    /// [`Engine::authorize`] for an agent that attests, and is therefore not authenticated yet.
+    pub(crate) async fn authorize_attesting(
         &self,
         snapshot: &Snapshot,
         agent: &Agent,
-        ip: Option<std::net::IpAddr>,
-    ) -> Result<Allowed, Error> {
-        let principal = Principal::Agent {
-            agent,
-            bound_to: None,
-        };
-        self.decide(
-            snapshot,
-            principal,
-            ip,
-            Action::SvidAttest,
+        ip: Option<IpAddr>,
+    ) -> Verdict {
+        let (principal, resource) = (
+            Principal::Agent {
+                agent,
+                bound_to: None,
+            },
             Resource::Agent(agent),
-            None,
-        )
-        .await
+        );
+        self.decide(snapshot, principal, ip, Action::SvidAttest, resource, None)
+            .await
     }
 
     /// Decides about something that changes nothing, and records the decision at once.
-    pub(super) async fn authorize_read(
+    pub(crate) async fn authorize_read(
         &self,
         call: &Call,
         action: Action,
         resource: Resource<'_>,
     ) -> Result<(), Error> {
-        let allowed = self.authorize(call, action, resource, None).await?;
+        let verdict = self.authorize(call, action, resource, None).await;
+        let allowed = verdict.granted()?;
         self.commit_allowed(call, allowed).await
     }
 
-    /// Records a permission that changes nothing. People must see what goes on when the disk is full; agents must not
-    /// be able to use up the room that is kept for revoking.
-    pub(super) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
+    /// Records a permission that changes nothing. People must see what goes on when the disk is
+    /// full; agents must not be able to use up the room that is kept for revoking.
+    pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
         let priority = if call.agent().is_some() {
             Priority::Normal
         } else {
@@ -126,11 +159,11 @@ impl Engine {
         &self,
         snapshot: &Snapshot,
         principal: Principal<'_>,
-        ip: Option<std::net::IpAddr>,
+        ip: Option<IpAddr>,
         action: Action,
         resource: Resource<'_>,
-        draw: Option<CredentialRequest<'_>>,
-    ) -> Result<Allowed, Error> {
+        request: Option<CredentialRequest<'_>>,
+    ) -> Verdict {
         let facts = Facts {
             trust_domain: &self.context.trust_domain,
             principal,
@@ -138,23 +171,24 @@ impl Engine {
             resource,
             now: self.now(),
             ip,
-            request: draw,
+            request,
         };
         let decision = snapshot
             .policy()
             .decide(&facts, self.context.clock.as_ref());
         let allowed = decision.is_allowed();
         let record = decision.into_record();
-        if allowed {
-            Ok(Allowed(record))
+        Verdict(if allowed {
+            Answer::Allowed(Allowed(record))
         } else {
-            Err(self.refuse(record).await)
-        }
+            Answer::Refused(self.refuse(record).await)
+        })
     }
 
-    /// The task `id`, if the caller may know of it: an agent its own, through a bound SVID just that one; an operator
-    /// any. For an agent, a task of somebody else and one that never was look the same.
-    pub(super) async fn reachable_task(
+    /// The task `id`, if the caller may know of it: an agent its own, through an SVID bound to a
+    /// task just that one; an operator any. For an agent, another agent's task and an unknown one
+    /// look the same.
+    pub(crate) async fn reachable_task(
         &self,
         call: &Call,
         action: Action,
@@ -175,13 +209,13 @@ impl Engine {
                 Ok(task)
             }
             (Caller::Agent { .. }, _) => Err(self
-                .refuse_stranger(call, action, &format!("task `{id}`"), "task")
+                .refuse_unreachable(call, action, &format!("task `{id}`"), "task")
                 .await),
         }
     }
 
     /// The credential `id` with its task, by the rules of [`Engine::reachable_task`].
-    pub(super) async fn reachable_credential(
+    pub(crate) async fn reachable_credential(
         &self,
         call: &Call,
         action: Action,
@@ -204,18 +238,59 @@ impl Engine {
                 Ok(credential)
             }
             (Caller::Agent { .. }, _) => Err(self
-                .refuse_stranger(call, action, &format!("credential `{id}`"), "credential")
+                .refuse_unreachable(call, action, &format!("credential `{id}`"), "credential")
                 .await),
         }
     }
 
-    /// Refuses what only agents or only operators can do at all, whatever policy says.
-    pub(super) async fn refuse_kind(&self, call: &Call, action: Action, reason: &str) -> Error {
+    /// Refuses an action that is for operators only.
+    pub(crate) async fn require_operator(&self, call: &Call, action: Action) -> Result<(), Error> {
+        if call.agent().is_none() {
+            return Ok(());
+        }
+        Err(self
+            .refuse_kind(call, action, "this is for operators only")
+            .await)
+    }
+
+    /// Keeps an agent's listing to its own, and decides about an operator's.
+    pub(crate) async fn narrow_to_caller(
+        &self,
+        call: &Call,
+        action: Action,
+        wanted: &mut Option<AgentName>,
+    ) -> Result<(), Error> {
+        if let Some(agent) = call.agent() {
+            if wanted.as_ref().is_some_and(|name| *name != agent.name) {
+                return Err(self
+                    .refuse_by_rule(call, action, "agent", "an agent sees only its own")
+                    .await);
+            }
+            *wanted = Some(agent.name.clone());
+            return self
+                .authorize_read(call, action, Resource::Agent(agent))
+                .await;
+        }
+        match wanted {
+            Some(name) => {
+                let agent = self.existing_agent(name).await?;
+                self.authorize_read(call, action, Resource::Agent(&agent))
+                    .await
+            }
+            None => {
+                self.authorize_read(call, action, Resource::Installation)
+                    .await
+            }
+        }
+    }
+
+    /// Refuses an action that only agents, or only operators, can do, whatever policy says.
+    pub(crate) async fn refuse_kind(&self, call: &Call, action: Action, reason: &str) -> Error {
         self.refuse_by_rule(call, action, action.as_str(), reason)
             .await
     }
 
-    async fn refuse_stranger(
+    async fn refuse_unreachable(
         &self,
         call: &Call,
         action: Action,
@@ -232,7 +307,7 @@ impl Engine {
     }
 
     /// A refusal by a rule that no policy can lift, recorded like any other.
-    pub(super) async fn refuse_by_rule(
+    pub(crate) async fn refuse_by_rule(
         &self,
         call: &Call,
         action: Action,
@@ -245,7 +320,7 @@ impl Engine {
     }
 
     /// The record of a refusal by a rule, not yet in the ledger.
-    pub(super) fn denial_by_rule(
+    pub(crate) fn denial_by_rule(
         &self,
         snapshot: &Snapshot,
         principal: &SpiffeId,
@@ -279,8 +354,8 @@ impl Engine {
         }
     }
 
-    /// Records a refusal. When that fails the answer is a refusal all the same: whoever may do nothing must not use up
-    /// the room that is kept for revoking.
+    /// Records a refusal. When that fails the caller is refused all the same. Refusals do not use
+    /// the disk reserve: a caller without rights must not use up the room for revocations.
     async fn refuse(&self, record: DecisionRecord) -> Error {
         let denied = Error::Denied {
             reason: record.reason.clone(),
@@ -294,7 +369,7 @@ impl Engine {
             .commit(vec![Event::Decided { decision: record }], Vec::new())
             .await
         {
-            tracing::warn!(%error, "a refusal could not be recorded");
+            tracing::warn!(error = %error.message(), "a refusal could not be recorded");
         }
         denied
     }

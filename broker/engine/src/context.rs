@@ -1,4 +1,4 @@
-//! What the engine works with for as long as the process runs.
+//! The context: what the engine works with for the whole life of the process.
 
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use taskpass_metrics::Metrics;
 use taskpass_store::Store;
 use tokio_util::task::TaskTracker;
 
-use super::{Attestors, Timer};
+use crate::{Attestors, Timer};
 
-/// What the engine works with. What can change while it runs is in the [`Snapshot`](super::Snapshot).
+/// What the engine works with. Everything that can change at run time is in the
+/// [`Snapshot`](super::Snapshot).
 #[derive(Debug)]
 pub struct Context {
     /// The installation's trust domain.

@@ -1,4 +1,4 @@
-//! The engine itself: what it works with, what is in force, and what runs right now.
+//! The engine: its context, the snapshot in force, and the state of running work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,9 +10,13 @@ use taskpass_ledger::VerifyingKey;
 use taskpass_store::{Batch, Committed, Guard, Priority, Store};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Call, Caller, Change, Configuration, Context, Error, Snapshot, Timer, heartbeat::Heartbeats,
-    in_flight::InFlight, outage::Outage, rate_limits::RateLimits, renew::Renewals,
+use crate::{
+    Call, Caller, Change, Configuration, Context, Error, Snapshot, Timer,
+    credentials::{InFlight, Renewals},
+    providers::Outage,
+    rate_limits::RateLimits,
+    reconcile::Statuses,
+    tasks::Heartbeats,
 };
 
 /// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
@@ -22,23 +26,26 @@ pub const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) context: Context,
-    /// What is in force. A request takes it once, in [`Engine::authenticate`], and keeps it to its end.
+    /// The snapshot in force. A request takes it once, in [`Engine::authenticate`], and keeps it to
+    /// its end.
     snapshot: ArcSwap<Snapshot>,
     /// Held while the next snapshot is made from the present one.
     swapping: Mutex<()>,
-    /// Of the providers that credentials are left of and that this process never had.
+    /// The outage of all providers that have credentials on record and were not configured when the
+    /// process began.
     pub(crate) unconfigured: Arc<Outage>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) in_flight: InFlight,
     pub(crate) renewals: Renewals,
     pub(crate) rates: RateLimits,
+    pub(crate) reconcilers: Statuses,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
 }
 
 impl Engine {
-    /// Puts the engine together and takes up the open tasks' heartbeats, which begin anew after a restart. `newest` is
-    /// the time of the newest entry in the ledger.
+    /// Puts the engine together and takes up the open tasks' heartbeats, which begin anew after a
+    /// restart. `newest` is the time of the newest entry in the ledger.
     pub async fn new(
         context: Context,
         configuration: Configuration,
@@ -57,6 +64,7 @@ impl Engine {
             in_flight: InFlight::default(),
             renewals: Renewals::default(),
             rates: RateLimits::new(Arc::clone(&context.clock)),
+            reconcilers: Statuses::default(),
             newest: Mutex::new(newest),
             context,
         });
@@ -66,9 +74,10 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Puts another configuration in force, as one. Requests that run keep the snapshot they began with. Back ends
-    /// whose configuration is the same go on as they are, calls, breaker and all; those that are gone from it keep
-    /// revoking what they minted. Returns what is different now.
+    /// Puts another configuration in force, all at once. Running requests keep the snapshot they
+    /// began with. A back end with the same fingerprint goes on with its calls, breaker and outage.
+    /// A back end that left the configuration keeps revoking what it minted. Returns the
+    /// differences.
     pub fn swap(&self, configuration: Configuration) -> Change {
         let _swapping = self.swapping.lock();
         let (next, change) = self.snapshot().next(&self.context, configuration);
@@ -76,12 +85,12 @@ impl Engine {
         change
     }
 
-    /// What is in force now. To be taken once for each piece of work.
+    /// The snapshot in force now. Each piece of work takes it once.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Lets go of a back end that is gone from the configuration and of whose making nothing is left.
+    /// Drops a retired back end.
     pub(crate) fn drop_retired(&self, name: &taskpass_core::ProviderName) {
         let _swapping = self.swapping.lock();
         if let Some(next) = self.snapshot.load().without_retired(name) {
@@ -133,8 +142,9 @@ impl Engine {
         &self.context.tasks
     }
 
-    /// The time for decisions: the wall clock, but never before what the ledger already says. While the wall clock
-    /// lags behind that, time goes on by the monotonic clock: retries and deadlines must still come due.
+    /// The time for decisions: the wall clock, but never before what the ledger already says. While
+    /// the wall clock lags behind that, time goes on by the monotonic clock: retries and deadlines
+    /// must still come due.
     pub(crate) fn now(&self) -> Timestamp {
         let clock = &self.context.clock;
         clock
@@ -142,7 +152,8 @@ impl Engine {
             .max(self.newest.lock().flowed(clock.monotonic()))
     }
 
-    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a wrong time.
+    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a
+    /// wrong time.
     pub(crate) fn require_sane_clock(&self) -> Result<Timestamp, Error> {
         let (clock, now) = (self.context.clock.now(), self.now());
         if now.since(clock) > CLOCK_LAG_MAX {
@@ -151,7 +162,7 @@ impl Engine {
         Ok(now)
     }
 
-    /// Commits events that give something out: refused when the disk is full.
+    /// Commits events that issue something: refused when the disk is full.
     pub(crate) async fn commit(
         &self,
         events: Vec<Event>,
@@ -160,7 +171,7 @@ impl Engine {
         self.commit_with(events, guards, Priority::Normal).await
     }
 
-    /// Commits events that take something back: these have room on a full disk, too.
+    /// Commits revocations and ends, which may use the reserve of a full disk.
     pub(crate) async fn commit_reserved(
         &self,
         events: Vec<Event>,

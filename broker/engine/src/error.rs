@@ -1,6 +1,7 @@
-//! Why a use case refused or failed. The API turns each into one gRPC status; texts are for the caller to read.
+//! Why a use case refused or failed. The API turns each into one gRPC status; texts are for the
+//! caller to read.
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
 use taskpass_core::{
     CredentialId, EntropyError, ParamName, ProviderName, ScopeError, TaskId, Timestamp,
@@ -8,14 +9,14 @@ use taskpass_core::{
 use taskpass_provider::ProviderError;
 use taskpass_store::{GuardFailure, StoreError};
 
-/// What a caller whose quota is full is told to wait; ending a task frees it sooner.
+/// When a caller with a full quota should try again; ending a task frees it sooner.
 const QUOTA_RETRY: Duration = Duration::from_secs(5);
 
-/// What a caller is told to wait while a credential in doubt is being settled.
+/// When a caller should try again while a credential is in doubt.
 const DOUBT_RETRY: Duration = Duration::from_secs(2);
 
-/// A value of a request that only the engine can refuse, since the decision needs state or settings. Each front end
-/// gives it the name that its callers know it by.
+/// A value of a request that only the engine can refuse, since the decision needs state or
+/// settings. Each front end gives it the name that its callers know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Field {
     /// How long a task, a credential or a join token is to live.
@@ -44,7 +45,11 @@ pub enum Field {
     Request,
 }
 
-/// An error of a use case. Messages are one line, without secrets, and say what to do next where that is known.
+/// What an error comes from.
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// An error of a use case. Messages are one line, without secrets, and say what to do next where
+/// that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller did not prove who it is, or its identity no longer counts.
@@ -66,7 +71,7 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// A value is well formed, and refused for what is on record or configured.
+    /// A well-formed value is refused because of the state or the settings.
     #[error("{message}")]
     Invalid {
         /// Which value.
@@ -103,11 +108,12 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The provider did not do it.
-    #[error("provider `{provider}`: {source}")]
+    #[error("provider `{provider}`")]
     Provider {
         /// The provider.
         provider: ProviderName,
         /// What it said.
+        #[source]
         source: ProviderError,
     },
     /// The wall clock is behind the ledger.
@@ -126,20 +132,41 @@ pub enum Error {
     )]
     DiskFull,
     /// The store cannot be written or read.
-    #[error("the broker's store is not available: {0}")]
-    Store(String),
+    #[error("the broker's store is not available")]
+    Store(#[source] Source),
     /// The authority could not sign.
-    #[error("the broker's certificate authority failed: {0}")]
-    Authority(String),
+    #[error("the broker's certificate authority failed")]
+    Authority(#[source] Source),
     /// The ledger could not be read.
-    #[error("the ledger cannot be read: {0}")]
-    Ledger(String),
+    #[error("the ledger cannot be read")]
+    Ledger(#[source] Source),
     /// No randomness.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
 }
 
 impl Error {
+    /// The error with its cause, in one line: for the caller and for the log.
+    pub fn message(&self) -> String {
+        match self.source() {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
+    pub(crate) fn authority(source: impl Into<Source>) -> Self {
+        Self::Authority(source.into())
+    }
+
+    pub(crate) fn ledger(source: impl Into<Source>) -> Self {
+        Self::Ledger(source.into())
+    }
+
+    /// The process ends while a provider is called; the next process finds out the outcome.
+    pub(crate) fn stopping() -> Self {
+        Self::Store("the broker is stopping; ask again".into())
+    }
+
     /// A refused value.
     pub(crate) fn invalid(field: Field, error: impl std::fmt::Display) -> Self {
         Self::Invalid {
@@ -154,7 +181,7 @@ impl Error {
     }
 
     /// A condition that did not hold when the ledger was about to be written.
-    pub(super) fn from_guard(failure: &GuardFailure) -> Self {
+    pub(crate) fn from_guard(failure: &GuardFailure) -> Self {
         let message = failure.to_string();
         match failure {
             GuardFailure::TaskGone(id)
@@ -209,7 +236,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::PageToken(_) => Self::invalid(Field::PageToken, error),
-            other => Self::Store(other.to_string()),
+            other => Self::Store(other.into()),
         }
     }
 }

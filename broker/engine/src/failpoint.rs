@@ -1,7 +1,8 @@
-//! Places where a test may break the broker off: every step between an intent and its outcome.
+//! Places where a test may kill the broker: every step between an intent and its outcome.
 //!
-//! Only there in builds with the feature `failpoints`; otherwise a call is nothing. When the armed place is reached
-//! for the given time, the process gets a real SIGKILL, as if the machine had lost it; or it panics there, or aborts.
+//! They exist only in builds with the feature `failpoints`; otherwise a call does nothing. When the
+//! armed place is reached for the n-th time, the process gets a real SIGKILL, as if the machine had
+//! lost power; or it panics there, or aborts.
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -25,8 +26,8 @@ mod armed {
 
     static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    /// Arms one place for the life of the process: `name`, or `name:n` for the n-th time it is reached; with `=panic` or
-    /// `=abort` behind it for another end than SIGKILL.
+    /// Arms one place for the life of the process: `name`, or `name:n` for the n-th time it is
+    /// reached; with `=panic` or `=abort` behind it for another end than SIGKILL.
     pub fn arm(place: &str) {
         let (place, end) = match place.split_once('=') {
             Some((place, "panic")) => (place, End::Panic),

@@ -1,4 +1,4 @@
-//! Idempotency: a repeated request finds what the first one did, whoever of the two was faster.
+//! Idempotency: a repeated request gets the result of the first one, also when both run at once.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use taskpass_core::{Digest, IdempotencyKey, InvalidValue, JoinTokenId, TaskId, limits};
 use taskpass_store::{CommitError, Conflict, Guard, IdempotencyRecord, Subject};
 
-use super::{Call, Engine, Error, Field};
+use crate::{Call, Engine, Error, Field};
 
 /// The key by which a caller repeats a request: 1 to 128 printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,9 @@ impl FromStr for RequestKey {
 }
 
 impl Engine {
-    /// Binds the caller's key to the typed request, whose canonical JSON is digested; `None` without a key.
-    pub(super) fn idempotency_key<R: Serialize>(
+    /// Binds the caller's key to the typed request, whose canonical JSON is digested; `None`
+    /// without a key.
+    pub(crate) fn idempotency_key<R: Serialize>(
         call: &Call,
         key: Option<&RequestKey>,
         request: &R,
@@ -44,7 +45,7 @@ impl Engine {
     }
 
     /// What an earlier request with the same key did, if there was one and it was the same request.
-    pub(super) async fn earlier(
+    pub(crate) async fn earlier(
         &self,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Subject>, Error> {
@@ -55,9 +56,9 @@ impl Engine {
         }
     }
 
-    /// The condition under which one more key may be remembered: no caller fills the memory with keys, and no task
-    /// takes all that its caller may have. `task` is the one that the request names.
-    pub(super) fn share_of_keys(
+    /// The guard for one more key: no caller fills the memory with keys, and no task takes all keys
+    /// of its caller. `task` is the task of the request.
+    pub(crate) fn share_of_keys(
         call: &Call,
         key: Option<&IdempotencyKey>,
         task: Option<TaskId>,
@@ -84,7 +85,7 @@ impl Engine {
 
 impl Error {
     /// A repeated request for a join token.
-    pub(super) fn join_token_made(id: JoinTokenId) -> Self {
+    pub(crate) fn join_token_made(id: JoinTokenId) -> Self {
         Self::AlreadyExists(format!(
             "join token `{id}` was already made for this idempotency key, and its text was in that reply only; make another with a new key"
         ))
@@ -124,7 +125,7 @@ impl From<CommitError> for Error {
                 }
             },
             CommitError::TooLarge(message) => Self::invalid(Field::Request, message),
-            CommitError::Unavailable(message) => Self::Store(message),
+            CommitError::Unavailable(message) => Self::Store(message.into()),
         }
     }
 }

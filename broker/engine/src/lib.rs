@@ -1,8 +1,9 @@
-//! The broker's use cases, in plain Rust: no gRPC, HTTP or TLS is linked in. [`Engine`] carries them out for callers,
-//! and the loops in [`reconcile`] carry out the same use cases when a deadline passes or a call has to be repeated.
+//! The broker's use cases, in plain Rust: no gRPC, HTTP or TLS is linked in. [`Engine`] carries them
+//! out for callers, and the loops in [`reconcile`] carry out the same use cases when a deadline passes
+//! or a call has to be repeated.
 //!
-//! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or the
-//! authority, commit the outcome. A use case that is refused ends with an [`Error`] that says what to do.
+//! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or
+//! the authority, commit the outcome. A refused use case ends with an [`Error`] that says what to do.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -16,71 +17,50 @@
 //! # }
 //! ```
 
-mod agents;
-mod anchors;
-mod attest;
-mod authenticate;
 mod authorize;
-mod backend;
-mod backends;
-mod caller;
+mod call;
 mod context;
-mod end_task;
+mod credentials;
 mod engine;
 mod error;
 pub mod failpoint;
-mod handover;
-mod heartbeat;
-mod history;
 mod idempotency;
-mod in_flight;
-mod issue;
-mod outage;
+mod identities;
+mod ledger;
+mod policy;
 mod providers;
-mod queries;
-#[cfg(test)]
-mod races;
 pub mod rate;
 mod rate_limits;
+mod reap;
 pub mod reconcile;
-mod renew;
-mod renew_svid;
-mod revocation;
-mod revoke;
 mod settings;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
-mod start_task;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod timer;
-mod upkeep;
 mod wait;
 
-pub use agents::{CreateJoinToken, CreatedJoinToken, RegisterAgent};
-pub use attest::{
-    Attest, Attestor, Attestors, Claims, Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText,
-    Refusal,
-};
-pub use backend::BackendStatus;
-pub(crate) use backend::RevokeSlot;
-pub use caller::{Call, Caller};
+pub use call::{Call, Caller};
 pub use context::Context;
-pub use end_task::{EndTask, Ended, Ending, Receipt};
+pub use credentials::{
+    CredentialView, Delivery, IssueCredential, IssuedCredential, RenewCredential,
+    RenewedCredential, RevokeCredential,
+};
 pub use engine::{CLOCK_LAG_MAX, Engine};
 pub use error::{Error, Field};
-pub use handover::Handover;
-pub use heartbeat::Heartbeat;
-pub use history::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use idempotency::RequestKey;
-pub use issue::{IssueCredential, IssuedCredential};
-pub use providers::ProviderView;
-pub use queries::{AgentView, CredentialView, TaskView};
-pub use renew::{RenewCredential, RenewedCredential};
-pub(crate) use revocation::Progress;
-pub use revoke::RevokeCredential;
+pub use identities::{
+    AgentView, Attest, Attestor, Attestors, Claims, CreateJoinToken, CreatedJoinToken, Evidence,
+    IssuedSvid, JoinTokenAttestor, JoinTokenText, Refusal, RegisterAgent,
+};
+pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
+pub use providers::{BackendStatus, ProviderView};
 pub use settings::{Credentials, ProviderSettings, Rate, Requests, Settings, Tasks};
 pub use snapshot::{Change, Configuration, ConfiguredProvider, ProviderChange, Snapshot};
-pub use start_task::{StartTask, StartedTask, TaskRoles};
+pub use tasks::{
+    EndTask, Ended, Ending, Heartbeat, Receipt, StartTask, StartedTask, TaskRoles, TaskView,
+};
 pub use timer::{SystemTimer, Timer};

@@ -1,16 +1,22 @@
-//! What people see of providers.
+//! Providers: read, check, maintain.
+
+mod backend;
+mod backends;
+mod outage;
+
+pub use backend::BackendStatus;
+pub(crate) use backend::{Backend, IssuePermit, RevokePermit};
+pub(crate) use backends::Backends;
+pub(crate) use outage::Outage;
 
 use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{Health, ProviderError};
 use taskpass_store::{Page, ProviderUsage, TaskFilter};
 
-use super::{
-    BackendStatus, Call, Engine, Error, Field, Snapshot,
-    backend::{Backend, RevokeSlot},
-};
+use crate::{Call, Engine, Error, Field, Snapshot};
 
-/// A provider, its roles and how it stands.
+/// A provider with its roles and its state.
 #[derive(Debug, Clone)]
 pub struct ProviderView {
     /// The name.
@@ -19,9 +25,9 @@ pub struct ProviderView {
     pub kind: &'static str,
     /// Its roles.
     pub roles: Vec<RoleSpec>,
-    /// How busy it is.
+    /// Its breaker and its calls.
     pub status: BackendStatus,
-    /// What it has out.
+    /// Its live credentials.
     pub usage: ProviderUsage,
 }
 
@@ -75,12 +81,12 @@ impl Engine {
             Resource::Provider(backend.provider().name()),
         )
         .await?;
-        let place = backend.place()?;
-        Ok(backend.issue(place, backend.provider().check()).await)
+        let permit = backend.acquire_regardless()?;
+        Ok(backend.issue(permit, backend.provider().check()).await)
     }
 
-    /// Has every back end maintain itself, also those that only revoke any more. Of these it lets go once nothing of
-    /// what they minted is left.
+    /// Has every back end maintain itself, retired ones included. A retired back end is dropped
+    /// once nothing that it minted is left.
     pub(crate) async fn maintain_providers(&self) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let backends = snapshot.backends();
@@ -90,14 +96,14 @@ impl Engine {
             }
         }
         for backend in backends.configured().chain(backends.retired()) {
-            if let Err(error) = backend.upkeep().await {
+            if let Err(error) = backend.maintain().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
         }
         Ok(())
     }
 
-    /// Whether a credential or an anchor of the provider is on record as alive.
+    /// Whether the ledger knows a live credential or anchor of the provider.
     async fn holds_anything(&self, name: &ProviderName) -> Result<bool, Error> {
         let store = &self.context.store;
         let usage = store.usage_of_provider(name).await?;
@@ -129,28 +135,18 @@ impl Engine {
         Ok(false)
     }
 
-    /// A slot to revoke in at a provider, if one is free now and the provider is to be asked. Those that were not
-    /// configured when the process began fail in turn.
-    pub(crate) fn revoke_slot(&self, name: &ProviderName, is_new: bool) -> Option<RevokeSlot> {
+    /// A permit to revoke at a provider, if there is one now. Revocations at a provider that was
+    /// not configured when the process began get one too, one at a time, and fail.
+    pub(crate) fn revoke_permit(&self, name: &ProviderName, is_new: bool) -> Option<RevokePermit> {
         match self.snapshot().backends().revoking(name) {
-            Some(backend) => backend.revoke_slot(is_new),
+            Some(backend) => backend.revoke_permit(is_new),
             None => {
-                let leave = self
+                let permit = self
                     .unconfigured
-                    .admit(is_new, self.context.clock.monotonic())?;
-                Some(RevokeSlot::of_nobody(leave))
+                    .acquire(is_new, self.context.clock.monotonic())?;
+                Some(RevokePermit::unconfigured(permit))
             }
         }
-    }
-
-    /// Refuses agents what is for people only.
-    pub(super) async fn require_operator(&self, call: &Call, action: Action) -> Result<(), Error> {
-        if call.agent().is_none() {
-            return Ok(());
-        }
-        Err(self
-            .refuse_kind(call, action, "this is for operators only")
-            .await)
     }
 
     async fn provider_view(&self, backend: &Backend) -> Result<ProviderView, Error> {

@@ -1,7 +1,7 @@
 //! How often something may happen: the generic cell rate algorithm, one cell for each key.
 //!
-//! It reads no clock; the caller says what time it is. The map is bounded: cells that are full again say nothing and are
-//! dropped when it grows.
+//! It reads no clock; the caller says what time it is. The map is bounded: cells that are full
+//! again say nothing and are dropped when it grows.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
@@ -19,8 +19,8 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// How often each of many keys was used. A cell holds the time at which its burst is whole again. The rate comes with
-/// each use, so that it can change while what was used stays counted.
+/// How often each of many keys was used. A cell holds the time at which its burst is whole again.
+/// The rate comes with each use, so that it can change while what was used stays counted.
 #[derive(Debug)]
 pub struct Limiter<K> {
     cells: Mutex<HashMap<K, Duration>>,

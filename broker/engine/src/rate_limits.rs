@@ -1,14 +1,15 @@
-//! The rate limits of the engine: one cell for each agent, operator and task, over the injected clock.
+//! The rate limits of the engine: one cell for each agent, operator and task, over the injected
+//! clock.
 
 use std::sync::Arc;
 
 use taskpass_core::{AgentName, Clock, OperatorName, TaskId};
 
-use super::{Error, Settings, rate::Limiter};
+use crate::{Error, Settings, rate::Limiter};
 
 /// All rate limits of the engine.
 #[derive(Debug)]
-pub(super) struct RateLimits {
+pub(crate) struct RateLimits {
     clock: Arc<dyn Clock>,
     agents: Limiter<AgentName>,
     operators: Limiter<OperatorName>,
@@ -17,7 +18,7 @@ pub(super) struct RateLimits {
 }
 
 impl RateLimits {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             agents: Limiter::default(),
@@ -27,8 +28,9 @@ impl RateLimits {
         }
     }
 
-    /// Counts one request of an agent, whatever it asks for: even a refusal costs an entry in the ledger.
-    pub(super) fn check_agent(&self, settings: &Settings, agent: &AgentName) -> Result<(), Error> {
+    /// Counts one request of an agent, whatever it asks for: even a refusal costs an entry in the
+    /// ledger.
+    pub(crate) fn check_agent(&self, settings: &Settings, agent: &AgentName) -> Result<(), Error> {
         let now = self.clock.monotonic();
         self.agents
             .check_rate(settings.requests.per_agent(), agent.clone(), now)
@@ -38,8 +40,8 @@ impl RateLimits {
             })
     }
 
-    /// The same for an operator: somebody's script in a loop must not fill the disk either.
-    pub(super) fn check_operator(
+    /// The same for an operator: a script in a loop must not fill the disk either.
+    pub(crate) fn check_operator(
         &self,
         settings: &Settings,
         name: &OperatorName,
@@ -54,18 +56,20 @@ impl RateLimits {
     }
 
     /// Counts one request for a credential of a task.
-    pub(super) fn check_task(&self, settings: &Settings, task: TaskId) -> Result<(), Error> {
+    pub(crate) fn check_task(&self, settings: &Settings, task: TaskId) -> Result<(), Error> {
         let now = self.clock.monotonic();
         self.tasks
             .check_rate(settings.requests.per_task(), task, now)
             .map_err(|retry_after| Error::Exhausted {
-                message: format!("task `{task}` is drawn on faster than its limit"),
+                message: format!(
+                    "credentials of task `{task}` are requested faster than its limit"
+                ),
                 retry_after,
             })
     }
 
     /// Counts one refused attempt to attest; the caller is not known, so all share one limit.
-    pub(super) fn check_attestation(&self, settings: &Settings) -> Result<(), Error> {
+    pub(crate) fn check_attestation(&self, settings: &Settings) -> Result<(), Error> {
         let now = self.clock.monotonic();
         self.attestations
             .check_rate(settings.requests.attestations(), (), now)

@@ -1,12 +1,16 @@
-//! Reconcilers: loops that bring what is in line with what should be.
+//! Reconcilers: loops that take no input and repeat a use case.
 //!
-//! Each is idempotent, takes no input, runs on a signal and on a timer, and has one path for the usual case and for
-//! recovery after a crash.
+//! Each is idempotent, and has one path for the usual case and for recovery after a crash. One
+//! driver runs them all, on a signal and on a timer, and keeps how their last rounds went.
 
 mod authority;
+mod driver;
+mod maintenance;
 mod reaper;
 mod revoker;
-mod upkeep;
+
+pub(crate) use driver::Statuses;
+pub use driver::{Failure, Reconciler, ReconcilerStatus, Round, drive};
 
 use std::sync::Arc;
 
@@ -14,17 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Engine;
 
-/// Starts all reconcilers. They stop when `stop` is cancelled; the engine's task tracker waits for them.
+/// Starts all reconcilers. They stop when `stop` is cancelled; the engine's task tracker waits for
+/// them.
 pub fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
-    start_release(engine, stop);
-    let tasks = engine.tasks();
-    tasks.spawn(authority::run(Arc::clone(engine), stop.clone()));
-    tasks.spawn(upkeep::run(Arc::clone(engine), stop.clone()));
+    start_revoking(engine, stop);
+    drive(engine, authority::Rotation::new(engine), stop);
+    drive(engine, maintenance::Maintenance::new(engine), stop);
 }
 
-/// Starts those that take back what was given.
-pub(crate) fn start_release(engine: &Arc<Engine>, stop: &CancellationToken) {
-    let tasks = engine.tasks();
-    tasks.spawn(reaper::run(Arc::clone(engine), stop.clone()));
-    tasks.spawn(revoker::run(Arc::clone(engine), stop.clone()));
+/// Starts those that end tasks and revoke credentials.
+pub(crate) fn start_revoking(engine: &Arc<Engine>, stop: &CancellationToken) {
+    drive(engine, reaper::Reaper::new(engine), stop);
+    drive(engine, revoker::Revoker::new(engine), stop);
 }

@@ -1,14 +1,16 @@
-//! A simulation that a seed decides: random histories of a broker, held against the invariants of its design.
+//! A simulation that a seed decides: random histories of a broker, held against the invariants of
+//! its design.
 //!
-//! The engine, the reconcilers, the policy and the rules of the store are the real ones. Simulated are time, randomness,
-//! the disk, and the back ends with the way to them. In a history callers start tasks, delegate, draw, renew, revoke and
-//! go away; requests are lost, late, half carried out or refused; the disk fills up or breaks; the clock jumps; and the
-//! broker is killed wherever it waits and started again on what was durable. An [`oracle`] that shares no code with the
+//! The engine, the reconcilers, the policy and the rules of the store are the real ones. Simulated
+//! are time, randomness, the disk, and the back ends with the way to them. In a history callers
+//! start tasks, delegate, draw, renew, revoke and go away; requests are lost, late, half carried
+//! out or refused; the disk fills up or breaks; the clock jumps; and the broker is killed wherever
+//! it waits and started again on what was durable. An [`oracle`] that shares no code with the
 //! engine looks after every commit, at every step and at the end whether all promises are kept.
 //!
-//! A history depends on its seed alone. `TASKPASS_SIM_SEED=n` makes the test `one_history` run it and print what
-//! happened. `TASKPASS_SIM_HISTORIES=n` and `TASKPASS_SIM_SECONDS=s` run another number than the usual, from the seed
-//! `TASKPASS_SIM_FROM` on; `make simulate` does so.
+//! A history depends on its seed alone. `TASKPASS_SIM_SEED=n` makes the test `one_history` run it
+//! and print what happened. `TASKPASS_SIM_HISTORIES=n` and `TASKPASS_SIM_SECONDS=s` run another
+//! number than the usual, from the seed `TASKPASS_SIM_FROM` on; `make simulate` does so.
 
 #![expect(
     clippy::disallowed_methods,

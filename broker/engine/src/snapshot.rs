@@ -1,4 +1,4 @@
-//! What is in force: policy, back ends and settings, which change together or not at all.
+//! The snapshot: policy, back ends and settings, which change together or not at all.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,9 +6,9 @@ use taskpass_core::ProviderName;
 use taskpass_policy::PolicySet;
 use taskpass_provider::Provider;
 
-use super::{Context, Settings, backends::Backends};
+use crate::{Context, Settings, providers::Backends};
 
-/// What the composition root read from policy and configuration files.
+/// Policy, back ends and settings as read from their files.
 #[derive(Debug)]
 pub struct Configuration {
     /// The policy set.
@@ -24,13 +24,13 @@ pub struct Configuration {
 pub struct ConfiguredProvider {
     /// The back end.
     pub provider: Arc<dyn Provider>,
-    /// Digest of all that it was made from. While it stays the same a swap keeps the provider that runs, which may
-    /// know things that are only in memory.
+    /// Digest of its configuration. While it stays the same a swap keeps the provider that runs,
+    /// which may know things that are only in memory.
     pub fingerprint: String,
 }
 
-/// What is in force at one time. A request takes it once and decides by it alone, so that no request mixes an old
-/// policy with a new back end.
+/// The policy, back ends and settings at one time. A request takes it once and decides by it alone,
+/// so that no request mixes an old policy with a new back end.
 #[derive(Debug)]
 pub struct Snapshot {
     policy: Arc<PolicySet>,
@@ -38,7 +38,7 @@ pub struct Snapshot {
     backends: Backends,
 }
 
-/// What a swap changed.
+/// The differences that a swap made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The hash of the policy set before and after.
@@ -49,14 +49,14 @@ pub struct Change {
     pub providers: BTreeMap<ProviderName, ProviderChange>,
 }
 
-/// What became of a back end in a swap.
+/// How a swap changed a back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderChange {
     /// It is new.
     Added,
     /// It is configured otherwise under the same name.
     Replaced,
-    /// It is gone from the configuration, and only revokes what it minted.
+    /// It left the configuration, and only revokes what it minted.
     Retired,
     /// It is in the configuration again as it was.
     Resumed,
@@ -99,7 +99,7 @@ impl Snapshot {
         (next, change)
     }
 
-    /// This snapshot without a back end that is no longer configured; `None` when there is none that could go.
+    /// This snapshot without a retired back end; `None` when there is no such one.
     pub(crate) fn without_retired(&self, name: &ProviderName) -> Option<Self> {
         Some(Self {
             policy: Arc::clone(&self.policy),

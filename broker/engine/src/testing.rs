@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
-    Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, ProviderName,
-    RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId, Svid,
-    SvidState, TaskId, Timestamp, Ttl,
+    Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, OperatorName,
+    ProviderName, RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId,
+    Svid, SvidState, TaskId, Timestamp, Ttl,
 };
 use taskpass_ledger::SigningKey;
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
@@ -27,7 +27,7 @@ use taskpass_store::{Batch, EmbeddedStore, Store};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{
+use crate::{
     Attestors, Call, Caller, Configuration, ConfiguredProvider, Context, Engine, Error,
     IssueCredential, IssuedCredential, JoinTokenAttestor, RequestKey, Settings, StartTask,
     SystemTimer, TaskRoles,
@@ -48,7 +48,8 @@ pub(crate) enum Answer {
     Doubt,
 }
 
-/// A provider with the role `<name>/r` and a session for each task. Its calls wait until the test answers.
+/// A provider with the role `<name>/r` and a session for each task. Its calls wait until the test
+/// answers.
 #[derive(Debug)]
 pub(crate) struct Fake {
     name: ProviderName,
@@ -255,12 +256,7 @@ impl Bench {
             ip: None,
             snapshot: engine.snapshot(),
         };
-        let operator = Caller::Operator {
-            name: admin,
-            id: "spiffe://acme.test/operator/admin".parse().unwrap(),
-            serial: OPERATOR_SERIAL.to_owned(),
-        };
-        let (agent, operator) = (call(agent), call(operator));
+        let (agent, operator) = (call(agent), call(operator(admin)));
         Self {
             engine,
             store,
@@ -346,7 +342,7 @@ impl Bench {
         let issuing = self.begin(fake, task).await;
         fake.answer(Answer::Give(life));
         let issued = issuing.await.unwrap().unwrap();
-        issued.handover.done();
+        issued.delivery.confirm();
         issued
     }
 
@@ -412,6 +408,14 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl
         tokio::time::timeout(PATIENCE, looking).await.is_ok(),
         "not in time: {what}"
     );
+}
+
+fn operator(name: OperatorName) -> Caller {
+    Caller::Operator {
+        name,
+        id: "spiffe://acme.test/operator/admin".parse().unwrap(),
+        serial: OPERATOR_SERIAL.to_owned(),
+    }
 }
 
 fn builder() -> (Agent, Caller) {

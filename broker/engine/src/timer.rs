@@ -1,4 +1,5 @@
-//! Waiting as a parameter, like the clock: a simulation lets hours pass in no time, in an order that can be repeated.
+//! Waiting as a parameter, like the clock: a simulation lets hours pass in no time, in an order
+//! that can be repeated.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -22,8 +23,9 @@ impl Timer for SystemTimer {
     }
 }
 
-/// What `work` gives; `None` when it takes longer than `limit`. What is ready counts, however late it is looked at.
-pub(super) async fn within<T>(
+/// The result of `work`; `None` when it takes longer than `limit`. A result that is ready counts,
+/// however late it is looked at.
+pub(crate) async fn within<T>(
     timer: &dyn Timer,
     limit: Duration,
     work: impl Future<Output = T> + Send,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use taskpass_core::{CredentialId, TaskId, TaskState};
 
-use super::{Call, Engine, Error, timer};
+use crate::{Call, Engine, Error, timer};
 
 impl Engine {
     /// How long to wait for revocations when the caller asks for `wait`.
-    pub(super) fn wait_for(call: &Call, wait: Option<Duration>) -> Duration {
+    pub(crate) fn wait_for(call: &Call, wait: Option<Duration>) -> Duration {
         let settings = call.snapshot.settings();
         match wait {
             None => settings.credentials.revoke_wait_default,
@@ -17,7 +17,7 @@ impl Engine {
     }
 
     /// Waits until the credential is in a final state, or until the time is over. Either is fine.
-    pub(super) async fn settled(&self, id: CredentialId, wait: Duration) -> Result<(), Error> {
+    pub(crate) async fn settled(&self, id: CredentialId, wait: Duration) -> Result<(), Error> {
         let settled = self.until(|| async {
             let credential = self.context.store.credential(id).await?;
             Ok(credential.is_none_or(|credential| credential.state.is_final()))
@@ -25,8 +25,9 @@ impl Engine {
         self.at_most(wait, settled).await
     }
 
-    /// Waits until all of the tasks have ended, which each does after its last credential, or until the time is over.
-    pub(super) async fn all_ended(&self, tasks: &[TaskId], wait: Duration) -> Result<(), Error> {
+    /// Waits until all of the tasks have ended, which each does after its last credential, or until
+    /// the time is over.
+    pub(crate) async fn all_ended(&self, tasks: &[TaskId], wait: Duration) -> Result<(), Error> {
         let ended = async {
             for id in tasks {
                 self.until(|| async {

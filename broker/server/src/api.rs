@@ -1,7 +1,7 @@
-//! The gRPC services: from request to use case and back. The only place that knows protobuf.
+//! The gRPC services, the only place that knows protobuf.
 //!
-//! Every handler begins by finding out who calls, reads the message into a typed command, carries out one use case and
-//! converts its result. The engine decides whether it is allowed.
+//! Every handler begins with the caller, reads the message into a typed command, carries out one
+//! use case and converts its result. The engine decides whether it is allowed.
 
 mod agent;
 mod convert;
@@ -37,12 +37,13 @@ use status::Refusal;
 #[derive(Debug, Clone)]
 struct Api {
     engine: Arc<Engine>,
-    /// Places for exports of the ledger.
+    /// Permits for exports of the ledger.
     exports: Arc<Semaphore>,
 }
 
 impl Api {
-    /// Answers a request of an authenticated caller within its rate. `handle` reads the message and carries it out.
+    /// Answers a request of an authenticated caller within its rate. `handle` reads the message and
+    /// carries it out.
     async fn answer<M, R, F>(
         &self,
         request: Request<M>,

@@ -1,10 +1,11 @@
-//! The composition root: the one place that names concrete stores and providers and puts the parts together.
+//! The composition root: the one place that names concrete stores and providers and puts the parts
+//! together.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use taskpass_ca::{Authority, IssueOptions, NewKey};
-use taskpass_core::{Clock, Entropy, Event, Identity, Timestamp};
+use taskpass_ca::Authority;
+use taskpass_core::{Clock, Entropy, Event, Timestamp};
 use taskpass_engine::{
     self as engine, Attestors, Configuration, ConfiguredProvider, Context, Engine,
     JoinTokenAttestor, SystemTimer, reconcile,
@@ -23,6 +24,7 @@ use tonic::service::Routes;
 
 use crate::{
     api,
+    certificate::{CertificateRenewal, ServerCertificate},
     config::Config,
     observe::{
         disk::ObservedDisk, endpoint::Endpoint, provider::ObservedProvider, request::Observer,
@@ -31,8 +33,8 @@ use crate::{
     transport::{ServerTls, Transport},
 };
 
-/// How long background work may go on after the last connection is closed. What is left is found again at the next
-/// start: it stands in the ledger.
+/// How long background work may go on after the last connection is closed. What is left is found
+/// again at the next start: it stands in the ledger.
 const BACKGROUND_DRAIN: Duration = Duration::from_secs(5);
 
 /// What differs between a real broker and one in a test or simulation.
@@ -71,13 +73,16 @@ pub enum AppError {
     },
 }
 
-fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    what: impl Into<String>,
-) -> impl FnOnce(E) -> AppError {
-    let what = what.into();
-    move |source| AppError::Setup {
-        what,
-        source: source.into(),
+impl AppError {
+    /// Names what was being set up when something failed.
+    pub(crate) fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        what: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |source| Self::Setup {
+            what,
+            source: source.into(),
+        }
     }
 }
 
@@ -98,7 +103,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens everything, checks it, records the start, and listens. Nothing is served before [`App::run`].
+    /// Opens everything, checks it, records the start, and listens. Nothing is served before
+    /// [`App::run`].
     pub async fn build(config: Config, deps: Deps) -> Result<Self, AppError> {
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new(Labels {
@@ -111,20 +117,21 @@ impl App {
         }));
         let clock = Arc::clone(&deps.clock);
         let observer = Observer::new(Arc::clone(&metrics), clock, deps.entropy.as_ref())
-            .map_err(setup("naming this run of the broker"))?;
+            .map_err(AppError::setup("naming this run of the broker"))?;
         let (store, engine) = open_engine(&config, &deps, &metrics, &tasks).await?;
-        let (chain, key, _) = server_certificate(engine.authority(), &config)?;
+        let ServerCertificate { chain, key, .. } =
+            ServerCertificate::new(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
-        let tls =
-            ServerTls::new(chain, key, authority, deps.clock).map_err(setup("setting up TLS"))?;
+        let tls = ServerTls::new(chain, key, authority, deps.clock)
+            .map_err(AppError::setup("setting up TLS"))?;
         let tls = Arc::new(tls);
         let (request_bytes, reflection) = (config.limits.request_bytes, config.listen.reflection);
         let (routes, health) = api::routes(Arc::clone(&engine), request_bytes, reflection)
-            .map_err(setup("setting up gRPC reflection"))?;
+            .map_err(AppError::setup("setting up gRPC reflection"))?;
         let listener = listen(config.listen.grpc).await?;
         let address = listener
             .local_addr()
-            .map_err(setup("reading the listening address"))?;
+            .map_err(AppError::setup("reading the listening address"))?;
         let (service, observer) = (routes.prepare(), Arc::new(observer));
         let transport = Transport::new(service, Arc::clone(&tls), config.limits, observer);
         let endpoint = match config.listen.metrics.address() {
@@ -152,18 +159,18 @@ impl App {
         self.address
     }
 
-    /// Serves until `shutdown` ends; then takes no more requests, lets those in flight finish up to the drain
-    /// deadline, and closes the store.
+    /// Serves until `shutdown` ends; then takes no more requests, lets those in flight finish up to
+    /// the drain deadline, and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         reconcile::start(&self.engine, &stop);
-        self.tasks.spawn(renew_certificate(
+        let certificate = CertificateRenewal::new(
             Arc::clone(self.engine.authority()),
             Arc::clone(&self.tls),
             self.config.clone(),
             Arc::clone(self.engine.clock()),
-            stop.clone(),
-        ));
+        );
+        reconcile::drive(&self.engine, certificate, &stop);
         if let Some(endpoint) = self.endpoint {
             let sampler = Arc::new(Sampler::new(
                 self.metrics,
@@ -212,9 +219,12 @@ impl App {
             Err(error @ CommitError::DiskFull) => {
                 tracing::warn!(%error, "the stop is not recorded");
             }
-            Err(error) => return Err(setup("recording the stop")(error)),
+            Err(error) => return Err(AppError::setup("recording the stop")(error)),
         }
-        self.store.close().await.map_err(setup("closing the store"))
+        self.store
+            .close()
+            .await
+            .map_err(AppError::setup("closing the store"))
     }
 }
 
@@ -233,7 +243,8 @@ async fn open_engine(
     let (ledger_key, store) = open_store(config, deps, Arc::new(disk)).await?;
     let authority = open_authority(config, deps)?;
     let reader = store.ledger_reader();
-    let newest = newest_time(&reader).map_err(setup("reading the newest ledger entry"))?;
+    let newest =
+        newest_time(&reader).map_err(AppError::setup("reading the newest ledger entry"))?;
     let context = Context {
         trust_domain: config.trust_domain.clone(),
         store: Arc::<EmbeddedStore>::clone(&store),
@@ -250,17 +261,18 @@ async fn open_engine(
     let configuration = configuration(config, deps, metrics)?;
     let engine = Engine::new(context, configuration, newest)
         .await
-        .map_err(setup("setting up the engine"))?;
-    // Before the first certificate: after a long downtime every authority may have ended. Otherwise the present one
-    // goes on signing when there is no room for the next; whether there is one shows when it has to sign.
+        .map_err(AppError::setup("setting up the engine"))?;
+    // Before the first certificate: after a long downtime every authority may have ended. Otherwise
+    // the present one goes on signing when there is no room for the next; whether there is one
+    // shows when it has to sign.
     if let Err(error) = engine.rotate_authority().await {
-        tracing::error!(%error, "the certificate authority could not be rotated; trying again");
+        tracing::error!(error = %error.message(), "the certificate authority could not be rotated; trying again");
     }
     Ok((store, engine))
 }
 
-/// With the room that is kept for revoking, since without a start nothing is revoked; for the same reason a disk that
-/// has not even that does not stop it.
+/// With the room that is kept for revoking, since without a start nothing is revoked; for the same
+/// reason a disk that has not even that does not stop it.
 async fn record_start(
     config: &Config,
     store: &EmbeddedStore,
@@ -276,14 +288,14 @@ async fn record_start(
         Err(error @ CommitError::DiskFull) => {
             tracing::error!(%error, "the start is not recorded");
         }
-        Err(error) => return Err(setup("recording the start")(error)),
+        Err(error) => return Err(AppError::setup("recording the start")(error)),
     }
     match engine.record_authorities().await {
         Err(error @ engine::Error::DiskFull) => {
-            tracing::error!(%error, "the authorities are not recorded");
+            tracing::error!(error = %error.message(), "the authorities are not recorded");
             Ok(())
         }
-        recorded => recorded.map_err(setup("recording the authorities")),
+        recorded => recorded.map_err(AppError::setup("recording the authorities")),
     }
 }
 
@@ -294,10 +306,9 @@ pub(crate) async fn open_store(
     disk: Arc<dyn Disk>,
 ) -> Result<(taskpass_ledger::VerifyingKey, Arc<EmbeddedStore>), AppError> {
     let key_path = config.ledger_key();
-    let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(setup(format!(
-        "loading the ledger's key `{}`",
-        key_path.display()
-    )))?;
+    let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(AppError::setup(
+        format!("loading the ledger's key `{}`", key_path.display()),
+    ))?;
     let verifying = key.verifying_key().clone();
     let mut store_config = taskpass_store::Config::new(&config.data_dir);
     store_config.disk = disk;
@@ -305,8 +316,8 @@ pub(crate) async fn open_store(
     let opened =
         tokio::task::spawn_blocking(move || EmbeddedStore::open(&store_config, key, clock))
             .await
-            .map_err(setup("opening the store"))?;
-    let (store, report) = opened.map_err(setup(format!(
+            .map_err(AppError::setup("opening the store"))?;
+    let (store, report) = opened.map_err(AppError::setup(format!(
         "opening the store in `{}`",
         config.data_dir.display()
     )))?;
@@ -318,7 +329,9 @@ pub(crate) async fn open_store(
 
 /// The certificate authority on disk; takes its lock.
 pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppError> {
-    let lifetimes = config.ca().map_err(setup("checking [identity]"))?;
+    let lifetimes = config
+        .ca()
+        .map_err(AppError::setup("checking [identity]"))?;
     let dir = config.ca_dir();
     Authority::open(
         &dir,
@@ -330,7 +343,7 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
         },
     )
     .map(Arc::new)
-    .map_err(setup(format!(
+    .map_err(AppError::setup(format!(
         "opening the certificate authority in `{}`",
         dir.display()
     )))
@@ -347,13 +360,14 @@ fn configuration(
     deps: &Deps,
     metrics: &Metrics,
 ) -> Result<Configuration, AppError> {
-    let policy = PolicySet::load_dir(&config.policy.dir).map_err(setup("loading the policy"))?;
+    let policy =
+        PolicySet::load_dir(&config.policy.dir).map_err(AppError::setup("loading the policy"))?;
     let mut providers = Vec::with_capacity(config.providers.len());
     for configured in &config.providers {
         let failed = format!("setting up provider `{}`", configured.name);
         let built = configured
             .build(Arc::clone(&deps.clock))
-            .map_err(setup(failed))?;
+            .map_err(AppError::setup(failed))?;
         let observed = ObservedProvider::new(built, metrics, Arc::clone(&deps.clock));
         providers.push(ConfiguredProvider {
             provider: Arc::new(observed),
@@ -401,63 +415,4 @@ pub(crate) fn newest_time(
     };
     let head: Head = serde_json::from_slice(&reader.entry(last)?)?;
     Ok(head.time)
-}
-
-type ServerCertificate = (
-    Vec<rustls_pki_types::CertificateDer<'static>>,
-    rustls_pki_types::PrivateKeyDer<'static>,
-    (Timestamp, Timestamp),
-);
-
-/// A fresh key and certificate for the broker itself. The root goes along in the chain, so that a newcomer who knows
-/// only its fingerprint can check it.
-fn server_certificate(
-    authority: &Authority,
-    config: &Config,
-) -> Result<ServerCertificate, AppError> {
-    let key = NewKey::generate().map_err(setup("making the broker's key"))?;
-    let identity = Identity::Broker(config.identity.node.clone());
-    let issued = authority
-        .issue(&identity, key.public_key(), &IssueOptions::default())
-        .map_err(setup("signing the broker's certificate"))?;
-    let mut chain = issued.chain_der;
-    chain.extend(authority.bundle().roots_der.iter().cloned());
-    Ok((
-        chain,
-        key.private_key_der(),
-        (issued.not_before, issued.not_after),
-    ))
-}
-
-/// Replaces the broker's certificate at half of its life; connections stay open.
-async fn renew_certificate(
-    authority: Arc<Authority>,
-    tls: Arc<ServerTls>,
-    config: Config,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
-    const LOOK: Duration = Duration::from_secs(10);
-    let mut in_order = (Timestamp::MAX, Timestamp::EPOCH);
-    loop {
-        // One that begins in the future was made while the clock was ahead: nobody else takes it before its time.
-        let now = clock.now();
-        if now < in_order.0 || now >= in_order.1 {
-            let renewed = server_certificate(&authority, &config).and_then(|(chain, key, life)| {
-                tls.replace(chain, key)
-                    .map_err(setup("replacing the certificate"))
-                    .map(|()| life)
-            });
-            match renewed {
-                Ok((from, until)) => in_order = (from, from.plus(until.since(from) / 2)),
-                Err(error) => {
-                    tracing::error!(%error, "the broker's certificate could not be renewed; trying again")
-                }
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = stop.cancelled() => return,
-        }
-    }
 }

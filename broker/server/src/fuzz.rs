@@ -1,4 +1,5 @@
-//! What the fuzz targets in `tests/fuzz` need of the inside: the services without the network before them.
+//! What the fuzz targets in `tests/fuzz` need of the inside: the services without the network
+//! before them.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -23,6 +23,7 @@
 mod api;
 mod app;
 mod authn;
+mod certificate;
 pub mod cli;
 pub mod config;
 pub mod doctor;

@@ -1,28 +1,42 @@
-//! CA rotation: keys move from prepared to retired when their time comes, also after a long downtime.
+//! The rotation of the certificate authority: keys move from prepared to retired when their time
+//! comes, also after a long downtime.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use async_trait::async_trait;
 
+use super::{Reconciler, Round};
 use crate::Engine;
 
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let pause = match engine.rotate_authority().await {
-            Ok(next) => next.since(engine.now()).clamp(PAUSE_MIN, PAUSE_MAX),
+pub(super) struct Rotation(Arc<Engine>);
+
+impl Rotation {
+    pub(super) fn new(engine: &Arc<Engine>) -> Self {
+        Self(Arc::clone(engine))
+    }
+}
+
+#[async_trait]
+impl Reconciler for Rotation {
+    fn name(&self) -> &'static str {
+        "authority"
+    }
+
+    async fn round(&mut self) -> Round {
+        match self.0.rotate_authority().await {
+            Ok(next) => Round::Done(next.since(self.0.now()).clamp(PAUSE_MIN, PAUSE_MAX)),
             Err(error) => {
-                tracing::error!(%error, "the certificate authority could not be rotated; trying again");
-                PAUSE_AFTER_ERROR
+                let message = error.message();
+                tracing::error!(error = %message, "the certificate authority could not be rotated; trying again");
+                Round::Failed {
+                    pause: PAUSE_AFTER_ERROR,
+                    message,
+                }
             }
-        };
-        tokio::select! {
-            biased;
-            () = engine.timer().sleep(pause) => {}
-            () = stop.cancelled() => {}
         }
     }
 }

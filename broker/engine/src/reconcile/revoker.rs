@@ -1,30 +1,33 @@
-//! The revoker: whatever is due to be revoked is handed to its provider, each provider on its own.
+//! The revoker hands every due revocation to its provider, and treats each provider on its own.
 //!
-//! It never gives up and holds nothing: what is due stands in the ledger, attempts and pauses included. At each provider
-//! as many groups are worked on as it has slots for revoking (`provider_calls.revoke_concurrency`); the others stay in
-//! the ledger until one is free. So a provider that hangs keeps only its own waiting, and many groups cost no memory. Where
-//! a provider is down, one group at a time finds out when it is back.
+//! It never gives up and keeps nothing: due revocations, attempts and pauses are in the ledger. At
+//! each provider it works on as many groups as there are permits for revoking
+//! (`provider_calls.revoke_concurrency`); the others stay in the ledger until a permit is free. So
+//! a provider that hangs delays only its own revocations, and many groups cost no memory. In an
+//! outage one group at a time finds out whether the provider works again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, ProviderName, TaskId, limits};
 use taskpass_store::DueRevocation;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
 
-use crate::{Engine, Progress, RevokeSlot};
+use super::{Reconciler, Round};
+use crate::{Engine, credentials::GroupOutcome, providers::RevokePermit};
 
 /// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// How long a group rests after an attempt that could not even be recorded, or that was about sessions alone: those
-/// have no retry time in the ledger. For sessions it doubles up to the longest.
+/// How long a group rests after an attempt that could not be recorded, or that was about anchors
+/// alone: the ledger has no retry time for those. For anchors the pause doubles up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
-/// After so long without another attempt, attempts are no longer in a row: longer than turns are waited for.
+/// Attempts further apart than this do not count as in a row. It is longer than the pauses of an
+/// outage.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
-/// How long it rests while calls to issue are being broken off.
+/// How long it rests while calls to issue are being cancelled.
 const REST_SHORT: Duration = Duration::from_millis(20);
 
 type Group = (ProviderName, TaskId);
@@ -32,101 +35,126 @@ type Group = (ProviderName, TaskId);
 /// Groups that are being worked on, or rest.
 #[derive(Debug, Default)]
 struct Busy {
-    groups: Mutex<HashMap<Group, Stand>>,
+    groups: Mutex<HashMap<Group, Standing>>,
     done: Notify,
 }
 
 /// How a group stands that is in the ledger as due.
 #[derive(Debug, Clone, Copy, Default)]
-struct Stand {
+struct Standing {
     works: bool,
     /// Monotonic, since by a wall clock that was set back it would not end.
     rests_until: Duration,
-    /// Attempts in a row to end its sessions.
+    /// Attempts in a row to end its anchors.
     attempts: u32,
 }
 
-pub(super) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let busy = Arc::new(Busy::default());
-    let mut changes = engine.store().changes();
-    while !stop.is_cancelled() {
-        changes.borrow_and_update();
-        let pause = match engine.revocations().await {
-            Ok(revocations) => {
-                busy.tidy(engine.clock().monotonic());
-                for due in revocations.due {
-                    hand_over(&engine, &busy, due);
-                }
-                let next = revocations.next.map(|at| at.since(engine.now()));
-                let rested = busy.next_rested(engine.clock().monotonic());
-                let next = next.into_iter().chain(rested).min();
-                next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "what is to be revoked could not be listed; trying again");
-                PAUSE_MAX
-            }
-        };
-        tokio::select! {
-            biased;
-            () = engine.changed(&mut changes) => {}
-            () = busy.done.notified() => {}
-            () = engine.timer().sleep(pause) => {}
-            () = stop.cancelled() => {}
+pub(super) struct Revoker {
+    engine: Arc<Engine>,
+    changes: watch::Receiver<u64>,
+    busy: Arc<Busy>,
+}
+
+impl Revoker {
+    pub(super) fn new(engine: &Arc<Engine>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            changes: engine.store().changes(),
+            busy: Arc::default(),
         }
     }
 }
 
-/// Starts work on a group unless it is worked on, rests, or its provider has no slot for it.
-fn hand_over(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
+#[async_trait]
+impl Reconciler for Revoker {
+    fn name(&self) -> &'static str {
+        "revoker"
+    }
+
+    async fn round(&mut self) -> Round {
+        let (engine, busy) = (&self.engine, &self.busy);
+        self.changes.borrow_and_update();
+        match engine.revocations().await {
+            Ok(revocations) => {
+                busy.tidy(engine.clock().monotonic());
+                for due in revocations.due {
+                    begin(engine, busy, due);
+                }
+                let next = revocations.next.map(|at| at.since(engine.now()));
+                let rested = busy.next_rested(engine.clock().monotonic());
+                let next = next.into_iter().chain(rested).min();
+                Round::Done(next.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX))
+            }
+            Err(error) => {
+                let message = error.message();
+                tracing::warn!(error = %message, "the due revocations could not be listed; trying again");
+                Round::Failed {
+                    pause: PAUSE_MAX,
+                    message,
+                }
+            }
+        }
+    }
+
+    async fn signal(&mut self) {
+        tokio::select! {
+            biased;
+            () = self.engine.changed(&mut self.changes) => {}
+            () = self.busy.done.notified() => {}
+        }
+    }
+}
+
+/// Starts work on a group, unless it is worked on, rests, or its provider has no permit for it.
+fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
     let group = (due.provider, due.task);
     if !busy.may_begin(&group, engine.clock().monotonic()) {
         return;
     }
-    let Some(slot) = engine.revoke_slot(&group.0, due.attempts == 0) else {
+    let Some(permit) = engine.revoke_permit(&group.0, due.attempts == 0) else {
         return;
     };
     let attempts = busy.begin(&group);
     let (worker, busy) = (Arc::clone(engine), Arc::clone(busy));
     engine.tasks().spawn(async move {
-        let (rest, attempts) = carry_out(&worker, &group, &due.credentials, attempts, slot).await;
+        let (rest, attempts) = carry_out(&worker, &group, &due.credentials, attempts, permit).await;
         busy.end(&group, worker.clock().monotonic(), rest, attempts);
     });
 }
 
-/// Works on a group. Returns how long it is to rest where the ledger does not say when to try again, and how often in a
-/// row its sessions could not be ended.
+/// Works on a group. Returns how long it rests, where the ledger does not say when to try again,
+/// and how often in a row its anchors could not be ended.
 async fn carry_out(
     engine: &Engine,
     (provider, task): &Group,
     credentials: &[CredentialId],
     attempts: u32,
-    slot: RevokeSlot,
+    permit: RevokePermit,
 ) -> (Duration, u32) {
     match engine
-        .revoke_group(provider, *task, credentials, slot)
+        .revoke_group(provider, *task, credentials, permit)
         .await
     {
-        Ok(Progress::NotYet) => (REST_SHORT, attempts),
-        Ok(Progress::Done | Progress::Failed) => (Duration::ZERO, 0),
-        Ok(Progress::SessionsLeft(error)) => {
+        Ok(GroupOutcome::NotYet) => (REST_SHORT, attempts),
+        Ok(GroupOutcome::Done | GroupOutcome::Failed) => (Duration::ZERO, 0),
+        Ok(GroupOutcome::AnchorsLeft(error)) => {
             let attempt = attempts.saturating_add(1);
             if attempt == limits::REVOKE_ATTEMPTS_BEFORE_STUCK {
                 tracing::error!(
                     %provider, %task, attempt, %error,
-                    "a session of an ended task cannot be ended, so the task stays `ending`; it is tried again for ever, but a person must look: `taskpass provider check {provider}`, `taskpass task show {task}`"
+                    "an anchor of an ended task cannot be ended, so the task stays `ending`; it is tried again for ever, but a person must look: `taskpass provider check {provider}`, `taskpass task show {task}`"
                 );
             } else {
                 tracing::warn!(
                     %provider, %task, attempt, %error,
-                    "a session of an ended task could not be ended; it is tried again: see `taskpass provider check {provider}`"
+                    "an anchor of an ended task could not be ended; it is tried again: see `taskpass provider check {provider}`"
                 );
             }
             let rest = REST.saturating_mul(1 << attempts.min(8)).min(REST_MAX);
             (rest, attempt)
         }
         Err(error) => {
-            tracing::warn!(%provider, %task, %error, "revoking could not be recorded");
+            tracing::warn!(%provider, %task, error = %error.message(), "revoking could not be recorded");
             (REST, attempts)
         }
     }
@@ -137,15 +165,15 @@ impl Busy {
         let groups = self.groups.lock();
         groups
             .get(group)
-            .is_none_or(|stand| !stand.works && stand.rests_until <= now)
+            .is_none_or(|standing| !standing.works && standing.rests_until <= now)
     }
 
     /// Notes that a group is worked on; returns the attempts so far.
     fn begin(&self, group: &Group) -> u32 {
         let mut groups = self.groups.lock();
-        let stand = groups.entry(group.clone()).or_default();
-        stand.works = true;
-        stand.attempts
+        let standing = groups.entry(group.clone()).or_default();
+        standing.works = true;
+        standing.attempts
     }
 
     fn end(&self, group: &Group, now: Duration, rest: Duration, attempts: u32) {
@@ -153,28 +181,28 @@ impl Busy {
         if rest.is_zero() && attempts == 0 {
             groups.remove(group);
         } else {
-            let stand = Stand {
+            let standing = Standing {
                 works: false,
                 rests_until: now + rest,
                 attempts,
             };
-            groups.insert(group.clone(), stand);
+            groups.insert(group.clone(), standing);
         }
         drop(groups);
         self.done.notify_one();
     }
 
-    /// Forgets groups that rested and that nobody took up again, since they are no longer due.
+    /// Drops groups that rested long ago and are no longer due.
     fn tidy(&self, now: Duration) {
         let mut groups = self.groups.lock();
-        groups.retain(|_, stand| stand.works || stand.rests_until + FORGOTTEN_AFTER > now);
+        groups.retain(|_, standing| standing.works || standing.rests_until + FORGOTTEN_AFTER > now);
     }
 
     /// How long until the next group has rested.
     fn next_rested(&self, now: Duration) -> Option<Duration> {
         let groups = self.groups.lock();
-        let resting = groups.values().filter(|stand| !stand.works);
-        let left = resting.filter_map(|stand| stand.rests_until.checked_sub(now));
+        let resting = groups.values().filter(|standing| !standing.works);
+        let left = resting.filter_map(|standing| standing.rests_until.checked_sub(now));
         left.filter(|left| !left.is_zero()).min()
     }
 }

@@ -14,7 +14,8 @@ pub(super) struct Fate {
     random: SeededEntropy,
     /// How often chance was asked.
     asked: AtomicU64,
-    /// Places where the broker could be killed that are left until it is; negative when it is not to be.
+    /// Places where the broker could be killed that are left until it is; negative when it is not
+    /// to be.
     kill_in: AtomicI64,
     killed: AtomicBool,
     /// Nothing goes wrong any more.
@@ -86,7 +87,8 @@ impl Fate {
         self.kill_in.store(-1, Ordering::Relaxed);
     }
 
-    /// A place where the broker may be killed and others may run. After the kill nothing the process does has an effect.
+    /// A place where the broker may be killed and others may run. After the kill nothing the
+    /// process does has an effect.
     pub(super) async fn place(&self) {
         if self.kill_in.load(Ordering::Relaxed) >= 0
             && self.kill_in.fetch_sub(1, Ordering::Relaxed) == 0
@@ -109,7 +111,8 @@ impl Fate {
         }
     }
 
-    /// Lets everybody run who can, without time passing. Nothing goes on without asking chance for long.
+    /// Lets everybody run who can, without time passing. Nothing goes on without asking chance for
+    /// long.
     pub(super) async fn settle(&self) {
         let mut quiet = 0;
         while quiet < QUIET_ROUNDS {

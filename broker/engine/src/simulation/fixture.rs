@@ -1,4 +1,5 @@
-//! What all histories of one test share, because it is slow to make and never changes: keys, policy, a ledger to point at.
+//! What all histories of one test share, because it is slow to make and never changes: keys,
+//! policy, a ledger to point at.
 
 use std::{sync::Arc, time::Duration};
 

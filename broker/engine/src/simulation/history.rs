@@ -1,4 +1,5 @@
-//! One history: broker processes one after the other, what happens to them, and the end, at which everything must be over.
+//! One history: broker processes one after the other, what happens to them, and the end, at which
+//! everything must be over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,8 +31,8 @@ use crate::{
 
 /// The longest life of a task.
 const TASK_MAX: Millis = 120_000;
-/// Within which everything of an ended task is dead once nothing goes wrong any more: the longest pause between two
-/// attempts, one more for sessions, and what may be under way.
+/// Within which everything of an ended task is dead once nothing goes wrong any more: the longest
+/// pause between two attempts, one more for sessions, and what may be under way.
 const OVER_WITHIN: Millis = 300_000 + 60_000 + 3 * LATE_MAX;
 /// How far a wrong clock is wrong.
 const SKEW_MAX: u64 = 600_000;
@@ -172,7 +173,7 @@ impl History {
         };
         let engine = Engine::new(context, configuration, last.unwrap_or(Timestamp::EPOCH));
         let engine = engine.await.unwrap();
-        reconcile::start_release(&engine, &CancellationToken::new());
+        reconcile::start_revoking(&engine, &CancellationToken::new());
         let callers = Callers {
             engine,
             fate: Arc::clone(&self.fate),

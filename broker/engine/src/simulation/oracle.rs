@@ -1,6 +1,8 @@
-//! Whether the broker keeps its promises: what the ledger says, held against what must follow and against the truth.
+//! Whether the broker keeps its promises: what the ledger says, held against what must follow and
+//! against the truth.
 //!
-//! Written from the invariants alone; nothing of the engine's or the store's own rules is used here.
+//! Written from the invariants alone; nothing of the engine's or the store's own rules is used
+//! here.
 
 mod audit;
 mod book;
@@ -128,7 +130,8 @@ impl Oracle {
             CredentialState::RevokedUnverified => {
                 let until = entry.may_live_until.map(|at| self.time.truth(at));
                 let in_time = seen.book.clock_was_wrong || until.is_some_and(|until| now <= until);
-                // A lease that was filed after the end of its session hangs on nothing: nobody can find and end it.
+                // A lease that was filed after the end of its session hangs on nothing: nobody can
+                // find and end it.
                 let is_orphan = thing.kind == Kind::Session
                     && thing.session.is_none()
                     && entry.issued_at.is_none();
@@ -197,7 +200,7 @@ impl Oracle {
     }
 
     /// A caller holds a secret.
-    pub(super) fn handed_out(&self, id: CredentialId, serial: &str, secret: &str) {
+    pub(super) fn delivered(&self, id: CredentialId, serial: &str, secret: &str) {
         let mut seen = self.seen.lock();
         seen.secrets += 1;
         let mut is_its_own = false;
@@ -209,12 +212,13 @@ impl Oracle {
                 "2: what was handed out as `{id}` is not its secret"
             ));
         }
-        if let Err(what) = seen.book.may_be_handed_out(id, serial) {
+        if let Err(what) = seen.book.may_be_delivered(id, serial) {
             seen.wrong(what);
         }
     }
 
-    /// A key has given a second credential, which it may where its first task has ended: nothing can be repeated there.
+    /// A key has given a second credential, which it may where its first task has ended: nothing
+    /// can be repeated there.
     pub(super) fn gave_again(&self, key: &str, before: TaskId, task: TaskId) {
         let mut seen = self.seen.lock();
         if before == task || seen.book.task_state(before) != Some(TaskState::Ended) {

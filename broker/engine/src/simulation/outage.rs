@@ -1,7 +1,8 @@
-//! A long outage: ten thousand credentials to revoke at a provider that is down, and another provider that works.
+//! A long outage: ten thousand credentials to revoke at a provider that is down, and another
+//! provider that works.
 //!
-//! Each has a task of its own, the worst case: nothing can be revoked together. `TASKPASS_SIM_OUTAGE_HOURS=24` makes a
-//! whole day of it, as `make torture` does.
+//! Each has a task of its own, the worst case: nothing can be revoked together.
+//! `TASKPASS_SIM_OUTAGE_HOURS=24` makes a whole day of it, as `make torture` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,7 +75,8 @@ struct Site {
     agent: Call,
 }
 
-/// Nothing is lost, nobody storms, nobody else waits: neither while the provider is down nor when it is back.
+/// Nothing is lost, nobody storms, nobody else waits: neither while the provider is down nor when
+/// it is back.
 #[test]
 fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
     let hours: u64 = setting("TASKPASS_SIM_OUTAGE_HOURS").unwrap_or(1);
@@ -82,7 +84,7 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
     runtime.unwrap().block_on(async {
         let site = Site::new().await;
         let tasks = site.fill(DUE).await;
-        let usual = site.draw_elsewhere().await;
+        let usual = site.issue_elsewhere().await;
 
         site.fails.is_down.store(true, Ordering::SeqCst);
         for task in tasks {
@@ -97,7 +99,7 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
         // Each was tried once, and after that one at a time found out whether the provider is back.
         let probes = u64::try_from(DUE).unwrap() + hours * 3600 / 30 + 20;
         assert!(asked <= probes, "{asked} orders, {probes} are enough");
-        // Beside those, what the draws at the other provider leave.
+        // Beside those, what the credentials of the other provider leave.
         assert!(u64::try_from(entries).unwrap() <= probes + hours * 12 * 10);
         site.recovery(DUE, usual).await;
         assert!(site.store.matches_its_entries().unwrap());
@@ -113,7 +115,7 @@ fn what_cannot_be_revoked_for_long_is_stuck_and_is_never_given_up() {
         let [task] = *site.fill(1).await else {
             unreachable!()
         };
-        let usual = site.draw_elsewhere().await;
+        let usual = site.issue_elsewhere().await;
         site.fails.is_down.store(true, Ordering::SeqCst);
         let ended = site.engine.end_by_broker(task, EndCause::Cancelled);
         ended.await.unwrap();
@@ -158,7 +160,7 @@ impl Site {
         };
         let engine = Engine::new(context, configuration, Timestamp::EPOCH);
         let engine = engine.await.unwrap();
-        reconcile::start_release(&engine, &CancellationToken::new());
+        reconcile::start_revoking(&engine, &CancellationToken::new());
         let identity = Some(&known.identities[0]);
         let agent = engine.authenticate(identity, CALLER).await.unwrap();
         Self {
@@ -171,12 +173,12 @@ impl Site {
         }
     }
 
-    /// Puts on record what was drawn at the provider that will fail.
+    /// Puts credentials of the provider that will fail on record.
     async fn fill(&self, due: usize) -> Vec<TaskId> {
         let entropy = SeededEntropy::new(2);
         let mut tasks = Vec::with_capacity(due);
         for _ in 0..due {
-            let (task, events) = drawn(self.time.as_ref(), &entropy);
+            let (task, events) = issued_task(self.time.as_ref(), &entropy);
             self.store.commit(Batch::new(events)).await.unwrap();
             tasks.push(task);
         }
@@ -226,12 +228,12 @@ impl Site {
 
     /// A tenth slower would be too slow.
     async fn as_usual(&self, usual: Millis) {
-        let took = self.draw_elsewhere().await;
+        let took = self.issue_elsewhere().await;
         assert!(10 * took <= 11 * usual, "{took} ms instead of {usual} ms");
     }
 
     /// A task at the other provider, from its start to its confirmed end; how long that takes.
-    async fn draw_elsewhere(&self) -> Millis {
+    async fn issue_elsewhere(&self) -> Millis {
         let began = self.time.now();
         let (engine, agent) = (Arc::clone(&self.engine), self.agent.clone());
         let role: RoleName = "stays/r".parse().unwrap();
@@ -255,7 +257,7 @@ impl Site {
                 ttl: Some(Ttl::from_seconds(300).unwrap()),
             };
             let issued = engine.issue_credential(&agent, None, &request).await;
-            issued.unwrap().handover.done();
+            issued.unwrap().delivery.confirm();
             let ended = engine.end_by_broker(started.task.id, EndCause::Completed);
             ended.await.unwrap();
         });
@@ -395,7 +397,7 @@ fn settings() -> Settings {
 }
 
 /// A task with one credential of the provider that will fail.
-fn drawn(clock: &SimTime, entropy: &SeededEntropy) -> (TaskId, [Event; 3]) {
+fn issued_task(clock: &SimTime, entropy: &SeededEntropy) -> (TaskId, [Event; 3]) {
     let now = Clock::now(clock);
     let role: RoleName = "fails/r".parse().unwrap();
     let agent: AgentName = "agent-1".parse().unwrap();

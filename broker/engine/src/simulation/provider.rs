@@ -38,7 +38,7 @@ pub(super) struct SimProvider {
     roles: Vec<RoleSpec>,
     pub(super) wire: Wire,
     oracle: Arc<Oracle>,
-    /// The session of each task that draws are made with.
+    /// The session of each task through which credentials are issued.
     sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
     /// When a revocation of an unanswered credential was first asked for.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
@@ -107,12 +107,12 @@ impl SimProvider {
             Kind::Session => {
                 let (session, anchor) = self.session(order, anchors).await?;
                 self.oracle.asked_to_issue(credential);
-                let draw = Effect::CredentialRequest {
+                let request = Effect::CredentialRequest {
                     session,
                     credential,
                     life,
                 };
-                (draw, Some((session, anchor)))
+                (request, Some((session, anchor)))
             }
             kind => {
                 let mint = Effect::Mint {
@@ -138,7 +138,8 @@ impl SimProvider {
         }
     }
 
-    /// Leases and tokens are given so much time from when they are made; what cannot be taken back is told its end.
+    /// Leases and tokens are given so much time from when they are made; what cannot be taken back
+    /// is told its end.
     fn life(&self, until: Timestamp) -> Life {
         match self.kind {
             Kind::Session | Kind::Named => Life::For(self.left(until)),
@@ -178,7 +179,8 @@ impl SimProvider {
         let mut numbers: BTreeSet<usize> = named.collect();
         if let Entry::Occupied(held) = self.sessions.lock().entry(order.task) {
             let (session, _) = *held.get();
-            // One that is newer than a doubt has nothing to do with it, and somebody may be drawing with it.
+            // One that is newer than a doubt has nothing to do with it, and somebody may be drawing
+            // with it.
             if order.scope == RevokeScope::Task || numbers.contains(&session) {
                 numbers.insert(session);
                 held.remove();
@@ -195,7 +197,8 @@ impl SimProvider {
         Ok(())
     }
 
-    /// Only a session that is still there has outlived a call: what is filed under one that is gone hangs on nothing.
+    /// Only a session that is still there has outlived a call: what is filed under one that is gone
+    /// hangs on nothing.
     async fn see_who_is_outlived(
         &self,
         order: &RevokeOrder,
@@ -341,7 +344,8 @@ impl Provider for SimProvider {
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
         self.oracle.asked_to_issue(order.credential);
-        // Some back ends give more than they are asked for; what cannot be taken back is not given so freely.
+        // Some back ends give more than they are asked for; what cannot be taken back is not given
+        // so freely.
         let is_generous = self.kind != Kind::ExpiryOnly && self.wire.fate.percent(8);
         let more = if is_generous {
             GENEROSITY
@@ -417,7 +421,7 @@ const fn class_of(kind: Kind) -> RevocationClass {
     }
 }
 
-/// A role that may be drawn on, with a parameter, and one that policy refuses everybody.
+/// A role with a parameter, and a role that policy refuses to every caller.
 fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
     let role = |name: &str, impact| RoleSpec {
         name: format!("{provider}/{name}").parse().unwrap(),

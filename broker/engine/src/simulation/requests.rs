@@ -1,4 +1,5 @@
-//! What callers ask, and what they keep of the answers: good requests, wide ones, repeated ones, and some by nobody.
+//! What callers ask, and what they keep of the answers: good requests, wide ones, repeated ones,
+//! and some by nobody.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,7 +77,7 @@ impl Callers {
             70..78 => self.revoke().await,
             78..85 => self.end_task().await,
             85..92 => self.heartbeat().await,
-            92..94 => self.by_nobody().await,
+            92..94 => self.by_an_unauthenticated_caller().await,
             94..96 => self.attest().await,
             96..98 => self.renew_svid().await,
             _ => self.register().await,
@@ -86,7 +87,7 @@ impl Callers {
         }
         self.fate.note(|| match outcome {
             Ok(said) => format!("reply: {said}"),
-            Err(error) => format!("reply: {error}"),
+            Err(error) => format!("reply: {}", error.message()),
         });
     }
 
@@ -271,9 +272,9 @@ impl Callers {
         if fate.percent(6) {
             return Ok(format!("credential {} is lost on the way", issued.id));
         }
-        issued.handover.done();
+        issued.delivery.confirm();
         let secret = issued.data.field("secret").unwrap().expose().to_owned();
-        self.oracle.handed_out(issued.id, &caller.serial, &secret);
+        self.oracle.delivered(issued.id, &caller.serial, &secret);
         let mut known = self.known.lock();
         known
             .credentials
@@ -388,7 +389,7 @@ impl Callers {
     }
 
     /// A caller whose certificate is not on record, or is another's.
-    async fn by_nobody(&self) -> Result<String, Error> {
+    async fn by_an_unauthenticated_caller(&self) -> Result<String, Error> {
         let Some(mut identity) = self.agent() else {
             return Ok("nobody".to_owned());
         };
@@ -404,9 +405,9 @@ impl Callers {
             .is_ok()
         {
             self.oracle
-                .wrong("4: a caller without a certificate on record was let in");
+                .wrong("4: a caller without a certificate on record was authenticated");
         }
-        Ok("nobody is nobody".to_owned())
+        Ok("refused as it must be".to_owned())
     }
 
     async fn register(&self) -> Result<String, Error> {
@@ -449,7 +450,7 @@ impl Callers {
         let first = self.engine.attest(&attest).await?;
         self.keep(&first, Identity::Agent(name.parse().unwrap()));
         if self.engine.attest(&attest).await.is_ok() {
-            self.oracle.wrong("4: a join token let somebody in twice");
+            self.oracle.wrong("4: a join token was used twice");
         }
         Ok(format!("{name} has another SVID"))
     }

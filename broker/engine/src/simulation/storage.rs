@@ -1,4 +1,5 @@
-//! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses what was not acknowledged.
+//! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses what
+//! was not acknowledged.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Time that passes only when the history says so. The true time never jumps; the broker's wall clock may be wrong.
+//! Time that passes only when the history says so. The true time never jumps; the broker's wall
+//! clock may be wrong.
 
 use std::{
     collections::BTreeMap,

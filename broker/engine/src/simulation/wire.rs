@@ -1,7 +1,7 @@
 //! The way to the back ends: slow, broken, and sure of nothing.
 //!
-//! A request may be lost before or after it was carried out, carried out long after nobody waits for it any more, twice,
-//! or never answered. A refusal is honest: what was refused was not done.
+//! A request may be lost before or after it was carried out, carried out long after nobody waits
+//! for it any more, twice, or never answered. A refusal is honest: what was refused was not done.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The truth: what is alive at the back ends, whatever anybody believes. It knows the true time and nothing of the ledger.
+//! The truth: what is alive at the back ends, whatever anybody believes. It knows the true time and
+//! nothing of the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,7 +123,8 @@ pub(super) enum Reply {
     Refused,
 }
 
-/// A request that has reached a back end and is carried out at its time, whether anybody waits for it or not.
+/// A request that has reached a back end and is carried out at its time, whether anybody waits for
+/// it or not.
 #[derive(Debug)]
 struct UnderWay {
     effect: Effect,
@@ -244,7 +246,8 @@ impl Inner {
                 if !request.was_let_in {
                     return Reply::Refused;
                 }
-                // A lease that is filed when its session is gone hangs on nothing, and lives out its time.
+                // A lease that is filed when its session is gone hangs on nothing, and lives out
+                // its time.
                 let alive = self.is_session_alive(session, at);
                 self.mint(
                     Kind::Session,

@@ -9,7 +9,7 @@ use taskpass_store::Store as _;
 use super::*;
 use crate::{
     Credentials, EndTask, Ending, Error, Requests,
-    revocation::Progress,
+    credentials::GroupOutcome,
     testing::{Answer, Bench},
 };
 
@@ -89,7 +89,7 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     let backend = snapshot.backends().named(&name()).unwrap();
     assert_eq!(backend.status().in_flight, 1);
     fake.answer(Answer::Give(HALF));
-    running.await.unwrap().unwrap().handover.done();
+    running.await.unwrap().unwrap().delivery.confirm();
 
     fake.is_down.store(true, Ordering::SeqCst);
     for _ in 0..Settings::default().provider.breaker_failures {
@@ -115,7 +115,8 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     assert!(!status(&name()).circuit_open);
 }
 
-/// What was minted is revoked where it was minted, until nothing is left; then the back end is let go.
+/// What was minted is revoked where it was minted, until nothing is left; then the back end is let
+/// go.
 #[tokio::test]
 async fn a_back_end_that_is_taken_out_keeps_revoking() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -129,7 +130,7 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     let is_retired = || bench.engine.snapshot().backends().retired().len() == 1;
     fake.answer(Answer::Give(HALF));
     let late = running.await.unwrap().unwrap();
-    late.handover.done();
+    late.delivery.confirm();
     bench.engine.maintain_providers().await.unwrap();
     assert!(is_retired());
 
@@ -142,10 +143,10 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     bench.engine.maintain_providers().await.unwrap();
     assert!(is_retired());
     fake.revokes.add_permits(9);
-    let slot = bench.engine.revoke_slot(&name(), true).unwrap();
+    let permit = bench.engine.revoke_permit(&name(), true).unwrap();
     let ids = [id, late.id];
-    let done = bench.engine.revoke_group(&name(), task, &ids, slot).await;
-    assert_eq!(done.unwrap(), Progress::Done);
+    let done = bench.engine.revoke_group(&name(), task, &ids, permit).await;
+    assert_eq!(done.unwrap(), GroupOutcome::Done);
     for id in ids {
         let state = bench.credential(id).await.state;
         assert_eq!(state, CredentialState::RevokedVerified);

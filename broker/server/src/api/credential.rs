@@ -45,8 +45,8 @@ impl CredentialService for Api {
                 renewable: issued.renewable,
                 env: convert::env(&issued.env),
             });
-            let handover = issued.handover;
-            let on_delivered = OnDelivered::new(move || handover.done());
+            let delivery = issued.delivery;
+            let on_delivered = OnDelivered::new(move || delivery.confirm());
             response.extensions_mut().insert(on_delivered);
             Ok(response)
         })

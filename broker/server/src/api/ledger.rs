@@ -1,5 +1,5 @@
-//! `LedgerService`. An export is read off the async threads and streamed with back-pressure: a slow reader slows
-//! only itself.
+//! `LedgerService`. An export is read off the async threads and streamed with back-pressure: a slow
+//! reader slows only itself.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, parse, status::Refusal};
 
-/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need threads, too.
+/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
+/// threads, too.
 pub(super) const EXPORTS_MAX: usize = 16;
 /// What a caller is told to wait when there are that many.
 const EXPORT_RETRY: Duration = Duration::from_secs(5);

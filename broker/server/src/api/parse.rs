@@ -1,4 +1,5 @@
-//! Messages to typed commands: each value is read here, under the name of its field, and nowhere else.
+//! Messages to typed commands: each value is read here, under the name of its field, and nowhere
+//! else.
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 

@@ -84,7 +84,7 @@ fn name_of(field: &Field) -> Cow<'static, str> {
 fn of_engine(error: &Error) -> Status {
     let reason = classify(error);
     if matches!(reason.code(), Code::Internal | Code::Unavailable) {
-        tracing::warn!(reason = reason.as_str(), %error, "a request failed");
+        tracing::warn!(reason = reason.as_str(), error = %error.message(), "a request failed");
     }
     let mut metadata = HashMap::new();
     if let Some(id) = RequestId::current() {
@@ -115,7 +115,7 @@ fn of_engine(error: &Error) -> Status {
         _ => {}
     }
     details.set_error_info(reason.as_str(), DOMAIN, metadata);
-    Status::with_error_details(reason.code(), error.to_string(), details)
+    Status::with_error_details(reason.code(), error.message(), details)
 }
 
 const fn classify(error: &Error) -> Reason {

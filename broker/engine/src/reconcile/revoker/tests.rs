@@ -4,18 +4,21 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use taskpass_core::EndCause;
 use taskpass_store::Store;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     ProviderSettings, Settings,
+    reconcile::drive,
     testing::{Bench, eventually},
 };
 
 const TASKS: usize = 20;
 const SLOTS: usize = 2;
 
-/// With twenty tasks to revoke at a provider that hangs, it is asked about two at a time; the other provider is done
-/// with all of its own meanwhile. When the first one answers, everything is revoked.
+/// With twenty tasks to revoke at a provider that hangs, it is asked about two at a time; the other
+/// provider is done with all of its own meanwhile. When the first one answers, everything is
+/// revoked.
 #[tokio::test]
 async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     let settings = Settings {
@@ -39,10 +42,7 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     }
     works.revokes.add_permits(1000);
     let stop = CancellationToken::new();
-    let revoker = bench
-        .engine
-        .tasks()
-        .spawn(run(Arc::clone(&bench.engine), stop.clone()));
+    let revoker = drive(&bench.engine, Revoker::new(&bench.engine), &stop);
     let held = async |name: &str| {
         let name = name.parse().unwrap();
         bench

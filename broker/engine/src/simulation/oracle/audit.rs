@@ -223,7 +223,7 @@ impl Book {
     }
 
     /// Whether the caller with this SVID may hold the secret of this credential.
-    pub(super) fn may_be_handed_out(&self, id: CredentialId, serial: &str) -> Checked {
+    pub(super) fn may_be_delivered(&self, id: CredentialId, serial: &str) -> Checked {
         let Some(page) = self.credentials.get(&id) else {
             return Err(format!("1: `{id}` was handed out and never intended"));
         };

@@ -17,11 +17,9 @@ use taskpass_store::{Guard, Subject};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::failpoint;
-
-use super::{
-    Call, Engine, Error, RequestKey,
-    backend::{Backend, IssuePlace},
+use crate::{
+    Call, Engine, Error, RequestKey, failpoint,
+    providers::{Backend, IssuePermit},
 };
 
 /// A credential to renew.
@@ -43,8 +41,8 @@ pub struct RenewedCredential {
 }
 
 impl Engine {
-    /// Extends a credential, at most to its task's deadline. Returns until when it lives now. One that has more left than is
-    /// asked for keeps it.
+    /// Renews a credential, at most to its task's deadline. A credential that already lives longer
+    /// than asked for keeps its end.
     pub async fn renew_credential(
         self: &Arc<Self>,
         call: &Call,
@@ -63,7 +61,7 @@ impl Engine {
             .map_or(spec.max_ttl, |ttl| ttl.min(spec.max_ttl));
         let idempotency = Self::idempotency_key(call, key, request)?;
         let running = self.begin_renewal(id, idempotency.as_ref()).await?;
-        // What follows is as it is when no other renewal can change it any more.
+        // From here on no other renewal changes the credential.
         let now = self.require_sane_clock()?;
         if let Some(answer) = self
             .renewed_before(backend, id, idempotency.as_ref())
@@ -71,7 +69,8 @@ impl Engine {
         {
             return Ok(renewed(answer));
         }
-        // Its agent may know how it stands; policy would only say that it does not permit it.
+        // Checked before policy: the agent may know the state of its own task, and policy would
+        // only say that it does not permit it.
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(task.id));
         }
@@ -81,14 +80,17 @@ impl Engine {
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.check_task(call.snapshot.settings(), task.id)?;
-        let draw = self.draw(&task, &credential.scope, until, now).await?;
+        let wanted = self
+            .policy_request(&task, &credential.scope, until, now)
+            .await?;
         let resource = Resource::Credential {
             credential: &credential,
             role: Some(spec),
         };
         let allowed = self
-            .authorize(call, Action::CredentialRenew, resource, Some(draw))
-            .await?;
+            .authorize(call, Action::CredentialRenew, resource, Some(wanted))
+            .await
+            .granted()?;
         let intent = Event::CredentialRenewIntended {
             credential: id,
             until,
@@ -96,7 +98,7 @@ impl Engine {
         };
         let guards = self.renewal_guards(call, &credential, idempotency.as_ref());
         let mut events = vec![allowed.into_event(), intent];
-        if has_left(&credential, until) {
+        if already_outlives(&credential, until) {
             events.push(Event::CredentialRenewed {
                 credential: id,
                 expires_at: credential.expires_at,
@@ -105,11 +107,11 @@ impl Engine {
             self.commit(events, guards).await?;
             return Ok(renewed(self.lives_until(id).await?));
         }
-        let place = backend.admit()?;
+        let permit = backend.acquire()?;
         self.commit(events, guards).await?;
         failpoint::reached("renew.intended");
         let running = Renewal {
-            place,
+            permit,
             running,
             idempotency,
         };
@@ -117,7 +119,7 @@ impl Engine {
         Ok(renewed(expires_at))
     }
 
-    /// Of a credential that the caller may renew.
+    /// The task and the role of a credential, if the caller may renew it.
     async fn own_task_and_role(
         &self,
         call: &Call,
@@ -149,7 +151,8 @@ impl Engine {
         guards
     }
 
-    /// One renewal of a credential at a time. A repeated request waits for the one that runs, which may be its first.
+    /// Registers the renewal; only one runs for each credential. A repeated request waits for the
+    /// one that runs, which may be its own first attempt.
     async fn begin_renewal(
         &self,
         id: CredentialId,
@@ -165,7 +168,7 @@ impl Engine {
         })
     }
 
-    /// The answer to a request that was made before: never a second extension.
+    /// The answer to a repeated request, which never renews twice.
     async fn renewed_before(
         &self,
         backend: &Backend,
@@ -184,8 +187,8 @@ impl Engine {
         }
     }
 
-    /// Until when a credential lives; an error when it was revoked meanwhile, or is over. What stands in an earlier
-    /// answer does not matter then.
+    /// When a credential expires. An error if it was revoked meanwhile or has expired, whatever an
+    /// earlier answer said.
     async fn lives_until(&self, id: CredentialId) -> Result<Timestamp, Error> {
         let recorded = self.context.store.credential(id).await?;
         let recorded = recorded.ok_or_else(|| Error::no_credential(id))?;
@@ -193,7 +196,8 @@ impl Engine {
         Ok(recorded.ends_at())
     }
 
-    /// Calls the provider apart from the request, so that its outcome is recorded whatever the caller does.
+    /// Calls the provider in a task of its own, so that its outcome is recorded whatever the caller
+    /// does.
     async fn extend(
         self: &Arc<Self>,
         backend: &Arc<Backend>,
@@ -224,15 +228,18 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let calling = async move {
             let Renewal {
-                place,
+                permit,
                 running,
                 idempotency,
             } = renewal;
-            let result = backend.issue(place, backend.provider().renew(&order)).await;
+            let result = backend
+                .issue(permit, backend.provider().renew(&order))
+                .await;
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {
-                    // Later than asked for when the provider gave more: the ledger says what is so.
+                    // The provider may have given more than was asked for; the ledger records its
+                    // word.
                     let event = Event::CredentialRenewed {
                         credential: order.credential,
                         expires_at: renewed.expires_at,
@@ -243,7 +250,8 @@ impl Engine {
                         Err(error) => Err(error),
                     }
                 }
-                // The intent stands: the ledger says the later time, and that this one is not answered.
+                // The intent stays on record: the ledger has the later end, and the outcome is
+                // unknown.
                 Err(error) => Err(backend.error(error)),
             };
             failpoint::reached("renew.recorded");
@@ -256,12 +264,13 @@ impl Engine {
         self.context.tasks.spawn(calling.in_current_span());
         answered
             .await
-            .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
+            .unwrap_or_else(|_stopped| Err(Error::stopping()))
     }
 }
 
-/// While a renewal is not answered, the next one asks for no less than what is on record: whatever else came of the request to
-/// issue, or of one to renew, must not outlive the record of this one.
+/// While the outcome of a renewal is unknown, the next one asks for no earlier end than is on
+/// record. The lost call, or a request to issue that was executed twice, may still take effect, and
+/// must not outlive the record.
 fn not_before_its_end(credential: &Credential, until: Timestamp, deadline: Timestamp) -> Timestamp {
     if credential.renewals_unanswered == 0 {
         return until;
@@ -269,13 +278,15 @@ fn not_before_its_end(credential: &Credential, until: Timestamp, deadline: Times
     until.max(credential.expires_at.min(deadline))
 }
 
-/// Whether it has what is asked for. Then nobody is asked: whoever wants it to end earlier revokes it, since of a request to
-/// issue that was carried out twice only one product would be shortened, and the other one would outlive the record.
-fn has_left(credential: &Credential, until: Timestamp) -> bool {
+/// A renewal never shortens a credential: if it already lives past `until`, the provider is not
+/// called. Should an earlier request to issue have been executed twice, shortening would reach only
+/// the copy on record, and the other would outlive `expires_at`. To end a credential early, revoke
+/// it.
+fn already_outlives(credential: &Credential, until: Timestamp) -> bool {
     until < credential.expires_at && credential.renewals_unanswered == 0
 }
 
-/// Whether there is something to extend.
+/// Refuses to renew a credential of a kind that has a fixed life, or that is not alive.
 fn renewable(credential: &Credential, spec: &RoleSpec, now: Timestamp) -> Result<(), Error> {
     if spec.renewable {
         return alive(credential, now);
@@ -298,20 +309,21 @@ fn alive(credential: &Credential, now: Timestamp) -> Result<(), Error> {
     )))
 }
 
-/// A renewal on its way.
+/// A renewal that goes to the provider.
 struct Renewal {
-    place: IssuePlace,
+    permit: IssuePermit,
     running: Renewing,
     idempotency: Option<IdempotencyKey>,
 }
 
-/// Credentials that are being renewed. One renewal of each at a time: the answers of two could be recorded in another
-/// order than the provider carried them out, and the ledger would let a credential expire that lives on.
+/// Credentials that are being renewed, one renewal of each at a time. The answers of two could be
+/// recorded in another order than the provider executed them, and the ledger would let a credential
+/// expire that lives on.
 #[derive(Debug, Default)]
-pub(super) struct Renewals(Arc<Mutex<HashMap<CredentialId, CancellationToken>>>);
+pub(crate) struct Renewals(Arc<Mutex<HashMap<CredentialId, CancellationToken>>>);
 
 impl Renewals {
-    /// Begins a renewal; `None` while another one runs.
+    /// Begins a renewal; `None` while another runs.
     fn begin(&self, credential: CredentialId) -> Option<Renewing> {
         let renewals = Arc::clone(&self.0);
         {
@@ -327,7 +339,7 @@ impl Renewals {
         })
     }
 
-    /// Ends when no renewal of the credential runs that runs now.
+    /// Ends when the renewal that runs now is over.
     async fn over(&self, credential: CredentialId) {
         let running = self.0.lock().get(&credential).cloned();
         if let Some(running) = running {
@@ -336,7 +348,7 @@ impl Renewals {
     }
 }
 
-/// A renewal that runs; it ends on drop.
+/// A running renewal; it is over on drop.
 #[derive(Debug)]
 struct Renewing {
     renewals: Arc<Mutex<HashMap<CredentialId, CancellationToken>>>,

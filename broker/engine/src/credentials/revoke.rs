@@ -5,9 +5,7 @@ use std::time::Duration;
 use taskpass_core::{Actor, CredentialId, CredentialState, Event, RevokeCause};
 use taskpass_policy::{Action, Resource};
 
-use crate::failpoint;
-
-use super::{Call, Engine, Error, Receipt};
+use crate::{Call, Engine, Error, Receipt, failpoint};
 
 /// A credential to revoke.
 #[derive(Debug, Clone)]
@@ -19,8 +17,8 @@ pub struct RevokeCredential {
 }
 
 impl Engine {
-    /// Revokes and waits for the proof. When the time is over first, the receipt says so and revoking goes on.
-    /// Revoking what is already being revoked, or was, is no error.
+    /// Revokes a credential and waits for the proof. When the wait is over first, the receipt says
+    /// so and revoking goes on. Revoking a credential twice is no error.
     pub async fn revoke_credential(
         &self,
         call: &Call,
@@ -37,7 +35,8 @@ impl Engine {
         };
         let allowed = self
             .authorize(call, Action::CredentialRevoke, resource, None)
-            .await?;
+            .await
+            .granted()?;
         if credential.state == CredentialState::Active {
             let by = Actor::Caller(call.caller.id().clone());
             let revoking = Event::CredentialRevoking {
@@ -48,7 +47,7 @@ impl Engine {
             let committed = self
                 .commit_reserved(vec![allowed.into_event(), revoking], Vec::new())
                 .await;
-            // Somebody else, or the end of its task, was faster; what counts is that it is revoked.
+            // Another caller, or the end of the task, was faster; it is being revoked all the same.
             if let Err(error) = committed
                 && self.is_active(id).await?
             {

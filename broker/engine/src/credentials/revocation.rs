@@ -1,7 +1,7 @@
-//! Carrying out revocations: one order for the credentials of one task at one provider.
+//! Carrying out revocations: one order to the provider for the credentials of one task there.
 //!
-//! Called by the revoker for whatever the ledger says is due; it does not matter who decided it, or whether this
-//! process was there when it was decided.
+//! The revoker calls this for every revocation that is due in the ledger, no matter which caller
+//! decided it, or which process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,65 +11,66 @@ use taskpass_core::{
 };
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
 
-use crate::failpoint;
+use crate::{Engine, Error, failpoint, providers::RevokePermit};
 
-use super::{Engine, Error, backend::RevokeSlot, issue::shortened};
+use super::issue::shortened;
 
-/// What is added at random, in milliseconds, to a pause that a provider asks for.
+/// The spread, in milliseconds, that is added to a pause that the provider asks for.
 const ASKED_SPREAD_MS: u64 = 250;
 /// Outcomes in one commit.
 const EVENTS_PER_COMMIT: usize = 512;
 
 type Outcome = Result<Revoked, ProviderError>;
 
-/// How far one order came.
+/// The outcome of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum GroupOutcome {
     /// Everything is revoked.
     Done,
     /// Some attempts failed; the ledger says when the next is due.
     Failed,
-    /// Every credential is settled, but a session of the task could not be ended. No ledger entry says when to try again.
-    SessionsLeft(ProviderError),
-    /// Nothing could be tried yet, because calls to issue are still being broken off.
+    /// Every credential has its outcome, but an anchor of the task could not be ended. The ledger
+    /// has no retry time for that.
+    AnchorsLeft(ProviderError),
+    /// Nothing could be tried yet, because calls to issue are still being cancelled.
     NotYet,
 }
 
 impl Engine {
-    /// Revokes what is due of one task at one provider, and records each outcome. With no credentials it is about
-    /// the task's anchors alone.
+    /// Revokes the due credentials of one task at one provider, and records each outcome. Without
+    /// credentials it ends the task's anchors alone.
     pub(crate) async fn revoke_group(
         &self,
         provider: &ProviderName,
         task: TaskId,
         ids: &[CredentialId],
-        slot: RevokeSlot,
-    ) -> Result<Progress, Error> {
+        permit: RevokePermit,
+    ) -> Result<GroupOutcome, Error> {
         let Some(task) = self.context.store.task(task).await? else {
-            return Ok(Progress::Done);
+            return Ok(GroupOutcome::Done);
         };
         if task.state != TaskState::Open {
-            // Whoever ended it may have gone away before doing so.
-            self.in_flight.break_off(task.id);
+            // The process that ended the task may have died before it cancelled the calls.
+            self.in_flight.cancel(task.id);
         }
         let anchors = self.live_anchors(provider, task.id).await?;
         let mut due = self.due(&task, provider, ids, &anchors).await?;
         let ended = task.state != TaskState::Open;
-        // A session that has to end must not end under a call that draws with it.
-        let ends_session = ended || !in_doubt(&due, &anchors).is_empty();
-        let still_called = ends_session && self.is_still_called(&task, provider, &due).await?;
+        // An anchor must not end while a call issues through it.
+        let ends_anchor = ended || !in_doubt(&due, &anchors).is_empty();
+        let still_called = ends_anchor && self.is_still_called(&task, provider, &due).await?;
         if still_called {
             due.retain(|credential| credential.issued_at.is_some());
         }
         if due.is_empty() && (still_called || !ids.is_empty() || anchors.is_empty()) {
-            return Ok(Progress::NotYet);
+            return Ok(GroupOutcome::NotYet);
         }
         let scope = if ended && !still_called {
             RevokeScope::Task
         } else {
             RevokeScope::Credentials
         };
-        // A call that has left since they were looked up may have recorded one more.
+        // A call that ended since then may have recorded one more.
         let anchors = self.live_anchors(provider, task.id).await?;
         let named = match scope {
             RevokeScope::Task => anchors.clone(),
@@ -77,14 +78,15 @@ impl Engine {
         };
         let order = order(&task, scope, &due, &anchors, &named);
         let began = self.context.clock.monotonic();
-        let outcomes = outcomes(self.order(provider, slot, &order).await, due.len());
+        let outcomes = outcomes(self.order(provider, permit, &order).await, due.len());
         failpoint::reached("revoke.called");
         let took = self.context.clock.monotonic().saturating_sub(began);
         self.record(provider, &due, &outcomes, took).await?;
         failpoint::reached("revoke.recorded");
         let error = outcomes.into_iter().find_map(Result::err);
         let done = error.is_none();
-        // What is still to be revoked may need them: a credential without a known outcome is found by its session alone.
+        // Credentials that are not revoked yet may need their anchor: without a known outcome a
+        // credential can only be revoked through it.
         if done && order.scope == RevokeScope::Task && !self.holds_more(task.id, provider).await? {
             let gone = anchors
                 .iter()
@@ -93,26 +95,26 @@ impl Engine {
             self.commit_reserved(gone, Vec::new()).await?;
         }
         Ok(match error {
-            None => Progress::Done,
-            Some(error) if due.is_empty() => Progress::SessionsLeft(error),
-            Some(_) => Progress::Failed,
+            None => GroupOutcome::Done,
+            Some(error) if due.is_empty() => GroupOutcome::AnchorsLeft(error),
+            Some(_) => GroupOutcome::Failed,
         })
     }
 
     async fn order(
         &self,
         provider: &ProviderName,
-        slot: RevokeSlot,
+        permit: RevokePermit,
         order: &RevokeOrder,
     ) -> Result<Vec<Outcome>, ProviderError> {
-        match slot.spend() {
-            (Some((backend, permit)), asked) => {
+        match permit.spend() {
+            (Some((backend, running)), attempt) => {
                 let call = backend.provider().revoke(order);
-                backend.revoke(permit, asked, call).await
+                backend.revoke(running, attempt, call).await
             }
-            (None, asked) => {
+            (None, attempt) => {
                 self.unconfigured
-                    .failed(asked, self.context.clock.monotonic());
+                    .failed(attempt, self.context.clock.monotonic());
                 Err(ProviderError::Misconfigured(format!(
                     "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
                 )))
@@ -120,7 +122,8 @@ impl Engine {
         }
     }
 
-    /// The credentials that can be worked on now. One whose call still runs waits until it has been broken off.
+    /// The credentials that can be revoked now. A credential whose call still runs waits until the
+    /// call is cancelled.
     async fn due(
         &self,
         task: &Task,
@@ -140,14 +143,15 @@ impl Engine {
         if ended || due.iter().any(|c| c.issued_at.is_none()) {
             due.extend(self.others_in_doubt(task, provider, &due).await?);
         }
-        let sessions = in_doubt(&due, anchors);
-        if !ended && !sessions.is_empty() {
-            due.extend(self.mark_siblings(task, provider, &sessions).await?);
+        let anchors = in_doubt(&due, anchors);
+        if !ended && !anchors.is_empty() {
+            due.extend(self.mark_siblings(task, provider, &anchors).await?);
         }
         Ok(due)
     }
 
-    /// Credentials in doubt are settled together, whenever each is due: ending a session settles them all.
+    /// All credentials in doubt are revoked together, whenever each is due: ending an anchor
+    /// settles all that were issued through it.
     async fn others_in_doubt(
         &self,
         task: &Task,
@@ -165,8 +169,9 @@ impl Engine {
         Ok(others)
     }
 
-    /// Whether the provider may still be minting for this task. Then the session must live a little longer: what is minted
-    /// after its end would hang on nothing. No new call begins meanwhile: the task has ended, or is in doubt.
+    /// Whether the provider may still be minting for this task. Then the anchor must live a little
+    /// longer: a credential minted after its end would hang on nothing. No new call begins
+    /// meanwhile, since the task has ended or is in doubt.
     async fn is_still_called(
         &self,
         task: &Task,
@@ -182,9 +187,10 @@ impl Engine {
         }))
     }
 
-    /// A credential whose outcome nobody knows can only be killed together with the session it was drawn with.
-    /// Everything else that was drawn with it dies as well, and the ledger must say so first; also what is just being
-    /// drawn with it, which is then never handed out as if it were alive. Returns those whose outcome is known.
+    /// A credential with an unknown outcome can only be revoked together with its anchor.
+    /// Everything else issued through that anchor dies as well, so the ledger must mark it first,
+    /// including credentials that are just being issued, which are then not delivered. Returns
+    /// those with a known outcome.
     async fn mark_siblings(
         &self,
         task: &Task,
@@ -219,7 +225,7 @@ impl Engine {
         Ok(marked)
     }
 
-    /// Whether a credential of the task at this provider is not settled yet.
+    /// Whether a credential of the task at this provider has no final state yet.
     async fn holds_more(&self, task: TaskId, provider: &ProviderName) -> Result<bool, Error> {
         let all = self.context.store.credentials_of_task(task).await?;
         let mut of_provider = all.iter().filter(|c| c.role.provider() == provider);
@@ -275,7 +281,8 @@ impl Engine {
     ) -> Result<Event, Error> {
         let before = credential.revocation.as_ref();
         let attempt = before.map_or(0, |r| r.attempts).saturating_add(1);
-        // Attempts that a provider put off come quickly, and restarts add some: only time tells that it is stuck.
+        // Attempts that a provider postpones come quickly, and restarts add some: only time shows
+        // that it is stuck.
         let tried_for = before.map_or(Duration::ZERO, |r| self.now().since(r.since));
         let stuck = attempt >= limits::REVOKE_ATTEMPTS_BEFORE_STUCK
             && tried_for >= limits::REVOKE_TIME_BEFORE_STUCK;
@@ -340,8 +347,8 @@ fn order(
     }
 }
 
-/// The intent, or, where nobody ever learned the outcome, when the broker stopped waiting for it: the provider may have
-/// been asked at any time until then, and calls may be configured to take long.
+/// When the call can have been executed: at the intent, or, if its outcome is unknown, at any time
+/// until the broker stopped waiting for it. Calls may be configured to take long.
 fn unanswered_since(credential: &Credential) -> Timestamp {
     match (&credential.revocation, credential.issued_at) {
         (Some(revocation), None) => revocation.since.max(credential.intended_at),
@@ -349,11 +356,10 @@ fn unanswered_since(credential: &Credential) -> Timestamp {
     }
 }
 
-/// The sessions that a credential without known outcome may have been drawn with: not those that were made after the
-/// broker had stopped waiting for it. Nothing new is drawn with one of these ([`Guard::NothingInDoubt`]), and a call
-/// whose credential is being revoked records no further one.
-///
-/// [`Guard::NothingInDoubt`]: taskpass_store::Guard::NothingInDoubt
+/// The anchors through which a credential in doubt may have been issued: not those made after the
+/// broker had stopped waiting for it. Nothing new is issued through them
+/// ([`Guard::NothingInDoubt`](taskpass_store::Guard::NothingInDoubt)), and a call whose credential
+/// is being revoked records no further anchor.
 fn in_doubt(credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> Vec<Arc<Anchor>> {
     let unanswered = credentials.iter().filter(|c| c.issued_at.is_none());
     let Some(until) = unanswered.map(|c| unanswered_since(c)).max() else {
@@ -363,7 +369,7 @@ fn in_doubt(credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> Vec<Arc
     earlier.cloned().collect()
 }
 
-/// One outcome for each credential, whatever the provider returned.
+/// One outcome for each credential, however many the provider returned.
 fn outcomes(result: Result<Vec<Outcome>, ProviderError>, wanted: usize) -> Vec<Outcome> {
     match result {
         Ok(outcomes) if outcomes.len() == wanted => outcomes.into_iter().map(proven).collect(),
@@ -378,7 +384,7 @@ fn outcomes(result: Result<Vec<Outcome>, ProviderError>, wanted: usize) -> Vec<O
     }
 }
 
-/// A death without proof is none: the ledger refuses to say so, and the attempt must count as one that failed.
+/// A revocation without proof counts as failed: the ledger refuses to record it as verified.
 fn proven(outcome: Outcome) -> Outcome {
     match outcome {
         Ok(revoked) if revoked.verified && revoked.proof.trim().is_empty() => {
@@ -389,13 +395,13 @@ fn proven(outcome: Outcome) -> Outcome {
     }
 }
 
-/// An unproven revocation that names no end must not look proven: the recorded end of life stands in.
+/// An unproven revocation must not look proven: without an end of its own it gets the recorded one.
 fn may_live_until(credential: &Credential, revoked: &Revoked) -> Option<Timestamp> {
     Some(revoked.may_live_until.unwrap_or(credential.expires_at))
 }
 
-/// When to try again: when the provider says, or after doubling pauses. Part of each is random, so that many failures
-/// do not come back as one wave.
+/// The pause before the next attempt: as long as the provider asks for, or doubling. A part of it
+/// is random, so that many failures do not return as one wave.
 fn retry_pause(attempt: u32, error: &ProviderError, random: u64) -> Duration {
     if let ProviderError::Retryable {
         after: Some(after), ..
@@ -439,13 +445,14 @@ mod tests {
             message: String::new(),
             after: Some(Duration::from_secs(20)),
         };
-        // However often it was tried: the provider knows when it makes sense.
+        // The provider knows best, however many attempts there were.
         for attempt in [1, 9] {
             assert_eq!(retry_pause(attempt, &asked, 0), Duration::from_secs(20));
         }
     }
 
-    /// Not from when the broker stopped waiting, which may be after the end of that life.
+    /// The lifetime does not count from when the broker stopped waiting, which may be after its
+    /// end.
     #[tokio::test]
     async fn the_life_that_was_asked_for_counts_from_the_intent() {
         let bench = Bench::new(&["a"], Settings::default()).await;

@@ -1,8 +1,9 @@
-//! A provider as the engine calls it: with a deadline, a bound on calls, a queue and a circuit breaker.
+//! A provider as the engine calls it: with a deadline, limits on concurrent calls, a queue and a
+//! circuit breaker.
 //!
-//! Issuing and revoking have places of their own, so that neither can starve the other, and one provider's
-//! trouble stays its own. The breaker only ever stops issuing: revoking never gives up, and while the provider is down
-//! goes on with one call at a time.
+//! Issuing and revoking have permits of their own, so that neither can starve the other, and one
+//! provider's failure does not affect another. The breaker only stops issuing. Revoking never
+//! stops: while the provider is out, one call at a time goes on (see `outage.rs`).
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -11,13 +12,11 @@ use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    ConfiguredProvider, Error, ProviderSettings, Timer,
-    outage::{Asked, Leave, Outage},
-    timer,
-};
+use crate::{ConfiguredProvider, Error, ProviderSettings, Timer, timer};
 
-/// How a provider stands, for people.
+use super::outage::{Attempt, Outage, OutagePermit};
+
+/// The state of a provider, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendStatus {
     /// Whether issuing is refused for a while because the provider failed often.
@@ -26,49 +25,50 @@ pub struct BackendStatus {
     pub in_flight: usize,
 }
 
-/// What a caller is told to wait whom the queue has no place for.
+/// When a caller should try again whose call does not fit into the queue.
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
-/// A place among the calls to issue that run or wait.
+/// The right to one call to issue. It counts as running or waiting until it is dropped.
 #[derive(Debug)]
-pub(super) struct IssuePlace(
+pub(crate) struct IssuePermit(
     #[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit,
 );
 
-/// A slot for one call to revoke at a back end. What is no longer configured is not called.
+/// The right to one call to revoke at a back end. There is no back end to call for a provider that
+/// is not configured.
 #[derive(Debug)]
-pub(crate) struct RevokeSlot {
+pub(crate) struct RevokePermit {
     called: Option<(Arc<Backend>, OwnedSemaphorePermit)>,
-    leave: Leave,
+    outage: OutagePermit,
 }
 
-impl RevokeSlot {
-    /// For a provider that is no longer configured.
-    pub(super) const fn of_nobody(leave: Leave) -> Self {
+impl RevokePermit {
+    /// For a provider that is not configured: the attempt will fail.
+    pub(crate) const fn unconfigured(outage: OutagePermit) -> Self {
         Self {
             called: None,
-            leave,
+            outage,
         }
     }
 
-    /// The back end that is asked now, if there is one. Lets go of its permit with what is returned.
-    pub(super) fn spend(self) -> (Option<(Arc<Backend>, OwnedSemaphorePermit)>, Asked) {
-        (self.called, self.leave.spend())
+    /// Uses the permit. Returns the back end to call, if there is one, with its concurrency permit.
+    pub(crate) fn spend(self) -> (Option<(Arc<Backend>, OwnedSemaphorePermit)>, Attempt) {
+        (self.called, self.outage.spend())
     }
 }
 
-/// One provider and how busy it is.
+/// One provider, its limits, and how it does.
 #[derive(Debug)]
 pub(crate) struct Backend {
     provider: Arc<dyn Provider>,
     fingerprint: String,
     settings: ProviderSettings,
     clock: Arc<dyn Clock>,
-    /// Calls to issue that run or wait: as many as there are slots and places in the queue.
-    issue_places: Arc<Semaphore>,
+    /// Calls to issue that run or wait: `issue_concurrency` and `issue_queue` together.
+    issue_queue: Arc<Semaphore>,
     timer: Arc<dyn Timer>,
-    issue_slots: Semaphore,
-    revoke_slots: Arc<Semaphore>,
+    issue_permits: Semaphore,
+    revoke_permits: Arc<Semaphore>,
     breaker: Arc<Mutex<Breaker>>,
     outage: Arc<Outage>,
 }
@@ -81,7 +81,7 @@ struct Breaker {
 }
 
 impl Backend {
-    pub(super) fn new(
+    pub(crate) fn new(
         configured: ConfiguredProvider,
         settings: ProviderSettings,
         clock: Arc<dyn Clock>,
@@ -91,19 +91,19 @@ impl Backend {
             provider: configured.provider,
             fingerprint: configured.fingerprint,
             clock,
-            issue_places: Arc::new(Semaphore::new(issue_places(&settings))),
+            issue_queue: Arc::new(Semaphore::new(issue_queue(&settings))),
             timer,
-            issue_slots: Semaphore::new(settings.issue_concurrency),
-            revoke_slots: Arc::new(Semaphore::new(settings.revoke_concurrency)),
+            issue_permits: Semaphore::new(settings.issue_concurrency),
+            revoke_permits: Arc::new(Semaphore::new(settings.revoke_concurrency)),
             breaker: Arc::default(),
             outage: Arc::default(),
             settings,
         }
     }
 
-    /// The same back end under these settings. What is known of its health goes on; calls that run keep the permits
-    /// of the settings under which they began.
-    pub(super) fn with_settings(this: &Arc<Self>, settings: &ProviderSettings) -> Arc<Self> {
+    /// The same back end under these settings. What is known of its health goes on; calls that run
+    /// keep the permits of the settings under which they began.
+    pub(crate) fn with_settings(this: &Arc<Self>, settings: &ProviderSettings) -> Arc<Self> {
         if this.settings == *settings {
             return Arc::clone(this);
         }
@@ -119,7 +119,7 @@ impl Backend {
         })
     }
 
-    pub(super) fn fingerprint(&self) -> &str {
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
@@ -127,32 +127,33 @@ impl Backend {
         &self.provider
     }
 
-    pub(super) fn status(&self) -> BackendStatus {
-        let busy = |slots: &Semaphore, all: usize| all.saturating_sub(slots.available_permits());
+    pub(crate) fn status(&self) -> BackendStatus {
+        let busy =
+            |permits: &Semaphore, all: usize| all.saturating_sub(permits.available_permits());
         BackendStatus {
             circuit_open: self.pause_left().is_some(),
-            in_flight: busy(&self.issue_places, issue_places(&self.settings))
-                + busy(&self.revoke_slots, self.settings.revoke_concurrency),
+            in_flight: busy(&self.issue_queue, issue_queue(&self.settings))
+                + busy(&self.revoke_permits, self.settings.revoke_concurrency),
         }
     }
 
-    /// A place for one call to issue, kept until the call is over. Refuses before an intent is recorded, when the call
-    /// would not go through anyway.
-    pub(super) fn admit(&self) -> Result<IssuePlace, Error> {
+    /// A permit for one call to issue. It is asked for before the intent is recorded, so that a
+    /// call that the breaker or the queue would refuse leaves no intent.
+    pub(crate) fn acquire(&self) -> Result<IssuePermit, Error> {
         if let Some(left) = self.pause_left() {
             return Err(self.error(ProviderError::Retryable {
-                // Not what it said: that may name what is another agent's.
+                // Without the provider's own words: they may name things of another agent.
                 message: "it failed several times in a row and is given a pause; operators find why in the broker's log".to_owned(),
                 after: Some(left),
             }));
         }
-        self.place()
+        self.acquire_regardless()
     }
 
-    /// The same for a call that is to go through although the provider failed: people want to see how it is.
-    pub(super) fn place(&self) -> Result<IssuePlace, Error> {
-        match Arc::clone(&self.issue_places).try_acquire_owned() {
-            Ok(permit) => Ok(IssuePlace(permit)),
+    /// The same for a health check, which goes through although the breaker is open.
+    pub(crate) fn acquire_regardless(&self) -> Result<IssuePermit, Error> {
+        match Arc::clone(&self.issue_queue).try_acquire_owned() {
+            Ok(permit) => Ok(IssuePermit(permit)),
             Err(_full) => Err(Error::Exhausted {
                 message: format!(
                     "too many requests wait for provider `{}`",
@@ -163,18 +164,19 @@ impl Backend {
         }
     }
 
-    /// Runs a call to issue or renew: in turn, within the deadline, counted by the breaker.
-    pub(super) async fn issue<T>(
+    /// Runs a call to issue or renew when its turn comes, within the deadline, and tells the
+    /// breaker how it went.
+    pub(crate) async fn issue<T>(
         &self,
-        _place: IssuePlace,
+        _permit: IssuePermit,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
         let limit = self.settings.issue_timeout;
-        let slot = timer::within(self.timer.as_ref(), limit, self.issue_slots.acquire()).await;
-        let Some(Ok(_slot)) = slot else {
+        let permit = timer::within(self.timer.as_ref(), limit, self.issue_permits.acquire()).await;
+        let Some(Ok(_permit)) = permit else {
             // Nothing was sent, so nothing was minted.
             return Err(ProviderError::Unsupported(
-                "the provider was too busy to be asked in time".to_owned(),
+                "the provider was too busy to be attempt in time".to_owned(),
             ));
         };
         let result = self.within(limit, call).await;
@@ -184,44 +186,47 @@ impl Backend {
     }
 
     /// Runs a call to revoke, within the deadline, with the permit that it was given.
-    pub(super) async fn revoke<T>(
+    pub(crate) async fn revoke<T>(
         &self,
         _permit: OwnedSemaphorePermit,
-        asked: Asked,
+        attempt: Attempt,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
         let limit = self.settings.revoke_timeout;
         let Some(result) = self.within(limit, call).await else {
-            // One thing behind the provider may hang, and others not: such calls are few, since each keeps its slot.
+            // A timeout is no outage: one thing behind the provider may hang while others work.
+            // Such calls are few, since each holds a permit.
             return Err(no_answer(limit));
         };
         match &result {
             Ok(_) => {
                 self.count(None);
-                self.answered();
+                self.revokes_again();
             }
-            Err(error) => self.cannot_revoke(asked, error),
+            Err(error) => self.cannot_revoke(attempt, error),
         }
         result
     }
 
-    /// Runs the provider's own upkeep in the next slot to revoke in. How that goes says nothing of revoking.
-    pub(super) async fn upkeep(&self) -> Result<(), ProviderError> {
-        let slot = self.revoke_slots.acquire().await;
-        let _slot = slot.map_err(|_closed| ProviderError::retryable("the broker is stopping"))?;
+    /// Runs the provider's own maintenance under the next permit to revoke. Its result says nothing
+    /// about revoking.
+    pub(crate) async fn maintain(&self) -> Result<(), ProviderError> {
+        let permit = self.revoke_permits.acquire().await;
+        let _permit =
+            permit.map_err(|_closed| ProviderError::retryable("the broker is stopping"))?;
         let limit = self.settings.revoke_timeout;
         let maintained = self.within(limit, self.provider.maintain()).await;
         maintained.unwrap_or_else(|| Err(no_answer(limit)))
     }
 
-    fn answered(&self) {
+    fn revokes_again(&self) {
         if self.outage.answered() {
             tracing::info!(provider = %self.provider.name(), "the provider revokes again, and what waited is due now");
         }
     }
 
-    fn cannot_revoke(&self, asked: Asked, error: &ProviderError) {
-        if self.outage.failed(asked, self.clock.monotonic()) {
+    fn cannot_revoke(&self, attempt: Attempt, error: &ProviderError) {
+        if self.outage.failed(attempt, self.clock.monotonic()) {
             let name = self.provider.name();
             tracing::warn!(
                 provider = %name, %error,
@@ -230,19 +235,20 @@ impl Backend {
         }
     }
 
-    /// A slot to revoke in, if one is free right now. What was tried before waits while the provider is down; what is
-    /// new has its first try at once, since not everything behind a provider need be down.
-    pub(super) fn revoke_slot(self: &Arc<Self>, is_new: bool) -> Option<RevokeSlot> {
-        let slot = Arc::clone(&self.revoke_slots).try_acquire_owned().ok()?;
-        let leave = self.outage.admit(is_new, self.clock.monotonic())?;
-        Some(RevokeSlot {
-            called: Some((Arc::clone(self), slot)),
-            leave,
+    /// A permit to revoke, if there is one right now. A revocation that failed before waits while
+    /// the provider is out; a new one has its first try at once, since not everything behind the
+    /// provider need be down.
+    pub(crate) fn revoke_permit(self: &Arc<Self>, is_new: bool) -> Option<RevokePermit> {
+        let permit = Arc::clone(&self.revoke_permits).try_acquire_owned().ok()?;
+        let outage = self.outage.acquire(is_new, self.clock.monotonic())?;
+        Some(RevokePermit {
+            called: Some((Arc::clone(self), permit)),
+            outage,
         })
     }
 
     /// The provider's error with its name.
-    pub(super) fn error(&self, source: ProviderError) -> Error {
+    pub(crate) fn error(&self, source: ProviderError) -> Error {
         Error::Provider {
             provider: self.provider.name().clone(),
             source,
@@ -261,7 +267,7 @@ impl Backend {
         }
     }
 
-    /// How long issuing is still refused. After the pause one failure more opens the breaker again.
+    /// How long the breaker still refuses issuing. One failure after the pause opens it again.
     fn pause_left(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         self.breaker
@@ -280,7 +286,7 @@ fn no_answer(limit: Duration) -> ProviderError {
     ProviderError::retryable(format!("no answer within {} s", limit.as_secs_f32()))
 }
 
-const fn issue_places(settings: &ProviderSettings) -> usize {
+const fn issue_queue(settings: &ProviderSettings) -> usize {
     settings
         .issue_concurrency
         .saturating_add(settings.issue_queue)

@@ -1,4 +1,5 @@
-//! Callers by their X.509-SVID. The transport has checked the chain; here it is checked that the SVID still counts.
+//! Callers by their X.509-SVID. The transport has checked the chain; the engine checks that the
+//! SVID still counts.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -6,12 +7,13 @@ use taskpass_ca::PeerIdentity;
 use taskpass_core::{AgentName, Identity, OperatorName, SvidState, TaskId, TaskState};
 use taskpass_store::SvidRecord;
 
-use super::{Call, Caller, Engine, Error};
+use crate::{Call, Caller, Engine, Error};
 
 impl Engine {
-    /// The caller behind a connection, as of now: a certificate that was replaced, that is not on record, whose task
-    /// ended, or whose agent is not registered is refused on the next request, also on a connection that has been open
-    /// for long. `identity` is from the certificate that the transport checked; `ip` is the far end's address.
+    /// The caller behind a connection, as of now. The next request is refused, also on a connection
+    /// that has long been open, once the certificate is superseded or not on record, its task has
+    /// ended, or its agent is not registered. `identity` comes from the certificate that the
+    /// transport checked; `ip` is the far end's address.
     pub async fn authenticate(
         &self,
         identity: Option<&PeerIdentity>,
@@ -96,7 +98,7 @@ async fn operator(
     })
 }
 
-/// The record of the peer's certificate. A good signature is not enough: what is not on record does not count.
+/// The record of the peer's certificate. A good signature alone does not make a certificate count.
 async fn on_record(
     engine: &Engine,
     peer: &PeerIdentity,

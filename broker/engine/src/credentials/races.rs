@@ -6,18 +6,20 @@ use taskpass_core::{CredentialId, CredentialState, Labels, RevokeCause, TaskStat
 use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
-use super::{
-    CreateJoinToken, Credentials, EndTask, Ending, Error, Progress, ProviderSettings,
-    RegisterAgent, RenewCredential, Requests, Settings,
-    anchors::AnchorRecorder,
+use crate::{
+    CreateJoinToken, Credentials, EndTask, Ending, Error, ProviderSettings, RegisterAgent,
+    RenewCredential, Requests, Settings,
     testing::{Answer, Bench, NOW, eventually, key_of},
 };
 
+use super::{GroupOutcome, anchors::AnchorRecorder};
+
 const HALF: Duration = Duration::from_secs(1800);
 
-/// A session that has to end takes along what is just being drawn with it: never handed out, never called active.
+/// An anchor that has to end takes along the credentials that are just being issued through it:
+/// they are neither delivered nor called active.
 #[tokio::test]
-async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
+async fn what_is_issued_through_an_anchor_in_doubt_is_never_active() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let first = bench.begin(fake, task).await;
@@ -30,7 +32,7 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
         CredentialState::Revoking
     );
 
-    // Nothing more is drawn with that session, and no provider is asked.
+    // Nothing more is issued through that anchor, and the provider is not called.
     let refused = bench.begin(fake, task).await.await.unwrap().unwrap_err();
     assert!(
         matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
@@ -38,14 +40,14 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
     );
     assert_eq!(fake.issues.lock().len(), 1);
 
-    // The session lives until the other call is over, which is marked before anything is ended.
+    // The anchor lives until the other call is over, which is marked before anything is ended.
     let group = async || {
         let name = "a".parse().unwrap();
-        let slot = bench.engine.revoke_slot(&name, true).unwrap();
+        let permit = bench.engine.revoke_permit(&name, true).unwrap();
         let ids = &ids[..1];
-        bench.engine.revoke_group(&name, task, ids, slot).await
+        bench.engine.revoke_group(&name, task, ids, permit).await
     };
-    assert_eq!(group().await.unwrap(), Progress::NotYet);
+    assert_eq!(group().await.unwrap(), GroupOutcome::NotYet);
     assert!(fake.orders.lock().is_empty());
     assert_eq!(
         bench.credential(ids[1]).await.state,
@@ -62,7 +64,7 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
     assert!(marked.anchor.is_some(), "it can be found");
 
     fake.revokes.add_permits(9);
-    assert_eq!(group().await.unwrap(), Progress::Done);
+    assert_eq!(group().await.unwrap(), GroupOutcome::Done);
     {
         let orders = fake.orders.lock();
         assert_eq!(orders.len(), 1);
@@ -74,9 +76,9 @@ async fn what_is_drawn_with_a_session_in_doubt_is_never_active() {
     bench.issued(fake, task, HALF).await;
 }
 
-/// What was drawn later than a doubt began has nothing to do with it, and neither dies nor waits for it.
+/// A credential issued after a doubt began has nothing to do with it: it neither dies nor waits.
 #[tokio::test]
-async fn a_doubt_leaves_later_sessions_alone() {
+async fn a_doubt_leaves_later_anchors_alone() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     fake.is_down.store(true, Ordering::SeqCst);
@@ -91,20 +93,21 @@ async fn a_doubt_leaves_later_sessions_alone() {
     let running = bench.begin(fake, task).await;
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name, true).unwrap();
+    let permit = bench.engine.revoke_permit(&name, true).unwrap();
     let doubts = [doubt];
-    let group = bench.engine.revoke_group(&name, task, &doubts, slot);
-    assert_eq!(group.await.unwrap(), Progress::Done);
+    let group = bench.engine.revoke_group(&name, task, &doubts, permit);
+    assert_eq!(group.await.unwrap(), GroupOutcome::Done);
 
     assert_eq!(fake.orders.lock()[0].anchors, []);
     assert_eq!(bench.credential(later).await.state, CredentialState::Active);
     fake.answer(Answer::Give(HALF));
-    running.await.unwrap().unwrap().handover.done();
+    running.await.unwrap().unwrap().delivery.confirm();
 }
 
-/// A call whose credential is to be revoked records no session any more: the doubt would not cover it.
+/// A call whose credential is to be revoked records no anchor any more: the doubt would not cover
+/// it.
 #[tokio::test]
-async fn what_is_to_be_revoked_records_no_session() {
+async fn what_is_to_be_revoked_records_no_anchor() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let issued = bench.issued(fake, task, HALF).await.id;
@@ -118,9 +121,9 @@ async fn what_is_to_be_revoked_records_no_session() {
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// A secret that is dropped on its way to the caller is taken back, wherever that happens.
+/// A secret that is dropped on its way to the caller is revoked, wherever that happens.
 #[tokio::test]
-async fn what_is_not_handed_over_is_revoked() {
+async fn what_is_not_delivered_is_revoked() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let kept = bench.issued(fake, task, HALF).await.id;
@@ -130,7 +133,7 @@ async fn what_is_not_handed_over_is_revoked() {
     let lost = issued.id;
     assert_eq!(bench.credential(lost).await.state, CredentialState::Active);
     drop(issued);
-    eventually("it is taken back", || async {
+    eventually("it is revoked", || async {
         let lost = bench.credential(lost).await;
         lost.revocation
             .as_ref()
@@ -149,7 +152,8 @@ async fn what_is_not_handed_over_is_revoked() {
     assert_eq!(bench.credential(kept).await.state, CredentialState::Active);
 }
 
-/// Where the provider gives more than was asked for, the end that was asked for is kept by revoking.
+/// Where the provider gives more than was asked for, the end that was asked for is kept by
+/// revoking.
 #[tokio::test]
 async fn the_end_that_was_asked_for_is_kept() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -230,7 +234,8 @@ async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     register("two", "").await.unwrap();
 }
 
-/// A task that asks without end, each time with a new key, keeps the agent's other tasks from nothing.
+/// A task that asks without end, each time with a new key, keeps the agent's other tasks from
+/// nothing.
 #[tokio::test]
 async fn one_task_never_uses_up_the_keys_of_its_agent() {
     let settings = Settings {
@@ -272,7 +277,8 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
         }
         outcome => panic!("{outcome:?}"),
     }
-    // What it did is still known, it goes on without keys, and the other task goes on as if nothing were.
+    // What it did is still known, it goes on without keys, and the other task goes on as if nothing
+    // were.
     renew(id, "greedy-0").await.unwrap();
     renew(id, "").await.unwrap();
     renew(others, "other-0").await.unwrap();
@@ -287,9 +293,12 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.revokes.add_permits(1);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name, true).unwrap();
-    let done = bench.engine.revoke_group(&name, greedy, &[id], slot).await;
-    assert_eq!(done.unwrap(), Progress::Done);
+    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let done = bench
+        .engine
+        .revoke_group(&name, greedy, &[id], permit)
+        .await;
+    assert_eq!(done.unwrap(), GroupOutcome::Done);
     bench.engine.reap().await.unwrap();
     assert_eq!(
         bench.store.task(greedy).await.unwrap().unwrap().state,
@@ -314,16 +323,16 @@ async fn the_queue_of_a_provider_has_an_end() {
     let bench = Bench::new(&["a"], settings).await;
     let snapshot = bench.engine.snapshot();
     let backend = snapshot.backends().named(&"a".parse().unwrap()).unwrap();
-    let mut places: Vec<_> = (0..5).map(|_| backend.admit().unwrap()).collect();
-    assert!(matches!(backend.admit(), Err(Error::Exhausted { .. })));
+    let mut permits: Vec<_> = (0..5).map(|_| backend.acquire().unwrap()).collect();
+    assert!(matches!(backend.acquire(), Err(Error::Exhausted { .. })));
     assert_eq!(backend.status().in_flight, 5);
-    places.pop();
-    assert!(backend.admit().is_ok());
+    permits.pop();
+    assert!(backend.acquire().is_ok());
 }
 
-/// What ends in good order waits for its credentials alone; of its session nobody has to know.
+/// A task that ends in good order waits for its credentials alone, and its anchor is not shown.
 #[tokio::test]
-async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
+async fn an_anchor_is_not_shown_while_credentials_are_being_revoked() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
@@ -336,9 +345,9 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name, true).unwrap();
-    let progress = bench.engine.revoke_group(&name, task, &[id], slot).await;
-    assert_eq!(progress.unwrap(), Progress::Failed);
+    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let progress = bench.engine.revoke_group(&name, task, &[id], permit).await;
+    assert_eq!(progress.unwrap(), GroupOutcome::Failed);
     let view = bench.engine.task(&bench.agent, task).await;
     let view = view.unwrap();
     assert_eq!(view.task.state, TaskState::Ending);
@@ -347,9 +356,9 @@ async fn a_session_is_not_shown_while_credentials_are_being_revoked() {
     assert!(why.contains("it is down"), "{why}");
 }
 
-/// A session that cannot be ended keeps its task from being over, and people see why.
+/// An anchor that cannot be ended keeps its task from being over, and people see why.
 #[tokio::test]
-async fn a_session_that_cannot_be_ended_is_shown() {
+async fn an_anchor_that_cannot_be_ended_is_shown() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     bench.issued(fake, task, Duration::ZERO).await;
@@ -363,11 +372,11 @@ async fn a_session_that_cannot_be_ended_is_shown() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let slot = bench.engine.revoke_slot(&name, true).unwrap();
-    let progress = bench.engine.revoke_group(&name, task, &[], slot).await;
-    assert!(matches!(progress, Ok(Progress::SessionsLeft(_))));
+    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let progress = bench.engine.revoke_group(&name, task, &[], permit).await;
+    assert!(matches!(progress, Ok(GroupOutcome::AnchorsLeft(_))));
     let view = bench.engine.task(&bench.agent, task).await;
-    let sessions = view.unwrap().anchors;
-    assert_eq!(sessions.len(), 1);
-    assert_eq!(sessions[0].provider, name);
+    let anchors = view.unwrap().anchors;
+    assert_eq!(anchors.len(), 1);
+    assert_eq!(anchors[0].provider, name);
 }

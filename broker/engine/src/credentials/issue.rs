@@ -1,7 +1,8 @@
-//! Issuing a credential: decide, record the intent, ask the provider, record the outcome, hand over.
+//! Issuing a credential: decide, record the intent, call the provider, record the outcome, deliver.
 //!
-//! The provider call runs on its own, not in the request: a caller that goes away cannot leave a call half done. If
-//! nobody is there to take the secret any more, the credential is revoked at once (see `handover.rs`).
+//! The provider call runs in a task of its own, not in the request, so a caller that goes away
+//! cannot leave a call half done. If the secret cannot be delivered any more, the credential is
+//! revoked at once (see `delivery.rs`).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,17 +17,16 @@ use taskpass_provider::{IssueOrder, Issued, ProviderError};
 use taskpass_store::{Guard, Subject};
 use tracing::Instrument as _;
 
-use crate::failpoint;
-
-use super::{
-    Call, Engine, Error, Field, Handover, RequestKey,
-    anchors::AnchorRecorder,
-    backend::{Backend, IssuePlace},
-    in_flight::InFlightCall,
+use crate::{
+    Call, Delivery, Engine, Error, Field, RequestKey, failpoint,
+    providers::{Backend, IssuePermit},
 };
 
-/// How long a provider call may go on after its task ended.
-const BREAK_OFF_GRACE: Duration = Duration::from_secs(1);
+use super::{anchors::AnchorRecorder, in_flight::InFlightCall};
+
+/// How long a provider call may run on after its task ended. A call that ends by itself has a known
+/// outcome, and a credential with a known outcome is revoked more surely than one in doubt.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// A credential to issue.
 #[derive(Debug, Clone, Serialize)]
@@ -41,25 +41,25 @@ pub struct IssueCredential {
     pub ttl: Option<Ttl>,
 }
 
-/// What the caller gets. This is the only place where a secret leaves the broker.
+/// An issued credential. This is the only place where a secret leaves the broker.
 #[derive(Debug)]
 pub struct IssuedCredential {
     /// Names the credential.
     pub id: CredentialId,
     /// The role.
     pub role: RoleName,
-    /// Until when it lives if nobody revokes it.
+    /// When it expires.
     pub expires_at: Timestamp,
     /// What revoking it can truly do.
     pub revocation_class: RevocationClass,
-    /// Whether it can be extended.
+    /// Whether it can be renewed.
     pub renewable: bool,
     /// The secret parts.
     pub data: SecretFields,
     /// The environment variable that each part sets, by the part's name.
     pub env: BTreeMap<String, EnvName>,
-    /// Takes the credential back unless it is said that the secret was handed over.
-    pub handover: Handover,
+    /// Revokes the credential unless delivery is confirmed.
+    pub delivery: Delivery,
 }
 
 impl Engine {
@@ -81,18 +81,20 @@ impl Engine {
         let scope = requested_scope(&pins, &request.scope)?;
         let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
-        let draw = self.draw(&task, &scope, expires_at, now).await?;
+        let wanted = self.policy_request(&task, &scope, expires_at, now).await?;
         let allowed = self
             .authorize(
                 call,
                 Action::CredentialIssue,
                 Resource::Role(spec),
-                Some(draw),
+                Some(wanted),
             )
-            .await?;
-        // What the role takes is told to nobody whom policy refuses.
+            .await
+            .granted()?;
+        // Policy decides first: the parameters of a role are not told to callers whom policy
+        // refuses.
         fits(spec, &scope, ttl)?;
-        let place = backend.admit()?;
+        let permit = backend.acquire()?;
         let handle = backend
             .provider()
             .locator(&request.role, &scope)
@@ -120,7 +122,7 @@ impl Engine {
         failpoint::reached("issue.intended");
         self.mint(
             Arc::clone(backend),
-            place,
+            permit,
             &task,
             credential,
             spec.clone(),
@@ -129,7 +131,7 @@ impl Engine {
         .await
     }
 
-    /// The caller's open task, and what it fixes of the parameters of the role that is asked for.
+    /// The caller's open task, and the parameters that it fixes for the role.
     async fn task_and_pins(
         &self,
         call: &Call,
@@ -140,13 +142,13 @@ impl Engine {
         let (id, role) = (request.task, &request.role);
         let task = self.reachable_task(call, ACTION, id).await?;
         if call.agent().is_none() {
-            let why = "only agents draw credentials";
+            let why = "only agents request credentials";
             return Err(self.refuse_kind(call, ACTION, why).await);
         }
         if task.state != TaskState::Open || task.deadline <= now {
             return Err(Error::TaskEnded(id));
         }
-        // A role that does not exist and one that the task has not look the same, and nothing else is told of either.
+        // A role that does not exist and a role that the task lacks are refused in the same words.
         let Some(pins) = task.roles.get(role).cloned() else {
             let reason = format!("task `{id}` was not started with role `{role}`");
             let resource = role.to_string();
@@ -155,8 +157,9 @@ impl Engine {
         Ok((task, pins))
     }
 
-    /// The answer to a request that was made before. Where the provider never answered there is no secret that
-    /// could have been lost, and saying that one was issued would send the caller after a credential it cannot have.
+    /// The answer to a repeated request. Where the provider never answered there is no secret that
+    /// could have been lost, and `AlreadyIssued` would send the caller after a credential that it
+    /// cannot have.
     async fn repeated(&self, backend: &Backend, earlier: CredentialId) -> Result<Error, Error> {
         let recorded = self.context.store.credential(earlier).await?;
         let is_unanswered =
@@ -197,11 +200,11 @@ impl Engine {
         self.commit(vec![decided, intent], guards).await.map(|_| ())
     }
 
-    /// Runs the provider call apart from the request and waits for its outcome.
+    /// Calls the provider in a task of its own and waits for the outcome.
     async fn mint(
         self: &Arc<Self>,
         backend: Arc<Backend>,
-        place: IssuePlace,
+        permit: IssuePermit,
         task: &Task,
         credential: Credential,
         spec: RoleSpec,
@@ -233,11 +236,11 @@ impl Engine {
                 provider,
             };
             let began = engine.context.clock.monotonic();
-            // What is ready counts, even if the task ended in the same moment.
+            // An answer that is ready counts, even if the task ended in the same moment.
             let result = tokio::select! {
                 biased;
-                result = backend.issue(place, backend.provider().issue(&order, &anchors)) => result,
-                () = engine.broken_off(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
+                result = backend.issue(permit, backend.provider().issue(&order, &anchors)) => result,
+                () = engine.cancelled(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
             };
             failpoint::reached("issue.minted");
             let took = engine.context.clock.monotonic().saturating_sub(began);
@@ -246,24 +249,24 @@ impl Engine {
                 .await;
             failpoint::reached("issue.recorded");
             drop(running);
-            // What nobody waits for is dropped here, and then taken back.
+            // If the request is gone, the answer is dropped here, which revokes the credential.
             drop(answer.send(outcome));
         };
         // The call may outlive its request; its log lines carry the request's id all the same.
         self.context.tasks.spawn(calling.in_current_span());
         answered
             .await
-            .unwrap_or_else(|_| Err(Error::Store("the broker is stopping; ask again".to_owned())))
+            .unwrap_or_else(|_stopped| Err(Error::stopping()))
     }
 
-    /// Ends a little after the task did: a call whose outcome is known is revoked more surely than one in doubt.
-    async fn broken_off(&self, running: &InFlightCall) {
-        running.broken_off().await;
-        self.context.timer.sleep(BREAK_OFF_GRACE).await;
+    /// Ends [`CANCEL_GRACE`] after the task did.
+    async fn cancelled(&self, running: &InFlightCall) {
+        running.cancelled().await;
+        self.context.timer.sleep(CANCEL_GRACE).await;
     }
 
-    /// Records what the provider said. The secret is only passed on when the record is durable and the task is
-    /// still open.
+    /// Records the provider's answer. The secret is only passed on when the record is durable and
+    /// the credential is active.
     async fn commit_outcome(
         self: &Arc<Self>,
         backend: &Backend,
@@ -291,7 +294,7 @@ impl Engine {
         self.commit_reserved(vec![event], Vec::new()).await?;
         let recorded = self.context.store.credential(order.credential).await?;
         let Some(recorded) = recorded.filter(|c| c.state == CredentialState::Active) else {
-            return Err(self.taken_back_meanwhile(backend, order.task).await);
+            return Err(self.revoked_meanwhile(backend, order.task).await);
         };
         Ok(IssuedCredential {
             id: order.credential,
@@ -301,24 +304,25 @@ impl Engine {
             renewable: spec.renewable,
             env: variables(spec, &issued.data),
             data: issued.data,
-            handover: Handover::new(self, order.credential),
+            delivery: Delivery::new(self, order.credential),
         })
     }
 
-    /// Why a credential was marked to be revoked while the provider was minting it: its task ended, or the session
-    /// that it was drawn with has to end.
-    async fn taken_back_meanwhile(&self, backend: &Backend, task: TaskId) -> Error {
+    /// Why a credential was marked to be revoked while the provider minted it: its task ended, or
+    /// another credential of the same anchor is in doubt.
+    async fn revoked_meanwhile(&self, backend: &Backend, task: TaskId) -> Error {
         match self.context.store.task(task).await {
             Ok(Some(recorded)) if recorded.state == TaskState::Open => {
                 backend.error(ProviderError::retryable(
-                    "another credential of the task is in doubt, and the session this one was drawn with ends with it",
+                    "another credential of the task is in doubt, and the anchor this one was issued through ends with it",
                 ))
             }
             _ => Error::TaskEnded(task),
         }
     }
 
-    /// An error leaves either nothing, which is recorded as abandoned, or doubt, which is revoked.
+    /// After an error either nothing exists, and the credential is abandoned, or its outcome is
+    /// unknown, and it is revoked.
     async fn commit_failure(&self, credential: CredentialId, error: &ProviderError) {
         let event = if error.nothing_was_minted() {
             Event::CredentialAbandoned {
@@ -332,27 +336,27 @@ impl Engine {
                 by: taskpass_core::Actor::Broker,
             }
         };
-        // It may be in `revoking` already, because its task ended; and if the ledger cannot be written it stays
-        // intended. The reconcilers take care of both.
+        // It may be `revoking` already, because its task ended; and if the ledger cannot be written
+        // it stays intended. The reconcilers take care of both.
         if let Err(error) = self.commit_reserved(vec![event], Vec::new()).await {
-            tracing::warn!(%credential, %error, "the outcome of an interrupted issue is left to the reconcilers");
+            tracing::warn!(%credential, error = %error.message(), "the outcome of an interrupted issue is left to the reconcilers");
         }
     }
 
-    /// Nobody took the secret: the credential must not live on.
-    pub(super) async fn take_back(&self, credential: CredentialId) {
+    /// Marks a credential to be revoked whose secret was not delivered.
+    pub(crate) async fn revoke_undelivered(&self, credential: CredentialId) {
         let event = Event::CredentialRevoking {
             credential,
             cause: RevokeCause::NotDelivered,
             by: taskpass_core::Actor::Broker,
         };
         if let Err(error) = self.commit_reserved(vec![event], Vec::new()).await {
-            tracing::warn!(%credential, %error, "an undelivered credential could not be marked; it ends with its task");
+            tracing::warn!(%credential, error = %error.message(), "an undelivered credential could not be marked; it ends with its task");
         }
     }
 
-    /// What policy is told about a request to draw.
-    pub(super) async fn draw<'a>(
+    /// What policy is told about a request for a credential.
+    pub(crate) async fn policy_request<'a>(
         &self,
         task: &'a Task,
         scope: &'a Scope,
@@ -378,22 +382,22 @@ impl Engine {
     }
 }
 
-/// The scope asked for together with what the task fixes.
+/// The scope of the request together with the parameters that the task fixes.
 fn requested_scope(pins: &Scope, asked: &Scope) -> Result<Scope, Error> {
     pins.merged_with(asked).map_err(|param| {
         Error::invalid(
             Field::Scope,
-            format!("the task fixes parameter `{param}`; it cannot be changed when drawing"),
+            format!("the task fixes parameter `{param}`; no request can change it"),
         )
     })
 }
 
-/// What is left of a life as policy sees it: at least a second.
-pub(super) fn lifetime(left: Duration) -> Result<Ttl, Error> {
+/// A remaining lifetime as policy sees it: at least a second.
+pub(crate) fn lifetime(left: Duration) -> Result<Ttl, Error> {
     Ttl::from_seconds(left.as_secs().max(1)).map_err(|e| Error::invalid(Field::Ttl, e))
 }
 
-/// Whether the role takes such a scope and such a life.
+/// Checks scope and lifetime against the role.
 fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
     spec.check_scope(scope).map_err(|e| Error::scope(&e))?;
     if ttl > spec.max_ttl {
@@ -413,7 +417,7 @@ fn variables(role: &RoleSpec, data: &SecretFields) -> BTreeMap<String, EnvName> 
         .collect()
 }
 
-/// A handle that the ledger could not take would lose the credential.
+/// Refuses a handle that is too long for the ledger: the credential could not be found again.
 fn checked(issued: Issued) -> Result<Issued, ProviderError> {
     match &issued.handle {
         Some(handle) if handle.to_string().len() > limits::HANDLE_BYTES_MAX => Err(
@@ -423,8 +427,8 @@ fn checked(issued: Issued) -> Result<Issued, ProviderError> {
     }
 }
 
-/// A provider's text as it goes into the ledger.
-pub(super) fn shortened(text: &str) -> String {
+/// A provider's text, shortened for the ledger.
+pub(crate) fn shortened(text: &str) -> String {
     text.chars()
         .take(limits::ERROR_TEXT_CHARS_MAX)
         .map(|c| if c.is_control() { ' ' } else { c })

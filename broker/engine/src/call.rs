@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use taskpass_core::{Agent, OperatorName, SpiffeId, Task};
 use taskpass_policy::Principal;
 
-use super::Snapshot;
+use crate::Snapshot;
 
 /// An authenticated caller.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Caller {
     }
 
     /// The caller as policy sees it.
-    pub(super) fn principal(&self) -> Principal<'_> {
+    pub(crate) fn principal(&self) -> Principal<'_> {
         match self {
             Self::Agent {
                 agent, bound_to, ..
@@ -74,7 +74,7 @@ impl Caller {
 
 impl Call {
     /// The calling agent; `None` for an operator.
-    pub(super) const fn agent(&self) -> Option<&Arc<Agent>> {
+    pub(crate) const fn agent(&self) -> Option<&Arc<Agent>> {
         match &self.caller {
             Caller::Agent { agent, .. } => Some(agent),
             Caller::Operator { .. } => None,
@@ -82,7 +82,7 @@ impl Call {
     }
 
     /// The task the caller's SVID is bound to.
-    pub(super) const fn bound_to(&self) -> Option<&Arc<Task>> {
+    pub(crate) const fn bound_to(&self) -> Option<&Arc<Task>> {
         match &self.caller {
             Caller::Agent { bound_to, .. } => bound_to.as_ref(),
             Caller::Operator { .. } => None,

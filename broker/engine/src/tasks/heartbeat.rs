@@ -1,8 +1,9 @@
-//! Heartbeats: a task says that it is still being worked on, or it ends.
+//! Heartbeats: the agent says that it still works on a task, or the task ends.
 //!
-//! They live in memory and on the monotonic clock: a wall clock that jumps ends no task, and after a restart every
-//! task has its whole interval again. An allowed heartbeat is the one decision that is not written to the ledger; it
-//! changes nothing, and a task a second over a day would be 86,400 entries.
+//! They live in memory and on the monotonic clock: a wall clock that jumps ends no task, and after
+//! a restart every task has its whole interval again. An allowed heartbeat is the one decision that
+//! is not written to the ledger. It changes nothing, and one each second would be 86,400 entries a
+//! day.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use taskpass_core::{Clock, Task, TaskId, TaskState, Timestamp};
 use taskpass_policy::{Action, Resource};
 
-use super::{Call, Engine, Error};
+use crate::{Call, Engine, Error};
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub struct Heartbeat {
 }
 
 impl Engine {
-    /// Notes that a task is alive. Refused once it is ending, which is how its agent learns of the end.
+    /// Records in memory that a task is alive. Refused once it is ending, which is how its agent
+    /// learns of the end.
     pub async fn heartbeat(&self, call: &Call, id: TaskId) -> Result<Heartbeat, Error> {
         let task = self.reachable_task(call, Action::TaskHeartbeat, id).await?;
         if call.agent().is_none() {
@@ -36,7 +38,8 @@ impl Engine {
         }
         let _allowed = self
             .authorize(call, Action::TaskHeartbeat, Resource::Task(&task), None)
-            .await?;
+            .await
+            .granted()?;
         if task.state != TaskState::Open {
             return Err(Error::TaskEnded(id));
         }
@@ -49,7 +52,8 @@ impl Engine {
         })
     }
 
-    /// Tasks that were silent for longer than they may be, and how long until the next one would be.
+    /// Tasks that were silent for longer than they may be, and how long until the next one would
+    /// be.
     pub(crate) fn silent_tasks(&self) -> (Vec<TaskId>, Option<Duration>) {
         self.heartbeats.silent()
     }
@@ -57,7 +61,7 @@ impl Engine {
 
 /// When each task with a heartbeat was last heard of.
 #[derive(Debug)]
-pub(super) struct Heartbeats {
+pub(crate) struct Heartbeats {
     clock: Arc<dyn Clock>,
     pulses: Mutex<BTreeMap<TaskId, Pulse>>,
 }
@@ -69,7 +73,7 @@ struct Pulse {
 }
 
 impl Heartbeats {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             pulses: Mutex::default(),
@@ -77,7 +81,7 @@ impl Heartbeats {
     }
 
     /// Begins to expect heartbeats of a task, if it promised any.
-    pub(super) fn begin(&self, task: &Task) {
+    pub(crate) fn begin(&self, task: &Task) {
         if let Some(interval) = task.heartbeat {
             let pulse = Pulse {
                 interval: interval.duration(),
@@ -88,7 +92,7 @@ impl Heartbeats {
     }
 
     /// Stops expecting heartbeats of a task that ends.
-    pub(super) fn stop(&self, task: TaskId) {
+    pub(crate) fn stop(&self, task: TaskId) {
         self.pulses.lock().remove(&task);
     }
 

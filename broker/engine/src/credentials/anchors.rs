@@ -1,4 +1,5 @@
-//! Recording anchors while a provider mints: durable before the provider lets the thing live long.
+//! Recording anchors while a provider mints: an anchor is durable before the provider gives it a
+//! long life.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -9,17 +10,15 @@ use taskpass_core::{
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
 
-use crate::failpoint;
+use crate::{Engine, failpoint};
 
-use super::Engine;
-
-/// Records for one credential of a task, while it is being minted.
+/// Records the anchors of one credential that is being issued.
 #[derive(Debug)]
-pub(super) struct AnchorRecorder<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) task: TaskId,
-    pub(super) credential: CredentialId,
-    pub(super) provider: ProviderName,
+pub(crate) struct AnchorRecorder<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) task: TaskId,
+    pub(crate) credential: CredentialId,
+    pub(crate) provider: ProviderName,
 }
 
 #[async_trait]
@@ -36,7 +35,7 @@ impl Anchors for AnchorRecorder<'_> {
             ));
         }
         let refused = |why: String| {
-            ProviderError::retryable(format!("the session could not be recorded: {why}"))
+            ProviderError::retryable(format!("the anchor could not be recorded: {why}"))
         };
         let id = AnchorId::generate(
             self.engine.context.clock.as_ref(),
@@ -53,8 +52,9 @@ impl Anchors for AnchorRecorder<'_> {
             state: AnchorState::Live,
         };
         failpoint::reached("anchor.made");
-        // A task that ended meanwhile takes no more, nor does a credential that is already to be revoked: what is
-        // recorded later than that has nothing to do with it. The provider then lets go of what it just made.
+        // Nothing is recorded for a task that ended meanwhile, nor for a credential that is already
+        // to be revoked: its revocation was planned without this anchor. The provider then drops
+        // the anchor that it just made.
         let guards = vec![
             Guard::TaskOpen(self.task),
             Guard::CredentialState(self.credential, &[CredentialState::Intended]),

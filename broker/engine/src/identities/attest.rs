@@ -11,9 +11,7 @@ use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{Agent, Event, Identity, SpiffeId, Svid, SvidState, Timestamp, excerpt};
 use taskpass_policy::Action;
 
-use crate::failpoint;
-
-use super::{Engine, Error, Field, Snapshot};
+use crate::{Engine, Error, Field, Snapshot, failpoint};
 
 pub use self::{
     attestor::{Attestor, Attestors, Claims, Refusal},
@@ -75,7 +73,8 @@ impl Engine {
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid(Field::Csr, e))?;
         let allowed = self
             .authorize_attesting(&snapshot, &agent, request.ip)
-            .await?;
+            .await
+            .granted()?;
         self.check_in_place_of(&snapshot, &agent, &identity, request)
             .await?;
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
@@ -130,7 +129,7 @@ impl Engine {
         };
         let id = identity
             .spiffe_id(&self.context.trust_domain)
-            .map_err(|e| Error::Authority(e.to_string()))?;
+            .map_err(Error::authority)?;
         if id == *holder {
             return Ok(());
         }
@@ -150,7 +149,7 @@ impl Engine {
 
     /// Signs an SVID for an agent or a task, and prepares its record. Nothing may leave before that
     /// is committed.
-    pub(super) fn sign(
+    pub(crate) fn sign(
         &self,
         identity: &Identity,
         key: &PublicKey,
@@ -160,19 +159,17 @@ impl Engine {
             Identity::Agent(name) => (name.clone(), None),
             Identity::AgentTask(name, task) => (name.clone(), Some(*task)),
             Identity::Operator(_) | Identity::Broker(_) => {
-                return Err(Error::Authority(
-                    "only agents are given SVIDs on request".to_owned(),
-                ));
+                return Err(Error::authority("only agents are given SVIDs on request"));
             }
         };
         let signed = self
             .context
             .authority
             .issue(identity, key, options)
-            .map_err(|e| Error::Authority(e.to_string()))?;
+            .map_err(Error::authority)?;
         let id = identity
             .spiffe_id(&self.context.trust_domain)
-            .map_err(|e| Error::Authority(e.to_string()))?;
+            .map_err(Error::authority)?;
         let svid = Svid {
             serial: signed.serial.clone(),
             agent,

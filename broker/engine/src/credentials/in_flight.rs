@@ -1,7 +1,8 @@
-//! Provider calls that run right now: whose outcome is still to be recorded by somebody.
+//! Calls to issue that run right now.
 //!
-//! An intended credential that is not here was interrupted, by a crash or by a ledger that could not be written, and
-//! is the reconcilers' to clean up. Ending a task breaks its calls off, so that revoking need not wait for them.
+//! An intended credential without a running call was interrupted by a crash, or by a ledger that
+//! could not be written; the reconcilers revoke it. When a task ends its calls are cancelled, so
+//! that revoking need not wait for them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use taskpass_core::{CredentialId, TaskId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Calls by the credential they are for.
+/// The running calls by credential.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Arc<Calls>);
 
@@ -21,17 +22,17 @@ struct Calls {
 }
 
 impl InFlight {
-    /// Enters a call. Must be done before its intent is committed.
-    pub(super) fn enter(&self, credential: CredentialId, task: TaskId) -> InFlightCall {
-        let broken_off = CancellationToken::new();
+    /// Registers a call. Must be done before its intent is committed.
+    pub(crate) fn enter(&self, credential: CredentialId, task: TaskId) -> InFlightCall {
+        let cancelled = CancellationToken::new();
         self.0
             .running
             .lock()
-            .insert(credential, (task, broken_off.clone()));
+            .insert(credential, (task, cancelled.clone()));
         InFlightCall {
             calls: Arc::clone(&self.0),
             credential,
-            broken_off,
+            cancelled,
         }
     }
 
@@ -40,13 +41,13 @@ impl InFlight {
         self.0.running.lock().contains_key(&credential)
     }
 
-    /// Ends when some call has left: reconcilers may have waited for it.
-    pub(crate) async fn one_left(&self) {
+    /// Ends when a call has ended: reconcilers may wait for it.
+    pub(crate) async fn one_ended(&self) {
         self.0.left.notified().await;
     }
 
-    /// Breaks off the calls of a task.
-    pub(super) fn break_off(&self, task: TaskId) {
+    /// Cancels the calls of a task.
+    pub(crate) fn cancel(&self, task: TaskId) {
         for (owner, token) in self.0.running.lock().values() {
             if *owner == task {
                 token.cancel();
@@ -55,18 +56,18 @@ impl InFlight {
     }
 }
 
-/// Leaves on drop.
+/// A registered call; it ends on drop.
 #[derive(Debug)]
-pub(super) struct InFlightCall {
+pub(crate) struct InFlightCall {
     calls: Arc<Calls>,
     credential: CredentialId,
-    broken_off: CancellationToken,
+    cancelled: CancellationToken,
 }
 
 impl InFlightCall {
-    /// Ends when the task ends.
-    pub(super) async fn broken_off(&self) {
-        self.broken_off.cancelled().await;
+    /// Ends when the call is cancelled, because its task ends.
+    pub(crate) async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
     }
 }
 

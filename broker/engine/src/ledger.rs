@@ -6,7 +6,7 @@ use taskpass_core::{TaskId, Timestamp};
 use taskpass_ledger::{Checkpoint, ProofFile, Reader, export};
 use taskpass_policy::{Action, Resource};
 
-use super::{Call, Engine, Error, Field};
+use crate::{Call, Engine, Error, Field};
 
 /// Indexes fetched from the index at once.
 const INDEXES_PER_QUERY: usize = 4096;
@@ -189,7 +189,7 @@ impl ExportPlan {
     /// Writes the lines of the export.
     pub fn write(&self, out: &mut dyn Write) -> Result<(), Error> {
         let size = self.checkpoint.size();
-        let unreadable = |e: taskpass_ledger::Error| Error::Ledger(e.to_string());
+        let unreadable = |e: taskpass_ledger::Error| Error::ledger(e);
         match &self.selection {
             Selection::All => {
                 export::write_full(&self.reader, &self.checkpoint, out).map_err(unreadable)?;
@@ -209,12 +209,10 @@ impl ExportPlan {
             Selection::Some(indexes) => {
                 for chunk in indexes.chunks(LINES_PER_WRITE) {
                     let lines = self.lines_of(chunk).map_err(unreadable)?;
-                    out.write_all(&lines)
-                        .map_err(|e| Error::Ledger(e.to_string()))?;
+                    out.write_all(&lines).map_err(Error::ledger)?;
                 }
                 let lines = self.last_lines().map_err(unreadable)?;
-                out.write_all(&lines)
-                    .map_err(|e| Error::Ledger(e.to_string()))?;
+                out.write_all(&lines).map_err(Error::ledger)?;
             }
         }
         Ok(())
@@ -254,6 +252,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|e| Error::Ledger(e.to_string()))?
-        .map_err(|e| Error::Ledger(e.to_string()))
+        .map_err(Error::ledger)?
+        .map_err(Error::ledger)
 }

@@ -1,4 +1,4 @@
-//! Ending a task, for whatever reason: no more credentials, and everything it was given is revoked.
+//! Ending a task: it issues no more credentials, and everything it was given is revoked.
 
 use std::time::Duration;
 
@@ -8,9 +8,7 @@ use taskpass_core::{
 };
 use taskpass_policy::{Action, Resource};
 
-use crate::failpoint;
-
-use super::{Call, Engine, Error};
+use crate::{Call, Engine, Error, failpoint};
 
 /// A task to end.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// The receipt of a credential as it stands at `now`.
-    pub(super) fn of(credential: &Credential, now: Timestamp) -> Self {
+    pub(crate) fn of(credential: &Credential, now: Timestamp) -> Self {
         let revocation = credential.revocation.as_ref();
         let took = revocation.map_or(Duration::ZERO, |r| r.done_at.unwrap_or(now).since(r.since));
         let may_live_until = match credential.state {
@@ -99,14 +97,16 @@ impl Receipt {
 }
 
 impl Engine {
-    /// Ends a task and waits for its receipts up to a deadline. What is not proven by then says so, and goes on in
-    /// the background. Ending a task twice gives the same receipts.
+    /// Ends a task and waits for its receipts up to a deadline. A receipt says what is not proven
+    /// by then, and revoking goes on in the background. Ending a task twice gives the same
+    /// receipts.
     pub async fn end_task(&self, call: &Call, request: &EndTask) -> Result<Ended, Error> {
         let id = request.task;
         let task = self.reachable_task(call, Action::TaskEnd, id).await?;
         let allowed = self
             .authorize(call, Action::TaskEnd, Resource::Task(&task), None)
-            .await?;
+            .await
+            .granted()?;
         let mut family = vec![id];
         family.extend(self.context.store.descendants(id).await?);
         let cause = if request.how == Ending::Cancel || call.agent().is_none() {
@@ -126,9 +126,9 @@ impl Engine {
                 .await
             {
                 Ok(_) => {}
-                // Somebody else ended it in between; what counts is that it ends.
+                // Another caller ended it meanwhile.
                 Err(error) if !self.is_open(id).await? => {
-                    tracing::debug!(%error, task = %id, "ended meanwhile")
+                    tracing::debug!(error = %error.message(), task = %id, "ended meanwhile")
                 }
                 Err(error) => return Err(error),
             }
@@ -171,11 +171,11 @@ impl Engine {
             .is_some_and(|task| task.state == TaskState::Open))
     }
 
-    /// Breaks off what still runs for these tasks, so that revoking need not wait.
+    /// Cancels the calls that run for these tasks, so that revoking need not wait for them.
     fn stop_task(&self, family: &[TaskId]) {
         for task in family {
             self.heartbeats.stop(*task);
-            self.in_flight.break_off(*task);
+            self.in_flight.cancel(*task);
         }
     }
 

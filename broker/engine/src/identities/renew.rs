@@ -1,14 +1,14 @@
-//! Renewal: the holder of an identity that counts gets a new certificate for a new key.
+//! Renewal of SVIDs: a caller whose identity counts gets a new certificate for a new key.
 
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl, limits};
 use taskpass_policy::{Action, Resource};
 
-use super::{Call, Caller, Engine, Error, IssuedSvid};
+use crate::{Call, Caller, Engine, Error, IssuedSvid};
 
 impl Engine {
-    /// Signs a new SVID for the caller, over `key`. The old one counts until the new one is first used, so that an answer that
-    /// got lost locks nobody out.
+    /// Signs a new SVID for the caller, over `key`. The old one counts until the new one is first
+    /// used, so that a lost answer locks no caller out.
     pub async fn renew_svid(&self, call: &Call, key: &PublicKey) -> Result<IssuedSvid, Error> {
         self.require_sane_clock()?;
         let (decided, issued, event) = match &call.caller {
@@ -23,20 +23,22 @@ impl Engine {
                     .map_or(Resource::Agent(agent), |task| Resource::Task(task));
                 let allowed = self
                     .authorize(call, Action::SvidRenew, resource, None)
-                    .await?;
+                    .await
+                    .granted()?;
                 let (issued, event) = self.renew_agent(agent, bound_to.as_deref(), key, serial)?;
                 (allowed.into_event(), issued, event)
             }
             Caller::Operator { name, id, serial } => {
                 let allowed = self
                     .authorize(call, Action::SvidRenew, Resource::Installation, None)
-                    .await?;
+                    .await
+                    .granted()?;
                 let (issued, event) = self.renew_operator(name, id, key, serial)?;
                 (allowed.into_event(), issued, event)
             }
         };
-        // The one that is renewed must count when the new one is recorded: of an old one that was stolen, nothing
-        // new can be made.
+        // The renewed certificate must still count when the new one is recorded: a stolen and
+        // superseded one cannot be renewed.
         self.commit(vec![decided, event], Vec::new()).await?;
         Ok(issued)
     }
@@ -76,13 +78,12 @@ impl Engine {
         key: &PublicKey,
         before: &str,
     ) -> Result<(IssuedSvid, Event), Error> {
-        let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)
-            .map_err(|e| Error::Authority(e.to_string()))?;
+        let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS).map_err(Error::authority)?;
         let signed = self
             .context
             .authority
             .issue_operator(name, key, ttl)
-            .map_err(|e| Error::Authority(e.to_string()))?;
+            .map_err(Error::authority)?;
         let event = Event::OperatorSvidIssued {
             operator: name.clone(),
             serial: signed.serial.clone(),
@@ -102,7 +103,7 @@ impl Engine {
         };
         match self.commit(vec![event], Vec::new()).await {
             Ok(_) => Ok(()),
-            // Two first requests at once: the other one noted it.
+            // Of two first requests at once, the other one recorded it.
             Err(error) => match self.context.store.svid(serial).await? {
                 Some(svid) if svid.state == SvidState::Active => Ok(()),
                 _ => Err(error),
@@ -111,7 +112,7 @@ impl Engine {
     }
 
     /// An SVID bound to a task never outlives it.
-    pub(super) fn life_left(&self, task: &Task) -> Result<Option<Ttl>, Error> {
+    pub(crate) fn life_left(&self, task: &Task) -> Result<Option<Ttl>, Error> {
         let seconds = task.remaining(self.now()).as_secs();
         if seconds == 0 {
             return Err(Error::TaskEnded(task.id));
@@ -119,6 +120,6 @@ impl Engine {
         let longest = u64::from(Ttl::MAX.seconds());
         Ttl::from_seconds(seconds.min(longest))
             .map(Some)
-            .map_err(|e| Error::Authority(e.to_string()))
+            .map_err(Error::authority)
     }
 }

@@ -11,9 +11,9 @@ use taskpass_core::{
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_store::{Guard, Subject};
 
-use crate::failpoint;
-
-use super::{Call, Engine, Error, Field, IssuedSvid, RequestKey, Settings, issue::lifetime};
+use crate::{
+    Call, Engine, Error, Field, IssuedSvid, RequestKey, Settings, credentials::lifetime, failpoint,
+};
 
 /// A task to start.
 #[derive(Debug, Clone, Serialize)]
@@ -63,7 +63,7 @@ impl TaskRoles {
         }
         if roles.len() > limits::TASK_ROLES_MAX {
             return Err(InvalidValue::new(format!(
-                "a task draws on at most {} roles",
+                "a task has at most {} roles",
                 limits::TASK_ROLES_MAX
             )));
         }
@@ -81,7 +81,8 @@ pub struct StartedTask {
 }
 
 impl Engine {
-    /// Starts a task. With a parent it is refused unless it is no wider than the parent in anything.
+    /// Starts a task. With a parent it is refused unless it is no wider than the parent in
+    /// anything.
     pub async fn start_task(
         &self,
         call: &Call,
@@ -178,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// A child draws on nothing that its parent may not draw on. The store refuses it as well, for races.
+    /// A child has no role that its parent lacks. The store refuses it as well, for races.
     async fn require_parents_roles(
         &self,
         call: &Call,
@@ -189,7 +190,7 @@ impl Engine {
         for role in request.roles.0.keys() {
             if !parent.roles.contains_key(role) {
                 let reason = format!(
-                    "the parent task `{}` may not draw on role `{role}` itself",
+                    "the parent task `{}` does not have role `{role}` itself",
                     parent.id
                 );
                 return Err(self
@@ -253,7 +254,7 @@ impl Engine {
         let usage = self.context.store.usage_of_agent(&task.agent).await?;
         let ttl = lifetime(task.deadline.since(now))?;
         let nothing = Scope::default();
-        let draw = |scope| CredentialRequest {
+        let wanted = |scope| CredentialRequest {
             task,
             ttl,
             scope,
@@ -263,8 +264,9 @@ impl Engine {
         let mut events = Vec::with_capacity(task.roles.len() + 3);
         for (name, scope) in &task.roles {
             let allowed = self
-                .authorize_role(call, name, Action::TaskStart, draw(scope))
-                .await?;
+                .authorize_role(call, name, Action::TaskStart, wanted(scope))
+                .await
+                .granted()?;
             events.push(allowed.into_event());
         }
         if task.roles.is_empty() {
@@ -273,9 +275,10 @@ impl Engine {
                     call,
                     Action::TaskStart,
                     Resource::Installation,
-                    Some(draw(&nothing)),
+                    Some(wanted(&nothing)),
                 )
-                .await?;
+                .await
+                .granted()?;
             events.push(allowed.into_event());
         }
         Ok(events)
@@ -325,7 +328,7 @@ fn heartbeat_interval(settings: &Settings, asked: Option<Ttl>) -> Result<Option<
     }
 }
 
-/// Whether the roles take what is to be fixed for them. Policy has allowed them by then.
+/// Checks the fixed parameters against the roles. Policy has allowed them by then.
 fn check_pins(call: &Call, task: &Task) -> Result<(), Error> {
     for (name, scope) in &task.roles {
         let (_, spec) = call.snapshot.backends().role(name)?;
@@ -334,7 +337,8 @@ fn check_pins(call: &Call, task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
-/// The roles with what is fixed for them; a child takes over what its parent fixed. Whether they exist is not looked at.
+/// The roles with their fixed parameters; a child inherits those of its parent. Whether the roles
+/// exist is checked later.
 fn with_parents_pins(
     roles: &TaskRoles,
     parent: Option<&Task>,

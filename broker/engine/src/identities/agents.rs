@@ -1,4 +1,4 @@
-//! Registering agents and making join tokens for them.
+//! Agents: registering and reading them, and making join tokens for them.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use taskpass_core::{
     Agent, AgentName, Event, JoinToken, JoinTokenId, Labels, Owner, Secret, Ttl, limits,
 };
 use taskpass_policy::{Action, Resource};
-use taskpass_store::{Guard, Subject};
+use taskpass_store::{Guard, Listing, Page, Subject, Usage};
 use zeroize::Zeroizing;
 
-use super::{Call, Caller, Engine, Error, Field, RequestKey};
+use crate::{Call, Caller, Engine, Error, Field, RequestKey};
 
 /// The life of a join token when the caller does not say.
 const JOIN_TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(600);
@@ -42,6 +42,15 @@ pub struct CreateJoinToken {
     pub ttl: Option<Ttl>,
 }
 
+/// An agent and what it has out.
+#[derive(Debug, Clone)]
+pub struct AgentView {
+    /// The agent.
+    pub agent: Agent,
+    /// What it has out.
+    pub usage: Usage,
+}
+
 /// A fresh join token. The text is shown once and kept nowhere.
 #[derive(Debug)]
 pub struct CreatedJoinToken {
@@ -52,7 +61,7 @@ pub struct CreatedJoinToken {
 }
 
 impl Engine {
-    /// Registers an agent. Its owner is mandatory: somebody answers for every agent.
+    /// Registers an agent. Its owner is mandatory: a person answers for every agent.
     pub async fn register_agent(
         &self,
         call: &Call,
@@ -83,7 +92,8 @@ impl Engine {
         }
         let allowed = self
             .authorize(call, Action::AgentRegister, Resource::Agent(&agent), None)
-            .await?;
+            .await
+            .granted()?;
         if self.context.store.agent(&agent.name).await?.is_some() {
             return Err(Error::AlreadyExists(format!(
                 "agent `{}` is already registered",
@@ -101,8 +111,8 @@ impl Engine {
         Ok(agent)
     }
 
-    /// Makes a single-use join token. Its text carries the fingerprint of our root, so that the agent can be sure
-    /// whom it shows the token to.
+    /// Makes a single-use join token. Its text carries the fingerprint of our root, so that the
+    /// agent can be sure whom it shows the token to.
     pub async fn create_join_token(
         &self,
         call: &Call,
@@ -126,7 +136,8 @@ impl Engine {
         }
         let allowed = self
             .authorize(call, Action::AgentToken, Resource::Agent(&agent), None)
-            .await?;
+            .await
+            .granted()?;
         let mut secret = Zeroizing::new([0_u8; JOIN_TOKEN_SECRET_BYTES]);
         self.context.entropy.fill(secret.as_mut())?;
         let token = JoinToken {
@@ -154,8 +165,40 @@ impl Engine {
         Ok(CreatedJoinToken { text, token })
     }
 
+    /// One agent.
+    pub async fn agent(&self, call: &Call, name: &AgentName) -> Result<AgentView, Error> {
+        self.require_operator(call, Action::AgentRead).await?;
+        let agent = self.existing_agent(name).await?;
+        self.authorize_read(call, Action::AgentRead, Resource::Agent(&agent))
+            .await?;
+        self.agent_view(&agent).await
+    }
+
+    /// All agents, by name.
+    pub async fn list_agents(&self, call: &Call, page: &Page) -> Result<Listing<AgentView>, Error> {
+        self.require_operator(call, Action::AgentRead).await?;
+        self.authorize_read(call, Action::AgentRead, Resource::Installation)
+            .await?;
+        let listing = self.context.store.list_agents(page).await?;
+        let mut rows = Vec::with_capacity(listing.rows.len());
+        for agent in &listing.rows {
+            rows.push(self.agent_view(agent).await?);
+        }
+        Ok(Listing {
+            rows,
+            next: listing.next,
+        })
+    }
+
+    async fn agent_view(&self, agent: &Agent) -> Result<AgentView, Error> {
+        Ok(AgentView {
+            agent: agent.clone(),
+            usage: self.context.store.usage_of_agent(&agent.name).await?,
+        })
+    }
+
     /// A registered agent by name.
-    pub(super) async fn existing_agent(&self, name: &AgentName) -> Result<Agent, Error> {
+    pub(crate) async fn existing_agent(&self, name: &AgentName) -> Result<Agent, Error> {
         let found = self.context.store.agent(name).await?;
         found
             .map(|agent| agent.as_ref().clone())

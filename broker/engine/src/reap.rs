@@ -1,26 +1,24 @@
-//! What the broker does on its own account: it takes no input, only looks at what is and does what is due.
-//! Every step is idempotent and is found again after a crash.
+//! Work of the broker itself: it takes no input, looks at the state, and does what is due. Every
+//! step is idempotent and is found again after a crash.
 
 use std::time::Duration;
 
-use taskpass_ca::CaStep;
 use taskpass_core::{
     Actor, CredentialId, CredentialState, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
 };
 use taskpass_store::Revocations;
 
-use crate::failpoint;
+use crate::{Engine, Error, failpoint};
 
-use super::{Engine, Error};
-
-/// Rows of each kind that are looked at in one round; what is over comes in the next.
+/// Rows of each kind that one round looks at; the rest comes in the next.
 const WORK_ROWS_MAX: usize = 1024;
 
 impl Engine {
-    /// What is to be taken back now.
+    /// The revocations that are due now.
     ///
-    /// Where only one of them may try, chance decides whether it is the one that is due longest or one that failed
-    /// least: what fails for ever keeps nobody waiting, and who fails anew each time jumps no queue.
+    /// In an outage only one of them may try. Chance decides between the one that is due longest
+    /// and the one with the fewest failures: then one that always fails blocks no other, and a
+    /// stream of new failures does not block the oldest.
     pub(crate) async fn revocations(&self) -> Result<Revocations, Error> {
         let mut revocations = self
             .context
@@ -33,8 +31,9 @@ impl Engine {
         Ok(revocations)
     }
 
-    /// Ends tasks whose time is over or that fell silent, takes up interrupted intents, notes what has expired and
-    /// what is done. Returns when to look again at the latest. One thing that cannot be done holds up no other.
+    /// Ends tasks past their deadline or without heartbeat, revokes interrupted credentials, and
+    /// records which credentials have expired and which tasks have ended. Returns when to look
+    /// again at the latest. One failure does not hold up the rest.
     pub(crate) async fn reap(&self) -> Result<Option<Duration>, Error> {
         let work = self.context.store.work(self.now(), WORK_ROWS_MAX).await?;
         let mut failed = None;
@@ -49,7 +48,7 @@ impl Engine {
             note(&mut failed, ended)?;
         }
         for credential in &work.interrupted {
-            note(&mut failed, self.take_up(*credential).await)?;
+            note(&mut failed, self.revoke_interrupted(*credential).await)?;
         }
         for credential in &work.expired_credentials {
             note(&mut failed, self.expire(*credential).await)?;
@@ -71,13 +70,14 @@ impl Engine {
             .min())
     }
 
-    /// An intent without outcome and without a running call: the broker was killed in between, or the ledger could
-    /// not take the outcome. Whether the provider minted it is unknown, so it is revoked.
-    async fn take_up(&self, credential: CredentialId) -> Result<(), Error> {
+    /// Revokes a credential that has an intent, no outcome and no running call: the broker was
+    /// killed in between, or the ledger could not take the outcome. Whether the provider minted it
+    /// is unknown.
+    async fn revoke_interrupted(&self, credential: CredentialId) -> Result<(), Error> {
         if self.in_flight.contains(credential) {
             return Ok(());
         }
-        // The call may have left with its outcome recorded since the work was listed.
+        // The call may have ended, with its outcome on record, since the work was listed.
         let recorded = self.context.store.credential(credential).await?;
         if recorded.is_none_or(|c| c.state != CredentialState::Intended) {
             return Ok(());
@@ -92,8 +92,9 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Its end came. Where the provider gave more than was asked for, or may yet carry out a renewal that failed here,
-    /// it is told to end it now. A static secret has no end: it is taken back as far as that goes, and the receipt says so.
+    /// Ends a credential at its end. The provider is called if it gave a longer life than was asked
+    /// for, or may still execute a renewal whose answer was lost. A static secret has no end: it is
+    /// revoked as far as possible, and the receipt says so.
     async fn expire(&self, id: CredentialId) -> Result<(), Error> {
         let Some(credential) = self.context.store.credential(id).await? else {
             return Ok(());
@@ -121,41 +122,13 @@ impl Engine {
         tokio::select! {
             biased;
             _ = changes.changed() => {}
-            () = self.in_flight.one_left() => {}
+            () = self.in_flight.one_ended() => {}
         }
-    }
-
-    /// Moves the certificate authority's keys one step where that is due, and records it.
-    pub async fn rotate_authority(&self) -> Result<Timestamp, Error> {
-        let authority = std::sync::Arc::clone(&self.context.authority);
-        // Key generation and file syncs: off the async threads.
-        let steps = tokio::task::spawn_blocking(move || authority.rotate())
-            .await
-            .map_err(|e| Error::Authority(e.to_string()))?
-            .map_err(|e| Error::Authority(e.to_string()))?;
-        if !steps.is_empty() {
-            failpoint::reached("rotate.moved");
-            let events = steps.into_iter().map(ca_changed).collect();
-            self.commit_reserved(events, Vec::new()).await?;
-        }
-        Ok(self.context.authority.next_rotation_at())
-    }
-
-    /// Records where every authority stands. At each start, since a broker that was killed between a step and its
-    /// record left the ledger one step behind.
-    pub async fn record_authorities(&self) -> Result<(), Error> {
-        let events = self
-            .context
-            .authority
-            .authorities()
-            .into_iter()
-            .map(ca_changed)
-            .collect();
-        self.commit_reserved(events, Vec::new()).await.map(|_| ())
     }
 }
 
-/// Keeps the first failure for later. Only a full disk, which everything else would meet as well, is returned at once.
+/// Keeps the first failure for later. A full disk would stop everything else as well, and is
+/// returned at once.
 fn note(failed: &mut Option<Error>, done: Result<(), Error>) -> Result<(), Error> {
     match done {
         Err(Error::DiskFull) => Err(Error::DiskFull),
@@ -164,14 +137,5 @@ fn note(failed: &mut Option<Error>, done: Result<(), Error>) -> Result<(), Error
             Ok(())
         }
         Ok(()) => Ok(()),
-    }
-}
-
-fn ca_changed(step: CaStep) -> Event {
-    Event::CaChanged {
-        serial: step.serial,
-        stage: step.stage.as_str().to_owned(),
-        not_after: step.not_after,
-        certificate_sha256: step.certificate_sha256,
     }
 }

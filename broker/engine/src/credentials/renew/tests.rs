@@ -59,7 +59,8 @@ async fn a_repeated_renewal_extends_once_and_answers_the_same() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
 }
 
-/// Of a request to issue that was carried out twice, only one product can be renewed: the other lives as long as it was to.
+/// Of a request to issue that was carried out twice, only one product can be renewed: the other
+/// lives as long as it was to.
 #[tokio::test]
 async fn a_renewal_never_ends_anything_earlier() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -82,7 +83,8 @@ async fn a_renewal_never_ends_anything_earlier() {
     assert!(renew(&bench, issued.id, "l", 60).await.unwrap() > issued.expires_at);
 }
 
-/// The broker ends it at the time that was asked for; that time can be moved without asking anybody.
+/// The broker ends it at the time that was asked for; that time can be moved without asking
+/// anybody.
 #[tokio::test]
 async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -101,7 +103,8 @@ async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
     );
 }
 
-/// A provider that gave no answer may carry the renewal out at any time, and the life it gives counts from then.
+/// A provider that gave no answer may carry the renewal out at any time, and the life it gives
+/// counts from then.
 #[tokio::test]
 async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -113,7 +116,8 @@ async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
     fake.is_down.store(true, Ordering::SeqCst);
     assert!(renew(&bench, lost, "", 2000).await.is_err());
     fake.is_down.store(false, Ordering::SeqCst);
-    // An answer to another one says nothing of it; and what asks for less must not end it before what is on record.
+    // An answer to another one says nothing of it; and what asks for less must not end it before
+    // what is on record.
     let until = renew(&bench, lost, "", 60).await.unwrap();
     assert_eq!(until, NOW.plus(Duration::from_secs(2000)));
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
@@ -150,7 +154,8 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
 }
 
-/// The end in an earlier answer is no life: what was revoked since is said to be so, also by a renewal that was under way.
+/// The end in an earlier answer is no life: what was revoked since is said to be so, also by a
+/// renewal that was under way.
 #[tokio::test]
 async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -201,7 +206,7 @@ async fn of_a_renewal_without_an_answer_nobody_knows() {
     fake.is_down.store(false, Ordering::SeqCst);
     let ends_at = bench.credential(id).await.ends_at();
     assert_eq!(ends_at, NOW.plus(Duration::from_secs(3000)), "the safe one");
-    let refused = renew("k").await.unwrap_err().to_string();
+    let refused = renew("k").await.unwrap_err().message();
     let words = [
         "is not known".to_owned(),
         format!("until {ends_at} at most"),

@@ -4,20 +4,22 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use taskpass_core::{ProviderName, RoleName, RoleSpec};
 
-use super::{Context, Error, ProviderSettings, backend::Backend};
-use crate::snapshot::{ConfiguredProvider, ProviderChange};
+use crate::{ConfiguredProvider, Context, Error, ProviderChange, ProviderSettings};
+
+use super::backend::Backend;
 
 /// The back ends of a snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backends {
     configured: BTreeMap<ProviderName, Arc<Backend>>,
-    /// Gone from the configuration while the process ran. They issue nothing, and revoke what they minted until
-    /// nothing of it is left. After a restart there are none: then a person has to configure the provider again.
+    /// Back ends that left the configuration while the process ran. They issue nothing, and revoke
+    /// what they minted until nothing of it is left. After a restart there are none: then a person
+    /// has to configure the provider again.
     retired: BTreeMap<ProviderName, Arc<Backend>>,
 }
 
 impl Backends {
-    /// The back ends by another configuration, and what became of those that are not as they were.
+    /// The back ends of another configuration, and the differences.
     pub(crate) fn next(
         &self,
         context: &Context,
@@ -47,7 +49,8 @@ impl Backends {
         (next, changes)
     }
 
-    /// The back end that a configured provider goes on with.
+    /// The back end for a configured provider: the one that runs, when its configuration is the
+    /// same.
     fn backend_of(
         &self,
         name: &ProviderName,
@@ -73,8 +76,8 @@ impl Backends {
         (Arc::new(backend), Some(change))
     }
 
-    /// Retired back ends that no older snapshot holds. A request that began before its back end was retired may still
-    /// issue from it; once there is none, nothing more is minted under that name.
+    /// Retired back ends that no older snapshot holds. A request that began before its back end was
+    /// retired may still issue from it; once there is none, nothing more is minted under that name.
     pub(crate) fn unused(&self) -> Vec<ProviderName> {
         let unused = self
             .retired

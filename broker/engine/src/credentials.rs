@@ -1,0 +1,22 @@
+//! Credentials: issue, renew, revoke, read, and what they hang on at the providers.
+
+mod anchors;
+mod delivery;
+mod in_flight;
+mod issue;
+#[cfg(test)]
+mod races;
+mod read;
+mod renew;
+mod revocation;
+mod revoke;
+
+pub use delivery::Delivery;
+pub(crate) use in_flight::InFlight;
+pub(crate) use issue::lifetime;
+pub use issue::{IssueCredential, IssuedCredential};
+pub use read::CredentialView;
+pub(crate) use renew::Renewals;
+pub use renew::{RenewCredential, RenewedCredential};
+pub(crate) use revocation::GroupOutcome;
+pub use revoke::RevokeCredential;

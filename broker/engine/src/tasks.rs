@@ -1,0 +1,12 @@
+//! Tasks: start, heartbeat, end, read.
+
+mod end;
+mod heartbeat;
+mod read;
+mod start;
+
+pub use end::{EndTask, Ended, Ending, Receipt};
+pub use heartbeat::Heartbeat;
+pub(crate) use heartbeat::Heartbeats;
+pub use read::TaskView;
+pub use start::{StartTask, StartedTask, TaskRoles};
