@@ -10,7 +10,7 @@ use taskpass_core::{
     SystemEntropy, Task, TaskId, TaskState,
 };
 use taskpass_ledger::{Reader, SigningKey};
-use taskpass_store::{Batch, Config, EmbeddedStore, Store as _};
+use taskpass_store::{Batch, Config, LogStore, Store as _};
 use taskpass_tests::{Installation, wire::runtime};
 
 use crate::caller::{CERT, STATIC};
@@ -25,7 +25,8 @@ const LIFE: Duration = Duration::from_secs(8 * 3600);
 
 /// An installation's store, opened in place of its broker.
 pub(crate) struct Fill {
-    store: EmbeddedStore,
+    store: LogStore,
+    ledger: Reader,
     clock: Arc<SystemClock>,
     entropy: SystemEntropy,
 }
@@ -36,10 +37,11 @@ impl Fill {
         let key = SigningKey::load("taskpass/acme.test", &data.join("ledger.key"));
         let clock = Arc::new(SystemClock::new());
         let key = key.expect("the ledger's key is there");
-        let opened = EmbeddedStore::open(&Config::new(data), key, clock.clone());
-        let (store, _) = opened.expect("the store opens");
+        let opened = LogStore::open(&Config::new(data), key, clock.clone());
+        let opened = opened.expect("the store opens");
         let fill = Self {
-            store,
+            store: opened.store,
+            ledger: opened.ledger,
             clock,
             entropy: SystemEntropy::new(),
         };
@@ -53,7 +55,7 @@ impl Fill {
     }
 
     pub(crate) fn reader(&self) -> Reader {
-        self.store.ledger_reader()
+        self.ledger.clone()
     }
 
     /// Tasks that started and ended, until the ledger has so many entries.

@@ -23,7 +23,7 @@ use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
 };
-use taskpass_store::{Batch, EmbeddedStore, Store};
+use taskpass_store::{Batch, LogStore, Store};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -71,7 +71,7 @@ pub(crate) struct Fake {
 /// The engine and what a test looks at.
 pub(crate) struct Bench {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) store: Arc<LogStore>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) fakes: Vec<Arc<Fake>>,
     pub(crate) agent: Call,
@@ -218,8 +218,8 @@ impl Bench {
         let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
         let ledger_key = key.verifying_key().clone();
         let config = taskpass_store::Config::new(dir.path().join("data"));
-        let (store, _) = EmbeddedStore::open(&config, key, clock.clone()).unwrap();
-        let store = Arc::new(store);
+        let opened = LogStore::open(&config, key, clock.clone()).unwrap();
+        let store = Arc::new(opened.store);
         let authority = authority(dir.path(), &domain, &clock, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = starter_policy(&StarterOptions { admin: &admin });
@@ -236,7 +236,7 @@ impl Bench {
             metrics: Arc::default(),
             trust_domain: domain,
             store: store.clone(),
-            ledger: store.ledger_reader(),
+            ledger: opened.ledger,
             ledger_key,
             authority: Arc::new(authority),
             attestors: attestors(store.clone()),

@@ -3,9 +3,8 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use serde::Deserialize;
 use taskpass_ca::Authority;
-use taskpass_core::{Clock, Entropy, Event, Timestamp};
+use taskpass_core::{Clock, Entropy, Event};
 use taskpass_engine::{
     self as engine, Attestors, Configuration, ConfiguredProvider, Context, Engine,
     JoinTokenAttestor, SystemTimer, reconcile,
@@ -17,7 +16,7 @@ use taskpass_ledger::{
 use taskpass_metrics::{Labels, Metrics};
 use taskpass_policy::{Action, PolicySet};
 use taskpass_provider::ProviderFactory;
-use taskpass_store::{Batch, CommitError, EmbeddedStore, Store};
+use taskpass_store::{Batch, CommitError, LogStore, Opened, Store};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -90,7 +89,7 @@ impl AppError {
 #[derive(Debug)]
 pub struct App {
     engine: Arc<Engine>,
-    store: Arc<EmbeddedStore>,
+    store: Arc<LogStore>,
     transport: Transport<Routes>,
     metrics: Arc<Metrics>,
     endpoint: Option<Endpoint>,
@@ -234,25 +233,27 @@ async fn open_engine(
     deps: &Deps,
     metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
-) -> Result<(Arc<EmbeddedStore>, Arc<Engine>), AppError> {
+) -> Result<(Arc<LogStore>, Arc<Engine>), AppError> {
     let disk = ObservedDisk::new(
         Arc::new(SystemDisk),
         Arc::clone(metrics),
         Arc::clone(&deps.clock),
     );
-    let (ledger_key, store) = open_store(config, deps, Arc::new(disk)).await?;
+    let OpenStore {
+        store,
+        ledger,
+        ledger_key,
+    } = open_store(config, deps, Arc::new(disk)).await?;
     let authority = open_authority(config, deps)?;
-    let reader = store.ledger_reader();
-    let newest =
-        newest_time(&reader).map_err(AppError::setup("reading the newest ledger entry"))?;
+    let newest = store.last_time();
     let context = Context {
         trust_domain: config.trust_domain.clone(),
-        store: Arc::<EmbeddedStore>::clone(&store),
-        ledger: reader,
+        store: Arc::<LogStore>::clone(&store),
+        ledger,
         ledger_key,
         authority,
         metrics: Arc::clone(metrics),
-        attestors: attestors(Arc::<EmbeddedStore>::clone(&store)),
+        attestors: attestors(Arc::<LogStore>::clone(&store)),
         clock: Arc::clone(&deps.clock),
         timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),
@@ -271,13 +272,9 @@ async fn open_engine(
     Ok((store, engine))
 }
 
-/// With the room that is kept for revoking, since without a start nothing is revoked; for the same
-/// reason a disk that has not even that does not stop it.
-async fn record_start(
-    config: &Config,
-    store: &EmbeddedStore,
-    engine: &Engine,
-) -> Result<(), AppError> {
+/// Records `BrokerStarted` from the disk reserve for revocations. If even the reserve is full, the
+/// broker starts without the record: a broker that is down revokes nothing.
+async fn record_start(config: &Config, store: &LogStore, engine: &Engine) -> Result<(), AppError> {
     let started = Event::BrokerStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_sha256: config.config_sha256().to_owned(),
@@ -299,12 +296,19 @@ async fn record_start(
     }
 }
 
-/// The ledger and the state it makes; takes their lock.
+/// The store on this machine's files, and the ledger it keeps there.
+pub(crate) struct OpenStore {
+    pub(crate) store: Arc<LogStore>,
+    pub(crate) ledger: Reader,
+    pub(crate) ledger_key: taskpass_ledger::VerifyingKey,
+}
+
+/// Opens the ledger and the state it makes; takes their lock.
 pub(crate) async fn open_store(
     config: &Config,
     deps: &Deps,
     disk: Arc<dyn Disk>,
-) -> Result<(taskpass_ledger::VerifyingKey, Arc<EmbeddedStore>), AppError> {
+) -> Result<OpenStore, AppError> {
     let key_path = config.ledger_key();
     let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(AppError::setup(
         format!("loading the ledger's key `{}`", key_path.display()),
@@ -313,18 +317,25 @@ pub(crate) async fn open_store(
     let mut store_config = taskpass_store::Config::new(&config.data_dir);
     store_config.disk = disk;
     let clock = Arc::clone(&deps.clock);
-    let opened =
-        tokio::task::spawn_blocking(move || EmbeddedStore::open(&store_config, key, clock))
-            .await
-            .map_err(AppError::setup("opening the store"))?;
-    let (store, report) = opened.map_err(AppError::setup(format!(
+    let opened = tokio::task::spawn_blocking(move || LogStore::open(&store_config, key, clock))
+        .await
+        .map_err(AppError::setup("opening the store"))?;
+    let Opened {
+        store,
+        ledger,
+        report,
+    } = opened.map_err(AppError::setup(format!(
         "opening the store in `{}`",
         config.data_dir.display()
     )))?;
     if let Some(reason) = &report.index.rebuilt {
         tracing::warn!(reason, moved_to = ?report.index.moved_to, "the index was built again from the ledger");
     }
-    Ok((verifying, Arc::new(store)))
+    Ok(OpenStore {
+        store: Arc::new(store),
+        ledger,
+        ledger_key: verifying,
+    })
 }
 
 /// The certificate authority on disk; takes its lock.
@@ -400,19 +411,4 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<Endpoint, AppError> {
     Endpoint::bind(address)
         .await
         .map_err(|source| AppError::Listen { address, source })
-}
-
-/// When the newest entry was made.
-pub(crate) fn newest_time(
-    reader: &Reader,
-) -> Result<Timestamp, Box<dyn std::error::Error + Send + Sync>> {
-    #[derive(Deserialize)]
-    struct Head {
-        time: Timestamp,
-    }
-    let Some(last) = reader.size().checked_sub(1) else {
-        return Ok(Timestamp::EPOCH);
-    };
-    let head: Head = serde_json::from_slice(&reader.entry(last)?)?;
-    Ok(head.time)
 }

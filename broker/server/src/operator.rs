@@ -96,9 +96,6 @@ pub enum Error {
     /// The installation did not open.
     #[error(transparent)]
     Open(#[from] AppError),
-    /// The ledger cannot be read.
-    #[error("reading the newest ledger entry failed")]
-    Newest(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority signed no certificate.
     #[error("the certificate could not be issued")]
     Authority(#[from] taskpass_ca::Error),
@@ -149,10 +146,13 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     let dir = std::path::absolute(&dir).map_err(look_failed(&dir))?;
     check_user(&config.data_dir, user)?;
     let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
-    let (vkey, store) = app::open_store(&config, deps, Arc::new(SystemDisk))
-        .await
-        .map_err(|e| open_failed(e, &config))?;
-    let newest = app::newest_time(&store.ledger_reader()).map_err(Error::Newest)?;
+    let opened = app::open_store(&config, deps, Arc::new(SystemDisk)).await;
+    let app::OpenStore {
+        store,
+        ledger_key: vkey,
+        ..
+    } = opened.map_err(|e| open_failed(e, &config))?;
+    let newest = store.last_time();
     let clock = deps.clock.now();
     if newest.since(clock) > CLOCK_LAG_MAX {
         let ledger = newest;

@@ -18,11 +18,12 @@ use taskpass_core::{
     Actor, Agent, Clock, Credential, CredentialId, CredentialState, EndCause, Entropy, Event,
     Labels, Requester, RevocationClass, Scope, SystemClock, SystemEntropy, Task, TaskId, TaskState,
 };
-use taskpass_ledger::SigningKey;
-use taskpass_store::{Batch, Config, EmbeddedStore, Guard, Page, Store, TaskFilter};
+use taskpass_ledger::{Reader, SigningKey};
+use taskpass_store::{Batch, Config, Guard, LogStore, Page, Store, TaskFilter};
 
 struct Bench {
-    store: EmbeddedStore,
+    store: LogStore,
+    ledger: Reader,
     clock: Arc<SystemClock>,
     entropy: SystemEntropy,
 }
@@ -52,12 +53,13 @@ impl Bench {
             SigningKey::generate("taskpass/bench.test", &file, &entropy)?
         };
         let clock = Arc::new(SystemClock::new());
-        let (store, report) = EmbeddedStore::open(&Config::new(dir), key, clock.clone())?;
-        if let Some(reason) = report.index.rebuilt {
+        let opened = LogStore::open(&Config::new(dir), key, clock.clone())?;
+        if let Some(reason) = opened.report.index.rebuilt {
             say(&format!("index built again: {reason}"))?;
         }
         Ok(Self {
-            store,
+            store: opened.store,
+            ledger: opened.ledger,
             clock,
             entropy,
         })
@@ -263,7 +265,7 @@ async fn fill(dir: &Path, entries: u64) -> anyhow::Result<()> {
     }
     bench.store.close().await?;
     let took = bench.clock.monotonic().saturating_sub(start);
-    let size = bench.store.ledger_reader().size();
+    let size = bench.ledger.size();
     say(&format!("{size} entries in {took:?}; {}", memory()?))?;
     Ok(())
 }
@@ -273,7 +275,7 @@ async fn open(dir: &Path) -> anyhow::Result<()> {
     let bench = Bench::open(dir)?;
     let took = clock.monotonic();
     let open = bench.store.open_tasks().await?.len();
-    let size = bench.store.ledger_reader().size();
+    let size = bench.ledger.size();
     say(&format!(
         "{size} entries, {open} open tasks: ready in {took:?}; {}",
         memory()?

@@ -1,4 +1,5 @@
-//! What the engine and the reconcilers ask of a store. No trace of files or of a particular database.
+//! The questions that the engine and the reconcilers ask of a store. No trace of files or of a
+//! particular database.
 
 use std::{fmt, sync::Arc};
 
@@ -15,51 +16,51 @@ use crate::{Batch, CommitError, Committed, StoreError};
 /// Reads see every commit that was acknowledged before they began, and nothing that is not durable.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Commits all events or none. Guards are checked and events admitted at the writer, in ledger order, so a race
-    /// has one winner. When this returns `Ok`, the events survive a power cut.
+    /// Commits all events or none. The store checks guards and admits events in the order of the
+    /// log, so a race has one winner. When this returns `Ok`, the events survive a power cut.
     ///
-    /// A [`Event::TaskEnding`](taskpass_core::Event::TaskEnding) brings along the end of every task below it and the
-    /// revoking of all their credentials, in the same batch.
+    /// A [`Event::TaskEnding`](taskpass_core::Event::TaskEnding) brings along the end of every task
+    /// below it and the revoking of all their credentials, in the same batch.
     ///
     /// Dropping the future does not take the batch back: it may still be committed.
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError>;
 
     /// The agent of this name.
     async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError>;
-    /// A join token; used ones are told apart for 24 hours, expired ones are forgotten 24 hours after their end.
+    /// A join token. The store forgets it 24 hours after its end, whether it was used or not.
     async fn join_token(&self, id: JoinTokenId)
     -> Result<Option<Arc<JoinTokenRecord>>, StoreError>;
-    /// The SVID with this serial, an agent's or an operator's, if it counts: on record, neither superseded nor
-    /// expired, and its task is open.
+    /// The SVID with this serial, an agent's or an operator's, if it counts: on record, neither
+    /// superseded nor expired, and its task is open.
     async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError>;
     /// The task, whatever its state.
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError>;
     /// The credential, whatever its state.
     async fn credential(&self, id: CredentialId) -> Result<Option<Arc<Credential>>, StoreError>;
-    /// All credentials of one task in any state, by id, which is the order of their making.
+    /// All credentials of one task in any state, by id, which is the order of their intents.
     async fn credentials_of_task(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, StoreError>;
     /// All anchors of one task in any state, by id.
     async fn anchors_of_task(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, StoreError>;
     /// The tasks below this one, at any depth, that have not ended; parents before children.
     async fn descendants(&self, task: TaskId) -> Result<Vec<TaskId>, StoreError>;
-    /// What the caller made with this idempotency key in the last 24 hours.
+    /// The thing that the caller made with this idempotency key in the last 24 hours.
     async fn idempotent(
         &self,
         caller: &SpiffeId,
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError>;
 
-    /// What the agent holds.
+    /// Counts what the agent holds.
     async fn usage_of_agent(&self, name: &AgentName) -> Result<Usage, StoreError>;
     /// Live credentials of the task and of everything below it.
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError>;
-    /// What is held at the provider.
+    /// Counts what is held at the provider.
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError>;
 
-    /// What is to be taken back at `now`; at most `limit` credentials of each provider, so that one with many hides no
-    /// other.
+    /// The revocations that are due at `now`; at most `limit` credentials of each provider, so that
+    /// a provider with many hides no other.
     async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError>;
-    /// What else reconcilers have to do at `now`; at most `limit` of each kind.
+    /// The other work of reconcilers at `now`; at most `limit` of each kind.
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError>;
     /// All open tasks, oldest first.
     async fn open_tasks(&self) -> Result<Vec<Arc<Task>>, StoreError>;
@@ -78,8 +79,8 @@ pub trait Store: fmt::Debug + Send + Sync {
         filter: &CredentialFilter,
         page: &Page,
     ) -> Result<Listing<Arc<Credential>>, StoreError>;
-    /// Ledger indexes, from `from` upwards, of the entries about the task, its credentials, anchors and SVIDs, and
-    /// of the decisions that name it.
+    /// Positions in the log, from `from` upwards, of the entries about the task, its credentials,
+    /// anchors and SVIDs, and of the decisions that name it.
     async fn entries_of_task(
         &self,
         task: TaskId,
@@ -87,18 +88,23 @@ pub trait Store: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// The ledger index of the first entry recorded at `time` or later; the ledger's size when there is none.
+    /// The position in the log of the first entry recorded at `time` or later; the log's size when
+    /// there is none.
     async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError>;
 
-    /// Signs a checkpoint over everything that is durable now, if there is none yet; otherwise one is signed within a
-    /// second of an append. For exports that must not lack the last second.
+    /// Signs a checkpoint over everything that is durable now, if there is none yet. Without this
+    /// call the store signs one within a second of an append; an export must not lack that last
+    /// second.
     async fn seal(&self) -> Result<(), StoreError>;
 
-    /// The number of durable ledger entries, after each batch: wakes reconcilers.
+    /// The time of the newest entry; the epoch where there is none.
+    fn last_time(&self) -> Timestamp;
+
+    /// The number of durable entries, after each batch: wakes reconcilers.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
 }
 
-/// A join token and whether it was used up.
+/// A join token, and whether it was used.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct JoinTokenRecord {
     /// The token.
@@ -107,7 +113,8 @@ pub struct JoinTokenRecord {
     pub used: bool,
 }
 
-/// An SVID on record, whoever holds it. A certificate that is not on record does not count, whoever signed it.
+/// An SVID on record, of any holder. A certificate that is not on record does not count, even if
+/// our own authority signed it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SvidRecord {
     /// The certificate's serial number as 32 hex digits.
@@ -120,7 +127,7 @@ pub struct SvidRecord {
     pub not_after: Timestamp,
     /// Whether it was used already.
     pub state: SvidState,
-    /// The ledger index of the entry that recorded it.
+    /// The position in the log of the entry that recorded it.
     pub entry: u64,
 }
 
@@ -134,7 +141,7 @@ impl SvidRecord {
     }
 }
 
-/// What a request with an idempotency key made.
+/// The thing that a request with an idempotency key made.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", content = "id", rename_all = "snake_case")]
 pub enum Subject {
@@ -146,11 +153,12 @@ pub enum Subject {
     Credential(CredentialId),
     /// A join token was made.
     JoinToken(JoinTokenId),
-    /// A credential was to be extended.
+    /// A credential was to be renewed.
     Renewal {
         /// The credential.
         credential: CredentialId,
-        /// Until when it lives since; `None` as long as the provider has not done it.
+        /// Until when it lives since then; `None` as long as the provider has not renewed
+        /// it.
         expires_at: Option<Timestamp>,
     },
 }
@@ -158,13 +166,13 @@ pub enum Subject {
 /// A request that was done already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {
-    /// SHA-256 of the request, as it was given.
+    /// SHA-256 of the request.
     pub request_sha256: String,
-    /// What it made.
+    /// The thing that it made.
     pub subject: Subject,
 }
 
-/// What an agent holds.
+/// Counts of what an agent holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Its open tasks.
@@ -175,7 +183,7 @@ pub struct Usage {
     pub join_tokens: u32,
 }
 
-/// What is held at one provider.
+/// Counts of what is held at one provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProviderUsage {
     /// Credentials that have not reached a final state, those being revoked included.
@@ -184,45 +192,49 @@ pub struct ProviderUsage {
     pub revoking: u32,
 }
 
-/// What is to be taken back now.
+/// Revocations that are due now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
-    /// By provider and task, what is due longest first. Of more than fit, those that are due longest and those that have just become due: where a
-    /// provider is down the first wait, and must not hide the others.
+    /// Grouped by provider and task, the longest due first. Where more are due than fit, half of
+    /// the room is for those due longest and half for the newest: while a provider is down the
+    /// former wait, and must not hide the latter.
     pub due: Vec<DueRevocation>,
     /// When the next retry after `now` comes; `None` when there is none.
     pub next: Option<Timestamp>,
 }
 
-/// What is to be revoked of one task at one provider.
+/// Things of one task to revoke at one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueRevocation {
     /// The provider.
     pub provider: ProviderName,
     /// The task.
     pub task: TaskId,
-    /// The credentials. None where it is about anchors alone: those of an ending task without live credentials.
+    /// The credentials. Empty where only anchors are left to revoke: those of an ending task
+    /// without live credentials.
     pub credentials: Vec<CredentialId>,
-    /// How often revoking the one of them failed that was tried least; 0 where one was never tried.
+    /// How often revoking failed, for the credential that was tried least; 0 where one was
+    /// never tried.
     pub attempts: u32,
 }
 
-/// What reconcilers have to do beside revoking.
+/// The work of reconcilers besides revoking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Work {
     /// Open tasks whose deadline has come, the most overdue first.
     pub overdue_tasks: Vec<TaskId>,
-    /// Ending tasks under which nothing is alive any more: credentials and children final, anchors gone.
+    /// Ending tasks whose credentials and children are final and whose anchors are gone.
     pub ending_tasks: Vec<TaskId>,
     /// Active credentials whose own end has come.
     pub expired_credentials: Vec<CredentialId>,
-    /// Credentials between intent and outcome, oldest first. Those not in flight in this process were interrupted.
+    /// Credentials between intent and outcome, oldest first. Unless this process is calling the
+    /// provider for one, its outcome is unknown.
     pub interrupted: Vec<CredentialId>,
     /// When the next deadline or expiry after `now` comes; `None` when there is none.
     pub next: Option<Timestamp>,
 }
 
-/// Which part of a listing is asked for.
+/// The part of a listing that a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     size: usize,
@@ -230,8 +242,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// `size` rows (0: [`limits::PAGE_ROWS_DEFAULT`]; at most [`limits::PAGE_ROWS_MAX`]) after the page that gave
-    /// `token`, or from the start when it is empty.
+    /// `size` rows (0: [`limits::PAGE_ROWS_DEFAULT`]; at most [`limits::PAGE_ROWS_MAX`]) after the
+    /// page that gave `token`, or from the start when it is empty.
     pub fn new(size: usize, token: &str) -> Result<Self, InvalidValue> {
         if size > limits::PAGE_ROWS_MAX {
             return Err(InvalidValue::new(format!(
@@ -267,7 +279,7 @@ impl Page {
         self.size
     }
 
-    /// Where to go on.
+    /// Where the listing goes on.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
@@ -282,7 +294,7 @@ pub struct Listing<T> {
     pub next: Option<String>,
 }
 
-/// Which tasks to list; what is `None` does not matter.
+/// Which tasks to list; a field that is `None` leaves all in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskFilter {
     /// Only those of this agent.
@@ -291,7 +303,7 @@ pub struct TaskFilter {
     pub state: Option<TaskState>,
 }
 
-/// Which credentials to list; what is `None` or `false` does not matter.
+/// Which credentials to list; a field that is `None` or `false` leaves all in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CredentialFilter {
     /// Only those of this task.

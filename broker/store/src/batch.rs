@@ -1,4 +1,4 @@
-//! What is committed, and under which conditions.
+//! Batches of events, and the conditions under which they are committed.
 
 use taskpass_core::{
     AgentName, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId, Timestamp,
@@ -10,19 +10,19 @@ pub const BATCH_EVENTS_MAX: usize = 4096;
 /// How urgent room on the disk is for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// Gives something new; refused first when the disk fills up.
+    /// Issues something new; refused first when the disk fills up.
     #[default]
     Normal,
-    /// Takes something away: revoking and ending. The ledger keeps a reserve for these.
+    /// Revokes, ends or refuses. The ledger keeps a reserve of room for these.
     Reserved,
 }
 
 /// Events that happen together or not at all, and the conditions under which they may.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// What happens, in this order; at most [`BATCH_EVENTS_MAX`].
+    /// The events, in this order; at most [`BATCH_EVENTS_MAX`].
     pub events: Vec<Event>,
-    /// What must hold just before the first event.
+    /// The conditions that must hold just before the first event.
     pub guards: Vec<Guard>,
     /// How urgent it is.
     pub priority: Priority,
@@ -38,7 +38,7 @@ impl Batch {
         }
     }
 
-    /// A batch that takes something away, without guards.
+    /// A batch that may use the reserved room, without guards.
     pub fn reserved(events: impl IntoIterator<Item = Event>) -> Self {
         Self {
             priority: Priority::Reserved,
@@ -54,7 +54,7 @@ impl Batch {
     }
 }
 
-/// A condition that the writer checks in ledger order.
+/// A condition, checked in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guard {
     /// The task is open and its deadline lies ahead.
@@ -63,25 +63,25 @@ pub enum Guard {
     AgentOpenTasksBelow(AgentName, u32),
     /// The agent has fewer live credentials than this, over all its tasks.
     AgentLiveCredentialsBelow(AgentName, u32),
-    /// The task and each task above it hold fewer live credentials, with everything below them, than their own
-    /// `max_credentials`.
+    /// The task and each task above it hold fewer live credentials, with everything below them,
+    /// than their own `max_credentials`.
     TaskCredentialsWithin(TaskId),
-    /// The agent has fewer tokens than this that are neither used nor expired.
+    /// The agent has fewer join tokens than this that are neither used nor expired.
     JoinTokensBelow(AgentName, u32),
     /// The SVID with this serial counts: known, neither superseded nor expired, its task open.
     SvidLive(String),
     /// One more idempotency key of the caller may be remembered.
     IdempotencyKeysWithin {
-        /// Whose key it is; an agent's tasks count with it.
+        /// The caller that uses the key; an agent's tasks count with the agent.
         caller: SpiffeId,
-        /// The task that the request names. It may hold as many keys as its caller has left, and no more: none of
-        /// them takes all from the others.
+        /// The task that the request names. It may hold as many keys as its caller has left, so
+        /// that no task takes all keys from the others.
         task: Option<TaskId>,
         /// Keys of the caller that are remembered at a time.
         limit: u32,
     },
-    /// The task has no session at the provider that is about to be ended for a credential whose outcome is unknown:
-    /// whatever is drawn with it meanwhile would die with it.
+    /// No anchor of the task at the provider is about to be ended for a credential in doubt. A
+    /// credential that is issued through such an anchor would die with it.
     NothingInDoubt(TaskId, ProviderName),
     /// The credential is in one of these states.
     CredentialState(CredentialId, &'static [CredentialState]),
@@ -90,8 +90,8 @@ pub enum Guard {
 /// A batch that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// The ledger index of the first event.
+    /// The position in the log of the first event.
     pub first_index: u64,
-    /// The time the ledger gives all of the batch's events.
+    /// The time that the log gives all of the batch's events.
     pub time: Timestamp,
 }

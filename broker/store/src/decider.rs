@@ -1,7 +1,8 @@
-//! Deciding in ledger order: guards, the rules of what follows what, and what an event brings along.
+//! Deciding in ledger order: guards, the rules of what follows what, and what an event brings
+//! along.
 //!
-//! The state runs ahead of what is durable, and is taken back when a batch is refused or cannot be appended. No file,
-//! thread or clock is known here.
+//! The state runs ahead of the log, and is undone when a batch is refused or cannot be appended. No
+//! file, thread or clock is known here.
 
 mod group;
 
@@ -10,12 +11,12 @@ use taskpass_core::{Event, Timestamp};
 pub(crate) use self::group::{Group, Mark};
 use crate::{
     Batch, CommitError, Committed, entry,
-    state::{Change, History, State},
+    state::{Change, State, UsedIds},
 };
 
-/// What has left memory, and is told what leaves it.
-pub(crate) trait Leavers: History {
-    /// Notes what a change at `position` takes out of memory.
+/// The ids of records that left the state. It is told of each that leaves.
+pub(crate) trait Leavers: UsedIds {
+    /// Notes the id that a change at `position` takes out of the state.
     fn note(&mut self, change: &Change, position: u64);
 }
 
@@ -27,7 +28,8 @@ pub(crate) struct Decider<H> {
 }
 
 impl<H: Leavers> Decider<H> {
-    /// Decides on one batch at `now`; on refusal the state and the group are as before. `json` are its events, written.
+    /// Decides on one batch at `now`. On refusal the state and the group are as before. `json` are
+    /// the batch's events as JSON.
     pub(crate) fn decide(
         &mut self,
         batch: &Batch,
@@ -51,7 +53,7 @@ impl<H: Leavers> Decider<H> {
         }
     }
 
-    /// Takes back what was decided after a mark.
+    /// Undoes what was decided after a mark.
     pub(crate) fn undo(&mut self, group: &mut Group, to: &Mark) {
         while group.undo.len() > to.undo {
             if let Some(change) = group.undo.pop() {
@@ -68,7 +70,9 @@ impl<H: Leavers> Decider<H> {
         time: Timestamp,
         group: &mut Group,
     ) -> Result<(), CommitError> {
-        self.state.unused_keys(&batch.events, time)?;
+        for event in &batch.events {
+            self.state.unused_key(event.new_key(), time)?;
+        }
         for guard in &batch.guards {
             self.state.check(guard, time).map_err(CommitError::Guard)?;
         }

@@ -15,7 +15,7 @@ pub struct Entry {
     pub event: Event,
 }
 
-/// Only the time, for searching.
+/// The time of an entry alone, for searching.
 #[derive(Deserialize)]
 struct Dated {
     time: Timestamp,
@@ -49,7 +49,7 @@ pub(crate) fn encode(event: &Event) -> Result<Vec<u8>, CommitError> {
     Ok(json)
 }
 
-/// Writes the whole entry behind what is in `buffer`.
+/// Appends the whole entry to `buffer`.
 pub(crate) fn frame(time: &str, event: &[u8], buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(b"{\"time\":\"");
     buffer.extend_from_slice(time.as_bytes());

@@ -1,4 +1,4 @@
-//! Why a commit or a read did not happen.
+//! Reasons for which a commit or a read does not happen.
 
 use taskpass_core::{
     AgentName, CredentialId, InvalidValue, JoinTokenId, ProviderName, RoleName, SpiffeId, TaskId,
@@ -7,7 +7,8 @@ use taskpass_core::{
 
 use crate::IdempotencyRecord;
 
-/// Why a batch was not committed. Nothing of it happened, except possibly after [`CommitError::Unavailable`].
+/// Why a batch was not committed. Nothing of it happened, except possibly after
+/// [`CommitError::Unavailable`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CommitError {
     /// A condition did not hold.
@@ -16,7 +17,7 @@ pub enum CommitError {
     /// The caller used this idempotency key before.
     #[error("the idempotency key was used before{}", if *.same_request { "" } else { ", for a different request; use a new key" })]
     Duplicate {
-        /// What was made then.
+        /// The thing that was made then.
         record: IdempotencyRecord,
         /// Whether it is the same request again, rather than another one under the same key.
         same_request: bool,
@@ -24,10 +25,12 @@ pub enum CommitError {
     /// An event does not fit the state.
     #[error("{0}")]
     Conflict(Conflict),
-    /// The disk is full. Batches with [`Priority::Reserved`](crate::Priority::Reserved) may still go through.
+    /// The disk is full. Batches with [`Priority::Reserved`](crate::Priority::Reserved) may still
+    /// go through.
     #[error("the disk of the ledger is full; free some space, revoking goes on meanwhile")]
     DiskFull,
-    /// The ledger cannot be written to, or the store is closed. The outcome of the batch is unknown until restart.
+    /// The log takes no entries, or the store is closed. Whether the batch is in the log shows
+    /// after a restart.
     #[error("the store is not available: {0}")]
     Unavailable(String),
     /// An event is larger than a ledger entry may be, or there are too many events.
@@ -66,7 +69,7 @@ pub enum GuardFailure {
     /// A task, with all below it, has as many live credentials as it may have.
     #[error("task `{task}` holds {limit} live credentials or more; revoke one first")]
     TaskCredentials {
-        /// The task whose limit it is: the one asked about or one above it.
+        /// The task that has the limit: the task itself or a task above it.
         task: TaskId,
         /// The limit.
         limit: u32,
@@ -117,7 +120,7 @@ pub enum GuardFailure {
         /// When the caller's oldest is forgotten.
         wait: std::time::Duration,
     },
-    /// A session of the task is about to be ended.
+    /// An anchor of the task is about to be ended.
     #[error(
         "an earlier credential of task `{task}` is in doubt, and its session at provider `{provider}` is being ended"
     )]
@@ -141,18 +144,18 @@ pub enum Conflict {
     /// The name or id is taken.
     #[error("{0} exists already")]
     Exists(String),
-    /// It is not there, or it is history.
+    /// It is not known, or it has ended.
     #[error("{0} is not known or has ended")]
     Missing(String),
     /// The event cannot happen in this state.
     #[error("{what} is {state}, so {event} cannot follow")]
     WrongState {
-        /// On what.
+        /// The thing that is in this state.
         what: String,
         /// Its state.
         state: &'static str,
         /// The event's type, as in the ledger.
-        event: &'static str,
+        event: String,
     },
     /// A task would be wider than the one above it.
     #[error("the task would be wider than its parent `{parent}`: {wider}")]
@@ -166,13 +169,13 @@ pub enum Conflict {
     #[error("{event} cannot be recorded: {reason}")]
     Invalid {
         /// The event's type, as in the ledger.
-        event: &'static str,
+        event: String,
         /// Why.
         reason: String,
     },
 }
 
-/// In what a task would be wider than its parent.
+/// In what respect a task would be wider than its parent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wider {
     /// The parent may not draw on this role.
@@ -204,7 +207,8 @@ pub enum Wider {
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// History cannot be read; what is alive still can. A restart with room on the disk builds the index again.
+    /// History cannot be read; live records still can. A restart with room on the disk builds the
+    /// index again.
     #[error(
         "the index of history is out of order ({0}); see that the disk has room and restart the broker"
     )]
@@ -212,10 +216,10 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
-    /// The ledger could not be read.
+    /// The log could not be read.
     #[error("the ledger could not be read: {0}")]
     Ledger(String),
-    /// The ledger could not be signed.
+    /// The log could not be signed.
     #[error("a checkpoint of the ledger could not be written: {0}")]
     Seal(String),
     /// The page token is none of this listing's.
@@ -243,7 +247,10 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
-    /// The index opened, and cannot be read all the same.
+    /// The log did not say what stands in it.
+    #[error("the log could not be read: {0}")]
+    Log(String),
+    /// The index opened, but cannot be read.
     #[error(
         "the index in `{path}` cannot be read: {reason}; move it aside, and it is built again from the ledger"
     )]
@@ -256,4 +263,16 @@ pub enum OpenError {
     /// A thread could not be started.
     #[error("the store's threads could not be started")]
     Threads(#[source] std::io::Error),
+}
+
+/// An error with its sources on one line, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
 }

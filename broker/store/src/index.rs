@@ -1,55 +1,62 @@
-//! The index: current records and history in sled, derived from the ledger and never trusted more than it.
+//! The index: current records and history as rows of a [`History`], derived from the ledger.
 //!
-//! One tree with key prefixes, one writer. sled's own `flush` does not reach the platter (it calls
-//! `sync_file_range`), so its file is synchronised here after each flush; and sled panics on some damage, so every
-//! call is caught. What is written carries its position in the ledger and the hash of the last entry, in the same
-//! atomic batch; an index that does not fit the ledger is moved aside and built again.
+//! Every write carries its position in the ledger and the hash of the last entry, in the same
+//! atomic batch. A start compares both with the ledger, and builds an index that does not fit
+//! again.
+//!
+//! Ids have a fixed length and sort by time; names end before the byte that follows them.
+//! Credentials and anchors stand under their task, so that a start reads everything alive in one go
+//! along the disk. A look-up by their own id finds the task first. Each table of the state names
+//! its rows itself.
 
-mod keys;
 mod load;
 mod read;
-mod write;
+mod rows;
 
-use std::{
-    fs::{DirEntry, File},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    time::Duration,
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use taskpass_core::{Digest, TaskId, Timestamp, TrustDomain};
+
+pub(crate) use self::{
+    read::{Listed, id_in, parsed},
+    rows::{Rows, Value, record},
+};
+pub(crate) use crate::history::IndexError;
+use crate::{
+    history::{AbsentHistory, History, MemoryHistory, SledHistory},
+    log::Entries,
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
-use serde::{Deserialize, Serialize};
-use taskpass_core::{Digest, Timestamp, TrustDomain};
-use taskpass_ledger::Reader;
-
-pub(crate) use self::{read::Owner, write::Portion};
-
-/// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
-const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
-/// What opening an index writes beside its records, and beside sled's table of pages.
-const OPENING_BYTES: u64 = 4 * 1024 * 1024;
-/// How often, and with which pause, the lock of an index that was just closed is looked at.
-const LOCK_LOOKS: u32 = 200;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// The layout below; another one is built again.
+/// The layout of the rows; an index of another layout is built again.
 const FORMAT: u32 = 5;
-
-/// Why the index did not do what it was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct IndexError(pub(crate) String);
+/// Where the index keeps how far it is.
+const META: &[u8] = b"m";
+/// Entries that are listed under one key.
+const ENTRIES_PER_KEY: usize = 128;
 
 /// How far the index is, in itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Meta {
-    pub(crate) format: u32,
+    format: u32,
     /// The ledger it belongs to.
-    pub(crate) origin: String,
+    origin: String,
     /// How many entries it has seen.
     pub(crate) position: u64,
     /// SHA-256 of the last of them.
-    pub(crate) entry_sha256: String,
+    entry_sha256: String,
+    /// The time of the last of them.
+    pub(crate) time: Timestamp,
+    pub(crate) trust_domain: Option<TrustDomain>,
+}
+
+/// How far the index is once it has the rows that go with this.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// How many entries it has seen then.
+    pub(crate) position: u64,
+    /// The last of them.
+    pub(crate) last: Digest,
     /// The time of the last of them.
     pub(crate) time: Timestamp,
     pub(crate) trust_domain: Option<TrustDomain>,
@@ -58,88 +65,60 @@ pub(crate) struct Meta {
 /// The index of a store.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// `None` where it could not be opened: then it knows nothing, and what is alive is served from memory.
-    db: Option<sled::Db>,
-    /// Whether only room was missing to open it.
-    waits_for_room: bool,
-    path: PathBuf,
+    history: Box<dyn History>,
     origin: String,
 }
 
 impl Index {
     /// Opens or makes the index in `path`.
     pub(crate) fn open(path: &Path, cache_bytes: u64, origin: &str) -> Result<Self, IndexError> {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(None);
-        await_lock(path);
-        let index = Self {
-            db: Some(guarded(|| config.open())?),
-            waits_for_room: false,
-            path: path.to_owned(),
-            origin: origin.to_owned(),
-        };
-        index.reserve();
-        Ok(index)
+        let history = SledHistory::open(path, cache_bytes)?;
+        Ok(Self::over(history, origin))
     }
 
-    /// In place of one that cannot be opened. Its files are not touched.
-    pub(crate) fn absent(path: &Path, origin: &str, waits_for_room: bool) -> Self {
+    /// In place of an index in `path` that cannot be opened.
+    pub(crate) fn absent(path: &Path, origin: &str) -> Self {
+        Self::over(AbsentHistory::new(path), origin)
+    }
+
+    /// In memory.
+    pub(crate) fn in_memory() -> Self {
+        Self::over(MemoryHistory::default(), "memory")
+    }
+
+    fn over(history: impl History + 'static, origin: &str) -> Self {
         Self {
-            db: None,
-            waits_for_room,
-            path: path.to_owned(),
+            history: Box::new(history),
             origin: origin.to_owned(),
         }
     }
 
-    fn db(&self) -> Result<&sled::Db, IndexError> {
-        let absent = || IndexError("it could not be opened".to_owned());
-        self.db.as_ref().ok_or_else(absent)
-    }
-
-    /// Sets room aside behind what sled has written, so that on a full disk the index can follow what the ledger's
-    /// own reserve still takes. Without the room it works all the same, until the disk is full.
-    fn reserve(&self) {
-        let set_aside = || -> io::Result<()> {
-            let file = File::options().write(true).open(self.path.join("db"))?;
-            let end = file.metadata()?.len();
-            fallocate(&file, FallocateFlags::KEEP_SIZE, end, RESERVE_BYTES).map_err(io::Error::from)
-        };
-        if let Err(error) = set_aside() {
-            tracing::debug!(%error, "no room could be set aside for the index");
-        }
-    }
-
-    /// Whether it would work if it were opened anew, as soon as there is room.
+    /// Whether nothing but room keeps it from working.
     pub(crate) fn lacks_room(&self) -> bool {
-        self.waits_for_room || !self.has_room()
+        self.history.lacks_room()
     }
 
-    /// Whether the disk has room for another index like this one, and for what is set aside with it, twice over. One
-    /// that is not open may only have to be opened; even so it wants far more than that, since whoever fills a disk
-    /// may go on, and the ledger sets its own reserve aside first.
+    /// Whether there is room for another index like this one.
     pub(crate) fn has_room(&self) -> bool {
-        let size = match &self.db {
-            Some(db) => db.size_on_disk().unwrap_or(u64::MAX),
-            None => opening_bytes(&self.path),
-        };
-        let wanted = size.saturating_add(RESERVE_BYTES).saturating_mul(2);
-        free_bytes(&self.path).is_ok_and(|free| free >= wanted)
+        self.history.has_room()
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn flush(&self) -> Result<(), IndexError> {
+        self.history.flush()
     }
 
     /// How far it is; `None` when it is new. Fails when it does not belong to this ledger.
-    pub(crate) fn checked_meta(&self, ledger: &Reader) -> Result<Option<Meta>, IndexError> {
-        let Some(bytes) = self.get(keys::META)? else {
+    pub(crate) fn checked_meta(&self, ledger: &dyn Entries) -> Result<Option<Meta>, IndexError> {
+        let Some(bytes) = self.get(META)? else {
             return Ok(None);
         };
-        let meta: Meta = parse(&bytes)?;
-        if meta.format != FORMAT {
-            return Err(IndexError(format!(
-                "it has format {}, not {FORMAT}",
-                meta.format
-            )));
+        let meta: Meta = read::parse(&bytes)?;
+        let Meta {
+            format, position, ..
+        } = meta;
+        if format != FORMAT {
+            return Err(IndexError(format!("it has format {format}, not {FORMAT}")));
         }
         if meta.origin != self.origin {
             return Err(IndexError(format!(
@@ -147,14 +126,13 @@ impl Index {
                 meta.origin
             )));
         }
-        let Some(last) = meta.position.checked_sub(1) else {
+        let Some(last) = position.checked_sub(1) else {
             return Err(IndexError("its position is missing".to_owned()));
         };
-        if meta.position > ledger.size() {
+        let size = ledger.size();
+        if position > size {
             return Err(IndexError(format!(
-                "it has seen {} entries and the ledger has {}",
-                meta.position,
-                ledger.size()
+                "it has seen {position} entries and the ledger has {size}"
             )));
         }
         let entry = ledger
@@ -166,101 +144,38 @@ impl Index {
         Ok(Some(meta))
     }
 
-    /// Makes everything written so far durable.
-    pub(crate) fn flush(&self) -> Result<(), IndexError> {
-        let db = self.db()?;
-        guarded(|| db.flush())?;
-        let sync = || -> io::Result<()> {
-            File::open(self.path.join("db"))?.sync_data()?;
-            let blobs = self.path.join("blobs");
-            if blobs.is_dir() {
-                for file in blobs.read_dir()? {
-                    match File::open(file?.path()) {
-                        // What is written again under another name is erased in the background.
-                        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
-                        blob => blob?.sync_data()?,
-                    }
-                }
-                File::open(blobs)?.sync_all()?;
+    /// Writes rows, which entries are about which task, and how far the index is with them, in one atomic batch.
+    pub(crate) fn write(
+        &self,
+        rows: Rows<'_>,
+        about: &BTreeMap<TaskId, Vec<u64>>,
+        head: &Head,
+    ) -> Result<(), IndexError> {
+        let mut batch = rows.into_batch()?;
+        for (task, indexes) in about {
+            for run in indexes.chunks(ENTRIES_PER_KEY) {
+                let bytes: Vec<u8> = run.iter().flat_map(|index| index.to_be_bytes()).collect();
+                let first = run.first().copied().unwrap_or_default();
+                batch.push((entry_key(*task, first), Some(bytes)));
             }
-            File::open(&self.path)?.sync_all()
+        }
+        let meta = Meta {
+            format: FORMAT,
+            origin: self.origin.clone(),
+            position: head.position,
+            entry_sha256: head.last.to_string(),
+            time: head.time,
+            trust_domain: head.trust_domain.clone(),
         };
-        sync().map_err(|e| IndexError(format!("cannot sync `{}`: {e}", self.path.display())))?;
-        self.reserve();
-        Ok(())
-    }
-
-    fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, IndexError> {
-        let db = self.db()?;
-        guarded(|| db.get(key))
+        batch.push((META.to_vec(), Some(rows::json(&meta)?)));
+        self.history.write(batch)
     }
 }
 
-/// Whether the disk is so full that an index had better not be opened in `path`: sled writes when it is, and a write
-/// that fails then leaves a sound index damaged.
-pub(crate) fn is_full(path: &Path) -> bool {
-    free_bytes(path).is_ok_and(|free| free < opening_bytes(path))
-}
-
-/// sled writes its table of pages as `snap.…`, the new one before the old one goes.
-fn opening_bytes(path: &Path) -> u64 {
-    let is_table = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"snap.");
-    let entries = path.read_dir().into_iter().flatten().flatten();
-    let tables = entries.filter(is_table).filter_map(|e| e.metadata().ok());
-    let bytes = tables.fold(0_u64, |sum, table| sum.saturating_add(table.len()));
-    bytes.saturating_mul(2).saturating_add(OPENING_BYTES)
-}
-
-/// How much may be written in `path`, or beside it where it does not exist; nothing where no file can be made.
-fn free_bytes(path: &Path) -> io::Result<u64> {
-    let beside = |_| statvfs(path.parent().unwrap_or(path));
-    let disk = statvfs(path).or_else(beside)?;
-    let takes_files = disk.f_files == 0 || disk.f_favail > 0;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    Ok(if takes_files { free } else { 0 })
-}
-
-/// Waits a moment for sled's lock on an index. Whoever opens it has the ledger's lock already, so it can only be held by
-/// background work of an index that was just closed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "opening blocks anyway, before there is anything to serve"
-)]
-fn await_lock(path: &Path) {
-    let Ok(file) = File::open(path.join("db")) else {
-        return;
-    };
-    for _ in 0..LOCK_LOOKS {
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Let go of with the file.
-            return;
-        }
-        std::thread::sleep(LOCK_PAUSE);
-    }
-}
-
-/// Runs a call into sled; its panics become errors, since they mean damage and the ledger is unharmed.
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| IndexError(one_line(&e.to_string()))),
-        Err(panic) => {
-            let said = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            Err(IndexError(format!("it is damaged: {}", one_line(said))))
-        }
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.chars()
-        .take(taskpass_core::limits::ERROR_TEXT_CHARS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
-    serde_json::from_slice(bytes).map_err(|e| IndexError(format!("a record cannot be read: {e}")))
+/// Where all entries about a task are listed: this and an entry's index, big-endian. The value
+/// lists that entry and some that follow.
+fn entry_key(task: TaskId, index: u64) -> Vec<u8> {
+    let mut key = format!("e/{task}/").into_bytes();
+    key.extend_from_slice(&index.to_be_bytes());
+    key
 }

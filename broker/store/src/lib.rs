@@ -1,23 +1,49 @@
 //! Events in, current state out: the store of the broker.
 //!
-//! A [`Batch`] of events and the [`Guard`]s under which they may happen is committed atomically, durably and in
-//! ledger order. What may follow what is decided here and nowhere else, so that two requests that race have one
-//! winner. [`Store`] is what the engine sees; [`EmbeddedStore`] keeps it in the ledger (the truth), in memory (what
-//! is alive) and in an index (history), which is built again from the ledger whenever in doubt.
+//! A [`Batch`] of events and the [`Guard`]s under which they may happen is committed atomically,
+//! durably and in the order of the log. This crate alone decides what may follow what, so that two
+//! requests that race have one winner. The engine sees a [`Store`]. [`LogStore`] is the one there
+//! is: it keeps the truth in a log (the ledger's files, or memory), what is alive in memory, and
+//! history in an index, which it builds again from the log whenever in doubt.
 //!
 //! Nothing here talks to providers, decides policy or knows a secret.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use taskpass_core::{Event, ManualClock, Timestamp};
+//! use taskpass_store::{Batch, LogStore, MemoryLog, Store};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let clock = Arc::new(ManualClock::new(Timestamp::EPOCH));
+//! let store = LogStore::in_memory(&MemoryLog::default(), clock).unwrap();
+//! let made = Event::Initialized {
+//!     trust_domain: "acme.test".parse().unwrap(),
+//!     version: "0.1.0".to_owned(),
+//! };
+//! let committed = store.commit(Batch::new([made])).await.unwrap();
+//! assert_eq!(committed.first_index, 0);
+//! # });
+//! ```
+
+// An event, or a step in the life of a record, that is added later must be thought of in every
+// match here.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod api;
 mod applier;
 mod batch;
 mod decider;
-mod embedded;
 mod entry;
 mod error;
+mod history;
 mod index;
-mod memory;
+mod log;
 mod past;
+mod portion;
+mod sequencer;
+mod shared;
 mod state;
+mod store;
 #[cfg(test)]
 mod testing;
 mod writer;
@@ -27,7 +53,7 @@ pub use api::{
     ProviderUsage, Revocations, Store, Subject, SvidRecord, TaskFilter, Usage, Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
-pub use embedded::{Config, EmbeddedStore, IndexReport, OpenReport};
 pub use entry::Entry;
 pub use error::{CommitError, Conflict, GuardFailure, OpenError, StoreError, Wider};
-pub use memory::MemoryStore;
+pub use log::MemoryLog;
+pub use store::{Config, IndexReport, LogStore, OpenReport, Opened};

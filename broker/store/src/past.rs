@@ -1,7 +1,7 @@
-//! Which identifiers were ever used, so that none is used twice.
+//! Which ids were ever used, so that none is used twice.
 //!
-//! Identifiers sort by time, so nearly every new one is above all that have left memory, and nothing is looked up.
-//! Only one that is not is searched: among those the index has not seen yet, and in the index.
+//! Ids sort by time, so nearly every new id is above all that have left memory, and nothing is
+//! looked up. Any other id is searched: among those the index has not seen yet, and in the index.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,30 +9,28 @@ use std::{
     sync::Arc,
 };
 
-use taskpass_core::{AnchorId, CredentialId, TaskId};
-
 use crate::{
     decider::Leavers,
     index::{Index, IndexError},
-    state::{Change, History},
+    state::{Change, UsedId, UsedIds},
 };
 
-/// Identifiers that are kept for an index that does not follow. With one that does, the writer waits long before there
-/// are so many.
+/// Ids that are kept for an index that does not follow. While the index follows, commits wait long
+/// before there are so many.
 const RECENT_MAX: usize = 262_144;
 
-/// Identifiers of one kind that have left memory.
+/// Ids of one kind that have left memory.
 #[derive(Debug)]
 struct Used<I> {
     newest: Option<I>,
-    /// Those the index may not have, with the position at which it will.
+    /// Ids that the index may not have, with the position at which it will.
     recent: HashMap<I, u64>,
     queue: VecDeque<(u64, I)>,
-    /// Whether there are some that neither these nor the index have.
+    /// Whether ids have left memory that neither `recent` nor the index has.
     has_gaps: bool,
 }
 
-impl<I: Copy + Ord + Hash> Used<I> {
+impl<I: Clone + Ord + Hash> Used<I> {
     fn new(newest: Option<I>) -> Self {
         Self {
             newest,
@@ -43,12 +41,14 @@ impl<I: Copy + Ord + Hash> Used<I> {
     }
 
     fn saw(&mut self, id: I) {
-        self.newest = self.newest.max(Some(id));
+        if self.newest.as_ref() < Some(&id) {
+            self.newest = Some(id);
+        }
     }
 
     fn add(&mut self, id: I, position: u64) {
-        self.saw(id);
-        if self.recent.insert(id, position) == Some(position) {
+        self.saw(id.clone());
+        if self.recent.insert(id.clone(), position) == Some(position) {
             // It was decided before and not written, as on a full disk.
             return;
         }
@@ -71,13 +71,13 @@ impl<I: Copy + Ord + Hash> Used<I> {
 
     fn has(
         &self,
-        id: I,
+        id: &I,
         search: impl FnOnce() -> Result<bool, IndexError>,
     ) -> Result<bool, String> {
-        if self.newest < Some(id) {
+        if self.newest.as_ref() < Some(id) {
             return Ok(false);
         }
-        if self.recent.contains_key(&id) {
+        if self.recent.contains_key(id) {
             return Ok(true);
         }
         if self.has_gaps {
@@ -90,76 +90,68 @@ impl<I: Copy + Ord + Hash> Used<I> {
     }
 }
 
-/// All identifiers that have left memory.
+/// All ids that have left memory, by their kind.
 #[derive(Debug)]
 pub(crate) struct Past {
     index: Arc<Index>,
-    tasks: Used<TaskId>,
-    credentials: Used<CredentialId>,
-    anchors: Used<AnchorId>,
+    kinds: Vec<(&'static str, Used<Arc<str>>)>,
 }
 
 impl Past {
-    /// What the index knows; one that could not be opened knows nothing.
+    /// Begins with the ids that the index knows; an index that could not be opened knows none.
     pub(crate) fn new(index: Arc<Index>) -> Result<Self, IndexError> {
-        let tasks = Used::new(index.newest_task()?);
-        let credentials = Used::new(index.newest_credential()?);
-        let anchors = Used::new(index.newest_anchor()?);
-        Ok(Self {
-            index,
-            tasks,
-            credentials,
-            anchors,
-        })
+        let kinds = UsedId::kinds().map(|kind| Ok((kind, Used::new(index.last_id(kind)?))));
+        let kinds = kinds.collect::<Result<_, IndexError>>()?;
+        Ok(Self { index, kinds })
     }
 
-    /// Takes note of a change that is on its way into the index, or would be.
+    fn of_kind(&mut self, kind: &str) -> Option<&mut Used<Arc<str>>> {
+        let mut kinds = self.kinds.iter_mut();
+        kinds.find(|(name, _)| *name == kind).map(|(_, used)| used)
+    }
+
+    /// Takes note of a change that the index has, or would have if it followed.
     pub(crate) fn saw(&mut self, change: &Change) {
-        match change {
-            Change::Task(id, None) => self.tasks.saw(*id),
-            Change::Credential(id, None) => self.credentials.saw(*id),
-            Change::Anchor(id, None) => self.anchors.saw(*id),
-            _ => {}
+        if let Some(id) = change.leaves()
+            && let Some(used) = self.of_kind(id.listed_under)
+        {
+            used.saw(id.id);
         }
     }
 
     /// The index does not have all that this saw.
     pub(crate) fn leave_gaps(&mut self) {
-        self.tasks.has_gaps = true;
-        self.credentials.has_gaps = true;
-        self.anchors.has_gaps = true;
+        for (_, used) in &mut self.kinds {
+            used.has_gaps = true;
+        }
     }
 
-    /// Forgets what the index has durably in its view since `position`.
+    /// Forgets the ids that the index shows since `position`.
     pub(crate) fn indexed(&mut self, position: u64) {
-        self.tasks.forget_before(position);
-        self.credentials.forget_before(position);
-        self.anchors.forget_before(position);
+        for (_, used) in &mut self.kinds {
+            used.forget_before(position);
+        }
     }
 }
 
 impl Leavers for Past {
     fn note(&mut self, change: &Change, position: u64) {
-        match change {
-            Change::Task(id, None) => self.tasks.add(*id, position),
-            Change::Credential(id, None) => self.credentials.add(*id, position),
-            Change::Anchor(id, None) => self.anchors.add(*id, position),
-            _ => {}
+        if let Some(id) = change.leaves()
+            && let Some(used) = self.of_kind(id.listed_under)
+        {
+            used.add(id.id, position);
         }
     }
 }
 
-impl History for Past {
-    fn knew_task(&self, id: TaskId) -> Result<bool, String> {
-        self.tasks.has(id, || Ok(self.index.task(id)?.is_some()))
-    }
-
-    fn knew_credential(&self, id: CredentialId) -> Result<bool, String> {
-        self.credentials.has(id, || self.index.knew_credential(id))
-    }
-
-    fn knew_anchor(&self, id: AnchorId) -> Result<bool, String> {
-        self.anchors.has(id, || self.index.knew_anchor(id))
+impl UsedIds for Past {
+    fn knew(&self, id: &UsedId) -> Result<bool, String> {
+        let mut kinds = self.kinds.iter();
+        let of_kind = kinds.find(|(kind, _)| *kind == id.listed_under);
+        // INVARIANT: `kinds` has the kind of every table that looks ids up.
+        of_kind.map_or(Ok(false), |(_, used)| {
+            used.has(&id.id, || self.index.lists(id.listed_under, &id.id))
+        })
     }
 }
 
@@ -181,9 +173,9 @@ mod tests {
         // At last there was room for it, behind something else.
         used.add(1, 6);
         used.forget_before(5);
-        assert_eq!(used.has(1, no_search), Ok(true));
+        assert_eq!(used.has(&1, no_search), Ok(true));
         used.forget_before(6);
-        assert_eq!(used.has(1, || Ok(true)), Ok(true));
+        assert_eq!(used.has(&1, || Ok(true)), Ok(true));
         assert!(used.recent.is_empty() && used.queue.is_empty());
     }
 
@@ -195,8 +187,8 @@ mod tests {
         }
         assert_eq!(used.queue.len(), RECENT_MAX);
         assert_eq!(used.recent.len(), RECENT_MAX);
-        assert_eq!(used.has(RECENT_MAX, no_search), Ok(true));
-        assert_eq!(used.has(RECENT_MAX + 1, no_search), Ok(false));
-        assert!(used.has(0, no_search).is_err(), "it may have been used");
+        assert_eq!(used.has(&RECENT_MAX, no_search), Ok(true));
+        assert_eq!(used.has(&(RECENT_MAX + 1), no_search), Ok(false));
+        assert!(used.has(&0, no_search).is_err(), "it may have been used");
     }
 }

@@ -1,144 +1,150 @@
-//! What is alive, in memory: a deterministic machine without threads, files or clocks.
+//! Live records in memory: a deterministic machine without threads, files or clocks.
 //!
-//! Every event is first [admitted](State::admit), then turned into [`Change`]s by [`State::effects`]. A change sets one
-//! record and returns its inverse, so that a batch whose append failed is taken back exactly. The same changes go to
-//! the readers' copy and to the index once the batch is durable. Whatever can be derived from the records (counts,
-//! who is due next) is kept up to date in the one place that sets a record.
+//! [`State::admit`] checks an event, and [`State::effects`] turns it into [`Change`]s. A change
+//! sets one record and returns its inverse, so that a batch whose append failed is undone exactly.
+//! The same changes go to the readers' copy and to the index once the batch is durable. Whatever
+//! can be derived from the records (counts, what is due next) is kept up to date in the one place
+//! that sets a record: the record's [`Table`].
 //!
-//! Ended tasks and what hung on them leave this state; the index keeps them.
+//! Each kind of record has a module of its own here, and a line in the list of tables below. Ended
+//! tasks and what hung on them leave this state; the index keeps them.
 
-mod admit;
-mod apply;
+mod agent;
+mod anchor;
+mod count;
 mod credential;
-mod delegation;
+mod effects;
 mod guard;
-mod query;
-mod set;
+mod idempotency;
+mod installation;
+mod join_token;
+mod refusal;
 mod svid;
+mod table;
+mod task;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
 use taskpass_core::{
-    Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, Digest, Identity, JoinTokenId,
-    ProviderName, SpiffeId, Task, TaskId, Timestamp, TrustDomain,
+    Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
+    JoinTokenId, ProviderName, TaskId, Timestamp, Topic, TrustDomain,
 };
 
-pub(crate) use self::{admit::History, apply::Effects};
-use crate::{IdempotencyRecord, JoinTokenRecord, ProviderUsage, SvidRecord};
+use self::table::Table;
+use self::{agent::AgentUse, idempotency::KeyHash, refusal::Refusal};
+pub(crate) use self::{
+    credential::Owner,
+    effects::Effects,
+    idempotency::{Remembered, key_hash},
+    table::{UsedId, UsedIds},
+    task::Node,
+};
+use crate::{
+    CommitError, Conflict, JoinTokenRecord, ProviderUsage, SvidRecord,
+    index::{Index, IndexError, Rows},
+};
 
-/// Names an idempotency key together with its caller: half a SHA-256, since there are many of them.
-pub(crate) type KeyHash = [u8; 16];
-
-/// One record set to a value, or taken out.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Change {
-    /// How many entries were applied, and the time of the last.
-    Position(u64, Timestamp),
-    TrustDomain(Option<TrustDomain>),
-    Agent(AgentName, Option<Arc<Agent>>),
-    Token(JoinTokenId, Option<Arc<JoinTokenRecord>>),
-    Svid(String, Option<Arc<SvidRecord>>),
-    Task(TaskId, Option<Arc<Task>>),
-    Credential(CredentialId, Option<Arc<Credential>>),
-    Anchor(AnchorId, Option<Arc<Anchor>>),
-    Key(KeyHash, Option<Arc<Remembered>>),
-}
-
-/// An idempotency key in use.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Remembered {
-    /// Whose share it takes.
-    pub(crate) owner: KeyHash,
-    /// The task whose end it does not outlive: nothing can be repeated there any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) task: Option<TaskId>,
-    pub(crate) time: Timestamp,
-    pub(crate) request_sha256: Box<str>,
-    pub(crate) subject: crate::Subject,
-}
-
-impl Remembered {
-    pub(crate) fn record(&self) -> IdempotencyRecord {
-        IdempotencyRecord {
-            request_sha256: self.request_sha256.to_string(),
-            subject: self.subject.clone(),
+/// Makes [`Change`], and the functions that go through all tables, from the list of tables.
+macro_rules! tables {
+    ($($name:ident: $table:ty,)*) => {
+        /// One record set to a value, or taken out.
+        #[derive(Debug, Clone, PartialEq)]
+        pub(crate) enum Change {
+            /// How many entries were applied, and the time of the last.
+            Position(u64, Timestamp),
+            TrustDomain(Option<TrustDomain>),
+            $($name(<$table as Table>::Key, Option<Arc<<$table as Table>::Record>>),)*
         }
-    }
+
+        impl Change {
+            /// Adds the rows of the index that the change sets.
+            pub(crate) fn rows<'a>(&'a self, rows: &mut Rows<'a>) {
+                match self {
+                    // The index keeps these beside its rows.
+                    Self::Position(..) | Self::TrustDomain(_) => {}
+                    $(Self::$name(key, record) => <$table>::rows(key, record.as_deref(), rows),)*
+                }
+            }
+
+            /// The id of a record that leaves the state with this change and is never given out
+            /// again.
+            pub(crate) fn leaves(&self) -> Option<UsedId> {
+                match self {
+                    Self::Position(..) | Self::TrustDomain(_) => None,
+                    $(
+                        Self::$name(key, None) => <$table>::used(key),
+                        Self::$name(_, Some(_)) => None,
+                    )*
+                }
+            }
+        }
+
+        impl UsedId {
+            /// Where the index lists the ids that are never given out again, one place for each
+            /// kind.
+            pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
+                [$(<$table>::IDS),*].into_iter().flatten()
+            }
+        }
+
+        impl State {
+            /// Makes one change and returns its inverse.
+            pub(crate) fn set(&mut self, change: &Change) -> Change {
+                match change {
+                    Change::Position(next, time) => Change::Position(
+                        mem::replace(&mut self.next, *next),
+                        mem::replace(&mut self.last_time, *time),
+                    ),
+                    Change::TrustDomain(domain) => {
+                        Change::TrustDomain(mem::replace(&mut self.trust_domain, domain.clone()))
+                    }
+                    $(Change::$name(key, record) => {
+                        Change::$name(key.clone(), <$table>::set(self, key, record.as_ref()))
+                    })*
+                }
+            }
+
+            /// Reads everything that is alive from the index.
+            pub(crate) fn load(&mut self, index: &Index) -> Result<(), IndexError> {
+                $(<$table>::load(index, self)?;)*
+                Ok(())
+            }
+        }
+    };
 }
 
-/// Whose share of remembered keys a caller uses up: an agent has one with all its tasks.
-pub(crate) fn owner_hash(caller: &SpiffeId) -> KeyHash {
-    let caller = caller.as_str();
-    let owner = caller
-        .rsplit_once("/task/")
-        .map_or(caller, |(agent, _)| agent);
-    half(&Digest::of(owner.as_bytes()))
+// In the order in which a start loads them: what hangs on a task comes after the tasks.
+tables! {
+    Agent: agent::Agents,
+    Token: join_token::JoinTokens,
+    Svid: svid::Svids,
+    Task: task::Tasks,
+    Credential: credential::Credentials,
+    Anchor: anchor::Anchors,
+    Key: idempotency::Keys,
 }
 
-/// The name under which a caller's key is remembered.
-pub(crate) fn key_hash(caller: &SpiffeId, key: &str) -> KeyHash {
-    // A SPIFFE ID has no line break, so no two pairs give the same text.
-    half(&Digest::of(format!("{caller}\n{key}").as_bytes()))
-}
-
-fn half(digest: &Digest) -> KeyHash {
-    let mut hash = [0; 16];
-    for (to, from) in hash.iter_mut().zip(digest.bytes()) {
-        *to = *from;
-    }
-    hash
-}
-
-/// A task that has not ended, and what hangs on it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) task: Arc<Task>,
-    /// Direct children that have not ended.
-    pub(crate) children: BTreeSet<TaskId>,
-    /// Its own credentials, in any state.
-    pub(crate) credentials: BTreeSet<CredentialId>,
-    /// Its anchors, in any state.
-    pub(crate) anchors: BTreeSet<AnchorId>,
-    /// The idempotency keys of requests that named it, oldest first.
-    pub(crate) keys: BTreeSet<(Timestamp, KeyHash)>,
-    /// Its own live credentials.
-    pub(crate) live: u32,
-    /// Live credentials of it and of everything below it.
-    pub(crate) live_below: u32,
-    pub(crate) live_anchors: u32,
-}
-
-/// What an agent holds, without what can expire unseen.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct AgentUse {
-    pub(crate) open_tasks: u32,
-    pub(crate) live_credentials: u32,
-    pub(crate) unused_tokens: BTreeSet<JoinTokenId>,
-}
-
-/// Everything that is alive.
+/// All live records, and what is derived from them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
     trust_domain: Option<TrustDomain>,
     next: u64,
     last_time: Timestamp,
-
     agents: BTreeMap<AgentName, Arc<Agent>>,
     agent_use: HashMap<AgentName, AgentUse>,
-
     tokens: HashMap<JoinTokenId, Arc<JoinTokenRecord>>,
     tokens_by_end: BTreeSet<(Timestamp, JoinTokenId)>,
-
     svids: HashMap<String, Arc<SvidRecord>>,
     svids_by_end: BTreeSet<(Timestamp, String)>,
     /// By holder and ledger entry, oldest first.
     svids_of: HashMap<Identity, BTreeSet<(u64, String)>>,
-
     tasks: BTreeMap<TaskId, Node>,
     /// Open tasks by deadline.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
@@ -146,17 +152,15 @@ pub(crate) struct State {
     finished: BTreeSet<TaskId>,
     /// Ending tasks with live anchors but no live credentials.
     anchored: BTreeSet<TaskId>,
-
     credentials: BTreeMap<CredentialId, Arc<Credential>>,
     intended: BTreeSet<CredentialId>,
     /// Active credentials by their own end.
     expiries: BTreeSet<(Timestamp, CredentialId)>,
-    /// Credentials being revoked by the next attempt; per provider, so that one that hangs hides no other.
+    /// Credentials being revoked, by the time of the next attempt; per provider, so that a provider
+    /// that hangs hides no other.
     retries: BTreeMap<ProviderName, BTreeSet<(Timestamp, CredentialId)>>,
     providers: BTreeMap<ProviderName, ProviderUsage>,
-
     anchors: HashMap<AnchorId, Arc<Anchor>>,
-
     keys: HashMap<KeyHash, Arc<Remembered>>,
     /// By owner, oldest first.
     keys_of: HashMap<KeyHash, BTreeSet<(Timestamp, KeyHash)>>,
@@ -205,4 +209,62 @@ impl State {
     pub(crate) const fn trust_domain(&self) -> Option<&TrustDomain> {
         self.trust_domain.as_ref()
     }
+
+    /// Checks that `event` may happen at `time`, which is not before any earlier event's.
+    pub(crate) fn admit(
+        &self,
+        event: &Event,
+        time: Timestamp,
+        used: &dyn UsedIds,
+    ) -> Result<(), CommitError> {
+        let refuse = |refusal: Refusal| refusal.of(event);
+        self.admit_in_place(event).map_err(refuse)?;
+        self.unused_key(event.new_key(), time)?;
+        let admitted = match event.topic() {
+            Topic::Installation(_) | Topic::Decision(_) => Ok(()),
+            Topic::Agent(step) => self.admit_agent(&step),
+            Topic::JoinToken(step) => self.admit_token(&step),
+            Topic::Svid(step) => self.admit_svid(&step, time),
+            Topic::Task(id, step) => self.admit_task(id, &step, time, used),
+            Topic::Anchor(id, step) => self.admit_anchor(id, &step, used),
+            Topic::Credential(id, step) => self.admit_credential(id, &step, time, used),
+        };
+        admitted.map_err(refuse)
+    }
+
+    /// The changes that `event`, recorded at `time`, makes. Fails only when the record that it is
+    /// about is not there.
+    pub(crate) fn effects(&self, event: &Event, time: Timestamp) -> Result<Effects, Conflict> {
+        match event.topic() {
+            Topic::Installation(step) => Ok(installation::effects(&step)),
+            Topic::Decision(decision) => Ok(Effects::default().about(mentioned(decision))),
+            Topic::Agent(step) => Ok(agent::effects(&step, time)),
+            Topic::JoinToken(step) => Ok(join_token::effects(&step, time)),
+            Topic::Svid(step) => self.svid_effects(&step),
+            Topic::Task(id, step) => self.task_effects(id, &step, time),
+            Topic::Anchor(id, step) => self.anchor_effects(id, &step, time),
+            Topic::Credential(id, step) => self.credential_effects(id, &step, time),
+        }
+    }
+
+    /// Records that have no meaning any more at `now` and only take room. The rules look at the
+    /// times themselves, so pruning early or late never changes an answer.
+    pub(crate) fn stale(&self, now: Timestamp) -> Vec<Change> {
+        self.expired_svids(now)
+            .chain(self.forgotten_tokens(now))
+            .chain(self.forgotten_keys(now))
+            .collect()
+    }
+}
+
+/// The tasks that a decision names, each once.
+fn mentioned(decision: &DecisionRecord) -> Vec<TaskId> {
+    let mut tasks: Vec<TaskId> = [&decision.resource, &decision.principal]
+        .iter()
+        .flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric()))
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    tasks.sort_unstable();
+    tasks.dedup();
+    tasks
 }

@@ -14,7 +14,7 @@ use taskpass_core::{
 
 use crate::{
     CommitError, Entry,
-    state::{Change, History, State},
+    state::{Change, State, UsedId, UsedIds},
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -251,7 +251,25 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::CredentialIntended { idempotency, .. }
         | Event::CredentialRenewIntended { idempotency, .. }
         | Event::CredentialRenewed { idempotency, .. } => *idempotency = key(name, "a"),
-        _ => {}
+        Event::Initialized { .. }
+        | Event::BrokerStarted { .. }
+        | Event::BrokerStopped {}
+        | Event::IndexRebuilt { .. }
+        | Event::CaChanged { .. }
+        | Event::SvidIssued { .. }
+        | Event::OperatorSvidIssued { .. }
+        | Event::SvidActivated { .. }
+        | Event::Decided { .. }
+        | Event::TaskEnding { .. }
+        | Event::TaskEnded { .. }
+        | Event::AnchorRecorded { .. }
+        | Event::AnchorGone { .. }
+        | Event::CredentialIssued { .. }
+        | Event::CredentialAbandoned { .. }
+        | Event::CredentialRevoking { .. }
+        | Event::RevokeFailed { .. }
+        | Event::CredentialRevoked { .. }
+        | Event::CredentialExpired { .. } => {}
     }
     event
 }
@@ -328,17 +346,9 @@ pub(crate) fn expired(n: u64) -> Event {
 #[derive(Debug, Default)]
 pub(crate) struct Seen(pub(crate) BTreeSet<String>);
 
-impl History for Seen {
-    fn knew_task(&self, id: TaskId) -> Result<bool, String> {
-        Ok(self.0.contains(&id.to_string()))
-    }
-
-    fn knew_credential(&self, id: CredentialId) -> Result<bool, String> {
-        Ok(self.0.contains(&id.to_string()))
-    }
-
-    fn knew_anchor(&self, id: AnchorId) -> Result<bool, String> {
-        Ok(self.0.contains(&id.to_string()))
+impl UsedIds for Seen {
+    fn knew(&self, id: &UsedId) -> Result<bool, String> {
+        Ok(self.0.contains(&*id.id))
     }
 }
 
@@ -394,11 +404,8 @@ impl Model {
         let position = self.state.next() + 1;
         effects.changes.push(Change::Position(position, self.now));
         for change in &effects.changes {
-            match change {
-                Change::Task(id, None) => drop(self.seen.0.insert(id.to_string())),
-                Change::Credential(id, None) => drop(self.seen.0.insert(id.to_string())),
-                Change::Anchor(id, None) => drop(self.seen.0.insert(id.to_string())),
-                _ => {}
+            if let Some(id) = change.leaves() {
+                self.seen.0.insert(id.id.to_string());
             }
             self.inverse.push(self.state.set(change));
         }

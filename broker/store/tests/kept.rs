@@ -1,5 +1,6 @@
-//! Ledgers and indexes that earlier versions wrote, in `fixtures/`: they open, verify, serve what they served then, and
-//! take more. The format of the ledger is for good, and an index that a release wrote is not built again without need.
+//! Ledgers and indexes that earlier versions wrote, in `fixtures/`: they open, verify, serve what
+//! they served then, and take more. The format of the ledger is for good, and an index that a
+//! release wrote is not built again without need.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,7 +25,8 @@ use taskpass_core::{
 };
 use taskpass_ledger::{Reader, SigningKey, verify::verify_dir};
 use taskpass_store::{
-    Batch, Config, CredentialFilter, EmbeddedStore, Entry, OpenReport, Page, Store, TaskFilter,
+    Batch, Config, CredentialFilter, Entry, LogStore, MemoryLog, OpenReport, Page, Store,
+    TaskFilter,
 };
 use tempfile::TempDir;
 
@@ -63,7 +65,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A store that was opened, and what a test asks it.
 struct Opened {
-    store: EmbeddedStore,
+    store: LogStore,
     ledger: Reader,
     report: OpenReport,
     clock: Arc<ManualClock>,
@@ -73,12 +75,11 @@ impl Opened {
     fn new(dir: &Path) -> Self {
         let key = SigningKey::load(ORIGIN, &dir.join("ledger.key")).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::EPOCH));
-        let (store, report) = EmbeddedStore::open(&Config::new(dir), key, clock.clone()).unwrap();
-        let ledger = store.ledger_reader();
+        let opened = LogStore::open(&Config::new(dir), key, clock.clone()).unwrap();
         let opened = Self {
-            store,
-            ledger,
-            report,
+            store: opened.store,
+            ledger: opened.ledger,
+            report: opened.report,
             clock,
         };
         // As if it were opened a minute after the last entry of the fixture.
@@ -159,19 +160,19 @@ impl Named {
 }
 
 /// Everything that can be asked of the store, a line of JSON for each answer.
-async fn listing(opened: &Opened) -> Vec<String> {
-    let named = Named::of(&opened.entries());
-    let mut lines = records(&opened.store, &named).await;
-    lines.extend(of_tasks(&opened.store, &named).await);
-    lines.extend(work(&opened.store, opened.now()).await);
-    for (index, entry) in opened.entries().iter().enumerate().step_by(40) {
-        let first = opened.store.first_index_since(entry.time).await.unwrap();
+async fn listing(store: &LogStore, entries: &[Entry], now: Timestamp) -> Vec<String> {
+    let named = Named::of(entries);
+    let mut lines = records(store, &named).await;
+    lines.extend(of_tasks(store, &named).await);
+    lines.extend(work(store, now).await);
+    for (index, entry) in entries.iter().enumerate().step_by(40) {
+        let first = store.first_index_since(entry.time).await.unwrap();
         lines.push(json!({"since": entry.time, "entry": index, "first": first}));
     }
     lines.into_iter().map(|line| line.to_string()).collect()
 }
 
-async fn records(store: &EmbeddedStore, named: &Named) -> Vec<Value> {
+async fn records(store: &LogStore, named: &Named) -> Vec<Value> {
     let page = Page::first();
     let mut lines = Vec::new();
     for agent in store.list_agents(&page).await.unwrap().rows {
@@ -206,7 +207,7 @@ async fn records(store: &EmbeddedStore, named: &Named) -> Vec<Value> {
     lines
 }
 
-async fn of_tasks(store: &EmbeddedStore, named: &Named) -> Vec<Value> {
+async fn of_tasks(store: &LogStore, named: &Named) -> Vec<Value> {
     let mut lines = Vec::new();
     for id in &named.tasks {
         let credentials = store.credentials_of_task(*id).await.unwrap();
@@ -225,7 +226,7 @@ async fn of_tasks(store: &EmbeddedStore, named: &Named) -> Vec<Value> {
     lines
 }
 
-async fn work(store: &EmbeddedStore, now: Timestamp) -> Vec<Value> {
+async fn work(store: &LogStore, now: Timestamp) -> Vec<Value> {
     let mut lines = Vec::new();
     let provider: ProviderName = "vault-main".parse().unwrap();
     let usage = store.usage_of_provider(&provider).await.unwrap();
@@ -277,7 +278,9 @@ async fn a_ledger_and_its_index_are_opened_as_they_are() {
         "it was read from the index"
     );
     assert_eq!(opened.ledger.size(), entries);
-    compare(&listing(&opened).await, "opened");
+    let entries = opened.entries();
+    let lines = listing(&opened.store, &entries, opened.now()).await;
+    compare(&lines, "opened");
     take_more(&opened, dir.path()).await;
 }
 
@@ -291,11 +294,29 @@ async fn a_ledger_alone_gives_the_same() {
     assert_eq!(rebuilt, Some("it was missing"));
     // That it was built again is an entry of its own, about nothing that is listed.
     assert_eq!(opened.ledger.size(), entries + 1);
-    compare(&listing(&opened).await, "rebuilt");
+    let entries = opened.entries();
+    let lines = listing(&opened.store, &entries, opened.now()).await;
+    compare(&lines, "rebuilt");
     take_more(&opened, dir.path()).await;
 }
 
-/// What comes next fits what is there: a used id stays used, what lives is revoked, and the history verifies.
+/// The same entries over a log in memory: one store, whatever it stands on.
+#[tokio::test]
+async fn a_log_in_memory_gives_the_same() {
+    let dir = data();
+    let opened = Opened::new(dir.path());
+    let entries = opened.entries();
+    let bytes = opened.ledger.entries(0..opened.ledger.size()).unwrap();
+    let log = MemoryLog::new(bytes.map(|entry| entry.unwrap().1).collect());
+    let store = LogStore::in_memory(&log, opened.clock.clone()).unwrap();
+    assert_eq!(store.last_time(), entries.last().unwrap().time);
+    let lines = listing(&store, &entries, opened.now()).await;
+    compare(&lines, "in-memory");
+    assert!(opened.store.matches(&log).unwrap());
+}
+
+/// What comes next fits what is there: a used id stays used, what lives is revoked, and the history
+/// verifies.
 async fn take_more(opened: &Opened, dir: &Path) {
     let store = &opened.store;
     let entries = opened.entries();

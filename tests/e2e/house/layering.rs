@@ -314,7 +314,7 @@ const MUST_NOT_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("broker/server/src/api", &["rustls", "hyper"]),
-    ("broker/engine/src", &["EmbeddedStore"]),
+    ("broker/engine/src", &["LogStore"]),
 ];
 const WIRE: &[&str] = &[
     "tonic",

@@ -12,9 +12,10 @@ use taskpass_engine::{
     Attestors, Configuration, ConfiguredProvider, Context, Credentials, Engine, JoinTokenAttestor,
     Requests, Settings, SystemTimer,
 };
+use taskpass_ledger::Reader;
 use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_proto::v1;
-use taskpass_store::{Batch, Config, EmbeddedStore, Store as _};
+use taskpass_store::{Batch, Config, LogStore, Store as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
 use tonic::{Status, service::Routes};
@@ -48,7 +49,7 @@ impl World {
         let scratch = tempfile::tempdir().expect("a directory").keep();
         let clock = Arc::new(ManualClock::new(fixtures::now()));
         let parts = runtime.block_on(parts(&scratch, clock));
-        let (engine, store, authority) = parts;
+        let (engine, store, ledger, authority) = parts;
         let mut world = Self {
             routes: fuzz::services(engine, REQUEST_BYTES_MAX)
                 .expect("services")
@@ -62,7 +63,7 @@ impl World {
             entries: Vec::new(),
         };
         world.populate(&authority);
-        world.entries = entries(&store);
+        world.entries = entries(&ledger);
         world.runtime.block_on(store.close()).expect("closed");
         // The index still reads these files, so the store is never dropped.
         std::mem::forget(store);
@@ -190,8 +191,7 @@ pub(crate) fn request() -> Vec<u8> {
     csr::sign(crate::der::signed_part(made.der()))
 }
 
-fn entries(store: &EmbeddedStore) -> Vec<Vec<u8>> {
-    let reader = store.ledger_reader();
+fn entries(reader: &Reader) -> Vec<Vec<u8>> {
     (0..reader.size())
         .map(|index| reader.entry(index).expect("an entry"))
         .collect()
@@ -256,18 +256,18 @@ fn peer(authority: &Authority, svid: Option<&v1::X509Svid>) -> PeerIdentity {
 async fn parts(
     scratch: &Path,
     clock: Arc<dyn Clock>,
-) -> (Arc<Engine>, Arc<EmbeddedStore>, Arc<Authority>) {
+) -> (Arc<Engine>, Arc<LogStore>, Reader, Arc<Authority>) {
     let domain = fixtures::trust_domain();
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let ledger_key = fixtures::ledger_key(scratch);
     let verifying = ledger_key.verifying_key().clone();
-    let (store, _) = EmbeddedStore::open(
+    let opened = LogStore::open(
         &Config::new(scratch.join("data")),
         ledger_key,
         Arc::clone(&clock),
     )
     .expect("a store");
-    let store = Arc::new(store);
+    let store = Arc::new(opened.store);
     let first = [
         Event::Initialized {
             trust_domain: domain.clone(),
@@ -300,12 +300,12 @@ async fn parts(
         attestations_burst: u32::MAX,
         ..Requests::default()
     };
-    let join_tokens = JoinTokenAttestor::new(Arc::<EmbeddedStore>::clone(&store));
+    let join_tokens = JoinTokenAttestor::new(Arc::<LogStore>::clone(&store));
     let context = Context {
         metrics: Arc::default(),
         trust_domain: domain,
-        store: Arc::<EmbeddedStore>::clone(&store),
-        ledger: store.ledger_reader(),
+        store: Arc::<LogStore>::clone(&store),
+        ledger: opened.ledger.clone(),
         ledger_key: verifying,
         authority: Arc::clone(&authority),
         attestors: Attestors::new(vec![Arc::new(join_tokens)]),
@@ -331,5 +331,10 @@ async fn parts(
         },
     };
     let engine = Engine::new(context, configuration, fixtures::now());
-    (engine.await.expect("an engine"), store, authority)
+    (
+        engine.await.expect("an engine"),
+        store,
+        opened.ledger,
+        authority,
+    )
 }

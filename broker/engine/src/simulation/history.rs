@@ -9,7 +9,7 @@ use taskpass_core::{
     Agent, Event, Identity, Labels, SeededEntropy, Svid, SvidState, Timestamp, Ttl,
 };
 use taskpass_provider::Provider;
-use taskpass_store::{Batch, Entry, MemoryStore, Store};
+use taskpass_store::{Batch, Entry, LogStore, MemoryLog, Store};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -370,7 +370,8 @@ pub(super) fn first_entries(
 ) -> Vec<Vec<u8>> {
     let not_after = BEGIN.plus(Duration::from_secs(100 * 3600));
     let clock = Arc::<SimTime>::clone(time);
-    let store = MemoryStore::open(Vec::new(), clock).unwrap();
+    let log = MemoryLog::default();
+    let store = LogStore::in_memory(&log, clock).unwrap();
     let (admin, serial) = (Identity::Operator("admin".parse().unwrap()), "f".repeat(32));
     let admin = identity_of(admin, &serial, &fixture.domain, not_after);
     let mut events = vec![
@@ -428,5 +429,5 @@ pub(super) fn first_entries(
         .now_or_never()
         .unwrap()
         .unwrap();
-    store.entries_since(0)
+    log.since(0)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, CredentialState, TaskId, TaskState};
 use taskpass_provider::{RevokeOrder, RevokeScope};
-use taskpass_store::MemoryStore;
+use taskpass_store::MemoryLog;
 
 use self::book::Book;
 use super::{
@@ -77,9 +77,9 @@ impl Oracle {
     }
 
     /// Reads what is new in the ledger, and looks whether it and the truth fit together.
-    pub(super) fn read_ledger(&self, store: &MemoryStore) {
+    pub(super) fn read_ledger(&self, log: &MemoryLog) {
         let mut seen = self.seen.lock();
-        let new = store.entries_since(seen.entries);
+        let new = log.since(seen.entries);
         if new.is_empty() {
             return;
         }

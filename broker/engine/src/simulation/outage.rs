@@ -24,7 +24,7 @@ use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
 };
-use taskpass_store::{Batch, MemoryStore, Store};
+use taskpass_store::{Batch, LogStore, MemoryLog, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -69,7 +69,8 @@ struct Plant {
 struct Site {
     engine: Arc<Engine>,
     time: Arc<SimTime>,
-    store: Arc<MemoryStore>,
+    store: Arc<LogStore>,
+    log: MemoryLog,
     fails: Arc<Plant>,
     stays: Arc<Plant>,
     agent: Call,
@@ -91,10 +92,10 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
             let ended = site.engine.end_by_broker(task, EndCause::Cancelled);
             ended.await.unwrap();
         }
-        let before = site.store.entries_since(0).len();
+        let before = site.log.since(0).len();
         site.outage(hours, usual).await;
         let asked = site.fails.orders.load(Ordering::SeqCst);
-        let entries = site.store.entries_since(before).len();
+        let entries = site.log.since(before).len();
         println!("{hours} h down: {asked} orders, {entries} entries in the ledger");
         // Each was tried once, and after that one at a time found out whether the provider is back.
         let probes = u64::try_from(DUE).unwrap() + hours * 3600 / 30 + 20;
@@ -102,7 +103,7 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
         // Beside those, what the credentials of the other provider leave.
         assert!(u64::try_from(entries).unwrap() <= probes + hours * 12 * 10);
         site.recovery(DUE, usual).await;
-        assert!(site.store.matches_its_entries().unwrap());
+        assert!(site.store.matches(&site.log).unwrap());
     });
 }
 
@@ -135,12 +136,13 @@ impl Site {
         let mut known = Known::default();
         let entries = first_entries(&fixture, &time, &mut known);
         let clock = Arc::<SimTime>::clone(&time);
-        let store = Arc::new(MemoryStore::open(entries, clock.clone()).unwrap());
+        let log = MemoryLog::new(entries);
+        let store = Arc::new(LogStore::in_memory(&log, clock.clone()).unwrap());
         let [fails, stays] = ["fails", "stays"].map(|name| Plant::new(name, &time));
         let context = Context {
             metrics: Arc::default(),
             trust_domain: fixture.domain.clone(),
-            store: Arc::<MemoryStore>::clone(&store),
+            store: Arc::<LogStore>::clone(&store),
             ledger: fixture.reader.clone(),
             ledger_key: fixture.ledger_key.clone(),
             authority: Arc::clone(&fixture.authority),
@@ -167,6 +169,7 @@ impl Site {
             engine,
             time,
             store,
+            log,
             fails,
             stays,
             agent,

@@ -11,7 +11,7 @@ use taskpass_core::{
 };
 use taskpass_store::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    MemoryStore, Page, Priority, ProviderUsage, Revocations, Store, StoreError, SvidRecord,
+    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, Store, StoreError, SvidRecord,
     TaskFilter, Usage, Work,
 };
 use tokio::sync::watch;
@@ -42,7 +42,8 @@ struct Disk {
 /// A store that one broker process has open.
 #[derive(Debug)]
 pub(super) struct SimStore {
-    memory: MemoryStore,
+    memory: LogStore,
+    log: MemoryLog,
     time: Arc<SimTime>,
     fate: Arc<Fate>,
     oracle: Arc<Oracle>,
@@ -57,8 +58,10 @@ impl SimStore {
         oracle: &Arc<Oracle>,
     ) -> Self {
         let clock = Arc::<SimTime>::clone(time);
+        let log = MemoryLog::new(entries);
         Self {
-            memory: MemoryStore::open(entries, clock).unwrap(),
+            memory: LogStore::in_memory(&log, clock).unwrap(),
+            log,
             time: Arc::clone(time),
             fate: Arc::clone(fate),
             oracle: Arc::clone(oracle),
@@ -68,13 +71,13 @@ impl SimStore {
 
     /// Shows the oracle what a broker that is started finds.
     pub(super) fn show_ledger(&self) {
-        self.oracle.read_ledger(&self.memory);
+        self.oracle.read_ledger(&self.log);
     }
 
     /// What a broker finds that is started next.
     pub(super) fn left_behind(&self) -> Vec<Vec<u8>> {
         let unacknowledged = self.disk.lock().unacknowledged.take();
-        unacknowledged.unwrap_or_else(|| self.memory.entries_since(0))
+        unacknowledged.unwrap_or_else(|| self.log.since(0))
     }
 
     pub(super) fn set_room(&self, room: Room) {
@@ -97,7 +100,7 @@ impl SimStore {
 
     /// Whether replaying the ledger gives the state there is.
     pub(super) fn replays(&self) -> bool {
-        self.memory.matches_its_entries().unwrap()
+        self.memory.matches(&self.log).unwrap()
     }
 
     fn refusal(&self, batch: &Batch) -> Option<CommitError> {
@@ -120,9 +123,10 @@ impl SimStore {
         disk.broken = true;
         if is_written {
             let clock = Arc::<SimTime>::clone(&self.time);
-            let shadow = MemoryStore::open(self.memory.entries_since(0), clock).unwrap();
+            let log = MemoryLog::new(self.log.since(0));
+            let shadow = LogStore::in_memory(&log, clock).unwrap();
             if futures_util::FutureExt::now_or_never(shadow.commit(batch.clone())).is_some() {
-                disk.unacknowledged = Some(shadow.entries_since(0));
+                disk.unacknowledged = Some(log.since(0));
             }
         }
         Some(broken())
@@ -141,7 +145,7 @@ impl Store for SimStore {
             return Err(refusal);
         }
         let committed = self.memory.commit(batch).await;
-        self.oracle.read_ledger(&self.memory);
+        self.oracle.read_ledger(&self.log);
         self.fate.place().await;
         committed
     }
@@ -257,6 +261,10 @@ impl Store for SimStore {
 
     async fn seal(&self) -> Result<(), StoreError> {
         self.memory.seal().await
+    }
+
+    fn last_time(&self) -> Timestamp {
+        self.memory.last_time()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use taskpass_engine::{Engine, Error};
 use taskpass_metrics::{Metrics, ProviderSample, Sample};
-use taskpass_store::{EmbeddedStore, Store as _, StoreError};
+use taskpass_store::{LogStore, Store as _, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::forecast::Forecast;
@@ -23,7 +23,7 @@ const PENDING_MAX: usize = 8192;
 pub(crate) struct Sampler {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) store: Arc<LogStore>,
     pub(crate) connections: Connections,
     pub(crate) data_dir: PathBuf,
     forecast: Mutex<Forecast>,
@@ -33,7 +33,7 @@ impl Sampler {
     pub(crate) fn new(
         metrics: Arc<Metrics>,
         engine: Arc<Engine>,
-        store: Arc<EmbeddedStore>,
+        store: Arc<LogStore>,
         connections: Connections,
         data_dir: PathBuf,
     ) -> Self {
@@ -67,11 +67,12 @@ impl Sampler {
             live_credentials: view.usage.live_credentials,
             pending_revocations: view.usage.revoking,
         });
+        let ledger_entries = *self.store.changes().borrow();
         Ok(Sample {
             authenticated_connections: counts.authenticated,
             unauthenticated_connections: counts.connections.saturating_sub(counts.authenticated),
             requests_in_flight: counts.requests,
-            ledger_entries: self.store.ledger_reader().size(),
+            ledger_entries,
             ledger_queue: self.store.queued_events(),
             open_tasks: self.store.open_tasks().await?.len(),
             oldest_pending_revocation: self.oldest_pending_revocation().await?,

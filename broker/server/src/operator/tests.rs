@@ -60,21 +60,22 @@ impl Installation {
 
     /// Every event, in the order of the ledger.
     async fn events(&self) -> Vec<Event> {
-        let (_, store) = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
+        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
             .await
             .unwrap();
-        let reader = store.ledger_reader();
+        let reader = opened.ledger;
         let events = (0..reader.size())
             .map(|i| Entry::parse(&reader.entry(i).unwrap()).unwrap().event)
             .collect();
-        store.close().await.unwrap();
+        opened.store.close().await.unwrap();
         events
     }
 
     async fn counts(&self, serial: &str) -> bool {
-        let (_, store) = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
+        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
             .await
             .unwrap();
+        let store = opened.store;
         let found = store.svid(serial).await.unwrap().is_some();
         store.close().await.unwrap();
         found
@@ -148,7 +149,7 @@ async fn a_refused_request_changes_nothing() {
     let message = refused.unwrap_err().to_string();
     assert!(message.contains(&format!("--reuid={owner} ")), "{message}");
 
-    let (_, held) = app::open_store(
+    let held = app::open_store(
         &installation.config,
         &installation.deps,
         Arc::new(SystemDisk),
@@ -157,7 +158,7 @@ async fn a_refused_request_changes_nothing() {
     .unwrap();
     let error = installation.issue("admin", "two").await.unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
-    held.close().await.unwrap();
+    held.store.close().await.unwrap();
     drop(held);
     let held = app::open_authority(&installation.config, &installation.deps).unwrap();
     let error = installation.issue("admin", "two").await.unwrap_err();

@@ -1,95 +1,125 @@
-//! Reading history.
+//! Reading rows. What stands under which key is up to the tables.
 
-use std::{str::FromStr, sync::Arc};
+use std::{fmt::Display, ops::ControlFlow, str::FromStr, sync::Arc};
 
 use serde::de::DeserializeOwned;
-use taskpass_core::{AgentName, Anchor, AnchorId, Credential, CredentialId, Task, TaskId};
+use taskpass_core::TaskId;
 
-use super::{Index, IndexError, guarded, keys, parse};
+use super::{Index, IndexError, entry_key, record};
+use crate::history::Order;
 
-/// Rows from an index, and whether there may be more.
-pub(crate) type Rows<T> = (Vec<Arc<T>>, bool);
+/// Records from an index, and whether there may be more.
+pub(crate) type Listed<T> = (Vec<Arc<T>>, bool);
 
 impl Index {
-    pub(crate) fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, IndexError> {
-        self.record(&keys::record(keys::TASK, &id))
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.history.get(key)
     }
 
-    pub(crate) fn credential(
+    /// The record under one key.
+    pub(crate) fn record<T: DeserializeOwned>(
         &self,
-        id: CredentialId,
-    ) -> Result<Option<Arc<Credential>>, IndexError> {
-        let task = self.get(keys::record(keys::CREDENTIAL, &id))?;
-        task.map_or(Ok(None), |task| self.credential_under(&task, id))
+        key: &[u8],
+    ) -> Result<Option<Arc<T>>, IndexError> {
+        self.get(key)?.map_or(Ok(None), |bytes| parsed(&bytes))
     }
 
-    fn credential_under(
+    /// All records under a prefix.
+    pub(crate) fn records<T: DeserializeOwned>(
         &self,
-        task: &[u8],
-        id: CredentialId,
-    ) -> Result<Option<Arc<Credential>>, IndexError> {
-        let of_task = keys::credentials_of(id_in(task, "")?);
-        match self.record(&keys::record(&of_task, &id))? {
-            None => Err(IndexError(format!("credential `{id}` is missing"))),
-            found => Ok(found),
-        }
+        prefix: &str,
+    ) -> Result<Vec<Arc<T>>, IndexError> {
+        let mut records = Vec::new();
+        self.each_record(prefix, |_, record| {
+            records.push(record);
+            Ok(())
+        })?;
+        Ok(records)
     }
 
-    /// Whether there ever was this credential.
-    pub(crate) fn knew_credential(&self, id: CredentialId) -> Result<bool, IndexError> {
-        Ok(self.get(keys::record(keys::CREDENTIAL, &id))?.is_some())
-    }
-
-    /// Whether there ever was this anchor.
-    pub(crate) fn knew_anchor(&self, id: AnchorId) -> Result<bool, IndexError> {
-        Ok(self.get(keys::record(keys::ANCHOR, &id))?.is_some())
-    }
-
-    /// The credentials of a task, by id.
-    pub(crate) fn credentials_of(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, IndexError> {
-        self.records(&keys::credentials_of(task))
-    }
-
-    /// The anchors of a task, by id.
-    pub(crate) fn anchors_of(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, IndexError> {
-        self.records(&keys::anchors_of(task))
-    }
-
-    /// Tasks that pass `keep`, newest first, from below `before`.
-    pub(crate) fn tasks(
+    /// Calls `take` with what follows `prefix` in each key, and with the record there.
+    pub(crate) fn each_record<T: DeserializeOwned>(
         &self,
-        agent: Option<&AgentName>,
-        before: Option<TaskId>,
+        prefix: &str,
+        mut take: impl FnMut(&[u8], Arc<T>) -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        self.each(prefix, |name, value| take(name, Arc::new(parse(value)?)))
+    }
+
+    /// All ids under a prefix.
+    pub(crate) fn ids<I: FromStr>(&self, prefix: &str) -> Result<Vec<I>, IndexError> {
+        let mut ids = Vec::new();
+        self.each(prefix, |name, _| {
+            ids.push(id_in(name, prefix)?);
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    fn each(
+        &self,
+        prefix: &str,
+        mut take: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        let (from, to) = range_of(prefix);
+        self.history
+            .walk(&from, &to, Order::Forward, &mut |key, value| {
+                take(key.get(from.len()..).unwrap_or_default(), value)?;
+                Ok(ControlFlow::Continue(()))
+            })
+    }
+
+    /// Records that pass `keep`, newest first, from below `before`. `find` gives the record of an
+    /// id and its row.
+    pub(crate) fn newest<I: FromStr + Display, T>(
+        &self,
+        prefix: &str,
+        before: Option<I>,
         size: usize,
-        keep: impl Fn(&Task) -> bool,
-    ) -> Result<Rows<Task>, IndexError> {
-        match agent {
-            None => self.newest(keys::TASK, before, size, |_, task| recorded(task), keep),
-            Some(agent) => {
-                let prefix = keys::tasks_of_agent(agent);
-                self.newest(&prefix, before, size, |id, _| self.task(id), keep)
-            }
-        }
+        find: impl Fn(I, &[u8]) -> Result<Option<Arc<T>>, IndexError>,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Listed<T>, IndexError> {
+        let (from, end) = range_of(prefix);
+        let to = before.map_or(end, |id| record(prefix, &id));
+        let (mut found, mut more) = (Vec::new(), false);
+        self.history
+            .walk(&from, &to, Order::Backward, &mut |key, value| {
+                let name = key.get(from.len()..).unwrap_or_default();
+                let row = find(id_in(name, prefix)?, value)?;
+                let Some(row) = row.filter(|row| keep(row)) else {
+                    return Ok(ControlFlow::Continue(()));
+                };
+                if found.len() == size {
+                    more = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+                found.push(row);
+                Ok(ControlFlow::Continue(()))
+            })?;
+        Ok((found, more))
     }
 
-    /// Credentials that pass `keep`, newest first, from below `before`.
-    pub(crate) fn credentials(
-        &self,
-        of: Option<Owner<'_>>,
-        before: Option<CredentialId>,
-        size: usize,
-        keep: impl Fn(&Credential) -> bool,
-    ) -> Result<Rows<Credential>, IndexError> {
-        let prefix = match of {
-            None => keys::CREDENTIAL.to_owned(),
-            Some(Owner::Agent(agent)) => keys::credentials_of_agent(agent),
-            Some(Owner::Task(task)) => {
-                let prefix = keys::credentials_of(task);
-                return self.newest(&prefix, before, size, |_, row| recorded(row), keep);
-            }
-        };
-        let find = |id, task: &[u8]| self.credential_under(task, id);
-        self.newest(&prefix, before, size, find, keep)
+    /// Whether an id stands under a prefix.
+    pub(crate) fn lists(&self, prefix: &str, id: &str) -> Result<bool, IndexError> {
+        Ok(self.get(&record(prefix, &id))?.is_some())
+    }
+
+    /// The last id under a prefix, which is the newest; `None` too where the index could not be
+    /// opened.
+    pub(crate) fn last_id(&self, prefix: &str) -> Result<Option<Arc<str>>, IndexError> {
+        if self.history.is_absent() {
+            return Ok(None);
+        }
+        let (from, to) = range_of(prefix);
+        let mut last = None;
+        self.history
+            .walk(&from, &to, Order::Backward, &mut |key, _| {
+                let name = key.get(from.len()..).unwrap_or_default();
+                let name: String = id_in(name, prefix)?;
+                last = Some(name.into());
+                Ok(ControlFlow::Break(()))
+            })?;
+        Ok(last)
     }
 
     /// Indexes of the entries about a task, from `from` on.
@@ -99,129 +129,63 @@ impl Index {
         from: u64,
         limit: usize,
     ) -> Result<Vec<u64>, IndexError> {
-        // `from` may be listed under an earlier key, the last one that is not behind it.
-        let before = keys::entry(task, 0)..=keys::entry(task, from);
-        let db = self.db()?;
-        let first = guarded(|| db.range(before).next_back().transpose())?;
-        let start = first.map_or_else(|| keys::entry(task, from), |(key, _)| key.to_vec());
-        let range = start..=keys::entry(task, u64::MAX);
+        // `from` may be listed under an earlier key: the last key that is not behind it.
+        let mut start = entry_key(task, from);
+        let until = just_behind(&start);
+        self.history.walk(
+            &entry_key(task, 0),
+            &until,
+            Order::Backward,
+            &mut |key, _| {
+                start = key.to_vec();
+                Ok(ControlFlow::Break(()))
+            },
+        )?;
+        let end = just_behind(&entry_key(task, u64::MAX));
         let mut found = Vec::new();
-        let mut rows = guarded(|| Ok(db.range(range)))?;
-        while found.len() < limit {
-            let Some((_, value)) = guarded(|| rows.next().transpose())? else {
-                break;
-            };
-            let (indexes, _) = value.as_chunks::<8>();
-            let indexes = indexes.iter().map(|bytes| u64::from_be_bytes(*bytes));
-            found.extend(indexes.filter(|index| *index >= from));
-        }
+        self.history
+            .walk(&start, &end, Order::Forward, &mut |_, value| {
+                let (indexes, _) = value.as_chunks::<8>();
+                let indexes = indexes.iter().map(|bytes| u64::from_be_bytes(*bytes));
+                found.extend(indexes.filter(|index| *index >= from));
+                Ok(match found.len() < limit {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                })
+            })?;
         found.truncate(limit);
         Ok(found)
     }
-
-    /// The newest task id there is.
-    pub(crate) fn newest_task(&self) -> Result<Option<TaskId>, IndexError> {
-        self.last_id(keys::TASK)
-    }
-
-    /// The newest credential id there is.
-    pub(crate) fn newest_credential(&self) -> Result<Option<CredentialId>, IndexError> {
-        self.last_id(keys::CREDENTIAL)
-    }
-
-    /// The newest anchor id there is.
-    pub(crate) fn newest_anchor(&self) -> Result<Option<AnchorId>, IndexError> {
-        self.last_id(keys::ANCHOR)
-    }
-
-    fn last_id<I: FromStr>(&self, prefix: &str) -> Result<Option<I>, IndexError> {
-        let Some(db) = &self.db else { return Ok(None) };
-        let last = guarded(|| db.scan_prefix(prefix).next_back().transpose())?;
-        last.map(|(key, _)| id_in(&key, prefix)).transpose()
-    }
-
-    fn newest<I: FromStr + std::fmt::Display, T>(
-        &self,
-        prefix: &str,
-        before: Option<I>,
-        size: usize,
-        record: impl Fn(I, &[u8]) -> Result<Option<Arc<T>>, IndexError>,
-        keep: impl Fn(&T) -> bool,
-    ) -> Result<Rows<T>, IndexError> {
-        // `~` sorts behind every character of an id.
-        let end = before.map_or_else(
-            || keys::record(prefix, &"~"),
-            |id| keys::record(prefix, &id),
-        );
-        let db = self.db()?;
-        let mut rows = guarded(|| Ok(db.range(prefix.as_bytes().to_vec()..end)))?;
-        let mut found = Vec::new();
-        while let Some((key, value)) = guarded(|| rows.next_back().transpose())? {
-            let row = record(id_in(&key, prefix)?, &value)?;
-            let Some(row) = row.filter(|row| keep(row)) else {
-                continue;
-            };
-            if found.len() == size {
-                return Ok((found, true));
-            }
-            found.push(row);
-        }
-        Ok((found, false))
-    }
-
-    pub(super) fn ids<I: FromStr>(&self, prefix: &str) -> Result<Vec<I>, IndexError> {
-        let mut ids = Vec::new();
-        self.each(prefix, |key, _| {
-            ids.push(id_in(key, prefix)?);
-            Ok(())
-        })?;
-        Ok(ids)
-    }
-
-    /// Calls `row` with every key and value under `prefix`.
-    pub(super) fn each(
-        &self,
-        prefix: impl AsRef<[u8]>,
-        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
-    ) -> Result<(), IndexError> {
-        let db = self.db()?;
-        let mut rows = guarded(|| Ok(db.scan_prefix(prefix)))?;
-        while let Some((key, value)) = guarded(|| rows.next().transpose())? {
-            row(&key, &value)?;
-        }
-        Ok(())
-    }
-
-    /// All records that stand under a prefix.
-    fn records<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<Arc<T>>, IndexError> {
-        let mut records = Vec::new();
-        self.each(prefix, |_, value| {
-            records.push(Arc::new(parse(value)?));
-            Ok(())
-        })?;
-        Ok(records)
-    }
-
-    fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
-        self.get(key)?.map_or(Ok(None), |bytes| recorded(&bytes))
-    }
 }
 
-fn recorded<T: DeserializeOwned>(value: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
+/// The keys that begin with `prefix`, from and up to. A prefix ends with a slash.
+fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    let from = prefix.as_bytes().to_vec();
+    let mut to = from.clone();
+    if let Some(last) = to.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    (from, to)
+}
+
+/// The smallest key behind this one.
+fn just_behind(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
+    serde_json::from_slice(bytes).map_err(|e| IndexError(format!("a record cannot be read: {e}")))
+}
+
+/// The record of a row.
+pub(crate) fn parsed<T: DeserializeOwned>(value: &[u8]) -> Result<Option<Arc<T>>, IndexError> {
     parse(value).map(|record| Some(Arc::new(record)))
 }
 
-/// Whose credentials to list.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Owner<'a> {
-    Agent(&'a AgentName),
-    Task(TaskId),
-}
-
-/// The id behind a prefix.
-fn id_in<I: FromStr>(key: &[u8], prefix: &str) -> Result<I, IndexError> {
-    key.strip_prefix(prefix.as_bytes())
-        .and_then(|id| std::str::from_utf8(id).ok())
+/// An id that stands in a key or value of the rows under `prefix`.
+pub(crate) fn id_in<I: FromStr>(bytes: &[u8], prefix: &str) -> Result<I, IndexError> {
+    std::str::from_utf8(bytes)
+        .ok()
         .and_then(|id| id.parse().ok())
         .ok_or_else(|| IndexError(format!("a key under `{prefix}` cannot be read")))
 }

@@ -1,280 +1,190 @@
-//! The life of a credential: which of its events may follow where it stands, and what each makes of it.
+//! Credentials of tasks that have not ended.
+
+mod admit;
+mod effects;
+mod query;
 
 use std::sync::Arc;
 
-use taskpass_core::{
-    AnchorId, Credential, CredentialId, CredentialState, Event, Revocation, TaskId, Timestamp,
-    limits,
-};
+use taskpass_core::{AgentName, Credential, CredentialId, CredentialState, TaskId};
 
 use super::{
-    Change, Effects, History, State,
-    admit::{gone, invalid, kind, small_handle, unused, wrong},
-    apply::missing,
+    Change, State,
+    count::Count,
+    table::{Table, UsedId},
 };
-use crate::{CommitError, Conflict, Subject};
+use crate::index::{Index, IndexError, Listed, Rows, Value, id_in, parsed, record};
+
+/// Where the index keeps the task of a credential, by the credential's id.
+const CREDENTIAL: &str = "c/";
+
+/// Where the index keeps all credentials of a task: the record under this and the credential's id.
+fn of_task(task: TaskId) -> String {
+    format!("tc/{task}/")
+}
+
+/// Where the index lists all credentials of an agent: the task of each under this and the
+/// credential's id.
+fn of_agent(agent: &AgentName) -> String {
+    format!("ca/{agent}/")
+}
+
+/// Credentials by id.
+pub(crate) enum Credentials {}
+
+impl Table for Credentials {
+    type Key = CredentialId;
+    type Record = Credential;
+
+    const IDS: Option<&'static str> = Some(CREDENTIAL);
+
+    fn set(
+        state: &mut State,
+        id: &CredentialId,
+        credential: Option<&Arc<Credential>>,
+    ) -> Option<Arc<Credential>> {
+        let before = match credential.cloned() {
+            Some(credential) => state.credentials.insert(*id, credential),
+            None => state.credentials.remove(id),
+        };
+        for (record, count) in [(before.as_ref(), Count::Down), (credential, Count::Up)] {
+            let Some(record) = record else { continue };
+            if let Some(node) = state.tasks.get_mut(&record.task) {
+                count.member(&mut node.credentials, *id);
+            }
+            if !record.state.is_final() {
+                state.count_live(record, count);
+            }
+            state.schedule(*id, record, count);
+        }
+        for record in [before.as_ref(), credential].into_iter().flatten() {
+            state.recheck(record.task);
+        }
+        before
+    }
+
+    fn rows<'a>(id: &'a CredentialId, credential: Option<&'a Credential>, rows: &mut Rows<'a>) {
+        let Some(credential) = credential else { return };
+        let task = credential.task;
+        rows.put(record(&of_task(task), id), Value::Record(credential));
+        // A state only moves away from intended, so these are written once.
+        if credential.state == CredentialState::Intended {
+            rows.put(record(CREDENTIAL, id), Value::Under(task));
+            rows.put(record(&of_agent(&credential.agent), id), Value::Under(task));
+        }
+    }
+
+    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
+        let tasks: Vec<_> = state.tasks.keys().copied().collect();
+        index.each_under(&tasks, of_task, |credential: Arc<Credential>| {
+            state.set(&Change::Credential(credential.id, Some(credential)));
+        })
+    }
+
+    fn used(id: &CredentialId) -> Option<UsedId> {
+        Some(UsedId::new(CREDENTIAL, id))
+    }
+}
+
+/// Whose credentials to list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    Agent(&'a AgentName),
+    Task(TaskId),
+}
+
+impl Index {
+    pub(crate) fn credential(
+        &self,
+        id: CredentialId,
+    ) -> Result<Option<Arc<Credential>>, IndexError> {
+        let task = self.get(&record(CREDENTIAL, &id))?;
+        task.map_or(Ok(None), |task| self.credential_under(&task, id))
+    }
+
+    fn credential_under(
+        &self,
+        task: &[u8],
+        id: CredentialId,
+    ) -> Result<Option<Arc<Credential>>, IndexError> {
+        let of_task = of_task(id_in(task, "")?);
+        match self.record(&record(&of_task, &id))? {
+            None => Err(IndexError(format!("credential `{id}` is missing"))),
+            found @ Some(_) => Ok(found),
+        }
+    }
+
+    /// The credentials of a task, by id.
+    pub(crate) fn credentials_of(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, IndexError> {
+        self.records(&of_task(task))
+    }
+
+    /// Credentials that pass `keep`, newest first, from below `before`.
+    pub(crate) fn credentials(
+        &self,
+        of: Option<Owner<'_>>,
+        before: Option<CredentialId>,
+        size: usize,
+        keep: impl Fn(&Credential) -> bool,
+    ) -> Result<Listed<Credential>, IndexError> {
+        let prefix = match of {
+            None => CREDENTIAL.to_owned(),
+            Some(Owner::Agent(agent)) => of_agent(agent),
+            Some(Owner::Task(task)) => {
+                return self.newest(&of_task(task), before, size, |_, row| parsed(row), keep);
+            }
+        };
+        let find = |id, task: &[u8]| self.credential_under(task, id);
+        self.newest(&prefix, before, size, find, keep)
+    }
+}
 
 impl State {
-    /// Whether a provider may be asked for this new credential.
-    pub(super) fn admit_intent(
-        &self,
-        event: &Event,
-        credential: &Credential,
-        now: Timestamp,
-        history: &dyn History,
-    ) -> Result<(), CommitError> {
-        self.task_open(credential.task, now)
-            .map_err(CommitError::Guard)?;
-        let alive = self.credentials.contains_key(&credential.id);
-        let before = history.knew_credential(credential.id);
-        unused("credential", &credential.id, alive, before)?;
-        let Some(node) = self.tasks.get(&credential.task) else {
-            return Err(gone("task", &credential.task));
-        };
-        let refuse = |reason: &str| Err(invalid(kind(event), reason));
-        if credential.state != CredentialState::Intended
-            || credential.issued_at.is_some()
-            || credential.revocation.is_some()
-            || credential.renewals_unanswered != 0
-        {
-            return refuse("a new credential is intended and nothing more");
-        }
-        if node.task.agent != credential.agent {
-            return refuse("the task is another agent's");
-        }
-        match node.task.roles.get(&credential.role) {
-            None => return refuse("the task may not draw on this role"),
-            Some(pins) if !credential.scope.is_within(pins) => {
-                return refuse("the scope leaves a parameter free that the task fixes");
+    /// Counts a live credential at its task, the tasks above it, its agent and its provider.
+    fn count_live(&mut self, credential: &Credential, count: Count) {
+        let mut at = Some(credential.task);
+        while let Some(node) = at.and_then(|id| self.tasks.get_mut(&id)) {
+            if node.task.id == credential.task {
+                count.on(&mut node.live);
             }
-            Some(_) => {}
+            count.on(&mut node.live_below);
+            at = node.task.parent;
         }
-        self.own_anchor(event, credential.task, credential.anchor)?;
-        credential.handle.as_ref().map_or(Ok(()), small_handle)
-    }
-
-    fn own_anchor(
-        &self,
-        event: &Event,
-        task: TaskId,
-        anchor: Option<AnchorId>,
-    ) -> Result<(), CommitError> {
-        match anchor {
-            Some(id) if self.anchors.get(&id).is_none_or(|a| a.task != task) => {
-                Err(invalid(kind(event), "the anchor is not one of the task's"))
-            }
-            _ => Ok(()),
+        self.with_agent(&credential.agent, |held| {
+            count.on(&mut held.live_credentials);
+        });
+        let provider = credential.role.provider();
+        let usage = self.providers.entry(provider.clone()).or_default();
+        count.on(&mut usage.live_credentials);
+        if credential.state == CredentialState::Revoking {
+            count.on(&mut usage.revoking);
+        }
+        if usage.live_credentials == 0 {
+            self.providers.remove(provider);
         }
     }
 
-    /// Whether a credential's own event may follow where it stands.
-    pub(super) fn admit_step(
-        &self,
-        event: &Event,
-        id: CredentialId,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        use CredentialState::{Active, Intended, Revoking};
-        let credential = self
-            .credentials
-            .get(&id)
-            .ok_or_else(|| gone("credential", &id))?;
-        let unanswered = credential.issued_at.is_none();
-        let fits = match (event, credential.state) {
-            (
-                Event::CredentialIssued { .. } | Event::CredentialAbandoned { .. },
-                Intended | Revoking,
-            ) => unanswered,
-            (Event::CredentialRenewIntended { .. }, Active)
-            | (Event::CredentialRevoking { .. }, Intended | Active)
-            | (Event::RevokeFailed { .. } | Event::CredentialRevoked { .. }, Revoking) => true,
-            (Event::CredentialRenewed { .. }, Active | Revoking) => !unanswered,
-            (Event::CredentialExpired { .. }, Active | Revoking) => {
-                credential.expires_at <= now && credential.renewals_unanswered == 0
-            }
-            _ => false,
-        };
-        if !fits {
-            let what = format!("credential `{id}`");
-            return Err(wrong(event, what, credential.shown_state()));
-        }
-        self.admit_step_content(event, credential, now)
-    }
-
-    fn admit_step_content(
-        &self,
-        event: &Event,
-        credential: &Credential,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        let refuse = |reason: &str| Err(invalid(kind(event), reason));
-        match event {
-            Event::CredentialIssued { anchor, handle, .. } => {
-                self.own_anchor(event, credential.task, *anchor)?;
-                handle.as_ref().map_or(Ok(()), small_handle)?;
-            }
-            Event::CredentialRenewIntended { .. } => {
-                self.task_open(credential.task, now)
-                    .map_err(CommitError::Guard)?;
-            }
-            Event::RevokeFailed { attempt, .. } => {
-                let so_far = credential.revocation.as_ref().map_or(0, |r| r.attempts);
-                if *attempt != so_far.saturating_add(1) {
-                    return refuse("its number does not follow the attempts before");
+    /// Puts a credential where reconcilers look for it.
+    fn schedule(&mut self, id: CredentialId, credential: &Credential, count: Count) {
+        match credential.state {
+            CredentialState::Intended => count.member(&mut self.intended, id),
+            CredentialState::Active => count.member(&mut self.expiries, (credential.ends_at(), id)),
+            CredentialState::Revoking => {
+                let retry_at = credential
+                    .revocation
+                    .as_ref()
+                    .map_or(credential.intended_at, |r| r.retry_at);
+                let provider = credential.role.provider();
+                let due = self.retries.entry(provider.clone()).or_default();
+                count.member(due, (retry_at, id));
+                if due.is_empty() {
+                    self.retries.remove(provider);
                 }
             }
-            Event::CredentialRevoked {
-                verified: true,
-                may_live_until: Some(_),
-                ..
-            } => return refuse("what is proven dead cannot live on"),
-            Event::CredentialRevoked {
-                verified: true,
-                proof,
-                ..
-            } if proof.trim().is_empty() => return refuse("there is no proof that it is dead"),
-            _ => {}
+            CredentialState::RevokedVerified
+            | CredentialState::RevokedUnverified
+            | CredentialState::Expired
+            | CredentialState::Abandoned => {}
         }
-        Ok(())
-    }
-
-    /// The credential after one of its own events.
-    pub(super) fn credential_event(
-        &self,
-        id: CredentialId,
-        event: &Event,
-        time: Timestamp,
-    ) -> Result<Effects, Conflict> {
-        let before = self
-            .credentials
-            .get(&id)
-            .ok_or_else(|| missing("credential", &id))?;
-        let mut credential = before.as_ref().clone();
-        advance(&mut credential, event, time);
-        let task = credential.task;
-        let effects = Effects::of([Change::Credential(id, Some(Arc::new(credential)))]).about(task);
-        let (key, expires_at) = match event {
-            Event::CredentialRenewIntended { idempotency, .. } => (idempotency.as_ref(), None),
-            Event::CredentialRenewed {
-                idempotency,
-                expires_at,
-                ..
-            } => (idempotency.as_ref(), Some(*expires_at)),
-            _ => return Ok(effects),
-        };
-        let renewal = Subject::Renewal {
-            credential: id,
-            expires_at,
-        };
-        Ok(effects.remember_in(Some(task), key, time, renewal))
-    }
-}
-
-/// Moves a credential on by one of its own events.
-fn advance(credential: &mut Credential, event: &Event, time: Timestamp) {
-    match event {
-        Event::CredentialIssued {
-            expires_at,
-            revocation_class,
-            anchor,
-            handle,
-            ..
-        } => {
-            // Its task may have ended while the provider worked: then it stays to be revoked, now findable.
-            if credential.state == CredentialState::Intended {
-                credential.state = CredentialState::Active;
-            }
-            credential.issued_at = Some(time);
-            lives_until(credential, *expires_at);
-            credential.revocation_class = *revocation_class;
-            credential.anchor = anchor.or(credential.anchor);
-            credential.handle = handle.clone().or_else(|| credential.handle.take());
-        }
-        Event::CredentialRenewIntended { until, .. } => {
-            let asked = credential
-                .asked_until
-                .unwrap_or(credential.expires_at)
-                .max(*until);
-            credential.expires_at = credential.expires_at.max(asked);
-            credential.asked_until = (credential.expires_at > asked).then_some(asked);
-            credential.renewals_unanswered = credential.renewals_unanswered.saturating_add(1);
-        }
-        Event::CredentialRenewed { expires_at, .. } => {
-            lives_until(credential, *expires_at);
-            credential.renewals_unanswered = credential.renewals_unanswered.saturating_sub(1);
-        }
-        _ => take_back(credential, event, time),
-    }
-}
-
-/// The provider lets it live until then; what was asked for is kept where that is less.
-fn lives_until(credential: &mut Credential, end: Timestamp) {
-    let asked = credential.asked_until.unwrap_or(credential.expires_at);
-    credential.expires_at = end;
-    credential.asked_until = (end > asked.plus(limits::EXPIRY_SLACK)).then_some(asked);
-}
-
-/// Moves a credential on its way out.
-fn take_back(credential: &mut Credential, event: &Event, time: Timestamp) {
-    match event {
-        Event::CredentialRevoking { cause, .. } => {
-            credential.state = CredentialState::Revoking;
-            credential.revocation = Some(Revocation {
-                cause: *cause,
-                since: time,
-                attempts: 0,
-                retry_at: time,
-                last_error: None,
-                stuck: false,
-                done_at: None,
-                proof: None,
-                may_live_until: None,
-            });
-        }
-        Event::RevokeFailed {
-            attempt,
-            error,
-            retry_at,
-            stuck,
-            ..
-        } => {
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.attempts = *attempt;
-                revocation.last_error = Some(error.clone());
-                revocation.retry_at = *retry_at;
-                revocation.stuck = *stuck;
-            }
-        }
-        Event::CredentialAbandoned { reason, .. } => {
-            credential.state = CredentialState::Abandoned;
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-                revocation.proof = Some(reason.clone());
-            }
-        }
-        Event::CredentialRevoked {
-            verified,
-            proof,
-            may_live_until,
-            ..
-        } => {
-            credential.state = if *verified {
-                CredentialState::RevokedVerified
-            } else {
-                CredentialState::RevokedUnverified
-            };
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-                revocation.proof = Some(proof.clone());
-                revocation.may_live_until = *may_live_until;
-            }
-        }
-        Event::CredentialExpired { .. } => {
-            credential.state = CredentialState::Expired;
-            if let Some(revocation) = &mut credential.revocation {
-                revocation.done_at = Some(time);
-            }
-        }
-        _ => {}
     }
 }

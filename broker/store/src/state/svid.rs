@@ -1,239 +1,82 @@
-//! SVIDs: which of them count. An agent's and an operator's count alike: once on record, until their end, and until
-//! another one of the same holder is used, or made for an operator on the broker's own machine.
+//! SVIDs that count. An agent's and an operator's count alike: once on record, until their end, and
+//! until another SVID of the same holder is used, or is made for an operator on the broker's own
+//! machine.
+
+mod admit;
+mod effects;
 
 use std::sync::Arc;
 
-use taskpass_core::{Event, Identity, JoinTokenId, Svid, SvidState, Timestamp, limits};
+use taskpass_core::{Identity, TaskId, Timestamp};
 
 use super::{
-    Change, Effects, State,
-    admit::{exists, gone, invalid, kind, wrong},
-    apply::missing,
+    Change, State,
+    count::{Count, put},
+    table::Table,
 };
-use crate::{CommitError, Conflict, JoinTokenRecord, SvidRecord};
+use crate::{
+    GuardFailure, SvidRecord,
+    index::{Index, IndexError, Rows, Value, record},
+};
 
-/// Where the ledger of a new installation names its first operator.
-const FIRST_OPERATOR_ENTRY: u64 = 1;
+/// Where the index keeps the SVIDs that count, by serial number.
+const SVID: &str = "s/";
+
+/// SVIDs by serial number.
+pub(crate) enum Svids {}
+
+impl Table for Svids {
+    type Key = String;
+    type Record = SvidRecord;
+
+    fn set(
+        state: &mut State,
+        serial: &String,
+        svid: Option<&Arc<SvidRecord>>,
+    ) -> Option<Arc<SvidRecord>> {
+        let before = put(&mut state.svids, serial.clone(), svid.cloned());
+        for (record, count) in [(before.as_ref(), Count::Down), (svid, Count::Up)] {
+            let Some(record) = record else { continue };
+            let by_end = (record.not_after, serial.clone());
+            count.member(&mut state.svids_by_end, by_end);
+            let of_holder = state.svids_of.entry(record.holder.clone()).or_default();
+            count.member(of_holder, (record.entry, serial.clone()));
+            if of_holder.is_empty() {
+                state.svids_of.remove(&record.holder);
+            }
+        }
+        before
+    }
+
+    fn rows<'a>(serial: &'a String, svid: Option<&'a SvidRecord>, rows: &mut Rows<'a>) {
+        rows.put(record(SVID, serial), Value::of(svid));
+    }
+
+    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
+        index.each_record(SVID, |_, svid: Arc<SvidRecord>| {
+            state.set(&Change::Svid(svid.serial.clone(), Some(svid)));
+            Ok(())
+        })
+    }
+}
 
 impl State {
-    /// Whether an SVID may be issued or activated now.
-    pub(super) fn admit_svid_event(
-        &self,
-        event: &Event,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        match event {
-            Event::SvidIssued {
-                svid,
-                join_token,
-                renews,
-                ..
-            } => {
-                self.admit_agents_svid(svid, *join_token, now)?;
-                self.admit_renewal(event, &svid.identity(), renews.as_deref(), now)?;
-                self.admit_certificate(event, &svid.serial, svid.not_after, now)
-            }
-            Event::OperatorSvidIssued {
-                operator,
-                serial,
-                not_after,
-                renews,
-                local,
-                ..
-            } => {
-                self.admit_origin(event, renews.is_some(), *local)?;
-                let holder = Identity::Operator(operator.clone());
-                self.admit_renewal(event, &holder, renews.as_deref(), now)?;
-                self.admit_certificate(event, serial, *not_after, now)
-            }
-            Event::SvidActivated { serial } => {
-                let svid = self.svid_live(serial, now).map_err(CommitError::Guard)?;
-                if svid.state == SvidState::Pending {
-                    return Ok(());
-                }
-                Err(wrong(event, format!("SVID `{serial}`"), "active"))
-            }
-            _ => Ok(()),
-        }
+    /// The SVID if it counts at `now`.
+    pub(crate) fn live_svid(&self, serial: &str, now: Timestamp) -> Option<&Arc<SvidRecord>> {
+        let open = |task: TaskId| self.task_open(task, now).is_ok();
+        self.svids
+            .get(serial)
+            .filter(|svid| svid.not_after > now && svid.task().is_none_or(open))
     }
 
-    fn admit_agents_svid(
+    pub(super) fn svid_live(
         &self,
-        svid: &Svid,
-        join_token: Option<JoinTokenId>,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        let refuse = |reason| Err(invalid("svid_issued", reason));
-        if !self.knows_agent(&svid.agent) {
-            return Err(gone("agent", &svid.agent));
-        }
-        if let Some(task) = svid.task {
-            self.task_open(task, now).map_err(CommitError::Guard)?;
-            let node = self.tasks.get(&task);
-            if node.is_none_or(|node| node.task.agent != svid.agent) {
-                return refuse("the task is another agent's");
-            }
-        }
-        if let Some(id) = join_token {
-            self.token_unused(id, now).map_err(CommitError::Guard)?;
-            let record = self.tokens.get(&id);
-            if record.is_none_or(|record| record.token.agent != svid.agent) {
-                return refuse("the join token is another agent's");
-            }
-        }
-        if svid.not_before > svid.not_after {
-            return refuse("it ends before it begins");
-        }
-        Ok(())
-    }
-
-    /// While the broker serves, nobody but its holder can vouch for an operator. The others say in the ledger where
-    /// they come from: the making of the installation, or a command on the machine that has its keys.
-    fn admit_origin(&self, event: &Event, renewal: bool, local: bool) -> Result<(), CommitError> {
-        let reason = match (renewal, local) {
-            (true, false) | (false, true) => return Ok(()),
-            (false, false) if self.next() == FIRST_OPERATOR_ENTRY => return Ok(()),
-            (false, false) => "it neither renews another one nor was made on the broker's machine",
-            (true, true) => "it cannot both renew another one and be made on the broker's machine",
-        };
-        Err(invalid(kind(event), reason))
-    }
-
-    /// A renewal is for the holder of an SVID that counts.
-    fn admit_renewal(
-        &self,
-        event: &Event,
-        holder: &Identity,
-        renews: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), CommitError> {
-        let Some(serial) = renews else { return Ok(()) };
-        let before = self.svid_live(serial, now).map_err(CommitError::Guard)?;
-        if before.holder != *holder {
-            return Err(invalid(
-                kind(event),
-                "the SVID it renews is another holder's",
-            ));
-        }
-        Ok(())
-    }
-
-    fn admit_certificate(
-        &self,
-        event: &Event,
         serial: &str,
-        not_after: Timestamp,
         now: Timestamp,
-    ) -> Result<(), CommitError> {
-        if self.svids.contains_key(serial) {
-            return Err(exists("SVID", &serial));
-        }
-        if not_after <= now {
-            return Err(invalid(kind(event), "it has expired"));
-        }
-        Ok(())
-    }
-
-    /// What the issue or the first use of an SVID changes.
-    pub(super) fn svid_event(&self, event: &Event) -> Result<Effects, Conflict> {
-        match event {
-            Event::SvidIssued {
-                svid, join_token, ..
-            } => {
-                let mut changes = self.token_used(*join_token)?;
-                changes.extend(self.svid_recorded(SvidRecord {
-                    serial: svid.serial.clone(),
-                    holder: svid.identity(),
-                    key_sha256: svid.key_sha256.clone(),
-                    not_after: svid.not_after,
-                    state: svid.state,
-                    entry: self.next(),
-                }));
-                let effects = Effects::of(changes);
-                Ok(match svid.task {
-                    Some(task) => effects.about(task),
-                    None => effects,
-                })
-            }
-            Event::OperatorSvidIssued {
-                operator,
-                serial,
-                key_sha256,
-                not_after,
-                local,
-                ..
-            } => Ok(Effects::of(self.operator_svid_recorded(
-                *local,
-                SvidRecord {
-                    serial: serial.clone(),
-                    holder: Identity::Operator(operator.clone()),
-                    key_sha256: key_sha256.clone(),
-                    not_after: *not_after,
-                    state: SvidState::Pending,
-                    entry: self.next(),
-                },
-            ))),
-            Event::SvidActivated { serial } => self.svid_activated(serial),
-            _ => Ok(Effects::default()),
-        }
-    }
-
-    fn token_used(&self, id: Option<JoinTokenId>) -> Result<Vec<Change>, Conflict> {
-        let Some(id) = id else { return Ok(Vec::new()) };
-        let token = self.tokens.get(&id);
-        let used = JoinTokenRecord {
-            token: token
-                .ok_or_else(|| missing("join token", &id))?
-                .token
-                .clone(),
-            used: true,
-        };
-        Ok(vec![Change::Token(id, Some(Arc::new(used)))])
-    }
-
-    /// One that was made on the broker's machine takes the place of all others at once: a thief may hold any of them.
-    fn operator_svid_recorded(&self, local: bool, svid: SvidRecord) -> Vec<Change> {
-        if !local {
-            return self.svid_recorded(svid);
-        }
-        let mut changes = self.other_svids(&svid.holder, &svid.serial);
-        changes.push(Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
-        changes
-    }
-
-    /// Puts an SVID on record. Of those that wait for their first use, the oldest make room.
-    fn svid_recorded(&self, svid: SvidRecord) -> Vec<Change> {
-        let mut changes = match svid.state {
-            SvidState::Active => self.other_svids(&svid.holder, &svid.serial),
-            SvidState::Pending => {
-                let is_pending = |serial: &&str| {
-                    let record = self.svids.get(*serial);
-                    record.is_some_and(|record| record.state == SvidState::Pending)
-                };
-                let pending: Vec<&str> = self.serials_of(&svid.holder).filter(is_pending).collect();
-                let surplus =
-                    (pending.len() + 1).saturating_sub(limits::PENDING_SVIDS_PER_IDENTITY_MAX);
-                let oldest = pending.into_iter().take(surplus);
-                oldest
-                    .map(|serial| Change::Svid(serial.to_owned(), None))
-                    .collect()
-            }
-        };
-        changes.push(Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
-        changes
-    }
-
-    fn svid_activated(&self, serial: &str) -> Result<Effects, Conflict> {
-        let svid = self.svids.get(serial);
-        let svid = svid.ok_or_else(|| missing("SVID", &serial))?;
-        let mut active = svid.as_ref().clone();
-        active.state = SvidState::Active;
-        let mut effects = Effects::of(self.other_svids(&svid.holder, serial));
-        effects
-            .changes
-            .push(Change::Svid(serial.to_owned(), Some(Arc::new(active))));
-        effects.about.extend(svid.task());
-        Ok(effects)
+    ) -> Result<&SvidRecord, GuardFailure> {
+        self.live_svid(serial, now)
+            .map(Arc::as_ref)
+            .ok_or_else(|| GuardFailure::SvidNotLive(serial.to_owned()))
     }
 
     /// Takes out all SVIDs of a holder but one.
@@ -250,5 +93,13 @@ impl State {
             .into_iter()
             .flatten()
             .map(|(_, serial)| serial.as_str())
+    }
+
+    /// SVIDs whose end has come.
+    pub(super) fn expired_svids(&self, now: Timestamp) -> impl Iterator<Item = Change> {
+        self.svids_by_end
+            .iter()
+            .take_while(move |(end, _)| *end <= now)
+            .map(|(_, serial)| Change::Svid(serial.clone(), None))
     }
 }

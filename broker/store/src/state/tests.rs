@@ -441,7 +441,8 @@ fn one_that_is_made_on_the_brokers_machine_ends_the_operators_others_at_once() {
         Err(CommitError::Conflict(Conflict::Invalid { .. }))
     ));
     assert!(model.commit(&local_operator_svid("o2")).is_err());
-    // Nobody else is concerned, and it waits for nothing: by the end of the year nobody is left to ask.
+    // Nobody else is concerned, and it waits for nothing: by the end of the year nobody is left to
+    // ask.
     let mut other = local_operator_svid("p1");
     if let Event::OperatorSvidIssued { operator, .. } = &mut other {
         *operator = "ann".parse().unwrap();

@@ -39,7 +39,7 @@ fn csr() -> Vec<u8> {
 
 /// The event of the newest ledger entry, in the words of the ledger.
 fn newest_event(bench: &Bench) -> Value {
-    let reader = bench.store.ledger_reader();
+    let reader = bench.engine.context.ledger.clone();
     let bytes = reader.entry(reader.size() - 1).unwrap();
     let entry = Entry::parse(&bytes).unwrap();
     serde_json::to_value(&entry.event).unwrap()
@@ -105,7 +105,7 @@ async fn evidence_without_an_attestor_is_a_mistake_in_the_request() {
     let evidence = shown(&join_token(&bench).await);
     let engine = Arc::get_mut(&mut bench.engine).unwrap();
     engine.context.attestors = Attestors::default();
-    let before = bench.store.ledger_reader().size();
+    let before = bench.engine.context.ledger.clone().size();
     let error = bench
         .engine
         .attest(&attest(evidence, &csr()))
@@ -115,7 +115,7 @@ async fn evidence_without_an_attestor_is_a_mistake_in_the_request() {
         matches!(&error, Error::Invalid { field: Field::Evidence, message } if message.contains("join token")),
         "{error}"
     );
-    assert_eq!(bench.store.ledger_reader().size(), before);
+    assert_eq!(bench.engine.context.ledger.clone().size(), before);
 }
 
 /// Each attestor knows its own kind, and evidence is named without its secret.

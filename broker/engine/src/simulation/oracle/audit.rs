@@ -1,7 +1,8 @@
 //! What each kind of entry must satisfy when it is made.
 
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, Event, Task, TaskId, TaskState, Timestamp, limits,
+    Credential, CredentialId, CredentialState, CredentialStep, Task, TaskId, TaskState, Timestamp,
+    limits,
 };
 
 use super::{
@@ -149,12 +150,14 @@ impl Book {
         }
     }
 
-    pub(super) fn credential_event(&mut self, event: &Event, time: Timestamp) -> Checked {
+    pub(super) fn credential_step(
+        &mut self,
+        id: CredentialId,
+        step: &CredentialStep<'_>,
+        time: Timestamp,
+    ) -> Checked {
         use CredentialState::{
             Abandoned, Active, Expired, Intended, RevokedUnverified, RevokedVerified, Revoking,
-        };
-        let Some(id) = subject(event) else {
-            return Ok(());
         };
         let (index, allowed) = (self.index(), !self.allowed.is_empty());
         let any_pause = self.clock_was_wrong;
@@ -162,62 +165,61 @@ impl Book {
             return Err(format!("1: `{id}` was never intended"));
         };
         let before = page.state;
-        let fits = match event {
-            Event::CredentialIssued { .. } => {
+        let fits = match *step {
+            CredentialStep::Issued { .. } => {
                 page.issued_at = Some(index);
                 if before == Intended {
                     page.state = Active;
                 }
                 matches!(before, Intended | Revoking)
             }
-            Event::CredentialAbandoned { .. } => {
+            CredentialStep::Abandoned { .. } => {
                 page.state = Abandoned;
                 page.issued_at.is_none() && matches!(before, Intended | Revoking)
             }
-            Event::CredentialRenewIntended { .. } => {
+            CredentialStep::RenewIntended { .. } => {
                 page.renewals += 1;
                 before == Active && allowed
             }
-            Event::CredentialRenewed { .. } => page.is_renewed(before),
-            Event::CredentialRevoking { .. } => {
+            CredentialStep::Renewed { .. } => page.is_renewed(before),
+            CredentialStep::Revoking { .. } => {
                 page.state = Revoking;
                 page.revoking = Some(index);
                 matches!(before, Intended | Active)
             }
-            Event::RevokeFailed {
+            CredentialStep::RevokeFailed {
                 attempt, retry_at, ..
             } => {
-                let follows = *attempt == page.attempts + 1;
-                page.attempts = *attempt;
+                let follows = attempt == page.attempts + 1;
+                page.attempts = attempt;
                 let pause = retry_at.millis() - time.millis();
                 before == Revoking && follows && (any_pause || pause <= RETRY_MAX_MS)
             }
-            Event::CredentialRevoked {
+            CredentialStep::Revoked {
                 verified,
                 proof,
                 may_live_until,
-                ..
             } => {
-                page.state = if *verified {
+                page.state = if verified {
                     RevokedVerified
                 } else {
                     RevokedUnverified
                 };
-                page.may_live_until = *may_live_until;
-                before == Revoking && (!*verified || !proof.trim().is_empty())
+                page.may_live_until = may_live_until;
+                before == Revoking && (!verified || !proof.trim().is_empty())
             }
-            Event::CredentialExpired { .. } => {
+            CredentialStep::Expired => {
                 page.state = Expired;
                 matches!(before, Active | Revoking)
             }
-            _ => true,
+            // `intended` has looked at it.
+            CredentialStep::Intended { .. } => true,
         };
         if fits {
             return Ok(());
         }
-        let json = serde_json::to_string(event).unwrap_or_default();
         Err(format!(
-            "3, 10: `{id}` is {} and cannot be {json}",
+            "3, 10: `{id}` is {} and cannot be {step:?}",
             before.as_str()
         ))
     }
@@ -244,19 +246,5 @@ impl Book {
             ));
         }
         Ok(())
-    }
-}
-
-const fn subject(event: &Event) -> Option<CredentialId> {
-    match event {
-        Event::CredentialIssued { credential, .. }
-        | Event::CredentialAbandoned { credential, .. }
-        | Event::CredentialRenewIntended { credential, .. }
-        | Event::CredentialRenewed { credential, .. }
-        | Event::CredentialRevoking { credential, .. }
-        | Event::RevokeFailed { credential, .. }
-        | Event::CredentialRevoked { credential, .. }
-        | Event::CredentialExpired { credential } => Some(*credential),
-        _ => None,
     }
 }

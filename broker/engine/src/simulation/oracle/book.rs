@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use taskpass_core::{
-    AgentName, CredentialId, CredentialState, DecisionRecord, Event, Identity, Outcome, RoleName,
-    Scope, Svid, Task, TaskId, TaskState, Timestamp,
+    AgentName, AnchorStep, CredentialId, CredentialState, CredentialStep, DecisionRecord, Event,
+    Identity, Outcome, RoleName, Scope, Svid, SvidStep, Task, TaskId, TaskState, TaskStep,
+    Timestamp, Topic,
 };
 use taskpass_store::Entry;
 
@@ -99,31 +100,37 @@ impl Book {
     }
 
     fn record(&mut self, event: &Event, time: Timestamp) -> Checked {
-        if let Event::Decided { decision } = event {
+        if let Topic::Decision(decision) = event.topic() {
             if decision.outcome == Outcome::Allow {
                 self.allowed.push(decision.clone());
             }
             return Ok(());
         }
-        let checked = match event {
-            Event::SvidIssued { svid, .. } => self.svid_issued(svid),
-            Event::SvidActivated { serial } => {
+        let checked = match event.topic() {
+            Topic::Installation(_) | Topic::Decision(_) | Topic::Agent(_) | Topic::JoinToken(_) => {
+                Ok(())
+            }
+            Topic::Svid(SvidStep::Issued { svid, .. }) => self.svid_issued(svid),
+            Topic::Svid(SvidStep::Activated { serial }) => {
                 self.svid_activated(serial);
                 Ok(())
             }
-            Event::TaskStarted { task, .. } => self.task_started(task, time),
-            Event::TaskEnding { task, .. } => self.task_ending(*task),
-            Event::TaskEnded { task } => self.task_ended(*task),
-            Event::AnchorRecorded { anchor } => {
-                self.anchors.insert(anchor.id, (anchor.task, true));
+            Topic::Svid(SvidStep::OperatorIssued { .. }) => Ok(()),
+            Topic::Task(_, TaskStep::Started { task, .. }) => self.task_started(task, time),
+            Topic::Task(task, TaskStep::Ending { .. }) => self.task_ending(task),
+            Topic::Task(task, TaskStep::Ended) => self.task_ended(task),
+            Topic::Anchor(id, AnchorStep::Recorded(anchor)) => {
+                self.anchors.insert(id, (anchor.task, true));
                 Ok(())
             }
-            Event::AnchorGone { anchor } => {
-                self.anchors.entry(*anchor).and_modify(|a| a.1 = false);
+            Topic::Anchor(id, AnchorStep::Gone) => {
+                self.anchors.entry(id).and_modify(|a| a.1 = false);
                 Ok(())
             }
-            Event::CredentialIntended { credential, .. } => self.intended(credential, time),
-            _ => self.credential_event(event, time),
+            Topic::Credential(_, CredentialStep::Intended { credential, .. }) => {
+                self.intended(credential, time)
+            }
+            Topic::Credential(id, step) => self.credential_step(id, &step, time),
         };
         // A task's own SVID is issued in the same batch, after the task.
         if !matches!(event, Event::TaskStarted { .. }) {
@@ -174,23 +181,31 @@ impl Book {
     }
 
     fn line(&self, event: &Event) -> String {
-        match event {
-            Event::Decided { decision } => format!(
+        match event.topic() {
+            Topic::Decision(decision) => format!(
                 "decided {} {} {} {:?}",
                 decision.principal, decision.action, decision.resource, decision.outcome
             ),
-            Event::TaskStarted { task, .. } => format!("task {} started", task.id),
-            Event::TaskEnding { task, cause, .. } => format!("task {task} ending {cause:?}"),
-            Event::TaskEnded { task } => format!("task {task} ended"),
-            Event::AnchorRecorded { anchor } => format!("anchor {} {}", anchor.id, anchor.handle),
-            Event::AnchorGone { anchor } => format!("anchor {anchor} gone"),
-            Event::CredentialIntended { credential: c, .. } => {
+            Topic::Task(id, TaskStep::Started { .. }) => format!("task {id} started"),
+            Topic::Task(id, TaskStep::Ending { cause, .. }) => {
+                format!("task {id} ending {cause:?}")
+            }
+            Topic::Task(id, TaskStep::Ended) => format!("task {id} ended"),
+            Topic::Anchor(id, AnchorStep::Recorded(anchor)) => {
+                format!("anchor {id} {}", anchor.handle)
+            }
+            Topic::Anchor(id, AnchorStep::Gone) => format!("anchor {id} gone"),
+            Topic::Credential(_, CredentialStep::Intended { credential: c, .. }) => {
                 format!("credential {} intended {} {}", c.id, c.task, c.role)
             }
-            Event::SvidIssued { svid, .. } => format!("svid {}", svid.serial),
-            Event::SvidActivated { serial } => format!("svid {serial} activated"),
-            other => {
-                let json = serde_json::to_string(other).unwrap_or_default();
+            Topic::Svid(SvidStep::Issued { svid, .. }) => format!("svid {}", svid.serial),
+            Topic::Svid(SvidStep::Activated { serial }) => format!("svid {serial} activated"),
+            Topic::Installation(_)
+            | Topic::Agent(_)
+            | Topic::JoinToken(_)
+            | Topic::Svid(SvidStep::OperatorIssued { .. })
+            | Topic::Credential(..) => {
+                let json = serde_json::to_string(event).unwrap_or_default();
                 format!("{json} at {}", self.index)
             }
         }

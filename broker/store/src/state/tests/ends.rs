@@ -33,8 +33,8 @@ fn credential(model: &Model) -> &Credential {
     model.state.credential(credential_id(1)).unwrap()
 }
 
-/// A credential that the provider lets live longer than asked is due at the end that was asked for, if revoking does
-/// anything; what it may live to at most stays on record.
+/// A credential that the provider lets live longer than asked is due at the end that was asked for,
+/// if revoking does anything; what it may live to at most stays on record.
 #[test]
 fn the_end_that_was_asked_for_counts() {
     let (asked, given) = (NOW.plus(HOUR), NOW.plus(3 * HOUR));
@@ -81,7 +81,8 @@ fn renewing_moves_the_end_that_was_asked_for() {
     );
 }
 
-/// A renewal without an answer may be carried out at any time, also when another one was answered since.
+/// A renewal without an answer may be carried out at any time, also when another one was answered
+/// since.
 #[test]
 fn what_a_renewal_may_yet_extend_does_not_expire() {
     let mut model = drawn(issued(1));

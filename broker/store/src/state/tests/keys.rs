@@ -90,7 +90,8 @@ fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
     assert_eq!(model.state.check(&guard, model.now), Ok(()));
 }
 
-/// However an agent splits its requests among its tasks, and never by forgetting a key that is still promised.
+/// However an agent splits its requests among its tasks, and never by forgetting a key that is
+/// still promised.
 #[test]
 fn one_caller_has_only_its_share_of_keys() {
     let mut model = Model::new();

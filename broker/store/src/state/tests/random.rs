@@ -1,4 +1,5 @@
-//! Random histories: the derived numbers are right, undoing is exact, and the ledger alone gives the same state.
+//! Random histories: the derived numbers are right, undoing is exact, and the ledger alone gives
+//! the same state.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Reading: what is alive from memory, history from the index once it has seen what was durable when the question came.
+//! Reading: live records come from memory, history from the index once that has seen every entry
+//! that was durable when the question came.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -7,80 +8,102 @@ use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, InvalidValue, JoinTokenId, ProviderName,
     SpiffeId, Task, TaskId, TaskState, Timestamp,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::EmbeddedStore;
+use super::{Commits, LogStore};
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
     Page, ProviderUsage, Revocations, Store, StoreError, SvidRecord, TaskFilter, Usage, Work,
+    applier::ToIndex,
     entry,
-    index::{Index, IndexError, Owner},
-    state::key_hash,
-    writer::Message,
+    index::{Index, IndexError},
+    log::LogError,
+    state::{Owner, State, key_hash},
 };
 
-impl EmbeddedStore {
-    /// Asks the index, off the async threads.
+impl LogStore {
+    /// Reads live records.
+    fn alive<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.shared.state.read())
+    }
+
+    /// Asks the index once it has seen everything that is durable now.
     async fn history<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Index) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let durable = self.shared.state.read().next();
+        let durable = self.alive(State::next);
         let mut progress = self.progress.clone();
-        if progress.borrow().applied < durable {
-            self.wanted.ask(durable);
+        if progress.borrow().applied < durable
+            && let Commits::Queued(queue) = &self.commits
+        {
+            // Where the thread is gone, `progress` says so.
+            drop(queue.index.send(ToIndex::Wanted(durable)));
         }
-        let failed = progress
-            .wait_for(|p| p.applied >= durable || p.failed.is_some())
-            .await
-            .map(|progress| progress.failed.clone())
-            .map_err(|_closed| StoreError::Closed)?;
+        let failed = match &self.commits {
+            Commits::Here(_) => progress.borrow().failed.clone(),
+            Commits::Queued(_) => progress
+                .wait_for(|p| p.applied >= durable || p.failed.is_some())
+                .await
+                .map(|progress| progress.failed.clone())
+                .map_err(|_closed| StoreError::Closed)?,
+        };
         if let Some(reason) = failed {
             return Err(StoreError::Index(reason.to_string()));
         }
         let index = Arc::clone(&self.index);
-        let asked = tokio::task::spawn_blocking(move || {
+        let read = move || {
             let answer = read(&index);
-            // Before the answer is out: whoever closes the store next may open its files again at once.
+            // Before the answer is out: the files may be opened again as soon as the store is
+            // closed.
             drop(index);
             answer
-        });
-        asked
+        };
+        let answer = self
+            .off_the_runtime(read)
             .await
-            .map_err(|e| StoreError::Index(e.to_string()))?
-            .map_err(|e| StoreError::Index(e.0))
+            .map_err(StoreError::Index)?;
+        answer.map_err(|error| StoreError::Index(error.0))
+    }
+
+    /// Runs a read that may wait for a disk off the async threads. A read in memory stays on the
+    /// caller's thread, since a simulation has only one.
+    async fn off_the_runtime<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        if !self.entries.blocks() {
+            return Ok(read());
+        }
+        let read = tokio::task::spawn_blocking(read).await;
+        read.map_err(|panicked| panicked.to_string())
     }
 }
 
 #[async_trait]
-impl Store for EmbeddedStore {
+impl Store for LogStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.submit(batch).await
     }
 
     async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError> {
-        Ok(self.shared.state.read().agent(name).cloned())
+        Ok(self.alive(|state| state.agent(name).cloned()))
     }
 
     async fn join_token(
         &self,
         id: JoinTokenId,
     ) -> Result<Option<Arc<JoinTokenRecord>>, StoreError> {
-        Ok(self.shared.state.read().token(id).cloned())
+        Ok(self.alive(|state| state.token(id).cloned()))
     }
 
     async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError> {
         let now = self.clock.now();
-        Ok(self.shared.state.read().live_svid(serial, now).cloned())
+        Ok(self.alive(|state| state.live_svid(serial, now).cloned()))
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {
-        let live = self
-            .shared
-            .state
-            .read()
-            .node(id)
-            .map(|n| Arc::clone(&n.task));
+        let live = self.alive(|state| state.node(id).map(|node| Arc::clone(&node.task)));
         match live {
             Some(task) => Ok(Some(task)),
             None => self.history(move |index| index.task(id)).await,
@@ -88,7 +111,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn credential(&self, id: CredentialId) -> Result<Option<Arc<Credential>>, StoreError> {
-        let live = self.shared.state.read().credential(id).cloned();
+        let live = self.alive(|state| state.credential(id).cloned());
         match live {
             Some(credential) => Ok(Some(credential)),
             None => self.history(move |index| index.credential(id)).await,
@@ -96,10 +119,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn credentials_of_task(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, StoreError> {
-        let live = {
-            let state = self.shared.state.read();
-            state.node(task).map(|node| state.credentials_of(node))
-        };
+        let live = self.alive(|state| state.node(task).map(|node| state.credentials_of(node)));
         match live {
             Some(credentials) => Ok(credentials),
             None => self.history(move |index| index.credentials_of(task)).await,
@@ -107,10 +127,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn anchors_of_task(&self, task: TaskId) -> Result<Vec<Arc<Anchor>>, StoreError> {
-        let live = {
-            let state = self.shared.state.read();
-            state.node(task).map(|node| state.anchors_of(node))
-        };
+        let live = self.alive(|state| state.node(task).map(|node| state.anchors_of(node)));
         match live {
             Some(anchors) => Ok(anchors),
             None => self.history(move |index| index.anchors_of(task)).await,
@@ -118,7 +135,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn descendants(&self, task: TaskId) -> Result<Vec<TaskId>, StoreError> {
-        Ok(self.shared.state.read().descendants(task))
+        Ok(self.alive(|state| state.descendants(task)))
     }
 
     async fn idempotent(
@@ -128,34 +145,32 @@ impl Store for EmbeddedStore {
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let hash = key_hash(caller, key);
         let now = self.clock.now();
-        let state = self.shared.state.read();
-        Ok(state.remembered(&hash, now).map(|key| key.record()))
+        Ok(self.alive(|state| state.remembered(&hash, now).map(|key| key.record())))
     }
 
     async fn usage_of_agent(&self, name: &AgentName) -> Result<Usage, StoreError> {
         let now = self.clock.now();
-        Ok(self.shared.state.read().usage(name, now))
+        Ok(self.alive(|state| state.usage(name, now)))
     }
 
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError> {
-        let state = self.shared.state.read();
-        Ok(state.node(id).map_or(0, |node| node.live_below))
+        Ok(self.alive(|state| state.node(id).map_or(0, |node| node.live_below)))
     }
 
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError> {
-        Ok(self.shared.state.read().usage_of_provider(name))
+        Ok(self.alive(|state| state.usage_of_provider(name)))
     }
 
     async fn revocations(&self, now: Timestamp, limit: usize) -> Result<Revocations, StoreError> {
-        Ok(self.shared.state.read().revocations(now, limit))
+        Ok(self.alive(|state| state.revocations(now, limit)))
     }
 
     async fn work(&self, now: Timestamp, limit: usize) -> Result<Work, StoreError> {
-        Ok(self.shared.state.read().work(now, limit))
+        Ok(self.alive(|state| state.work(now, limit)))
     }
 
     async fn open_tasks(&self) -> Result<Vec<Arc<Task>>, StoreError> {
-        Ok(self.shared.state.read().open_tasks())
+        Ok(self.alive(|state| state.open_tasks()))
     }
 
     async fn list_agents(&self, page: &Page) -> Result<Listing<Arc<Agent>>, StoreError> {
@@ -239,12 +254,12 @@ impl Store for EmbeddedStore {
     }
 
     async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError> {
-        let reader = self.reader.clone();
+        let entries = Arc::clone(&self.entries);
         let search = move || {
-            let (mut low, mut high) = (0, reader.size());
+            let (mut low, mut high) = (0, entries.size());
             while low < high {
                 let middle = low.midpoint(high);
-                let entry = reader.entry(middle)?;
+                let entry = entries.entry(middle)?;
                 // An entry that cannot be read is left to the reader of the range.
                 if entry::time_of(&entry).is_ok_and(|at| at < time) {
                     low = middle + 1;
@@ -252,30 +267,28 @@ impl Store for EmbeddedStore {
                     high = middle;
                 }
             }
-            Ok::<u64, taskpass_ledger::Error>(low)
+            Ok::<u64, LogError>(low)
         };
-        let found = tokio::task::spawn_blocking(search).await;
-        let found = found.map_err(|e| StoreError::Ledger(e.to_string()))?;
-        found.map_err(|e| StoreError::Ledger(e.to_string()))
+        let found = self.off_the_runtime(search).await;
+        let found = found.map_err(StoreError::Ledger)?;
+        found.map_err(|error| StoreError::Ledger(error.to_string()))
     }
 
     async fn seal(&self) -> Result<(), StoreError> {
-        let (reply, outcome) = oneshot::channel();
-        let sent = self.inbox.send(Message::Seal(reply));
-        sent.map_err(|_closed| StoreError::Closed)?;
-        match outcome.await {
-            Ok(sealed) => sealed.map_err(StoreError::Seal),
-            Err(_) => Err(StoreError::Closed),
-        }
+        self.sign().await
+    }
+
+    fn last_time(&self) -> Timestamp {
+        self.alive(State::last_time)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.shared.size.subscribe()
+        self.shared.listen()
     }
 }
 
 /// Where a listing goes on: behind the last row of the page before.
-pub(crate) fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, StoreError> {
+fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, StoreError> {
     page.token()
         .map(str::parse)
         .transpose()
@@ -283,11 +296,7 @@ pub(crate) fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Optio
 }
 
 /// A page from rows of which there is one more than fits, if there are more.
-pub(crate) fn one_page<T>(
-    mut rows: Vec<T>,
-    page: &Page,
-    name: impl Fn(&T) -> String,
-) -> Listing<T> {
+fn one_page<T>(mut rows: Vec<T>, page: &Page, name: impl Fn(&T) -> String) -> Listing<T> {
     let more = rows.len() > page.size();
     rows.truncate(page.size());
     listing(rows, more, name)

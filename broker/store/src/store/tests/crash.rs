@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use super::{
-    Batch, Fixture, Store, ended, ending, everything, furnish, intended, issued, new_task, revoked,
-    started,
+    Batch, Fixture, Opened, Store, ended, ending, everything, furnish, intended, issued, new_task,
+    revoked, started,
 };
 
 fn copy(from: &Path, to: &Path) {
@@ -15,13 +15,15 @@ fn copy(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
         } else if let Err(e) = fs::copy(entry.path(), &target) {
-            // A file that went away between listing and copying was never part of a consistent state.
+            // A file that went away between listing and copying was never part of a consistent
+            // state.
             assert_eq!(e.kind(), std::io::ErrorKind::NotFound);
         }
     }
 }
 
-/// The directory as a crash would leave it, at many points; nothing acknowledged before may be missing.
+/// The directory as a crash would leave it, at many points; nothing acknowledged before may be
+/// missing.
 #[tokio::test]
 async fn copies_taken_at_any_time_open_with_everything_acknowledged() {
     let fixture = Fixture::new().await;
@@ -38,9 +40,10 @@ async fn copies_taken_at_any_time_open_with_everything_acknowledged() {
             events.extend([ending(task), revoked(credential), ended(task)]);
         }
         fixture.all(events).await;
-        // What this asks of history waits for the index: nothing is written to it while the files are copied.
+        // What this asks of history waits for the index: nothing is written to it while the files
+        // are copied.
         let before = fixture.everything(12).await;
-        let size = fixture.store().ledger_reader().size();
+        let size = fixture.ledger().size();
         if round % 4 == 1 {
             // So that some copies have an index that is ahead of others.
             fixture.store().index.flush().unwrap();
@@ -48,8 +51,9 @@ async fn copies_taken_at_any_time_open_with_everything_acknowledged() {
         }
         let dir = crashes.path().join(round.to_string());
         copy(fixture.dir.path(), &dir);
-        let (store, report) = fixture.try_open(&dir).unwrap();
-        // A crash harms no index that was whole: it is kept, and only what it had not flushed is replayed.
+        let Opened { store, report, .. } = fixture.try_open(&dir).unwrap();
+        // A crash harms no index that was whole: it is kept, and only what it had not flushed is
+        // replayed.
         assert_eq!(report.index.rebuilt, None, "round {round}");
         assert!(
             report.index.replayed <= size - flushed,
@@ -91,7 +95,7 @@ async fn after(damage: impl FnOnce(&Path)) -> Option<String> {
     assert_eq!(lines(&now), lines(&before));
     if rebuilt.is_some() {
         assert_eq!(report.index.replayed, size);
-        let last = store.ledger_reader().entry(size).unwrap();
+        let last = fixture.ledger().entry(size).unwrap();
         assert!(String::from_utf8(last).unwrap().contains("index_rebuilt"));
     }
     // And it works on.
@@ -144,7 +148,8 @@ async fn a_file_in_place_of_the_index_is_moved_aside() {
     assert!(after(replace).await.is_some());
 }
 
-/// sled cuts what it cannot read and opens all the same: either it is behind and catches up, or it does not fit.
+/// sled cuts what it cannot read and opens all the same: either it is behind and catches up, or it
+/// does not fit.
 #[tokio::test]
 async fn a_truncated_index_loses_nothing() {
     for keep in [0, 100, 5_000] {

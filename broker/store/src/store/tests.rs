@@ -2,14 +2,15 @@
 
 mod crash;
 mod listing;
+mod log;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use taskpass_core::{Clock, Event, ManualClock, SeededEntropy, Task};
-use taskpass_ledger::{SigningKey, disk::FaultyDisk};
+use taskpass_ledger::{Reader, SigningKey, disk::FaultyDisk};
 use tempfile::TempDir;
 
-use super::{Config, EmbeddedStore, OpenReport};
+use super::{Config, LogStore, OpenReport, Opened};
 use crate::{
     Batch, CommitError, Committed, DueRevocation, Guard, GuardFailure, Page, Store, StoreError,
     Subject,
@@ -26,7 +27,8 @@ struct Fixture {
     dir: TempDir,
     clock: Arc<ManualClock>,
     disk: Arc<FaultyDisk>,
-    store: Option<Arc<EmbeddedStore>>,
+    store: Option<Arc<LogStore>>,
+    ledger: Option<Reader>,
 }
 
 fn key_in(dir: &Path) -> SigningKey {
@@ -54,26 +56,32 @@ impl Fixture {
             clock: Arc::new(ManualClock::new(NOW)),
             disk: Arc::new(FaultyDisk::default()),
             store: None,
+            ledger: None,
         }
     }
 
     fn open(&mut self) -> OpenReport {
-        let (store, report) = self.try_open(self.dir.path()).unwrap();
-        self.store = Some(Arc::new(store));
-        report
+        let opened = self.try_open(self.dir.path()).unwrap();
+        self.store = Some(Arc::new(opened.store));
+        self.ledger = Some(opened.ledger);
+        opened.report
     }
 
-    fn try_open(&self, dir: &Path) -> Result<(EmbeddedStore, OpenReport), crate::OpenError> {
+    fn try_open(&self, dir: &Path) -> Result<Opened, crate::OpenError> {
         let config = Config {
             disk: Arc::clone(&self.disk) as _,
             ..Config::new(dir)
         };
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        EmbeddedStore::open(&config, key_in(self.dir.path()), clock)
+        LogStore::open(&config, key_in(self.dir.path()), clock)
     }
 
-    fn store(&self) -> &Arc<EmbeddedStore> {
+    fn store(&self) -> &Arc<LogStore> {
         self.store.as_ref().unwrap()
+    }
+
+    fn ledger(&self) -> &Reader {
+        self.ledger.as_ref().unwrap()
     }
 
     async fn all(&self, events: impl IntoIterator<Item = Event>) -> Committed {
@@ -92,7 +100,7 @@ impl Fixture {
     }
 }
 
-async fn everything(store: &EmbeddedStore, tasks: u64) -> String {
+async fn everything(store: &LogStore, tasks: u64) -> String {
     let mut text = format!("{:?}", store.shared.state.read());
     // Hash maps print in any order.
     let mut letters: Vec<char> = text.chars().collect();
@@ -187,8 +195,8 @@ async fn what_is_committed_can_be_read_alive_and_as_history() {
     assert_eq!((report.index.rebuilt, report.index.replayed), (None, 0));
     assert_eq!(fixture.everything(6).await, before);
     assert_eq!(
-        fixture.store().latest_checkpoint().size(),
-        fixture.store().ledger_reader().size()
+        fixture.ledger().checkpoint().size(),
+        fixture.ledger().size()
     );
     // Used ids stay used after a restart, when only the index knows them.
     let again = fixture
@@ -198,7 +206,7 @@ async fn what_is_committed_can_be_read_alive_and_as_history() {
     assert!(matches!(again, Err(CommitError::Conflict(_))));
 }
 
-async fn assert_furnished(store: &EmbeddedStore) {
+async fn assert_furnished(store: &LogStore) {
     // Ended, and so only in the index.
     assert_eq!(
         store
@@ -280,7 +288,7 @@ async fn operators_svids_survive_a_restart_and_a_new_index() {
             fixture.all([svid_activated("o1")]).await;
         }
         fixture.store().close().await.unwrap();
-        let size = fixture.store().ledger_reader().size();
+        let size = fixture.ledger().size();
         fixture.store = None;
         std::fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
         assert_eq!(fixture.open().index.replayed, size);
@@ -517,7 +525,7 @@ async fn sealing_signs_the_last_entry() {
     fixture.all([token(1, 1)]).await;
     assert!(changes.has_changed().unwrap());
     fixture.store().seal().await.unwrap();
-    assert_eq!(fixture.store().latest_checkpoint().size(), 4);
+    assert_eq!(fixture.ledger().checkpoint().size(), 4);
 }
 
 #[tokio::test]

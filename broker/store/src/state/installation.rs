@@ -1,0 +1,35 @@
+//! The installation: made once, by the first entry of the ledger.
+
+use taskpass_core::{Event, InstallationStep, Topic};
+
+use super::{
+    Change, Effects, State,
+    refusal::{Refusal, exists, wrong},
+};
+
+impl State {
+    /// The first entry makes the installation, and no later one does.
+    pub(super) fn admit_in_place(&self, event: &Event) -> Result<(), Refusal> {
+        let makes_it = matches!(
+            event.topic(),
+            Topic::Installation(InstallationStep::Initialized(_))
+        );
+        match (makes_it, self.trust_domain.is_some()) {
+            (true, true) => Err(exists("the installation", &"ledger")),
+            (true, false) | (false, true) => Ok(()),
+            (false, false) => wrong("the ledger".to_owned(), "empty"),
+        }
+    }
+}
+
+pub(super) fn effects(step: &InstallationStep<'_>) -> Effects {
+    match step {
+        InstallationStep::Initialized(trust_domain) => {
+            Effects::of([Change::TrustDomain(Some((*trust_domain).clone()))])
+        }
+        InstallationStep::BrokerStarted
+        | InstallationStep::BrokerStopped
+        | InstallationStep::IndexRebuilt
+        | InstallationStep::CaChanged => Effects::default(),
+    }
+}

@@ -1,0 +1,65 @@
+//! What a kind of record brings along: how the state keeps it, where it stands in the index, how a
+//! start reads it.
+//!
+//! `state.rs` lists the tables. Nothing else names them one by one: undoing, the index, replaying
+//! and the memory of used ids go through [`Change`](super::Change).
+
+use std::{fmt, sync::Arc};
+
+use super::State;
+use crate::index::{Index, IndexError, Rows};
+
+/// One kind of record, by its key.
+pub(crate) trait Table {
+    /// Names one record.
+    type Key: Clone + PartialEq + fmt::Debug;
+    /// The record.
+    type Record: PartialEq + fmt::Debug;
+
+    /// Where the index lists every id there ever was. Such an id is never given out again. `None`
+    /// for tables that forget their records.
+    const IDS: Option<&'static str> = None;
+
+    /// Sets one record in the state or takes it out, and returns the record before. Keeps
+    /// everything that is derived from it: counts, orders by time, what hangs on a task.
+    fn set(
+        state: &mut State,
+        key: &Self::Key,
+        record: Option<&Arc<Self::Record>>,
+    ) -> Option<Arc<Self::Record>>;
+
+    /// Says which rows of the index the record sets. A record that left the state because it ended
+    /// keeps its rows.
+    fn rows<'a>(key: &'a Self::Key, record: Option<&'a Self::Record>, rows: &mut Rows<'a>);
+
+    /// Reads into the state what is alive. The tables that this one hangs on are loaded before.
+    fn load(index: &Index, state: &mut State) -> Result<(), IndexError>;
+
+    /// The id of a record, for tables with [`Table::IDS`].
+    fn used(_key: &Self::Key) -> Option<UsedId> {
+        None
+    }
+}
+
+/// An id that names one thing for good, alive or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UsedId {
+    /// Where the index lists all ids of the kind.
+    pub(crate) listed_under: &'static str,
+    pub(crate) id: Arc<str>,
+}
+
+impl UsedId {
+    pub(crate) fn new(listed_under: &'static str, id: &dyn fmt::Display) -> Self {
+        Self {
+            listed_under,
+            id: id.to_string().into(),
+        }
+    }
+}
+
+/// Which ids records had that have left the state.
+pub(crate) trait UsedIds {
+    /// Whether a record of this id ever left the state. The error says why that is not known.
+    fn knew(&self, id: &UsedId) -> Result<bool, String>;
+}

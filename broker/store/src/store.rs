@@ -1,0 +1,205 @@
+//! The one store: state in memory, history in the index, truth in a log.
+//!
+//! With local files a thread drives the sequencer and another one keeps the index. In memory both
+//! work within the call that commits, with the same code.
+
+mod open;
+mod read;
+
+use std::{
+    fmt, mem,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use taskpass_core::Clock;
+use taskpass_ledger::{Damage, disk::Disk, disk::SystemDisk};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+pub use self::open::{IndexReport, OpenReport, Opened};
+use crate::{
+    BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
+    applier::{Progress, ToIndex},
+    index::Index,
+    log::Entries,
+    sequencer::{self, Request, Sequencer},
+    shared::Shared,
+    writer::Message,
+};
+
+/// Events, over all batches, that may wait for the sequencer and then for the index.
+const QUEUE_EVENTS_MAX: usize = 32_768;
+
+/// Where a [`LogStore`] on local files is, and how it opens.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The directory that holds `ledger/` and `index/`; made when it is not there.
+    pub dir: PathBuf,
+    /// Bytes the index may keep in memory.
+    pub index_cache_bytes: u64,
+    /// What to do when the ledger is damaged.
+    pub damage: Damage,
+    /// Where the ledger's files are; anything but the system's disk is for tests.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Config {
+    /// In `dir`, with 32 MiB of cache; damage is refused.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            index_cache_bytes: 32 * 1024 * 1024,
+            damage: Damage::Refuse,
+            disk: Arc::new(SystemDisk),
+        }
+    }
+}
+
+/// A [`Store`](crate::Store) over a log. Dropping it finishes what is queued and waits for its
+/// threads; prefer [`LogStore::close`].
+pub struct LogStore {
+    shared: Arc<Shared>,
+    index: Arc<Index>,
+    progress: watch::Receiver<Progress>,
+    entries: Arc<dyn Entries>,
+    clock: Arc<dyn Clock>,
+    commits: Commits,
+}
+
+/// The way of a batch to the sequencer.
+#[derive(Debug)]
+enum Commits {
+    /// The caller drives the sequencer.
+    Here(Box<Mutex<Sequencer>>),
+    /// A thread does.
+    Queued(Queue),
+}
+
+#[derive(Debug)]
+struct Queue {
+    room: Arc<Semaphore>,
+    inbox: mpsc::Sender<Message>,
+    index: mpsc::Sender<ToIndex>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for LogStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore")
+            .field("entries", &self.shared.state.read().next())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogStore {
+    /// Events that wait for the writer.
+    pub fn queued_events(&self) -> usize {
+        match &self.commits {
+            Commits::Here(_) => 0,
+            Commits::Queued(queue) => {
+                QUEUE_EVENTS_MAX.saturating_sub(queue.room.available_permits())
+            }
+        }
+    }
+
+    /// Ends when the store must be opened anew, for either of two reasons. After a failed sync it
+    /// is unknown what is on the disk, so the log takes no more entries. Or a disk was so full that
+    /// the index failed or could not be opened, and has room again. The process should then end, so
+    /// that it is started again.
+    pub async fn broken(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.
+        let _closed = broken.wait_for(|broken| *broken).await;
+    }
+
+    /// Takes no more commits, finishes those that are queued, signs the log and flushes the index.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let threads = self.stop();
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        joined.map_err(|e| StoreError::Index(e.to_string()))?
+    }
+
+    fn stop(&self) -> Vec<JoinHandle<()>> {
+        match &self.commits {
+            Commits::Here(_) => Vec::new(),
+            Commits::Queued(queue) => {
+                queue.room.close();
+                // The writer may be gone already; then there is nothing to tell it.
+                drop(queue.inbox.send(Message::Close));
+                mem::take(&mut *queue.threads.lock())
+            }
+        }
+    }
+
+    async fn submit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        if batch.events.len() > BATCH_EVENTS_MAX {
+            return Err(CommitError::TooLarge(format!(
+                "a batch has at most {BATCH_EVENTS_MAX} events, not {}",
+                batch.events.len()
+            )));
+        }
+        let json = sequencer::encode(&batch)?;
+        match &self.commits {
+            Commits::Here(sequencer) => sequencer.lock().commit(batch, json),
+            Commits::Queued(queue) => queue.commit(batch, json).await,
+        }
+    }
+
+    async fn sign(&self) -> Result<(), StoreError> {
+        match &self.commits {
+            Commits::Here(sequencer) => {
+                let signed = sequencer.lock().sign();
+                signed.map_err(|error| StoreError::Seal(error.to_string()))
+            }
+            Commits::Queued(queue) => {
+                let (reply, outcome) = oneshot::channel();
+                let sent = queue.inbox.send(Message::Seal(reply));
+                sent.map_err(|_closed| StoreError::Closed)?;
+                match outcome.await {
+                    Ok(signed) => signed.map_err(StoreError::Seal),
+                    Err(_) => Err(StoreError::Closed),
+                }
+            }
+        }
+    }
+}
+
+impl Queue {
+    async fn commit(&self, batch: Batch, json: Vec<Vec<u8>>) -> Result<Committed, CommitError> {
+        let closed = || CommitError::Unavailable("it is closed".to_owned());
+        let events = u32::try_from(json.len().max(1)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(events).await;
+        let Ok(room) = room else { return Err(closed()) };
+        let (request, outcome) = Request::new(batch, json, Some(room));
+        if self.inbox.send(Message::Commit(request)).is_err() {
+            return Err(closed());
+        }
+        outcome.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        if join(self.stop()).is_err() {
+            tracing::error!("a thread of the store panicked; restart the broker");
+        }
+    }
+}
+
+/// Waits for threads that were told to stop.
+fn join(threads: Vec<JoinHandle<()>>) -> Result<(), StoreError> {
+    let mut outcome = Ok(());
+    for thread in threads {
+        if thread.join().is_err() {
+            outcome = Err(StoreError::Index(
+                "a thread of the store panicked".to_owned(),
+            ));
+        }
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

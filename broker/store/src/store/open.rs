@@ -1,0 +1,406 @@
+//! Opening: the log, the index if it fits, and the entries that the index has not seen.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use parking_lot::Mutex;
+use taskpass_core::{Clock, Event};
+use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Commits, Config, LogStore, QUEUE_EVENTS_MAX, Queue};
+use crate::{
+    Batch, Entry, MemoryLog, OpenError,
+    applier::{Applier, FLUSH_CHANGES, Feed, Progress},
+    decider::Decider,
+    history::is_full,
+    index::{Index, IndexError},
+    log::{Entries, InMemory, LocalLog, Log, LogError, Position},
+    past::Past,
+    portion::{self, replayed},
+    sequencer::{self, Sequencer},
+    shared::Shared,
+    state::{Change, State},
+    writer::Writer,
+};
+
+/// A store on local files.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: LogStore,
+    /// Its ledger, for exports and proofs.
+    pub ledger: Reader,
+    /// Findings of the opening.
+    pub report: OpenReport,
+}
+
+/// Findings of the opening.
+#[derive(Debug)]
+pub struct OpenReport {
+    /// About the ledger.
+    pub ledger: taskpass_ledger::OpenReport,
+    /// About the index.
+    pub index: IndexReport,
+}
+
+/// Findings about the index.
+#[derive(Debug, Default)]
+pub struct IndexReport {
+    /// Why it was built again, if it was.
+    pub rebuilt: Option<String>,
+    /// Where the old one is now.
+    pub moved_to: Option<PathBuf>,
+    /// Entries it had not seen.
+    pub replayed: u64,
+    /// Why it cannot be opened or written. History cannot be read until this is mended and the
+    /// broker restarted.
+    pub failed: Option<String>,
+}
+
+impl LogStore {
+    /// Opens the store in `config.dir`, or makes one. `key` signs the ledger's checkpoints; its
+    /// name is the ledger's origin. Blocks: call it before serving.
+    pub fn open(
+        config: &Config,
+        key: SigningKey,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Opened, OpenError> {
+        let origin = key.verifying_key().name().to_owned();
+        let directory = config.dir.join("ledger");
+        let options = Options {
+            damage: config.damage,
+            disk: Arc::clone(&config.disk),
+            ..Options::new(key)
+        };
+        let opened = Ledger::open(&directory, options);
+        let (ledger, ledger_report) = opened.map_err(|source| OpenError::Ledger {
+            dir: directory.display().to_string(),
+            source: Box::new(source),
+        })?;
+        let reader = ledger.reader();
+        let (index, mut state, mut report) = open_index(config, &origin, &reader);
+        let index = Arc::new(index);
+        let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
+            path: config.dir.join("index").display().to_string(),
+            reason: e.0,
+        })?;
+        let mut log = LocalLog::new(ledger, Arc::clone(&clock));
+        follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        let ahead = Decider { state, past };
+        let store = Self::start(log, index, ahead, clock, &report)?;
+        let report = OpenReport {
+            ledger: ledger_report,
+            index: report,
+        };
+        Ok(Opened {
+            store,
+            ledger: reader,
+            report,
+        })
+    }
+
+    /// A store over a log in memory. Its commits and reads are done before they return, without a
+    /// thread.
+    pub fn in_memory(log: &MemoryLog, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let index = Arc::new(Index::in_memory());
+        let mut state = State::new();
+        let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
+            path: "memory".to_owned(),
+            reason: e.0,
+        })?;
+        let mut log = InMemory::new(log.clone(), Arc::clone(&clock));
+        let mut report = IndexReport::default();
+        follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        let (progress, watched) = progress(&state, &report);
+        let shared = Arc::new(Shared::new(state.clone()));
+        let feed = Feed::Here {
+            index: Arc::clone(&index),
+            progress,
+        };
+        let entries = log.entries();
+        let sequencer = Sequencer::new(
+            Decider { state, past },
+            Arc::clone(&shared),
+            Box::new(log),
+            Arc::clone(&clock),
+            feed,
+            watched.clone(),
+        );
+        Ok(Self {
+            shared,
+            index,
+            progress: watched,
+            entries,
+            clock,
+            commits: Commits::Here(Box::new(Mutex::new(sequencer))),
+        })
+    }
+
+    /// Whether replaying the log gives the state there is, except for records that have lost their
+    /// meaning by now.
+    pub fn matches(&self, log: &MemoryLog) -> Result<bool, OpenError> {
+        let replayed = Self::in_memory(log, Arc::clone(&self.clock))?;
+        let mut states = [&replayed, self].map(|store| store.shared.state.read().clone());
+        for state in &mut states {
+            let now = self.clock.now().max(state.last_time());
+            for change in state.stale(now) {
+                state.set(&change);
+            }
+        }
+        let [replayed, own] = states;
+        Ok(replayed == own)
+    }
+
+    fn start(
+        log: LocalLog,
+        index: Arc<Index>,
+        ahead: Decider<Past>,
+        clock: Arc<dyn Clock>,
+        report: &IndexReport,
+    ) -> Result<Self, OpenError> {
+        let entries = log.entries();
+        let (progress, watched) = progress(&ahead.state, report);
+        let shared = Arc::new(Shared::new(ahead.state.clone()));
+        let (to_index, portions) = mpsc::channel();
+        let (inbox, messages) = mpsc::channel();
+        let mut sequencer = Sequencer::new(
+            ahead,
+            Arc::clone(&shared),
+            Box::new(log),
+            Arc::clone(&clock),
+            Feed::Behind(to_index.clone()),
+            watched.clone(),
+        );
+        record_rebuild(&mut sequencer, &shared, report);
+        let applier = Applier::new(
+            Arc::clone(&index),
+            Arc::clone(&clock),
+            progress,
+            Arc::clone(&shared),
+        );
+        let writer = Writer(sequencer);
+        let threads = vec![
+            spawn("store-writer", move || writer.run(&messages))?,
+            spawn("store-index", move || applier.run(&portions))?,
+        ];
+        Ok(Self {
+            shared,
+            index,
+            progress: watched,
+            entries,
+            clock,
+            commits: Commits::Queued(Queue {
+                room: Arc::new(Semaphore::new(QUEUE_EVENTS_MAX)),
+                inbox,
+                index: to_index,
+                threads: Mutex::new(threads),
+            }),
+        })
+    }
+}
+
+fn progress(
+    state: &State,
+    report: &IndexReport,
+) -> (watch::Sender<Progress>, watch::Receiver<Progress>) {
+    watch::channel(Progress {
+        applied: state.next(),
+        failed: report.failed.as_deref().map(Arc::from),
+    })
+}
+
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, OpenError> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(run).map_err(OpenError::Threads)
+}
+
+/// Records for auditors that the index was lost. A full disk that does not take this is no reason
+/// not to serve.
+fn record_rebuild(sequencer: &mut Sequencer, shared: &Shared, report: &IndexReport) {
+    let is_installed = shared.state.read().trust_domain().is_some();
+    let Some(reason) = report.rebuilt.clone().filter(|_| is_installed) else {
+        return;
+    };
+    let batch = Batch::new([Event::IndexRebuilt { reason }]);
+    let json = sequencer::encode(&batch);
+    let recorded = json.and_then(|json| sequencer.commit(batch, json));
+    if let Err(error) = recorded {
+        tracing::warn!(%error, "that the index was built again could not be recorded");
+    }
+}
+
+/// The index and the state it holds; a new one when the old does not fit, and none when that cannot
+/// be made either.
+fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, State, IndexReport) {
+    let path = config.dir.join("index");
+    let mut report = IndexReport::default();
+    let existed = path.symlink_metadata().is_ok();
+    if is_full(&path) && (existed || was_served(ledger)) {
+        return without_index(&path, origin, no_room(), report);
+    }
+    if existed {
+        match load(&path, config, origin, ledger) {
+            Ok(Some((index, state))) => return (index, state, report),
+            // Nothing was ever written to it: the broker stopped right after it was made.
+            Ok(None) if ledger.size() == 0 => {}
+            Ok(None) => report.rebuilt = Some("it is empty".to_owned()),
+            // The disk has filled up meanwhile: that says nothing about the index, which stays
+            // where it is.
+            Err(_) if is_full(&path) => return without_index(&path, origin, no_room(), report),
+            Err(error) => report.rebuilt = Some(error.0),
+        }
+    } else if was_served(ledger) {
+        report.rebuilt = Some("it was missing".to_owned());
+    }
+    if let Some(reason) = &report.rebuilt {
+        tracing::warn!(reason, "the index is built again from the ledger");
+    }
+    let opened = match existed && report.rebuilt.is_some() {
+        true => move_aside(&path).map(|aside| report.moved_to = Some(aside)),
+        false => Ok(()),
+    };
+    match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin)) {
+        Ok(index) => (index, State::new(), report),
+        Err(error) => without_index(&path, origin, error, report),
+    }
+}
+
+fn no_room() -> IndexError {
+    IndexError("there is no room on the disk to open it".to_owned())
+}
+
+/// Goes without the index: live records are served from memory, so that revoking goes on.
+fn without_index(
+    path: &Path,
+    origin: &str,
+    error: IndexError,
+    report: IndexReport,
+) -> (Index, State, IndexReport) {
+    let waits_for_room = is_full(path);
+    let what_next = match waits_for_room {
+        true => "free some space, and the broker ends by itself to be started again with it",
+        false => "mend this and restart the broker",
+    };
+    tracing::error!(%error, path = %path.display(), what_next, "the index of history cannot be opened");
+    let report = IndexReport {
+        rebuilt: None,
+        failed: Some(error.0),
+        ..report
+    };
+    let index = Index::absent(path, origin);
+    (index, State::new(), report)
+}
+
+/// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was
+/// lost.
+fn was_served(ledger: &dyn Entries) -> bool {
+    /// A new installation has a handful of entries.
+    const FIRST_ENTRIES: u64 = 16;
+    let started = |index| {
+        let entry = ledger.entry(index).ok()?;
+        let event = Entry::parse(&entry).ok()?.event;
+        matches!(event, Event::BrokerStarted { .. }).then_some(())
+    };
+    ledger.size() > FIRST_ENTRIES || (0..ledger.size()).any(|index| started(index).is_some())
+}
+
+fn load(
+    path: &Path,
+    config: &Config,
+    origin: &str,
+    ledger: &dyn Entries,
+) -> Result<Option<(Index, State)>, IndexError> {
+    let index = Index::open(path, config.index_cache_bytes, origin)?;
+    let Some(meta) = index.checked_meta(ledger)? else {
+        return Ok(None);
+    };
+    let mut state = State::new();
+    state.set(&Change::Position(meta.position, meta.time));
+    state.set(&Change::TrustDomain(meta.trust_domain));
+    state.load(&index)?;
+    Ok(Some((index, state)))
+}
+
+/// Moves a directory to the first free `<path>.damaged-<n>`, durably.
+fn move_aside(path: &Path) -> Result<PathBuf, IndexError> {
+    let free = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        Some(PathBuf::from(name)).filter(|aside| aside.symlink_metadata().is_err())
+    };
+    let moved = || -> io::Result<PathBuf> {
+        let aside = (1..).find_map(free).ok_or(io::ErrorKind::AlreadyExists)?;
+        fs::rename(path, &aside)?;
+        if let Some(parent) = path.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
+        Ok(aside)
+    };
+    moved().map_err(|e| IndexError(format!("the old one could not be moved aside: {e}")))
+}
+
+/// Brings the state, and the index with it, to the end of the log.
+fn follow(
+    state: &mut State,
+    past: &mut Past,
+    index: &Index,
+    log: &mut dyn Log,
+    report: &mut IndexReport,
+) -> Result<(), OpenError> {
+    let mut dirty = 0;
+    loop {
+        let from = state.next();
+        let news = log.news(Position(from)).map_err(unreadable)?;
+        if news.is_empty() {
+            break;
+        }
+        for news in &news {
+            let portion = replayed(state, news).map_err(unreadable)?;
+            portion.changes.iter().for_each(|change| past.saw(change));
+            if report.failed.is_some() {
+                continue;
+            }
+            dirty += portion.changes.len();
+            let written = portion::write(&[portion], index);
+            keep_going(written, past, report);
+        }
+        report.replayed += state.next() - from;
+        if dirty >= FLUSH_CHANGES && report.failed.is_none() {
+            keep_going(index.flush(), past, report);
+            dirty = 0;
+        }
+    }
+    if dirty > 0 && report.failed.is_none() {
+        keep_going(index.flush(), past, report);
+    }
+    Ok(())
+}
+
+/// Goes on after a failed write of the index: live records are served from memory, so that revoking
+/// goes on.
+fn keep_going(written: Result<(), IndexError>, past: &mut Past, report: &mut IndexReport) {
+    if let Err(error) = written {
+        tracing::error!(%error, "the index of history cannot be written; mend this and restart the broker");
+        report.failed = Some(error.0);
+        past.leave_gaps();
+    }
+}
+
+fn unreadable(error: LogError) -> OpenError {
+    match error {
+        LogError::Unreadable { index, reason } => OpenError::Entry { index, reason },
+        LogError::Full
+        | LogError::TooLarge(_)
+        | LogError::Overtaken
+        | LogError::Broken(_)
+        | LogError::Unsigned(_) => OpenError::Log(error.to_string()),
+    }
+}
