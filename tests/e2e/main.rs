@@ -29,6 +29,7 @@ mod operators;
 mod outage;
 mod quotas;
 mod random_kills;
+mod reload;
 mod rpc_matrix;
 mod run;
 mod support;

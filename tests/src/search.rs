@@ -232,7 +232,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if path.extension().is_none_or(|kind| kind != "image") {
+        } else if path.is_file() && path.extension().is_none_or(|kind| kind != "image") {
             found.push(path);
         }
     }

@@ -30,6 +30,12 @@ impl<'t> Document<'t> {
         errors.is_empty().then_some(Self { top })
     }
 
+    /// What can be read of a text that need not be TOML. Complaints about it would not be true.
+    pub fn recover(text: &'t str) -> Self {
+        let (top, _errors) = DeTable::parse_recoverable(text);
+        Self { top }
+    }
+
     /// Complains about everything in the file that the schema does not allow.
     pub fn check(&self, schema: &Value, complaints: &mut Complaints<'_>) {
         let top = Table {

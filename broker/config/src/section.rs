@@ -18,6 +18,9 @@ pub trait Section: Sized + Default {
     /// Reads the keys that are there; the default stands in for a key that is left out or wrong.
     /// `complain` is called with the key and with what is wrong beyond what the schema says.
     fn read(table: Option<&Value>, complain: &mut dyn FnMut(&'static str, String)) -> Self;
+
+    /// Every key with its value, as it is written in the file.
+    fn values(&self) -> Vec<(&'static str, Value)>;
 }
 
 /// The schema of one key: what its type allows, within `range`, with text and default.
@@ -101,6 +104,7 @@ fn prose(doc: &[&str]) -> String {
 /// let file = serde_json::json!({ "connections": 7 });
 /// let limits = Limits::read(Some(&file), &mut |key, wrong| panic!("`{key}` {wrong}"));
 /// assert_eq!(limits, Limits { connections: 7, ..Limits::default() });
+/// assert_eq!(limits.values()[0], ("connections", 7.into()));
 /// assert_eq!(Limits::schema()["properties"]["timeout"]["default"], "5s");
 /// ```
 #[macro_export]
@@ -145,6 +149,10 @@ macro_rules! section {
                 Self {
                     $($key: $crate::read_key(table, stringify!($key), $default, complain),)*
                 }
+            }
+
+            fn values(&self) -> Vec<(&'static str, $crate::serde_json::Value)> {
+                vec![$((stringify!($key), $crate::Setting::write(&self.$key))),*]
             }
         }
 

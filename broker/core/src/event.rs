@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
-    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, RevokeCause,
-    SpiffeId, Svid, Task, TaskId, Timestamp, TrustDomain, limits,
+    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, ProviderName,
+    RevokeCause, SpiffeId, Svid, Task, TaskId, Timestamp, TrustDomain, limits,
 };
 
 pub use self::topic::{
@@ -103,6 +103,31 @@ pub enum Event {
         config_sha256: String,
         /// SHA-256 of its policy set.
         policy_set: String,
+    },
+    /// A broker read its policy and configuration again. The entry comes before the first decision
+    /// under them.
+    ConfigurationReloaded {
+        /// SHA-256 of the configuration until then.
+        previous_config_sha256: String,
+        /// SHA-256 of the configuration from then on.
+        config_sha256: String,
+        /// SHA-256 of the policy set until then.
+        previous_policy_set: String,
+        /// SHA-256 of the policy set from then on.
+        policy_set: String,
+        /// The keys of the configuration with other values, as `table.key`, without those of
+        /// providers.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keys: Vec<String>,
+        /// Providers that were not configured before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        providers_added: Vec<ProviderName>,
+        /// Providers that are configured otherwise than before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        providers_changed: Vec<ProviderName>,
+        /// Providers that are no longer configured, and only revoke.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        providers_removed: Vec<ProviderName>,
     },
     /// A broker process stopped in good order.
     BrokerStopped {},

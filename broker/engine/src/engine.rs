@@ -11,7 +11,7 @@ use taskpass_store::{Batch, Committed, Guard, Priority, Store};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Call, Caller, Change, Configuration, Context, Error, Snapshot, Timer,
+    Call, Caller, Configuration, Context, Error, Snapshot, Timer,
     credentials::{InFlight, Renewals},
     providers::Outage,
     rate_limits::RateLimits,
@@ -31,6 +31,8 @@ pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
     /// Held while the next snapshot is made from the present one.
     swapping: Mutex<()>,
+    /// Held from the making of a configuration's snapshot to the swap, over its record in the ledger.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
     /// The outage of all providers that have credentials on record and were not configured when the
     /// process began.
     pub(crate) unconfigured: Arc<Outage>,
@@ -59,6 +61,7 @@ impl Engine {
         let engine = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             swapping: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
             unconfigured: Arc::default(),
             heartbeats: Heartbeats::new(Arc::clone(&context.clock)),
             in_flight: InFlight::default(),
@@ -74,15 +77,10 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Puts another configuration in force, all at once. Running requests keep the snapshot they
-    /// began with. A back end with the same fingerprint goes on with its calls, breaker and outage.
-    /// A back end that left the configuration keeps revoking what it minted. Returns the
-    /// differences.
-    pub fn swap(&self, configuration: Configuration) -> Change {
+    /// Puts a snapshot in force, as one. Requests that run keep the snapshot they began with.
+    pub(crate) fn put_in_force(&self, next: Snapshot) {
         let _swapping = self.swapping.lock();
-        let (next, change) = self.snapshot().next(&self.context, configuration);
         self.snapshot.store(Arc::new(next));
-        change
     }
 
     /// The snapshot in force now. Each piece of work takes it once.

@@ -33,6 +33,7 @@ pub mod rate;
 mod rate_limits;
 mod reap;
 pub mod reconcile;
+mod reload;
 mod settings;
 #[cfg(test)]
 mod simulation;
@@ -58,6 +59,7 @@ pub use identities::{
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use providers::{BackendStatus, ProviderView};
+pub use reload::ReloadedFiles;
 pub use settings::{Credentials, ProviderSettings, Rate, Requests, Settings, Tasks};
 pub use snapshot::{Change, Configuration, ConfiguredProvider, ProviderChange, Snapshot};
 pub use tasks::{

@@ -90,21 +90,22 @@ impl Engine {
     pub(crate) async fn maintain_providers(&self) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let backends = snapshot.backends();
-        for name in backends.unused() {
-            if !self.holds_anything(&name).await? {
-                self.drop_retired(&name);
-            }
-        }
         for backend in backends.configured().chain(backends.retired()) {
             if let Err(error) = backend.maintain().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
+            }
+        }
+        // After the upkeep, which must not wait for the store.
+        for name in backends.unused() {
+            if !self.holds_anything(&name).await? {
+                self.drop_retired(&name);
             }
         }
         Ok(())
     }
 
     /// Whether the ledger knows a live credential or anchor of the provider.
-    async fn holds_anything(&self, name: &ProviderName) -> Result<bool, Error> {
+    pub(crate) async fn holds_anything(&self, name: &ProviderName) -> Result<bool, Error> {
         let store = &self.context.store;
         let usage = store.usage_of_provider(name).await?;
         if usage.live_credentials > 0 || usage.revoking > 0 {

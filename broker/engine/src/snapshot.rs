@@ -27,6 +27,8 @@ pub struct ConfiguredProvider {
     /// Digest of its configuration. While it stays the same a swap keeps the provider that runs,
     /// which may know things that are only in memory.
     pub fingerprint: String,
+    /// Digests of what it takes to revoke: of the provider as a whole, and of each role by name.
+    pub place: BTreeMap<String, String>,
 }
 
 /// The policy, back ends and settings at one time. A request takes it once and decides by it alone,

@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Attestors, Call, Caller, Configuration, ConfiguredProvider, Context, Engine, Error,
+    Attestors, Call, Caller, Change, Configuration, ConfiguredProvider, Context, Engine, Error,
     IssueCredential, IssuedCredential, JoinTokenAttestor, RequestKey, Settings, StartTask,
     SystemTimer, TaskRoles,
 };
@@ -278,6 +278,14 @@ impl Bench {
         }
     }
 
+    /// Puts another configuration in force without a record.
+    pub(crate) fn swap(&self, configuration: Configuration) -> Change {
+        let engine = &self.engine;
+        let (next, change) = engine.snapshot().next(&engine.context, configuration);
+        engine.put_in_force(next);
+        change
+    }
+
     /// Another call of the same caller, which begins now.
     pub(crate) fn again(&self, call: &Call) -> Call {
         Call {
@@ -361,6 +369,7 @@ pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
     ConfiguredProvider {
         provider,
         fingerprint: "as it was".to_owned(),
+        place: BTreeMap::from([(String::new(), "where it was".to_owned())]),
     }
 }
 

@@ -128,6 +128,7 @@ impl Events {
             Event::TaskEnding { cause, .. } => self.task_ending(*cause),
             Event::Initialized { .. }
             | Event::BrokerStarted { .. }
+            | Event::ConfigurationReloaded { .. }
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
             | Event::CaChanged { .. }

@@ -29,6 +29,7 @@ use crate::{
         disk::ObservedDisk, endpoint::Endpoint, provider::ObservedProvider, request::Observer,
         sample::Sampler,
     },
+    reload::{self, Reloader, Reloads, control::ControlSocket},
     transport::{ServerTls, Transport},
 };
 
@@ -98,6 +99,9 @@ pub struct App {
     address: SocketAddr,
     health: tonic_health::server::HealthReporter,
     config: Config,
+    reloader: Reloader,
+    reloads: Reloads,
+    control: Option<ControlSocket>,
     tasks: TaskTracker,
 }
 
@@ -121,7 +125,7 @@ impl App {
         let ServerCertificate { chain, key, .. } =
             ServerCertificate::new(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
-        let tls = ServerTls::new(chain, key, authority, deps.clock)
+        let tls = ServerTls::new(chain, key, authority, Arc::clone(&deps.clock))
             .map_err(AppError::setup("setting up TLS"))?;
         let tls = Arc::new(tls);
         let (request_bytes, reflection) = (config.limits.request_bytes, config.listen.reflection);
@@ -138,6 +142,14 @@ impl App {
             Some(address) => Some(listen_for_metrics(address).await?),
         };
         record_start(&config, &store, &engine).await?;
+        let (reloader, reloads) = Reloader::new(
+            config.clone(),
+            Arc::clone(&engine),
+            transport.limits(),
+            deps,
+            Arc::clone(&metrics),
+        );
+        let control = open_control(&config);
         Ok(Self {
             engine,
             store,
@@ -149,8 +161,16 @@ impl App {
             address,
             health,
             config,
+            reloader,
+            reloads,
+            control,
             tasks,
         })
+    }
+
+    /// The way to ask this broker to read policy and configuration again.
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.clone()
     }
 
     /// The address it listens on; with port 0 in the configuration, the one that was free.
@@ -170,6 +190,10 @@ impl App {
             Arc::clone(self.engine.clock()),
         );
         reconcile::drive(&self.engine, certificate, &stop);
+        self.tasks.spawn(self.reloader.run(stop.clone()));
+        if let Some(control) = self.control {
+            self.tasks.spawn(control.serve(self.reloads, stop.clone()));
+        }
         if let Some(endpoint) = self.endpoint {
             let sampler = Arc::new(Sampler::new(
                 self.metrics,
@@ -365,8 +389,24 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
+/// The socket of `taskpassd reload`. A broker without it serves all the same: it may be the disk that
+/// has no room for it, and a broker that is down revokes nothing.
+fn open_control(config: &Config) -> Option<ControlSocket> {
+    reload::forget(&config.data_dir);
+    match ControlSocket::bind(&config.data_dir) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "`taskpassd reload` cannot reach this broker, since its socket cannot be made; SIGHUP does the same"
+            );
+            None
+        }
+    }
+}
+
 /// What can be swapped while the broker runs: policy, providers and settings, read from their files.
-fn configuration(
+pub(crate) fn configuration(
     config: &Config,
     deps: &Deps,
     metrics: &Metrics,
@@ -376,14 +416,17 @@ fn configuration(
     let mut providers = Vec::with_capacity(config.providers.len());
     for configured in &config.providers {
         let failed = format!("setting up provider `{}`", configured.name);
+        // Before the provider reads the same files: one that changes in between then counts as
+        // changed the next time.
+        let fingerprint = configured.fingerprint();
         let built = configured
             .build(Arc::clone(&deps.clock))
             .map_err(AppError::setup(failed))?;
         let observed = ObservedProvider::new(built, metrics, Arc::clone(&deps.clock));
         providers.push(ConfiguredProvider {
             provider: Arc::new(observed),
-            // A provider counts as the same as long as the file is.
-            fingerprint: config.config_sha256().to_owned(),
+            fingerprint,
+            place: configured.place(),
         });
     }
     Ok(Configuration {

@@ -13,6 +13,8 @@ EXAMPLES:
   A new installation:
     taskpassd init --dir /var/lib/taskpass --trust-domain acme.test
     taskpassd run --config /var/lib/taskpass/taskpass.toml
+  After a change of policy or configuration:
+    taskpassd reload --config /var/lib/taskpass/taskpass.toml
   Look for problems in it:
     taskpassd config check --config /var/lib/taskpass/taskpass.toml
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
@@ -34,10 +36,24 @@ Logs go to standard error; TASKPASS_LOG=debug shows more.
 
 SIGNALS:
   TERM, INT  finish requests in flight, then stop; a second one stops at once
-  HUP        ignored: the broker reads its configuration only when it starts
+  HUP        read policy and configuration again, as `taskpassd reload` does; the log says
+             what changed, or why nothing did
 
 EXAMPLES:
   taskpassd run --config /var/lib/taskpass/taskpass.toml";
+
+const RELOAD_AFTER: &str = "\
+The broker takes over policy, providers, roles and limits from its files, all or nothing. It
+prints what changed. Where it refuses, it prints why with file and line, goes on with what it had
+read before, and the command exits with 1. Requests in flight are answered by what was in force
+when they began. A provider that is no longer in the file goes on revoking what it minted. Some
+keys need a restart; `taskpassd config reference` says which.
+
+Run it on the broker's machine as the user that the broker runs as, or as root. It finds the
+broker through `data_dir`.
+
+EXAMPLES:
+  taskpassd reload --config /var/lib/taskpass/taskpass.toml";
 
 const DEV_AFTER: &str = "\
 The broker keeps everything in a new temporary directory and removes it when it stops. It
@@ -108,6 +124,9 @@ pub enum Command {
     /// Run the broker
     #[command(after_help = RUN_AFTER)]
     Run(ConfigFile),
+    /// Have a running broker read policy and configuration again
+    #[command(after_help = RELOAD_AFTER)]
+    Reload(ConfigFile),
     /// Check or explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -275,6 +294,7 @@ mod tests {
             "taskpassd init --dir d --trust-domain acme.test",
             "taskpassd init --dir d --trust-domain acme.test --operator bob",
             "taskpassd run --config f",
+            "taskpassd reload --config f",
             "taskpassd config check --config f",
             "taskpassd config reference",
             "taskpassd config schema",
@@ -292,6 +312,7 @@ mod tests {
             "taskpassd init --dir d --trust-domain Acme",
             "taskpassd init --dir d --trust-domain a.test --operator A",
             "taskpassd run",
+            "taskpassd reload",
             "taskpassd doctor --config f -o xml",
             "taskpassd operator add x",
             "taskpassd operator issue ann --config f",

@@ -6,6 +6,7 @@
 //! the files they are in. Nothing here opens those files or calls a provider; `check` looks at more
 //! than the file itself, for `taskpassd config check`.
 
+mod change;
 pub mod check;
 mod listen;
 mod log;
@@ -15,6 +16,7 @@ mod schema;
 mod sections;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
@@ -31,6 +33,7 @@ use self::schema::DATA_DIR;
 use crate::transport;
 
 pub use self::{
+    change::Difference,
     listen::MetricsListen,
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
@@ -90,6 +93,9 @@ pub struct Config {
     pub log: Log,
     /// Every `[[provider]]`, in the order of the file.
     pub providers: Vec<ProviderConfig>,
+    /// Every key outside of providers with its value, as the file has it; the program may have
+    /// adapted a field since.
+    values: BTreeMap<String, Value>,
     sha256: String,
 }
 
@@ -100,12 +106,32 @@ impl Config {
         Self::parse(path, &read_text(path)?, kinds)
     }
 
+    /// Reads and checks the same file again, for a broker that runs with `self`. A key that cannot
+    /// change while the broker runs must have the value it has.
+    pub fn load_again(&self, kinds: &ProviderKinds) -> Result<Self, ConfigError> {
+        Self::parse_beside(&self.path, &read_text(&self.path)?, kinds, Some(self))
+    }
+
     /// The same from a text already read; `path` is the file it stands in.
     pub fn parse(path: &Path, text: &str, kinds: &ProviderKinds) -> Result<Self, ConfigError> {
+        Self::parse_beside(path, text, kinds, None)
+    }
+
+    fn parse_beside(
+        path: &Path,
+        text: &str,
+        kinds: &ProviderKinds,
+        in_force: Option<&Self>,
+    ) -> Result<Self, ConfigError> {
         let shown = path.display().to_string();
         let mut complaints = Complaints::new(&shown, text);
-        let config = Document::parse(text, &mut complaints)
-            .and_then(|document| read(&document, kinds, path, &mut complaints));
+        let config = Document::parse(text, &mut complaints).and_then(|document| {
+            let config = read(&document, kinds, path, &mut complaints)?;
+            if let Some(in_force) = in_force {
+                change::refuse_fixed(&document, in_force, &config, &mut complaints);
+            }
+            Some(config)
+        });
         match config {
             Some(mut config) if complaints.count() == 0 => {
                 config.sha256 = sha256_hex(text.as_bytes());
@@ -113,6 +139,13 @@ impl Config {
             }
             _ => Err(ConfigError::Invalid(complaints.into_problems())),
         }
+    }
+
+    /// The data directory that a file names, even if the file is wrong. A command has to find the
+    /// broker that runs with the file as it was before.
+    pub fn data_dir_of(path: &Path) -> PathBuf {
+        let text = read_text(path).unwrap_or_default();
+        data_dir(&base_of(path), &Document::recover(&text).to_json())
     }
 
     /// Lifetimes of the certificate authority; fails when they do not fit together.
@@ -193,19 +226,16 @@ fn read(
     document.check(&schema(kinds), complaints);
     let file = document.to_json();
     let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
-    let base = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-    let data_dir = file
-        .get("data_dir")
-        .and_then(Value::as_str)
-        .unwrap_or(DATA_DIR);
+    let base = base_of(&path);
     let providers = provider::read(document, &file, kinds, &base, complaints);
     let mut sections = Sections {
         document,
         file: &file,
         complaints,
+        values: change::top_level(&file),
     };
     let mut config = Config {
-        data_dir: base.join(data_dir),
+        data_dir: data_dir(&base, &file),
         listen: sections.read(),
         identity: sections.read(),
         policy: sections.read(),
@@ -219,13 +249,26 @@ fn read(
         log: sections.read(),
         // One that is wrong was complained about; the rest is checked with another one in its place.
         trust_domain: trust_domain(&file).or_else(|| "invalid".parse().ok())?,
+        values: BTreeMap::new(),
         sha256: String::new(),
         providers,
         path,
     };
+    config.values = sections.values;
     config.policy.dir = base.join(&config.policy.dir);
     compare(document, &config, complaints);
     trust_domain(&file).map(|_right| config)
+}
+
+/// The directory at which relative paths in a file begin.
+fn base_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
+    path.parent().unwrap_or_else(|| Path::new(".")).to_owned()
+}
+
+fn data_dir(base: &Path, file: &Value) -> PathBuf {
+    let named = file.get("data_dir").and_then(Value::as_str);
+    base.join(named.unwrap_or(DATA_DIR))
 }
 
 fn trust_domain(file: &Value) -> Option<TrustDomain> {
@@ -237,18 +280,24 @@ struct Sections<'r, 't, 'c> {
     document: &'r Document<'t>,
     file: &'r Value,
     complaints: &'r mut Complaints<'c>,
+    /// What was read so far, as `table.key`.
+    values: BTreeMap<String, Value>,
 }
 
 impl Sections<'_, '_, '_> {
     fn read<S: Section>(&mut self) -> S {
-        S::read(self.file.get(S::TABLE), &mut |key, message| {
+        let section = S::read(self.file.get(S::TABLE), &mut |key, message| {
             let offset = self.document.place(&format!("/{}/{key}", S::TABLE));
             // The comparison with the schema may have said it.
             if !self.complaints.has(offset) {
                 self.complaints
                     .add(offset, format!("`{key}` in [{}] {message}", S::TABLE));
             }
-        })
+        });
+        let values = section.values().into_iter();
+        self.values
+            .extend(values.map(|(key, value)| (format!("{}.{key}", S::TABLE), value)));
+        section
     }
 }
 

@@ -14,7 +14,11 @@ use serde::Serialize;
 use taskpass_core::{Clock, ProviderName};
 use taskpass_provider::{Provider, ProviderKinds};
 
-use crate::config::{Config, ConfigError, check};
+use crate::{
+    config::{Config, ConfigError, check},
+    init::quoted,
+    reload::{Outcome, Verdict as ReloadVerdict},
+};
 
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,6 +70,7 @@ pub async fn diagnose(
         Ok(config) => config,
         Err(error) => {
             diagnosis.bad_config(&error);
+            last_reload(path, &Config::data_dir_of(path), &mut diagnosis);
             return diagnosis;
         }
     };
@@ -73,6 +78,7 @@ pub async fn diagnose(
     files::look(&config, &mut diagnosis);
     state::check(&config, clock, &mut diagnosis);
     policy(&config, &mut diagnosis);
+    last_reload(path, &config.data_dir, &mut diagnosis);
     network::check_address(&config, &mut diagnosis).await;
     network::check_providers(build(&config), &mut diagnosis).await;
     diagnosis
@@ -96,6 +102,26 @@ fn policy(config: &Config, diagnosis: &mut Diagnosis) {
         for line in report.summary {
             diagnosis.ok("policy", line);
         }
+    }
+}
+
+/// How the last reload of the broker ended. The files may be right by now; what the broker runs with
+/// is another thing.
+fn last_reload(path: &Path, data_dir: &Path, diagnosis: &mut Diagnosis) {
+    let Some(Outcome { at, verdict, .. }) = Outcome::last(data_dir) else {
+        return;
+    };
+    let ReloadVerdict::Refused { problems } = verdict else {
+        let message = format!("the broker read policy and configuration again at {at}");
+        return diagnosis.ok("reload", message);
+    };
+    let advice = format!(
+        "correct it and run `taskpassd reload --config {}`; until then the broker goes by what it read before",
+        quoted(path)
+    );
+    for problem in problems {
+        let message = format!("the reload at {at} was refused: {problem}");
+        diagnosis.fail("reload", message, &advice);
     }
 }
 

@@ -33,6 +33,7 @@ pub mod init;
 pub mod observe;
 pub mod operator;
 pub mod reason;
+pub mod reload;
 pub mod transport;
 
 pub use app::{App, AppError, Deps, provider_kinds};

@@ -18,7 +18,7 @@ use taskpass_broker::{
     config::{Config, ProviderConfig, check, reference},
     doctor, init,
     observe::logging,
-    operator, provider_kinds,
+    operator, provider_kinds, reload,
 };
 use taskpass_core::{Clock, SystemClock, SystemEntropy};
 
@@ -46,6 +46,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Init(arguments) => init(arguments),
         Command::Run(arguments) => run(&arguments.config),
+        Command::Reload(arguments) => reload(&arguments.config),
         Command::Config(ConfigCommand::Check(arguments)) => config_check(&arguments.config),
         Command::Config(ConfigCommand::Reference) => {
             print(reference::markdown(&provider_kinds()).trim_end())
@@ -92,6 +93,16 @@ fn run(path: &Path) -> anyhow::Result<ExitCode> {
         );
         process::run(app, signals, || print(&ready).map(|_| ())).await
     })
+}
+
+fn reload(path: &Path) -> anyhow::Result<ExitCode> {
+    // The file may be wrong: then the broker says so, and its log and `doctor` do, too.
+    let outcome = reload::ask(&Config::data_dir_of(path))?;
+    if outcome.is_in_force() {
+        return print(&outcome.to_string());
+    }
+    let _closed = writeln!(io::stderr(), "error: {outcome}");
+    Ok(ExitCode::FAILURE)
 }
 
 fn config_check(path: &Path) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,7 @@ use rustix::{
     process::{DumpableBehavior, Resource, Rlimit},
 };
 use sd_notify::NotifyState;
-use taskpass_broker::{App, transport::Limits};
+use taskpass_broker::{App, reload::Reloads, transport::Limits};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -96,15 +96,13 @@ impl Signals {
         })
     }
 
-    /// Waits until the process is asked to stop.
-    async fn stop(&mut self) {
+    /// Waits until the process is asked to stop. SIGHUP has the configuration read again meanwhile.
+    async fn stop(&mut self, reloads: &Reloads) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => tracing::info!(
-                    "SIGHUP is ignored: the configuration is read at the start, restart to apply a change"
-                ),
+                _ = self.hang_up.recv() => reloads.request(),
             }
         }
     }
@@ -117,6 +115,7 @@ pub(crate) async fn run(
     mut signals: Signals,
     announce: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
+    let reloads = app.reloads();
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(app.run(async {
         // An error means that the sender was dropped, which is a reason to stop, too.
@@ -130,7 +129,7 @@ pub(crate) async fn run(
             ended?;
             anyhow::bail!("the broker stopped serving without being asked to");
         }
-        () = signals.stop() => {}
+        () = signals.stop(&reloads) => {}
     }
     tracing::info!("stopping: requests in flight may finish; a second signal stops at once");
     notify(&[NotifyState::Stopping]);
@@ -138,7 +137,7 @@ pub(crate) async fn run(
     let _stopping = stop.send(());
     tokio::select! {
         ended = &mut serving => ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        () = signals.stop() => {
+        () = signals.stop(&reloads) => {
             tracing::warn!("stopped by a second signal; the next start completes what was in flight");
             anyhow::bail!("stopped by a second signal before the drain was complete")
         }

@@ -24,6 +24,7 @@ mod tls;
 
 pub(crate) use delivery::OnDelivered;
 pub use limits::Limits;
+pub(crate) use limits::LimitsInForce;
 pub use load::RequestService;
 pub use peer::{ConnectionId, Peer};
 pub use registry::{Connections, Counts};

@@ -144,7 +144,8 @@ impl Index {
         Ok(Some(meta))
     }
 
-    /// Writes rows, which entries are about which task, and how far the index is with them, in one atomic batch.
+    /// Writes rows, which entries are about which task, and how far the index is with them, in one
+    /// atomic batch.
     pub(crate) fn write(
         &self,
         rows: Rows<'_>,

@@ -36,25 +36,29 @@ pub(crate) struct Request {
     batch: Batch,
     json: Vec<Vec<u8>>,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
-    /// Room for its events, given back once the index has them.
-    room: Option<OwnedSemaphorePermit>,
+    rooms: Option<Rooms>,
+}
+
+/// Room that the events of a batch take.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    /// In the queue, given back with the reply.
+    pub(crate) room: OwnedSemaphorePermit,
+    /// Among the events that the index does not have, given back once it has them.
+    pub(crate) unindexed: OwnedSemaphorePermit,
 }
 
 /// Receives the outcome of a batch.
 pub(crate) type Reply = oneshot::Receiver<Result<Committed, CommitError>>;
 
 impl Request {
-    pub(crate) fn new(
-        batch: Batch,
-        json: Vec<Vec<u8>>,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> (Self, Reply) {
+    pub(crate) fn new(batch: Batch, json: Vec<Vec<u8>>, rooms: Option<Rooms>) -> (Self, Reply) {
         let (reply, outcome) = oneshot::channel();
         let request = Self {
             batch,
             json,
             reply,
-            room,
+            rooms,
         };
         (request, outcome)
     }
@@ -67,12 +71,17 @@ impl Request {
         self.json.iter().map(Vec::len).sum()
     }
 
-    /// Replies, and returns the room of a batch that is in the log. A caller that has gone changes
-    /// nothing: the batch stays committed.
+    /// Replies, and returns the room that a batch still takes which is in the log. A caller that
+    /// has gone changes nothing: the batch stays committed.
     fn answer(self, outcome: Result<Committed, CommitError>) -> Option<OwnedSemaphorePermit> {
-        let room = self.room.filter(|_| outcome.is_ok());
+        let is_committed = outcome.is_ok();
+        let (room, unindexed) = self
+            .rooms
+            .map(|rooms| (rooms.room, rooms.unindexed))
+            .unzip();
+        drop(room);
         drop(self.reply.send(outcome));
-        room
+        unindexed.filter(|_| is_committed)
     }
 }
 

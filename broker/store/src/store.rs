@@ -24,13 +24,16 @@ use crate::{
     applier::{Progress, ToIndex},
     index::Index,
     log::Entries,
-    sequencer::{self, Request, Sequencer},
+    sequencer::{self, Request, Rooms, Sequencer},
     shared::Shared,
     writer::Message,
 };
 
-/// Events, over all batches, that may wait for the sequencer and then for the index.
-const QUEUE_EVENTS_MAX: usize = 32_768;
+/// Events that may wait for the sequencer, over all batches.
+const QUEUE_EVENTS_MAX: usize = 16_384;
+/// Events that may wait for the sequencer or for the index, over all batches: memory stays bounded
+/// however far the index is behind.
+const UNINDEXED_EVENTS_MAX: usize = 32_768;
 
 /// Where a [`LogStore`] on local files is, and how it opens.
 #[derive(Debug, Clone)]
@@ -79,7 +82,10 @@ enum Commits {
 
 #[derive(Debug)]
 struct Queue {
+    /// Room among the events that wait for the sequencer.
     room: Arc<Semaphore>,
+    /// Room among the events that the index does not have.
+    unindexed: Arc<Semaphore>,
     inbox: mpsc::Sender<Message>,
     index: mpsc::Sender<ToIndex>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -94,7 +100,12 @@ impl fmt::Debug for LogStore {
 }
 
 impl LogStore {
-    /// Events that wait for the writer.
+    /// How many entries are durable.
+    pub fn size(&self) -> u64 {
+        self.entries.size()
+    }
+
+    /// Events that wait for the sequencer.
     pub fn queued_events(&self) -> usize {
         match &self.commits {
             Commits::Here(_) => 0,
@@ -126,6 +137,7 @@ impl LogStore {
             Commits::Here(_) => Vec::new(),
             Commits::Queued(queue) => {
                 queue.room.close();
+                queue.unindexed.close();
                 // The writer may be gone already; then there is nothing to tell it.
                 drop(queue.inbox.send(Message::Close));
                 mem::take(&mut *queue.threads.lock())
@@ -170,9 +182,12 @@ impl Queue {
     async fn commit(&self, batch: Batch, json: Vec<Vec<u8>>) -> Result<Committed, CommitError> {
         let closed = || CommitError::Unavailable("it is closed".to_owned());
         let events = u32::try_from(json.len().max(1)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(events).await;
-        let Ok(room) = room else { return Err(closed()) };
-        let (request, outcome) = Request::new(batch, json, Some(room));
+        let acquire = |from: &Arc<Semaphore>| Arc::clone(from).acquire_many_owned(events);
+        let (Ok(unindexed), Ok(room)) = (acquire(&self.unindexed).await, acquire(&self.room).await)
+        else {
+            return Err(closed());
+        };
+        let (request, outcome) = Request::new(batch, json, Some(Rooms { room, unindexed }));
         if self.inbox.send(Message::Commit(request)).is_err() {
             return Err(closed());
         }

@@ -253,6 +253,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::CredentialRenewed { idempotency, .. } => *idempotency = key(name, "a"),
         Event::Initialized { .. }
         | Event::BrokerStarted { .. }
+        | Event::ConfigurationReloaded { .. }
         | Event::BrokerStopped {}
         | Event::IndexRebuilt { .. }
         | Event::CaChanged { .. }

@@ -136,6 +136,11 @@ impl Provider for AwsProvider {
         &self.specs
     }
 
+    /// A deny list has one writer in this process.
+    fn may_overlap(&self) -> bool {
+        self.revocation.lists.is_empty()
+    }
+
     fn locator(&self, role: &RoleName, _scope: &Scope) -> Option<Value> {
         let role = self.roles.get(role)?;
         Some(json!({ROLE_KEY: role.arn}))

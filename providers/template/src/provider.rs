@@ -166,10 +166,7 @@ impl Provider for TemplateProvider {
             .create(&broker, &name, &group, order.expires_at);
         let password = within(minting).await?;
         let mut data = SecretFields::new();
-        for (field, secret) in [
-            ("username", Secret::new(name.clone())),
-            ("password", password),
-        ] {
+        for (field, secret) in [("username", Secret::new(name)), ("password", password)] {
             // INVARIANT: the two names differ.
             data.insert(field, secret)
                 .map_err(|e| ProviderError::retryable(e.to_string()))?;
@@ -178,8 +175,12 @@ impl Provider for TemplateProvider {
             data,
             expires_at: order.expires_at,
             revocation_class: RevocationClass::Immediate,
-            // Handles, proofs and errors are public. No field of `data` may be in them, not even a name.
-            handle: self.locator(&order.role, &order.scope),
+            // Handles, proofs and errors are public. No field of `data` may be in them, not even the
+            // account's name.
+            handle: Some(json!({
+                "address": self.address,
+                "credential": order.credential.to_string(),
+            })),
             anchor: None,
         })
     }

@@ -3,6 +3,12 @@
 //! The suite asks a fixture for orders, and for whether a credential really works. Give it as much
 //! of the real back end as a test can have.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is a failed test"
+)]
+
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use async_trait::async_trait;

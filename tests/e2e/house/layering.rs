@@ -539,6 +539,7 @@ fn is_test(file: &str) -> bool {
         || file.ends_with("/tests.rs")
         || file.contains("/examples/")
         || file.ends_with("/testing.rs")
+        || file.starts_with("broker/engine/src/simulation")
         || file.ends_with("/differential.rs")
         || file.starts_with("agent-client/testing/")
 }

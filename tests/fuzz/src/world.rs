@@ -1,7 +1,7 @@
 //! A broker without a network, for [`crate::targets::wire`]. Its back end mints words, and its disk
 //! is temporary.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use prost::{Message, bytes::Bytes};
@@ -319,6 +319,7 @@ async fn parts(
         providers: vec![ConfiguredProvider {
             provider: Arc::new(BackEnd::new()),
             fingerprint: String::new(),
+            place: BTreeMap::new(),
         }],
         settings: Settings {
             requests,
@@ -331,10 +332,6 @@ async fn parts(
         },
     };
     let engine = Engine::new(context, configuration, fixtures::now());
-    (
-        engine.await.expect("an engine"),
-        store,
-        opened.ledger,
-        authority,
-    )
+    let engine = engine.await.expect("an engine");
+    (engine, store, opened.ledger, authority)
 }

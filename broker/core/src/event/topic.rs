@@ -39,6 +39,8 @@ pub enum InstallationStep<'a> {
     Initialized(&'a TrustDomain),
     /// [`Event::BrokerStarted`].
     BrokerStarted,
+    /// [`Event::ConfigurationReloaded`].
+    ConfigurationReloaded,
     /// [`Event::BrokerStopped`].
     BrokerStopped,
     /// [`Event::IndexRebuilt`].
@@ -225,6 +227,9 @@ impl Event {
                 Topic::Installation(InstallationStep::Initialized(trust_domain))
             }
             Self::BrokerStarted { .. } => Topic::Installation(InstallationStep::BrokerStarted),
+            Self::ConfigurationReloaded { .. } => {
+                Topic::Installation(InstallationStep::ConfigurationReloaded)
+            }
             Self::BrokerStopped {} => Topic::Installation(InstallationStep::BrokerStopped),
             Self::IndexRebuilt { .. } => Topic::Installation(InstallationStep::IndexRebuilt),
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),

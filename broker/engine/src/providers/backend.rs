@@ -5,7 +5,7 @@
 //! provider's failure does not affect another. The breaker only stops issuing. Revoking never
 //! stops: while the provider is out, one call at a time goes on (see `outage.rs`).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_core::Clock;
@@ -62,6 +62,7 @@ impl RevokePermit {
 pub(crate) struct Backend {
     provider: Arc<dyn Provider>,
     fingerprint: String,
+    place: BTreeMap<String, String>,
     settings: ProviderSettings,
     clock: Arc<dyn Clock>,
     /// Calls to issue that run or wait: `issue_concurrency` and `issue_queue` together.
@@ -90,6 +91,7 @@ impl Backend {
         Self {
             provider: configured.provider,
             fingerprint: configured.fingerprint,
+            place: configured.place,
             clock,
             issue_queue: Arc::new(Semaphore::new(issue_queue(&settings))),
             timer,
@@ -110,6 +112,7 @@ impl Backend {
         let configured = ConfiguredProvider {
             provider: Arc::clone(&this.provider),
             fingerprint: this.fingerprint.clone(),
+            place: this.place.clone(),
         };
         let (clock, timer) = (Arc::clone(&this.clock), Arc::clone(&this.timer));
         Arc::new(Self {
@@ -121,6 +124,14 @@ impl Backend {
 
     pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// Whether an instance with this configuration revokes all that this one minted, and may begin
+    /// while this one still works.
+    pub(crate) fn can_become(&self, next: &ConfiguredProvider) -> bool {
+        let stays = |(part, digest): (&String, &String)| next.place.get(part) == Some(digest);
+        next.fingerprint == self.fingerprint
+            || (self.provider.may_overlap() && self.place.iter().all(stays))
     }
 
     pub(crate) fn provider(&self) -> &Arc<dyn Provider> {

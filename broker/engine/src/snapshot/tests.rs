@@ -34,7 +34,7 @@ fn providers(change: ProviderChange) -> BTreeMap<ProviderName, ProviderChange> {
 #[tokio::test]
 async fn the_same_configuration_changes_nothing() {
     let bench = Bench::new(&["a"], Settings::default()).await;
-    let change = bench.engine.swap(bench.configuration());
+    let change = bench.swap(bench.configuration());
     assert!(change.is_none(), "{change:?}");
 }
 
@@ -44,7 +44,7 @@ async fn a_request_keeps_the_snapshot_it_began_with() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let before = bench.engine.snapshot().policy().hash().to_owned();
-    let change = bench.engine.swap(Configuration {
+    let change = bench.swap(Configuration {
         policy: nobody_may_anything(),
         providers: Vec::new(),
         settings: Settings {
@@ -65,7 +65,7 @@ async fn a_request_keeps_the_snapshot_it_began_with() {
     let refused = bench.begin_as(&late, fake, task).await.await.unwrap();
     assert!(matches!(refused, Err(Error::NotFound { .. })));
     // With its back end again, it is for policy to refuse.
-    let change = bench.engine.swap(Configuration {
+    let change = bench.swap(Configuration {
         policy: nobody_may_anything(),
         ..bench.configuration()
     });
@@ -83,7 +83,7 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     let running = bench.begin(fake, task).await;
     let mut configuration = bench.configuration();
     configuration.settings.tasks.open_per_agent = 7;
-    let change = bench.engine.swap(configuration);
+    let change = bench.swap(configuration);
     assert!(change.settings_differ && change.providers.is_empty());
     let snapshot = bench.engine.snapshot();
     let backend = snapshot.backends().named(&name()).unwrap();
@@ -100,7 +100,7 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     assert!(backend.status().circuit_open);
     let mut configuration = bench.configuration();
     configuration.settings.provider.issue_concurrency = 1;
-    bench.engine.swap(configuration);
+    bench.swap(configuration);
     let snapshot = bench.engine.snapshot();
     let status = |name| snapshot.backends().named(name).unwrap().status();
     assert!(status(&name()).circuit_open);
@@ -108,7 +108,7 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     // Another configuration may be what mends it.
     let mut configuration = bench.configuration();
     configuration.providers[0].fingerprint = "another address".to_owned();
-    let change = bench.engine.swap(configuration);
+    let change = bench.swap(configuration);
     assert_eq!(change.providers, providers(ProviderChange::Replaced));
     let snapshot = bench.engine.snapshot();
     let status = |name| snapshot.backends().named(name).unwrap().status();
@@ -123,7 +123,7 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
     let running = bench.begin(fake, task).await;
-    bench.engine.swap(Configuration {
+    bench.swap(Configuration {
         providers: Vec::new(),
         ..bench.configuration()
     });
@@ -185,7 +185,7 @@ async fn what_was_used_of_a_rate_stays_used() {
         bench.engine.check_rate(&bench.agent).unwrap();
     }
     assert!(bench.engine.check_rate(&bench.agent).is_err());
-    bench.engine.swap(Configuration {
+    bench.swap(Configuration {
         settings: rate(4),
         ..bench.configuration()
     });

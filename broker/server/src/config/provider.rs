@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde_json::Value;
-use taskpass_config::{Complaints, Document, SECRET_FILE, each_formatted};
-use taskpass_core::{Clock, ProviderName, RoleName};
+use serde_json::{Value, json};
+use taskpass_config::{Complaints, Document, PATH, SECRET_FILE, each_formatted};
+use taskpass_core::{Clock, ProviderName, RoleName, sha256_hex};
 use taskpass_provider::{BuildError, Finding, Parts, Provider, ProviderFactory, ProviderKinds};
 
 /// The key of the list.
@@ -43,6 +43,49 @@ impl ProviderConfig {
             }
         });
         files
+    }
+
+    /// Digest of its table and of the files without secrets that it names. A provider with the same
+    /// digest need not be built again. Files with secrets are not part of it: a provider reads them
+    /// whenever it uses them.
+    pub fn fingerprint(&self) -> String {
+        let mut table = self.table.clone();
+        table.sort_all_objects();
+        let mut files = Vec::new();
+        each_formatted(&self.table, self.factory.schema(), &mut |format, text| {
+            if format == PATH {
+                let content = fs::read(self.base_dir.join(text));
+                // A file that cannot be read is another one as soon as it can be.
+                files.push(content.map_or_else(|e| e.to_string(), |bytes| sha256_hex(&bytes)));
+            }
+        });
+        sha256_hex(json!([table, files]).to_string().as_bytes())
+    }
+
+    /// Digests of what it takes to revoke what it minted: of the table without its roles, and of each
+    /// role by name, without the keys that only the broker's own rules read.
+    pub fn place(&self) -> BTreeMap<String, String> {
+        const RULES: [&str; 6] = [
+            "max_ttl",
+            "impact",
+            "environment",
+            "data_classes",
+            "params",
+            "env",
+        ];
+        let mut table = self.table.clone();
+        table.sort_all_objects();
+        let roles = table.as_object_mut().and_then(|keys| keys.remove("role"));
+        let mut place = BTreeMap::from([(String::new(), sha256_hex(table.to_string().as_bytes()))]);
+        let roles = roles.as_ref().and_then(Value::as_array);
+        for mut role in roles.into_iter().flatten().cloned() {
+            if let Some(keys) = role.as_object_mut() {
+                keys.retain(|key, _| !RULES.contains(&key.as_str()));
+            }
+            let name = role.get("name").map(Value::to_string).unwrap_or_default();
+            place.insert(name, sha256_hex(role.to_string().as_bytes()));
+        }
+        place
     }
 
     /// What its package finds wrong with it.

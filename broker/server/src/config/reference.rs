@@ -13,7 +13,8 @@ const INTRODUCTION: &str = "\
 `taskpass.toml` is TOML. Every key has a default or is optional unless it says *required*. A key that is not on
 this page is an error: `taskpassd config check --config FILE` says where it stands and which key was probably meant.
 An editor that knows JSON schemas completes and checks the file with [`taskpass.schema.json`](taskpass.schema.json).
-The broker reads the file once, when it starts.
+The broker reads the file when it starts, and again with `taskpassd reload` or SIGHUP. The keys of tables and providers
+then take effect at once, except those that say that a change needs a restart.
 
 What a value looks like:
 

@@ -6,6 +6,7 @@ use taskpass_engine::{Credentials, ProviderSettings, Requests, Tasks};
 use taskpass_provider::ProviderKinds;
 
 use super::{
+    change::mark_fixed,
     log::Log,
     provider,
     sections::{Identity, Listen, Policy},
@@ -50,7 +51,7 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
     add(ProviderSettings::TABLE, ProviderSettings::schema());
     add(Log::TABLE, Log::schema());
     add(provider::TABLE, providers(kinds));
-    json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "taskpass.toml",
         "description": "The configuration of one Taskpass broker.",
@@ -58,7 +59,9 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
         "additionalProperties": false,
         "required": ["trust_domain"],
         "properties": keys,
-    })
+    });
+    mark_fixed(&mut schema);
+    schema
 }
 
 /// One table with the keys of two parts.

@@ -452,6 +452,31 @@ fn files_with_secrets_are_found_without_knowing_the_provider() {
     assert_eq!(files(&format!("{aws}{revoker}")), ["/t/a", "/t/b"]);
 }
 
+/// A reload keeps a provider that is the same, and takes another one over.
+#[test]
+fn a_provider_is_known_by_its_table_and_the_files_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("taskpass.toml");
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let fingerprint = |text: &str| {
+        let config = Config::parse(&path, text, &provider_kinds()).unwrap();
+        config.providers[0].fingerprint()
+    };
+    let text = format!("{VAULT}ca_file = \"ca.pem\"\n").replace("http://", "https://");
+    put("ca.pem", "one");
+    put("token", "one");
+    let before = fingerprint(&text);
+    let moved = text.replace("token_file = \"token\"\n", "") + "token_file = \"token\"";
+    assert_eq!(fingerprint(&moved), before);
+    let elsewhere = text.replace("[[provider]]", "[tasks]\nttl_max = \"4h\"\n[[provider]]");
+    assert_eq!(fingerprint(&elsewhere), before);
+    put("token", "two");
+    assert_eq!(fingerprint(&text), before);
+    assert_ne!(fingerprint(&text.replace("8200", "8201")), before);
+    put("ca.pem", "two");
+    assert_ne!(fingerprint(&text), before);
+}
+
 /// A misspelt key must not hide what else is wrong in the same table.
 #[test]
 fn a_misspelt_key_hides_no_other_mistake() {

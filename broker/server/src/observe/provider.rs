@@ -77,6 +77,10 @@ impl Provider for ObservedProvider {
         self.inner.roles()
     }
 
+    fn may_overlap(&self) -> bool {
+        self.inner.may_overlap()
+    }
+
     fn locator(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
         self.inner.locator(role, scope)
     }

@@ -67,12 +67,11 @@ impl Sampler {
             live_credentials: view.usage.live_credentials,
             pending_revocations: view.usage.revoking,
         });
-        let ledger_entries = *self.store.changes().borrow();
         Ok(Sample {
             authenticated_connections: counts.authenticated,
             unauthenticated_connections: counts.connections.saturating_sub(counts.authenticated),
             requests_in_flight: counts.requests,
-            ledger_entries,
+            ledger_entries: self.store.size(),
             ledger_queue: self.store.queued_events(),
             open_tasks: self.store.open_tasks().await?.len(),
             oldest_pending_revocation: self.oldest_pending_revocation().await?,

@@ -57,6 +57,8 @@ pub(super) struct Accepted {
     pub(super) socket: TcpStream,
     pub(super) remote: SocketAddr,
     pub(super) permit: ConnectionPermit,
+    /// The limits of the moment in which it came.
+    pub(super) limits: Limits,
 }
 
 /// Serves one connection until its end.
@@ -70,15 +72,25 @@ pub(super) async fn serve<S: RequestService>(
         socket,
         remote,
         permit,
+        limits,
     } = accepted;
     let secured = tokio::select! {
         biased;
         () = shutdown.cancelled() => return,
-        secured = secure(&context, socket, remote, &permit) => secured,
+        secured = secure(&context, &limits, socket, remote, &permit) => secured,
     };
     match secured {
         Ok((stream, peer, registration)) => {
-            run(&context, stream, peer, registration, tracker, &shutdown).await;
+            let ended = run(
+                &context,
+                limits,
+                stream,
+                peer,
+                registration,
+                tracker,
+                &shutdown,
+            );
+            ended.await;
         }
         Err(e) => {
             let source = std::error::Error::source(&e).map(ToString::to_string);
@@ -92,6 +104,7 @@ pub(super) async fn serve<S: RequestService>(
 /// Handshake, identification, registration.
 async fn secure<S: RequestService>(
     context: &Context<S>,
+    limits: &Limits,
     socket: TcpStream,
     remote: SocketAddr,
     permit: &ConnectionPermit,
@@ -101,7 +114,7 @@ async fn secure<S: RequestService>(
         let steps = hello.into_stream(context.tls.current());
         with_permit_for_each_step(&context.handshakes, steps).await
     };
-    let stream = timeout(context.limits.handshake_timeout, handshake)
+    let stream = timeout(limits.handshake_timeout, handshake)
         .await
         .or(Err(Refusal::Timeout))?
         .map_err(Refusal::Handshake)?;
@@ -115,7 +128,7 @@ async fn secure<S: RequestService>(
         .map_err(Refusal::Peer)?;
     let name = identity.as_ref().map(|it| &it.identity);
     let registration = permit
-        .register(name, remote, &context.limits)
+        .register(name, remote, limits)
         .ok_or(Refusal::TooMany)?;
     let peer = Peer {
         identity,
@@ -159,6 +172,7 @@ async fn woken() {
 /// Serves HTTP/2 until the end of the connection.
 async fn run<S: RequestService>(
     context: &Context<S>,
+    limits: Limits,
     stream: TlsStream<TcpStream>,
     peer: Peer,
     registration: Registration,
@@ -167,7 +181,7 @@ async fn run<S: RequestService>(
 ) {
     let activity = Arc::new(Activity::default());
     let ends = Ends {
-        limits: &context.limits,
+        limits: &limits,
         clock: context.tls.clock(),
         shutdown,
         id: peer.connection_id,
@@ -179,7 +193,7 @@ async fn run<S: RequestService>(
     let gate = Gate {
         service: context.service.clone(),
         peer,
-        limits: context.limits,
+        limits,
         all: Arc::clone(context.connections.requests()),
         of_caller: Arc::clone(&registration.requests),
         activity: Arc::clone(&activity),
@@ -190,7 +204,7 @@ async fn run<S: RequestService>(
         cut: registration.cut.clone(),
     };
     let mut connection =
-        pin!(builder(streams, &context.limits).serve_connection(TokioIo::new(stream), gate));
+        pin!(builder(streams, &limits).serve_connection(TokioIo::new(stream), gate));
     let mut polite = pin!(ends.polite());
     let mut hard = pin!(ends.hard());
     let ending = tokio::select! {

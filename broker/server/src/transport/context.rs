@@ -8,7 +8,7 @@ use std::sync::{
 use taskpass_engine::rate::Limiter;
 use tokio::sync::Semaphore;
 
-use super::{Connections, Limits, ServerTls, peer::Network};
+use super::{Connections, Limits, LimitsInForce, ServerTls, peer::Network};
 use crate::observe::request::Observer;
 
 /// The service, and the counters and limits over all connections.
@@ -16,7 +16,7 @@ use crate::observe::request::Observer;
 pub(super) struct Context<S> {
     pub(super) service: S,
     pub(super) tls: Arc<ServerTls>,
-    pub(super) limits: Limits,
+    pub(super) limits: LimitsInForce,
     /// Permits to compute one step of a TLS handshake.
     pub(super) handshakes: Semaphore,
     /// How often new connections come from each network.
@@ -36,7 +36,7 @@ impl<S> Context<S> {
         Self {
             service,
             tls,
-            limits,
+            limits: LimitsInForce::new(limits),
             handshakes: Semaphore::new(limits.handshakes),
             arrivals: Limiter::default(),
             connections: Connections::default(),

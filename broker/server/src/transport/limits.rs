@@ -3,8 +3,9 @@
 //! Every wait and every count in the transport is bounded by one of these. They are keys of
 //! `[limits]`; this is the only place where their defaults and ranges stand.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use taskpass_engine::rate::Rate;
 
 taskpass_config::section! {
@@ -89,5 +90,25 @@ impl Limits {
     pub fn connections_within(&self, files: u64) -> usize {
         let room = files.saturating_sub(OWN_FILES).max(files / 2);
         usize::try_from(room).map_or(self.connections, |room| room.min(self.connections))
+    }
+}
+
+/// The limits that a transport goes by, which can be replaced while it serves.
+#[derive(Debug, Clone)]
+pub(crate) struct LimitsInForce(Arc<ArcSwap<Limits>>);
+
+impl LimitsInForce {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(limits)))
+    }
+
+    /// The limits as of now. A connection takes them once, and keeps them to its end.
+    pub(super) fn now(&self) -> Limits {
+        **self.0.load()
+    }
+
+    /// Puts other limits in force for new connections. `handshakes` stays as it was.
+    pub(crate) fn replace(&self, limits: Limits) {
+        self.0.store(Arc::new(limits));
     }
 }

@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Connections, Limits, RequestService, ServerTls,
+    Connections, Limits, LimitsInForce, RequestService, ServerTls,
     connection::{self, Accepted},
     context::Context,
     peer::Network,
@@ -42,6 +42,11 @@ impl<S: RequestService> Transport<S> {
     /// The open connections.
     pub fn connections(&self) -> Connections {
         self.context.connections.clone()
+    }
+
+    /// The limits, to be replaced.
+    pub(crate) fn limits(&self) -> LimitsInForce {
+        self.context.limits.clone()
     }
 
     /// Accepts from `listener` until `shutdown` is cancelled. Then takes no more connections and no
@@ -89,7 +94,7 @@ impl<S: RequestService> Transport<S> {
             tls,
             ..
         } = self.context.as_ref();
-        let now = tls.clock().monotonic();
+        let (limits, now) = (limits.now(), tls.clock().monotonic());
         // A refused socket is closed without a TLS alert: an alert would cost what the limits save.
         if arrivals
             .check_rate(limits.arrivals(), Network::of(remote), now)
@@ -98,7 +103,7 @@ impl<S: RequestService> Transport<S> {
             tracing::debug!(%remote, "a connection was refused: they come too fast from there");
             return;
         }
-        let Some(permit) = connections.acquire(remote, limits) else {
+        let Some(permit) = connections.acquire(remote, &limits) else {
             tracing::debug!(%remote, "a connection was refused: there are too many");
             return;
         };
@@ -112,6 +117,7 @@ impl<S: RequestService> Transport<S> {
             socket,
             remote,
             permit,
+            limits,
         };
         tracker.spawn(connection::serve(
             Arc::clone(&self.context),

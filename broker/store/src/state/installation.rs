@@ -28,6 +28,7 @@ pub(super) fn effects(step: &InstallationStep<'_>) -> Effects {
             Effects::of([Change::TrustDomain(Some((*trust_domain).clone()))])
         }
         InstallationStep::BrokerStarted
+        | InstallationStep::ConfigurationReloaded
         | InstallationStep::BrokerStopped
         | InstallationStep::IndexRebuilt
         | InstallationStep::CaChanged => Effects::default(),

@@ -1,5 +1,6 @@
 //! What may follow what.
 
+mod diagram;
 mod ends;
 mod keys;
 mod random;

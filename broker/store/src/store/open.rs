@@ -12,7 +12,7 @@ use taskpass_core::{Clock, Event};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
 use tokio::sync::{Semaphore, watch};
 
-use super::{Commits, Config, LogStore, QUEUE_EVENTS_MAX, Queue};
+use super::{Commits, Config, LogStore, QUEUE_EVENTS_MAX, Queue, UNINDEXED_EVENTS_MAX};
 use crate::{
     Batch, Entry, MemoryLog, OpenError,
     applier::{Applier, FLUSH_CHANGES, Feed, Progress},
@@ -196,6 +196,7 @@ impl LogStore {
             clock,
             commits: Commits::Queued(Queue {
                 room: Arc::new(Semaphore::new(QUEUE_EVENTS_MAX)),
+                unindexed: Arc::new(Semaphore::new(UNINDEXED_EVENTS_MAX)),
                 inbox,
                 index: to_index,
                 threads: Mutex::new(threads),

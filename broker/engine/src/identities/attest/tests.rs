@@ -33,13 +33,20 @@ fn attest(evidence: Evidence, csr: &[u8]) -> Attest<'_> {
     }
 }
 
+/// With an authority that signs.
+async fn bench(settings: Settings) -> Bench {
+    let bench = Bench::new(&["a"], settings).await;
+    bench.engine.rotate_authority().await.unwrap();
+    bench
+}
+
 fn csr() -> Vec<u8> {
     taskpass_ca::NewKey::generate().unwrap().csr_der().unwrap()
 }
 
 /// The event of the newest ledger entry, in the words of the ledger.
 fn newest_event(bench: &Bench) -> Value {
-    let reader = bench.engine.context.ledger.clone();
+    let reader = &bench.engine.context.ledger;
     let bytes = reader.entry(reader.size() - 1).unwrap();
     let entry = Entry::parse(&bytes).unwrap();
     serde_json::to_value(&entry.event).unwrap()
@@ -48,14 +55,14 @@ fn newest_event(bench: &Bench) -> Value {
 /// The agent of a token may only be learnt by leaving a trace.
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_answered() {
-    let bench = Bench::new(&["a"], Settings::default()).await;
+    let bench = bench(Settings::default()).await;
     let evidence = shown(&join_token(&bench).await);
     let csr = csr();
     let attest = Attest {
         in_place_of: Some("spiffe://acme.test/agent/tester".parse().unwrap()),
         ..attest(evidence, &csr)
     };
-    let whose = async || bench.engine.attest(&attest).await.unwrap_err().to_string();
+    let whose = async || bench.engine.attest(&attest).await.unwrap_err().message();
     let told = whose().await;
     assert!(told.contains("agent/builder"), "{told}");
     bench.store.close().await.unwrap();
@@ -65,7 +72,7 @@ async fn what_cannot_be_recorded_is_not_answered() {
 
 #[tokio::test]
 async fn the_ledger_names_the_evidence_and_who_made_it() {
-    let bench = Bench::new(&["a"], Settings::default()).await;
+    let bench = bench(Settings::default()).await;
     let made = join_token(&bench).await;
     let (id, secret) = (made.token.id, made.text.expose().split('.').nth(2).unwrap());
     bench
@@ -90,7 +97,7 @@ async fn the_ledger_names_the_evidence_and_who_made_it() {
 /// An SVID that follows from another SVID rests on no new evidence.
 #[tokio::test]
 async fn a_renewal_names_no_evidence() {
-    let bench = Bench::new(&["a"], Settings::default()).await;
+    let bench = bench(Settings::default()).await;
     let key = PublicKey::from_csr(&csr()).unwrap();
     bench.engine.renew_svid(&bench.agent, &key).await.unwrap();
     let event = newest_event(&bench);
@@ -101,11 +108,11 @@ async fn a_renewal_names_no_evidence() {
 
 #[tokio::test]
 async fn evidence_without_an_attestor_is_a_mistake_in_the_request() {
-    let mut bench = Bench::new(&["a"], Settings::default()).await;
+    let mut bench = bench(Settings::default()).await;
     let evidence = shown(&join_token(&bench).await);
     let engine = Arc::get_mut(&mut bench.engine).unwrap();
     engine.context.attestors = Attestors::default();
-    let before = bench.engine.context.ledger.clone().size();
+    let before = bench.store.size();
     let error = bench
         .engine
         .attest(&attest(evidence, &csr()))
@@ -115,13 +122,13 @@ async fn evidence_without_an_attestor_is_a_mistake_in_the_request() {
         matches!(&error, Error::Invalid { field: Field::Evidence, message } if message.contains("join token")),
         "{error}"
     );
-    assert_eq!(bench.engine.context.ledger.clone().size(), before);
+    assert_eq!(bench.store.size(), before);
 }
 
 /// Each attestor knows its own kind, and evidence is named without its secret.
 #[tokio::test]
 async fn an_attestor_is_found_by_its_kind() {
-    let bench = Bench::new(&["a"], Settings::default()).await;
+    let bench = bench(Settings::default()).await;
     let made = join_token(&bench).await;
     let evidence = shown(&made);
     let attestor = bench
@@ -182,7 +189,7 @@ fn claims_for(agent: &str) -> Claims {
 /// the attestor's words; a failure is told as what it is.
 #[tokio::test]
 async fn claims_become_a_registered_agent_or_a_refusal() {
-    let mut bench = Bench::new(&["a"], Settings::default()).await;
+    let mut bench = bench(Settings::default()).await;
     let made = join_token(&bench).await;
     let mut answers = Vec::new();
     let stubs: [fn() -> Result<Claims, Refusal>; 4] = [
@@ -226,7 +233,7 @@ async fn only_refused_evidence_counts_against_the_shared_limit() {
         },
         ..Settings::default()
     };
-    let bench = Bench::new(&["a"], settings).await;
+    let bench = bench(settings).await;
     let (csr, made) = (csr(), join_token(&bench).await);
     let wrong = || {
         let text = format!("tp1.{}.AAAA.AAAA", made.token.id);

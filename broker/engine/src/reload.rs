@@ -1,0 +1,92 @@
+//! Another configuration while the broker runs: recorded, then put in force as one.
+
+use taskpass_core::{Event, ProviderName};
+
+use super::{Change, Configuration, Engine, Error, ProviderChange};
+
+/// The files behind a configuration, as the ledger names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadedFiles {
+    /// SHA-256 of the file in force until now.
+    pub previous_config_sha256: String,
+    /// SHA-256 of the file that was read.
+    pub config_sha256: String,
+    /// The keys with other values, as `table.key`, without those of providers.
+    pub keys: Vec<String>,
+}
+
+impl Engine {
+    /// Records another configuration in the ledger and puts it in force. Back ends with the same
+    /// configuration go on as they are, calls, breaker and all; those that are gone from it keep
+    /// revoking what they minted. Returns what is different now.
+    ///
+    /// The record comes first, so that no credential is issued under a configuration that the
+    /// ledger does not know. Without the record the old configuration stays in force. A caller must
+    /// not drop the future: between record and swap the ledger is one step ahead.
+    pub async fn reload(
+        &self,
+        configuration: Configuration,
+        files: ReloadedFiles,
+    ) -> Result<Change, Error> {
+        // The next reload begins at the snapshot of this one, so that the hashes in the ledger
+        // chain.
+        let _reloading = self.reloading.lock().await;
+        self.require_revocable(&configuration).await?;
+        let (next, change) = self.snapshot().next(&self.context, configuration);
+        if change.is_none() && files.previous_config_sha256 == files.config_sha256 {
+            return Ok(change);
+        }
+        self.commit(vec![event(files, &change)], Vec::new()).await?;
+        // A retired back end that was let go meanwhile comes back with `next`, and is let go again.
+        self.put_in_force(next);
+        Ok(change)
+    }
+
+    /// Refuses to replace a back end by another one while something is alive that only the present
+    /// one can revoke: what was minted at another address or with a role that is gone would be stuck.
+    /// Between this check and the swap a request may still mint; a restart has the same gap.
+    async fn require_revocable(&self, next: &Configuration) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        for provider in &next.providers {
+            let name = provider.provider.name();
+            let present = snapshot.backends().revoking(name);
+            if present.is_none_or(|present| present.can_become(provider)) {
+                continue;
+            }
+            if self.holds_anything(name).await? {
+                return Err(Error::Precondition(format!(
+                    "provider `{name}` has live credentials that only its present configuration can revoke; give the new one another name, or reload when `taskpass credential list --live` shows none of them"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn event(files: ReloadedFiles, change: &Change) -> Event {
+    let (previous_policy_set, policy_set) = change.policy.clone();
+    let mut added = Vec::new();
+    let mut changed = Vec::new();
+    let mut removed = Vec::new();
+    for (name, what) in &change.providers {
+        let list: &mut Vec<ProviderName> = match what {
+            ProviderChange::Added | ProviderChange::Resumed => &mut added,
+            ProviderChange::Replaced => &mut changed,
+            ProviderChange::Retired => &mut removed,
+        };
+        list.push(name.clone());
+    }
+    Event::ConfigurationReloaded {
+        previous_config_sha256: files.previous_config_sha256,
+        config_sha256: files.config_sha256,
+        previous_policy_set,
+        policy_set,
+        keys: files.keys,
+        providers_added: added,
+        providers_changed: changed,
+        providers_removed: removed,
+    }
+}
+
+#[cfg(test)]
+mod tests;

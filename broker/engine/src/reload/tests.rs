@@ -1,0 +1,124 @@
+//! What the ledger says of reloads, and that nothing is in force without its word.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{Settings, testing::Bench};
+
+fn files(from: &str, to: &str) -> ReloadedFiles {
+    ReloadedFiles {
+        previous_config_sha256: from.to_owned(),
+        config_sha256: to.to_owned(),
+        keys: vec!["tasks.open_per_agent".to_owned()],
+    }
+}
+
+fn with_tasks(bench: &Bench, open_per_agent: u32) -> Configuration {
+    let mut configuration = bench.configuration();
+    configuration.settings.tasks.open_per_agent = open_per_agent;
+    configuration
+}
+
+/// The events of all reloads.
+fn reloads(bench: &Bench) -> Vec<Value> {
+    let reader = bench.engine.context.ledger.clone();
+    let event = |index| {
+        let entry: Value = serde_json::from_slice(&reader.entry(index).unwrap()).unwrap();
+        entry["event"].clone()
+    };
+    let events = (0..reader.size()).map(event);
+    events
+        .filter(|event| event["type"] == "configuration_reloaded")
+        .collect()
+}
+
+#[tokio::test]
+async fn each_change_is_on_record_with_both_hashes_and_what_changed() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let policy = bench.engine.snapshot().policy().hash().to_owned();
+    let engine = &bench.engine;
+    let change = engine.reload(with_tasks(&bench, 7), files("1", "2")).await;
+    assert!(change.unwrap().settings_differ);
+    let without = Configuration {
+        providers: Vec::new(),
+        ..with_tasks(&bench, 7)
+    };
+    engine.reload(without, files("2", "3")).await.unwrap();
+    let mut other = with_tasks(&bench, 7);
+    other.providers[0].fingerprint = "another address".to_owned();
+    engine.reload(other, files("3", "4")).await.unwrap();
+
+    let [first, second, third] = &reloads(&bench)[..] else {
+        panic!("three reloads are on record");
+    };
+    assert_eq!(
+        *first,
+        json!({
+            "type": "configuration_reloaded",
+            "previous_config_sha256": "1",
+            "config_sha256": "2",
+            "previous_policy_set": policy,
+            "policy_set": policy,
+            "keys": ["tasks.open_per_agent"],
+        })
+    );
+    assert_eq!(second["providers_removed"], json!(["a"]));
+    assert_eq!(third["providers_added"], json!(["a"]));
+    assert_eq!(third["previous_config_sha256"], second["config_sha256"]);
+}
+
+#[tokio::test]
+async fn a_reload_of_the_same_files_leaves_no_record() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let same = bench.engine.reload(bench.configuration(), files("1", "1"));
+    assert!(same.await.unwrap().is_none());
+    assert_eq!(reloads(&bench).len(), 0);
+    // A comment is another file, and its hash is what the next start names.
+    let comment = bench.engine.reload(bench.configuration(), files("1", "2"));
+    assert!(comment.await.unwrap().is_none());
+    assert_eq!(reloads(&bench).len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_does_not_come_into_force() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let before = bench.engine.snapshot();
+    bench.store.close().await.unwrap();
+    let refused = bench.engine.reload(with_tasks(&bench, 7), files("1", "2"));
+    refused.await.unwrap_err();
+    assert!(std::sync::Arc::ptr_eq(&before, &bench.engine.snapshot()));
+}
+
+/// What was minted at the present address could not be revoked at another one.
+#[tokio::test]
+async fn a_back_end_that_holds_credentials_is_not_replaced_by_one_at_another_place() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    bench.issued(fake, task, Duration::from_secs(600)).await;
+    let moved = || {
+        let mut moved = bench.configuration();
+        moved.providers[0].fingerprint = "another address".to_owned();
+        moved.providers[0].place = BTreeMap::new();
+        moved
+    };
+    let before = bench.engine.snapshot();
+    let refused = bench.engine.reload(moved(), files("1", "2")).await;
+    let Err(Error::Precondition(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("provider `a` has live credentials"), "{why}");
+    assert!(Arc::ptr_eq(&before, &bench.engine.snapshot()));
+    assert_eq!(reloads(&bench).len(), 0);
+
+    // Another limit of a role, or one more role, is at the same place.
+    let mut wider = bench.configuration();
+    wider.providers[0].fingerprint = "one more role".to_owned();
+    wider.providers[0]
+        .place
+        .insert("more".to_owned(), "new".to_owned());
+    let change = bench.engine.reload(wider, files("1", "2")).await.unwrap();
+    let replaced = BTreeMap::from([("a".parse().unwrap(), ProviderChange::Replaced)]);
+    assert_eq!(change.providers, replaced);
+}

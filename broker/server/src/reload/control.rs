@@ -1,0 +1,156 @@
+//! The socket through which `taskpassd reload` talks to the broker on the same machine.
+//!
+//! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
+//! broker checks the user of each peer as well: root or its own. A connection carries one line, the
+//! command, and one answer in JSON. The socket can do no more than SIGHUP can.
+
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream as BlockingStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::geteuid;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Outcome, Reloads};
+
+const SOCKET: &str = "control.sock";
+const RELOAD: &[u8] = b"reload\n";
+/// Connections at the same time. A person needs one.
+const CONNECTIONS: usize = 8;
+/// How long a peer may take to send its command, and to read the answer.
+const PEER_DEADLINE: Duration = Duration::from_secs(5);
+/// The pause after the system refused to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long `taskpassd reload` waits for the answer. Several reloads may be ahead of its own.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// No answer is as long.
+const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The broker's end.
+#[derive(Debug)]
+pub(crate) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens in a data directory. The caller holds the directory's lock, so a socket that is
+    /// there was left by a broker that is dead.
+    pub(crate) fn bind(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Answers until `stop`, then removes the socket.
+    pub(crate) async fn serve(self, reloads: Reloads, stop: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let tracker = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept commands; trying again");
+                    stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
+                    continue;
+                }
+            };
+            // Dropping the socket closes it.
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                continue;
+            };
+            let (reloads, stop) = (reloads.clone(), stop.clone());
+            tracker.spawn(async move {
+                if let Some(Err(error)) = stop.run_until_cancelled(answer(socket, &reloads)).await {
+                    tracing::debug!(%error, "a command was not answered");
+                }
+                drop(permit);
+            });
+        }
+        tracker.close();
+        tracker.wait().await;
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// Serves one connection.
+async fn answer(mut socket: UnixStream, reloads: &Reloads) -> io::Result<()> {
+    let peer = socket.peer_cred()?.uid();
+    if peer != geteuid().as_raw() && peer != 0 {
+        tracing::warn!(user = peer, "a command of another user was refused");
+        return Ok(());
+    }
+    let mut command = [0_u8; RELOAD.len()];
+    let read = timeout(PEER_DEADLINE, socket.read_exact(&mut command));
+    read.await.map_err(io::Error::from)??;
+    if command != RELOAD {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the command is not known",
+        ));
+    }
+    // Without an outcome the broker stops, and the peer sees an answer that ends before it began.
+    if let Some(outcome) = reloads.perform().await {
+        let text = serde_json::to_vec(&outcome)?;
+        let written = timeout(PEER_DEADLINE, socket.write_all(&text));
+        written.await.map_err(io::Error::from)??;
+    }
+    Ok(())
+}
+
+/// Why a broker did not say how its reload ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no broker to be asked.
+    #[error(
+        "no broker can be reached through `{}`; is it running, as which user, and was it started with this data directory?",
+        socket.display()
+    )]
+    NotRunning {
+        /// Where it would listen.
+        socket: PathBuf,
+        /// Why it cannot be reached.
+        #[source]
+        source: io::Error,
+    },
+    /// The broker did not answer.
+    #[error("the broker gave no answer; its log and `taskpassd doctor` say how the reload ended")]
+    NoAnswer(#[source] io::Error),
+}
+
+/// Asks the broker that runs with a data directory for a reload, and waits for its outcome.
+pub fn ask(data_dir: &Path) -> Result<Outcome, AskError> {
+    let socket = data_dir.join(SOCKET);
+    let mut stream = BlockingStream::connect(&socket)
+        .map_err(|source| AskError::NotRunning { socket, source })?;
+    exchange(&mut stream).map_err(AskError::NoAnswer)
+}
+
+fn exchange(stream: &mut BlockingStream) -> io::Result<Outcome> {
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    stream.write_all(RELOAD)?;
+    let mut text = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}

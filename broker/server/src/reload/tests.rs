@@ -1,0 +1,189 @@
+//! What a reload takes over, what it refuses, and where the answer can be read.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use taskpass_core::{Clock, Entropy, SeededEntropy, SystemClock};
+
+use super::*;
+use crate::{
+    App,
+    init::{Plan, install},
+};
+
+/// An installation with a broker in this process, which serves nobody.
+struct Bench {
+    scratch: tempfile::TempDir,
+    reloads: Reloads,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the broker is awaited by its handle in `stop`"
+    )]
+    async fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
+        let plan = Plan {
+            dir: scratch.path().join("t"),
+            trust_domain: "acme.test".parse().unwrap(),
+            operator: "admin".parse().unwrap(),
+        };
+        install(plan, &provider_kinds(), &clock, &entropy).unwrap();
+        let file = scratch.path().join("t/taskpass.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("127.0.0.1:7443", "127.0.0.1:0")).unwrap();
+        let config = Config::load(&file, &provider_kinds()).unwrap();
+        let app = App::build(config, Deps { clock, entropy }).await.unwrap();
+        let (reloads, stop) = (app.reloads(), CancellationToken::new());
+        let stopped = stop.clone().cancelled_owned();
+        let served = tokio::spawn(async move { app.run(stopped).await.unwrap() });
+        Self {
+            scratch,
+            reloads,
+            stop,
+            served,
+        }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.scratch.path().join("t").join(below)
+    }
+
+    fn add(&self, text: &str) {
+        let file = self.path("taskpass.toml");
+        let before = fs::read_to_string(&file).unwrap();
+        fs::write(file, before + text).unwrap();
+    }
+
+    async fn reload(&self) -> Verdict {
+        self.reloads.perform().await.unwrap().verdict
+    }
+
+    async fn ask(&self) -> Result<Outcome, AskError> {
+        let data = self.path("data");
+        tokio::task::spawn_blocking(move || ask(&data))
+            .await
+            .unwrap()
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.stop.cancel();
+        self.served.await.unwrap();
+        self.scratch
+    }
+}
+
+const PROVIDER: &str = "
+[[provider]]
+name = \"v\"
+kind = \"vault\"
+address = \"http://127.0.0.1:8200\"
+allow_plaintext = true
+token_file = \"token\"
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_taken_over_and_named() {
+    let bench = Bench::new().await;
+    let none = Verdict::Unchanged { warnings: vec![] };
+    assert_eq!(bench.reload().await, none);
+    bench.add(&format!("\n[tasks]\nopen_per_agent = 7\n{PROVIDER}"));
+    let Verdict::Reloaded { changes, .. } = bench.reload().await else {
+        panic!("it was not reloaded");
+    };
+    assert_eq!(
+        changes,
+        [
+            "`tasks.open_per_agent`: 100 is now 7",
+            "provider `v`: added"
+        ]
+    );
+    assert_eq!(bench.reload().await, none);
+    // Neither a comment nor the order of keys makes another provider of it.
+    let file = bench.path("taskpass.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let moved =
+        text.replace("allow_plaintext = true\n", "") + "allow_plaintext = true # as before\n";
+    fs::write(&file, moved).unwrap();
+    let Verdict::Reloaded { changes, .. } = bench.reload().await else {
+        panic!("it was not reloaded");
+    };
+    assert_eq!(changes, ["nothing but the text of the file"]);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused_whole() {
+    let bench = Bench::new().await;
+    let (config, policy) = (bench.path("taskpass.toml"), bench.path("policy/bad.cedar"));
+    let good = fs::read_to_string(&config).unwrap();
+    let refused = |verdict: Verdict| match verdict {
+        Verdict::Refused { problems } => problems.join("\n"),
+        other => panic!("{other:?}"),
+    };
+    // A good part beside the bad one does not come into force either.
+    bench.add("\n[tasks]\nopen_per_agent = 7\n[provider_calls]\nbreaker_failure = 3\n");
+    let problem = refused(bench.reload().await);
+    assert!(
+        problem.contains("taskpass.toml:") && problem.contains("breaker_failures"),
+        "{problem}"
+    );
+    fs::write(&config, &good).unwrap();
+    fs::write(&policy, "permit(principal, action").unwrap();
+    let problem = refused(bench.reload().await);
+    assert!(problem.contains("policy/bad.cedar:1:"), "{problem}");
+    fs::remove_file(&policy).unwrap();
+    fs::remove_file(&config).unwrap();
+    let problem = refused(bench.reload().await);
+    assert!(
+        problem.contains("cannot read the configuration"),
+        "{problem}"
+    );
+    fs::write(&config, &good).unwrap();
+    let none = Verdict::Unchanged { warnings: vec![] };
+    assert_eq!(bench.reload().await, none);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_comes_through_the_socket_and_stays_on_disk() {
+    let bench = Bench::new().await;
+    let data = bench.path("data");
+    let mode = |file: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::metadata(data.join(file)).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(Outcome::last(&data), None);
+    bench.add("\n[listen]\n");
+    let outcome = bench.ask().await.unwrap();
+    assert!(!outcome.is_in_force(), "{outcome}");
+    assert_eq!(Outcome::last(&data), Some(outcome));
+    assert_eq!((mode("control.sock"), mode("reload.json")), (0o600, 0o600));
+    let scratch = bench.stop().await;
+    assert!(!data.join("control.sock").exists());
+    assert_eq!(Outcome::last(&data), None);
+    let refused = ask(&scratch.path().join("t/data")).unwrap_err();
+    assert!(matches!(refused, AskError::NotRunning { .. }), "{refused}");
+}
+
+/// A peer that says nothing, and one that says something else, get no answer and stop nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_commands_are_not_answered() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let bench = Bench::new().await;
+    let socket = bench.path("data/control.sock");
+    let connect = || tokio::net::UnixStream::connect(&socket);
+    let _silent = connect().await.unwrap();
+    let mut other = connect().await.unwrap();
+    other.write_all(b"restart").await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), other.read_to_end(&mut answer));
+    read.await.unwrap().unwrap();
+    assert_eq!(answer, b"");
+    assert!(bench.ask().await.unwrap().is_in_force());
+    bench.stop().await;
+}
