@@ -1,4 +1,5 @@
-//! The wire: messages and services of `taskpass.v1`, generated from the .proto files beside this crate.
+//! The wire: messages and services of `taskpass.v1`, generated from the .proto files beside this
+//! crate.
 //!
 //! No logic lives here. Messages that carry secrets have no derived `Debug`.
 //!
@@ -14,8 +15,8 @@
 pub mod v1 {
     tonic::include_proto!("taskpass.v1");
 
-    /// The encoded `FileDescriptorSet` of the package, for gRPC reflection and for tests that enumerate
-    /// the RPCs.
+    /// The encoded `FileDescriptorSet` of the package, for gRPC reflection and for tests that
+    /// enumerate the RPCs.
     pub const FILE_DESCRIPTOR_SET: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/taskpass.v1.bin"));
 

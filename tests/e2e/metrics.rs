@@ -1,4 +1,5 @@
-//! What the broker counts, as Prometheus reads it, and the ids by which requests are found in the log.
+//! What the broker counts, as Prometheus reads it, and the ids by which requests are found in the
+//! log.
 
 use std::{
     collections::BTreeMap,

@@ -5,8 +5,8 @@
 //! cargo run -p taskpass-tests --all-features --example ledger_fixture DIR
 //! ```
 //!
-//! Creates `DIR` with `ledger/`, `index/` and `ledger.vkey`. The last broker is killed in the middle
-//! of its work.
+//! Creates `DIR` with `ledger/`, `index/` and `ledger.vkey`. The last broker is killed in the
+//! middle of its work.
 
 use std::{fs, path::Path};
 

@@ -83,8 +83,8 @@ impl<'t> Complaints<'t> {
         self.found.len() >= PROBLEMS_MAX
     }
 
-    /// Whether something was said about this offset. A value that is wrong gets one complaint: later
-    /// checks see a value that an earlier one refused.
+    /// Whether something was said about this offset. A value that is wrong gets one complaint:
+    /// later checks see a value that an earlier one refused.
     pub fn has(&self, offset: usize) -> bool {
         self.found.iter().any(|(at, _)| *at == offset)
     }

@@ -1,4 +1,5 @@
-//! The formats a text in a schema can have: what is written there in words, and whether it is right.
+//! The formats a text in a schema can have: what is written there in words, and whether it is
+//! right.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -3,8 +3,9 @@
 //! The parts of the broker and the providers say which keys they take. A part does it with
 //! [`section!`], a provider with the JSON schema of its own struct. Both end as one schema of the
 //! whole file, and everything else here takes that schema as data: [`Document::check`] finds every
-//! mistake in one pass, with line, column and the key that was probably meant; [`mod@reference`] writes
-//! the page for people; editors read the schema itself. This crate knows no section and no provider.
+//! mistake in one pass, with line, column and the key that was probably meant; [`mod@reference`]
+//! writes the page for people; editors read the schema itself. This crate knows no section and no
+//! provider.
 //!
 //! ```
 //! use taskpass_config::{Complaints, Document};

@@ -5,8 +5,8 @@ use strsim::osa_distance;
 /// A word with more edits than this, or than a third of it, was meant to be another word.
 const EDITS_MAX: usize = 3;
 
-/// The candidate with the fewest edits from `word`, if it is near enough to be worth proposing. Among
-/// equals the first one wins.
+/// The candidate with the fewest edits from `word`, if it is near enough to be worth proposing.
+/// Among equals the first one wins.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -15,7 +15,8 @@ pub(crate) fn nearest<'a>(
     let length = word.chars().count();
     candidates
         .into_iter()
-        // The difference in length alone takes as many edits; a key of a megabyte would take minutes.
+        // The difference in length alone takes as many edits; a key of a megabyte would take
+        // minutes.
         .filter(|candidate| length.abs_diff(candidate.chars().count()) <= EDITS_MAX)
         .map(|candidate| (osa_distance(&word, &normal(candidate)), candidate))
         .filter(|(edits, candidate)| {

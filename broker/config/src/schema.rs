@@ -1,8 +1,8 @@
 //! A JSON schema, as far as a configuration file needs it.
 //!
-//! Schemas come from `schemars`, from [`crate::section!`], and one day from providers in processes of
-//! their own; the last may be of any make. A keyword that is not read here allows everything: the
-//! owner of the schema checks the values again.
+//! Schemas come from `schemars`, from [`crate::section!`], and one day from providers in processes
+//! of their own; the last may be of any make. A keyword that is not read here allows everything:
+//! the owner of the schema checks the values again.
 
 use serde_json::Value;
 

@@ -100,8 +100,8 @@ impl<'w, 's, 't> Walker<'w, 's, 't> {
         }
     }
 
-    /// Checks a table in which the key `tag` says which other keys there are. If the tag is missing or
-    /// wrong, only the keys that every variant requires are checked.
+    /// Checks a table in which the key `tag` says which other keys there are. If the tag is missing
+    /// or wrong, only the keys that every variant requires are checked.
     fn tagged(&mut self, table: &Table<'_>, tagged: &Tagged<'s>) {
         let words = tagged.words();
         let found = table.entries.get(tagged.tag);

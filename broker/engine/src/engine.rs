@@ -31,7 +31,8 @@ pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
     /// Held while the next snapshot is made from the present one.
     swapping: Mutex<()>,
-    /// Held from the making of a configuration's snapshot to the swap, over its record in the ledger.
+    /// Held from the making of a configuration's snapshot to the swap, over its record in the
+    /// ledger.
     pub(crate) reloading: tokio::sync::Mutex<()>,
     /// The outage of all providers that have credentials on record and were not configured when the
     /// process began.

@@ -1,9 +1,10 @@
-//! The broker's use cases, in plain Rust: no gRPC, HTTP or TLS is linked in. [`Engine`] carries them
-//! out for callers, and the loops in [`reconcile`] carry out the same use cases when a deadline passes
-//! or a call has to be repeated.
+//! The broker's use cases, in plain Rust: no gRPC, HTTP or TLS is linked in. [`Engine`] carries
+//! them out for callers, and the loops in [`reconcile`] carry out the same use cases when a
+//! deadline passes or a call has to be repeated.
 //!
 //! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or
-//! the authority, commit the outcome. A refused use case ends with an [`Error`] that says what to do.
+//! the authority, commit the outcome. A refused use case ends with an [`Error`] that says what to
+//! do.
 //!
 //! ```no_run
 //! # use std::sync::Arc;

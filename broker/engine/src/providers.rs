@@ -40,7 +40,8 @@ impl Engine {
         self.views_of(&call.snapshot).await
     }
 
-    /// All configured providers, for the broker itself: without a decision, since no caller sees them.
+    /// All configured providers, for the broker itself: without a decision, since no caller sees
+    /// them.
     pub async fn provider_views(&self) -> Result<Vec<ProviderView>, Error> {
         self.views_of(&self.snapshot()).await
     }

@@ -43,8 +43,8 @@ impl Engine {
     }
 
     /// Refuses to replace a back end by another one while something is alive that only the present
-    /// one can revoke: what was minted at another address or with a role that is gone would be stuck.
-    /// Between this check and the swap a request may still mint; a restart has the same gap.
+    /// one can revoke: what was minted at another address or with a role that is gone would be
+    /// stuck. Between this check and the swap a request may still mint; a restart has the same gap.
     async fn require_revocable(&self, next: &Configuration) -> Result<(), Error> {
         let snapshot = self.snapshot();
         for provider in &next.providers {

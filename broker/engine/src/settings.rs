@@ -37,8 +37,8 @@ taskpass_config::section! {
 }
 
 taskpass_config::section! {
-    /// How many credentials live at once, and how long a caller waits for revoking. Revoking goes on
-    /// after the wait.
+    /// How many credentials live at once, and how long a caller waits for revoking. Revoking goes
+    /// on after the wait.
     pub struct Credentials in "credentials" {
         /// Live credentials of one agent. The broker refuses one more.
         live_per_agent: u32 = 1000, 1..=1_000_000;

@@ -1,4 +1,5 @@
-//! Prints `docs/errors.md`: `cargo run -p taskpass-broker --example errors_reference > docs/errors.md`.
+//! Prints `docs/errors.md`: `cargo run -p taskpass-broker --example errors_reference >
+//! docs/errors.md`.
 
 fn main() -> std::io::Result<()> {
     use std::io::Write as _;

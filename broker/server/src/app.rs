@@ -389,8 +389,8 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// The socket of `taskpassd reload`. A broker without it serves all the same: it may be the disk that
-/// has no room for it, and a broker that is down revokes nothing.
+/// The socket of `taskpassd reload`. A broker without it serves all the same: it may be the disk
+/// that has no room for it, and a broker that is down revokes nothing.
 fn open_control(config: &Config) -> Option<ControlSocket> {
     reload::forget(&config.data_dir);
     match ControlSocket::bind(&config.data_dir) {
@@ -405,7 +405,8 @@ fn open_control(config: &Config) -> Option<ControlSocket> {
     }
 }
 
-/// What can be swapped while the broker runs: policy, providers and settings, read from their files.
+/// What can be swapped while the broker runs: policy, providers and settings, read from their
+/// files.
 pub(crate) fn configuration(
     config: &Config,
     deps: &Deps,

@@ -1,10 +1,10 @@
 //! The configuration: `taskpass.toml`, read, checked and explained.
 //!
-//! Every part of the broker declares the keys it takes, and every provider its own; `schema` puts them
-//! together, and `taskpass_config` compares the file with the whole. Every complaint has file, line
-//! and column, and one reading finds all of them. No value of a key is a secret: secrets are named by
-//! the files they are in. Nothing here opens those files or calls a provider; `check` looks at more
-//! than the file itself, for `taskpassd config check`.
+//! Every part of the broker declares the keys it takes, and every provider its own; `schema` puts
+//! them together, and `taskpass_config` compares the file with the whole. Every complaint has file,
+//! line and column, and one reading finds all of them. No value of a key is a secret: secrets are
+//! named by the files they are in. Nothing here opens those files or calls a provider; `check`
+//! looks at more than the file itself, for `taskpassd config check`.
 
 mod change;
 pub mod check;
@@ -247,7 +247,8 @@ fn read(
             provider: sections.read(),
         },
         log: sections.read(),
-        // One that is wrong was complained about; the rest is checked with another one in its place.
+        // One that is wrong was complained about; the rest is checked with another one in its
+        // place.
         trust_domain: trust_domain(&file).or_else(|| "invalid".parse().ok())?,
         values: BTreeMap::new(),
         sha256: String::new(),

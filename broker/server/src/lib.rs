@@ -1,9 +1,10 @@
-//! The Taskpass broker as a library: transport, authentication, API, and the [`App`] that puts them together with
-//! the engine and its reconcilers. The program `taskpassd` is a thin shell around it.
+//! The Taskpass broker as a library: transport, authentication, API, and the [`App`] that puts them
+//! together with the engine and its reconcilers. The program `taskpassd` is a thin shell around it.
 //!
-//! A request goes one way: `transport` (bytes to peer) → `authn` (peer to caller) → `api` (message to use case) →
-//! [`taskpass_engine`] (decide, record, act, record) and back. Its reconcilers do the same use cases when nobody asks:
-//! at deadlines, after crashes, for ever where a revocation fails.
+//! A request goes one way: `transport` (bytes to peer) → `authn` (peer to caller) → `api` (message
+//! to use case) → [`taskpass_engine`] (decide, record, act, record) and back. Its reconcilers do
+//! the same use cases when nobody asks: at deadlines, after crashes, for ever where a revocation
+//! fails.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};

@@ -2,8 +2,8 @@
 //!
 //! The broker holds providers' configuration as data. It compares a `[[provider]]` table with
 //! [`ProviderFactory::schema`], which finds unknown keys, missing ones and wrong values with their
-//! places in the file; then it asks [`ProviderFactory::check`]; then it builds. A package writes none
-//! of this by hand: it implements [`Configuration`] for its struct and calls [`factory`].
+//! places in the file; then it asks [`ProviderFactory::check`]; then it builds. A package writes
+//! none of this by hand: it implements [`Configuration`] for its struct and calls [`factory`].
 
 use std::{fmt, marker::PhantomData, path::PathBuf, sync::Arc};
 
@@ -23,8 +23,8 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
     /// The word behind `kind` in `[[provider]]`, such as `vault`.
     fn kind(&self) -> &str;
 
-    /// The JSON schema of a `[[provider]]` table of this kind. A text of the format `secret-file` is
-    /// the path of a file with a secret, and one of the format `path` is another path; both are
+    /// The JSON schema of a `[[provider]]` table of this kind. A text of the format `secret-file`
+    /// is the path of a file with a secret, and one of the format `path` is another path; both are
     /// relative to [`Parts::base_dir`]. `taskpassd doctor` looks at who can read the first.
     fn schema(&self) -> &Value;
 
@@ -36,8 +36,8 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
     /// call.
     fn check(&self, config: &Value) -> Vec<Finding>;
 
-    /// Builds the provider. Reads the files that the configuration names, except those with secrets;
-    /// makes no call.
+    /// Builds the provider. Reads the files that the configuration names, except those with
+    /// secrets; makes no call.
     fn build(&self, config: &Value, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError>;
 }
 

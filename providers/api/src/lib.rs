@@ -57,8 +57,8 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     }
 
     /// Whether another instance for the same place at the back end may work at the same time, as
-    /// happens while a reload replaces one by the other. False for a provider that reads, changes and
-    /// writes a document there: two writers would lose each other's entries.
+    /// happens while a reload replaces one by the other. False for a provider that reads, changes
+    /// and writes a document there: two writers would lose each other's entries.
     fn may_overlap(&self) -> bool {
         true
     }

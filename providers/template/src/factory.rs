@@ -15,8 +15,8 @@ impl Configuration for TemplateConfig {
     const KIND: &'static str = "template";
     const EXAMPLE: &'static str = include_str!("example.toml");
 
-    // All mistakes at once, each with its place as a JSON pointer. `taskpassd config check` turns the
-    // place into line and column.
+    // All mistakes at once, each with its place as a JSON pointer. `taskpassd config check` turns
+    // the place into line and column.
     fn findings(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         if !self.address.starts_with("memory:") {

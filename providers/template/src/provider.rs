@@ -175,8 +175,8 @@ impl Provider for TemplateProvider {
             data,
             expires_at: order.expires_at,
             revocation_class: RevocationClass::Immediate,
-            // Handles, proofs and errors are public. No field of `data` may be in them, not even the
-            // account's name.
+            // Handles, proofs and errors are public. No field of `data` may be in them, not even
+            // the account's name.
             handle: Some(json!({
                 "address": self.address,
                 "credential": order.credential.to_string(),
@@ -243,8 +243,9 @@ async fn within<T>(
     }
 }
 
-// The kind of an error decides what the broker does next. `Denied`, `Misconfigured` and `Unsupported`
-// promise that nothing was minted. Everything that leaves it open must be `Retryable`.
+// The kind of an error decides what the broker does next. `Denied`, `Misconfigured` and
+// `Unsupported` promise that nothing was minted. Everything that leaves it open must be
+// `Retryable`.
 impl From<CallError> for ProviderError {
     fn from(error: CallError) -> Self {
         match error {

@@ -359,9 +359,9 @@ const MAY_NAME_A_PROVIDER: [(&str, &str); 3] = [
     ("agent-client/lib/src/lib.rs", "exports that"),
 ];
 
-/// A new provider must need no change of the broker or the client. Therefore none of their code names one:
-/// no crate, no type, no word in a text that code compares. Comments and prose, such as the examples
-/// in a help text, may.
+/// A new provider must need no change of the broker or the client. Therefore none of their code
+/// names one: no crate, no type, no word in a text that code compares. Comments and prose, such as
+/// the examples in a help text, may.
 #[test]
 fn a_provider_is_named_in_the_composition_root_only() {
     let mut complaints = Vec::new();

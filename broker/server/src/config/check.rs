@@ -1,4 +1,5 @@
-//! `taskpassd config check`: the file, and what it names, without opening the ledger or calling a provider.
+//! `taskpassd config check`: the file, and what it names, without opening the ledger or calling a
+//! provider.
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
@@ -51,8 +52,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads the file and everything it names. `templates` says what is wrong with the files that providers
-/// read when they are built.
+/// Reads the file and everything it names. `templates` says what is wrong with the files that
+/// providers read when they are built.
 pub fn check(
     path: &Path,
     kinds: &ProviderKinds,

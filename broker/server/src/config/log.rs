@@ -11,10 +11,10 @@ taskpass_config::section! {
     pub struct Log in "log" {
         /// `"text"` for people, `"json"` for collectors: one object on each line.
         format: LogFormat = LogFormat::Text;
-        /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`, also by module,
-        /// as in `"info,taskpass_engine=debug"`. The environment variable `TASKPASS_LOG` overrides it.
-        /// Messages of libraries about HTTP, TLS and provider calls stay at `info` in any case, since
-        /// their lower levels print headers and bodies with secrets.
+        /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`, also by
+        /// module, as in `"info,taskpass_engine=debug"`. The environment variable `TASKPASS_LOG`
+        /// overrides it. Messages of libraries about HTTP, TLS and provider calls stay at `info` in
+        /// any case, since their lower levels print headers and bodies with secrets.
         level: LogFilter = LogFilter("info".to_owned());
     }
 }

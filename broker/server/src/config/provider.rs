@@ -62,8 +62,8 @@ impl ProviderConfig {
         sha256_hex(json!([table, files]).to_string().as_bytes())
     }
 
-    /// Digests of what it takes to revoke what it minted: of the table without its roles, and of each
-    /// role by name, without the keys that only the broker's own rules read.
+    /// Digests of what it takes to revoke what it minted: of the table without its roles, and of
+    /// each role by name, without the keys that only the broker's own rules read.
     pub fn place(&self) -> BTreeMap<String, String> {
         const RULES: [&str; 6] = [
             "max_ttl",

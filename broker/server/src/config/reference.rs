@@ -1,5 +1,5 @@
-//! The configuration reference, and the schema for editors, both made from the schema that checks the
-//! file.
+//! The configuration reference, and the schema for editors, both made from the schema that checks
+//! the file.
 
 use taskpass_provider::ProviderKinds;
 

@@ -12,13 +12,14 @@ use super::listen::MetricsListen;
 taskpass_config::section! {
     /// Where callers reach the broker.
     pub struct Listen in "listen" {
-        /// The address and port for agents and operators: gRPC over mutual TLS 1.3. Port 0 takes any
-        /// free one, which the line `ready addr=…` names.
+        /// The address and port for agents and operators: gRPC over mutual TLS 1.3. Port 0 takes
+        /// any free one, which the line `ready addr=…` names.
         grpc: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
         /// Whether callers may list services and messages through gRPC server reflection.
         reflection: bool = false;
-        /// Where Prometheus reads the broker's metrics, with `GET /metrics` over plain HTTP: `"off"`, a
-        /// port like `"9464"`, or an address and port like `"10.0.0.5:9464"`. A port alone is one of
+        /// Where Prometheus reads the broker's metrics, with `GET /metrics` over plain HTTP:
+        /// `"off"`, a port like `"9464"`, or an address and port like `"10.0.0.5:9464"`. A port
+        /// alone is one of
         /// 127.0.0.1. The endpoint has no authentication and no TLS: name another address only where a
         /// firewall decides which machines reach it.
         metrics: MetricsListen = MetricsListen::Off;
@@ -28,11 +29,11 @@ taskpass_config::section! {
 taskpass_config::section! {
     /// How long certificates live.
     pub struct Identity in "identity" {
-        /// How long an agent's certificate lives; at most a sixth of `ca_ttl`. Clients renew it after
-        /// two thirds of its life.
+        /// How long an agent's certificate lives; at most a sixth of `ca_ttl`. Clients renew it
+        /// after two thirds of its life.
         svid_ttl: Ttl = lifetime(3600), lifetime(60)..=lifetime(7 * 86_400);
-        /// How long a signing CA lives. The broker rotates it ahead of its end, and trusts it until the
-        /// last certificate that it signed has ended.
+        /// How long a signing CA lives. The broker rotates it ahead of its end, and trusts it until
+        /// the last certificate that it signed has ended.
         ca_ttl: Ttl = lifetime(86_400), lifetime(3600)..=lifetime(90 * 86_400);
         /// The broker's own name, the last part of `spiffe://<trust domain>/broker/<node>`.
         node: AgentName = node_name();

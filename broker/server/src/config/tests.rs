@@ -36,7 +36,8 @@ region = \"eu-central-1\"
 credentials = { source = \"instance\" }
 ";
 
-/// Complaints go into logs: what stands in the file must not become lines of its own there, nor bury them.
+/// Complaints go into logs: what stands in the file must not become lines of its own there, nor
+/// bury them.
 #[test]
 fn hostile_files_get_short_complaints() {
     let newline = complaints("\"a\\n2026 ERROR all is lost\" = 1");

@@ -12,20 +12,20 @@ taskpass_config::section! {
     /// How much of the broker one caller, one address or all of them may take.
     #[derive(Copy, Eq)]
     pub struct Limits in "limits" {
-        /// Open connections over all callers, handshakes included. The broker closes further ones at
-        /// once.
+        /// Open connections over all callers, handshakes included. The broker closes further ones
+        /// at once.
         connections: usize = 4096, 1..=1_000_000;
         /// Open connections from one IPv4 address or one IPv6 /64 network.
         connections_per_address: usize = 256, 1..=1_000_000;
         /// Open connections of one agent with all its tasks, or of one operator.
         connections_per_caller: usize = 64, 1..=1_000_000;
-        /// New connections per second from one IPv4 address or one IPv6 /64 network, in the long run,
-        /// since each costs a handshake. The broker closes further ones at once.
+        /// New connections per second from one IPv4 address or one IPv6 /64 network, in the long
+        /// run, since each costs a handshake. The broker closes further ones at once.
         new_connections_per_second: u32 = 100, 1..=100_000;
         /// New connections from one IPv4 address or one IPv6 /64 network that may come at once.
         new_connections_burst: u32 = 500, 1..=1_000_000;
-        /// TLS handshakes that are computed at the same time, since they cost the most CPU: the other
-        /// processors are for requests. Further handshakes wait within `handshake_timeout`; a
+        /// TLS handshakes that are computed at the same time, since they cost the most CPU: the
+        /// other processors are for requests. Further handshakes wait within `handshake_timeout`; a
         /// handshake that waits for its peer does not count.
         handshakes: usize = 1, 1..=65_536;
         /// How long a peer may take from connecting to the end of the TLS handshake.
@@ -53,8 +53,8 @@ taskpass_config::section! {
         keepalive_interval: Duration = seconds(20), seconds(1)..=HOUR;
         /// How long the peer may take to answer.
         keepalive_timeout: Duration = seconds(10), SHORT..=seconds(600);
-        /// A connection is closed after this long, give or take a tenth, so that its peer is verified
-        /// again.
+        /// A connection is closed after this long, give or take a tenth, so that its peer is
+        /// verified again.
         connection_age: Duration = seconds(1200), seconds(1)..=DAY;
         /// The same for a peer without a client certificate, which connects only to get one.
         unauthenticated_connection_age: Duration = seconds(60), seconds(1)..=HOUR;
@@ -85,8 +85,8 @@ impl Limits {
         }
     }
 
-    /// As many connections as are allowed and as fit into `files` open files. Half of few files is for
-    /// the broker itself: without a file for the ledger it could not revoke.
+    /// As many connections as are allowed and as fit into `files` open files. Half of few files is
+    /// for the broker itself: without a file for the ledger it could not revoke.
     pub fn connections_within(&self, files: u64) -> usize {
         let room = files.saturating_sub(OWN_FILES).max(files / 2);
         usize::try_from(room).map_or(self.connections, |room| room.min(self.connections))

@@ -347,18 +347,7 @@ async fn errors_name_their_cause() {
 
 #[tokio::test]
 async fn https_is_spoken_by_both_clients_and_a_broken_handshake_is_retryable() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["broker.ini", "revoker.ini"] {
-        super::support::write_secret(
-            &dir.path().join(name),
-            "[default]\naws_access_key_id=a\naws_secret_access_key=b\n",
-        );
-    }
-    std::fs::write(
-        dir.path().join("reader.json"),
-        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:Get*","Resource":"${bucket}${key}"}}"#,
-    )
-    .unwrap();
+    let dir = files();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let hellos = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
@@ -390,4 +379,33 @@ async fn https_is_spoken_by_both_clients_and_a_broken_handshake_is_retryable() {
         hellos.iter().all(|start| *start == [0x16, 0x03]),
         "{hellos:?}"
     );
+}
+
+/// The files that a configuration names, for tests that reach no AWS.
+fn files() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["broker.ini", "revoker.ini"] {
+        super::support::write_secret(
+            &dir.path().join(name),
+            "[default]\naws_access_key_id=a\naws_secret_access_key=b\n",
+        );
+    }
+    std::fs::write(
+        dir.path().join("reader.json"),
+        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:Get*","Resource":"${bucket}${key}"}}"#,
+    )
+    .unwrap();
+    dir
+}
+
+/// Two instances would overwrite each other's entries in a deny list.
+#[test]
+fn a_provider_with_a_deny_list_is_the_only_one_that_works() {
+    let dir = files();
+    for revoker in [true, false] {
+        let config = super::support::config("http://127.0.0.1:1", revoker);
+        let clock = std::sync::Arc::new(SystemClock::new());
+        let provider = crate::AwsProvider::new(&config, dir.path(), clock).unwrap();
+        assert_eq!(provider.may_overlap(), !revoker);
+    }
 }

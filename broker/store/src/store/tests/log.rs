@@ -1,4 +1,5 @@
-//! The port to the log: brokers that share one decide in its order, and each sees what the others appended.
+//! The port to the log: brokers that share one decide in its order, and each sees what the others
+//! appended.
 
 use std::sync::Arc;
 
