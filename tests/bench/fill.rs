@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::json;
 use taskpass_core::{
-    Actor, Agent, Clock, Credential, CredentialId, CredentialState, DecisionRecord, EndCause,
+    Actor, Agent, Clock, Credential, CredentialId, CredentialIntent, DecisionRecord, EndCause,
     Entropy, Event, Labels, Outcome, Requester, RevocationClass, RoleName, Scope, SystemClock,
     SystemEntropy, Task, TaskId, TaskState,
 };
@@ -192,23 +192,17 @@ impl Fill {
             RevocationClass::Immediate
         };
         let id = CredentialId::generate(self.clock.as_ref(), &self.entropy).expect("an id");
-        let credential = Credential {
+        let credential = Credential::from(CredentialIntent {
             id,
             task: task.id,
             agent: task.agent.clone(),
             role: role.clone(),
             scope: Scope::from_pairs([("common_name", "a.bench.test")]).expect("a scope"),
-            state: CredentialState::Intended,
             revocation_class,
             intended_at: now,
-            issued_at: None,
             expires_at: now.plus(LIFE),
-            asked_until: None,
-            renewals_unanswered: 0,
-            anchor: None,
             handle: None,
-            revocation: None,
-        };
+        });
         let issued = Event::CredentialIssued {
             credential: id,
             expires_at: credential.expires_at,

@@ -169,17 +169,17 @@ pub struct Credential {
     pub intended_at: Timestamp,
     /// When the provider's answer was recorded. Ask [`Credential::minting`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issued_at: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
     /// Until when it can live at most unless it is revoked.
     pub expires_at: Timestamp,
     /// The end that was asked for, where the provider gave a later one. Ask
     /// [`Credential::ends_at`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked_until: Option<Timestamp>,
+    asked_until: Option<Timestamp>,
     /// Renewals without an answer on record. Each may be carried out at any time, and then gives
     /// what it asked for from that time on. Ask [`Credential::renewal_in_doubt`].
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub renewals_unanswered: u32,
+    renewals_unanswered: u32,
     /// The anchor it was issued through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,

@@ -1,11 +1,11 @@
 //! The engine: its context, the snapshot in force, and the state of running work.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use taskpass_ca::Authority;
-use taskpass_core::{Clock, Event, Timestamp, TrustDomain};
+use taskpass_core::{Clock, Event, ProviderName, Timestamp, TrustDomain};
 use taskpass_ledger::VerifyingKey;
 use taskpass_store::{Batch, Committed, Guard, Priority, Store};
 use tokio_util::task::TaskTracker;
@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
     credentials::{InFlight, Renewals},
-    providers::Outage,
+    providers::Pacer,
     rate_limits::RateLimits,
     reconcile::Statuses,
     tasks::Heartbeats,
@@ -34,9 +34,8 @@ pub struct Engine {
     /// Held from the making of a configuration's snapshot to the swap, over its record in the
     /// ledger.
     pub(crate) reloading: tokio::sync::Mutex<()>,
-    /// The outage of all providers that have credentials on record and were not configured when the
-    /// process began.
-    pub(crate) unconfigured: Arc<Outage>,
+    /// The pacers of providers that have credentials on record and are not configured.
+    pub(crate) unconfigured: Mutex<BTreeMap<ProviderName, Arc<Pacer>>>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) in_flight: InFlight,
     pub(crate) renewals: Renewals,
@@ -63,7 +62,7 @@ impl Engine {
             snapshot: ArcSwap::from_pointee(snapshot),
             swapping: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
-            unconfigured: Arc::default(),
+            unconfigured: Mutex::default(),
             heartbeats: Heartbeats::new(Arc::clone(&context.clock)),
             in_flight: InFlight::default(),
             renewals: Renewals::default(),

@@ -2,12 +2,14 @@
 
 mod backend;
 mod backends;
-mod outage;
+mod pacer;
 
 pub use backend::BackendStatus;
 pub(crate) use backend::{Backend, IssuePermit, RevokePermit};
 pub(crate) use backends::Backends;
-pub(crate) use outage::Outage;
+pub(crate) use pacer::Pacer;
+
+use std::sync::Arc;
 
 use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
@@ -137,15 +139,14 @@ impl Engine {
         Ok(false)
     }
 
-    /// A permit to revoke at a provider, if there is one now. Revocations at a provider that was
-    /// not configured when the process began get one too, one at a time, and fail.
+    /// A permit to revoke at a provider, if there is one now. Revocations at a provider that is not
+    /// configured get one too, at the pace of an outage, and fail.
     pub(crate) fn revoke_permit(&self, name: &ProviderName, is_new: bool) -> Option<RevokePermit> {
         match self.snapshot().backends().revoking(name) {
             Some(backend) => backend.revoke_permit(is_new),
             None => {
-                let permit = self
-                    .unconfigured
-                    .acquire(is_new, self.context.clock.monotonic())?;
+                let pacer = Arc::clone(self.unconfigured.lock().entry(name.clone()).or_default());
+                let permit = pacer.acquire(is_new, self.context.clock.monotonic())?;
                 Some(RevokePermit::unconfigured(permit))
             }
         }

@@ -102,7 +102,7 @@ impl Engine {
         if credential.state != CredentialState::Active {
             return Ok(());
         }
-        let lives_on = credential.expires_at > self.now() || credential.renewals_unanswered > 0;
+        let lives_on = credential.may_outlive(self.now());
         let event = if lives_on || credential.revocation_class == RevocationClass::None {
             Event::CredentialRevoking {
                 credential: id,

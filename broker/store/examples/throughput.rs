@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context;
 use taskpass_core::{
-    Actor, Agent, Clock, Credential, CredentialId, CredentialState, EndCause, Entropy, Event,
+    Actor, Agent, Clock, Credential, CredentialId, CredentialIntent, EndCause, Entropy, Event,
     Labels, Requester, RevocationClass, Scope, SystemClock, SystemEntropy, Task, TaskId, TaskState,
 };
 use taskpass_ledger::{Reader, SigningKey};
@@ -113,23 +113,17 @@ impl Bench {
 
     fn intent(&self, task: &Task) -> anyhow::Result<Credential> {
         let now = self.clock.now();
-        Ok(Credential {
+        Ok(Credential::from(CredentialIntent {
             id: CredentialId::generate(self.clock.as_ref(), &self.entropy)?,
             task: task.id,
             agent: task.agent.clone(),
             role: "vault-main/ci-db".parse()?,
             scope: Scope::from_pairs([("database", "orders")])?,
-            state: CredentialState::Intended,
             revocation_class: RevocationClass::Immediate,
             intended_at: now,
-            issued_at: None,
             expires_at: now.plus(std::time::Duration::from_secs(3600)),
-            asked_until: None,
-            renewals_unanswered: 0,
-            anchor: None,
             handle: None,
-            revocation: None,
-        })
+        }))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use taskpass_core::{
     Actor, Agent, AgentName, Anchor, AnchorId, AnchorState, Credential, CredentialId,
-    CredentialState, EndCause, Event, IdempotencyKey, JoinToken, JoinTokenId, Labels, Requester,
+    CredentialIntent, EndCause, Event, IdempotencyKey, JoinToken, JoinTokenId, Labels, Requester,
     RevocationClass, RevokeCause, RoleName, Scope, SpiffeId, Svid, SvidState, Task, TaskId,
     TaskState, Timestamp,
 };
@@ -216,23 +216,17 @@ pub(crate) fn anchor(n: u64, of_task: u64) -> Event {
 }
 
 pub(crate) fn credential(n: u64, of_task: u64, of_agent: u64) -> Credential {
-    Credential {
+    Credential::from(CredentialIntent {
         id: credential_id(n),
         task: task_id(of_task),
         agent: agent_name(of_agent),
         role: role(),
         scope: Scope::default(),
-        state: CredentialState::Intended,
         revocation_class: RevocationClass::Immediate,
         intended_at: NOW,
-        issued_at: None,
         expires_at: NOW.plus(HOUR),
-        asked_until: None,
-        renewals_unanswered: 0,
-        anchor: None,
         handle: None,
-        revocation: None,
-    }
+    })
 }
 
 pub(crate) fn intended(n: u64, of_task: u64, of_agent: u64) -> Event {

@@ -162,8 +162,8 @@ impl Credential {
             && !self.renewal_in_doubt()
     }
 
-    /// The provider minted it, to live until `end`. If its revocation began meanwhile, that goes
-    /// on, now with something to find.
+    /// The provider minted it, to live until `end`. Its task may have ended while the provider
+    /// worked: then its revocation goes on, and can now find it.
     pub fn record_issued(&mut self, at: Timestamp, end: Timestamp) {
         if self.state == CredentialState::Intended {
             self.state = CredentialState::Active;

@@ -4,7 +4,10 @@
 //! could not be written; the reconcilers revoke it. When a task ends its calls are cancelled, so
 //! that revoking need not wait for them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use taskpass_core::{CredentialId, TaskId};
@@ -39,6 +42,13 @@ impl InFlight {
     /// Whether a call for this credential runs.
     pub(crate) fn contains(&self, credential: CredentialId) -> bool {
         self.0.running.lock().contains_key(&credential)
+    }
+
+    /// The credentials of a task for which a call runs.
+    pub(crate) fn of_task(&self, task: TaskId) -> BTreeSet<CredentialId> {
+        let running = self.0.running.lock();
+        let of_task = running.iter().filter(|(_, (owner, _))| *owner == task);
+        of_task.map(|(id, _)| *id).collect()
     }
 
     /// Ends when a call has ended: reconcilers may wait for it.

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use taskpass_core::{
-    Credential, CredentialId, CredentialState, EnvName, Event, Handle, IdempotencyKey,
-    RevocationClass, RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task, TaskId, TaskState,
-    Timestamp, Ttl, limits,
+    Credential, CredentialId, CredentialIntent, CredentialState, EnvName, Event, Handle,
+    IdempotencyKey, RevocationClass, RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task,
+    TaskId, TaskState, Timestamp, Ttl, limits,
 };
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
@@ -99,23 +99,17 @@ impl Engine {
             .provider()
             .locator(&request.role, &scope)
             .map(Handle::from);
-        let credential = Credential {
+        let credential = Credential::from(CredentialIntent {
             id: CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             task: task.id,
             agent: task.agent.clone(),
             role: request.role.clone(),
             scope,
-            state: CredentialState::Intended,
             revocation_class: spec.revocation_class,
             intended_at: now,
-            issued_at: None,
             expires_at,
-            asked_until: None,
-            renewals_unanswered: 0,
-            anchor: None,
             handle,
-            revocation: None,
-        };
+        });
         let running = self.in_flight.enter(credential.id, task.id);
         self.commit_intent(call, allowed.into_event(), &credential, idempotency)
             .await?;
@@ -162,9 +156,7 @@ impl Engine {
     /// cannot have.
     async fn repeated(&self, backend: &Backend, earlier: CredentialId) -> Result<Error, Error> {
         let recorded = self.context.store.credential(earlier).await?;
-        let is_unanswered =
-            |c: &Credential| c.issued_at.is_none() && c.state != CredentialState::Intended;
-        if recorded.is_some_and(|c| is_unanswered(&c)) {
+        if recorded.is_some_and(|c| c.came_to_nothing()) {
             return Ok(backend.error(ProviderError::retryable(format!(
                 "the first attempt with this idempotency key gave no credential (`{earlier}`); try again with a new key"
             ))));

@@ -98,7 +98,10 @@ impl Engine {
         };
         let guards = self.renewal_guards(call, &credential, idempotency.as_ref());
         let mut events = vec![allowed.into_event(), intent];
-        if already_outlives(&credential, until) {
+        // A renewal never shortens a credential. Should an earlier request to issue have been
+        // executed twice, shortening would reach only the copy on record, and the other would
+        // outlive `expires_at`. To end a credential early, a caller revokes it.
+        if credential.surely_outlives(until) {
             events.push(Event::CredentialRenewed {
                 credential: id,
                 expires_at: credential.expires_at,
@@ -272,18 +275,10 @@ impl Engine {
 /// record. The lost call, or a request to issue that was executed twice, may still take effect, and
 /// must not outlive the record.
 fn not_before_its_end(credential: &Credential, until: Timestamp, deadline: Timestamp) -> Timestamp {
-    if credential.renewals_unanswered == 0 {
-        return until;
+    if credential.renewal_in_doubt() {
+        return until.max(credential.expires_at.min(deadline));
     }
-    until.max(credential.expires_at.min(deadline))
-}
-
-/// A renewal never shortens a credential: if it already lives past `until`, the provider is not
-/// called. Should an earlier request to issue have been executed twice, shortening would reach only
-/// the copy on record, and the other would outlive `expires_at`. To end a credential early, revoke
-/// it.
-fn already_outlives(credential: &Credential, until: Timestamp) -> bool {
-    until < credential.expires_at && credential.renewals_unanswered == 0
+    until
 }
 
 /// Refuses to renew a credential of a kind that has a fixed life, or that is not alive.

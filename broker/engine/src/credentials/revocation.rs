@@ -1,18 +1,22 @@
 //! Carrying out revocations: one order to the provider for the credentials of one task there.
+//! `plan.rs` decides what the order holds.
 //!
 //! The revoker calls this for every revocation that is due in the ledger, no matter which caller
 //! decided it, or which process.
 
-use std::{sync::Arc, time::Duration};
+mod plan;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use taskpass_core::{
-    Actor, Anchor, AnchorState, Credential, CredentialId, CredentialState, Event, Handle,
-    ProviderName, RevokeCause, Task, TaskId, TaskState, Timestamp, limits,
+    Actor, Anchor, AnchorState, Credential, CredentialId, Event, Handle, ProviderName, RevokeCause,
+    Task, TaskId, TaskState, Timestamp, limits,
 };
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
 
 use crate::{Engine, Error, failpoint, providers::RevokePermit};
 
+use self::plan::{Plan, Selection, Situation, plan_revocation};
 use super::issue::shortened;
 
 /// The spread, in milliseconds, that is added to a pause that the provider asks for.
@@ -53,55 +57,77 @@ impl Engine {
             // The process that ended the task may have died before it cancelled the calls.
             self.in_flight.cancel(task.id);
         }
-        let anchors = self.live_anchors(provider, task.id).await?;
-        let mut due = self.due(&task, provider, ids, &anchors).await?;
-        let ended = task.state != TaskState::Open;
-        // An anchor must not end while a call issues through it.
-        let ends_anchor = ended || !in_doubt(&due, &anchors).is_empty();
-        let still_called = ends_anchor && self.is_still_called(&task, provider, &due).await?;
-        if still_called {
-            due.retain(|credential| credential.issued_at.is_some());
-        }
-        if due.is_empty() && (still_called || !ids.is_empty() || anchors.is_empty()) {
-            return Ok(GroupOutcome::NotYet);
-        }
-        let scope = if ended && !still_called {
-            RevokeScope::Task
-        } else {
-            RevokeScope::Credentials
+        let due = ids.iter().copied().collect();
+        let (selected, anchors) = loop {
+            let situation = self.situation(provider, &task, &due).await?;
+            match plan_revocation(&due, &situation) {
+                Plan::Wait => return Ok(GroupOutcome::NotYet),
+                Plan::Mark(siblings) => self.mark(siblings).await?,
+                Plan::Revoke(selected) => break (selected, situation.anchors),
+            }
         };
-        // A call that ended since then may have recorded one more.
-        let anchors = self.live_anchors(provider, task.id).await?;
-        let named = match scope {
-            RevokeScope::Task => anchors.clone(),
-            RevokeScope::Credentials => in_doubt(&due, &anchors),
-        };
-        let order = order(&task, scope, &due, &anchors, &named);
+        let order = order(&task, &selected, &anchors);
         let began = self.context.clock.monotonic();
-        let outcomes = outcomes(self.order(provider, permit, &order).await, due.len());
+        let answer = self.call(provider, permit, &order).await;
+        let outcomes = outcomes(answer, selected.credentials.len());
         failpoint::reached("revoke.called");
         let took = self.context.clock.monotonic().saturating_sub(began);
-        self.record(provider, &due, &outcomes, took).await?;
+        self.record(provider, &selected.credentials, &outcomes, took)
+            .await?;
         failpoint::reached("revoke.recorded");
-        let error = outcomes.into_iter().find_map(Result::err);
-        let done = error.is_none();
-        // Credentials that are not revoked yet may need their anchor: without a known outcome a
-        // credential can only be revoked through it.
-        if done && order.scope == RevokeScope::Task && !self.holds_more(task.id, provider).await? {
-            let gone = anchors
-                .iter()
-                .map(|anchor| Event::AnchorGone { anchor: anchor.id })
-                .collect();
-            self.commit_reserved(gone, Vec::new()).await?;
-        }
-        Ok(match error {
-            None => GroupOutcome::Done,
-            Some(error) if due.is_empty() => GroupOutcome::AnchorsLeft(error),
-            Some(_) => GroupOutcome::Failed,
+        let Some(error) = outcomes.into_iter().find_map(Result::err) else {
+            self.record_ended_anchors(provider, &order).await?;
+            return Ok(GroupOutcome::Done);
+        };
+        Ok(if selected.credentials.is_empty() {
+            GroupOutcome::AnchorsLeft(error)
+        } else {
+            GroupOutcome::Failed
         })
     }
 
-    async fn order(
+    /// Reads what the plan is made from. The order matters: the outcome of a call that is over is
+    /// on record before the credentials are read, and its anchor before the anchors are.
+    async fn situation(
+        &self,
+        provider: &ProviderName,
+        task: &Arc<Task>,
+        due: &BTreeSet<CredentialId>,
+    ) -> Result<Situation, Error> {
+        let store = &self.context.store;
+        let in_flight = self.in_flight.of_task(task.id);
+        let mut credentials = Vec::with_capacity(due.len());
+        for id in due {
+            credentials.extend(store.credential(*id).await?);
+        }
+        if task.state != TaskState::Open || credentials.iter().any(|c| c.in_doubt()) {
+            credentials = store.credentials_of_task(task.id).await?;
+            credentials.retain(|c| c.role.provider() == provider);
+        }
+        let mut anchors = store.anchors_of_task(task.id).await?;
+        anchors.retain(|anchor| anchor.provider == *provider && anchor.state == AnchorState::Live);
+        Ok(Situation {
+            task: Arc::clone(task),
+            credentials,
+            anchors,
+            in_flight,
+        })
+    }
+
+    /// Marks credentials that die with an anchor of a credential in doubt.
+    async fn mark(&self, siblings: Vec<CredentialId>) -> Result<(), Error> {
+        let marked = siblings
+            .into_iter()
+            .map(|credential| Event::CredentialRevoking {
+                credential,
+                cause: RevokeCause::OutcomeUnknown,
+                by: Actor::Broker,
+            });
+        self.commit_reserved(marked.collect(), Vec::new()).await?;
+        Ok(())
+    }
+
+    async fn call(
         &self,
         provider: &ProviderName,
         permit: RevokePermit,
@@ -113,8 +139,7 @@ impl Engine {
                 backend.revoke(running, attempt, call).await
             }
             (None, attempt) => {
-                self.unconfigured
-                    .failed(attempt, self.context.clock.monotonic());
+                attempt.failed(self.context.clock.monotonic());
                 Err(ProviderError::Misconfigured(format!(
                     "provider `{provider}` is no longer configured; put it back so that its credentials can be revoked"
                 )))
@@ -122,124 +147,25 @@ impl Engine {
         }
     }
 
-    /// The credentials that can be revoked now. A credential whose call still runs waits until the
-    /// call is cancelled.
-    async fn due(
+    /// Records that the anchors of an ended task are gone. They stay while a credential has no
+    /// final state: without a known outcome it can only be revoked through them.
+    async fn record_ended_anchors(
         &self,
-        task: &Task,
         provider: &ProviderName,
-        ids: &[CredentialId],
-        anchors: &[Arc<Anchor>],
-    ) -> Result<Vec<Arc<Credential>>, Error> {
-        let mut due = Vec::with_capacity(ids.len());
-        for id in ids {
-            let credential = self.context.store.credential(*id).await?;
-            let workable = |c: &Arc<Credential>| {
-                c.state == CredentialState::Revoking && !self.in_flight.contains(*id)
-            };
-            due.extend(credential.filter(workable));
+        order: &RevokeOrder,
+    ) -> Result<(), Error> {
+        if order.scope != RevokeScope::Task {
+            return Ok(());
         }
-        let ended = task.state != TaskState::Open;
-        if ended || due.iter().any(|c| c.issued_at.is_none()) {
-            due.extend(self.others_in_doubt(task, provider, &due).await?);
-        }
-        let anchors = in_doubt(&due, anchors);
-        if !ended && !anchors.is_empty() {
-            due.extend(self.mark_siblings(task, provider, &anchors).await?);
-        }
-        Ok(due)
-    }
-
-    /// All credentials in doubt are revoked together, whenever each is due: ending an anchor
-    /// settles all that were issued through it.
-    async fn others_in_doubt(
-        &self,
-        task: &Task,
-        provider: &ProviderName,
-        due: &[Arc<Credential>],
-    ) -> Result<Vec<Arc<Credential>>, Error> {
-        let mut others = self.context.store.credentials_of_task(task.id).await?;
-        others.retain(|c| {
-            c.state == CredentialState::Revoking
-                && c.issued_at.is_none()
-                && c.role.provider() == provider
-                && !self.in_flight.contains(c.id)
-                && due.iter().all(|d| d.id != c.id)
-        });
-        Ok(others)
-    }
-
-    /// Whether the provider may still be minting for this task. Then the anchor must live a little
-    /// longer: a credential minted after its end would hang on nothing. No new call begins
-    /// meanwhile, since the task has ended or is in doubt.
-    async fn is_still_called(
-        &self,
-        task: &Task,
-        provider: &ProviderName,
-        due: &[Arc<Credential>],
-    ) -> Result<bool, Error> {
-        let all = self.context.store.credentials_of_task(task.id).await?;
-        Ok(all.iter().any(|c| {
-            c.role.provider() == provider
-                && c.issued_at.is_none()
-                && !c.state.is_final()
-                && due.iter().all(|d| d.id != c.id)
-        }))
-    }
-
-    /// A credential with an unknown outcome can only be revoked together with its anchor.
-    /// Everything else issued through that anchor dies as well, so the ledger must mark it first,
-    /// including credentials that are just being issued, which are then not delivered. Returns
-    /// those with a known outcome.
-    async fn mark_siblings(
-        &self,
-        task: &Task,
-        provider: &ProviderName,
-        anchors: &[Arc<Anchor>],
-    ) -> Result<Vec<Arc<Credential>>, Error> {
-        let all = self.context.store.credentials_of_task(task.id).await?;
-        let siblings: Vec<CredentialId> = all
-            .iter()
-            .filter(|c| c.role.provider() == provider)
-            .filter(|c| match (c.state, c.anchor) {
-                (CredentialState::Intended, _) => true,
-                (CredentialState::Active, Some(id)) => anchors.iter().any(|anchor| anchor.id == id),
-                _ => false,
-            })
-            .map(|c| c.id)
-            .collect();
-        let events = siblings
-            .iter()
-            .map(|id| Event::CredentialRevoking {
-                credential: *id,
-                cause: RevokeCause::OutcomeUnknown,
-                by: Actor::Broker,
-            })
-            .collect();
-        self.commit_reserved(events, Vec::new()).await?;
-        let mut marked = Vec::with_capacity(siblings.len());
-        for id in siblings {
-            let credential = self.context.store.credential(id).await?;
-            marked.extend(credential.filter(|c| c.issued_at.is_some()));
-        }
-        Ok(marked)
-    }
-
-    /// Whether a credential of the task at this provider has no final state yet.
-    async fn holds_more(&self, task: TaskId, provider: &ProviderName) -> Result<bool, Error> {
-        let all = self.context.store.credentials_of_task(task).await?;
+        let all = self.context.store.credentials_of_task(order.task).await?;
         let mut of_provider = all.iter().filter(|c| c.role.provider() == provider);
-        Ok(of_provider.any(|c| !c.state.is_final()))
-    }
-
-    async fn live_anchors(
-        &self,
-        provider: &ProviderName,
-        task: TaskId,
-    ) -> Result<Vec<Arc<Anchor>>, Error> {
-        let mut anchors = self.context.store.anchors_of_task(task).await?;
-        anchors.retain(|anchor| anchor.provider == *provider && anchor.state == AnchorState::Live);
-        Ok(anchors)
+        if of_provider.any(|c| !c.state.is_final()) {
+            return Ok(());
+        }
+        let ended = order.anchors.iter();
+        let gone = ended.map(|(anchor, _)| Event::AnchorGone { anchor: *anchor });
+        self.commit_reserved(gone.collect(), Vec::new()).await?;
+        Ok(())
     }
 
     async fn record(
@@ -305,68 +231,33 @@ impl Engine {
     }
 }
 
-fn order(
-    task: &Task,
-    scope: RevokeScope,
-    credentials: &[Arc<Credential>],
-    anchors: &[Arc<Anchor>],
-    named: &[Arc<Anchor>],
-) -> RevokeOrder {
+fn order(task: &Task, selected: &Selection, anchors: &[Arc<Anchor>]) -> RevokeOrder {
     let handle_of = |credential: &Credential| {
         let id = credential.anchor?;
-        anchors
-            .iter()
-            .find(|anchor| anchor.id == id)
-            .map(|anchor| anchor.handle.to_json())
+        let anchor = anchors.iter().find(|anchor| anchor.id == id)?;
+        Some(anchor.handle.to_json())
     };
-    let items = credentials
-        .iter()
-        .map(|credential| RevokeItem {
-            credential: credential.id,
-            role: credential.role.clone(),
-            scope: credential.scope.clone(),
-            intended_at: unanswered_since(credential),
-            expires_at: credential.expires_at,
-            lifetime: credential.expires_at.since(credential.intended_at),
-            revocation_class: credential.revocation_class,
-            handle: credential.handle.as_ref().map(Handle::to_json),
-            anchor: handle_of(credential),
-            outcome_known: credential.issued_at.is_some(),
-        })
-        .collect();
+    let items = selected.credentials.iter().map(|credential| RevokeItem {
+        credential: credential.id,
+        role: credential.role.clone(),
+        scope: credential.scope.clone(),
+        intended_at: credential.asked_at_latest(),
+        expires_at: credential.expires_at,
+        lifetime: credential.expires_at.since(credential.intended_at),
+        revocation_class: credential.revocation_class,
+        handle: credential.handle.as_ref().map(Handle::to_json),
+        anchor: handle_of(credential),
+        outcome_known: credential.is_issued(),
+    });
+    let ended = selected.anchors.iter();
     RevokeOrder {
         task: task.id,
         agent: task.agent.clone(),
         task_deadline: task.deadline,
-        scope,
-        anchors: named
-            .iter()
-            .map(|anchor| (anchor.id, anchor.handle.to_json()))
-            .collect(),
-        items,
+        scope: selected.scope,
+        anchors: ended.map(|a| (a.id, a.handle.to_json())).collect(),
+        items: items.collect(),
     }
-}
-
-/// When the call can have been executed: at the intent, or, if its outcome is unknown, at any time
-/// until the broker stopped waiting for it. Calls may be configured to take long.
-fn unanswered_since(credential: &Credential) -> Timestamp {
-    match (&credential.revocation, credential.issued_at) {
-        (Some(revocation), None) => revocation.since.max(credential.intended_at),
-        _ => credential.intended_at,
-    }
-}
-
-/// The anchors through which a credential in doubt may have been issued: not those made after the
-/// broker had stopped waiting for it. Nothing new is issued through them
-/// ([`Guard::NothingInDoubt`](taskpass_store::Guard::NothingInDoubt)), and a call whose credential
-/// is being revoked records no further anchor.
-fn in_doubt(credentials: &[Arc<Credential>], anchors: &[Arc<Anchor>]) -> Vec<Arc<Anchor>> {
-    let unanswered = credentials.iter().filter(|c| c.issued_at.is_none());
-    let Some(until) = unanswered.map(|c| unanswered_since(c)).max() else {
-        return Vec::new();
-    };
-    let earlier = anchors.iter().filter(|anchor| anchor.recorded_at <= until);
-    earlier.cloned().collect()
 }
 
 /// One outcome for each credential, however many the provider returned.
@@ -463,7 +354,12 @@ mod tests {
         assert!(issuing.await.unwrap().is_err());
         let task = bench.store.task(id).await.unwrap().unwrap();
         let credentials = bench.store.credentials_of_task(id).await.unwrap();
-        let order = order(&task, RevokeScope::Credentials, &credentials, &[], &[]);
+        let selected = Selection {
+            scope: RevokeScope::Credentials,
+            credentials,
+            anchors: Vec::new(),
+        };
+        let order = order(&task, &selected, &[]);
         let item = &order.items[0];
         assert!(!item.outcome_known && item.intended_at > item.expires_at);
         assert_eq!(item.lifetime, Duration::from_secs(1800));

@@ -3,18 +3,17 @@
 //!
 //! Issuing and revoking have permits of their own, so that neither can starve the other, and one
 //! provider's failure does not affect another. The breaker only stops issuing. Revoking never
-//! stops: while the provider is out, one call at a time goes on (see `outage.rs`).
+//! stops: while the provider is out, one call at a time goes on (see `pacer.rs`).
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{ConfiguredProvider, Error, ProviderSettings, Timer, timer};
 
-use super::outage::{Attempt, Outage, OutagePermit};
+use super::pacer::{Attempt, Pacer, PacerPermit};
 
 /// The state of a provider, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,21 +38,21 @@ pub(crate) struct IssuePermit(
 #[derive(Debug)]
 pub(crate) struct RevokePermit {
     called: Option<(Arc<Backend>, OwnedSemaphorePermit)>,
-    outage: OutagePermit,
+    paced: PacerPermit,
 }
 
 impl RevokePermit {
     /// For a provider that is not configured: the attempt will fail.
-    pub(crate) const fn unconfigured(outage: OutagePermit) -> Self {
+    pub(crate) const fn unconfigured(paced: PacerPermit) -> Self {
         Self {
             called: None,
-            outage,
+            paced,
         }
     }
 
     /// Uses the permit. Returns the back end to call, if there is one, with its concurrency permit.
     pub(crate) fn spend(self) -> (Option<(Arc<Backend>, OwnedSemaphorePermit)>, Attempt) {
-        (self.called, self.outage.spend())
+        (self.called, self.paced.spend())
     }
 }
 
@@ -70,15 +69,7 @@ pub(crate) struct Backend {
     timer: Arc<dyn Timer>,
     issue_permits: Semaphore,
     revoke_permits: Arc<Semaphore>,
-    breaker: Arc<Mutex<Breaker>>,
-    outage: Arc<Outage>,
-}
-
-#[derive(Debug, Default)]
-struct Breaker {
-    failures: u32,
-    /// Monotonic time until which issuing is refused.
-    open_until: Option<Duration>,
+    pacer: Arc<Pacer>,
 }
 
 impl Backend {
@@ -97,8 +88,7 @@ impl Backend {
             timer,
             issue_permits: Semaphore::new(settings.issue_concurrency),
             revoke_permits: Arc::new(Semaphore::new(settings.revoke_concurrency)),
-            breaker: Arc::default(),
-            outage: Arc::default(),
+            pacer: Arc::default(),
             settings,
         }
     }
@@ -116,8 +106,7 @@ impl Backend {
         };
         let (clock, timer) = (Arc::clone(&this.clock), Arc::clone(&this.timer));
         Arc::new(Self {
-            breaker: Arc::clone(&this.breaker),
-            outage: Arc::clone(&this.outage),
+            pacer: Arc::clone(&this.pacer),
             ..Self::new(configured, settings.clone(), clock, timer)
         })
     }
@@ -142,7 +131,7 @@ impl Backend {
         let busy =
             |permits: &Semaphore, all: usize| all.saturating_sub(permits.available_permits());
         BackendStatus {
-            circuit_open: self.pause_left().is_some(),
+            circuit_open: self.issue_pause().is_some(),
             in_flight: busy(&self.issue_queue, issue_queue(&self.settings))
                 + busy(&self.revoke_permits, self.settings.revoke_concurrency),
         }
@@ -151,7 +140,7 @@ impl Backend {
     /// A permit for one call to issue. It is asked for before the intent is recorded, so that a
     /// call that the breaker or the queue would refuse leaves no intent.
     pub(crate) fn acquire(&self) -> Result<IssuePermit, Error> {
-        if let Some(left) = self.pause_left() {
+        if let Some(left) = self.issue_pause() {
             return Err(self.error(ProviderError::Retryable {
                 // Without the provider's own words: they may name things of another agent.
                 message: "it failed several times in a row and is given a pause; operators find why in the broker's log".to_owned(),
@@ -176,7 +165,7 @@ impl Backend {
     }
 
     /// Runs a call to issue or renew when its turn comes, within the deadline, and tells the
-    /// breaker how it went.
+    /// pacer how it went.
     pub(crate) async fn issue<T>(
         &self,
         _permit: IssuePermit,
@@ -187,12 +176,16 @@ impl Backend {
         let Some(Ok(_permit)) = permit else {
             // Nothing was sent, so nothing was minted.
             return Err(ProviderError::Unsupported(
-                "the provider was too busy to be attempt in time".to_owned(),
+                "the provider was too busy to be called in time".to_owned(),
             ));
         };
         let result = self.within(limit, call).await;
         let result = result.unwrap_or_else(|| Err(no_answer(limit)));
-        self.count(result.as_ref().err());
+        self.pacer.issued(
+            result.as_ref().err(),
+            &self.settings,
+            self.clock.monotonic(),
+        );
         result
     }
 
@@ -210,10 +203,7 @@ impl Backend {
             return Err(no_answer(limit));
         };
         match &result {
-            Ok(_) => {
-                self.count(None);
-                self.revokes_again();
-            }
+            Ok(_) => self.revokes_again(attempt),
             Err(error) => self.cannot_revoke(attempt, error),
         }
         result
@@ -230,14 +220,14 @@ impl Backend {
         maintained.unwrap_or_else(|| Err(no_answer(limit)))
     }
 
-    fn revokes_again(&self) {
-        if self.outage.answered() {
+    fn revokes_again(&self, attempt: Attempt) {
+        if attempt.succeeded() {
             tracing::info!(provider = %self.provider.name(), "the provider revokes again, and what waited is due now");
         }
     }
 
     fn cannot_revoke(&self, attempt: Attempt, error: &ProviderError) {
-        if self.outage.failed(attempt, self.clock.monotonic()) {
+        if attempt.failed(self.clock.monotonic()) {
             let name = self.provider.name();
             tracing::warn!(
                 provider = %name, %error,
@@ -246,15 +236,13 @@ impl Backend {
         }
     }
 
-    /// A permit to revoke, if there is one right now. A revocation that failed before waits while
-    /// the provider is out; a new one has its first try at once, since not everything behind the
-    /// provider need be down.
+    /// A permit to revoke, if there is one right now.
     pub(crate) fn revoke_permit(self: &Arc<Self>, is_new: bool) -> Option<RevokePermit> {
         let permit = Arc::clone(&self.revoke_permits).try_acquire_owned().ok()?;
-        let outage = self.outage.acquire(is_new, self.clock.monotonic())?;
+        let paced = self.pacer.acquire(is_new, self.clock.monotonic())?;
         Some(RevokePermit {
             called: Some((Arc::clone(self), permit)),
-            outage,
+            paced,
         })
     }
 
@@ -266,26 +254,8 @@ impl Backend {
         }
     }
 
-    fn count(&self, error: Option<&ProviderError>) {
-        let mut breaker = self.breaker.lock();
-        if !error.is_some_and(ProviderError::is_retryable) {
-            *breaker = Breaker::default();
-            return;
-        }
-        breaker.failures = breaker.failures.saturating_add(1);
-        if breaker.failures >= self.settings.breaker_failures {
-            breaker.open_until = Some(self.clock.monotonic() + self.settings.breaker_pause);
-        }
-    }
-
-    /// How long the breaker still refuses issuing. One failure after the pause opens it again.
-    fn pause_left(&self) -> Option<Duration> {
-        let now = self.clock.monotonic();
-        self.breaker
-            .lock()
-            .open_until
-            .filter(|until| *until > now)
-            .map(|until| until - now)
+    fn issue_pause(&self) -> Option<Duration> {
+        self.pacer.issue_pause(self.clock.monotonic())
     }
 
     async fn within<T>(&self, limit: Duration, call: impl Future<Output = T> + Send) -> Option<T> {

@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{
-    AgentName, Clock, Credential, CredentialId, CredentialState, EndCause, Event, Labels,
+    AgentName, Clock, Credential, CredentialId, CredentialIntent, EndCause, Event, Labels,
     ProviderName, Requester, RevocationClass, RoleName, RoleSpec, Scope, Secret, SecretFields,
     SeededEntropy, Task, TaskId, TaskState, Timestamp, Ttl, limits,
 };
@@ -424,23 +424,17 @@ fn issued_task(clock: &SimTime, entropy: &SeededEntropy) -> (TaskId, [Event; 3])
         ending_at: None,
         ended_at: None,
     };
-    let intended = Credential {
+    let intended = Credential::from(CredentialIntent {
         id: credential,
         task,
         agent,
         role,
         scope: Scope::default(),
-        state: CredentialState::Intended,
         revocation_class: RevocationClass::Immediate,
         intended_at: now,
-        issued_at: None,
         expires_at: now.plus(TASK_LIFE),
-        asked_until: None,
-        renewals_unanswered: 0,
-        anchor: None,
         handle: None,
-        revocation: None,
-    };
+    });
     let issued = Event::CredentialIssued {
         credential,
         expires_at: intended.expires_at,

@@ -146,7 +146,7 @@ pub(super) fn credential(view: &CredentialView) -> pb::Credential {
         scope: scope(&credential.scope),
         state: credential_state(credential.shown()).into(),
         revocation_class: revocation_class(credential.revocation_class).into(),
-        issued_at: credential.issued_at.map(time),
+        issued_at: credential.issued_at().map(time),
         expires_at: Some(time(credential.ends_at())),
         revocation: credential.revocation.as_ref().map(revocation),
         renewable: view.renewable,

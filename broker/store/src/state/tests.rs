@@ -98,7 +98,7 @@ fn outcome_after_the_task_ended() {
     ]);
     let first = model.state.credential(credential_id(1)).unwrap();
     assert_eq!(first.state, CredentialState::Revoking);
-    assert!(first.handle.is_some() && first.issued_at.is_some());
+    assert!(first.handle.is_some() && first.is_issued());
     assert!(wrong_state(&model.commit(&issued(1))));
     let second = model.state.credential(credential_id(2)).unwrap();
     assert_eq!(second.state, CredentialState::Abandoned);

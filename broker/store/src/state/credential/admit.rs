@@ -48,11 +48,7 @@ impl State {
         let Some(node) = self.tasks.get(&credential.task) else {
             return Err(missing("task", &credential.task).into());
         };
-        if credential.state != CredentialState::Intended
-            || credential.issued_at.is_some()
-            || credential.revocation.is_some()
-            || credential.renewals_unanswered != 0
-        {
+        if !credential.is_intent() {
             return invalid("a new credential is intended and nothing more");
         }
         if node.task.agent != credential.agent {
@@ -142,9 +138,8 @@ impl State {
             self.credentials.get(id).is_some_and(|c| {
                 c.task == task
                     && c.role.provider() == provider
-                    && c.state == CredentialState::Revoking
-                    && c.issued_at.is_none()
-                    && c.revocation.as_ref().is_some_and(|r| r.since >= oldest)
+                    && c.in_doubt()
+                    && c.asked_at_latest() >= oldest
             })
         };
         // The shorter of the two is searched: a task may hold thousands of credentials, and
@@ -180,7 +175,7 @@ impl State {
 fn fits(step: &CredentialStep<'_>, credential: &Credential, now: Timestamp) -> bool {
     use CredentialState::{Active, Intended, Revoking};
     let is = credential.state;
-    let has_outcome = credential.issued_at.is_some();
+    let has_outcome = credential.is_issued();
     match step {
         // An id is given out once, and this credential has it.
         CredentialStep::Intended { .. } => false,
@@ -191,10 +186,6 @@ fn fits(step: &CredentialStep<'_>, credential: &Credential, now: Timestamp) -> b
         CredentialStep::Renewed { .. } => matches!(is, Active | Revoking) && has_outcome,
         CredentialStep::Revoking { .. } => matches!(is, Intended | Active),
         CredentialStep::RevokeFailed { .. } | CredentialStep::Revoked { .. } => is == Revoking,
-        CredentialStep::Expired => {
-            matches!(is, Active | Revoking)
-                && credential.expires_at <= now
-                && credential.renewals_unanswered == 0
-        }
+        CredentialStep::Expired => matches!(is, Active | Revoking) && !credential.may_outlive(now),
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use taskpass_core::{
     Credential, CredentialId, CredentialState, CredentialStep, Revocation, RevokeCause, Timestamp,
-    limits,
 };
 
 use crate::{
@@ -62,24 +61,16 @@ fn advance(mut credential: Credential, step: &CredentialStep<'_>, time: Timestam
             anchor,
             handle,
         } => {
-            // Its task may have ended while the provider worked. Then it stays to be revoked, and
-            // can now be found.
-            if credential.state == CredentialState::Intended {
-                credential.state = CredentialState::Active;
-            }
-            credential.issued_at = Some(time);
-            lives_until(&mut credential, expires_at);
+            credential.record_issued(time, expires_at);
             credential.revocation_class = revocation_class;
             credential.anchor = anchor.or(credential.anchor);
             credential.handle = handle.cloned().or_else(|| credential.handle.take());
         }
         CredentialStep::RenewIntended { until, .. } => {
-            may_live_until(&mut credential, until);
-            credential.renewals_unanswered = credential.renewals_unanswered.saturating_add(1);
+            credential.record_renewal_asked(until);
         }
         CredentialStep::Renewed { expires_at, .. } => {
-            lives_until(&mut credential, expires_at);
-            credential.renewals_unanswered = credential.renewals_unanswered.saturating_sub(1);
+            credential.record_renewed(expires_at);
         }
         CredentialStep::Revoking { cause } => {
             credential.state = CredentialState::Revoking;
@@ -124,22 +115,6 @@ fn advance(mut credential: Credential, step: &CredentialStep<'_>, time: Timestam
         CredentialStep::Expired => finish(&mut credential, CredentialState::Expired, time, None),
     }
     credential
-}
-
-/// The provider is asked to let it live until `until`, and may do so without an answer.
-fn may_live_until(credential: &mut Credential, until: Timestamp) {
-    let asked = credential.asked_until.unwrap_or(credential.expires_at);
-    let asked = asked.max(until);
-    credential.expires_at = credential.expires_at.max(asked);
-    credential.asked_until = (credential.expires_at > asked).then_some(asked);
-}
-
-/// The provider lets it live until `end`. The end that was asked for is kept where it comes
-/// earlier.
-fn lives_until(credential: &mut Credential, end: Timestamp) {
-    let asked = credential.asked_until.unwrap_or(credential.expires_at);
-    credential.expires_at = end;
-    credential.asked_until = (end > asked.plus(limits::EXPIRY_SLACK)).then_some(asked);
 }
 
 const fn new_revocation(cause: RevokeCause, since: Timestamp) -> Revocation {

@@ -1,0 +1,154 @@
+//! What to revoke next of one task at one provider. Decided from the record alone: no store, no
+//! clock, no provider.
+//!
+//! A credential that the provider answered for is revoked by itself. A credential in doubt is dead
+//! for certain only when every anchor is gone that it may have been issued through, and an anchor
+//! takes all with it that was issued through it. Three rules follow, and each is a row of the
+//! tests:
+//!
+//! 1. All credentials in doubt are revoked together, whenever each is due.
+//! 2. The ledger marks everything that dies with an anchor before the anchor ends.
+//! 3. No anchor ends while a call may still issue through it: a credential minted afterwards would
+//!    hang on nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use taskpass_core::{Anchor, Credential, CredentialId, CredentialState, Task, TaskState};
+use taskpass_provider::RevokeScope;
+
+/// What is on record of one task at one provider, and which calls run there.
+#[derive(Debug)]
+pub(super) struct Situation {
+    pub(super) task: Arc<Task>,
+    /// The credentials of the task at this provider. Those that are due are enough while the task
+    /// is open and none of them is in doubt.
+    pub(super) credentials: Vec<Arc<Credential>>,
+    /// The live anchors of the task at this provider.
+    pub(super) anchors: Vec<Arc<Anchor>>,
+    /// The credentials for which a call to issue runs in this process.
+    pub(super) in_flight: BTreeSet<CredentialId>,
+}
+
+/// The next step.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Nothing can be revoked yet, because calls to issue still run.
+    Wait,
+    /// These die with an anchor that has to end, so the ledger marks them first. Then plan again.
+    Mark(Vec<CredentialId>),
+    /// One order to the provider.
+    Revoke(Selection),
+}
+
+/// What one order revokes.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub(super) scope: RevokeScope,
+    pub(super) credentials: Vec<Arc<Credential>>,
+    /// The anchors that end.
+    pub(super) anchors: Vec<Arc<Anchor>>,
+}
+
+/// Plans the next step for the credentials that are due; without any, for the anchors alone.
+pub(super) fn plan_revocation(due: &BTreeSet<CredentialId>, situation: &Situation) -> Plan {
+    let has_ended = situation.task.state != TaskState::Open;
+    let mut chosen = situation.workable(due, has_ended);
+    let doubted = situation.doubted_anchors(&chosen);
+    if !has_ended && !doubted.is_empty() {
+        let siblings = situation.issued_through(&doubted);
+        if !siblings.is_empty() {
+            return Plan::Mark(siblings);
+        }
+        chosen = situation.with_those_that_die(chosen, &doubted);
+    }
+    let ends_anchor = has_ended || !doubted.is_empty();
+    let must_wait = ends_anchor && situation.may_still_mint(&chosen);
+    if must_wait {
+        chosen.retain(|credential| credential.is_issued());
+    }
+    if chosen.is_empty() && (must_wait || !due.is_empty() || situation.anchors.is_empty()) {
+        return Plan::Wait;
+    }
+    let (scope, anchors) = match (must_wait, has_ended) {
+        (true, _) => (RevokeScope::Credentials, Vec::new()),
+        (false, true) => (RevokeScope::Task, situation.anchors.clone()),
+        (false, false) => (RevokeScope::Credentials, doubted),
+    };
+    Plan::Revoke(Selection {
+        scope,
+        credentials: chosen,
+        anchors,
+    })
+}
+
+impl Situation {
+    /// The credentials that can be revoked now: those that are due, and all in doubt as soon as an
+    /// anchor may have to end.
+    fn workable(&self, due: &BTreeSet<CredentialId>, has_ended: bool) -> Vec<Arc<Credential>> {
+        let revoking = || self.credentials.iter().filter(|c| self.can_be_revoked(c));
+        let joined = has_ended || revoking().any(|c| c.in_doubt() && due.contains(&c.id));
+        let chosen = revoking().filter(|c| due.contains(&c.id) || (joined && c.in_doubt()));
+        chosen.cloned().collect()
+    }
+
+    /// A credential whose call still runs waits until the call is cancelled.
+    fn can_be_revoked(&self, credential: &Credential) -> bool {
+        credential.state == CredentialState::Revoking && !self.in_flight.contains(&credential.id)
+    }
+
+    /// The anchors through which a credential in doubt may have been issued: not those made after
+    /// the broker had stopped waiting for it. Nothing new is issued through them
+    /// ([`Guard::NothingInDoubt`](taskpass_store::Guard::NothingInDoubt)), and a call whose
+    /// credential is being revoked records no further anchor.
+    fn doubted_anchors(&self, chosen: &[Arc<Credential>]) -> Vec<Arc<Anchor>> {
+        let in_doubt = chosen.iter().filter(|c| c.in_doubt());
+        let Some(until) = in_doubt.map(|c| c.asked_at_latest()).max() else {
+            return Vec::new();
+        };
+        let earlier = self.anchors.iter().filter(|a| a.recorded_at <= until);
+        earlier.cloned().collect()
+    }
+
+    /// The credentials that die with these anchors and are not marked. A credential that is just
+    /// being issued is one: it must not be delivered any more.
+    fn issued_through(&self, anchors: &[Arc<Anchor>]) -> Vec<CredentialId> {
+        let dies = |c: &&Arc<Credential>| match c.state {
+            CredentialState::Intended => true,
+            CredentialState::Active => hangs_on(c, anchors),
+            _ => false,
+        };
+        self.credentials.iter().filter(dies).map(|c| c.id).collect()
+    }
+
+    /// With the credentials that are marked and die with these anchors: the order has to name all
+    /// that it revokes.
+    fn with_those_that_die(
+        &self,
+        chosen: Vec<Arc<Credential>>,
+        anchors: &[Arc<Anchor>],
+    ) -> Vec<Arc<Credential>> {
+        let ids: BTreeSet<_> = chosen.iter().map(|c| c.id).collect();
+        let dying = self
+            .credentials
+            .iter()
+            .filter(|c| self.can_be_revoked(c) && hangs_on(c, anchors) && !ids.contains(&c.id));
+        chosen.into_iter().chain(dying.cloned()).collect()
+    }
+
+    /// Whether the provider may still be minting for this task. No new call begins meanwhile, since
+    /// the task has ended or is in doubt.
+    fn may_still_mint(&self, chosen: &[Arc<Credential>]) -> bool {
+        let ids: BTreeSet<_> = chosen.iter().map(|c| c.id).collect();
+        let mut others = self.credentials.iter().filter(|c| !ids.contains(&c.id));
+        others.any(|c| c.may_yet_be_minted())
+    }
+}
+
+fn hangs_on(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
+    credential
+        .anchor
+        .is_some_and(|id| anchors.iter().any(|anchor| anchor.id == id))
+}
+
+#[cfg(test)]
+mod tests;
