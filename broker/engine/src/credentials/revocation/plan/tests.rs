@@ -349,7 +349,7 @@ fn situation(row: &Row) -> Situation {
 /// A plan in words: ids by their number, in the order of the plan.
 fn shown(plan: &Plan) -> String {
     let numbers = |ids: Vec<String>| {
-        let numbers = ids.iter().map(|id| id[1..].trim_start_matches('0'));
+        let numbers = ids.iter().map(|id| id.trim_start_matches(['a', 'c', '0']));
         numbers.collect::<Vec<_>>().join(" ")
     };
     let or = |text: String, none: &str| {
