@@ -3,14 +3,15 @@
 //!
 //! The engine, the reconcilers, the policy and the rules of the store are the real ones. Simulated
 //! are time, randomness, the disk, and the back ends with the way to them. In a history callers
-//! start tasks, delegate, draw, renew, revoke and go away; requests are lost, late, half carried
-//! out or refused; the disk fills up or breaks; the clock jumps; and the broker is killed wherever
-//! it waits and started again on what was durable. An [`oracle`] that shares no code with the
-//! engine looks after every commit, at every step and at the end whether all promises are kept.
+//! start tasks, delegate, request credentials, renew, revoke and go away; requests are lost, late,
+//! half carried out or refused; the disk fills up or breaks; the clock jumps. The history kills the
+//! broker at random places where it waits, and starts it again on the durable entries. An
+//! [`oracle`] that shares no code with the engine checks every promise after each commit, at each
+//! step and at the end.
 //!
 //! A history depends on its seed alone. `TASKPASS_SIM_SEED=n` makes the test `one_history` run it
-//! and print what happened. `TASKPASS_SIM_HISTORIES=n` and `TASKPASS_SIM_SECONDS=s` run another
-//! number than the usual, from the seed `TASKPASS_SIM_FROM` on; `make simulate` does so.
+//! and print each step. `TASKPASS_SIM_HISTORIES=n` and `TASKPASS_SIM_SECONDS=s` run another number
+//! than the usual, from the seed `TASKPASS_SIM_FROM` on; `make simulate` does so.
 
 #![expect(
     clippy::disallowed_methods,
@@ -48,7 +49,8 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
     parsed
 }
 
-/// Runs one history. What is wrong fails the test, with what happened and how to repeat it.
+/// Runs one history. A broken promise fails the test, which prints the steps and how to repeat
+/// them.
 fn check(fixture: &Arc<Fixture>, seed: u64) -> u64 {
     let outcome = history::run(fixture, seed, false);
     let Some(wrong) = outcome.wrong else {
@@ -87,7 +89,7 @@ fn check_share(share: u64) {
         "{histories} histories in {:?}, {secrets} credentials handed out",
         began.elapsed()
     );
-    // A simulation in which nothing is ever given out would find nothing wrong.
+    // A simulation in which the broker never delivers a credential would find nothing wrong.
     assert!(
         histories < 20 || secrets >= histories,
         "only {secrets} credentials in {histories} histories"

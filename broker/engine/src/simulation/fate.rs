@@ -1,21 +1,21 @@
-//! What a seed decides: choices, the order in which things run, and where the broker is killed.
+//! The decisions of a seed: choices, the order in which futures run, and the place of a kill.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use taskpass_core::{Entropy, SeededEntropy};
 
-/// Rounds without anybody asking chance after which everybody waits for time to pass.
+/// After so many rounds in which no future asked for a choice, all futures wait for time to pass.
 const QUIET_ROUNDS: u32 = 6;
 
 /// Choices, the same for the same seed.
 #[derive(Debug)]
 pub(super) struct Fate {
     random: SeededEntropy,
-    /// How often chance was asked.
+    /// How many choices were made.
     asked: AtomicU64,
-    /// Places where the broker could be killed that are left until it is; negative when it is not
-    /// to be.
+    /// How many places for a kill the broker still passes before the kill; negative when none is
+    /// planned.
     kill_in: AtomicI64,
     killed: AtomicBool,
     /// Nothing goes wrong any more.
@@ -46,12 +46,12 @@ impl Fate {
         least + self.below(most - least + 1)
     }
 
-    /// Whether something happens that happens in so many of 100 cases.
+    /// True in so many of 100 cases.
     pub(super) fn percent(&self, cases: u64) -> bool {
         self.below(100) < cases
     }
 
-    /// Whether something goes wrong that goes wrong in so many of 1000 cases.
+    /// True in so many of 1000 cases, and never once the history is calm.
     pub(super) fn wrong(&self, cases: u64) -> bool {
         self.below(1000) < cases && !self.is_calm()
     }
@@ -87,8 +87,8 @@ impl Fate {
         self.kill_in.store(-1, Ordering::Relaxed);
     }
 
-    /// A place where the broker may be killed and others may run. After the kill nothing the
-    /// process does has an effect.
+    /// A place where the broker may be killed and other futures may run. After the kill the calling
+    /// future never goes on, so the dead process has no effect.
     pub(super) async fn place(&self) {
         if self.kill_in.load(Ordering::Relaxed) >= 0
             && self.kill_in.fetch_sub(1, Ordering::Relaxed) == 0
@@ -101,7 +101,7 @@ impl Fate {
         self.others_first().await;
     }
 
-    /// Lets others run first, perhaps.
+    /// Lets other futures run first, perhaps.
     pub(super) async fn others_first(&self) {
         for _ in 0..self.below(4).saturating_sub(1) {
             tokio::task::yield_now().await;
@@ -111,8 +111,8 @@ impl Fate {
         }
     }
 
-    /// Lets everybody run who can, without time passing. Nothing goes on without asking chance for
-    /// long.
+    /// Lets all futures run that can, without time passing. A future that still runs soon asks for
+    /// a choice, so rounds without one mean that all are waiting.
     pub(super) async fn settle(&self) {
         let mut quiet = 0;
         while quiet < QUIET_ROUNDS {

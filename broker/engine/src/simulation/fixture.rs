@@ -1,5 +1,5 @@
-//! What all histories of one test share, because it is slow to make and never changes: keys,
-//! policy, a ledger to point at.
+//! Keys, policy and a ledger to point at: slow to make and never changed, so all histories of one
+//! test share them.
 
 use std::{sync::Arc, time::Duration};
 

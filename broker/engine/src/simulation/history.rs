@@ -1,4 +1,4 @@
-//! One history: broker processes one after the other, what happens to them, and the end, at which
+//! One history: broker processes one after the other, the faults they meet, and the end, at which
 //! everything must be over.
 
 use std::{sync::Arc, time::Duration};
@@ -31,13 +31,13 @@ use crate::{
 
 /// The longest life of a task.
 const TASK_MAX: Millis = 120_000;
-/// Within which everything of an ended task is dead once nothing goes wrong any more: the longest
-/// pause between two attempts, one more for sessions, and what may be under way.
+/// Once nothing goes wrong any more, an ended task is over within the longest pause between two
+/// attempts, one more minute for sessions, and the time that late requests take.
 const OVER_WITHIN: Millis = 300_000 + 60_000 + 3 * LATE_MAX;
-/// How far a wrong clock is wrong.
+/// How far a wrong clock is off.
 const SKEW_MAX: u64 = 600_000;
 
-/// A history and what it has come to.
+/// A history and its state so far.
 pub(super) struct History {
     fixture: Arc<Fixture>,
     fate: Arc<Fate>,
@@ -60,7 +60,7 @@ struct Process {
     requests: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What came of a history.
+/// The outcome of a history.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) wrong: Option<String>,
@@ -133,7 +133,7 @@ impl History {
                 self.go_on(&process).await;
             }
         });
-        // Whatever the process still did ends here, as with SIGKILL.
+        // All that the process was still doing stops here, as with SIGKILL.
         drop(runtime);
         self.entries = store.left_behind();
     }
@@ -198,7 +198,7 @@ impl History {
         while self.steps > 0 {
             self.steps -= 1;
             self.step(process).await;
-            // Sometimes the next thing happens while the last is still going on.
+            // Sometimes the next step begins while the last one still runs.
             if self.fate.percent(60) {
                 self.fate.settle().await;
             } else {
@@ -325,7 +325,7 @@ impl History {
             self.fate.settle().await;
             self.oracle.look();
         }
-        // What is still under way must not bring anything back.
+        // Requests that are still under way must not make a dead thing live again.
         if let Some(at) = self.world.quiet_at() {
             self.time.pass_until(at);
         }

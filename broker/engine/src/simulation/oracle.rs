@@ -1,8 +1,6 @@
-//! Whether the broker keeps its promises: what the ledger says, held against what must follow and
-//! against the truth.
+//! Checks the promises of the broker: compares the ledger with the invariants and with the truth.
 //!
-//! Written from the invariants alone; nothing of the engine's or the store's own rules is used
-//! here.
+//! It is written from the invariants alone and uses no rule of the engine or the store.
 
 mod audit;
 mod book;
@@ -57,12 +55,12 @@ impl Oracle {
         }
     }
 
-    /// What was found wrong first.
+    /// The first broken promise.
     pub(super) fn verdict(&self) -> Option<String> {
         self.seen.lock().broken.clone()
     }
 
-    /// How many credentials were handed out.
+    /// How many credentials were delivered.
     pub(super) fn secrets(&self) -> u64 {
         self.seen.lock().secrets
     }
@@ -71,12 +69,12 @@ impl Oracle {
         self.seen.lock().book.clock_was_wrong = true;
     }
 
-    /// Something else that must not be.
+    /// Records a broken promise that the oracle does not look for itself.
     pub(super) fn wrong(&self, what: impl Into<String>) {
         self.seen.lock().wrong(what.into());
     }
 
-    /// Reads what is new in the ledger, and looks whether it and the truth fit together.
+    /// Reads the new entries of the ledger, and checks that ledger and truth agree.
     pub(super) fn read_ledger(&self, log: &MemoryLog) {
         let mut seen = self.seen.lock();
         let new = log.since(seen.entries);
@@ -100,7 +98,7 @@ impl Oracle {
         self.compare(&mut seen, self.time.now());
     }
 
-    /// Looks whether the ledger and the truth fit together now.
+    /// Checks that the ledger and the truth agree now.
     pub(super) fn look(&self) {
         self.compare(&mut self.seen.lock(), self.time.now());
     }
@@ -117,7 +115,7 @@ impl Oracle {
         }
     }
 
-    /// Whether this may be alive.
+    /// Whether the ledger allows this thing to be alive.
     fn judge(&self, seen: &Seen, thing: &Thing, now: Millis) -> Result<(), String> {
         let id = thing.credential;
         let Some(entry) = seen.book.credential(id) else {
@@ -130,8 +128,8 @@ impl Oracle {
             CredentialState::RevokedUnverified => {
                 let until = entry.may_live_until.map(|at| self.time.truth(at));
                 let in_time = seen.book.clock_was_wrong || until.is_some_and(|until| now <= until);
-                // A lease that was filed after the end of its session hangs on nothing: nobody can
-                // find and end it.
+                // The back end filed this lease after its session had ended. The lease hangs on
+                // nothing, so no provider can find and revoke it.
                 let is_orphan = thing.kind == Kind::Session
                     && thing.session.is_none()
                     && entry.issued_at.is_none();
@@ -147,7 +145,7 @@ impl Oracle {
         ))
     }
 
-    /// A provider is asked to mint.
+    /// The engine asks a provider to issue.
     pub(super) fn asked_to_issue(&self, id: CredentialId) {
         let mut seen = self.seen.lock();
         let entry = seen.book.credential(id);
@@ -158,7 +156,7 @@ impl Oracle {
         }
     }
 
-    /// A provider is asked to extend.
+    /// The engine asks a provider to renew.
     pub(super) fn asked_to_renew(&self, id: CredentialId) {
         let mut seen = self.seen.lock();
         if !seen.book.take_renewal(id) {
@@ -168,7 +166,7 @@ impl Oracle {
         }
     }
 
-    /// A provider is asked to revoke.
+    /// The engine asks a provider to revoke.
     pub(super) fn asked_to_revoke(&self, order: &RevokeOrder) {
         let items: Vec<_> = order.items.iter().map(|item| item.credential).collect();
         self.fate.note(|| {
@@ -183,7 +181,7 @@ impl Oracle {
         for item in &order.items {
             let id = item.credential;
             let state = seen.book.credential(id).map(|c| c.state);
-            // It may have come to its end since the order was made.
+            // The credential may have reached a final state since the engine made the order.
             let is_on_its_way =
                 state.is_some_and(|s| s == CredentialState::Revoking || s.is_final());
             if !is_on_its_way {
@@ -217,8 +215,8 @@ impl Oracle {
         }
     }
 
-    /// A key has given a second credential, which it may where its first task has ended: nothing
-    /// can be repeated there.
+    /// A key gave a second credential. It may when the task of the first one has ended, since no
+    /// request can be repeated in an ended task.
     pub(super) fn gave_again(&self, key: &str, before: TaskId, task: TaskId) {
         let mut seen = self.seen.lock();
         if before == task || seen.book.task_state(before) != Some(TaskState::Ended) {
@@ -228,12 +226,13 @@ impl Oracle {
         }
     }
 
-    /// Whether everything is over: every task has ended, and nothing of any is pending.
+    /// Whether everything is over: every task has ended, and no credential is pending.
     pub(super) fn is_over(&self) -> bool {
         self.seen.lock().book.pending().is_none()
     }
 
-    /// Something is still pending although everything works and enough time has passed.
+    /// Everything works and enough time has passed: a task or credential that is still pending
+    /// breaks a promise.
     pub(super) fn must_be_over(&self) {
         let mut seen = self.seen.lock();
         if let Some(what) = seen.book.pending() {

@@ -1,8 +1,9 @@
 //! A long outage: ten thousand credentials to revoke at a provider that is down, and another
 //! provider that works.
 //!
-//! Each has a task of its own, the worst case: nothing can be revoked together.
-//! `TASKPASS_SIM_OUTAGE_HOURS=24` makes a whole day of it, as `make torture` does.
+//! Each credential has a task of its own. This is the worst case, since one call can only revoke
+//! credentials of one task. `TASKPASS_SIM_OUTAGE_HOURS=24` makes a whole day of it, as `make
+//! torture` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,15 +42,15 @@ use crate::{
 };
 
 const DUE: usize = 10_000;
-/// Orders that a provider is given at a time.
+/// Orders that the broker gives a provider at a time.
 const SLOTS: usize = 8;
-/// What a provider that is up needs for a call.
+/// The time that a provider that is up takes for a call.
 const LATENCY: Duration = Duration::from_millis(20);
-/// Within which one that is down turns a call away.
+/// The time after which a provider that is down refuses a call.
 const REFUSAL: Duration = Duration::from_millis(1);
 const TASK_LIFE: Duration = Duration::from_secs(90 * 3600);
 const HOUR: Millis = 3_600_000;
-/// What may run on before time passes.
+/// How often all futures may run on before time passes.
 const ROUNDS: usize = 16;
 
 /// A provider that is up or down, and counts.
@@ -65,7 +66,7 @@ struct Plant {
     revoked: Mutex<BTreeSet<CredentialId>>,
 }
 
-/// One broker, an agent, a provider that goes down and one that stays.
+/// One broker, an agent, a provider that goes down and another that stays up.
 struct Site {
     engine: Arc<Engine>,
     time: Arc<SimTime>,
@@ -76,8 +77,8 @@ struct Site {
     agent: Call,
 }
 
-/// Nothing is lost, nobody storms, nobody else waits: neither while the provider is down nor when
-/// it is back.
+/// The broker loses no revocation, never floods the provider, and delays no work of the other
+/// provider, neither during the outage nor after it.
 #[test]
 fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
     let hours: u64 = setting("TASKPASS_SIM_OUTAGE_HOURS").unwrap_or(1);
@@ -97,17 +98,18 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
         let asked = site.fails.orders.load(Ordering::SeqCst);
         let entries = site.log.since(before).len();
         println!("{hours} h down: {asked} orders, {entries} entries in the ledger");
-        // Each was tried once, and after that one at a time found out whether the provider is back.
+        // The broker tries each revocation once. After that it tries one at a time, to find out
+        // whether the provider is back.
         let probes = u64::try_from(DUE).unwrap() + hours * 3600 / 30 + 20;
         assert!(asked <= probes, "{asked} orders, {probes} are enough");
-        // Beside those, what the credentials of the other provider leave.
+        // The rest are entries of the credentials of the other provider.
         assert!(u64::try_from(entries).unwrap() <= probes + hours * 12 * 10);
         site.recovery(DUE, usual).await;
         assert!(site.store.matches(&site.log).unwrap());
     });
 }
 
-/// A person is told to look; the broker goes on all the same.
+/// The broker calls the credential stuck, so that a person looks, and still goes on revoking.
 #[test]
 fn what_cannot_be_revoked_for_long_is_stuck_and_is_never_given_up() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -188,7 +190,7 @@ impl Site {
         tasks
     }
 
-    /// Every five minutes somebody works with the other provider, and does not notice.
+    /// Every five minutes the agent works with the other provider, as fast as usual.
     async fn outage(&self, hours: u64, usual: Millis) {
         let until = self.time.now() + hours * HOUR;
         while self.time.now() < until {
@@ -205,7 +207,8 @@ impl Site {
         self.fails.most.store(0, Ordering::SeqCst);
         self.fails.is_down.store(false, Ordering::SeqCst);
         let is_over = || self.fails.revoked.lock().len() == due;
-        // The first of them is a moment away; then work goes on beside all the others.
+        // The pacer soon lets the first revocation through; the agent then works beside all the
+        // others.
         let limit = began + u64::try_from(limits::REVOKE_RETRY_MAX.as_millis()).unwrap();
         let first = || !self.fails.revoked.lock().is_empty();
         self.pass_until(limit, first).await;

@@ -25,9 +25,9 @@ use super::{
     world::{Effect, Kind, Life, Reply},
 };
 
-/// How long a session lives that was not put on record.
+/// The life of a session whose anchor is not yet on record.
 const PROBATION: Duration = Duration::from_secs(8);
-/// How much more than they are asked for some back ends give.
+/// The extra life that some back ends add to the requested one.
 const GENEROSITY: Duration = Duration::from_secs(30);
 
 /// One provider in one broker process.
@@ -40,9 +40,9 @@ pub(super) struct SimProvider {
     oracle: Arc<Oracle>,
     /// The session of each task through which credentials are issued.
     sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
-    /// When a revocation of an unanswered credential was first asked for.
+    /// When the engine first asked to revoke a credential whose outcome is unknown.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
-    /// Those whose sessions were seen alive when no call was under way any more.
+    /// Credentials in doubt with a session that was seen alive when no call was under way any more.
     outlived: Mutex<BTreeSet<CredentialId>>,
 }
 
@@ -138,8 +138,8 @@ impl SimProvider {
         }
     }
 
-    /// Leases and tokens are given so much time from when they are made; what cannot be taken back
-    /// is told its end.
+    /// The back end counts the life of leases and tokens from when it mints them. The other kinds
+    /// get a fixed end.
     fn life(&self, until: Timestamp) -> Life {
         match self.kind {
             Kind::Session | Kind::Named => Life::For(self.left(until)),
@@ -152,7 +152,7 @@ impl SimProvider {
         u64::try_from(left.as_millis()).unwrap()
     }
 
-    /// When it is over at the latest that was asked for before its answer came.
+    /// The latest end of a thing that the provider asked for before the answer came.
     fn ends_by(&self, until: Timestamp, life: Life) -> Timestamp {
         match life {
             Life::For(span) => {
@@ -162,7 +162,7 @@ impl SimProvider {
         }
     }
 
-    /// How long a call that nobody got an answer to may still be under way.
+    /// How long a call without an answer may still be under way.
     fn under_way(&self, items: &[RevokeItem]) -> Option<Duration> {
         let now = self.wire.time.now();
         let mut doubts = self.doubts.lock();
@@ -179,8 +179,8 @@ impl SimProvider {
         let mut numbers: BTreeSet<usize> = named.collect();
         if let Entry::Occupied(held) = self.sessions.lock().entry(order.task) {
             let (session, _) = *held.get();
-            // One that is newer than a doubt has nothing to do with it, and somebody may be drawing
-            // with it.
+            // The held session may be newer than the credential in doubt. The provider then leaves
+            // it alone, since the task may be getting credentials through it.
             if order.scope == RevokeScope::Task || numbers.contains(&session) {
                 numbers.insert(session);
                 held.remove();
@@ -197,8 +197,8 @@ impl SimProvider {
         Ok(())
     }
 
-    /// Only a session that is still there has outlived a call: what is filed under one that is gone
-    /// hangs on nothing.
+    /// Only a session that is still alive has outlived a call. A lease that the back end files
+    /// under an ended session hangs on nothing.
     async fn see_who_is_outlived(
         &self,
         order: &RevokeOrder,
@@ -257,7 +257,8 @@ impl SimProvider {
         Err(ProviderError::retryable("it is still there"))
     }
 
-    /// It is counted from when the call was carried out, and no call is under way any more.
+    /// The back end counts the life from when it carried out the call, and no call is under way any
+    /// more.
     fn lost_ends_by(&self, item: &RevokeItem) -> Timestamp {
         let over = Clock::now(self.wire.time.as_ref()).plus(item.lifetime);
         over.max(item.expires_at).plus(GENEROSITY)
@@ -306,7 +307,7 @@ impl SimProvider {
         results
     }
 
-    /// Answers that nobody may take for a proof.
+    /// Answers that the engine must not take for a proof.
     fn misled(&self, wanted: usize) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
         let unproven = || Revoked {
             proof: " ".to_owned(),
@@ -344,8 +345,8 @@ impl Provider for SimProvider {
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
         self.oracle.asked_to_issue(order.credential);
-        // Some back ends give more than they are asked for; what cannot be taken back is not given
-        // so freely.
+        // Some back ends give a longer life than asked for. The back end without revocation does
+        // not.
         let is_generous = self.kind != Kind::ExpiryOnly && self.wire.fate.percent(8);
         let more = if is_generous {
             GENEROSITY
@@ -465,7 +466,7 @@ fn unexpected(reply: Reply) -> ProviderError {
     ProviderError::retryable(format!("the back end said {reply:?}"))
 }
 
-/// A refusal half-way: what was made before is there.
+/// A refusal half-way is retryable, since the session that was opened before it exists.
 fn doubtful(error: &ProviderError) -> ProviderError {
     ProviderError::retryable(error.to_string())
 }

@@ -1,5 +1,5 @@
-//! What callers ask, and what they keep of the answers: good requests, wide ones, repeated ones,
-//! and some by nobody.
+//! The requests of callers, and what they keep of the answers: good requests, wide ones, repeated
+//! ones, and some without authentication.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,21 +23,21 @@ use crate::{
     StartedTask, TaskRoles, testing::key_of,
 };
 
-/// From where all callers call.
+/// The address of all callers.
 pub(super) const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What callers know.
+/// The callers' knowledge.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) identities: Vec<PeerIdentity>,
     tasks: Vec<Task>,
     /// Tasks that callers know to have ended.
     over: BTreeSet<TaskId>,
-    /// With the identity that drew it.
+    /// Each credential with the identity that requested it.
     credentials: Vec<(CredentialId, SpiffeId)>,
-    /// Calls that were authenticated a while ago.
+    /// Calls that the engine authenticated a while ago.
     stale: Vec<Call>,
-    /// The task in which something was given for each caller's idempotency key.
+    /// For each caller's idempotency key, the task in which the broker issued a credential.
     given: BTreeMap<(SpiffeId, String), TaskId>,
 }
 
@@ -91,13 +91,13 @@ impl Callers {
         });
     }
 
-    /// Somebody begins to work.
+    /// An agent starts a task.
     pub(super) async fn begin(self) {
         let outcome = self.start_task().await;
         self.fate.note(|| format!("begin: {outcome:?}"));
     }
 
-    /// Authenticates now, or has done so a while ago.
+    /// Authenticates the caller now, or takes a call that was authenticated a while ago.
     async fn call(&self, identity: &PeerIdentity) -> Result<Call, Error> {
         let stale = {
             let known = self.known.lock();
@@ -122,7 +122,7 @@ impl Callers {
         self.one_of(|identity| !is_operator(identity))
     }
 
-    /// One of the identities that fit, mostly the last that was got.
+    /// One of the identities that fit, mostly the latest.
     fn one_of(&self, fits: impl Fn(&PeerIdentity) -> bool) -> Option<PeerIdentity> {
         let known = self.known.lock();
         let all: Vec<_> = known.identities.iter().filter(|i| fits(i)).collect();
@@ -144,7 +144,7 @@ impl Callers {
             .clone()
     }
 
-    /// A task, a recent one rather than an old one, and mostly somebody whose task it is.
+    /// A task, rather recent than old, and an identity, mostly of the task's owner.
     fn task(&self) -> Option<(Task, PeerIdentity)> {
         let task = {
             let known = self.known.lock();
@@ -290,7 +290,7 @@ impl Callers {
         Ok(format!("credential {}", issued.id))
     }
 
-    /// Mostly a key of its own, sometimes none, sometimes one that was used.
+    /// No idempotency key, a fresh key, or a key of an earlier request.
     fn key(&self) -> String {
         match self.fate.below(10) {
             0..5 => String::new(),
@@ -299,7 +299,7 @@ impl Callers {
         }
     }
 
-    /// A credential, a recent one rather than an old one, and mostly somebody whose it is.
+    /// A credential, rather recent than old, and an identity, mostly of the credential's owner.
     fn credential(&self) -> Option<(CredentialId, PeerIdentity)> {
         let (id, by) = {
             let known = self.known.lock();
@@ -388,7 +388,7 @@ impl Callers {
         Ok(format!("{} lives", task.id))
     }
 
-    /// A caller whose certificate is not on record, or is another's.
+    /// The caller shows a certificate that is not on record, or another caller's key.
     async fn by_an_unauthenticated_caller(&self) -> Result<String, Error> {
         let Some(mut identity) = self.agent() else {
             return Ok("nobody".to_owned());

@@ -1,5 +1,5 @@
-//! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses what
-//! was not acknowledged.
+//! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses
+//! batches that were not acknowledged.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::{fate::Fate, oracle::Oracle, time::SimTime};
 pub(super) enum Room {
     #[default]
     Enough,
-    /// Only what takes something back still fits.
+    /// Only commits from the reserve, for revocations and refusals, still fit.
     Reserve,
     None,
 }
@@ -31,11 +31,11 @@ pub(super) enum Room {
 #[derive(Debug, Default)]
 struct Disk {
     room: Room,
-    /// The next sync fails, and the batch is on the disk all the same, or is not.
+    /// The next sync fails; the value says whether the batch reaches the disk all the same.
     fails_next: Option<bool>,
-    /// After a failed sync nothing is taken any more.
+    /// After a failed sync the disk takes no batch any more.
     broken: bool,
-    /// What is on the disk after a failed sync, where that is more than was acknowledged.
+    /// The entries on the disk after a failed sync, if they are more than were acknowledged.
     unacknowledged: Option<Vec<Vec<u8>>>,
 }
 
@@ -69,12 +69,12 @@ impl SimStore {
         }
     }
 
-    /// Shows the oracle what a broker that is started finds.
+    /// Shows the oracle the ledger that the starting broker finds.
     pub(super) fn show_ledger(&self) {
         self.oracle.read_ledger(&self.log);
     }
 
-    /// What a broker finds that is started next.
+    /// The ledger that the next broker process finds.
     pub(super) fn left_behind(&self) -> Vec<Vec<u8>> {
         let unacknowledged = self.disk.lock().unacknowledged.take();
         unacknowledged.unwrap_or_else(|| self.log.since(0))
@@ -98,7 +98,7 @@ impl SimStore {
         disk.fails_next = None;
     }
 
-    /// Whether replaying the ledger gives the state there is.
+    /// Whether replaying the ledger gives the present state.
     pub(super) fn replays(&self) -> bool {
         self.memory.matches(&self.log).unwrap()
     }

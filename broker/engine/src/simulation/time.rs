@@ -15,7 +15,7 @@ use taskpass_core::{Clock, Timestamp};
 
 use crate::Timer;
 
-/// What a right clock says when a history begins.
+/// The right time at the beginning of a history.
 pub(super) const BEGIN: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 
 /// Milliseconds of true time since the history began.
@@ -30,7 +30,7 @@ struct Inner {
     /// How far the broker's wall clock is ahead of the truth.
     skew: i64,
     sleepers: u64,
-    /// By when they wake, then in the order in which they went to sleep.
+    /// Ordered by the time when they wake, then by the order in which they went to sleep.
     waiting: BTreeMap<(Millis, u64), Waker>,
 }
 
@@ -54,7 +54,7 @@ impl SimTime {
         self.0.lock().waiting.keys().next().map(|(at, _)| *at)
     }
 
-    /// Lets time pass until `at`, and wakes whoever slept no longer than that.
+    /// Lets time pass until `at`, and wakes the sleepers that are due by then.
     pub(super) fn pass_until(&self, at: Millis) {
         let mut inner = self.0.lock();
         inner.now = inner.now.max(at);

@@ -1,7 +1,8 @@
-//! The way to the back ends: slow, broken, and sure of nothing.
+//! The way to the back ends: slow, unreliable, and often without an answer.
 //!
-//! A request may be lost before or after it was carried out, carried out long after nobody waits
-//! for it any more, twice, or never answered. A refusal is honest: what was refused was not done.
+//! The wire may lose a request before or after the back end carries it out, deliver it twice,
+//! deliver it long after the provider has stopped waiting, or lose the answer. A refusal is honest:
+//! the back end did not carry out a request that it refuses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,12 +19,12 @@ use crate::Timer;
 /// A request is carried out at most this long after it was sent.
 pub(super) const LATE_MAX: Millis = 10_000;
 
-/// How a back end feels.
+/// The state of a back end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Mood {
     #[default]
     Good,
-    /// Nothing reaches it.
+    /// No request reaches it.
     Down,
     /// It takes requests and does not answer.
     Silent,
@@ -42,7 +43,7 @@ pub(super) struct Wire {
     mood: Mutex<Mood>,
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Debug)]
 enum Turn {
     Answered,
@@ -53,7 +54,8 @@ enum Turn {
     Refused(ProviderError),
 }
 
-/// A request under way. Whoever goes away while it waits may have cut it off, or not.
+/// A request under way. If the provider drops it before the answer, the back end forgets it in half
+/// of the cases.
 struct Sent<'a> {
     wire: &'a Wire,
     number: u64,
@@ -165,7 +167,8 @@ impl Wire {
             1 | 2 => Turn::LostAfter,
             3 => Turn::NeverAnswered { is_done: false },
             4 => Turn::NeverAnswered { is_done: true },
-            // What can only be found by the answer is not sent twice by anybody.
+            // A provider that finds the thing only by the answer does not send such a request
+            // twice.
             5 if !matches!(
                 effect,
                 Effect::CredentialRequest { .. } | Effect::OpenSession { .. }

@@ -1,5 +1,5 @@
-//! The truth: what is alive at the back ends, whatever anybody believes. It knows the true time and
-//! nothing of the ledger.
+//! The truth: the things that are alive at the back ends. The world knows the true time and nothing
+//! of the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use super::time::Millis;
 pub(super) enum Kind {
     /// Leases hang on a session of the task, and are found by it or by their own name alone.
     Session,
-    /// What is minted has a name that follows from the intent.
+    /// The name of a minted thing follows from the intent.
     Named,
-    /// What is minted cannot be taken back, but its name can be put on a list that is refused.
+    /// A minted thing cannot be ended, but the back end refuses names on its deny list.
     DenyList,
-    /// What is minted lives until its end.
+    /// A minted thing lives until its end.
     ExpiryOnly,
 }
 
@@ -26,7 +26,7 @@ impl Kind {
         [Self::Session, Self::Named, Self::DenyList, Self::ExpiryOnly];
 }
 
-/// Something that opens doors.
+/// A minted thing; its secret gives access while it is alive.
 #[derive(Debug, Clone)]
 pub(super) struct Thing {
     pub(super) kind: Kind,
@@ -43,10 +43,10 @@ struct Session {
     ended: bool,
 }
 
-/// How long something shall live.
+/// How long a thing is to live.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Life {
-    /// For so long from when the request is carried out, however late that is.
+    /// The back end counts the span from when it carries out the request, however late that is.
     For(Millis),
     Until(Millis),
 }
@@ -60,7 +60,7 @@ impl Life {
     }
 }
 
-/// What a back end is asked to do.
+/// A request to a back end.
 #[derive(Debug, Clone)]
 pub(super) enum Effect {
     OpenSession {
@@ -83,7 +83,7 @@ pub(super) enum Effect {
         credential: CredentialId,
         life: Life,
     },
-    /// A thing by its number.
+    /// Things are named by their number.
     Extend {
         thing: usize,
         life: Life,
@@ -111,7 +111,7 @@ pub(super) enum Effect {
     },
 }
 
-/// What it answers.
+/// The answer of a back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
     Session(usize),
@@ -119,12 +119,12 @@ pub(super) enum Reply {
     Done,
     Yes,
     No,
-    /// The session or thing is not there, or not any more.
+    /// The session or thing does not exist, or is dead.
     Refused,
 }
 
-/// A request that has reached a back end and is carried out at its time, whether anybody waits for
-/// it or not.
+/// A request that has reached a back end, which carries it out at its time even if the provider no
+/// longer waits.
 #[derive(Debug)]
 struct UnderWay {
     effect: Effect,
@@ -173,7 +173,7 @@ impl World {
         inner.answered.remove(&number)
     }
 
-    /// Takes a request back that nobody waits for and that the back end has not begun.
+    /// Drops a request that the provider no longer waits for and that the back end has not begun.
     pub(super) fn forget(&self, number: u64) {
         let mut inner = self.0.lock();
         inner.under_way.retain(|(_, n), _| *n != number);
@@ -230,7 +230,8 @@ impl Inner {
                 Reply::Done
             }
             Effect::EndSession { session } => {
-                // What hangs on it dies with it; what is filed under it later does not.
+                // Leases of the session die with it; leases that the back end files under it later
+                // do not.
                 let of_session = self.things.iter_mut();
                 for thing in of_session.filter(|t| t.session == Some(session)) {
                     thing.ended = true;
@@ -246,8 +247,8 @@ impl Inner {
                 if !request.was_let_in {
                     return Reply::Refused;
                 }
-                // A lease that is filed when its session is gone hangs on nothing, and lives out
-                // its time.
+                // The back end files this lease after its session has ended: the lease hangs on
+                // nothing and lives out its time.
                 let alive = self.is_session_alive(session, at);
                 self.mint(
                     Kind::Session,
@@ -292,7 +293,7 @@ impl Inner {
         Reply::Done
     }
 
-    /// What a question finds.
+    /// The answer to a question about the present state.
     fn is_so(&self, question: &Effect, at: Millis) -> bool {
         match *question {
             Effect::IsSessionAlive { session } => self.is_session_alive(session, at),

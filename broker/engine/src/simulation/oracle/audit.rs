@@ -1,4 +1,4 @@
-//! What each kind of entry must satisfy when it is made.
+//! The rules for each kind of entry at the time when it is made.
 
 use taskpass_core::{
     Credential, CredentialId, CredentialState, CredentialStep, Task, TaskId, TaskState, Timestamp,
@@ -212,7 +212,7 @@ impl Book {
                 page.state = Expired;
                 matches!(before, Active | Revoking)
             }
-            // `intended` has looked at it.
+            // `intended` has checked it.
             CredentialStep::Intended { .. } => true,
         };
         if fits {

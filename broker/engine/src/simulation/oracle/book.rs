@@ -13,14 +13,14 @@ use super::{LIVE_PER_AGENT, LIVE_PER_TASK, OPEN_TASKS};
 
 type Checked = Result<(), String>;
 
-/// What the ledger says so far.
+/// The content of the ledger so far.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     index: u64,
     /// Milliseconds.
     time: i64,
-    /// The wall clock was wrong at some time. What the ledger calls expired may then live until its
-    /// true end, and the ledger's time stands still while the broker counts on.
+    /// The wall clock was wrong at some time. A credential that the ledger calls expired may then
+    /// live until its true end, and the ledger's time stands still while the broker counts on.
     pub(super) clock_was_wrong: bool,
     pub(super) tasks: BTreeMap<TaskId, TaskPage>,
     pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,
@@ -60,7 +60,8 @@ pub(super) struct SvidPage {
 }
 
 impl CredentialPage {
-    /// Whether it may be; where it had what was asked for, nobody was asked.
+    /// Whether the renewal fits the state. No intent is needed: the broker calls no provider when
+    /// the credential already lives long enough.
     pub(super) const fn is_renewed(&mut self, before: CredentialState) -> bool {
         self.renewals = self.renewals.saturating_sub(1);
         matches!(before, CredentialState::Active | CredentialState::Revoking)
@@ -86,7 +87,7 @@ impl Book {
         })
     }
 
-    /// Enters one ledger entry; says in a word what it is.
+    /// Enters one ledger entry. Returns a short text of it for the trace.
     pub(super) fn enter(&mut self, bytes: &[u8]) -> Result<String, String> {
         let entry = Entry::parse(bytes).map_err(|e| format!("unreadable entry: {e}"))?;
         if entry.time.millis() < self.time {
@@ -215,7 +216,7 @@ impl Book {
         self.index
     }
 
-    /// What must hold after every commit.
+    /// Checks the rules that hold after every commit.
     pub(super) fn structure(&self) -> Checked {
         for page in self.tasks.values() {
             let parent = page.task.parent.and_then(|id| self.tasks.get(&id));
@@ -272,7 +273,7 @@ impl Book {
         Ok(())
     }
 
-    /// What is not over yet.
+    /// A task or credential that is not over yet.
     pub(super) fn pending(&self) -> Option<String> {
         let task = self.tasks.values().find(|t| t.state != TaskState::Ended);
         let credential = self.credentials.iter().find(|(_, c)| !c.state.is_final());
@@ -299,7 +300,7 @@ pub(super) fn names(decision: &DecisionRecord, role: &RoleName) -> bool {
     decision.resource.contains(&role.to_string())
 }
 
-/// Whether everything that is fixed above is fixed to the same below.
+/// Whether the scope below fixes every parameter of the scope above to the same value.
 pub(super) fn keeps(below: &Scope, above: &Scope) -> bool {
     above
         .iter()
