@@ -62,7 +62,7 @@ pub struct Agent {
     pub labels: Labels,
     /// When it was registered.
     pub registered_at: Timestamp,
-    /// Who registered it.
+    /// The operator that registered it.
     pub registered_by: SpiffeId,
 }
 
@@ -78,7 +78,7 @@ pub struct JoinToken {
     pub secret_sha256: String,
     /// Until when it can be used.
     pub expires_at: Timestamp,
-    /// Who made it.
+    /// The operator that made it.
     pub created_by: SpiffeId,
 }
 
@@ -86,8 +86,8 @@ pub struct JoinToken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SvidState {
-    /// Issued, not used yet. The SVID before it still counts: an agent whose reply was lost can go
-    /// on.
+    /// Issued, not used yet. The SVID before it still counts, so that an agent can go on if the
+    /// reply with the new one was lost.
     Pending,
     /// In use.
     Active,

@@ -1,4 +1,4 @@
-//! Anchors: what is on record of a thing at the back end through which credentials are issued.
+//! Anchors: the records of the things at a back end through which credentials are issued.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,8 @@ pub enum AnchorState {
 /// known by its accessor.
 ///
 /// The provider makes it short-lived, has it recorded, and only then renews it. Revoking it revokes
-/// every credential issued through it, including those whose answer was lost because the broker was
-/// killed.
+/// every credential issued through it, also one that the broker does not know of because it was
+/// killed before the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anchor {
     /// Unique name.

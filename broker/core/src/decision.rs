@@ -12,10 +12,11 @@ pub enum Outcome {
     Deny,
 }
 
-/// One decision: an auditor sees who asked for what, which policies decided, and on what facts.
+/// One decision: it shows an auditor the caller, the action, the policies that decided, and the
+/// facts that they saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// Who asked, as a SPIFFE ID.
+    /// The caller's SPIFFE ID.
     pub principal: String,
     /// The action, as policies spell it, such as `credential.issue`.
     pub action: String,

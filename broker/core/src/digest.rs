@@ -18,7 +18,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether `a` and `b` are equal, in a time that depends on their lengths only: an attacker who
+/// Whether `a` and `b` are equal, in a time that depends on their lengths only: an attacker that
 /// measures the time must not learn how many leading bytes of a guess are right.
 pub fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()

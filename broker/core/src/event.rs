@@ -20,7 +20,7 @@ pub use self::topic::{
     SvidStep, TaskStep, Topic,
 };
 
-/// Who caused an event.
+/// The cause of an event: a caller, or the broker itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
@@ -33,7 +33,7 @@ pub enum Actor {
 /// A caller's own name for one request, so that repeating the request does nothing twice.
 ///
 /// Two callers may use the same key, since a key belongs to its caller. `request_sha256` tells a
-/// repeated request from a different one that reuses the key by mistake.
+/// repeated request from a different request that reuses the key by mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyKey {
     /// The caller that uses the key.
@@ -115,8 +115,8 @@ pub enum Event {
         previous_policy_set: String,
         /// SHA-256 of the policy set from then on.
         policy_set: String,
-        /// The keys of the configuration with other values, as `table.key`, without those of
-        /// providers.
+        /// The keys of the configuration with other values, as `table.key`, without the providers'
+        /// keys.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         keys: Vec<String>,
         /// Providers that were not configured before.
@@ -170,8 +170,8 @@ pub enum Event {
         /// The join token that this SVID used up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         join_token: Option<JoinTokenId>,
-        /// What the agent proved itself with. Absent for renewals, for SVIDs of tasks, and in
-        /// entries from before evidence was recorded.
+        /// The evidence of the agent. Absent for renewals, for SVIDs of tasks, and in entries from
+        /// before evidence was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evidence: Option<EvidenceRecord>,
         /// The serial number of the SVID that asked for this renewal.

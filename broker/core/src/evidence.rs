@@ -1,4 +1,4 @@
-//! What the ledger keeps of the evidence with which an agent proved who it is.
+//! The ledger's record of the evidence with which an agent proved its identity.
 
 use std::fmt;
 
@@ -20,15 +20,15 @@ impl fmt::Display for EvidenceKind {
     }
 }
 
-/// The evidence for an SVID, as the ledger keeps it: enough for an auditor to find out who vouched
-/// for the agent, and never a secret.
+/// The evidence for an SVID, as the ledger keeps it: enough for an auditor to find out which issuer
+/// vouched for the agent, and never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceRecord {
-    /// What was shown.
+    /// The kind of evidence.
     pub kind: EvidenceKind,
-    /// Who made the evidence; for a join token the SPIFFE ID of its operator.
+    /// The maker of the evidence; for a join token the SPIFFE ID of its operator.
     pub issuer: String,
-    /// What the issuer calls the evidence or its holder; for a join token its id.
+    /// The issuer's name for the evidence or its holder; for a join token its id.
     pub subject: String,
 }
 

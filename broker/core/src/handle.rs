@@ -1,13 +1,13 @@
-//! What a provider finds a credential or an anchor by.
+//! The handle by which a provider finds a credential or an anchor.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// What a provider finds a credential or an anchor by; never a secret. It is JSON that only the
-/// provider understands. It is kept as text: each live credential has one, and a parsed value takes
-/// far more memory.
+/// The handle by which a provider finds a credential or an anchor; never a secret. It is JSON that
+/// only the provider understands. The broker keeps it as text: each live credential has one, and a
+/// parsed value takes far more memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handle(Box<str>);
 

@@ -1,4 +1,5 @@
-//! Roles: what one kind of credential gives, and the parameters by which an agent may narrow it.
+//! Roles: the access that one kind of credential gives, and the parameters with which an agent may
+//! narrow it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -23,7 +24,7 @@ pub enum Impact {
     ReversibleWrite,
     /// 2: cannot be undone, or is visible outside.
     Irreversible,
-    /// 3: changes who may do what.
+    /// 3: changes permissions.
     Administration,
 }
 
@@ -54,7 +55,7 @@ impl TryFrom<u8> for Impact {
     }
 }
 
-/// What values one parameter may take.
+/// The values that one parameter may take.
 #[derive(Clone)]
 pub enum ParamRule {
     /// The whole value matches this regular expression.
@@ -66,7 +67,7 @@ pub enum ParamRule {
 }
 
 impl ParamRule {
-    /// A pattern that must match the whole value, whatever anchors were written.
+    /// A pattern that must match the whole value, with or without anchors in the expression.
     pub fn pattern(expression: &str) -> Result<Self, InvalidValue> {
         let bad = |e: &dyn fmt::Display| {
             let reason = e
@@ -181,8 +182,8 @@ impl ScopeError {
     }
 }
 
-/// What the engine and policy know about a role. How its credentials are minted stays in the
-/// provider.
+/// The facts that the engine and policy know about a role. How its credentials are minted stays in
+/// the provider.
 #[derive(Debug, Clone)]
 pub struct RoleSpec {
     /// `<provider>/<name>`.
@@ -205,8 +206,8 @@ pub struct RoleSpec {
     pub revocation_class: RevocationClass,
     /// Whether the provider can renew a credential of this role.
     pub renewable: bool,
-    /// The environment variable that each field of a credential sets, where it is not the one that
-    /// [`EnvName::of_field`] makes of the names.
+    /// The environment variable that a field of a credential sets, if it differs from the name that
+    /// [`EnvName::of_field`] makes.
     pub env: BTreeMap<String, EnvName>,
 }
 

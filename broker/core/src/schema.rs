@@ -1,6 +1,6 @@
 //! The words of Taskpass in JSON schemas, for the configuration of providers.
 //!
-//! A `format` names the type; `taskpass-config` knows what is written there and checks it.
+//! A `format` names the type; `taskpass-config` knows how its values are written and checks them.
 
 use std::borrow::Cow;
 

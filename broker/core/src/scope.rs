@@ -1,4 +1,5 @@
-//! Scope: the parameters an agent asks a role with. A scope can only narrow what the role gives.
+//! Scope: the parameters an agent asks a role with. A scope can only narrow the access that the
+//! role gives.
 
 use std::{collections::BTreeMap, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! SPIFFE IDs (SPIFFE-ID.md, rules ID-1 … ID-6) and what they mean here.
+//! SPIFFE IDs (SPIFFE-ID.md, rules ID-1 … ID-6) and their meaning here.
 //!
 //! Identifiers are written and accepted in canonical form only: a lower-case scheme and trust
 //! domain. Spellings that differ just in case would name the same thing twice in policies and in

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentName, Labels, RoleName, Scope, TaskId, Text, Timestamp, Ttl};
 
-/// Who set the purpose of a task.
+/// The requester, who set the purpose of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Requester {
@@ -58,7 +58,7 @@ impl EndCause {
 pub enum TaskState {
     /// Credentials can be issued.
     Open,
-    /// No more credentials are issued; those that were are being revoked.
+    /// The broker issues no more credentials, and revokes the issued ones.
     Ending,
     /// Every credential has reached its final state.
     Ended,
@@ -82,9 +82,9 @@ pub struct Task {
     pub id: TaskId,
     /// The agent that works on it.
     pub agent: AgentName,
-    /// What the agent works for.
+    /// The purpose of the agent's work.
     pub purpose: Text,
-    /// Who set the purpose.
+    /// The requester, who set the purpose.
     pub requester: Requester,
     /// The roles it may ask credentials of, each with the scope parameters that are fixed for it.
     pub roles: BTreeMap<RoleName, Scope>,

@@ -1,9 +1,9 @@
 //! The one choke point: everything that yields a credential or an identity, and everything else a
 //! caller may do, is decided here, and the decision goes into the ledger with its provenance.
 //!
-//! A refusal is recorded before the caller hears of it. A permission is handed to the use case as
-//! [`Allowed`], to be committed together with what it permits, so that there is no action without
-//! its decision.
+//! A refusal is recorded before the caller hears of it. The use case gets a permission as
+//! [`Allowed`] and commits it together with the permitted events, so that the ledger has no action
+//! without its decision.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,8 +20,8 @@ use crate::{Call, Caller, Engine, Error, Snapshot};
 /// The name of the rule that keeps agents to their own tasks, in place of a policy's id.
 const OWNERSHIP: &str = "taskpass.ownership";
 
-/// What was decided. Callers take the permission with [`Verdict::granted`] and know no other
-/// outcome, so that another one, such as the need for people to agree, changes no caller.
+/// The verdict of one decision. Callers take the permission with [`Verdict::granted`] and know no
+/// other outcome, so that another one, such as the need for people to agree, changes no caller.
 #[derive(Debug)]
 #[must_use = "without its permission nothing may be done"]
 pub(crate) struct Verdict(Answer);
@@ -63,14 +63,14 @@ impl Verdict {
 pub(crate) struct Allowed(DecisionRecord);
 
 impl Allowed {
-    /// The event to commit with what was permitted.
+    /// The event to commit together with the permitted ones.
     pub(crate) fn into_event(self) -> Event {
         Event::Decided { decision: self.0 }
     }
 }
 
 impl Engine {
-    /// Decides whether a caller may do something. A refusal is recorded before this returns.
+    /// Decides whether a caller may perform an action. A refusal is recorded before this returns.
     pub(crate) async fn authorize(
         &self,
         call: &Call,
@@ -130,7 +130,7 @@ impl Engine {
             .await
     }
 
-    /// Decides about something that changes nothing, and records the decision at once.
+    /// Decides about an action that changes nothing, and records the decision at once.
     pub(crate) async fn authorize_read(
         &self,
         call: &Call,
@@ -142,8 +142,9 @@ impl Engine {
         self.commit_allowed(call, allowed).await
     }
 
-    /// Records a permission that changes nothing. People must see what goes on when the disk is
-    /// full; agents must not be able to use up the room that is kept for revoking.
+    /// Records a permission of an action that changes nothing. An operator's goes into the reserve,
+    /// so that people can look at the broker when the disk is full. An agent's does not, since
+    /// agents must not use up the room that is kept for revocations.
     pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
         let priority = if call.agent().is_some() {
             Priority::Normal
@@ -284,7 +285,7 @@ impl Engine {
         }
     }
 
-    /// Refuses an action that only agents, or only operators, can do, whatever policy says.
+    /// Refuses an action that only agents, or only operators, can perform. Policy is not consulted.
     pub(crate) async fn refuse_kind(&self, call: &Call, action: Action, reason: &str) -> Error {
         self.refuse_by_rule(call, action, action.as_str(), reason)
             .await

@@ -1,4 +1,5 @@
-//! Who is asking, as authentication found out. The engine believes it and looks nothing up again.
+//! The caller of a request, as authentication found it. The engine trusts it and looks nothing up
+//! again.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -32,14 +33,14 @@ pub enum Caller {
     },
 }
 
-/// One call: who, and from where.
+/// One call: the caller and its address.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The caller's address.
     pub ip: Option<IpAddr>,
-    /// What was in force when the call began, and decides it to its end.
+    /// The snapshot in force when the call began. It decides the call to its end.
     pub(crate) snapshot: Arc<Snapshot>,
 }
 

@@ -1,4 +1,4 @@
-//! The context: what the engine works with for the whole life of the process.
+//! The context: the parts that the engine works with for the whole life of the process.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Attestors, Timer};
 
-/// What the engine works with. Everything that can change at run time is in the
+/// The parts that the engine works with. Everything that can change at run time is in the
 /// [`Snapshot`](super::Snapshot).
 #[derive(Debug)]
 pub struct Context {
@@ -25,7 +25,7 @@ pub struct Context {
     pub ledger_key: VerifyingKey,
     /// Signs SVIDs.
     pub authority: Arc<Authority>,
-    /// What verifies the evidence that agents attest with.
+    /// The attestors, which verify the evidence of agents.
     pub attestors: Attestors,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -33,7 +33,7 @@ pub struct Context {
     pub timer: Arc<dyn Timer>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Counts what is committed.
+    /// Counts the committed events.
     pub metrics: Arc<Metrics>,
     /// Where background work is spawned, so that draining waits for it.
     pub tasks: TaskTracker,

@@ -1,4 +1,4 @@
-//! Credentials: issue, renew, revoke, read, and what they hang on at the providers.
+//! Credentials: issue, renew, revoke, read, and their anchors at the providers.
 
 mod anchors;
 mod delivery;

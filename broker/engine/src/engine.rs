@@ -140,9 +140,9 @@ impl Engine {
         &self.context.tasks
     }
 
-    /// The time for decisions: the wall clock, but never before what the ledger already says. While
-    /// the wall clock lags behind that, time goes on by the monotonic clock: retries and deadlines
-    /// must still come due.
+    /// The time for decisions: the wall clock, but never before the newest ledger entry. While the
+    /// wall clock lags behind that, the monotonic clock carries the time on, since retries and
+    /// deadlines must still come due.
     pub(crate) fn now(&self) -> Timestamp {
         let clock = &self.context.clock;
         clock
@@ -160,7 +160,7 @@ impl Engine {
         Ok(now)
     }
 
-    /// Commits events that issue something: refused when the disk is full.
+    /// Commits events that issue a thing; the store refuses them when the disk is full.
     pub(crate) async fn commit(
         &self,
         events: Vec<Event>,

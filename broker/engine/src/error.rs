@@ -33,7 +33,7 @@ pub enum Field {
     ScopeParam(ParamName),
     /// The scope that a task fixes for a role.
     RoleScope,
-    /// What an agent proves itself with when it attests.
+    /// The evidence of an agent that attests.
     Evidence,
     /// The certificate signing request of an agent that attests.
     Csr,
@@ -45,7 +45,7 @@ pub enum Field {
     Request,
 }
 
-/// What an error comes from.
+/// The cause of an error.
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// An error of a use case. Messages are one line, without secrets, and say what to do next where
@@ -66,7 +66,7 @@ pub enum Error {
     /// There is no such thing.
     #[error("{what} does not exist; {advice}")]
     NotFound {
-        /// What was looked for.
+        /// The thing that was looked for.
         what: String,
         /// What to do.
         advice: &'static str,
@@ -76,7 +76,7 @@ pub enum Error {
     Invalid {
         /// Which value.
         field: Field,
-        /// What is wrong with it.
+        /// The mistake in it.
         message: String,
     },
     /// The name is taken.
@@ -87,7 +87,7 @@ pub enum Error {
         "credential `{credential}` was already issued for this idempotency key; revoke it and issue anew with another key"
     )]
     AlreadyIssued {
-        /// What was issued then.
+        /// The credential of the first request.
         credential: CredentialId,
     },
     /// The idempotency key belongs to a different request.
@@ -112,7 +112,7 @@ pub enum Error {
     Provider {
         /// The provider.
         provider: ProviderName,
-        /// What it said.
+        /// The provider's own words.
         #[source]
         source: ProviderError,
     },

@@ -17,7 +17,7 @@ mod armed {
         passes_left: AtomicU32,
     }
 
-    /// How the armed place ends what reaches it.
+    /// How the armed place ends the process or task that reaches it.
     enum End {
         Kill,
         Panic,

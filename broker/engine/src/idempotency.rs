@@ -44,7 +44,8 @@ impl Engine {
         }))
     }
 
-    /// What an earlier request with the same key did, if there was one and it was the same request.
+    /// The product of an earlier request with the same key, if there was one and it was the same
+    /// request.
     pub(crate) async fn earlier(
         &self,
         key: Option<&IdempotencyKey>,

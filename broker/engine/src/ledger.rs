@@ -103,7 +103,7 @@ impl Engine {
         .await
     }
 
-    /// Decides about an export and finds what belongs to it.
+    /// Decides about an export and finds the entries that belong to it.
     pub async fn plan_export(
         &self,
         call: &Call,

@@ -1,4 +1,4 @@
-//! How often something may happen: the generic cell rate algorithm, one cell for each key.
+//! A limit on how often each key may be used: the generic cell rate algorithm, with a cell per key.
 //!
 //! It reads no clock; the caller says what time it is. The map is bounded: cells that are full
 //! again say nothing and are dropped when it grows.
@@ -20,7 +20,7 @@ pub struct Rate {
 }
 
 /// How often each of many keys was used. A cell holds the time at which its burst is whole again.
-/// The rate comes with each use, so that it can change while what was used stays counted.
+/// The rate comes with each use, so that it can change while earlier uses stay counted.
 #[derive(Debug)]
 pub struct Limiter<K> {
     cells: Mutex<HashMap<K, Duration>>,

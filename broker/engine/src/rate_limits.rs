@@ -28,7 +28,7 @@ impl RateLimits {
         }
     }
 
-    /// Counts one request of an agent, whatever it asks for: even a refusal costs an entry in the
+    /// Counts one request of an agent of any kind, since even a refusal costs an entry in the
     /// ledger.
     pub(crate) fn check_agent(&self, settings: &Settings, agent: &AgentName) -> Result<(), Error> {
         let now = self.clock.monotonic();

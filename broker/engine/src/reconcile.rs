@@ -26,7 +26,7 @@ pub fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
     drive(engine, maintenance::Maintenance::new(engine), stop);
 }
 
-/// Starts those that end tasks and revoke credentials.
+/// Starts the reconcilers that end tasks and revoke credentials.
 pub(crate) fn start_revoking(engine: &Arc<Engine>, stop: &CancellationToken) {
     drive(engine, reaper::Reaper::new(engine), stop);
     drive(engine, revoker::Revoker::new(engine), stop);

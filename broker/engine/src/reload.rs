@@ -11,14 +11,14 @@ pub struct ReloadedFiles {
     pub previous_config_sha256: String,
     /// SHA-256 of the file that was read.
     pub config_sha256: String,
-    /// The keys with other values, as `table.key`, without those of providers.
+    /// The keys with other values, as `table.key`, without the providers' keys.
     pub keys: Vec<String>,
 }
 
 impl Engine {
     /// Records another configuration in the ledger and puts it in force. Back ends with the same
-    /// configuration go on as they are, calls, breaker and all; those that are gone from it keep
-    /// revoking what they minted. Returns what is different now.
+    /// configuration go on with their calls and breakers. Back ends that have left the
+    /// configuration keep revoking the credentials that they minted. Returns the differences.
     ///
     /// The record comes first, so that no credential is issued under a configuration that the
     /// ledger does not know. Without the record the old configuration stays in force. A caller must
@@ -42,9 +42,10 @@ impl Engine {
         Ok(change)
     }
 
-    /// Refuses to replace a back end by another one while something is alive that only the present
-    /// one can revoke: what was minted at another address or with a role that is gone would be
-    /// stuck. Between this check and the swap a request may still mint; a restart has the same gap.
+    /// Refuses to replace a back end while a credential is alive that only the present one can
+    /// revoke. A credential of another address, or of a role that has left the configuration, would
+    /// be stuck. Between this check and the swap a request may still mint; a restart has the same
+    /// gap.
     async fn require_revocable(&self, next: &Configuration) -> Result<(), Error> {
         let snapshot = self.snapshot();
         for provider in &next.providers {

@@ -1,4 +1,4 @@
-//! What the configuration says to the engine: lifetimes, quotas, and how providers are called.
+//! The configuration of the engine: lifetimes, quotas, and how providers are called.
 //!
 //! Each section is a table of `taskpass.toml`, or a part of one; this is the only place where its
 //! keys, defaults and ranges stand.

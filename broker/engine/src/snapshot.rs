@@ -27,7 +27,8 @@ pub struct ConfiguredProvider {
     /// Digest of its configuration. While it stays the same a swap keeps the provider that runs,
     /// which may know things that are only in memory.
     pub fingerprint: String,
-    /// Digests of what it takes to revoke: of the provider as a whole, and of each role by name.
+    /// Digests of the configuration that revoking needs: of the provider as a whole, and of each
+    /// role by name.
     pub place: BTreeMap<String, String>,
 }
 
@@ -58,7 +59,7 @@ pub enum ProviderChange {
     Added,
     /// It is configured otherwise under the same name.
     Replaced,
-    /// It left the configuration, and only revokes what it minted.
+    /// It left the configuration, and only revokes the credentials that it minted.
     Retired,
     /// It is in the configuration again as it was.
     Resumed,

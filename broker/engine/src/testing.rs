@@ -1,4 +1,4 @@
-//! An engine over a real store in a temporary directory, with providers that do what a test says.
+//! An engine over a real store in a temporary directory, with providers that a test controls.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Answer {
     /// A credential that lives so long.
     Give(Duration),
-    /// Nobody knows what became of it.
+    /// An error that leaves the outcome unknown.
     Doubt,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Fake {
     pub(crate) is_down: std::sync::atomic::AtomicBool,
 }
 
-/// The engine and what a test looks at.
+/// The engine and the parts that a test looks at.
 pub(crate) struct Bench {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<LogStore>,
@@ -294,7 +294,7 @@ impl Bench {
         }
     }
 
-    /// A task that may draw on the role of every provider.
+    /// A task with the role of every provider.
     pub(crate) async fn task(&self) -> TaskId {
         let role = |fake: &Arc<Fake>| (fake.roles[0].name.clone(), Scope::default());
         let request = StartTask {
@@ -340,7 +340,7 @@ impl Bench {
         issuing
     }
 
-    /// Issues a credential that nobody drops.
+    /// Issues a credential and confirms its delivery.
     pub(crate) async fn issued(
         &self,
         fake: &Arc<Fake>,

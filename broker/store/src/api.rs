@@ -33,9 +33,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The SVID with this serial, an agent's or an operator's, if it counts: on record, neither
     /// superseded nor expired, and its task is open.
     async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError>;
-    /// The task, whatever its state.
+    /// The task, in any state.
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError>;
-    /// The credential, whatever its state.
+    /// The credential, in any state.
     async fn credential(&self, id: CredentialId) -> Result<Option<Arc<Credential>>, StoreError>;
     /// All credentials of one task in any state, by id, which is the order of their intents.
     async fn credentials_of_task(&self, task: TaskId) -> Result<Vec<Arc<Credential>>, StoreError>;
@@ -50,11 +50,11 @@ pub trait Store: fmt::Debug + Send + Sync {
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError>;
 
-    /// Counts what the agent holds.
+    /// Counts the agent's open tasks, live credentials and join tokens.
     async fn usage_of_agent(&self, name: &AgentName) -> Result<Usage, StoreError>;
     /// Live credentials of the task and of everything below it.
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError>;
-    /// Counts what is held at the provider.
+    /// Counts the live credentials at the provider.
     async fn usage_of_provider(&self, name: &ProviderName) -> Result<ProviderUsage, StoreError>;
 
     /// The revocations that are due at `now`; at most `limit` credentials of each provider, so that
@@ -172,7 +172,7 @@ pub struct IdempotencyRecord {
     pub subject: Subject,
 }
 
-/// Counts of what an agent holds.
+/// Counts of an agent's open tasks, live credentials and join tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Its open tasks.
@@ -183,7 +183,7 @@ pub struct Usage {
     pub join_tokens: u32,
 }
 
-/// Counts of what is held at one provider.
+/// Counts of the live credentials at one provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProviderUsage {
     /// Credentials that have not reached a final state, those being revoked included.
@@ -210,8 +210,8 @@ pub struct DueRevocation {
     pub provider: ProviderName,
     /// The task.
     pub task: TaskId,
-    /// The credentials. Empty where only anchors are left to revoke: those of an ending task
-    /// without live credentials.
+    /// The credentials. Empty where only anchors of an ending task without live credentials are
+    /// left to revoke.
     pub credentials: Vec<CredentialId>,
     /// How often revoking failed, for the credential that was tried least; 0 where one was
     /// never tried.
@@ -221,11 +221,11 @@ pub struct DueRevocation {
 /// The work of reconcilers besides revoking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Open tasks whose deadline has come, the most overdue first.
+    /// Open tasks past their deadline, the most overdue first.
     pub overdue_tasks: Vec<TaskId>,
-    /// Ending tasks whose credentials and children are final and whose anchors are gone.
+    /// Ending tasks with final credentials and children only, and without live anchors.
     pub ending_tasks: Vec<TaskId>,
-    /// Active credentials whose own end has come.
+    /// Active credentials past their own end.
     pub expired_credentials: Vec<CredentialId>,
     /// Credentials between intent and outcome, oldest first. Unless this process is calling the
     /// provider for one, its outcome is unknown.
@@ -297,19 +297,19 @@ pub struct Listing<T> {
 /// Which tasks to list; a field that is `None` leaves all in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskFilter {
-    /// Only those of this agent.
+    /// Only this agent's.
     pub agent: Option<AgentName>,
-    /// Only those in this state.
+    /// Only tasks in this state.
     pub state: Option<TaskState>,
 }
 
 /// Which credentials to list; a field that is `None` or `false` leaves all in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CredentialFilter {
-    /// Only those of this task.
+    /// Only this task's.
     pub task: Option<TaskId>,
-    /// Only those of this agent.
+    /// Only this agent's.
     pub agent: Option<AgentName>,
-    /// Only those that have not reached a final state.
+    /// Only credentials that have not reached a final state.
     pub live: bool,
 }

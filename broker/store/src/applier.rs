@@ -1,8 +1,8 @@
 //! Keeps the index up with the log, behind the sequencer, and makes it durable now and then.
 //!
-//! A crash that loses what was written since the last flush costs nothing but replaying it. When
-//! the index fails, what is alive stays available from memory; history is not available until the
-//! next start builds the index again.
+//! A crash loses the records since the last flush, and the next start replays them from the log.
+//! When the index fails, live records stay available from memory; history is not available until
+//! the next start builds the index again.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ const BATCH_CHANGES: usize = 256;
 /// whole buffers through the file system, which costs the ledger's next `fdatasync` more than it
 /// costs the index.
 const GATHER_FOR: Duration = Duration::from_millis(200);
-/// Records after which the index is flushed, whatever the time.
+/// Records after which the index is flushed, however little time has passed.
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Hands to the index what readers see already: they wait for the index where they ask for
-    /// history.
+    /// Hands a portion to the index. Readers already see it in the state; a reader of history waits
+    /// for the index.
     pub(crate) fn hand_on(&self, portion: Portion, room: Option<OwnedSemaphorePermit>) {
         let outcome = match self {
             Self::Behind(thread) => {

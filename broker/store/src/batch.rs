@@ -4,13 +4,13 @@ use taskpass_core::{
     AgentName, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId, Timestamp,
 };
 
-/// Events one batch may bring, before the store adds what follows from them.
+/// Events that one batch may bring, before the store adds the events that follow from them.
 pub const BATCH_EVENTS_MAX: usize = 4096;
 
 /// How urgent room on the disk is for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// Issues something new; refused first when the disk fills up.
+    /// For new tasks, credentials and identities; refused first when the disk fills up.
     #[default]
     Normal,
     /// Revokes, ends or refuses. The ledger keeps a reserve of room for these.

@@ -1,5 +1,4 @@
-//! Deciding in ledger order: guards, the rules of what follows what, and what an event brings
-//! along.
+//! Deciding in ledger order: guards, the rules of each event, and the events that follow from one.
 //!
 //! The state runs ahead of the log, and is undone when a batch is refused or cannot be appended. No
 //! file, thread or clock is known here.
@@ -53,7 +52,7 @@ impl<H: Leavers> Decider<H> {
         }
     }
 
-    /// Undoes what was decided after a mark.
+    /// Undoes the decisions after a mark.
     pub(crate) fn undo(&mut self, group: &mut Group, to: &Mark) {
         while group.undo.len() > to.undo {
             if let Some(change) = group.undo.pop() {

@@ -11,7 +11,7 @@ use crate::CommitError;
 pub struct Entry {
     /// When the store recorded it; never earlier than the entry before.
     pub time: Timestamp,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 

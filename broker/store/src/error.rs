@@ -247,7 +247,7 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
-    /// The log did not say what stands in it.
+    /// The log could not be read.
     #[error("the log could not be read: {0}")]
     Log(String),
     /// The index opened, but cannot be read.

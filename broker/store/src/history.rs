@@ -14,7 +14,7 @@ pub(crate) use self::{
     sled::{AbsentHistory, SledHistory, is_full},
 };
 
-/// Why the index did not do what it was asked.
+/// Why the index failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct IndexError(pub(crate) String);

@@ -1,10 +1,11 @@
 //! Events in, current state out: the store of the broker.
 //!
 //! A [`Batch`] of events and the [`Guard`]s under which they may happen is committed atomically,
-//! durably and in the order of the log. This crate alone decides what may follow what, so that two
-//! requests that race have one winner. The engine sees a [`Store`]. [`LogStore`] is the one there
-//! is: it keeps the truth in a log (the ledger's files, or memory), what is alive in memory, and
-//! history in an index, which it builds again from the log whenever in doubt.
+//! durably and in the order of the log. This crate alone decides which event may follow which, so
+//! that two requests that race have one winner. The engine sees a [`Store`]. [`LogStore`] is its
+//! only implementation. It keeps the truth in a log (the ledger's files, or memory), live records
+//! in memory, and history in an index, which it builds again from the log when the index is damaged
+//! or does not fit.
 //!
 //! Nothing here talks to providers, decides policy or knows a secret.
 //!

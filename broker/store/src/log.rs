@@ -1,8 +1,8 @@
 //! The port to the log, where the truth is kept: batches of entries in one total order.
 //!
 //! [`LocalLog`] keeps it in the ledger's files, [`MemoryLog`] in memory. Several brokers may share
-//! a log one day, so the port says what others appended, and an append that another broker's append
-//! has overtaken is refused. Nothing above the port knows files.
+//! a log one day. The port therefore reports the entries of other brokers, and refuses an append
+//! that another broker's append has overtaken. Nothing above the port knows files.
 
 mod local;
 mod memory;
@@ -21,14 +21,16 @@ pub(crate) struct Position(pub(crate) u64);
 
 /// The log. Every call blocks; only the sequencer calls.
 pub(crate) trait Log: fmt::Debug + Send {
-    /// Waits for the right to append. The turn brings along what others appended behind `known`.
+    /// Waits for the right to append. The turn brings the entries that other brokers appended
+    /// behind `known`.
     fn turn(&mut self, known: Position) -> Result<Turn, LogError>;
 
-    /// Appends behind everything the turn showed. The entries are durable when this returns `Ok`,
-    /// and none of them is in the log when it returns an error, except after [`LogError::Broken`].
+    /// Appends behind all entries that the turn showed. The entries are durable when this returns
+    /// `Ok`, and none of them is in the log when it returns an error, except after
+    /// [`LogError::Broken`].
     fn append(&mut self, turn: Turn, batch: &Sealed, priority: Priority) -> Result<(), LogError>;
 
-    /// Some of what was appended behind `known`, without a turn; nothing at the log's end.
+    /// Some of the entries behind `known`, without a turn; none at the log's end.
     fn news(&mut self, known: Position) -> Result<Vec<Sealed>, LogError>;
 
     /// Signs everything that was appended, where the log is signed.
@@ -46,7 +48,7 @@ pub(crate) trait Log: fmt::Debug + Send {
 pub(crate) struct Turn {
     /// The log's clock.
     pub(crate) now: Timestamp,
-    /// What others appended meanwhile.
+    /// The entries that other brokers appended meanwhile.
     pub(crate) news: Vec<Sealed>,
     /// Where the log ends for the holder of this turn.
     end: Position,
@@ -129,11 +131,10 @@ pub(crate) trait Entries: fmt::Debug + Send + Sync {
     fn blocks(&self) -> bool;
 }
 
-/// Why the log did not do what it was asked. Display says the reason of the log itself: callers
-/// pass it on to people.
+/// Why the log failed. Display prints the log's own reason, since callers pass it on to people.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// There is no room. What revokes may use a reserve.
+    /// There is no room. Revocations and refusals may use a reserve.
     #[error("the disk of the ledger is full")]
     Full,
     /// The batch or an entry is larger than the log takes.

@@ -170,7 +170,7 @@ mod tests {
             used.add(1, 5);
         }
         assert_eq!(used.queue.len(), 1);
-        // At last there was room for it, behind something else.
+        // The third time it fits, behind another entry.
         used.add(1, 6);
         used.forget_before(5);
         assert_eq!(used.has(&1, no_search), Ok(true));

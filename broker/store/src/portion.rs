@@ -41,7 +41,7 @@ pub(crate) fn write(portions: &[Portion], index: &Index) -> Result<(), IndexErro
     index.write(rows, &about, &last.head)
 }
 
-/// Applies entries that the log has to a state, and says what they did.
+/// Applies entries of the log to a state, and returns the changes that they made.
 pub(crate) fn replayed(state: &mut State, news: &Sealed) -> Result<Portion, LogError> {
     let mut portion = Portion {
         head: Head {

@@ -2,9 +2,9 @@
 //! tells callers, readers and the index.
 //!
 //! It decides on a state that runs ahead of the log and is undone when the append fails. Readers
-//! have a copy that only ever holds what is durable. Replies wait for the append, refusals too:
-//! they may rest on what was decided just before in the same group. It has no thread of its own:
-//! the writer's thread drives it, or the caller itself.
+//! have a copy that only ever holds durable records. Replies wait for the append, and refusals do
+//! too: they may rest on an earlier decision of the same group. It has no thread of its own: the
+//! writer's thread drives it, or the caller itself.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -167,7 +167,8 @@ impl Sequencer {
         for _ in 0..TURNS_MAX {
             match self.append(&requests) {
                 Ok((group, outcomes)) => return self.appended(group, requests, outcomes),
-                // Nobody was answered yet: the next turn shows what the other broker appended.
+                // No request is answered yet. The next turn shows the entries that the other broker
+                // appended.
                 Err(LogError::Overtaken) => {}
                 Err(error) => return self.refused(requests, error),
             }
@@ -228,8 +229,8 @@ impl Sequencer {
         }
     }
 
-    /// The changes of a group, behind those of pruning before it; `None` when the group has no
-    /// entries.
+    /// The changes of a group, behind the changes of the pruning before it; `None` when the group
+    /// has no entries.
     fn portion(&mut self, group: Group) -> Option<Portion> {
         let last = group.entries.last().map(Digest::of)?;
         let mut changes = mem::take(&mut self.pruned);
@@ -259,7 +260,7 @@ impl Sequencer {
         self.shared.tell(self.ahead.state.next());
     }
 
-    /// Applies what another broker appended.
+    /// Applies the entries that another broker appended.
     fn follow(&mut self, news: &Sealed) -> Result<(), LogError> {
         let mut portion = replayed(&mut self.ahead.state, news)?;
         for change in &portion.changes {

@@ -1,11 +1,11 @@
-//! What the sequencer shows readers: the state of what is durable, and that it changed.
+//! The readers' side of the sequencer: the durable state, and a signal when it changes.
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::state::State;
 
-/// What readers see.
+/// The state that readers see.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,

@@ -1,13 +1,13 @@
 //! Live records in memory: a deterministic machine without threads, files or clocks.
 //!
 //! [`State::admit`] checks an event, and [`State::effects`] turns it into [`Change`]s. A change
-//! sets one record and returns its inverse, so that a batch whose append failed is undone exactly.
-//! The same changes go to the readers' copy and to the index once the batch is durable. Whatever
-//! can be derived from the records (counts, what is due next) is kept up to date in the one place
-//! that sets a record: the record's [`Table`].
+//! sets one record and returns its inverse, so that a failed append is undone exactly. The same
+//! changes go to the readers' copy and to the index once the batch is durable. Values derived from
+//! the records, such as counts and the order of due dates, are kept up to date in the one place
+//! that sets a record: its [`Table`].
 //!
 //! Each kind of record has a module of its own here, and a line in the list of tables below. Ended
-//! tasks and what hung on them leave this state; the index keeps them.
+//! tasks leave this state together with their credentials and anchors; the index keeps them.
 
 mod agent;
 mod anchor;
@@ -54,7 +54,7 @@ use crate::{
 /// Makes [`Change`], and the functions that go through all tables, from the list of tables.
 macro_rules! tables {
     ($($name:ident: $table:ty,)*) => {
-        /// One record set to a value, or taken out.
+        /// One record set to a value, or removed.
         #[derive(Debug, Clone, PartialEq)]
         pub(crate) enum Change {
             /// How many entries were applied, and the time of the last.
@@ -120,7 +120,7 @@ macro_rules! tables {
     };
 }
 
-// In the order in which a start loads them: what hangs on a task comes after the tasks.
+// In the order in which a start loads them: credentials and anchors come after their tasks.
 tables! {
     Agent: agent::Agents,
     Token: join_token::JoinTokens,
@@ -131,7 +131,7 @@ tables! {
     Key: idempotency::Keys,
 }
 
-/// All live records, and what is derived from them.
+/// All live records, and the values derived from them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
     trust_domain: Option<TrustDomain>,

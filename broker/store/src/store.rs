@@ -60,7 +60,7 @@ impl Config {
     }
 }
 
-/// A [`Store`](crate::Store) over a log. Dropping it finishes what is queued and waits for its
+/// A [`Store`](crate::Store) over a log. Dropping it finishes the queued commits and waits for its
 /// threads; prefer [`LogStore::close`].
 pub struct LogStore {
     shared: Arc<Shared>,
@@ -115,8 +115,8 @@ impl LogStore {
         }
     }
 
-    /// Ends when the store must be opened anew, for either of two reasons. After a failed sync it
-    /// is unknown what is on the disk, so the log takes no more entries. Or a disk was so full that
+    /// Ends when the store must be opened anew, for either of two reasons. After a failed sync the
+    /// content of the disk is unknown, so the log takes no more entries. Or a disk was so full that
     /// the index failed or could not be opened, and has room again. The process should then end, so
     /// that it is started again.
     pub async fn broken(&self) {
@@ -125,7 +125,7 @@ impl LogStore {
         let _closed = broken.wait_for(|broken| *broken).await;
     }
 
-    /// Takes no more commits, finishes those that are queued, signs the log and flushes the index.
+    /// Takes no more commits, finishes the queued ones, signs the log and flushes the index.
     pub async fn close(&self) -> Result<(), StoreError> {
         let threads = self.stop();
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;

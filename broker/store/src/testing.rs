@@ -128,7 +128,7 @@ pub(crate) fn operator_svid(serial: &str, renews: Option<&str>) -> Event {
     }
 }
 
-/// One that was made on the broker's own machine.
+/// The SVID of an operator that was issued on the broker's own machine.
 pub(crate) fn local_operator_svid(serial: &str) -> Event {
     let mut event = operator_svid(serial, None);
     if let Event::OperatorSvidIssued { local, .. } = &mut event {
@@ -354,7 +354,7 @@ pub(crate) struct Model {
     pub(crate) seen: Seen,
     pub(crate) entries: Vec<Entry>,
     pub(crate) now: Timestamp,
-    /// What takes back the last event.
+    /// The changes that undo the last event.
     pub(crate) inverse: Vec<Change>,
 }
 
@@ -379,7 +379,7 @@ impl Model {
         }
     }
 
-    /// Commits an event and what follows from it.
+    /// Commits an event and the events that follow from it.
     pub(crate) fn commit(&mut self, event: &Event) -> Result<(), CommitError> {
         let follow = self.state.cascade(event);
         self.inverse.clear();

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 use crate::sequencer::{PRUNE_EVERY, Request, Sequencer};
 
-/// Events appended together at most, before what follows from them.
+/// Events appended together at most, before the events that follow from them.
 const GROUP_EVENTS_MAX: usize = 8192;
-/// Bytes of JSON appended together at most, before what follows from them.
+/// Bytes of JSON appended together at most, before the events that follow from them.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A checkpoint is at most this much younger than the entries it signs.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);

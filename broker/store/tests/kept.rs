@@ -1,6 +1,6 @@
-//! Ledgers and indexes that earlier versions wrote, in `fixtures/`: they open, verify, serve what
-//! they served then, and take more. The format of the ledger is for good, and an index that a
-//! release wrote is not built again without need.
+//! Ledgers and indexes that earlier versions wrote, in `fixtures/`: they open, verify, serve the
+//! same answers as then, and take more entries. The format of the ledger is for good, and an index
+//! that a release wrote is not built again without need.
 
 #![expect(
     clippy::unwrap_used,
@@ -63,7 +63,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A store that was opened, and what a test asks it.
+/// An opened store, with the questions of a test.
 struct Opened {
     store: LogStore,
     ledger: Reader,
@@ -108,7 +108,7 @@ fn verify(dir: &Path) -> u64 {
     verified.entries + verified.unsigned
 }
 
-/// What the entries name.
+/// The ids and names in the entries.
 #[derive(Default)]
 struct Named {
     tasks: BTreeSet<TaskId>,
@@ -252,7 +252,7 @@ async fn work(store: &LogStore, now: Timestamp) -> Vec<Value> {
     lines
 }
 
-/// Compares with what the code that made the fixture wrote down, line by line as JSON: the order of
+/// Compares with the listing that came with the fixture, line by line as JSON, since the order of
 /// the keys depends on which packages are built together.
 fn compare(lines: &[String], what: &str) {
     let written = fs::read_to_string(fixture().join("listing.jsonl")).unwrap();
@@ -303,7 +303,7 @@ async fn a_ledger_alone_gives_the_same() {
     take_more(&opened, dir.path()).await;
 }
 
-/// The same entries over a log in memory: one store, whatever it stands on.
+/// The same entries over a log in memory: the store is one and the same over each log.
 #[tokio::test]
 async fn a_log_in_memory_gives_the_same() {
     let dir = data();
@@ -318,8 +318,8 @@ async fn a_log_in_memory_gives_the_same() {
     assert!(opened.store.matches(&log).unwrap());
 }
 
-/// What comes next fits what is there: a used id stays used, what lives is revoked, and the history
-/// verifies.
+/// New entries fit the old ones: a used id stays used, live credentials are revoked, and the
+/// history verifies.
 async fn take_more(opened: &Opened, dir: &Path) {
     let store = &opened.store;
     let entries = opened.entries();

@@ -1,5 +1,5 @@
-//! Events by what they are about: a view that borrows, so that code for one topic matches its steps
-//! and no others.
+//! Events by topic: a view that borrows, so that code for one topic matches its steps and no
+//! others.
 //!
 //! [`Event`] stays flat, since its JSON is the ledger's format. A match on a step names every
 //! variant: the compiler then points at each place that a new event concerns. No such match has a
@@ -11,7 +11,7 @@ use crate::{
     Svid, Task, TaskId, Timestamp, TrustDomain,
 };
 
-/// What an event is about, and which step it is in the life of that.
+/// The subject of an event, and the step that the event is in the subject's life.
 #[derive(Debug, Clone, Copy)]
 pub enum Topic<'a> {
     /// The installation as a whole.
@@ -130,7 +130,7 @@ pub enum TaskStep<'a> {
     Ending {
         /// Why.
         cause: EndCause,
-        /// Who ended it.
+        /// The caller that ended it, or the broker.
         by: &'a Actor,
     },
     /// [`Event::TaskEnded`].
@@ -216,7 +216,7 @@ pub enum CredentialStep<'a> {
 }
 
 impl Event {
-    /// What the event is about.
+    /// The topic of the event.
     #[expect(
         clippy::too_many_lines,
         reason = "the one place that takes events apart, an arm for each"
@@ -390,8 +390,8 @@ impl Event {
         kind.unwrap_or_default().to_owned()
     }
 
-    /// The idempotency key that the event uses up. [`Event::CredentialRenewed`] answers a request
-    /// whose key [`Event::CredentialRenewIntended`] has used up already.
+    /// The idempotency key that the event uses up. [`Event::CredentialRenewed`] uses up none:
+    /// [`Event::CredentialRenewIntended`] has used up the key of the same request already.
     pub const fn new_key(&self) -> Option<&IdempotencyKey> {
         match self.topic() {
             Topic::Agent(AgentStep::Registered { idempotency, .. })

@@ -104,8 +104,8 @@ async fn a_doubt_leaves_later_anchors_alone() {
     running.await.unwrap().unwrap().delivery.confirm();
 }
 
-/// A call whose credential is to be revoked records no anchor any more: the doubt would not cover
-/// it.
+/// A call records no anchor once its credential is revoking. The revocation was planned without
+/// this anchor, so it would not end the thing behind it.
 #[tokio::test]
 async fn what_is_to_be_revoked_records_no_anchor() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -121,7 +121,8 @@ async fn what_is_to_be_revoked_records_no_anchor() {
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// A secret that is dropped on its way to the caller is revoked, wherever that happens.
+/// The broker revokes a credential when its secret is dropped on the way to the caller, no matter
+/// where.
 #[tokio::test]
 async fn what_is_not_delivered_is_revoked() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -277,8 +278,8 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
         }
         outcome => panic!("{outcome:?}"),
     }
-    // What it did is still known, it goes on without keys, and the other task goes on as if nothing
-    // were.
+    // The broker still knows the earlier renewals of the greedy task, which goes on without keys.
+    // The other task does not notice.
     renew(id, "greedy-0").await.unwrap();
     renew(id, "").await.unwrap();
     renew(others, "other-0").await.unwrap();
@@ -309,7 +310,7 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
     }
 }
 
-/// As many calls are let in as run and wait, however many come at the same moment.
+/// The broker takes as many calls as may run and wait, however many come at the same moment.
 #[tokio::test]
 async fn the_queue_of_a_provider_has_an_end() {
     let settings = Settings {

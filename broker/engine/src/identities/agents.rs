@@ -42,12 +42,12 @@ pub struct CreateJoinToken {
     pub ttl: Option<Ttl>,
 }
 
-/// An agent and what it has out.
+/// An agent and the tasks and credentials that it holds.
 #[derive(Debug, Clone)]
 pub struct AgentView {
     /// The agent.
     pub agent: Agent,
-    /// What it has out.
+    /// The tasks and credentials that it holds.
     pub usage: Usage,
 }
 

@@ -21,7 +21,7 @@ pub use self::{
 
 /// A request of an agent for its first SVID.
 pub struct Attest<'a> {
-    /// With what the agent proves who it is.
+    /// The evidence with which the agent proves its identity.
     pub evidence: Evidence,
     /// PKCS#10, PEM or DER. It is read only after the evidence is verified, so that a caller
     /// without good evidence costs no computation.

@@ -106,7 +106,7 @@ async fn on_record(
 ) -> Result<Arc<SvidRecord>, Error> {
     let svid = engine.store().svid(&peer.serial).await?;
     let svid = svid.ok_or_else(|| no_longer(peer, otherwise))?;
-    // The certificate says who; the record must agree, down to the key.
+    // The certificate names the caller; the record must agree, down to the key.
     if svid.holder != peer.identity || svid.key_sha256 != peer.key_sha256 {
         return Err(no_longer(
             peer,

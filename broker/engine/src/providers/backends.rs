@@ -1,4 +1,4 @@
-//! The back ends of a snapshot, by name: those that are configured, and those that only revoke.
+//! The back ends of a snapshot, by name: the configured ones, and retired ones that only revoke.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,8 +13,8 @@ use super::backend::Backend;
 pub(crate) struct Backends {
     configured: BTreeMap<ProviderName, Arc<Backend>>,
     /// Back ends that left the configuration while the process ran. They issue nothing, and revoke
-    /// what they minted until nothing of it is left. After a restart there are none: then a person
-    /// has to configure the provider again.
+    /// the credentials that they minted until none is left. A restart loses them: a person then has
+    /// to configure the provider again.
     retired: BTreeMap<ProviderName, Arc<Backend>>,
 }
 
@@ -49,7 +49,7 @@ impl Backends {
         (next, changes)
     }
 
-    /// The back end for a configured provider: the one that runs, when its configuration is the
+    /// The back end for a configured provider: the running back end, if its configuration is the
     /// same.
     fn backend_of(
         &self,
@@ -93,12 +93,12 @@ impl Backends {
         Some(next)
     }
 
-    /// Those that are configured, by name.
+    /// The configured back ends, by name.
     pub(crate) fn configured(&self) -> impl ExactSizeIterator<Item = &Arc<Backend>> {
         self.configured.values()
     }
 
-    /// Those that only revoke, by name.
+    /// The retired back ends, which only revoke, by name.
     pub(crate) fn retired(&self) -> impl ExactSizeIterator<Item = &Arc<Backend>> {
         self.retired.values()
     }
@@ -111,7 +111,7 @@ impl Backends {
         })
     }
 
-    /// The back end that revokes what was minted under this name.
+    /// The back end that revokes the credentials minted under this name.
     pub(crate) fn revoking(&self, name: &ProviderName) -> Option<&Arc<Backend>> {
         self.configured.get(name).or_else(|| self.retired.get(name))
     }

@@ -19,7 +19,7 @@ pub trait Reconciler: Send {
     /// Does one round of work. It logs its own failures, with advice.
     async fn round(&mut self) -> Round;
 
-    /// Ends when there may be something to do before the pause is over.
+    /// Ends when there may be work before the pause is over.
     async fn signal(&mut self) {
         future::pending().await
     }
@@ -30,8 +30,8 @@ pub trait Reconciler: Send {
 pub enum Round {
     /// Everything was done. The next round comes after this pause, or with a signal.
     Done(Duration),
-    /// Something failed. The next round comes after this pause; a signal would only repeat the
-    /// failure sooner.
+    /// A step failed. The next round comes after this pause; a signal would only repeat the failure
+    /// sooner.
     Failed {
         /// How long to wait.
         pause: Duration,

@@ -1,4 +1,5 @@
-//! What the ledger says of reloads, and that nothing is in force without its word.
+//! The entries that the ledger gets of reloads, and that no configuration is in force without its
+//! entry.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -75,7 +76,7 @@ async fn a_reload_of_the_same_files_leaves_no_record() {
     let same = bench.engine.reload(bench.configuration(), files("1", "1"));
     assert!(same.await.unwrap().is_none());
     assert_eq!(reloads(&bench).len(), 0);
-    // A comment is another file, and its hash is what the next start names.
+    // A comment changes the file's hash, and the next start names that hash.
     let comment = bench.engine.reload(bench.configuration(), files("1", "2"));
     assert!(comment.await.unwrap().is_none());
     assert_eq!(reloads(&bench).len(), 1);
@@ -91,7 +92,7 @@ async fn what_cannot_be_recorded_does_not_come_into_force() {
     assert!(std::sync::Arc::ptr_eq(&before, &bench.engine.snapshot()));
 }
 
-/// What was minted at the present address could not be revoked at another one.
+/// The provider could not revoke a credential of the present address at another one.
 #[tokio::test]
 async fn a_back_end_that_holds_credentials_is_not_replaced_by_one_at_another_place() {
     let bench = Bench::new(&["a"], Settings::default()).await;

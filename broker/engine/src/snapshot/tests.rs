@@ -1,4 +1,4 @@
-//! What changes with a swap, for whom, and what goes on through it.
+//! The changes that a swap brings to each caller, and the work that goes on through it.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -38,7 +38,7 @@ async fn the_same_configuration_changes_nothing() {
     assert!(change.is_none(), "{change:?}");
 }
 
-/// Policy, roles and limits of a request are those in force when it began, until it ends.
+/// A request keeps the policy, roles and limits that were in force when it began.
 #[tokio::test]
 async fn a_request_keeps_the_snapshot_it_began_with() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -93,7 +93,8 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
 
     fake.is_down.store(true, Ordering::SeqCst);
     for _ in 0..Settings::default().provider.breaker_failures {
-        // Each from a task of its own: one in doubt holds up the next of its task.
+        // Each call has a task of its own, since a credential in doubt blocks the next one of its
+        // task.
         let task = bench.task().await;
         assert!(bench.begin(fake, task).await.await.unwrap().is_err());
     }
@@ -105,7 +106,7 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     let status = |name| snapshot.backends().named(name).unwrap().status();
     assert!(status(&name()).circuit_open);
 
-    // Another configuration may be what mends it.
+    // Another configuration may mend the provider, so it begins with a closed breaker.
     let mut configuration = bench.configuration();
     configuration.providers[0].fingerprint = "another address".to_owned();
     let change = bench.swap(configuration);
@@ -115,8 +116,8 @@ async fn a_back_end_whose_configuration_is_the_same_goes_on() {
     assert!(!status(&name()).circuit_open);
 }
 
-/// What was minted is revoked where it was minted, until nothing is left; then the back end is let
-/// go.
+/// A back end that left the configuration revokes the credentials that it minted until none is
+/// left. Then the broker drops it.
 #[tokio::test]
 async fn a_back_end_that_is_taken_out_keeps_revoking() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -169,7 +170,7 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     assert_eq!(engine.snapshot().backends().retired().len(), 0);
 }
 
-/// What a caller used up under the old limit is not given back by a swap.
+/// A swap does not give a caller back the requests that it used up under the old limit.
 #[tokio::test]
 async fn what_was_used_of_a_rate_stays_used() {
     let rate = |burst| Settings {

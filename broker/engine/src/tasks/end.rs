@@ -97,9 +97,9 @@ impl Receipt {
 }
 
 impl Engine {
-    /// Ends a task and waits for its receipts up to a deadline. A receipt says what is not proven
-    /// by then, and revoking goes on in the background. Ending a task twice gives the same
-    /// receipts.
+    /// Ends a task and waits for its receipts up to a deadline. The receipts of credentials without
+    /// a proof by then say so, and revoking goes on in the background. Ending a task twice gives
+    /// the same receipts.
     pub async fn end_task(&self, call: &Call, request: &EndTask) -> Result<Ended, Error> {
         let id = request.task;
         let task = self.reachable_task(call, Action::TaskEnd, id).await?;

@@ -33,8 +33,8 @@ impl Engine {
             .map(|c| Receipt::of(c, now))
             .collect();
         let mut anchors = Vec::new();
-        // While credentials are alive, their receipts say what it waits for, and anchors are ended
-        // with the last of them.
+        // While credentials are alive, their receipts say what the task waits for. The anchors
+        // matter after that: they are revoked with the last credential.
         if task.state == TaskState::Ending && credentials.iter().all(|c| c.state.is_final()) {
             anchors = self.context.store.anchors_of_task(id).await?;
             anchors.retain(|anchor| anchor.state == AnchorState::Live);

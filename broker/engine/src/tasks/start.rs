@@ -1,4 +1,4 @@
-//! Starting a task: who works on what, with which roles, until when.
+//! Starting a task: an agent, its purpose, its roles, and its deadline.
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
@@ -71,7 +71,7 @@ impl TaskRoles {
     }
 }
 
-/// What came of it.
+/// The task that was started.
 #[derive(Debug)]
 pub struct StartedTask {
     /// The task.
@@ -337,8 +337,8 @@ fn check_pins(call: &Call, task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
-/// The roles with their fixed parameters; a child inherits those of its parent. Whether the roles
-/// exist is checked later.
+/// The roles with their fixed parameters; a child inherits its parent's. A later check finds roles
+/// that do not exist.
 fn with_parents_pins(
     roles: &TaskRoles,
     parent: Option<&Task>,

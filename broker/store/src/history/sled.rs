@@ -16,7 +16,8 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 
 use super::{Batch, History, IndexError, Order, Visit};
 
-/// Room that is set aside behind the index, some times what the ledger's reserve makes it grow.
+/// Room that is set aside behind the index: several times its growth by the entries that fit into
+/// the ledger's reserve.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// What opening an index writes beside its records, and beside sled's table of pages.
 const OPENING_BYTES: u64 = 4 * 1024 * 1024;
@@ -48,8 +49,8 @@ impl SledHistory {
     }
 
     /// Sets room aside behind what sled has written, so that on a full disk the index can follow
-    /// what the ledger's own reserve still takes. Without that room the index works until the disk
-    /// is full.
+    /// the entries that the ledger's own reserve still takes. Without that room the index works
+    /// until the disk is full.
     fn reserve(&self) {
         let set_aside = || -> io::Result<()> {
             let file = File::options().write(true).open(self.path.join("db"))?;
@@ -193,9 +194,9 @@ impl History for AbsentHistory {
     }
 }
 
-/// Whether the disk has room for another index of `bytes` and for what is set aside with it, twice
-/// over. An index that is not open may only have to be opened; it asks for as much all the same,
-/// since what filled the disk may go on, and the ledger sets its own reserve aside first.
+/// Whether the disk has room for another index of `bytes` and for the reserve beside it, twice
+/// over. An index may only have to be opened, which takes less. It asks for as much all the same,
+/// since the disk may fill up further and the ledger sets its own reserve aside first.
 fn has_room(path: &Path, bytes: u64) -> bool {
     let wanted = bytes.saturating_add(RESERVE_BYTES).saturating_mul(2);
     free_bytes(path).is_ok_and(|free| free >= wanted)

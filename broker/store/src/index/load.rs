@@ -1,4 +1,4 @@
-//! Reading what hangs on tasks, on every core.
+//! Reading the credentials and anchors of tasks, on every core.
 
 use std::{
     num::NonZero,
@@ -14,13 +14,12 @@ use super::{Index, IndexError};
 /// Threads that read at the same time; sled's cache is shared, and more gain little.
 const READERS_MAX: NonZero<usize> = NonZero::new(4).expect("not zero");
 
-/// What stands under one task.
+/// The records under one task.
 type Found<T> = Result<Vec<Arc<T>>, IndexError>;
 
 impl Index {
-    /// Calls `put` with each record that stands under one of the tasks, in no order. Reading and
-    /// parsing these is most of what a start with much that is alive has to do, so every core takes
-    /// a share.
+    /// Calls `put` with each record that stands under one of the tasks, in no order. A start with
+    /// many live records spends most of its time here, so every core takes a share.
     pub(crate) fn each_under<T: DeserializeOwned + Send + Sync>(
         &self,
         tasks: &[TaskId],

@@ -1,4 +1,4 @@
-//! Reading rows. What stands under which key is up to the tables.
+//! Reading rows. The tables decide which record stands under which key.
 
 use std::{fmt::Display, ops::ControlFlow, str::FromStr, sync::Arc};
 
@@ -37,7 +37,7 @@ impl Index {
         Ok(records)
     }
 
-    /// Calls `take` with what follows `prefix` in each key, and with the record there.
+    /// Calls `take` with the rest of each key behind `prefix`, and with the record there.
     pub(crate) fn each_record<T: DeserializeOwned>(
         &self,
         prefix: &str,

@@ -9,11 +9,11 @@ use taskpass_core::TaskId;
 use super::IndexError;
 use crate::history::Batch;
 
-/// What a key is set to.
+/// The value of a key.
 pub(crate) enum Value<'a> {
-    /// The key is taken out.
+    /// The key is removed.
     Gone,
-    /// The key alone says something.
+    /// The key alone carries the information.
     Mark,
     /// The task under which the record stands.
     Under(TaskId),
@@ -21,7 +21,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The record; without one the key is taken out.
+    /// The record; without one the key is removed.
     pub(crate) fn of<T: Serialize>(record: Option<&'a T>) -> Self {
         record.map_or(Self::Gone, |record| Self::Record(record))
     }
@@ -47,7 +47,7 @@ impl<T: Serialize> Json for T {
     }
 }
 
-/// Keys and what the last change sets them to.
+/// Keys with the value that the last change gives them.
 #[derive(Default)]
 pub(crate) struct Rows<'a>(HashMap<Vec<u8>, Value<'a>>);
 

@@ -17,7 +17,8 @@ use crate::{
 /// Where the index keeps agents by name.
 const AGENT: &str = "a/";
 
-/// What an agent holds, without what can expire unseen.
+/// An agent's open tasks, live credentials and unused join tokens. A reader still has to leave out
+/// tokens that have expired, since no event says so.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct AgentUse {
     pub(super) open_tasks: u32,
@@ -97,7 +98,7 @@ impl State {
         }
     }
 
-    /// Changes what an agent holds; an agent that holds nothing takes no room.
+    /// Changes an agent's counts; an agent that holds nothing takes no room.
     pub(super) fn with_agent(&mut self, name: &AgentName, change: impl FnOnce(&mut AgentUse)) {
         let held = self.agent_use.entry(name.clone()).or_default();
         change(held);

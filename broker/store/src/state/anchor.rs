@@ -1,4 +1,4 @@
-//! Anchors: what is on record at a back end through which a task's credentials are issued.
+//! Anchors: the records of the things at a back end through which a task's credentials are issued.
 
 use std::sync::Arc;
 

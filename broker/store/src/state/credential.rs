@@ -86,7 +86,7 @@ impl Table for Credentials {
     }
 }
 
-/// Whose credentials to list.
+/// The owner of the credentials to list.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Owner<'a> {
     Agent(&'a AgentName),

@@ -1,4 +1,5 @@
-//! What an event does to the state. No rule is checked here: history is applied as it was recorded.
+//! The effects of an event on the state. No rule is checked here: history is applied as it was
+//! recorded.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use taskpass_core::{IdempotencyKey, TaskId, Timestamp};
 use super::{Change, idempotency::Remembered};
 use crate::Subject;
 
-/// What an event does.
+/// The effects of an event.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// The records it sets, in this order.
@@ -32,7 +33,8 @@ impl Effects {
         self
     }
 
-    /// Remembers what the request with this key made. `task` is the task that the request named.
+    /// Remembers the product of the request with this key. `task` is the task that the request
+    /// named.
     pub(super) fn remember(
         mut self,
         key: Option<&IdempotencyKey>,

@@ -23,7 +23,7 @@ pub(crate) type KeyHash = [u8; 16];
 /// An idempotency key in use.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Remembered {
-    /// The caller whose share the key takes.
+    /// The caller that made the request; the key counts in its share.
     pub(super) owner: KeyHash,
     /// The task that the request named. The key ends with it: after that no repetition can succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +125,7 @@ impl Table for Keys {
 }
 
 impl State {
-    /// What was made with an idempotency key, while it is remembered.
+    /// The product of a request with an idempotency key, while it is remembered.
     pub(crate) fn remembered(&self, hash: &KeyHash, now: Timestamp) -> Option<&Arc<Remembered>> {
         self.keys
             .get(hash)
@@ -133,7 +133,7 @@ impl State {
     }
 
     /// Refuses a key that is remembered. The decider asks before any other rule, so that a repeated
-    /// request learns what it made, whatever became of the state since.
+    /// request learns its product in any later state.
     pub(crate) fn unused_key(
         &self,
         key: Option<&IdempotencyKey>,
@@ -149,7 +149,7 @@ impl State {
         }
     }
 
-    /// Refuses one more key of a caller whose share is used up. The broker promised to remember
+    /// Refuses one more key when the caller's share is used up. The broker promised to remember
     /// each key for a day, so it refuses the new one instead of forgetting an old one early.
     pub(super) fn keys_within(
         &self,
@@ -201,7 +201,7 @@ fn is_forgotten(time: Timestamp, now: Timestamp) -> bool {
     time.plus(limits::IDEMPOTENCY_KEPT) <= now
 }
 
-/// How many of the keys are not forgotten, and when the oldest of those came.
+/// How many of the keys are still remembered, and when the oldest of them came.
 fn count_held(keys: &BTreeSet<(Timestamp, KeyHash)>, now: Timestamp) -> (u32, Option<Timestamp>) {
     let forgotten = keys
         .iter()

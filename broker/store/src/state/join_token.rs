@@ -95,7 +95,7 @@ impl State {
         Ok(vec![Change::Token(id, Some(Arc::new(used)))])
     }
 
-    /// Tokens whose end is so long ago that they are forgotten.
+    /// Tokens that ended so long ago that they are forgotten.
     pub(super) fn forgotten_tokens(&self, now: Timestamp) -> impl Iterator<Item = Change> {
         self.tokens_by_end
             .iter()

@@ -66,7 +66,7 @@ pub(super) const fn invalid<T>(reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal::Invalid(reason))
 }
 
-/// Refuses an id that named something before, whether that is alive or gone.
+/// Refuses an id that named another record before, whether that record is alive or gone.
 pub(super) fn unused(
     what: &str,
     id: &UsedId,

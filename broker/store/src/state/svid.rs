@@ -95,7 +95,7 @@ impl State {
             .map(|(_, serial)| serial.as_str())
     }
 
-    /// SVIDs whose end has come.
+    /// SVIDs past their end.
     pub(super) fn expired_svids(&self, now: Timestamp) -> impl Iterator<Item = Change> {
         self.svids_by_end
             .iter()

@@ -1,5 +1,5 @@
-//! What a kind of record brings along: how the state keeps it, where it stands in the index, how a
-//! start reads it.
+//! The table of a kind of record: how the state keeps it, where it stands in the index, how a start
+//! reads it.
 //!
 //! `state.rs` lists the tables. Nothing else names them one by one: undoing, the index, replaying
 //! and the memory of used ids go through [`Change`](super::Change).
@@ -20,8 +20,8 @@ pub(crate) trait Table {
     /// for tables that forget their records.
     const IDS: Option<&'static str> = None;
 
-    /// Sets one record in the state or takes it out, and returns the record before. Keeps
-    /// everything that is derived from it: counts, orders by time, what hangs on a task.
+    /// Sets or removes one record in the state, and returns the record before. Keeps all derived
+    /// values up to date: counts, orders by time, the lists of a task.
     fn set(
         state: &mut State,
         key: &Self::Key,
@@ -32,7 +32,7 @@ pub(crate) trait Table {
     /// keeps its rows.
     fn rows<'a>(key: &'a Self::Key, record: Option<&'a Self::Record>, rows: &mut Rows<'a>);
 
-    /// Reads into the state what is alive. The tables that this one hangs on are loaded before.
+    /// Reads the live records into the state. The tables that they depend on are loaded before.
     fn load(index: &Index, state: &mut State) -> Result<(), IndexError>;
 
     /// The id of a record, for tables with [`Table::IDS`].

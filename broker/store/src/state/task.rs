@@ -1,4 +1,4 @@
-//! Tasks that have not ended, and what hangs on each of them.
+//! Tasks that have not ended, each with its children, credentials and anchors.
 
 mod admit;
 mod effects;
@@ -26,7 +26,7 @@ fn of_agent(agent: &AgentName) -> String {
     format!("ta/{agent}/")
 }
 
-/// A task that has not ended, and what hangs on it.
+/// A task that has not ended, with its children, credentials and anchors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) task: Arc<Task>,
@@ -155,8 +155,8 @@ impl Index {
 }
 
 impl State {
-    /// Keeps a task among those that can be ended, and among those with anchors to revoke,
-    /// exactly while it belongs there.
+    /// Keeps a task in the list of tasks that can be ended, and in the list of tasks with anchors
+    /// to revoke, exactly while it belongs there.
     pub(super) fn recheck(&mut self, id: TaskId) {
         let (finished, anchored) = self.tasks.get(&id).map_or((false, false), |node| {
             let quiet = node.task.state == TaskState::Ending && node.live == 0;

@@ -1,4 +1,4 @@
-//! What may follow what.
+//! The rules that decide which event may follow which.
 
 mod diagram;
 mod ends;
@@ -217,7 +217,7 @@ fn ending_takes_everything_below_along() {
     assert!(
         model.state.live_svid("s1", NOW).is_none() && model.state.live_svid("s2", NOW).is_some()
     );
-    // Nothing ends before what is below it.
+    // A task does not end before the tasks below it.
     assert!(wrong_state(&model.commit(&ended(1))));
     assert_eq!(model.state.work(NOW, 9).ending_tasks, [task_id(3)]);
     model.all([ended(3), abandoned(2), ended(4), ended(2)]);
@@ -384,7 +384,7 @@ fn operators_svids_count_as_agents_do() {
     assert!(counts(&model, "o0") && counts(&model, "o1"));
     model.all([svid_activated("o1")]);
     assert!(!counts(&model, "o0") && counts(&model, "o1"));
-    // What was superseded makes nothing new.
+    // A superseded SVID cannot be renewed.
     let refused = model.commit(&operator_svid("o2", Some("o0")));
     let failure = GuardFailure::SvidNotLive("o0".to_owned());
     assert_eq!(refused, Err(CommitError::Guard(failure)));
@@ -442,8 +442,8 @@ fn one_that_is_made_on_the_brokers_machine_ends_the_operators_others_at_once() {
         Err(CommitError::Conflict(Conflict::Invalid { .. }))
     ));
     assert!(model.commit(&local_operator_svid("o2")).is_err());
-    // Nobody else is concerned, and it waits for nothing: by the end of the year nobody is left to
-    // ask.
+    // Other operators keep their SVIDs, and the new one counts at once: all other SVIDs may have
+    // expired by the end of the year, with no operator left to renew one.
     let mut other = local_operator_svid("p1");
     if let Event::OperatorSvidIssued { operator, .. } = &mut other {
         *operator = "ann".parse().unwrap();

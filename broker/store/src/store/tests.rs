@@ -300,7 +300,7 @@ async fn operators_svids_survive_a_restart_and_a_new_index() {
     }
 }
 
-/// What has expired takes no room: not in memory, not with readers, not in the index.
+/// An expired record takes no room: not in memory, not in the readers' copy, not in the index.
 #[tokio::test]
 async fn what_has_expired_is_forgotten_everywhere() {
     let mut fixture = Fixture::new().await;
@@ -447,7 +447,7 @@ async fn a_full_disk_stops_giving_and_not_taking() {
         .await;
     let before = fixture.everything(3).await;
     fixture.disk.set_free(Some(0));
-    // Fill what is allocated already, with ever smaller batches.
+    // Ever smaller batches fill the blocks that are allocated already.
     for (bytes, times) in [(60_000, 50), (60_000, 1), (10, 1)] {
         let filler = Event::IndexRebuilt {
             reason: "x".repeat(bytes),
@@ -461,7 +461,7 @@ async fn a_full_disk_stops_giving_and_not_taking() {
         .await;
     assert_eq!(full, Err(CommitError::DiskFull));
     assert_eq!(fixture.store().task(task_id(2)).await.unwrap(), None);
-    // Mixed with what is refused, in the same group.
+    // Mixed with refused commits in the same group.
     let mut attempts = Vec::new();
     for n in 0..20 {
         let batch = if n == 7 {

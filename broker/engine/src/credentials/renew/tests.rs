@@ -1,4 +1,4 @@
-//! Renewals that are repeated, and those that something overtakes.
+//! Renewals that callers repeat, and renewals that a revocation or another renewal overtakes.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -59,8 +59,8 @@ async fn a_repeated_renewal_extends_once_and_answers_the_same() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
 }
 
-/// Of a request to issue that was carried out twice, only one product can be renewed: the other
-/// lives as long as it was to.
+/// If the back end carried out a request to issue twice, a renewal reaches only one of the two
+/// copies. The other one lives until the recorded end, so a renewal must not move that end forward.
 #[tokio::test]
 async fn a_renewal_never_ends_anything_earlier() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -74,7 +74,8 @@ async fn a_renewal_never_ends_anything_earlier() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 0);
     let recorded = bench.credential(issued.id).await;
     assert_eq!(recorded.expires_at, issued.expires_at);
-    // The first answer is remembered, also when it would be too little by now.
+    // The broker gives the first answer again, although it is less than the request asks for by
+    // now.
     bench.clock.advance(HALF - Duration::from_secs(33));
     assert_eq!(
         renew(&bench, issued.id, "k", 60).await.unwrap(),
@@ -83,8 +84,8 @@ async fn a_renewal_never_ends_anything_earlier() {
     assert!(renew(&bench, issued.id, "l", 60).await.unwrap() > issued.expires_at);
 }
 
-/// The broker ends it at the time that was asked for; that time can be moved without asking
-/// anybody.
+/// The provider gave more than was asked for. The broker ends the credential at the requested time,
+/// and can move that time up to the provider's end without a call.
 #[tokio::test]
 async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -116,8 +117,8 @@ async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
     fake.is_down.store(true, Ordering::SeqCst);
     assert!(renew(&bench, lost, "", 2000).await.is_err());
     fake.is_down.store(false, Ordering::SeqCst);
-    // An answer to another one says nothing of it; and what asks for less must not end it before
-    // what is on record.
+    // The answer to a second renewal does not resolve the lost one, and a request for less must not
+    // move the recorded end forward.
     let until = renew(&bench, lost, "", 60).await.unwrap();
     assert_eq!(until, NOW.plus(Duration::from_secs(2000)));
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
@@ -129,7 +130,8 @@ async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
     assert_eq!(state(answered).await, CredentialState::Expired);
 }
 
-/// Whether it has what is asked for is seen when no other renewal can move its end any more.
+/// The broker compares the requested end with the present one only while no other renewal of the
+/// credential runs.
 #[tokio::test]
 async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -154,8 +156,8 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
 }
 
-/// The end in an earlier answer is no life: what was revoked since is said to be so, also by a
-/// renewal that was under way.
+/// The end in an earlier answer does not keep a credential alive. If the credential was revoked
+/// since, a repeated renewal says so, and a renewal that was under way does too.
 #[tokio::test]
 async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -194,7 +196,8 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 2);
 }
 
-/// A provider that gave no answer may have renewed, and nobody is told that it did not.
+/// A provider that gave no answer may have renewed, so the broker does not tell the caller that it
+/// did not.
 #[tokio::test]
 async fn of_a_renewal_without_an_answer_nobody_knows() {
     let bench = Bench::new(&["a"], Settings::default()).await;

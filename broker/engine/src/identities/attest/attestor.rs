@@ -9,14 +9,14 @@ use taskpass_core::{AgentName, EvidenceKind, EvidenceRecord, JoinTokenId, Timest
 use super::Evidence;
 use crate::{Error, Field};
 
-/// What an attestor derives from evidence that it has verified.
+/// The claims that an attestor derives from evidence after it has verified it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// The agent that the evidence is for. It may not be registered.
     pub agent: AgentName,
-    /// Who made the evidence.
+    /// The maker of the evidence.
     pub issuer: String,
-    /// What the issuer calls the evidence or its holder.
+    /// The issuer's name for the evidence or its holder.
     pub subject: String,
     /// The join token that the SVID uses up.
     pub uses_up: Option<JoinTokenId>,
@@ -54,7 +54,7 @@ pub trait Attestor: fmt::Debug + Send + Sync {
 pub struct Attestors(BTreeMap<EvidenceKind, Arc<dyn Attestor>>);
 
 impl Claims {
-    /// What the ledger keeps of them.
+    /// The part of the claims that the ledger keeps.
     pub(super) fn into_record(self, kind: EvidenceKind) -> EvidenceRecord {
         EvidenceRecord {
             kind,

@@ -6,7 +6,7 @@ use taskpass_core::EvidenceKind;
 
 use super::JoinTokenText;
 
-/// What an agent shows to prove who it is.
+/// The evidence that an agent shows to prove its identity.
 #[derive(Debug)]
 pub enum Evidence {
     /// A join token.

@@ -157,7 +157,7 @@ async fn an_attestor_is_found_by_its_kind() {
     );
 }
 
-/// What an attestor says without regard to what is shown.
+/// An attestor with a fixed answer, which ignores the evidence.
 #[derive(Debug)]
 struct Stub(fn() -> Result<Claims, Refusal>);
 
@@ -185,8 +185,8 @@ fn claims_for(agent: &str) -> Claims {
     }
 }
 
-/// Evidence that is not good and evidence for an agent that is not registered are refused alike, in
-/// the attestor's words; a failure is told as what it is.
+/// The broker refuses bad evidence and evidence for an unregistered agent alike, in the attestor's
+/// words. A failure of the attestor stays a failure.
 #[tokio::test]
 async fn claims_become_a_registered_agent_or_a_refusal() {
     let mut bench = bench(Settings::default()).await;

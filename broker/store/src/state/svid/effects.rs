@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl State {
-    /// What the issue or the first use of an SVID changes.
+    /// The changes by the issue or the first use of an SVID.
     pub(in crate::state) fn svid_effects(&self, step: &SvidStep<'_>) -> Result<Effects, Conflict> {
         match step {
             SvidStep::Issued {
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// Puts an SVID on record. Of those that wait for their first use, the oldest make room.
+    /// Puts an SVID on record. The oldest SVIDs that wait for their first use make room for it.
     fn svid_recorded(&self, svid: SvidRecord) -> Vec<Change> {
         if svid.state == SvidState::Active {
             return self.svid_alone(svid);

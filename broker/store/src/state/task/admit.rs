@@ -1,4 +1,4 @@
-//! What a new task needs, that a child is never wider than its parent, and when a task may end.
+//! The rules of a new task, that a child is never wider than its parent, and when a task may end.
 
 use taskpass_core::{Requester, Task, TaskId, TaskState, TaskStep, Timestamp, limits};
 

@@ -1,4 +1,4 @@
-//! What a task's steps change, and what its end brings along.
+//! The changes by a task's steps, and the events that its end brings along.
 
 use std::sync::Arc;
 

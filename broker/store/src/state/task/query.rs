@@ -8,7 +8,7 @@ use super::Node;
 use crate::state::State;
 
 impl State {
-    /// A task that has not ended, with what hangs on it.
+    /// A task that has not ended, with its children, credentials and anchors.
     pub(crate) fn node(&self, id: TaskId) -> Option<&Node> {
         self.tasks.get(&id)
     }
@@ -34,7 +34,7 @@ impl State {
         std::iter::successors(Some(task), |id| self.tasks.get(id)?.task.parent)
     }
 
-    /// All tasks below this one that have not ended; parents before children.
+    /// All tasks below this task that have not ended; parents before children.
     pub(crate) fn descendants(&self, task: TaskId) -> Vec<TaskId> {
         let mut found = Vec::new();
         let mut level = vec![task];

@@ -1,4 +1,5 @@
-//! When a credential's life is over, and what may not be drawn while another one is in doubt.
+//! When a credential's life is over, and which credentials are not issued while another one is in
+//! doubt.
 
 use taskpass_core::{Credential, Event, RevocationClass, Timestamp};
 
@@ -33,8 +34,8 @@ fn credential(model: &Model) -> &Credential {
     model.state.credential(credential_id(1)).unwrap()
 }
 
-/// A credential that the provider lets live longer than asked is due at the end that was asked for,
-/// if revoking does anything; what it may live to at most stays on record.
+/// A provider may let a credential live longer than asked for. If its class can be revoked, the
+/// credential is due at the requested end; the provider's later end stays on record.
 #[test]
 fn the_end_that_was_asked_for_counts() {
     let (asked, given) = (NOW.plus(HOUR), NOW.plus(3 * HOUR));
@@ -94,7 +95,7 @@ fn what_a_renewal_may_yet_extend_does_not_expire() {
     model.commit(&expired(1)).unwrap();
 }
 
-/// What is drawn with a session that is about to be ended would die with it.
+/// A credential that is issued through a session about to be revoked would die with it.
 #[test]
 fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
     let mut model = Model::new();
@@ -116,7 +117,7 @@ fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
         free(&without, 1),
         "it was not drawn with a session of later"
     );
-    // The order in the ledger counts, and not what a clock said that was set back meanwhile.
+    // The order in the ledger counts, and not the times of a clock that was set back meanwhile.
     let mut earlier = anchor(1, 1);
     if let Event::AnchorRecorded { anchor } = &mut earlier {
         anchor.recorded_at = NOW.plus(HOUR);
@@ -128,7 +129,7 @@ fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
     assert!(model.state.check(&elsewhere, NOW).is_ok());
     model.all([revoked(1)]);
     assert!(free(&model, 1), "it is settled");
-    // Revoking what is known does not touch the session.
+    // Revoking a credential with a known outcome does not touch the session.
     model.all([intended(3, 1, 1), issued(3), revoking(3)]);
     assert!(free(&model, 1));
 }

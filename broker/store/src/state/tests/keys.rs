@@ -1,4 +1,4 @@
-//! Idempotency keys: how many are remembered, and what a renewal leaves under its key.
+//! Idempotency keys: how many are remembered, and what an earlier renewal's key answers.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ fn share(model: &Model, caller: &str, limit: u32) -> Result<(), GuardFailure> {
     model.state.check(&guard, model.now)
 }
 
-/// Draws for task `n` with keys until no more are let in; how many that were, and why it ended.
+/// Issues for task `n` with keys until one is refused. Returns how many were admitted, and the
+/// refusal.
 fn draw(model: &mut Model, n: u64, ids: std::ops::Range<u64>) -> (u64, Option<GuardFailure>) {
     let first = ids.start;
     for id in ids {
@@ -48,7 +49,7 @@ fn draw(model: &mut Model, n: u64, ids: std::ops::Range<u64>) -> (u64, Option<Gu
     (u64::MAX, None)
 }
 
-/// Whatever a task does, something is left for the others, and its end gives back what it took.
+/// No task can use up all keys of its caller, and its end gives its keys back.
 #[test]
 fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
     let mut model = Model::new();
@@ -68,7 +69,8 @@ fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
     assert_eq!(draw(&mut model, 3, 300..400).0, 1);
     assert_eq!(share(&model, admin().as_str(), 8), Ok(()));
 
-    // The keys go with the task: nothing can be repeated there. Those of the others stay.
+    // The keys go with the task, since no request can be repeated there. The keys of the other
+    // tasks stay.
     let known = |model: &Model, id: u64| {
         let hash = key_hash(&admin(), &format!("k{id}"));
         model.state.remembered(&hash, model.now).is_some()

@@ -14,7 +14,7 @@ use crate::testing::{
     token,
 };
 
-/// An event from three random numbers; often one that does not fit.
+/// An event from three random numbers; the state often refuses it.
 fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
     let agent = a % 2 + 1;
     match kind {

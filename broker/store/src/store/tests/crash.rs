@@ -1,4 +1,4 @@
-//! Crashes and damage: whatever happens to the files, what was acknowledged is there again.
+//! Crashes and damage to the files: every acknowledged entry is there again.
 
 use std::{fs, path::Path};
 
@@ -40,8 +40,8 @@ async fn copies_taken_at_any_time_open_with_everything_acknowledged() {
             events.extend([ending(task), revoked(credential), ended(task)]);
         }
         fixture.all(events).await;
-        // What this asks of history waits for the index: nothing is written to it while the files
-        // are copied.
+        // These reads of history wait for the index, so that no write to it is under way while the
+        // files are copied.
         let before = fixture.everything(12).await;
         let size = fixture.ledger().size();
         if round % 4 == 1 {
@@ -52,8 +52,8 @@ async fn copies_taken_at_any_time_open_with_everything_acknowledged() {
         let dir = crashes.path().join(round.to_string());
         copy(fixture.dir.path(), &dir);
         let Opened { store, report, .. } = fixture.try_open(&dir).unwrap();
-        // A crash harms no index that was whole: it is kept, and only what it had not flushed is
-        // replayed.
+        // A crash harms no index that was whole: the store keeps it, and replays only the entries
+        // that it had not flushed.
         assert_eq!(report.index.rebuilt, None, "round {round}");
         assert!(
             report.index.replayed <= size - flushed,
@@ -84,7 +84,7 @@ async fn after(damage: impl FnOnce(&Path)) -> Option<String> {
     damage(&fixture.dir.path().join("index"));
     let report = fixture.open();
     let (size, rebuilt) = (state.next(), report.index.rebuilt.clone());
-    // What is recorded about the rebuilding is the only difference.
+    // The entry about the rebuilding is the only difference.
     let store = fixture.store();
     assert_eq!(
         store.shared.state.read().next(),
@@ -148,8 +148,8 @@ async fn a_file_in_place_of_the_index_is_moved_aside() {
     assert!(after(replace).await.is_some());
 }
 
-/// sled cuts what it cannot read and opens all the same: either it is behind and catches up, or it
-/// does not fit.
+/// sled drops the part that it cannot read, and opens. The index then either is behind and catches
+/// up, or does not fit the log and is built again.
 #[tokio::test]
 async fn a_truncated_index_loses_nothing() {
     for keep in [0, 100, 5_000] {

@@ -1,4 +1,4 @@
-//! Pages: nothing twice, nothing left out, in order, whatever is added meanwhile.
+//! Pages: each record once, none left out, in order, also when records are added meanwhile.
 
 use std::collections::BTreeSet;
 

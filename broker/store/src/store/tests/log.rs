@@ -1,5 +1,5 @@
-//! The port to the log: brokers that share one decide in its order, and each sees what the others
-//! appended.
+//! The port to the log: brokers that share a log decide in its order, and each sees the entries of
+//! the others.
 
 use std::sync::Arc;
 

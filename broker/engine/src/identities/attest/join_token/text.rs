@@ -14,7 +14,7 @@ const TEXT_BYTES_MAX: usize = 256;
 pub struct JoinTokenText {
     /// Which token it is.
     pub id: JoinTokenId,
-    /// What proves that the agent has it.
+    /// The secret half, which proves that the agent holds the token.
     pub secret: Zeroizing<Vec<u8>>,
 }
 
