@@ -85,7 +85,7 @@ impl Default for Config {
     }
 }
 
-/// What may differ from one X.509-SVID to the next.
+/// The parts that may differ from one X.509-SVID to the next.
 #[derive(Debug, Clone, Default)]
 pub struct IssueOptions {
     /// The lifetime; at most `svid_ttl`, which is also the default.
@@ -116,14 +116,14 @@ impl Issued {
     }
 }
 
-/// What an authority works with, besides its directory.
+/// The parts that an authority works with, besides its directory.
 #[derive(Clone)]
 pub struct Deps {
     /// Names everything that is signed.
     pub trust_domain: TrustDomain,
     /// Lifetimes.
     pub config: Config,
-    /// Says when something is signed, and when to rotate.
+    /// The time of signatures and rotations.
     pub clock: Arc<dyn Clock>,
     /// Serial numbers.
     pub entropy: Arc<dyn Entropy>,
@@ -159,8 +159,8 @@ pub struct Authority {
 impl Authority {
     /// Makes a new installation's root in `dir`, which is created with mode 0700.
     ///
-    /// Fails when there is an authority already, and replaces what an interrupted attempt left. No
-    /// issuing authority exists before [`Self::rotate`].
+    /// Fails when there is an authority already, and replaces the leftovers of an interrupted
+    /// attempt. No issuing authority exists before [`Self::rotate`].
     pub fn create(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
         let domain = &deps.trust_domain;
@@ -419,7 +419,7 @@ impl Authority {
         issuer(&self.root.certificate, pair)
     }
 
-    /// When [`Self::rotate`] will next have something to do.
+    /// When [`Self::rotate`] will next have work to do.
     pub fn next_rotation_at(&self) -> Timestamp {
         let rotation = self.rotation.lock();
         rotation::next_at(
@@ -440,8 +440,7 @@ impl Authority {
         self.snapshot.load().generation
     }
 
-    /// The certificates whose signatures count now: the root and every issuing authority that was
-    /// published.
+    /// The certificates that may sign now: the root and every issuing authority that was published.
     pub fn accepted_issuers(&self) -> Vec<CertificateDer<'static>> {
         let now = self.deps.clock.now();
         let snapshot = self.snapshot.load();
@@ -462,7 +461,7 @@ impl Authority {
         &self.bundle
     }
 
-    /// SHA-256 of the root's public key (SubjectPublicKeyInfo): what a join token pins.
+    /// SHA-256 of the root's public key (SubjectPublicKeyInfo), which a join token pins.
     pub fn root_digest(&self) -> Digest {
         self.root.key.digest()
     }

@@ -1,8 +1,8 @@
 //! The directory with the keys: its permissions, its lock, and its files.
 //!
 //! `taskpass_files` replaces each file as a whole, so a reader after a crash sees the old content
-//! or the new one. Erasing a key unlinks it. A disk that keeps old blocks may keep the bytes, which
-//! is why the keys that are unlinked, those of issuing authorities, live for a day.
+//! or the new one. Erasing a key unlinks it. A disk that keeps old blocks may keep the bytes.
+//! Therefore the only keys that are ever unlinked, the keys of issuing authorities, live for a day.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -37,7 +37,7 @@ impl Custody {
         Self::open(dir)
     }
 
-    /// Locks an existing directory; refuses one that others can enter.
+    /// Locks an existing directory; refuses a directory that other users can enter.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let metadata = match fs::metadata(dir) {
             Ok(metadata) => metadata,

@@ -1,4 +1,4 @@
-//! The errors of the authority, in words for the person who has to repair it.
+//! The errors of the authority, in words for the person that has to repair it.
 
 use std::{io, path::PathBuf};
 

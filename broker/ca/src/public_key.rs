@@ -54,7 +54,7 @@ pub enum CsrError {
     /// Not a PKCS #10 request.
     #[error("the signing request is not valid PKCS #10 DER")]
     Malformed,
-    /// Something after or inside the request that does not belong there.
+    /// Bytes after or inside the request that do not belong there.
     #[error("the signing request has extra bytes")]
     TrailingBytes,
     /// A kind of key that is not certified.
@@ -78,7 +78,7 @@ enum Kind {
     Ed25519,
 }
 
-/// A public key whose owner has shown that they hold the private one.
+/// A public key. Its owner has shown that they hold the private key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
     kind: Kind,
@@ -105,7 +105,7 @@ impl PublicKey {
         let (rest, request) =
             X509CertificationRequest::from_der(der).or(Err(CsrError::Malformed))?;
         let info = &request.certification_request_info;
-        // The parser ignores what follows the last part of a SEQUENCE.
+        // The parser ignores bytes after the last part of a SEQUENCE.
         if !rest.is_empty() || !has_three_parts(der, info.raw) {
             return Err(CsrError::TrailingBytes);
         }

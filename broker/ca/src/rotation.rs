@@ -68,7 +68,8 @@ fn prepare_at(ca: &CaRecord) -> Timestamp {
     ca.not_after.minus(ca.not_after.since(ca.not_before) / 2)
 }
 
-/// A sixth of its life before its end, so that what it signs can live for that long.
+/// A sixth of the authority's life before its end, so that the SVIDs that it signs can live for
+/// that long.
 fn activate_at(ca: &CaRecord) -> Timestamp {
     ca.not_after.minus(ca.not_after.since(ca.not_before) / 6)
 }

@@ -1,4 +1,4 @@
-//! What our certificates look like, and the check that what was signed looks like it.
+//! The form of our certificates, and the check that a signed certificate has it.
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,

@@ -1,4 +1,4 @@
-//! Gathers what is wrong with one file, each complaint with its line and column.
+//! Gathers the mistakes in one file, each complaint with its line and column.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct Problem {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong and what to do, on one line.
+    /// The mistake and its remedy, on one line.
     pub message: String,
 }
 
@@ -56,7 +56,7 @@ impl<'t> Complaints<'t> {
         }
     }
 
-    /// Notes what is wrong at an offset, on one line.
+    /// Notes a mistake at an offset, on one line.
     pub fn add(&mut self, offset: usize, message: impl Into<String>) {
         if self.is_full() {
             return;
@@ -83,8 +83,8 @@ impl<'t> Complaints<'t> {
         self.found.len() >= PROBLEMS_MAX
     }
 
-    /// Whether something was said about this offset. A value that is wrong gets one complaint:
-    /// later checks see a value that an earlier one refused.
+    /// Whether there is a complaint about this offset. A wrong value gets one complaint only, since
+    /// later checks also see a value that an earlier check refused.
     pub fn has(&self, offset: usize) -> bool {
         self.found.iter().any(|(at, _)| *at == offset)
     }

@@ -30,7 +30,8 @@ impl<'t> Document<'t> {
         errors.is_empty().then_some(Self { top })
     }
 
-    /// What can be read of a text that need not be TOML. Complaints about it would not be true.
+    /// The readable part of a text that need not be TOML. Complaints about the rest would not be
+    /// true.
     pub fn recover(text: &'t str) -> Self {
         let (top, _errors) = DeTable::parse_recoverable(text);
         Self { top }

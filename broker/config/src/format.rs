@@ -1,5 +1,4 @@
-//! The formats a text in a schema can have: what is written there in words, and whether it is
-//! right.
+//! The formats that a text in a schema can have: a description of each in words, and its check.
 
 use std::{net::SocketAddr, time::Duration};
 

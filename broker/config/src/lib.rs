@@ -1,4 +1,4 @@
-//! What a configuration file may say, as JSON schemas: the check, its messages, and the reference.
+//! The content of a configuration file as JSON schemas: the check, its messages, and the reference.
 //!
 //! The parts of the broker and the providers say which keys they take. A part does it with
 //! [`section!`], a provider with the JSON schema of its own struct. Both end as one schema of the

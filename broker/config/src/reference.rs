@@ -211,7 +211,7 @@ fn plural(word: &str) -> String {
     format!("{word}s")
 }
 
-/// Whether the key must be there, or else what stands for it.
+/// Whether the key must be there, or else its default.
 fn presence(table: Node<'_>, name: &str, node: Node<'_>) -> String {
     if table.required().contains(&name) {
         return "*required*".to_owned();

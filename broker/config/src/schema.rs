@@ -18,10 +18,10 @@ pub(crate) struct Node<'s> {
     value: &'s Value,
 }
 
-/// What a node allows.
+/// The values that a node allows.
 #[derive(Debug)]
 pub(crate) enum Shape<'s> {
-    /// Everything, or something that is not read here.
+    /// Any value, or a schema that this module does not read.
     Any,
     Boolean,
     Integer,
@@ -51,7 +51,7 @@ pub(crate) struct Tagged<'s> {
     pub(crate) variants: Vec<(&'s str, Node<'s>)>,
 }
 
-/// What a table may hold besides its named keys.
+/// The keys that a table may hold besides its named ones.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Others<'s> {
     Refused,
@@ -78,7 +78,7 @@ impl<'s> Node<'s> {
         self.keyword(keyword)?.as_str()
     }
 
-    /// Its description, or else that of what it refers to.
+    /// Its description, or else the description of the node that it refers to.
     pub(crate) fn doc(self) -> Option<&'s str> {
         self.text("description")
             .or_else(|| self.resolved().text("description"))
@@ -124,7 +124,7 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// What it allows. INVARIANT: called on a resolved node.
+    /// The values that the node allows. INVARIANT: called on a resolved node.
     pub(crate) fn shape(self) -> Shape<'s> {
         if let Some(alternatives) = self.alternatives() {
             return alternatives;

@@ -16,14 +16,14 @@ pub trait Section: Sized + Default {
     fn schema() -> Value;
 
     /// Reads the keys that are there; the default stands in for a key that is left out or wrong.
-    /// `complain` is called with the key and with what is wrong beyond what the schema says.
+    /// Calls `complain` with the key and the mistake if a value fits the schema and is still wrong.
     fn read(table: Option<&Value>, complain: &mut dyn FnMut(&'static str, String)) -> Self;
 
     /// Every key with its value, as it is written in the file.
     fn values(&self) -> Vec<(&'static str, Value)>;
 }
 
-/// The schema of one key: what its type allows, within `range`, with text and default.
+/// The schema of one key: the values of its type, within `range`, with text and default.
 pub fn describe<T: Setting>(doc: &[&str], default: &T, range: Option<&RangeInclusive<T>>) -> Value {
     let mut schema = T::schema();
     if let Some(schema) = schema.as_object_mut() {
@@ -37,7 +37,7 @@ pub fn describe<T: Setting>(doc: &[&str], default: &T, range: Option<&RangeInclu
     schema
 }
 
-/// JSON schemas have one keyword for the bounds of numbers and another one for those of texts.
+/// JSON schemas have one keyword for the bounds of numbers and another one for the length of texts.
 fn bound(schema: &mut Map<String, Value>, [of_numbers, of_texts]: [&str; 2], bound: Value) {
     let keyword = if bound.is_number() {
         of_numbers

@@ -9,11 +9,11 @@ use crate::format::{PATH, duration};
 
 /// A type that a key of a section can have.
 pub trait Setting: Sized {
-    /// What may be written, without default and range.
+    /// The schema of the written form, without default and range.
     fn schema() -> Value;
 
-    /// Reads what the schema allows. A type may refuse more than its schema says; the message goes
-    /// behind the name of the key.
+    /// Reads a value that fits the schema. A type may refuse more than its schema says; the message
+    /// goes behind the name of the key.
     fn read(value: &Value) -> Result<Self, String>;
 
     /// As it is written in the file.

@@ -1,4 +1,4 @@
-//! Finds values in a configuration by what its schema says of them.
+//! Finds values in a configuration by their schema.
 
 use serde_json::Value;
 

@@ -14,7 +14,7 @@ pub(crate) fn range(from: Option<String>, to: Option<String>) -> String {
     }
 }
 
-/// What is written there, in words.
+/// The values that a node allows, in words.
 pub(crate) fn expects(node: Node<'_>) -> String {
     let node = node.resolved();
     if let Some(format) = node.format() {

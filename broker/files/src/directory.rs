@@ -17,8 +17,8 @@ pub fn create_dir(dir: &Path) -> Result<(), Error> {
     sync_parent(dir)
 }
 
-/// Makes the directory and those above it that are missing, mode 0700, on disk. A directory that
-/// is there keeps its mode: the caller decides what to do about one that others can enter.
+/// Makes the directory and the missing directories above it, mode 0700, on disk. An existing
+/// directory keeps its mode; the caller decides what to do if other users can enter it.
 pub fn create_dir_all(dir: &Path) -> Result<(), Error> {
     if !dir.is_dir() {
         match dir.parent() {
@@ -34,7 +34,7 @@ pub fn create_dir_all(dir: &Path) -> Result<(), Error> {
     }
     // A process that died just after making it may have left it in memory only.
     match sync_parent(dir) {
-        // Somebody else's directory above ours, which we may enter and not read.
+        // A directory above ours belongs to another user: we may enter it and not read it.
         Err(e) if e.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }

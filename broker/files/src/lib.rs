@@ -33,12 +33,12 @@ use std::{
 pub use directory::{create_dir, create_dir_all, sync_dir};
 pub use draft::{Draft, unfinished};
 
-/// Who may read a new file.
+/// The users that may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Its owner only: mode 0600, whatever the umask says.
+    /// Its owner only: mode 0600 under any umask.
     Private,
-    /// Everyone whom the umask of the process lets in.
+    /// All users that the umask of the process allows.
     Ordinary,
 }
 
@@ -56,7 +56,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// Whether something is there already that must not be replaced.
+    /// Whether the path exists already and must not be replaced.
     pub fn is_already_there(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }
@@ -67,7 +67,7 @@ pub fn create_new(path: &Path, content: &[u8], access: Access) -> Result<(), Err
     write(path, content, access)?.create()
 }
 
-/// Writes a file, in the place of the one that may be there.
+/// Writes a file, and replaces the file that may be there.
 pub fn replace(path: &Path, content: &[u8], access: Access) -> Result<(), Error> {
     write(path, content, access)?.replace()
 }

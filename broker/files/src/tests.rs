@@ -68,7 +68,7 @@ fn links_are_not_followed() {
         assert!(!path.symlink_metadata().unwrap().is_symlink());
         fs::remove_file(&path).unwrap();
     }
-    // A link to nothing is something, too.
+    // A dangling link counts as an existing file, too.
     symlink(scratch.path().join("nothing"), &path).unwrap();
     assert!(create_new(&path, b"new", Access::Private).is_err());
     assert!(!scratch.path().join("nothing").exists());
@@ -79,7 +79,7 @@ fn links_are_not_followed() {
 fn a_leftover_is_neither_reused_nor_believed() {
     let scratch = tempfile::tempdir().unwrap();
     let (path, other) = (scratch.path().join("f"), scratch.path().join("other"));
-    // What a crash between link and unlink leaves: two names of one finished file.
+    // A crash between link and unlink leaves two names of one finished file.
     fs::write(&other, b"finished").unwrap();
     fs::hard_link(&other, unfinished(&path)).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o666)).unwrap();

@@ -99,7 +99,7 @@ impl DiskFile for SystemFile {
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        // POSIX counts blocks in units of 512 bytes, whatever the file system's own.
+        // POSIX counts blocks in units of 512 bytes, for any block size of the file system.
         Ok(self.0.metadata()?.blocks() * 512)
     }
 }

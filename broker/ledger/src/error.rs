@@ -1,4 +1,4 @@
-//! The errors of a ledger on disk, in words for the person who has to act.
+//! The errors of a ledger on disk, in words for the person that has to act.
 
 use std::{io, path::PathBuf};
 
@@ -43,7 +43,7 @@ pub enum Error {
         /// Its length on disk.
         bytes: usize,
     },
-    /// After a failure, what is on disk is not known.
+    /// After a failure, the content of the disk is not known.
     #[error(
         "the ledger in `{path}` takes no more entries after a failed write; restart to check it and go on"
     )]

@@ -146,7 +146,7 @@ pub fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], ou
     content(entry, out);
 }
 
-/// Adds the line that proves that the history continues the first `from` entries, whose root is
+/// Adds the line that proves that the history continues the first `from` entries with the root
 /// `root`.
 pub fn consistency_line(from: u64, root: &Hash, proof: &[Hash], out: &mut Vec<u8>) {
     let (from, root) = (from.to_string(), STANDARD.encode(root));

@@ -120,7 +120,7 @@ impl VerifyingKey {
     }
 
     /// The text of a note that this key signed, with its last newline. Each signature by this key
-    /// must be good; signatures of other keys, such as those of witnesses, are not looked at.
+    /// must be good. Signatures by other keys, such as witnesses', are not looked at.
     pub(crate) fn verify<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
         let note = Note::parse(note)?;
         let mut signed = false;

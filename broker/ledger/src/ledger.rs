@@ -58,9 +58,9 @@ impl Ledger {
 
     /// Appends entries in order and returns their indexes once all of them are durable.
     ///
-    /// All or nothing: on an error none of them is in the ledger. If after a failure it is not
-    /// known what is on disk, each further append fails with [`Error::Poisoned`] until the ledger
-    /// is opened anew.
+    /// All or nothing: on an error none of them is in the ledger. If a failure leaves the content
+    /// of the disk unknown, each further append fails with [`Error::Poisoned`] until the ledger is
+    /// opened anew.
     pub fn append_batch(
         &mut self,
         entries: &[&[u8]],

@@ -1,9 +1,10 @@
-//! The ledger: an append-only, Merkle-tree record of opaque entries that anyone can verify offline.
+//! The ledger: an append-only, Merkle-tree record of opaque entries that auditors can verify
+//! offline.
 //!
 //! Entries are bytes; their meaning is the caller's affair. They are kept in checksummed segment
 //! files and are the leaves of an RFC 6962 tree; the tree's head is signed as a C2SP checkpoint.
 //! [`Ledger`] is the one writer, [`Reader`]s see durable entries, [`export`] and [`verify`] are for
-//! auditors who have only a file and a key.
+//! auditors with only a file and a key.
 //!
 //! ```
 //! use taskpass_core::SystemEntropy;

@@ -1,5 +1,5 @@
-//! The form of signed notes as of C2SP signed-note v1: text, a blank line, signature lines. Strict
-//! in what it reads. The keys in `key.rs` sign and verify.
+//! The form of signed notes as of C2SP signed-note v1: text, a blank line, signature lines. The
+//! parser is strict. The keys in `key.rs` sign and verify.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 

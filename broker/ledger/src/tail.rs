@@ -35,7 +35,7 @@ pub enum Priority {
 pub(crate) enum Failure {
     /// The file is as it was.
     Clean(Error),
-    /// What is on disk is not known. Nothing may be appended before it is read again.
+    /// The content of the disk is not known. Nothing may be appended before it is read again.
     Unknown(Error),
 }
 
@@ -120,7 +120,7 @@ impl Tail {
         self.end
     }
 
-    /// Writes a batch and makes it durable, or puts the file back to what it was.
+    /// Writes a batch and makes it durable, or puts the file back to its state before.
     pub(crate) fn append(&mut self, bytes: &[u8], priority: Priority) -> Result<(), Failure> {
         self.make_room(bytes.len() as u64, priority)
             .map_err(|e| Failure::Clean(Error::io("set room aside in", &self.path)(e)))?;

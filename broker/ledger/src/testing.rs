@@ -1,4 +1,4 @@
-//! What the tests of this crate share: small ledgers in temporary directories.
+//! Shared by the tests of this crate: small ledgers in temporary directories.
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What the broker decides and does, counted by the events that go into the ledger.
+//! The broker's decisions and acts, counted by the events that go into the ledger.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,

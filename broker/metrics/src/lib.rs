@@ -2,10 +2,10 @@
 //! server's `observe` serves the text.
 //!
 //! It is a crate of its own, below the engine, so that every part of the broker can count without
-//! knowing who reads the numbers. It is not part of `taskpass-core`, because agents link that
+//! knowing the readers of the numbers. It is not part of `taskpass-core`, because agents link that
 //! crate.
 //!
-//! Recording costs an atomic addition or a short lock; [`Sample`] is filled only when somebody
+//! Recording costs an atomic addition or a short lock; [`Sample`] is filled only when a scraper
 //! reads the metrics. No label can take a value that a caller chooses: methods and actions come
 //! from the closed lists in [`Labels`], providers from the configuration, and every other value
 //! counts as `other`.
@@ -110,7 +110,7 @@ impl Default for Metrics {
     }
 }
 
-/// What the ledger does on its disk.
+/// The work of the ledger on its disk.
 #[derive(Debug)]
 pub struct LedgerMetrics {
     sync: Histogram,

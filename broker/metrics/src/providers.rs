@@ -22,7 +22,7 @@ struct OfOutcome {
     outcome: &'static str,
 }
 
-/// What a provider is called for.
+/// The call to a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// Whether it can do its job.

@@ -1,5 +1,5 @@
-//! Numbers that nobody counts up: they are read from the broker's parts when somebody asks for the
-//! metrics.
+//! Numbers that no part of the broker counts up: they are read from its parts when a scraper reads
+//! the metrics.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 

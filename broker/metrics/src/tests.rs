@@ -142,7 +142,7 @@ fn a_sample_shows_the_providers_of_now_only() {
     assert!(!text.contains("old\""), "{text}");
 }
 
-/// The number of series does not depend on what callers send, and the text has nothing of theirs.
+/// The number of series does not depend on the callers' input, and the text contains none of it.
 #[test]
 fn no_label_takes_a_value_that_a_caller_chose() {
     let metrics = metrics();

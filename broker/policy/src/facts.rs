@@ -1,7 +1,7 @@
-//! The facts of a decision: who asks, for what, on what, and what is known about it.
+//! The facts of a decision: the caller, the action, the resource, and the known circumstances.
 //!
-//! Nothing here knows Cedar. The engine fills a [`Facts`] from records it has looked up. The names
-//! of actions, and the resources they apply to, are those of `schema.cedarschema`.
+//! Nothing here knows Cedar. The engine fills a [`Facts`] from records it has looked up.
+//! `schema.cedarschema` has the same names of actions, and the resources that they apply to.
 
 use std::{fmt, net::IpAddr};
 
@@ -17,9 +17,10 @@ pub struct Facts<'a> {
     pub trust_domain: &'a TrustDomain,
     /// The caller.
     pub principal: Principal<'a>,
-    /// What the caller asks for.
+    /// The action that the caller asks for.
     pub action: Action,
-    /// What it asks it on. Each [`Action`] names the resources it takes; any other is refused.
+    /// The resource of the action. Each [`Action`] names the resources it takes; any other is
+    /// refused.
     pub resource: Resource<'a>,
     /// The time of the decision.
     pub now: Timestamp,
@@ -44,7 +45,7 @@ pub enum Principal<'a> {
     Operator(&'a OperatorName),
 }
 
-/// What a caller asks something on.
+/// The resource of an action.
 #[derive(Debug, Clone, Copy)]
 pub enum Resource<'a> {
     /// A configured role.
@@ -77,7 +78,7 @@ pub struct CredentialRequest<'a> {
     /// The scope asked for; for [`Action::TaskStart`] the parameters that the task fixes for the
     /// role.
     pub scope: &'a Scope,
-    /// Live credentials in the task; zero for one that is only starting.
+    /// Live credentials in the task; zero for a task that is only starting.
     pub live_in_task: u64,
     /// Live credentials of the agent, over all its tasks.
     pub live_of_agent: u64,

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Severity {
     /// The set is refused.
     Error,
-    /// The set can be used, but probably does not do what was meant.
+    /// The set can be used, but its author probably meant another rule.
     Warning,
 }
 

@@ -1,7 +1,7 @@
 //! Places in a policy file: where a statement begins, and the line and column of an offset.
 //!
-//! They serve messages only. Cedar alone says what a policy means; a mistake here would misplace a
-//! finding, nothing more.
+//! They serve messages only. Cedar alone gives a policy its meaning; a mistake here would misplace
+//! a finding, nothing more.
 
 use std::ops::Range;
 

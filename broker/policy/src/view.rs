@@ -1,6 +1,6 @@
 //! The request as policies see it: entities, their attributes, the context. It is made from
 //! [`Facts`], and the Cedar request and the canonical JSON are made from it. The digest of that
-//! JSON goes into the record, so it covers exactly what was decided on.
+//! JSON goes into the record, so it covers exactly the facts of the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ const INSTALLATION_ID: &str = "this";
 /// values in Cedar's own JSON form, so that an auditor can repeat the decision with Cedar's tools.
 #[derive(Debug, Serialize)]
 pub(crate) struct View {
-    // Canonical JSON has sorted keys: these fields and those below are in that order.
+    // Canonical JSON has sorted keys: these fields and the fields below are in that order.
     pub(crate) action: Uid,
     pub(crate) context: BTreeMap<&'static str, Value>,
     pub(crate) entities: Vec<Entity>,

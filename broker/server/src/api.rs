@@ -58,7 +58,7 @@ impl Api {
         Ok(handle(call, request.into_inner()).await?)
     }
 
-    /// Who calls, by the connection the request came on.
+    /// The caller, by the connection that the request came on.
     async fn call(&self, peer: &Peer) -> Result<Call, Refusal> {
         let call = authn::authenticate(&self.engine, peer).await?;
         self.engine.check_rate(&call)?;

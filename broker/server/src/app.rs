@@ -33,11 +33,11 @@ use crate::{
     transport::{ServerTls, Transport},
 };
 
-/// How long background work may go on after the last connection is closed. What is left is found
-/// again at the next start: it stands in the ledger.
+/// How long background work may go on after the last connection is closed. The next start takes up
+/// the rest from the ledger.
 const BACKGROUND_DRAIN: Duration = Duration::from_secs(5);
 
-/// What differs between a real broker and one in a test or simulation.
+/// The parts that differ between a real broker and a broker in a test.
 #[derive(Debug, Clone)]
 pub struct Deps {
     /// Time.
@@ -74,7 +74,7 @@ pub enum AppError {
 }
 
 impl AppError {
-    /// Names what was being set up when something failed.
+    /// Adds to an error the name of the part that was being set up.
     pub(crate) fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         what: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
@@ -173,13 +173,14 @@ impl App {
         self.reloads.clone()
     }
 
-    /// The address it listens on; with port 0 in the configuration, the one that was free.
+    /// The address it listens on; with port 0 in the configuration, the free port that the system
+    /// chose.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` ends; then takes no more requests, lets those in flight finish up to
-    /// the drain deadline, and closes the store.
+    /// Serves until `shutdown` ends; then takes no more requests, lets the requests in flight
+    /// finish up to the drain deadline, and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         reconcile::start(&self.engine, &stop);
@@ -405,8 +406,7 @@ fn open_control(config: &Config) -> Option<ControlSocket> {
     }
 }
 
-/// What can be swapped while the broker runs: policy, providers and settings, read from their
-/// files.
+/// The parts that a reload can swap: policy, providers and settings, read from their files.
 pub(crate) fn configuration(
     config: &Config,
     deps: &Deps,
@@ -417,8 +417,8 @@ pub(crate) fn configuration(
     let mut providers = Vec::with_capacity(config.providers.len());
     for configured in &config.providers {
         let failed = format!("setting up provider `{}`", configured.name);
-        // Before the provider reads the same files: one that changes in between then counts as
-        // changed the next time.
+        // Taken before the provider reads the same files: a file that changes in between then
+        // counts as changed the next time.
         let fingerprint = configured.fingerprint();
         let built = configured
             .build(Arc::clone(&deps.clock))

@@ -1,6 +1,6 @@
-//! Authentication: from what a connection proved to a caller.
+//! Authentication: from the peer of a connection to a caller.
 //!
-//! Nothing in a request's body or headers ever says who the caller is.
+//! Nothing in a request's body or headers ever names the caller.
 
 use taskpass_engine::{Call, Engine, Error};
 

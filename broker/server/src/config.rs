@@ -41,7 +41,7 @@ pub use self::{
     sections::{Identity, Listen, Policy},
 };
 
-/// No configuration is as long; a larger file is something else.
+/// No configuration is as long; a larger file is not a configuration.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The life of the root certificate, used when an installation is made.
 const ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);
@@ -62,7 +62,7 @@ pub enum ConfigError {
     NotText {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// The reason why it is none.
         why: &'static str,
     },
     /// The file is wrong. The message is the first complaint and how many others there are.
@@ -247,8 +247,8 @@ fn read(
             provider: sections.read(),
         },
         log: sections.read(),
-        // One that is wrong was complained about; the rest is checked with another one in its
-        // place.
+        // A wrong trust domain has its complaint already; another one takes its place, so that the
+        // rest can be checked.
         trust_domain: trust_domain(&file).or_else(|| "invalid".parse().ok())?,
         values: BTreeMap::new(),
         sha256: String::new(),
@@ -281,7 +281,7 @@ struct Sections<'r, 't, 'c> {
     document: &'r Document<'t>,
     file: &'r Value,
     complaints: &'r mut Complaints<'c>,
-    /// What was read so far, as `table.key`.
+    /// The values read so far, as `table.key`.
     values: BTreeMap<String, Value>,
 }
 
@@ -302,7 +302,7 @@ impl Sections<'_, '_, '_> {
     }
 }
 
-/// What must fit together across keys.
+/// Checks that keys fit together.
 fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints<'_>) {
     let (tasks, credentials) = (&config.engine.tasks, &config.engine.credentials);
     // Where `key` stands. If it is left out, `other` was written and is too small or too large.

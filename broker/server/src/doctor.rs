@@ -105,8 +105,8 @@ fn policy(config: &Config, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// How the last reload of the broker ended. The files may be right by now; what the broker runs
-/// with is another thing.
+/// How the last reload of the broker ended. The files may be right by now, and the broker may still
+/// run with earlier ones.
 fn last_reload(path: &Path, data_dir: &Path, diagnosis: &mut Diagnosis) {
     let Some(Outcome { at, verdict, .. }) = Outcome::last(data_dir) else {
         return;

@@ -1,5 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` need of the inside: the services without the network
-//! before them.
+//! The inside for the fuzz targets in `tests/fuzz`: the services without the network before them.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,7 +17,7 @@ pub fn services(engine: Arc<Engine>, message_bytes_max: usize) -> Option<Routes>
     services.ok().map(|(routes, _)| routes)
 }
 
-/// What the transport puts on every request.
+/// The peer that the transport puts on every request.
 pub fn peer(identity: Option<PeerIdentity>, remote_addr: SocketAddr) -> Peer {
     Peer {
         identity,

@@ -2,9 +2,9 @@
 //! together with the engine and its reconcilers. The program `taskpassd` is a thin shell around it.
 //!
 //! A request goes one way: `transport` (bytes to peer) → `authn` (peer to caller) → `api` (message
-//! to use case) → [`taskpass_engine`] (decide, record, act, record) and back. Its reconcilers do
-//! the same use cases when nobody asks: at deadlines, after crashes, for ever where a revocation
-//! fails.
+//! to use case) → [`taskpass_engine`] (decide, record, act, record) and back. Its reconcilers
+//! repeat the same use cases without a request: at deadlines, after crashes, and for as long as a
+//! revocation fails.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};

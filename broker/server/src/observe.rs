@@ -1,9 +1,10 @@
-//! What operators see of a running broker: its log, a span for each request, and its metrics.
+//! The view that operators have of a running broker: its log, a span for each request, and its
+//! metrics.
 //!
 //! The other parts of the broker count in [`taskpass_metrics::Metrics`]. Here are the parts that
 //! know HTTP, files and sockets: `request` gives each request its id and span, `disk` and
-//! `provider` measure what they wrap, `sample` reads the state of the broker, and `endpoint` serves
-//! it all to Prometheus.
+//! `provider` measure the disk and the providers that they wrap, `sample` reads the state of the
+//! broker, and `endpoint` serves it all to Prometheus.
 
 pub(crate) mod disk;
 pub(crate) mod endpoint;

@@ -55,8 +55,8 @@ pub enum Error {
         .0.display()
     )]
     Running(PathBuf),
-    /// This process runs as another user than the broker, who could not change the files that it
-    /// writes.
+    /// This process runs as another user than the broker, so the broker could not change the files
+    /// that the process writes.
     #[error(
         "`{}` belongs to the user with id {owner}, not {user}; \
          run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd operator issue …`",
@@ -65,7 +65,7 @@ pub enum Error {
     WrongUser {
         /// The data directory.
         dir: PathBuf,
-        /// The user who owns it.
+        /// The user that owns it.
         owner: u32,
         /// The group that owns it.
         group: u32,
@@ -253,7 +253,7 @@ impl Issued {
     }
 }
 
-/// The new identity, what it changed, and what to do next.
+/// The new identity, the changes by it, and the next steps.
 impl fmt::Display for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

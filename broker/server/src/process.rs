@@ -29,8 +29,7 @@ pub(crate) fn harden() {
 }
 
 /// Raises the limit of open files as far as the system allows, and lowers the limit of connections
-/// to what fits into them. The soft limit is mostly 1,024, for the sake of programs that use
-/// `select`.
+/// to fit into them. The soft limit is mostly 1,024, for the sake of programs that use `select`.
 pub(crate) fn fit_connections(limits: &mut Limits) {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit {

@@ -1,9 +1,9 @@
 //! Policy and configuration, read again while the broker runs.
 //!
-//! SIGHUP and `taskpassd reload` put a `Request` into the same queue, and one `Reloader` takes
-//! them out: of two reloads at once the second one waits. A reload is all or nothing. Everything is
-//! read, checked and built first; then the engine records it and swaps. Whatever fails on the way
-//! leaves the broker as it was.
+//! SIGHUP and `taskpassd reload` put a `Request` into the same queue, and one `Reloader` takes them
+//! out, so that a second reload waits for the first. A reload is all or nothing. The reloader
+//! reads, checks and builds everything first; then the engine records it and swaps. A failure on
+//! the way leaves the broker as it was.
 
 pub(crate) mod control;
 mod outcome;
@@ -32,7 +32,7 @@ use crate::{
     transport::LimitsInForce,
 };
 
-/// Reloads that may wait. One that waits reads the files as they are when its turn comes.
+/// Reloads that may wait. A waiting reload reads the files when it begins.
 const QUEUE: usize = 16;
 
 /// A wish to read the files again, and where the answer goes.
@@ -48,7 +48,7 @@ pub struct Reloads(mpsc::Sender<Request>);
 impl Reloads {
     /// Asks for a reload and does not wait for it. Its outcome is on the log.
     pub fn request(&self) {
-        // A full queue has reloads that have not begun: they read what is in the files now.
+        // A full queue has reloads that have not begun, and these will read the present files.
         let _queued_already = self.0.try_send(Request { answer: None });
     }
 
@@ -229,7 +229,7 @@ fn fitting(config: &Config) -> crate::transport::Limits {
     limits
 }
 
-/// What a person wants to hear: keys with both values, providers, and whether the policy changed.
+/// The differences for people: keys with both values, providers, and whether the policy changed.
 fn in_words(differences: &[Difference], change: &Change) -> Vec<String> {
     let mut lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
     for (name, what) in &change.providers {

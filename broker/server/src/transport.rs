@@ -9,7 +9,7 @@
 //!
 //! tonic's own accept loop is not used. This one replaces certificates without closing connections,
 //! puts a deadline on every wait, limits the connections of each address and caller, and lets
-//! [`Connections::cut_agent`] close what is open.
+//! [`Connections::cut_agent`] close open connections.
 
 mod connection;
 mod context;

@@ -2,7 +2,7 @@
 //! break.
 //!
 //! It checks the certificates that peers present, and each one that this authority has just signed.
-//! Who signed a certificate and whether it is valid now is checked by [`crate::PeerVerifier`].
+//! [`crate::PeerVerifier`] checks the signer of a certificate and whether it is valid now.
 
 use std::net::IpAddr;
 
@@ -101,8 +101,8 @@ pub fn serial_hex(certificate: &X509Certificate<'_>) -> Result<String, PeerError
     Ok(format!("{:0>32}", hex(digits)))
 }
 
-/// Refuses an extension that cannot be read, since it must not count as absent, and one that
-/// is there twice.
+/// Refuses an extension that cannot be read, since it must not count as absent, and an
+/// extension that is there twice.
 fn check_extensions_are_readable(certificate: &X509Certificate<'_>) -> Result<(), PeerError> {
     if certificate.extensions_map().is_err() {
         return Err(PeerError::Malformed("an extension is there twice"));

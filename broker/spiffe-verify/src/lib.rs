@@ -4,7 +4,7 @@
 //! The broker and its clients follow the same rules, and a client needs no more of an authority
 //! than this. No keys, no files, no network; the caller passes the time.
 //!
-//! The rules X-1 … X-13 that comments and tests name are those of the SPIFFE standards X509-SVID.md
+//! The rules X-1 … X-13 that comments and tests name are rules of the SPIFFE standards X509-SVID.md
 //! and SPIFFE_Trust_Domain_and_Bundle.md, numbered in the order they appear there.
 //!
 //! ```

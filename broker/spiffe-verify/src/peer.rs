@@ -1,4 +1,4 @@
-//! Who is at the other end: checks the certificate chain that a peer presented.
+//! The identity of the other end: checks the certificate chain that a peer presented.
 //!
 //! Shared by the broker (which knows every issuing authority it has) and by clients (which know the
 //! roots of the bundle). Both trust one trust domain only, their own.
@@ -85,7 +85,7 @@ impl PeerVerifier {
         })
     }
 
-    /// The trust domain whose peers are accepted.
+    /// The trust domain of the peers that are accepted.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.domain
     }

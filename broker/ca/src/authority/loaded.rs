@@ -58,7 +58,7 @@ pub(super) struct Signer {
 pub(super) struct Snapshot {
     pub(super) generation: u64,
     pub(super) signer: Option<Signer>,
-    /// Certificates whose signatures count, with their ends.
+    /// Certificates of authorities that may sign, with their ends.
     pub(super) accepted: Vec<(Timestamp, CertificateDer<'static>)>,
     pub(super) verifier: Arc<PeerVerifier>,
 }

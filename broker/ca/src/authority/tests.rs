@@ -158,7 +158,7 @@ fn an_issued_svid_follows_the_standard() {
     }
 }
 
-/// what the authorities look like.
+/// the form of the authorities' certificates.
 #[test]
 fn authorities_follow_the_standard() {
     let home = Home::new();
@@ -243,7 +243,8 @@ fn lifetimes_are_cut_to_what_is_allowed() {
     };
     assert_eq!(end("5m"), HOUR / 12);
     assert_eq!(end("2h"), HOUR);
-    // Nobody rotates: the authority's own end comes first, and after it nothing is signed.
+    // The test does not rotate: the authority's own end comes first, and after it the authority
+    // signs nothing.
     home.clock.advance(HOUR * 24 - Duration::from_secs(60));
     assert_eq!(end("1h"), Duration::from_secs(60));
     home.clock.advance(Duration::from_secs(60));

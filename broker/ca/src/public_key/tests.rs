@@ -243,7 +243,7 @@ fn damaged_requests_never_give_another_key() {
         for mask in [0x01, 0x80, 0xff] {
             let mut bad = good.clone();
             bad[at] ^= mask;
-            // The parser does not mind every tag; what counts is that the key is the signed one.
+            // The parser accepts some wrong tags; the key must still be the signed key.
             if let Ok(key) = PublicKey::from_csr(&bad) {
                 assert_eq!(key.spki_der(), p256.subject_public_key_info(), "byte {at}");
             }

@@ -1,4 +1,4 @@
-//! The names that exist, and the nearest to one that does not.
+//! The names that exist, and the nearest of them to a name that does not.
 
 use std::collections::BTreeSet;
 

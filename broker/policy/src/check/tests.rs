@@ -105,7 +105,7 @@ fn messages() {
     for (text, expected) in table {
         let report = check_files(&[file("a.cedar", text)], None).unwrap();
         assert_eq!(report.to_string(), expected, "{text}");
-        // What is checked is what is loaded.
+        // Loading refuses the same files that the check complains about.
         let loaded = PolicySet::parse(&[file("a.cedar", text)]);
         assert_eq!(loaded.is_err(), report.has_errors(), "{text}");
     }
@@ -197,7 +197,7 @@ fn directories() {
     write("a.cedar", b"forbid (principal, action, resource);");
     let set = PolicySet::load_dir(dir.path()).unwrap();
     assert_eq!(set.len(), 2);
-    // Comments count: the hash names texts, not meanings. What is ignored does not.
+    // Comments count, since the hash names texts and not meanings. Other files do not count.
     write("notes.txt", b"more");
     assert_eq!(PolicySet::load_dir(dir.path()).unwrap().hash(), set.hash());
 
@@ -264,7 +264,7 @@ fn the_hash_names_schema_names_and_texts() {
     assert_eq!(hashes.len(), variants.len() + 1);
 }
 
-/// What is shown is one line without terminal controls, whatever is in the file.
+/// A finding is one line without terminal controls, for any content of the file.
 #[test]
 fn findings_are_one_clean_line() {
     for text in [

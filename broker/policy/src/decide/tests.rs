@@ -1,4 +1,4 @@
-//! What decides, what is recorded, and that every failure denies.
+//! The policies that decide, the record of a decision, and that every failure denies.
 
 use cedar_policy::Entities;
 use proptest::prelude::*;
@@ -107,8 +107,8 @@ fn a_policy_that_fails_denies() {
         errors[0]
     );
 
-    // Also a permit that fails, beside one that permits: the role of the credential is not
-    // configured any more.
+    // A permit that fails denies, too, beside a policy that permits. Here the credential's role has
+    // left the configuration.
     let set = policies(
         r#"permit (principal, action, resource);
            @id("role") permit (principal, action, resource is Taskpass::Credential) when { resource.role.impact == 0 };"#,
@@ -151,7 +151,7 @@ fn facts_that_do_not_fit_the_schema_are_denied() {
     }
 }
 
-/// What the schema says about an attribute is what a policy sees.
+/// A policy sees each attribute as the schema describes it.
 #[test]
 fn policies_see_what_the_schema_promises() {
     let mut world = World::new();
@@ -352,7 +352,7 @@ fn the_digest_covers_every_fact_and_nothing_else() {
     assert_eq!(digests.len(), changed.len() + 1);
 }
 
-/// Canonical JSON: keys sorted, whatever order they were added in.
+/// Canonical JSON: keys are sorted, in whichever order they were added.
 #[test]
 fn the_canonical_form_has_sorted_keys() {
     let (world, role) = (World::new(), role(0));
@@ -393,8 +393,7 @@ fn any_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever text a caller sends stays text: it neither fails nor reaches the meaning of a
-    /// policy.
+    /// A caller's text stays text: it neither fails nor changes the meaning of a policy.
     #[test]
     fn hostile_text_stays_text(purpose in any_text(), value in any_text()) {
         check_text(&purpose, &value);

@@ -50,7 +50,7 @@ fn the_commented_examples_pass_too() {
     );
 }
 
-/// Everybody, every action, every resource: exactly what is listed is allowed.
+/// Every caller, action and resource: the policy allows exactly the listed requests.
 #[test]
 fn truth_table() {
     let allowed = [
@@ -183,7 +183,7 @@ fn high_impact_is_refused_with_a_reason() {
     }
 }
 
-/// All that is allowed, as sorted lines `who action resource`.
+/// All allowed requests, as sorted lines `caller action resource`.
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn table(world: &World) -> Vec<String> {
     let policies = world.starter();

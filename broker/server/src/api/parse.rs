@@ -76,7 +76,7 @@ fn sorted(pairs: HashMap<String, String>) -> Vec<(String, String)> {
     pairs
 }
 
-/// What an agent proves itself with. A kind that this broker's version does not know reads as none.
+/// The evidence of an agent. A kind that this broker's version does not know reads as none.
 pub(super) fn evidence(shown: Option<attest_request::Evidence>) -> Result<Evidence, Refusal> {
     match shown {
         Some(attest_request::Evidence::JoinToken(text)) => JoinTokenText::parse(&text)
@@ -94,7 +94,7 @@ pub(super) fn csr(request: &[u8]) -> Result<PublicKey, Refusal> {
     PublicKey::from_csr(request).in_field("csr")
 }
 
-/// A time from the wire; refuses what no calendar knows.
+/// A time from the wire; refuses a time that no calendar has.
 pub(super) fn time(field: &'static str, at: WireTime) -> Result<Timestamp, Refusal> {
     let millis = at
         .seconds

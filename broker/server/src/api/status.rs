@@ -13,7 +13,7 @@ use crate::observe::request::RequestId;
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "taskpass";
-/// What a caller is told to wait when the broker cannot say better.
+/// The pause that a caller is asked for when the broker cannot say better.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Why a request is refused.
@@ -23,7 +23,7 @@ pub(super) enum Refusal {
     Field {
         /// The name of its field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The mistake in it.
         message: String,
     },
     /// The engine refuses or fails.
@@ -80,7 +80,7 @@ fn name_of(field: &Field) -> Cow<'static, str> {
     name.into()
 }
 
-/// Converts an error of the engine. Those that are the broker's own fault are logged here, once.
+/// Converts an error of the engine. Errors that are the broker's own fault are logged here, once.
 fn of_engine(error: &Error) -> Status {
     let reason = classify(error);
     if matches!(reason.code(), Code::Internal | Code::Unavailable) {

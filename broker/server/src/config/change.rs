@@ -1,4 +1,5 @@
-//! What differs between two readings of the file, and what of it may differ while a broker runs.
+//! The differences between two readings of the file, and which of them a running broker can take
+//! over.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,7 +20,7 @@ const FIXED: [&str; 7] = [
     "limits.handshakes",
     "limits.request_bytes",
 ];
-/// What the reference and editors say about them.
+/// The note about them in the reference and in editors.
 const NOTE: &str = "A change needs a restart of the broker.";
 
 /// A key outside of providers that has another value.

@@ -1,5 +1,5 @@
-//! `taskpassd config check`: the file, and what it names, without opening the ledger or calling a
-//! provider.
+//! `taskpassd config check`: the file, and the files that it names, without opening the ledger or
+//! calling a provider.
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
@@ -10,14 +10,14 @@ use crate::init::quoted;
 
 use super::{Config, ConfigError};
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is configured, in words, a line each. Empty when the file itself is wrong.
+    /// The configured parts in words, a line each. Empty when the file itself is wrong.
     pub summary: Vec<String>,
-    /// What is probably not meant, a line each.
+    /// Values that are probably not meant, a line each.
     pub warnings: Vec<String>,
-    /// What keeps a broker from starting, a line each.
+    /// Mistakes that keep a broker from starting, a line each.
     pub problems: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads the file and everything it names. `templates` says what is wrong with the files that
+/// Reads the file and the files that it names. `templates` returns the mistakes in the files that
 /// providers read when they are built.
 pub fn check(
     path: &Path,
@@ -159,7 +159,7 @@ fn known_names(config: &Config) -> KnownNames {
     }
 }
 
-/// An error with what is behind it, on one line.
+/// An error with its sources, on one line.
 pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

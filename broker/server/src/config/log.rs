@@ -1,4 +1,4 @@
-//! `[log]`: what is written to standard error, and how.
+//! `[log]`: the level and form of the log on standard error.
 
 use std::{fmt, str::FromStr};
 

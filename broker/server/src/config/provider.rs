@@ -62,8 +62,8 @@ impl ProviderConfig {
         sha256_hex(json!([table, files]).to_string().as_bytes())
     }
 
-    /// Digests of what it takes to revoke what it minted: of the table without its roles, and of
-    /// each role by name, without the keys that only the broker's own rules read.
+    /// Digests of the configuration that revoking needs: of the table without its roles, and of
+    /// each role by name. The keys that only the broker's own rules read are left out.
     pub fn place(&self) -> BTreeMap<String, String> {
         const RULES: [&str; 6] = [
             "max_ttl",
@@ -88,7 +88,7 @@ impl ProviderConfig {
         place
     }
 
-    /// What its package finds wrong with it.
+    /// The mistakes that its package finds.
     pub fn findings(&self) -> Vec<Finding> {
         self.factory.check(&self.table)
     }

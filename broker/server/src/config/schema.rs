@@ -1,4 +1,4 @@
-//! The schema of the whole file, put together from those of its parts.
+//! The schema of the whole file, put together from the schemas of its parts.
 
 use serde_json::{Map, Value, json};
 use taskpass_config::{PATH, Section};

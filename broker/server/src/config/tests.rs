@@ -36,8 +36,8 @@ region = \"eu-central-1\"
 credentials = { source = \"instance\" }
 ";
 
-/// Complaints go into logs: what stands in the file must not become lines of its own there, nor
-/// bury them.
+/// Complaints go into logs: the content of the file must not make lines of its own there, nor bury
+/// the complaints.
 #[test]
 fn hostile_files_get_short_complaints() {
     let newline = complaints("\"a\\n2026 ERROR all is lost\" = 1");
@@ -54,7 +54,7 @@ fn hostile_files_get_short_complaints() {
     );
 }
 
-/// What is written behind one of the beginnings above, and the complaints, a line each.
+/// A beginning from above, the text behind it, and the complaints, a line each.
 const TABLE: &[(&str, &str, &str)] = &[
     // The document.
     (
@@ -250,7 +250,7 @@ const TABLE: &[(&str, &str, &str)] = &[
         "[log]\nlevel = \"loud\"",
         "3:9: `level` in [log] is wrong: `loud` is not a log level: use error, warn, info, debug or trace, or module=level",
     ),
-    // What must fit together.
+    // Keys that must fit together.
     (
         TD,
         "[identity]\nca_ttl = \"1h\"",

@@ -1,4 +1,4 @@
-//! Who can read what, and how much room is left.
+//! The permissions of the files, and how much room is left.
 
 use std::{
     fs, io,
@@ -9,9 +9,9 @@ use std::{
 use super::Diagnosis;
 use crate::{config::Config, init::quoted};
 
-/// With less room than this, the ledger may be full before anyone has read the warning.
+/// With less room than this, the ledger may be full before a person has read the warning.
 const ROOM_BYTES_LOW: u64 = 1024 * 1024 * 1024;
-/// With less than this, nothing is issued for long.
+/// With less than this, the broker soon stops issuing.
 const ROOM_BYTES_MIN: u64 = 64 * 1024 * 1024;
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -120,7 +120,7 @@ fn is_private(path: &Path, wanted: u32, missing: &str, diagnosis: &mut Diagnosis
     false
 }
 
-/// Whoever can change the configuration can name other keys and policies.
+/// A user that can change the configuration can name other keys and policies.
 fn unwritable(path: &Path, diagnosis: &mut Diagnosis) {
     if let Ok(mode) = mode(path)
         && mode & 0o022 != 0

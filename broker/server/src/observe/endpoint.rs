@@ -1,10 +1,10 @@
 //! The address from which Prometheus reads the metrics: `GET /metrics` over plain HTTP, and nothing
 //! else.
 //!
-//! There is no authentication and no TLS, so anybody who reaches the address can read the numbers
-//! and can try to exhaust the broker through it. The configuration leaves it off, and puts it on
-//! the loopback address unless it names another one. Each connection serves one request, has a
-//! deadline, and takes one of a few permits; connections beyond them are closed at once.
+//! There is no authentication and no TLS, so every host that reaches the address can read the
+//! numbers and can try to exhaust the broker through it. The configuration leaves it off, and puts
+//! it on the loopback address unless it names another one. Each connection serves one request, has
+//! a deadline, and takes one of a few permits; connections beyond them are closed at once.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use taskpass_provider::{
     RevokeOrder, Revoked,
 };
 
-/// Another provider, measured. Every method of the trait is forwarded, those with a default, too.
+/// Another provider, measured. It forwards every method of the trait, also methods with a default.
 #[derive(Debug)]
 pub(crate) struct ObservedProvider {
     inner: Arc<dyn Provider>,

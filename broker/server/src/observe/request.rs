@@ -76,7 +76,7 @@ impl Observer {
         let span = tracing::info_span!(
             "request",
             id = &*id.0,
-            // The name from the list: a caller must not write into the log what it likes.
+            // The name from the list: a caller must not write texts of its own into the log.
             method = self.metrics.requests.name(method),
             caller,
         );

@@ -15,7 +15,7 @@ use crate::transport::Connections;
 const DISK_EVERY: Duration = Duration::from_secs(60);
 /// Retries are at most five minutes apart, so everything that has to be revoked is due by then.
 const ALL_DUE_AFTER: Duration = Duration::from_secs(3600);
-/// Credentials looked at, per provider, to find the one that waits longest.
+/// Credentials looked at, per provider, to find the longest wait.
 const PENDING_MAX: usize = 8192;
 
 /// Reads the broker's parts.
@@ -47,8 +47,8 @@ impl Sampler {
         }
     }
 
-    /// The metrics as text. What cannot be read is left at zero: the other numbers matter all the
-    /// more then.
+    /// The metrics as text. A number that cannot be read stays zero: the other numbers matter all
+    /// the more then.
     pub(crate) async fn text(&self) -> String {
         let sample = self.sample().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "some metrics could not be read");

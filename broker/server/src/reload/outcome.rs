@@ -25,23 +25,23 @@ pub struct Outcome {
     pub verdict: Verdict,
 }
 
-/// Whether what was read is in force.
+/// Whether the files that were read are in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is.
+    /// They are.
     Reloaded {
-        /// What is different, a line each.
+        /// The differences, a line each.
         changes: Vec<String>,
-        /// What is probably not meant, a line each.
+        /// Values that are probably not meant, a line each.
         warnings: Vec<String>,
     },
-    /// It was in force already.
+    /// They were in force already.
     Unchanged {
-        /// What is probably not meant, a line each.
+        /// Values that are probably not meant, a line each.
         warnings: Vec<String>,
     },
-    /// It is not: what was in force before stays.
+    /// They are not: the configuration before them stays in force.
     Refused {
         /// Why, a line each.
         problems: Vec<String>,
@@ -49,7 +49,7 @@ pub enum Verdict {
 }
 
 impl Outcome {
-    /// Whether the files and what is in force are the same now.
+    /// Whether the configuration in force is now the one in the files.
     pub const fn is_in_force(&self) -> bool {
         !matches!(self.verdict, Verdict::Refused { .. })
     }

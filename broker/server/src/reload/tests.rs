@@ -1,4 +1,5 @@
-//! What a reload takes over, what it refuses, and where the answer can be read.
+//! The changes that a reload takes over, the changes that it refuses, and where the answer can be
+//! read.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -10,7 +11,7 @@ use crate::{
     init::{Plan, install},
 };
 
-/// An installation with a broker in this process, which serves nobody.
+/// An installation with a broker in this process, which serves no caller.
 struct Bench {
     scratch: tempfile::TempDir,
     reloads: Reloads,
@@ -170,7 +171,8 @@ async fn the_answer_comes_through_the_socket_and_stays_on_disk() {
     assert!(matches!(refused, AskError::NotRunning { .. }), "{refused}");
 }
 
-/// A peer that says nothing, and one that says something else, get no answer and stop nobody.
+/// A peer that sends nothing and a peer that sends another command get no answer, and block no
+/// other peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_commands_are_not_answered() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -83,7 +83,7 @@ impl Drop for Permit {
     }
 }
 
-/// What one connection does with each of its requests.
+/// The checks of one connection for each of its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Gate<S> {
     pub(super) service: S,

@@ -52,8 +52,7 @@ impl PeerKey {
     }
 }
 
-/// An IPv4 address or an IPv6 /64 network, which is what one subscriber usually controls (RFC
-/// 6177).
+/// An IPv4 address or an IPv6 /64 network: one subscriber usually controls that much (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Network(IpAddr);
 

@@ -110,7 +110,7 @@ impl Connections {
         &self.registry.requests
     }
 
-    /// Takes the place of a new connection; `None` when all places, or those of its network, are
+    /// Acquires the permit of a new connection; `None` when all permits, or all of its network, are
     /// taken.
     pub(super) fn acquire(&self, remote: SocketAddr, limits: &Limits) -> Option<ConnectionPermit> {
         let network = Network::of(remote);

@@ -50,7 +50,7 @@ impl<S: RequestService> Transport<S> {
     }
 
     /// Accepts from `listener` until `shutdown` is cancelled. Then takes no more connections and no
-    /// more requests, lets those in flight finish for up to [`Limits::drain_timeout`], cuts the
+    /// more requests, lets requests in flight finish for up to [`Limits::drain_timeout`], cuts the
     /// rest and returns.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
         let tracker = TaskTracker::new();
@@ -95,7 +95,8 @@ impl<S: RequestService> Transport<S> {
             ..
         } = self.context.as_ref();
         let (limits, now) = (limits.now(), tls.clock().monotonic());
-        // A refused socket is closed without a TLS alert: an alert would cost what the limits save.
+        // A refused socket is closed without a TLS alert, since an alert would cost a handshake's
+        // work.
         if arrivals
             .check_rate(limits.arrivals(), Network::of(remote), now)
             .is_err()

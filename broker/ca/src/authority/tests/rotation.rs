@@ -77,8 +77,9 @@ fn an_authority_goes_through_its_stages_at_the_right_times() {
     assert_eq!(home.files(".pem"), 3, "the first one's is gone");
 }
 
-/// A fortnight, a look every 20 minutes, with and without restarts: there is always somebody to
-/// sign, SVIDs always live as long as they should, and every one is accepted for its whole life.
+/// A fortnight, a look every 20 minutes, with and without restarts: there is always an active
+/// authority, SVIDs always live as long as they should, and peers accept each SVID for its whole
+/// life.
 #[test]
 fn nothing_breaks_over_many_days() {
     for restart in [false, true] {
@@ -235,8 +236,8 @@ fn a_crash_at_any_point_loses_nothing() {
     assert!(cuts > 60, "{cuts}");
 }
 
-/// A write fails, the process goes on, and the power is cut during that: what the failed write may
-/// have left on the disk counts as much as what the process believes.
+/// A write fails, the process goes on, and then the power is cut. The authority must be whole with
+/// the leftovers of the failed write on the disk, and also without them.
 #[test]
 fn a_crash_after_a_failed_write_loses_nothing() {
     for steps in 0..30 {

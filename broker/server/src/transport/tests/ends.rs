@@ -65,8 +65,8 @@ async fn a_drain_ends_at_its_deadline() {
     let server = Server::start(limits).await;
     let client = server.agent("builder");
     let request = server.hang(&client).await;
-    // A peer that never says anything in HTTP/2, and one that never finishes its handshake, hold
-    // nothing up.
+    // A peer that stays silent in HTTP/2 and a peer that never finishes its handshake do not delay
+    // the end.
     let config = Arc::new(client_config(&server.authority, &server.clock, None));
     let _mute = tls_connect(server.addr, config).await.unwrap();
     let _silent = TcpStream::connect(server.addr).await.unwrap();

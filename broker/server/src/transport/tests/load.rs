@@ -143,7 +143,7 @@ async fn a_request_has_a_deadline() {
     server.stop().await;
 }
 
-/// What a web page could make a browser send with its user's certificate.
+/// Requests that a web page could make a browser send with its user's certificate.
 #[tokio::test]
 async fn what_is_not_grpc_is_refused() {
     let server = Server::start(patient()).await;
