@@ -85,7 +85,7 @@ torture: tools build ## a day of outage, random histories, every fault at every 
 	$(MAKE) simulate SIM_SECONDS=30 SIM_FROM=$$(date +%s)000
 	target/debug/taskpass-torture $(TORTURE)
 
-# `make mutants MUTANTS="03 07"`: only those whose name begins so.
+# `make mutants MUTANTS="03 07"`: only mutants with names that begin so.
 .PHONY: mutants
 mutants: tools ## break each invariant on purpose, and see that the tests notice; takes an hour or more
 	python3 tests/mutants/mutants.py $(MUTANTS)

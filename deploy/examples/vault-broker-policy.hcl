@@ -1,4 +1,5 @@
-# What the broker's own token may do in Vault or OpenBao. `taskpass provider check NAME` says what is missing.
+# The rights of the broker's own token in Vault or OpenBao. `taskpass provider check NAME` names
+# missing ones.
 #
 #     vault policy write taskpass-broker vault-broker-policy.hcl
 #     vault token create -orphan -period=24h -policy=taskpass-broker

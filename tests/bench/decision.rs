@@ -1,8 +1,8 @@
 //! Decisions: policy alone with 10, 100 and 1,000 policies, in this process; and decisions of the
 //! broker, as its ledger times them.
 //!
-//! `narrow` policies are those of a large installation: each names a class, role, provider or agent
-//! in its scope. `wide` policies are the worst case: no scope restricts anything, so every
+//! `narrow` policies are the policies of a large installation: each names a class, role, provider
+//! or agent in its scope. `wide` policies are the worst case: no scope restricts anything, so every
 //! condition is evaluated to its end.
 
 use std::{collections::BTreeMap, fs, time::Duration};

@@ -20,7 +20,7 @@ use taskpass_tests::{
 
 pub(crate) const WHO_AM_I: &str = "/taskpass.v1.IdentityService/WhoAmI";
 
-/// Another caller, who must not notice the attack.
+/// Another caller; the attack must not slow it down.
 pub(crate) struct Bystander {
     pub(crate) address: String,
     pub(crate) certificate: Certificate,

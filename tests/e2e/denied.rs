@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 
 use crate::support::{self, History, text};
 
-/// Calls that the broker makes for itself, whatever clients request.
+/// Calls that the broker makes for itself, also without requests.
 const OF_ITS_OWN: [&str; 2] = [
     "GET /v1/auth/token/lookup-self",
     "POST /v1/auth/token/renew-self",

@@ -1,5 +1,6 @@
-//! Who may attest, and for how long an identity counts: join tokens work once, a certificate counts
-//! until its successor is used, and a task's identity counts while the task is open.
+//! Which agents may attest, and for how long an identity counts: join tokens work once, a
+//! certificate counts until its successor is used, and a task's identity counts while the task is
+//! open.
 
 use std::{
     fs,

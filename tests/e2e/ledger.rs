@@ -1,4 +1,4 @@
-//! The history in the hands of an auditor, who has a file, a public key, and no reason to trust the
+//! The history in the hands of an auditor with a file, a public key, and no reason to trust the
 //! broker.
 
 use std::{
@@ -237,7 +237,7 @@ fn an_older_checkpoint_shows_that_the_history_was_only_added_to_and_not_replaced
         1
     );
 
-    // Another history with the same key: the forgery of a broker that hides something.
+    // Another history with the same key: the forgery of a broker that hides entries.
     let forged = world.installation.scratch().join("forged.jsonl");
     write_forged_history(&world.installation, all.as_path(), &forged);
     assert_eq!(

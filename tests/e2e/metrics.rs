@@ -1,4 +1,4 @@
-//! What the broker counts, as Prometheus reads it, and the ids by which requests are found in the
+//! The broker's counts as Prometheus reads them, and the ids by which requests are found in the
 //! log.
 
 use std::{
@@ -69,7 +69,7 @@ impl Metrics {
     }
 }
 
-/// What Prometheus' own library reads in the text.
+/// The metrics that Prometheus' own library reads in the text.
 fn parse(text: &str) -> Vec<Family> {
     let python = workspace().join("target/tools/venv/bin/python");
     let mut reader = Command::new(python)

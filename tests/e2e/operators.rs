@@ -52,8 +52,8 @@ fn does_not_count(cli: &Cli) {
     }
 }
 
-/// A thief who renews first locks the owner out. The machine's administrator issues the owner a new
-/// identity, and the thief is locked out for good.
+/// A thief that renews first locks the owner out. The machine's administrator issues the owner a
+/// new identity, and the thief is locked out for good.
 #[test]
 fn a_locked_out_operator_gets_back_in_and_the_thief_does_not() {
     let installation = Installation::new();

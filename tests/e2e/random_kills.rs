@@ -27,8 +27,8 @@ fn nothing_that_was_acknowledged_is_lost_and_nothing_untracked_is_alive() {
     );
 }
 
-/// The witness must compare things, not numbers: a live lease that is not on record is not offset
-/// by a recorded one that died early.
+/// The witness must compare things, not numbers: a recorded lease that died early must not offset a
+/// live lease that is not on record.
 #[test]
 fn the_witness_sees_a_lease_that_is_not_on_record() {
     let world = World::new();

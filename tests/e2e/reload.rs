@@ -45,7 +45,7 @@ fn reload(installation: &Installation) -> Output {
     installation.daemon(&["reload", "--config", &config(installation)])
 }
 
-/// A reload that must succeed. Returns what it printed.
+/// A reload that must succeed. Returns its output.
 fn reloaded(installation: &Installation) -> String {
     let done = reload(installation);
     let complaint = String::from_utf8_lossy(&done.stderr);
@@ -102,7 +102,7 @@ fn providers_and_roles_are_added_without_a_restart() {
         let issued = World::issue(&agent, &task, role, &[]);
         assert!(world.bao.token_works(text(&issued["data"], "token")));
     }
-    // The task from before goes on, and what it had ends with it.
+    // The task from before goes on, and its credentials end with it.
     World::issue(&agent, &before, CONFIG, &[]);
     for task in [&before, &task] {
         end(&agent, task);

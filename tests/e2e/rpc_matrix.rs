@@ -241,7 +241,7 @@ fn each_kind_of_caller_may_call_what_the_table_says_and_nothing_else() {
     }
 }
 
-/// An operator whose name no policy permits may only ask for its own identity and renew it.
+/// An operator without a permitting policy may only ask for its own identity and renew it.
 #[test]
 fn an_operator_without_any_permission_is_refused_on_each_rpc() {
     let world = World::new();

@@ -23,7 +23,7 @@ pub struct Cli {
 pub struct Output {
     /// The exit code.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
     /// The error output.
     pub stderr: String,

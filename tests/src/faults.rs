@@ -208,8 +208,7 @@ impl Cell {
     }
 
     /// Plays the cell. A thorough run also waits for tokens that expire by themselves after a
-    /// minute. Panics when a program does something that no fault excuses: it logs an unexpected
-    /// ERROR, or it hangs.
+    /// minute. Panics when a program logs an unexpected ERROR or hangs, which no fault excuses.
     pub fn run(self, is_thorough: bool) -> Outcome {
         match stage::Stage::set(self, is_thorough) {
             Ok(stage) => Outcome::Ran(Box::new(stage.play())),

@@ -1,4 +1,4 @@
-//! Kills at random moments under load, and a comparison of what they leave.
+//! Kills at random moments under load, and a comparison of ledger and back end after each.
 
 use std::{
     sync::{Arc, Mutex},

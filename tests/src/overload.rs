@@ -27,7 +27,7 @@ const RENEW: &str = "/taskpass.v1.IdentityService/RenewSvid";
 pub enum Retry {
     /// After the time in the refusal.
     AsTold,
-    /// After this time, whatever the refusal says.
+    /// After this time; the time in the refusal is ignored.
     After(Duration),
 }
 

@@ -63,7 +63,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` with `env` as its whole environment: the variables of the person who runs
+    /// Starts `command` with `env` as its whole environment: the variables of the user that runs
     /// the tests must not change a test.
     pub fn start(command: &Path, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Self {
         let name = command

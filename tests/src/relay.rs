@@ -119,7 +119,7 @@ impl Relay {
         self.shared.state().seen.concat()
     }
 
-    /// All answers of the back end so far, including those that did not reach the broker.
+    /// All answers of the back end so far, including answers that did not reach the broker.
     pub fn answers(&self) -> String {
         String::from_utf8_lossy(&self.shared.state().answers).into_owned()
     }
@@ -265,7 +265,8 @@ struct Message {
 }
 
 impl Message {
-    /// Reads one; `None` at the end. An answer to HEAD has no body, whatever its headers say.
+    /// Reads one; `None` at the end. An answer to HEAD has no body, although its headers may
+    /// announce one.
     fn read(from: &mut impl BufRead, is_to_head: bool) -> std::io::Result<Option<Self>> {
         let mut message = Self { bytes: Vec::new() };
         loop {

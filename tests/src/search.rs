@@ -67,7 +67,7 @@ impl Search {
     }
 
     /// Adds all files that an installation wrote, with its logs and exports, as places. Private
-    /// keys, including those of `identities`, become secrets, and the files that hold them are
+    /// keys, including the keys of `identities`, become secrets, and the files that hold them are
     /// skipped.
     pub fn installation(&mut self, installation: &Installation, identities: &[PathBuf]) {
         let home = installation.home();

@@ -91,14 +91,13 @@ pub fn untracked(bao: &OpenBao, history: &History, live: &BTreeSet<String>) -> V
     let (known, unknown): (BTreeMap<String, String>, BTreeMap<String, String>) = listed
         .filter_map(with_certificate)
         .partition(|(_, lease)| leases.contains(lease.as_str()));
-    // Certificates are listed last, so that those which OpenBao revokes meanwhile are dead in both
-    // lists. A lease with a revoked certificate is a left-over record.
+    // Certificates are listed last, so that a certificate that OpenBao revokes meanwhile is dead in
+    // both lists. A lease with a revoked certificate is a left-over record.
     let mut usable: BTreeSet<String> = bao.usable_certificates().into_iter().collect();
     usable.retain(|serial| !known.contains_key(serial));
     for (serial, lease) in unknown {
         if usable.remove(&serial) {
-            // OpenBao's record tells a lease that is being revoked at this moment from one that
-            // stays.
+            // OpenBao's record tells whether a lease is being revoked at this moment or stays.
             let detail = bao.lease(&lease);
             found.push(format!(
                 "lease {lease} is alive and not on record: {detail:?}"

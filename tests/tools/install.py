@@ -85,8 +85,8 @@ def install():
             "tools: this Python has neither `ensurepip` nor `pip`\n"
             "    Debian, Ubuntu: apt-get install python3-venv    then run `make tools` again"
         )
-    # Wheels only: building from source would need compilers that nobody was asked to have.
-    # No byte code: botocore alone would take longer to compile than to use.
+    # Wheels only: building from source could need compilers that CONTRIBUTING does not list. No
+    # byte code: botocore alone would take longer to compile than to use.
     flags = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-compile"]
     pinned = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(LOCK)]
     run([*pip, "install", *flags, *pinned])

@@ -14,8 +14,8 @@ pub(crate) fn run(count: u32, report: &Report) {
     let killed = AtomicU32::new(0);
     let (mut asked_for, mut issued, mut answers) = (0, 0, 0);
     let mut complaints = Vec::new();
-    // Counts the kills that were requested, not those that happened: a run that ended early must
-    // not be repeated for ever.
+    // Counts the requested kills, not the actual ones: a run that ended early must not be repeated
+    // for ever.
     while asked_for < count {
         let kills = Kills {
             count: IN_ONE_RUN.min(count - asked_for),

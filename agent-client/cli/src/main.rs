@@ -76,9 +76,9 @@ fn clock() -> Option<Arc<dyn Clock>> {
     None
 }
 
-/// Forbids core dumps of this process, and debuggers of the same user, who may be the agent itself:
-/// keys and credentials pass through this memory. The limit on core dumps is left alone, since the
-/// command of `taskpass run` would inherit it.
+/// Forbids core dumps of this process, and debuggers of the same user: keys and credentials pass
+/// through this memory, and that user may be the agent itself. The limit on core dumps is left
+/// alone, since the command of `taskpass run` would inherit it.
 fn harden() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     // Refused only where a sandbox forbids the call, and then it forbids dumps too.

@@ -15,7 +15,7 @@ use crate::{output, wire::time};
 
 type Pairs = BTreeMap<String, String>;
 
-/// What a credential in the state `abandoned` means to its reader.
+/// The words for a credential in the state `abandoned`.
 pub(crate) const NOTHING_ISSUED: &str = "nothing was issued";
 
 /// `agent token`.

@@ -21,7 +21,7 @@ use crate::{
 /// Which stored identity the new one may overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Predecessor {
-    /// Only one of the same SPIFFE ID, or one that has expired.
+    /// Only an identity with the same SPIFFE ID, or an expired one.
     Same,
     /// Any identity.
     Any,

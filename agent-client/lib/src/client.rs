@@ -25,7 +25,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct WhoAmI {
     /// The SPIFFE ID.
     pub spiffe_id: String,
-    /// What the certificate makes of its holder.
+    /// The kind of caller that the certificate is for.
     pub kind: CallerKind,
     /// The certificate's serial number.
     pub serial: String,
@@ -86,7 +86,7 @@ impl Client {
         &self.connection.config
     }
 
-    /// Asks the broker who this client is.
+    /// Asks the broker for the identity of this client.
     pub async fn whoami(&self) -> Result<WhoAmI, Error> {
         self.call(RPC_TIMEOUT, |channel| async move {
             IdentityServiceClient::new(channel)
@@ -97,7 +97,7 @@ impl Client {
         .map(WhoAmI::from_wire)
     }
 
-    /// Replaces the SVID now, whatever its age, and returns the new one.
+    /// Replaces the SVID now, at any age, and returns the new one.
     pub async fn renew_svid(&self) -> Result<Leaf, Error> {
         self.connection.renew(renewal::When::Always).await
     }

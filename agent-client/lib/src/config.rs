@@ -13,7 +13,7 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a replaced credential stays usable beside its successor.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Who renews the SVID.
+/// Which side renews the SVID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     /// The client, at two thirds of the SVID's life, as long as a [`crate::Client`] exists.
@@ -33,7 +33,7 @@ pub struct ClientConfig {
     pub clock: Arc<dyn Clock>,
     /// Makes idempotency keys and jitter. Private keys never depend on it.
     pub entropy: Arc<dyn Entropy>,
-    /// Who renews the SVID.
+    /// Which side renews the SVID.
     pub renewal: Renewal,
     /// How long a replaced credential is not revoked yet, for requests that already carry it.
     pub overlap: Duration,

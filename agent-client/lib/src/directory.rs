@@ -44,7 +44,7 @@ pub(crate) struct StoredIdentity {
     pub(crate) bundle: Vec<CertificateDer<'static>>,
 }
 
-/// A file as it was read, with what the system says of the same open file.
+/// The content of a file, with the metadata of the same open file.
 struct Content {
     bytes: Zeroizing<Vec<u8>>,
     metadata: Metadata,

@@ -140,7 +140,7 @@ pub struct Refusal {
     pub message: String,
     /// The stable reason, upper case; empty when the answer did not come from the broker itself.
     pub reason: String,
-    /// What belongs to the reason, such as `credential_id`.
+    /// Values that belong to the reason, such as `credential_id`.
     pub metadata: HashMap<String, String>,
     /// The wrong fields of the request, each with its mistake.
     pub violations: Vec<(String, String)>,

@@ -1,8 +1,8 @@
 //! The connection to the broker: one link with the present identity, swapped when the identity is
 //! renewed.
 //!
-//! [`Connection::call`] is the only place that decides what a call may cost in time and
-//! repetitions.
+//! [`Connection::call`] is the only place that decides about the time and the repetitions of a
+//! call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     tls::{self, Trust},
 };
 
-/// What the clones of a client share with its background work.
+/// The state that the clones of a client share with its background work.
 pub(crate) struct Connection {
     pub(crate) config: ClientConfig,
     pub(crate) link: ArcSwap<Link>,

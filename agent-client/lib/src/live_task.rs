@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::{Client, Error};
 
-/// What the guard of a task shares with its heartbeats and its credentials.
+/// The state that the guard of a task shares with its heartbeats and its credentials.
 pub(crate) struct LiveTask {
     pub(crate) id: TaskId,
     pub(crate) deadline: Timestamp,

@@ -55,7 +55,7 @@ impl Receipt {
 pub struct EndedTask {
     /// The task.
     pub task_id: TaskId,
-    /// [`TaskState::Ending`] while something is still being revoked.
+    /// [`TaskState::Ending`] while credentials are still being revoked.
     pub state: TaskState,
     /// Why it ended.
     pub end_cause: Option<EndCause>,

@@ -13,8 +13,8 @@ const ATTEMPTS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// If the broker asks for a longer pause, the caller gets the error and decides.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The same at a limit. A rate limit passes in a moment; a quota stays until the caller frees
-/// something.
+/// The same at a limit. A rate limit passes in a moment; a quota stays until the caller ends a task
+/// or a credential.
 const PAUSE_AT_LIMIT_MAX: Duration = Duration::from_secs(1);
 
 /// The attempts of one call.

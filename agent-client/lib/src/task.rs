@@ -20,9 +20,9 @@ pub struct Task {
     pub id: TaskId,
     /// The agent that works on it.
     pub agent: AgentName,
-    /// What it is for, in one line.
+    /// Its purpose, in one line.
     pub purpose: String,
-    /// Who set the purpose: a name, or `parent:<task>`.
+    /// The requester, who set the purpose: a name, or `parent:<task>`.
     pub requester: Option<String>,
     /// Whether only the agent itself says so.
     pub self_declared: bool,
@@ -76,7 +76,7 @@ pub struct Anchor {
     pub may_live_until: Option<Timestamp>,
 }
 
-/// Which tasks to list. An agent sees its own, an operator those of all agents.
+/// Which tasks to list. An agent sees its own tasks, an operator all agents' tasks.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
     /// Only tasks of this agent.

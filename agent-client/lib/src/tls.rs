@@ -30,7 +30,7 @@ use crate::{
 /// How the broker proves itself.
 #[derive(Debug, Clone)]
 pub(crate) enum Trust {
-    /// Any broker of the trust domain whose chain ends at one of the roots.
+    /// Any broker of the trust domain with a chain that ends at one of the roots.
     Bundle {
         domain: TrustDomain,
         roots: Vec<CertificateDer<'static>>,
@@ -183,7 +183,7 @@ impl ServerCertVerifier for BrokerVerifier {
     }
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo: what a join token pins.
+/// SHA-256 of a certificate's SubjectPublicKeyInfo, which a join token pins.
 pub(crate) fn root_pin(root: &CertificateDer<'_>) -> Result<[u8; 32], Error> {
     public_key_digest(root).map_err(|e| Error::Reply(e.to_string()))
 }

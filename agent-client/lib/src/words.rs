@@ -58,7 +58,7 @@ words! {
     TaskState {
         /// Credentials can be issued.
         Open = "open",
-        /// No more credentials are issued; those that were are being revoked.
+        /// The broker issues no more credentials, and revokes the issued ones.
         Ending = "ending",
         /// Every credential has reached its final state.
         Ended = "ended",
@@ -120,7 +120,7 @@ words! {
 }
 
 words! {
-    /// Why the broker revokes a credential. The words are those of the ledger.
+    /// Why the broker revokes a credential, in the ledger's words.
     RevokeCause {
         /// A caller asked for it.
         Requested = "requested",
@@ -136,7 +136,7 @@ words! {
 }
 
 words! {
-    /// What a certificate makes of its holder.
+    /// The kind of caller that a certificate is for.
     CallerKind {
         /// A registered agent.
         Agent = "agent",

@@ -28,12 +28,12 @@ use crate::pki::{Bearer, DOMAIN, Leaf, Pki};
 pub const SECRET: &str = "c2VjcmV0";
 pub const AGENT: &str = "/agent/builder";
 
-/// What the broker knows and what it shall do.
+/// The broker's knowledge, and the script of its behaviour.
 pub struct State {
     pub pki: Pki,
     /// Errors to answer with, by call, before anything is done.
     pub refuse: HashMap<&'static str, VecDeque<Status>>,
-    /// Calls that are carried out and whose answer is lost, by call.
+    /// How often a call is carried out and its answer is lost, by call.
     pub lose: HashMap<&'static str, u32>,
     /// Calls in their order.
     pub calls: Vec<&'static str>,
@@ -263,7 +263,7 @@ fn server_config(root: &CertificateDer<'static>, server: Bearer) -> ServerConfig
     config
 }
 
-/// Whose certificate a connection came with: its URI and serial.
+/// The URI and serial of the certificate that a connection came with.
 #[derive(Clone, Default)]
 pub struct PeerInfo {
     pub uri: String,

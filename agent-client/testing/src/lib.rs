@@ -1,4 +1,4 @@
-//! A broker in the process of the tests: real TLS, real gRPC, and a script for what goes wrong.
+//! A broker in the process of the tests: real TLS, real gRPC, and a script for its faults.
 
 pub mod fake;
 pub mod pki;

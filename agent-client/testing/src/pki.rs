@@ -17,7 +17,7 @@ pub struct Pki {
     pub pin: [u8; 32],
 }
 
-/// What a leaf says.
+/// The content of a leaf.
 pub struct Leaf {
     pub uris: Vec<String>,
     pub from: Duration,

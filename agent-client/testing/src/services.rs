@@ -50,8 +50,8 @@ pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     Status::with_error_details(code, format!("refused: {reason}"), details)
 }
 
-/// Who calls; replaced certificates are unknown, and the first use of a new one replaces the old
-/// one.
+/// The caller. A replaced certificate does not count, and the first use of a new certificate
+/// replaces the old one.
 fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> {
     let peer = request
         .extensions()
@@ -236,7 +236,7 @@ impl task_service_server::TaskService for Shared {
         }))
     }
 
-    /// Two rows a page, whatever is asked.
+    /// Two rows a page, for any requested size.
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Reply<ListTasksResponse> {
         self.enter("list_tasks")?;
         let page = request.into_inner().page.unwrap_or_default();

@@ -11,7 +11,7 @@ pub enum ProviderError {
     /// The back end is down, slow or busy: try again later. Whether it minted something is unknown.
     #[error("{message}")]
     Retryable {
-        /// What happened.
+        /// The failure, in words.
         message: String,
         /// How long to wait, if the back end tells.
         after: Option<Duration>,

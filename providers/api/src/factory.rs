@@ -1,4 +1,5 @@
-//! What a provider's package exports: its kind, its configuration as a schema, and how to build it.
+//! The exports of a provider's package: its kind, its configuration as a schema, and how to build
+//! it.
 //!
 //! The broker holds providers' configuration as data. It compares a `[[provider]]` table with
 //! [`ProviderFactory::schema`], which finds unknown keys, missing ones and wrong values with their
@@ -24,19 +25,19 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
     fn kind(&self) -> &str;
 
     /// The JSON schema of a `[[provider]]` table of this kind. A text of the format `secret-file`
-    /// is the path of a file with a secret, and one of the format `path` is another path; both are
-    /// relative to [`Parts::base_dir`]. `taskpassd doctor` looks at who can read the first.
+    /// is the path of a file with a secret, and a text of the format `path` is another path; both
+    /// are relative to [`Parts::base_dir`]. `taskpassd doctor` checks that only the broker can read
+    /// the files with secrets.
     fn schema(&self) -> &Value;
 
     /// A `[[provider]]` as people begin with one, in TOML: `taskpassd init` writes it into a new
     /// `taskpass.toml`, behind `#`.
     fn example(&self) -> &str;
 
-    /// What is wrong with a configuration that the schema allows. Reads no file and makes no
-    /// call.
+    /// The mistakes in a configuration that fits the schema. Reads no file and makes no call.
     fn check(&self, config: &Value) -> Vec<Finding>;
 
-    /// Builds the provider. Reads the files that the configuration names, except those with
+    /// Builds the provider. Reads the files that the configuration names, except files with
     /// secrets; makes no call.
     fn build(&self, config: &Value, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError>;
 }
@@ -44,7 +45,7 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
 /// Every kind of provider that a program has.
 pub type ProviderKinds = [Arc<dyn ProviderFactory>];
 
-/// What a provider gets from the broker.
+/// The parts that a provider gets from the broker.
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// The directory of the configuration file, at which relative paths in it begin.
@@ -58,7 +59,7 @@ pub struct Parts {
 pub struct Finding {
     /// Where, as a JSON pointer: `/role/0/path`. A key that is not there points to its table.
     pub place: String,
-    /// What is wrong and what to do, in one line.
+    /// The mistake and its remedy, on one line.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a back end must do to be a Taskpass provider.
+//! The duties of a back end as a Taskpass provider.
 //!
 //! A provider mints credentials of its roles, finds them by their recorded handles, revokes them,
 //! and proves that they are dead. It decides nothing: policy, quotas, scope rules and the task's
@@ -86,7 +86,7 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     ///
     /// Idempotent. Returns one result for each item of the order, in order. A single item that
     /// fails is an `Err` in its place. `Err` as a whole means that nothing is known about any item
-    /// and that no other order would succeed either: after several of those in a row the broker
+    /// and that no other order would succeed either: after several such errors in a row the broker
     /// tries one order at a time.
     async fn revoke(
         &self,

@@ -1,4 +1,4 @@
-//! What an operator writes about one AWS account.
+//! The configuration of one AWS account.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ pub struct AwsConfig {
     pub name: ProviderName,
     /// The kind of provider.
     pub kind: AwsKind,
-    /// The region whose STS endpoint is called and where probes run, such as `eu-central-1`.
+    /// The region of the STS endpoint and of the probes, such as `eu-central-1`.
     pub region: String,
     /// One address for all services (STS, IAM, EC2, S3), for private endpoints and emulators. Without
     /// it, AWS's own addresses.
@@ -115,9 +115,9 @@ pub struct RoleConfig {
     /// The external id that the role's trust policy asks for.
     #[serde(default)]
     pub external_id: Option<String>,
-    /// What a canary session tries in order to prove a revocation. The IAM role must allow it; the
-    /// session policies of agents need not. Without it, a revocation is carried out but never called
-    /// verified.
+    /// The call that a canary session tries in order to prove a revocation. The IAM role must allow
+    /// it; the session policies of agents need not. Without it, a revocation is carried out but
+    /// never called verified.
     #[serde(default)]
     pub probe: Option<ProbeConfig>,
     /// The environment variable that `taskpass run` sets from a field of the credential:

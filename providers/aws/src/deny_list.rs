@@ -39,7 +39,7 @@ pub(crate) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 /// An `AssumeRole` that was in flight when its task ended has returned by then. A folded statement
 /// covers younger ids only that long after they were added.
 pub(crate) const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(60);
-/// The longest life of a session, whatever a statement's `Sid` claims.
+/// The longest life of a session, also if a statement's `Sid` claims a longer one.
 pub(crate) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// The longest beginning of an id that makes a window: all characters but the last.

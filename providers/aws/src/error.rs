@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use taskpass_core::{InvalidValue, RoleName};
 
-/// Why a provider could not be built; the texts are for the person who edits the configuration.
+/// Why a provider could not be built; the texts are for the person that edits the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A name or parameter rule is not legal.
@@ -20,7 +20,7 @@ pub enum Error {
         role: RoleName,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -31,7 +31,7 @@ pub enum Error {
         role: RoleName,
         /// The file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The mistake and its remedy.
         message: String,
     },
 }

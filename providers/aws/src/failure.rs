@@ -1,4 +1,4 @@
-//! What a refusal of AWS means for the broker: try again, give up, or have a person change the
+//! The meaning of AWS's refusals for the broker: try again, give up, or have a person change the
 //! configuration.
 //!
 //! Only the service's error code decides. Its message is shown to people on one line; STS and IAM
@@ -60,7 +60,7 @@ pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> P
     }
 }
 
-/// No answer, or one that cannot be read: AWS may have carried out the call.
+/// No answer, or an unreadable one: AWS may have carried out the call.
 pub(crate) fn no_answer(action: &str, reason: &str) -> ProviderError {
     ProviderError::retryable(format!("{action} got no usable answer: {reason}"))
 }

@@ -16,7 +16,7 @@
 //! tasks that began in such a window lose their sessions and must have new ones issued. The broker
 //! logs it, `check` warns of it, and the receipts say it.
 //!
-//! **What no emulator shows.** The packed size of policies and tags: STS answers
+//! **Limits that no emulator shows.** The packed size of policies and tags: STS answers
 //! `PackedPolicyTooLarge`, which becomes a misconfiguration. How fast a policy spreads: AWS says up
 //! to minutes, others measured about 4 s, and a proof holds for the service and region of the
 //! probe. A resource policy that names a *session's* ARN overrides the template, though not the

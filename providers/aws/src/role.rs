@@ -89,7 +89,7 @@ impl Role {
     }
 }
 
-/// What the configuration of a role says, as far as it can be checked without its template.
+/// The configuration of a role, as far as it can be checked without its template.
 pub(crate) struct Checked {
     name: RoleName,
     params: BTreeMap<ParamName, ParamRule>,

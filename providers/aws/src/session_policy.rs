@@ -2,9 +2,9 @@
 //!
 //! The template is parsed as JSON once, and a parameter is put only into a parsed string value, so
 //! no value can become structure. Characters that IAM interprets in a value (`*`, `?`, `$`) are
-//! refused, whatever a parameter's own rule says. So are braces, which could complete a `$` of the
-//! template to a variable. Placeholders with a `:` (`${aws:userid}`) and `${*}`, `${?}`, `${$}` are
-//! IAM's and stay.
+//! refused, even if a parameter's own rule allows them. So are braces, which could complete a `$`
+//! of the template to a variable. Placeholders with a `:` (`${aws:userid}`) and `${*}`, `${?}`,
+//! `${$}` are IAM's and stay.
 //!
 //! Two denials are added to every session policy. The first denies everything after the deadline,
 //! which makes lifetimes below STS's minimum of 900 s possible without a further call. It is an

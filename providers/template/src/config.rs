@@ -1,4 +1,4 @@
-//! What an operator writes about one directory.
+//! The configuration of one directory.
 //!
 //! The struct is the single source: serde reads it, its JSON schema checks the file with line and
 //! column, and the doc comments become `docs/config-reference.md`. Write them for operators.
@@ -23,8 +23,8 @@ pub struct TemplateConfig {
     pub kind: TemplateKind,
     /// Where the directory is: `memory:` and a name.
     pub address: String,
-    // `SecretFile` tells `taskpassd doctor` to look at who can read the file. Paths of other files
-    // are `FilePath`.
+    // `SecretFile` tells `taskpassd doctor` to check that only the broker can read the file. Paths
+    // of other files are `FilePath`.
     /// A file of mode 0600 with the broker's own password at the directory; read at every call.
     pub password_file: SecretFile,
     /// The roles.
@@ -86,7 +86,7 @@ const ENVIRONMENT: [(&str, &str); 2] = [
 ];
 
 impl RoleConfig {
-    /// What the engine and the policies know about the role.
+    /// The facts that the engine and the policies know about the role.
     pub(crate) fn spec(&self, provider: &ProviderName) -> Result<RoleSpec, InvalidValue> {
         let params = param_rules(&self.params)?;
         // A parameter without effect would make its agent believe that the credential is narrow.

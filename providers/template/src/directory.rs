@@ -13,7 +13,8 @@ pub const BROKER_PASSWORD: &str = "template-broker-password";
 /// The group in which the broker may not make accounts.
 const FORBIDDEN_GROUP: &str = "admins";
 
-/// Why a call failed. The difference matters: only an answer tells what did not happen.
+/// Why a call failed. The difference matters: without an answer, the directory may have carried out
+/// the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
     /// No answer. The call may have been carried out.

@@ -1,4 +1,4 @@
-//! What the broker needs of this package. `app.rs` calls [`factory`], and nothing else here.
+//! The broker's entry to this package. `app.rs` calls [`factory`], and nothing else here.
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 //!
 //! * `directory.rs`: the back end. Replace it with calls over the network.
 //! * `config.rs`: the keys of `[[provider]]`, with their checks, defaults and texts.
-//! * `factory.rs`: what the broker needs of this package.
+//! * `factory.rs`: the broker's entry to this package.
 //! * `provider.rs`: issue, renew, revoke, probe.
 //! * `tests/conformance.rs`: the suite that every provider must pass.
 //!

@@ -1,4 +1,4 @@
-//! The provider: what the broker orders becomes calls to the directory.
+//! The provider: turns the broker's orders into calls to the directory.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -64,8 +64,9 @@ impl TemplateProvider {
         Ok(Secret::new(text.trim_end().to_owned()))
     }
 
-    /// The group of an account. The broker has checked the scope against the role's parameters; but
-    /// what a value means is known only here, and none may leave its place in the path.
+    /// The group of an account. The broker has checked the scope against the role's parameters.
+    /// Only the provider knows where a value goes, so it checks here that no value leaves its place
+    /// in the path.
     fn group(&self, role: &RoleName, scope: &Scope) -> Result<String, ProviderError> {
         let mut roles = self.specs.iter().zip(&self.groups);
         let Some((_, group)) = roles.find(|(spec, _)| spec.name == *role) else {
@@ -83,8 +84,8 @@ impl TemplateProvider {
         }
     }
 
-    /// Refuses to work on what was minted at another directory: that this one does not know an
-    /// account proves nothing about the other one.
+    /// Refuses to work on an account of another directory: if this directory does not know the
+    /// account, that proves nothing about the other one.
     fn check_origin(&self, handle: Option<&Value>) -> Result<(), ProviderError> {
         let address = handle.and_then(|handle| handle.get("address")?.as_str());
         match address {
@@ -244,8 +245,7 @@ async fn within<T>(
 }
 
 // The kind of an error decides what the broker does next. `Denied`, `Misconfigured` and
-// `Unsupported` promise that nothing was minted. Everything that leaves it open must be
-// `Retryable`.
+// `Unsupported` promise that nothing was minted. An error that leaves it open must be `Retryable`.
 impl From<CallError> for ProviderError {
     fn from(error: CallError) -> Self {
         match error {

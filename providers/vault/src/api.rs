@@ -51,8 +51,8 @@ pub(crate) struct ListLeases<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Describes the engine that a path belongs to. Vault answers any token that may use something
-/// below its mount.
+/// Describes the engine that a path belongs to. Vault answers any token that may use a path below
+/// its mount.
 #[derive(Endpoint)]
 #[endpoint(path = "sys/internal/ui/mounts/{self.path}", method = "GET")]
 pub(crate) struct MountOf<'a> {
@@ -60,7 +60,7 @@ pub(crate) struct MountOf<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Asks what the calling token may do.
+/// Asks for the capabilities of the calling token.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]
 pub(crate) struct CapabilitiesSelf<'a> {

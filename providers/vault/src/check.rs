@@ -1,5 +1,5 @@
 //! Whether the broker can do its job here: asks Vault for the rights of the broker's token, and
-//! names those that are missing.
+//! names the missing ones.
 
 use serde_json::Value;
 use taskpass_core::Scope;
@@ -13,7 +13,7 @@ use crate::{
 /// The Vault policy that the broker's own token needs, in HCL.
 pub const BROKER_POLICY: &str = include_str!("../../../deploy/examples/vault-broker-policy.hcl");
 
-/// What the token must be able to do; the same as in [`BROKER_POLICY`].
+/// The rights that the token needs; the same as in [`BROKER_POLICY`].
 const NEEDED: [(&str, &[&str]); 7] = [
     ("auth/token/create-orphan", &["update", "sudo"]),
     ("auth/token/renew-accessor", &["update"]),
@@ -87,7 +87,7 @@ async fn check_own_token(
     Ok(())
 }
 
-/// The paths where overdue leases are searched: those of dynamic roles without parameters in them.
+/// The paths where overdue leases are searched: paths of dynamic roles without parameters.
 fn searched_paths(roles: &Roles) -> Vec<String> {
     let lease_path = |source: &CredentialSource| match source {
         CredentialSource::Dynamic(dynamic) => dynamic.lease_path(&Scope::default()).ok(),

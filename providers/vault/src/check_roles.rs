@@ -14,8 +14,8 @@ use crate::{
     vault::{CONCURRENT_CALLS_MAX, Vault},
 };
 
-/// What is wrong with roles, a sentence for each. A `token` role has no path to ask about; a path
-/// with parameters is known only when a credential is requested.
+/// The mistakes in roles, a sentence for each. A `token` role has no path to ask about; a path with
+/// parameters is known only when a credential is requested.
 pub(crate) async fn check_roles(
     vault: &Vault,
     roles: &Roles,
@@ -85,8 +85,8 @@ fn fixed_path(role: &Role) -> Option<String> {
     }
 }
 
-/// It has Vault's default policy, which lets a token ask what it may do, and lives no longer than
-/// an unrecorded token.
+/// It has Vault's default policy, which lets a token ask for its own capabilities, and lives no
+/// longer than an unrecorded token.
 fn trial_token(role: &Role) -> CreateOrphanTokenRequest {
     CreateOrphanTokenRequest {
         display_name: Some("taskpass-check".to_owned()),

@@ -1,4 +1,4 @@
-//! What an operator writes about one Vault or OpenBao.
+//! The configuration of one Vault or OpenBao.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,7 @@ pub struct AppRoleConfig {
 pub struct RoleConfig {
     /// The role's name, the part after the slash in `<provider>/<role>`. Unique in the provider.
     pub name: String,
-    /// What is issued.
+    /// The type of credential that the role issues.
     #[serde(rename = "type")]
     pub role_type: RoleType,
     /// The API path below `/v1/`, such as `database/creds/ci` or `secret/data/app`; for `dynamic`
@@ -131,11 +131,11 @@ pub struct RoleConfig {
     pub env: EnvConfig,
 }
 
-/// What a role issues.
+/// The type of credential of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleType {
-    /// What a secrets engine mints, under a lease.
+    /// A credential that a secrets engine mints, under a lease.
     Dynamic,
     /// A Vault token with just `policies`.
     Token,
@@ -161,7 +161,7 @@ pub enum ConfigError {
     Provider {
         /// The provider.
         provider: ProviderName,
-        /// What is wrong and what to write instead.
+        /// The mistake and its remedy.
         message: String,
     },
     /// A key of a role is wrong.
@@ -171,7 +171,7 @@ pub enum ConfigError {
         provider: ProviderName,
         /// The role as written.
         role: String,
-        /// What is wrong and what to write instead.
+        /// The mistake and its remedy.
         message: String,
     },
     /// The certificates of `ca_file` or of the system are not usable.
@@ -179,7 +179,7 @@ pub enum ConfigError {
     Trust {
         /// The provider.
         provider: ProviderName,
-        /// What is wrong.
+        /// The mistake.
         message: String,
     },
 }

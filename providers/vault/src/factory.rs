@@ -1,4 +1,4 @@
-//! What the broker needs of this package: the configuration with its checks, and how to build.
+//! The broker's entry to this package: the configuration with its checks, and how to build.
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     Token(ProviderError),
 }
 
-/// What a refusal says about the thing that was asked for.
+/// The statement of a refusal about the thing in question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says {
     /// It does not exist, in Vault's own words and no others.

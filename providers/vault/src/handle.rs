@@ -1,5 +1,4 @@
-//! What the ledger keeps so that a credential or a session can be found at Vault: names, never
-//! secrets.
+//! The handles by which a credential or a session can be found at Vault: names, never secrets.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Which server answers: an answer of another Vault proves nothing about what this one minted.
+//! Which server answers: an answer of another Vault proves nothing about this one's credentials.
 
 use taskpass_provider::{ProviderError, RevokeOrder};
 

@@ -19,7 +19,7 @@ use crate::{token::PROBATION, vault::Vault};
 /// The least time for a call to end after Vault is seen to answer. Vault may have stood still, so
 /// that the call goes on only now, however long ago it was sent.
 const FINISH_MIN: Duration = Duration::from_secs(5);
-/// Calls that are remembered before those that must be over are dropped.
+/// When more calls than this are remembered, the calls that must be over are dropped.
 const CALLS_MAX: usize = 16_384;
 /// A lease id that cannot exist: looking it up only shows whether Vault answers.
 const NO_LEASE: &str = "taskpass/is-vault-there";
@@ -111,7 +111,7 @@ impl CallsInDoubt {
         }
     }
 
-    /// What is left of `span`, counted from when Vault was first seen to answer after the call.
+    /// The rest of `span`, counted from when Vault was first seen to answer after the call.
     ///
     /// Nothing on record shortens it: a Vault that stood still begins with a request only when it
     /// goes on, and the monotonic clock of this process is the only clock that cannot be set.

@@ -195,8 +195,8 @@ fn unleased(
 /// The engine's own fields: texts as they are, other values as JSON.
 pub(crate) fn secret_fields(data: Option<Value>) -> Result<SecretFields, ProviderError> {
     let Some(Value::Object(fields)) = data else {
-        // The engine may have minted something all the same; the retryable error makes the broker
-        // revoke it.
+        // The engine may have minted a credential all the same; the retryable error makes the
+        // broker revoke it.
         return Err(ProviderError::retryable(
             "Vault's answer has no data; is the role's `path` one that yields credentials?",
         ));

@@ -48,7 +48,7 @@ pub(crate) async fn await_revoked(vault: &Vault, lease_ids: Vec<String>) -> Leas
     pending.outcomes.into_inner()
 }
 
-/// What a search for leases with unknown ids found.
+/// The result of a search for leases with unknown ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Search {
     /// No lease below the path is overdue.

@@ -92,8 +92,9 @@ impl Revoking<'_> {
         Ok(results)
     }
 
-    /// Revokes the items with a known outcome now and leaves those in doubt to the next attempt. No
-    /// client has a credential in doubt, and the session itself never leaves the broker.
+    /// Revokes the items with a known outcome now and leaves the items in doubt to the next
+    /// attempt. No client has a credential in doubt, and the session itself never leaves the
+    /// broker.
     async fn revoke_known(&self, left: Duration) -> Vec<ItemResult> {
         let leases = LeaseOutcomes::new();
         let mut revoking = Vec::with_capacity(self.order.items.len());

@@ -118,7 +118,7 @@ impl Role {
 }
 
 impl CredentialSource {
-    /// What a session must be able to do with the path; one of them is enough.
+    /// The capabilities with which a session can use the path; one of them is enough.
     pub(crate) fn capabilities(&self) -> &'static [&'static str] {
         match self {
             Self::Dynamic(dynamic) if dynamic.method == Method::Write => &["create", "update"],

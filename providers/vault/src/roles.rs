@@ -1,4 +1,4 @@
-//! The configured roles, and what the provider learned about their engines.
+//! The configured roles, and the facts that the provider learned about their engines.
 
 use std::collections::BTreeSet;
 

@@ -15,7 +15,7 @@ use crate::{handle::AnchorHandle, vault::Vault};
 /// The life of a token that is not on record yet: longer than recording takes on a busy disk.
 pub(crate) const PROBATION: Duration = Duration::from_secs(20);
 
-/// What a token is minted for.
+/// The parameters of a new token.
 pub(crate) struct TokenSpec {
     pub(crate) policies: Vec<String>,
     /// Its end: at the latest the task's deadline.

@@ -159,8 +159,8 @@ impl Transport {
     }
 }
 
-/// TLS 1.3, and 1.2 for older balancers in front of Vault. ring is named, whatever else is compiled
-/// in.
+/// TLS 1.3, and 1.2 for older balancers in front of Vault. ring is named, since other providers may
+/// be compiled in.
 fn tls_config(url: &Url, ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     if url.scheme() == "https" {

@@ -1,4 +1,5 @@
-//! One Vault or OpenBao: the calls the broker makes with its own token, and what the answers prove.
+//! One Vault or OpenBao: the calls that the broker makes with its own token, and the proofs in the
+//! answers.
 //!
 //! Sessions, proofs and orders are built on a `&Vault`; it knows none of them.
 
@@ -134,7 +135,7 @@ impl Vault {
         .await
     }
 
-    /// Whether a lease exists, be it only as one that Vault has failed to revoke so far.
+    /// Whether a lease exists. A lease that Vault has failed to revoke so far exists.
     pub(crate) async fn lease_exists(&self, lease_id: &str) -> Result<bool, Fault> {
         unless_gone(self.call(|| LookupLease { lease_id }).await)
     }

@@ -305,7 +305,7 @@ fn messages_that_swell_in_memory_are_bounded() {
     broker.stop();
 }
 
-/// Requests that never become whole hold their permits only for a while, and only those of their
+/// Requests that never become whole hold their permits only for a while, and only permits of their
 /// own address.
 #[test]
 fn bodies_that_do_not_come_are_no_longer_waited_for() {

@@ -14,7 +14,7 @@ const AGENTS: usize = 8;
 /// Requests in flight that this broker takes, where a test sets no other limit.
 const PERMITS: usize = 8;
 const SPAN: Duration = Duration::from_millis(1500);
-/// The flooding agent asks again this soon, whatever the broker tells it.
+/// The flooding agent asks again this soon, and ignores the time in the broker's refusal.
 const EARLY_RETRY: Retry = Retry::After(Duration::from_millis(200));
 /// A busy machine can spoil a measurement but cannot improve one, so the best round counts.
 const ROUNDS: usize = 4;

@@ -1,5 +1,5 @@
 //! Memory must not be written to disk, nor be read by another user's process: a program that dies
-//! leaves no core dump, and only root can look into one that runs.
+//! leaves no core dump, and only root can look into a running one.
 
 use std::{
     fs,

@@ -10,7 +10,7 @@ use super::*;
 const RELOADS: usize = 100;
 const CALLERS: usize = 4;
 const STATIC: &str = "vault-main/static";
-/// Nobody is to be refused by a limit.
+/// Limits that refuse no request of this test.
 const ROOM: &str = "
 [limits]
 task_requests_per_second = 10_000

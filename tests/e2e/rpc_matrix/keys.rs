@@ -1,4 +1,4 @@
-//! Every RPC that changes something takes an idempotency key, or is listed here with the reason why
+//! Every RPC that changes the state takes an idempotency key, or is listed here with the reason why
 //! it needs none.
 
 use std::collections::BTreeMap;

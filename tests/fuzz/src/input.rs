@@ -5,7 +5,7 @@ pub(crate) fn text(data: &[u8]) -> Option<&str> {
     str::from_utf8(data).ok()
 }
 
-/// The first byte, which chooses what the target does with the rest.
+/// The first byte, which chooses the target's treatment of the rest.
 pub(crate) fn choice(data: &[u8]) -> (u8, &[u8]) {
     data.split_first()
         .map_or((0, data), |(first, rest)| (*first, rest))

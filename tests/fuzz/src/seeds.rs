@@ -38,7 +38,7 @@ fn numbered<D: AsRef<[u8]>>(all: impl IntoIterator<Item = D>) -> Seeds {
     all.into_iter().enumerate().map(named).collect()
 }
 
-/// A seed whose first byte is the target's choice.
+/// A seed with the target's choice as first byte.
 fn choosing(choice: u8, name: &str, data: impl AsRef<[u8]>) -> (String, Vec<u8>) {
     (name.to_owned(), [&[choice], data.as_ref()].concat())
 }

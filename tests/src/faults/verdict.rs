@@ -21,7 +21,7 @@ pub enum Outcome {
     NotHere(String),
 }
 
-/// Who restored the service.
+/// How the service was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
     /// The broker recovered by itself.
@@ -62,7 +62,7 @@ pub struct Verdict {
     pub ledger: Vec<String>,
     /// Other findings.
     pub wrong: Vec<String>,
-    /// Who restored the service.
+    /// How the service was restored.
     pub back: Back,
     /// From the end of the fault until the operation worked again.
     pub back_after: Duration,

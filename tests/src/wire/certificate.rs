@@ -64,7 +64,7 @@ impl Certificate {
     }
 }
 
-/// An authority that signs whatever a test asks for.
+/// An authority that signs every certificate that a test asks for.
 #[derive(Debug)]
 pub struct Forger {
     issuer: Issuer<'static, KeyPair>,

@@ -214,7 +214,7 @@ pub mod frame {
         any(HEADERS, END_HEADERS | END_STREAM, stream, block)
     }
 
-    /// The head of a request whose body follows.
+    /// The head of a request with a body behind it.
     pub fn head(stream: u32, block: &[u8]) -> Vec<u8> {
         any(HEADERS, END_HEADERS, stream, block)
     }

@@ -166,8 +166,8 @@ impl Running {
         }
     }
 
-    /// Signals what the command left behind. The id of the command itself may be reused by now,
-    /// that of its group may not.
+    /// Signals the processes that the command left behind. The kernel may have reused the command's
+    /// own id by now, but not its group's.
     fn send_to_rest(&self, signal: Signal) {
         if self.group == Group::Own {
             self.send(signal);

@@ -1,4 +1,4 @@
-//! The program `taskpass`: what it prints, for people and for programs, and its exit codes.
+//! The program `taskpass`: its output, for people and for programs, and its exit codes.
 
 use std::{
     io::Write,

@@ -14,7 +14,7 @@ fn options() -> TaskOptions {
     TaskOptions::new("test").role(ROLE.parse().unwrap())
 }
 
-/// A client whose clock stands still, and the clock.
+/// A client with a clock that stands still, and the clock.
 async fn with_clock(fake: &Fake) -> (Client, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
     let config = ClientConfig {

@@ -1,4 +1,4 @@
-//! Who is taken for the broker and who is not, before and after the first login.
+//! Which servers a client takes for the broker, before and after the first login.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ async fn another_root_than_the_tokens_gets_no_token() {
 
 #[tokio::test]
 async fn a_pinned_root_that_did_not_sign_the_leaf_is_refused() {
-    // The true root is public: anyone can send it along with a chain of their own.
+    // The true root is public: every server can send it along with a chain of its own.
     let (genuine, forger) = (Pki::generate(), Pki::generate());
     let mut server = forger.bearer(&Leaf::named("/broker/one"));
     server.chain.push(genuine.root.clone());

@@ -242,8 +242,8 @@ pub async fn hostile_scopes_are_refused(fixture: &dyn Fixture) {
     }
 }
 
-/// Ending the task revokes the credentials on record, and those of its anchors that are on no
-/// record.
+/// Ending the task revokes the credentials on record, and also credentials that its anchors issued
+/// and that are on no record.
 pub async fn ending_the_task_covers_everything(fixture: &dyn Fixture) {
     let anchors = RecordedAnchors::new();
     let task = fixture.new_task();

@@ -201,8 +201,7 @@ async fn a_refusal_to_every_session_is_no_proof() {
     let provider = provider(&cloud, true);
     let order = orders.order(orders.task(), LIFE, SCOPE);
     let (_, item) = issue(&provider, &order).await;
-    // The role loses the probe's permission; AWS now refuses the canary whatever the deny list
-    // says.
+    // The role loses the probe's permission; AWS now refuses the canary with any deny list.
     cloud
         .iam(&[
             ("Action", "PutRolePolicy"),

@@ -92,7 +92,7 @@ proptest! {
         for action in ["s3:PutObject", "sts:AssumeRole", "sts:AssumeRoot"] {
             prop_assert!(!allowed(&[EVERYTHING], &policy, &ask(action)));
         }
-        // A role never grants more than it has, whatever the template says.
+        // A template never grants more than its role has.
         prop_assert!(!allowed(&[&policy.replace("Allow", "Deny")], &policy, &ask("s3:GetObject")));
     }
 }

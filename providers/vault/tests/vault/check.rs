@@ -1,4 +1,4 @@
-//! What a check of the provider finds.
+//! The findings of a check of the provider.
 
 use serde_json::json;
 use taskpass_provider::{Provider, ProviderError};

@@ -97,7 +97,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world whose [`Fixture::order`] asks for `role`.
+    /// A world with orders for `role` from [`Fixture::order`].
     pub(crate) async fn new(role: &'static str) -> Self {
         Self::with_clock(role, Arc::new(SystemClock::new())).await
     }
