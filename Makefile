@@ -35,16 +35,18 @@ build: preflight ## build taskpassd and taskpass into target/debug
 quickstart: tools build ## from nothing to a revoked credential, on this machine, in one go
 	target/tools/venv/bin/python tests/quickstart/quickstart.py
 
-# The runner goes last, so that its summary is the last thing on the screen. Properties are tried on the same values each
-# time, so that a red run is about the change; `cargo nextest run` without the seed tries others.
+# The runner goes last, so that its summary is the last thing on the screen. Properties are tried on
+# the same values each time, so that a red run is about the change; `cargo nextest run` without the
+# seed tries others.
 .PHONY: test
 test: export PROPTEST_RNG_SEED ?= 1
 test: tools build ## run every test against the real back ends
 	cargo test --locked --workspace --all-features --doc --quiet
 	$(NEXTEST) run --locked --workspace --all-features
 
-# Random histories of the engine, as many as fit; `make test` runs the first 2,000. For others: SIM_FROM=1000000. There are
-# twenty tests, each of which takes its SIM_SECONDS: on two cores that is ten times as long.
+# Random histories of the engine, as many as fit; `make test` runs the first 2,000. For others:
+# SIM_FROM=1000000. There are twenty tests, each of which takes its SIM_SECONDS: on two cores that
+# is ten times as long.
 SIM_SECONDS := 60
 SIM_FROM := 0
 .PHONY: simulate
@@ -67,7 +69,7 @@ advisories: tools ## look for known vulnerabilities in the dependencies (needs t
 	$(DENY) check advisories
 
 .PHONY: fuzz
-fuzz: preflight ## look for inputs that break a parser; TARGET=name SECONDS=60, all targets by default
+fuzz: preflight ## look for inputs that break a parser; TARGET=name SECONDS=60, or all targets
 	@python3 tests/fuzz/fuzz.py run --seconds $(or $(SECONDS),60) $(TARGET)
 
 .PHONY: bench
@@ -76,18 +78,18 @@ bench: tools ## measure against the budgets; takes minutes and wants a quiet mac
 	target/release/taskpass-bench
 
 .PHONY: bench-check
-bench-check: bench ## measure, and fail on a ratio that lost more than 15 % against tests/bench/REPORT.json
+bench-check: bench ## measure, and fail on a ratio 15 % worse than in tests/bench/REPORT.json
 	target/release/taskpass-bench check
 
 .PHONY: torture
-torture: tools build ## a day of outage, random histories, every fault at every operation, syncs, a thousand kills, half an hour of load
+torture: tools build ## outage, histories, faults, syncs, kills and load, all at full length
 	TASKPASS_SIM_OUTAGE_HOURS=24 cargo test --locked -p taskpass-engine --all-features --lib simulation::outage -- --nocapture
 	$(MAKE) simulate SIM_SECONDS=30 SIM_FROM=$$(date +%s)000
 	target/debug/taskpass-torture $(TORTURE)
 
 # `make mutants MUTANTS="03 07"`: only mutants with names that begin so.
 .PHONY: mutants
-mutants: tools ## break each invariant on purpose, and see that the tests notice; takes an hour or more
+mutants: tools ## break each invariant on purpose, and see the tests notice; takes an hour
 	python3 tests/mutants/mutants.py $(MUTANTS)
 
 .PHONY: fmt

@@ -14,20 +14,20 @@ Every `*.mutant` beside this script is one breakage: a head, then the changes.
 of them runs the lints. `Needs: unprivileged` marks a mutant that root would not notice.
 
 `In` names a directory, usually a package, and an item anywhere below it. The item is `fn name` or
-`fn Type::name`; where a type has several methods of that name, `fn <Type as Trait>::name`. Outside of
-functions it is `const NAME`, `struct Name`, `impl Trait for Type`, `use path::prefix` and the like.
-Its attributes belong to an item. Of two free functions with the same name, name the file instead of
-the directory. `In: some/Cargo.toml file` is a whole file.
+`fn Type::name`; where a type has several methods of that name, `fn <Type as Trait>::name`. Outside
+of functions it is `const NAME`, `struct Name`, `impl Trait for Type`, `use path::prefix` and the
+like. Its attributes belong to an item. Where two free functions have the same name, name the file
+instead of the directory. `In: some/Cargo.toml file` is a whole file.
 
 The lines with `-` must occur exactly once in the item. The lines with `+` take their place; there
-may be none. A blank line, or a `-` after a `+`, begins the next change in the same item. White space,
-line breaks, comments and trailing commas do not count, and a line need not be whole:
+may be none. A blank line, or a `-` after a `+`, begins the next change in the same item. White
+space, line breaks, comments and trailing commas do not count, and a line need not be whole:
 `- self.file.sync_data()` will do. Give the fewest words that are unique in the item, so that the
-mutant still fits when something beside them is renamed.
+mutant still fits when a name beside them changes.
 
-Where end-to-end tests are among the tests, the programs are built first. The mutants are applied one
-after the other to a copy of the tree in target/mutants; the checkout is never touched. The same tests
-run once on the unbroken copy, because a test that fails there proves nothing.
+If end-to-end tests are among the tests, the programs are built first. The mutants are applied one
+after the other to a copy of the tree in target/mutants; the checkout is never touched. The same
+tests run once on the unbroken copy, because a test that fails there proves nothing.
 
     mutants.py            run all and print the table; ends with 1 when one survives
     mutants.py 03 07      only those whose file name starts with one of the words

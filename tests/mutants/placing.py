@@ -1,7 +1,8 @@
 """Finds the code that a mutant replaces: by the item it stands in, never by its line.
 
-Code is compared token by token. White space, line breaks, comments and trailing commas do not count,
-so neither rustfmt nor a reworded comment breaks a mutant. `mutants.py` says how a place is written.
+Code is compared token by token. White space, line breaks, comments and trailing commas do not
+count, so neither rustfmt nor a reworded comment breaks a mutant. `mutants.py` says how a place is
+written.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ class DoesNotFit(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where to replace: `path` is a directory or a file, `kind` and `name` are the item below it."""
+    """Where to replace: `path` is a directory or file, `kind` and `name` are the item below it."""
 
     path: str
     kind: str
@@ -98,7 +99,7 @@ class Tree:
         return [f for f in self.files if f == path or f.startswith(path.rstrip("/") + "/")]
 
     def items(self, path, name=""):
-        """The items of the Rust files below the path. Files without the name's last word are skipped."""
+        """The items of the Rust files below the path. Skips files without the name's last word."""
         last = re.findall(r"\w+", name)[-1:]
         rust = (f for f in self.below(path) if f.endswith(".rs"))
         return [item for f in rust if all(w in self.read(f) for w in last) for item in scan(self.read(f), f)]
@@ -334,7 +335,7 @@ def names_of(tokens, at):
 
 
 def without_generics(tokens):
-    """The words of an impl's head: `<'a, T> fmt::Debug for Held<'a, T>` becomes `Debug for Held`."""
+    """An impl's head in words: `<'a, T> fmt::Debug for Held<'a, T>` becomes `Debug for Held`."""
     kept, depth = [], 0
     for i, token in enumerate(tokens):
         if token == "<":
@@ -352,7 +353,7 @@ def without_generics(tokens):
 
 
 def qualifiers(holder):
-    """What may stand before a method's name: `Held`, and `<Held as Debug>` in an impl of a trait."""
+    """The qualifiers of a method's name: `Held`, and `<Held as Debug>` in an impl of a trait."""
     (name,) = holder.names
     trait, _, held = name.rpartition(" for ")
     return [held, squeeze(f"<{held} as {trait}>")] if trait else [held]

@@ -1,5 +1,5 @@
-"""Starts OpenBao and ministack for the quickstart, on free ports in a temporary directory, and stops
-them again.
+"""Starts OpenBao and ministack for the quickstart, on free ports in a temporary directory, and
+stops them again.
 
 Each is started with an empty environment: the person's own settings must not change the result.
 """

@@ -1,8 +1,9 @@
-"""The main job, end to end, on this machine. An agent attests, opens a task, is issued an OpenBao and
-an AWS credential, uses both and ends the task, which revokes both. An auditor then verifies the
+"""The main job, end to end, on this machine. An agent attests, opens a task, gets an OpenBao and an
+AWS credential, uses both and ends the task, which revokes both. An auditor then verifies the
 history offline. Every server is stopped at the end.
 
-Run it with `make quickstart`, which first builds the two programs and installs OpenBao and ministack.
+Run it with `make quickstart`, which first builds the two programs and installs OpenBao and
+ministack.
 """
 
 import json
@@ -235,7 +236,7 @@ def lifetime(credential):
 
 
 def prepare_openbao(address):
-    """A secret, a PKI that gives leases, the policies of the two roles, and a token for the broker."""
+    """A secret, a PKI that gives leases, the policies of the two roles, and the broker's token."""
     call = lambda method, path, body=None: openbao(address, ROOT_TOKEN, method, path, body)
     call("POST", "secret/data/ci", {"data": {"answer": "42"}})
     call("POST", "sys/mounts/pki", {"type": "pki"})
@@ -266,7 +267,7 @@ def read_vault(address, token):
 
 
 def prepare_aws(endpoint, secrets):
-    """A bucket, a role that may do anything in S3, and two principals: the broker and its revoker."""
+    """A bucket, a role with all rights in S3, and two principals: the broker and its revoker."""
     root = client("s3", endpoint, "AKIAROOTROOTROOTROOT", "root-secret")
     root.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     root.put_object(Bucket=BUCKET, Key="greeting", Body=b"hello from s3")

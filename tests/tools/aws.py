@@ -1,6 +1,6 @@
-"""The tests' own AWS client: boto3 with the credentials in the environment. It prints a JSON object.
+"""The tests' own AWS client: boto3 with the credentials in the environment. Prints a JSON object.
 
-    aws.py prepare DIR      a bucket, the role `artifacts`, and the principals of broker and revoker in DIR
+    aws.py prepare DIR      a bucket, the role `artifacts`, and principals of broker and revoker in DIR
     aws.py get BUCKET KEY   {"body": …} or {"error": code}
     aws.py put BUCKET KEY   the same
     aws.py denied           {"ids": […]}: the sessions in the role's deny list

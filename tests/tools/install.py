@@ -101,7 +101,7 @@ def link_programs():
 
 
 def find(name):
-    """The program itself where a package wraps it in a Python script: a test that kills it must hit it."""
+    """The program itself, if a package wraps it in a Python script: tests must kill the program."""
     for wrapped in VENV.glob(f"lib/python*/site-packages/*/bin/{name}"):
         wrapped.chmod(0o755)
         return wrapped

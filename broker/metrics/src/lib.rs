@@ -14,11 +14,13 @@
 //! use std::time::Duration;
 //! use taskpass_metrics::{Code, Labels, Metrics, Sample};
 //!
-//! let metrics = Metrics::new(Labels { methods: vec!["TaskService/EndTask".to_owned()], ..Labels::default() });
+//! let methods = vec!["TaskService/EndTask".to_owned()];
+//! let metrics = Metrics::new(Labels { methods, ..Labels::default() });
 //! let method = metrics.requests.method("TaskService/EndTask");
 //! metrics.requests.done(method, Code::grpc(7), Duration::from_millis(3));
 //! let text = metrics.encode(&Sample::default());
-//! assert!(text.contains(r#"taskpass_requests_total{method="TaskService/EndTask",code="PERMISSION_DENIED"} 1"#));
+//! let labels = r#"method="TaskService/EndTask",code="PERMISSION_DENIED""#;
+//! assert!(text.contains(&format!("taskpass_requests_total{{{labels}}} 1")));
 //! ```
 
 mod code;

@@ -13,7 +13,8 @@
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::load(Path::new("taskpass.toml"), &provider_kinds())?;
-//! let deps = Deps { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
+//! let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+//! let deps = Deps { clock, entropy };
 //! let app = App::build(config, deps).await?;
 //! println!("listening on {}", app.local_addr());
 //! app.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;

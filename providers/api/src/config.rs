@@ -68,8 +68,8 @@ pub fn check_env(env: &EnvConfig) -> Result<(), InvalidValue> {
     }
 }
 
-/// The same where the role's fields are known: refuses other fields, and adds the variables of fields
-/// that the configuration does not name.
+/// The same where the role's fields are known: refuses other fields, and adds the variables of
+/// fields that the configuration does not name.
 pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConfig, InvalidValue> {
     if let Some(unknown) = env
         .keys()
@@ -93,7 +93,8 @@ pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConf
     Ok(all)
 }
 
-/// `params = { bucket = { pattern = "[a-z]+" }, tier = { one_of = ["a", "b"] }, size = { max = 10 } }`
+/// The parameters of a role, each with its rule:
+/// `{ bucket = { pattern = "[a-z]+" }, tier = { one_of = ["a", "b"] }, size = { max = 10 } }`
 pub type ParamConfigs = BTreeMap<ParamName, ParamConfig>;
 
 /// The rule of one parameter: exactly one of the keys.

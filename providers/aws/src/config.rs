@@ -15,8 +15,8 @@ pub struct AwsConfig {
     pub kind: AwsKind,
     /// The region of the STS endpoint and of the probes, such as `eu-central-1`.
     pub region: String,
-    /// One address for all services (STS, IAM, EC2, S3), for private endpoints and emulators. Without
-    /// it, AWS's own addresses.
+    /// One address for all services (STS, IAM, EC2, S3), for private endpoints and emulators.
+    /// Without it, AWS's own addresses.
     #[serde(default)]
     pub endpoint_url: Option<String>,
     /// How the broker is known to AWS. Its principal needs `sts:AssumeRole`, `sts:TagSession` and
@@ -52,8 +52,8 @@ pub enum CredentialsConfig {
         #[serde(default)]
         profile: Option<String>,
     },
-    /// `AssumeRoleWithWebIdentity` with a token that another program keeps fresh, such as Kubernetes
-    /// or a JWT-SVID helper.
+    /// `AssumeRoleWithWebIdentity` with a token that another program keeps fresh, such as
+    /// Kubernetes or a JWT-SVID helper.
     WebIdentity {
         /// The role to assume.
         role_arn: String,
@@ -74,8 +74,8 @@ pub struct RevokerConfig {
     /// The name of the inline policy that holds the deny list.
     #[serde(default = "default_policy_name")]
     pub policy_name: String,
-    /// The most characters that the deny list may take. IAM gives all inline policies of a role 10,240
-    /// together, so the default leaves 2,048 for the role's own.
+    /// The most characters that the deny list may take. IAM gives all inline policies of a role
+    /// 10,240 together, so the default leaves 2,048 for the role's own.
     #[serde(default = "default_policy_characters_max")]
     #[schemars(range(min = 1024, max = 10_240))]
     pub policy_characters_max: usize,
@@ -103,8 +103,8 @@ pub struct RoleConfig {
     /// The longest life of one credential. Below 15m the session policy ends it, since STS cannot.
     #[schemars(extend("formatMaximum" = "12h"))]
     pub max_ttl: Ttl,
-    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone or
-    /// is seen outside, 3 administration.
+    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone
+    /// or is seen outside, 3 administration.
     pub impact: Impact,
     /// The environment that the role touches, such as `prod`; for policies.
     #[serde(default)]
@@ -121,8 +121,8 @@ pub struct RoleConfig {
     #[serde(default)]
     pub probe: Option<ProbeConfig>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
-    /// `{ session_token = "PROD_SESSION_TOKEN" }`. Without it, the variables that the AWS SDKs read:
-    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    /// `{ session_token = "PROD_SESSION_TOKEN" }`. Without it, the variables that the AWS SDKs
+    /// read: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
     #[serde(default)]
     pub env: EnvConfig,
 }

@@ -58,8 +58,8 @@ pub struct RoleConfig {
     #[serde(default = "default_max_ttl")]
     #[schemars(extend("formatMaximum" = "24h"))]
     pub max_ttl: Ttl,
-    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone or
-    /// is seen outside, 3 administration.
+    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone
+    /// or is seen outside, 3 administration.
     pub impact: Impact,
     /// The environment that the role touches, such as `prod`; for policies.
     #[serde(default)]

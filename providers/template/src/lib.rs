@@ -13,8 +13,8 @@
 //! **Issue.** An account is named after the credential's id, so that the broker can find it even if
 //! the answer of the directory is lost. The directory ends it by itself at `valid_until`.
 //!
-//! **Revoke.** The account is deleted, and then looked up: only when the directory says that it does
-//! not exist is the revocation called verified.
+//! **Revoke.** The account is deleted, and then looked up: only when the directory says that it
+//! does not exist is the revocation called verified.
 
 mod config;
 mod directory;

@@ -29,8 +29,8 @@ pub struct VaultConfig {
     /// Allows `http://` to another machine, which shows every secret to the network.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// A file of mode 0600 with the broker's own token; read again when it changes. Give exactly one
-    /// of `token_file` and `approle`.
+    /// A file of mode 0600 with the broker's own token; read again when it changes. Give exactly
+    /// one of `token_file` and `approle`.
     #[serde(default)]
     pub token_file: Option<SecretFile>,
     /// Logs in with AppRole instead of a token.
@@ -41,8 +41,8 @@ pub struct VaultConfig {
     pub timeout: Ttl,
     /// The longest that the server works on one request: its `default_max_request_duration`, or the
     /// largest `max_request_duration` of its listeners. When the answer to a request is lost, the
-    /// task's Vault token has to live for that long. With a value that is too short, a credential of
-    /// the lost answer can outlive the task unseen.
+    /// task's Vault token has to live for that long. With a value that is too short, a credential
+    /// of the lost answer can outlive the task unseen.
     #[serde(default = "default_max_request_duration")]
     pub max_request_duration: Ttl,
     /// The roles.
@@ -91,8 +91,8 @@ pub struct RoleConfig {
     /// Fixed fields of the body of a `write`; the scope's parameters are added.
     #[serde(default)]
     pub body: BTreeMap<String, Value>,
-    /// The field of the body that tells the engine the lifetime, such as `ttl` for `pki/issue/…`; it
-    /// gets the lifetime in seconds (`900s`). Without it, the engine decides.
+    /// The field of the body that tells the engine the lifetime, such as `ttl` for `pki/issue/…`;
+    /// it gets the lifetime in seconds (`900s`). Without it, the engine decides.
     #[serde(default)]
     pub ttl_field: Option<String>,
     /// The version of a `kv` engine. Without it, 2.
@@ -109,9 +109,9 @@ pub struct RoleConfig {
     /// The longest life of one credential.
     #[serde(default = "default_max_ttl")]
     pub max_ttl: Ttl,
-    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone or
-    /// is seen outside, 3 administration. The default is 2, so that a role is not taken for harmless
-    /// because the key was forgotten.
+    /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone
+    /// or is seen outside, 3 administration. The default is 2, so that a role is not taken for
+    /// harmless because the key was forgotten.
     #[serde(default = "default_impact")]
     pub impact: Impact,
     /// The environment that the role touches, such as `prod`; for policies.
@@ -125,8 +125,8 @@ pub struct RoleConfig {
     #[serde(default)]
     pub renewable: Option<bool>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
-    /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and any other field
-    /// sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`.
+    /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and any other
+    /// field sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`.
     #[serde(default)]
     pub env: EnvConfig,
 }

@@ -2,8 +2,8 @@
 //! provider that works.
 //!
 //! Each credential has a task of its own. This is the worst case, since one call can only revoke
-//! credentials of one task. `TASKPASS_SIM_OUTAGE_HOURS=24` makes a whole day of it, as `make
-//! torture` does.
+//! credentials of one task. `TASKPASS_SIM_OUTAGE_HOURS=24` makes a whole day of it, as
+//! `make torture` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -19,9 +19,8 @@ taskpass_config::section! {
         reflection: bool = false;
         /// Where Prometheus reads the broker's metrics, with `GET /metrics` over plain HTTP:
         /// `"off"`, a port like `"9464"`, or an address and port like `"10.0.0.5:9464"`. A port
-        /// alone is one of
-        /// 127.0.0.1. The endpoint has no authentication and no TLS: name another address only where a
-        /// firewall decides which machines reach it.
+        /// alone is one of 127.0.0.1. The endpoint has no authentication and no TLS: name another
+        /// address only where a firewall decides which machines reach it.
         metrics: MetricsListen = MetricsListen::Off;
     }
 }
