@@ -30,7 +30,7 @@ impl Stage {
 }
 
 #[test]
-fn a_session_can_do_what_template_and_scope_both_allow_and_nothing_else() {
+fn a_session_has_the_rights_that_template_and_scope_both_allow_and_no_others() {
     let stage = Stage::new();
     let (_broker, agent) = stage.start();
     let task = World::task(&agent, &["aws-prod/reader"]);
@@ -78,7 +78,7 @@ fn a_session_can_do_what_template_and_scope_both_allow_and_nothing_else() {
 }
 
 #[test]
-fn ending_a_task_denies_its_sessions_and_those_of_no_other_task() {
+fn ending_a_task_denies_its_sessions_and_no_sessions_of_other_tasks() {
     let stage = Stage::new();
     let (_broker, agent) = stage.start();
     let tasks: Vec<String> = (0..3)

@@ -13,20 +13,20 @@ use crate::support::{receipt, text};
 const LATER_SECONDS: i64 = 13 * 3600;
 
 #[test]
-fn a_broker_started_on_a_full_disk_revokes_what_it_must() {
+fn a_broker_started_on_a_full_disk_revokes_all_that_is_due() {
     // The index may be sound or damaged, as the full disk left it.
     start_on_a_full_disk("true");
 }
 
 #[test]
-fn a_broker_started_on_a_full_disk_with_a_damaged_index_revokes_what_it_must() {
+fn a_broker_started_on_a_full_disk_with_a_damaged_index_revokes_all_that_is_due() {
     start_on_a_full_disk(
         "for file in conf db; do dd if=/dev/urandom of=\"$1/index/$file\" bs=512 count=1 conv=notrunc; done",
     );
 }
 
 #[test]
-fn a_broker_started_on_a_full_disk_without_an_index_revokes_what_it_must() {
+fn a_broker_started_on_a_full_disk_without_an_index_revokes_all_that_is_due() {
     start_on_a_full_disk("rm -r \"$1/index\"");
 }
 

@@ -278,7 +278,7 @@ fn write_forged_history(installation: &Installation, truth: &Path, forged: &Path
 }
 
 #[test]
-fn single_entries_are_proven_and_tiles_are_what_other_verifiers_read() {
+fn single_entries_are_proven_and_other_verifiers_read_the_tiles() {
     let world = World::new();
     let broker = world.start();
     let operator = broker.operator();

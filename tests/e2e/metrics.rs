@@ -110,7 +110,7 @@ fn with_metrics() -> World {
 }
 
 #[test]
-fn prometheus_reads_what_happened() {
+fn prometheus_reads_the_counts_of_all_events() {
     let world = with_metrics();
     let broker = world.start();
     let (operator, agent) = (broker.operator(), broker.agent("builder-of-secrets"));

@@ -103,7 +103,7 @@ fn a_locked_out_operator_gets_back_in_and_the_thief_does_not() {
 }
 
 #[test]
-fn a_second_operator_may_do_what_policy_says_and_takes_nothing_from_the_first() {
+fn a_second_operator_has_the_rights_of_policy_and_takes_nothing_from_the_first() {
     let installation = Installation::new();
     let ann = installation.scratch().join("ann");
     issued(&installation, "ann", &ann);
@@ -128,7 +128,7 @@ fn a_second_operator_may_do_what_policy_says_and_takes_nothing_from_the_first() 
 
 /// A running broker would not see an event that another process writes.
 #[test]
-fn an_operator_is_not_issued_beside_a_running_broker_and_the_refusal_says_what_to_do() {
+fn an_operator_identity_is_not_issued_beside_a_running_broker_and_the_refusal_names_the_remedy() {
     let installation = Installation::new();
     let broker = installation.start();
     let dir = installation.scratch().join("again");

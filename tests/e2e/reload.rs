@@ -117,7 +117,7 @@ fn providers_and_roles_are_added_without_a_restart() {
 }
 
 #[test]
-fn a_provider_that_is_taken_out_revokes_what_it_minted() {
+fn a_provider_that_left_the_configuration_revokes_its_credentials() {
     let world = World::new();
     let before = std::fs::read_to_string(config(&world.installation)).expect("a file");
     let (without, _) = before

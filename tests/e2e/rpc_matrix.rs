@@ -212,7 +212,7 @@ fn the_table_has_exactly_the_rpcs_of_the_descriptors() {
 }
 
 #[test]
-fn each_kind_of_caller_may_call_what_the_table_says_and_nothing_else() {
+fn each_kind_of_caller_may_call_the_rpcs_in_the_table_and_no_others() {
     let world = World::new();
     let stage = Stage::new(&world);
     let mut target = stage.target();

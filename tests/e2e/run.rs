@@ -154,7 +154,7 @@ fn when_taskpass_itself_is_killed_the_lost_heartbeat_ends_the_task() {
 }
 
 #[test]
-fn a_command_whose_task_is_cancelled_is_stopped() {
+fn a_command_is_stopped_when_its_task_is_cancelled() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");
@@ -183,7 +183,7 @@ fn a_command_whose_task_is_cancelled_is_stopped() {
 
 /// Another machine logs in as the same agent, so no heartbeat of this one keeps the task alive.
 #[test]
-fn a_command_whose_identity_was_superseded_is_stopped() {
+fn a_command_is_stopped_when_its_identity_is_superseded() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent("builder");

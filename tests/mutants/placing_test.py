@@ -147,7 +147,7 @@ class Placing(unittest.TestCase):
             texts[file] = text
         self.assertIn("first();\n    \n    first();\n    Ok([1, 0])", texts["a/src/gate.rs"])
 
-    def test_what_is_not_a_change_is_refused(self):
+    def test_text_that_is_no_change_is_refused(self):
         without_a_place, without_lines = "- x\n+ y\n", "In: a fn b\n+ y\n"
         of_no_kind, without_a_name, unmarked = "In: a fun b\n- x\n", "In: a fn\n- x\n", "In: a fn b\nx\n"
         for body in ["", without_a_place, without_lines, of_no_kind, without_a_name, unmarked]:

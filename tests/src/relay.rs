@@ -324,7 +324,7 @@ mod tests {
     use super::Message;
 
     #[test]
-    fn messages_are_told_apart_whatever_their_bodies_hold() {
+    fn messages_with_any_bodies_are_told_apart() {
         let wire = "POST /v1/a HTTP/1.1\r\nContent-Length: 15\r\n\r\nGET /b HTTP/1.1\
             LIST /v1/c HTTP/1.1\r\nhost: x\r\n\r\n\
             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n\

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_pass_is_repeated_and_not_for_ever() {
+    fn only_errors_that_may_pass_are_retried_and_not_for_ever() {
         let entropy = SeededEntropy::new(1);
         let down = Error::from_status("a:1", Status::unavailable("starting"));
         let mut attempts = Attempts::default();

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_sets_what_the_role_says_or_what_its_name_makes() {
+    fn a_field_sets_the_variable_of_the_role_or_of_its_name() {
         let variable = |field| role().variable(field).map(|name| name.to_string());
         assert_eq!(variable("token").as_deref(), Some("VAULT_TOKEN"));
         assert_eq!(variable("user").as_deref(), Some("READER_USER"));

@@ -77,7 +77,7 @@ mod tests {
 
     /// A rate that changes forgives nothing that was used, and takes nothing that was not.
     #[test]
-    fn what_was_used_stays_counted_when_the_rate_changes() {
+    fn earlier_uses_stay_counted_when_the_rate_changes() {
         let (slow, fast) = ((1, 2), (10, 2));
         let limiter = Limiter::default();
         let use_at = |(per_second, burst): (u32, u32), seconds: u64| {

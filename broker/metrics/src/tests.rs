@@ -61,7 +61,7 @@ fn requests_are_counted_by_method_and_code() {
 }
 
 #[test]
-fn events_are_counted_by_what_they_say() {
+fn events_are_counted_by_their_content() {
     let metrics = metrics();
     let id = || CredentialId::first_at(Timestamp::EPOCH);
     let revoked = |verified| Event::CredentialRevoked {

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_what_the_table_says() {
+    fn the_document_matches_the_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors.md");
         let document = std::fs::read_to_string(path).unwrap();
         assert!(

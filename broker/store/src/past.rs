@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decided_again_and_again_is_kept_once() {
+    fn an_id_that_is_decided_again_and_again_is_kept_once() {
         let mut used = Used::new(None);
         for _ in 0..1000 {
             used.add(1, 5);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_figure_is_reported_and_one_that_cannot_be_compared_is_not() {
+    fn a_missing_figure_is_reported_and_an_incomparable_one_is_not() {
         let kept = report("full", &[100.0], &[100.0]);
         let mut fresh = report("full", &[100.0], &[100.0]);
         fresh.figures.pop();

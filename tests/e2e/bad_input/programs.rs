@@ -24,7 +24,7 @@ fn error_line(output: &Output) -> &str {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
+fn wrong_usage_exits_with_2_and_names_the_mistake() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let cli = offline(scratch.path());
     let table: &[(&[&str], &str)] = &[

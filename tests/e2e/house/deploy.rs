@@ -193,7 +193,7 @@ const HARDENING: [(&str, &str); 12] = [
 ];
 
 #[test]
-fn the_unit_file_is_one_and_starts_what_exists() {
+fn the_unit_file_is_valid_and_starts_a_program_that_exists() {
     let text = read("deploy/systemd/taskpassd.service");
     let mut section = "";
     let mut found: Vec<(&str, &str)> = Vec::new();
@@ -276,7 +276,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_image_is_small_unprivileged_and_starts_what_exists() {
+fn the_image_is_small_unprivileged_and_starts_a_program_that_exists() {
     let all = instructions(&read("deploy/Dockerfile"));
     let known = [
         "FROM",

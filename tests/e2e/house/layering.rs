@@ -186,7 +186,7 @@ fn dependencies(package: &Package) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn packages_know_only_those_below_them() {
+fn packages_know_only_packages_below_them() {
     let metadata = metadata();
     let mut complaints = Vec::new();
     let is_provider = |package: &&Package| package.name.starts_with(PROVIDER);

@@ -28,7 +28,7 @@ fn the_tests_own_programs_give_help() {
 }
 
 #[test]
-fn the_tests_own_programs_refuse_what_they_do_not_understand() {
+fn the_tests_own_programs_refuse_arguments_that_they_do_not_understand() {
     let torture = "taskpass-torture";
     for (name, arguments, why) in [
         (

@@ -22,7 +22,7 @@ const NEED_NONE: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn every_rpc_that_changes_something_takes_an_idempotency_key() {
+fn every_rpc_that_changes_the_state_takes_an_idempotency_key() {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors");
     let files = || {
         let ours = |file: &&prost_types::FileDescriptorProto| file.package() == "taskpass.v1";

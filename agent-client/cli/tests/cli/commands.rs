@@ -467,7 +467,7 @@ async fn the_history_is_exported_verified_and_proven() {
 }
 
 #[tokio::test]
-async fn doctor_says_what_is_wrong_and_what_to_do() {
+async fn doctor_names_the_mistakes_and_their_remedies() {
     let fake = Fake::start().await;
     let output = run(&fake, &["doctor"]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -158,7 +158,7 @@ async fn a_first_login_that_was_cut_off_is_no_identity() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_for_the_owner_only() {
+async fn written_files_are_for_the_owner_only() {
     let fake = Fake::start().await;
     drop(fake.client().await);
     let directory = fake.identity();

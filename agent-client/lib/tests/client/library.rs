@@ -268,7 +268,7 @@ async fn an_expired_secret_is_never_handed_out() {
 }
 
 #[tokio::test]
-async fn what_lives_as_long_as_its_task_is_not_refreshed() {
+async fn a_credential_that_lives_as_long_as_its_task_is_not_refreshed() {
     let fake = Fake::start().await;
     fake.state().credential_life = time::Duration::hours(2);
     fake.state().task_life = time::Duration::hours(1);
@@ -280,7 +280,7 @@ async fn what_lives_as_long_as_its_task_is_not_refreshed() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
+async fn a_broker_that_does_not_listen_is_unreachable() {
     let fake = Fake::start().await;
     Client::login(&fake.config(), &fake.token()).await.unwrap();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

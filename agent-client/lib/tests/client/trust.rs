@@ -84,7 +84,7 @@ async fn only_a_broker_is_a_broker() {
 }
 
 #[tokio::test]
-async fn a_certificate_with_no_or_several_names_names_nobody() {
+async fn a_server_certificate_with_no_or_several_names_is_refused() {
     let mut nobody = Leaf::named("/broker/one");
     nobody.uris.clear();
     refused_login(nobody).await;

@@ -227,7 +227,7 @@ fn the_bundle_is_a_spiffe_bundle() {
 }
 
 #[test]
-fn lifetimes_are_cut_to_what_is_allowed() {
+fn lifetimes_are_cut_to_the_longest_allowed() {
     let home = Home::new();
     let authority = home.create();
     let key = NewKey::generate().unwrap();

@@ -19,7 +19,7 @@ const HALF: Duration = Duration::from_secs(1800);
 /// An anchor that has to end takes along the credentials that are just being issued through it:
 /// they are neither delivered nor called active.
 #[tokio::test]
-async fn what_is_issued_through_an_anchor_in_doubt_is_never_active() {
+async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let first = bench.begin(fake, task).await;
@@ -107,7 +107,7 @@ async fn a_doubt_leaves_later_anchors_alone() {
 /// A call records no anchor once its credential is revoking. The revocation was planned without
 /// this anchor, so it would not end the thing behind it.
 #[tokio::test]
-async fn what_is_to_be_revoked_records_no_anchor() {
+async fn a_revoking_credential_records_no_anchor() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let issued = bench.issued(fake, task, HALF).await.id;
@@ -124,7 +124,7 @@ async fn what_is_to_be_revoked_records_no_anchor() {
 /// The broker revokes a credential when its secret is dropped on the way to the caller, no matter
 /// where.
 #[tokio::test]
-async fn what_is_not_delivered_is_revoked() {
+async fn an_undelivered_credential_is_revoked() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let kept = bench.issued(fake, task, HALF).await.id;

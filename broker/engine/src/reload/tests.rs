@@ -36,7 +36,7 @@ fn reloads(bench: &Bench) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_change_is_on_record_with_both_hashes_and_what_changed() {
+async fn each_change_is_on_record_with_both_hashes_and_the_changed_parts() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let policy = bench.engine.snapshot().policy().hash().to_owned();
     let engine = &bench.engine;
@@ -83,7 +83,7 @@ async fn a_reload_of_the_same_files_leaves_no_record() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_recorded_does_not_come_into_force() {
+async fn a_configuration_that_cannot_be_recorded_does_not_come_into_force() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let before = bench.engine.snapshot();
     bench.store.close().await.unwrap();

@@ -111,7 +111,7 @@ fn ten_thousand_revocations_wait_for_a_provider_without_a_storm() {
 
 /// The broker calls the credential stuck, so that a person looks, and still goes on revoking.
 #[test]
-fn what_cannot_be_revoked_for_long_is_stuck_and_is_never_given_up() {
+fn a_revocation_that_fails_for_long_is_stuck_and_is_never_given_up() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(async {
         let site = Site::new().await;

@@ -77,7 +77,7 @@ async fn a_request_keeps_the_snapshot_it_began_with() {
 
 /// A call that runs, a breaker that is open and an outage that is known go on through a swap.
 #[tokio::test]
-async fn a_back_end_whose_configuration_is_the_same_goes_on() {
+async fn a_back_end_with_the_same_configuration_goes_on() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let running = bench.begin(fake, task).await;
@@ -172,7 +172,7 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
 
 /// A swap does not give a caller back the requests that it used up under the old limit.
 #[tokio::test]
-async fn what_was_used_of_a_rate_stays_used() {
+async fn requests_used_under_the_old_rate_stay_used() {
     let rate = |burst| Settings {
         requests: Requests {
             agent_requests_per_second: 1,

@@ -5,7 +5,7 @@ fn key(name: &str) -> SigningKey {
 }
 
 #[test]
-fn a_checkpoint_is_what_it_was_signed_as() {
+fn a_checkpoint_reads_back_as_it_was_signed() {
     let key = key("taskpass/acme.test");
     let signed = Checkpoint::sign(42, [5; 32], &key);
     let text = "taskpass/acme.test\n42\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n\n\u{2014} taskpass/acme.test ";

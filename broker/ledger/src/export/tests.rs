@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn a_full_export_is_what_the_format_says() {
+fn a_full_export_has_the_documented_format() {
     let scratch = Scratch::new();
     let (ledger, checkpoint) = scratch.filled(2, 2);
     let mut out = Vec::new();

@@ -36,7 +36,7 @@ fn assert_holds(ledger: &Ledger, size: u64) {
 }
 
 #[test]
-fn what_was_appended_is_there_after_opening_again() {
+fn appended_entries_are_there_after_opening_again() {
     let scratch = Scratch::new();
     let (ledger, checkpoint) = scratch.filled(700, 7);
     assert_holds(&ledger, 700);

@@ -4,7 +4,7 @@ use super::*;
 use crate::tree::{Frontier, leaf_hash};
 
 #[test]
-fn paths_are_those_of_the_standard() {
+fn paths_follow_the_standard() {
     let root = Path::new("/log");
     for (index, width, expected) in [
         (0, 256, "/log/tile/0/000"),

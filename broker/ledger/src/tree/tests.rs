@@ -90,7 +90,7 @@ fn ct_leaves() -> Vec<Hash> {
 }
 
 #[test]
-fn roots_are_those_of_certificate_transparency() {
+fn roots_match_certificate_transparency() {
     let leaves = ct_leaves();
     let mut frontier = Frontier::default();
     for (size, root) in CT_ROOTS.iter().enumerate() {
@@ -104,7 +104,7 @@ fn roots_are_those_of_certificate_transparency() {
 }
 
 #[test]
-fn inclusion_proofs_are_those_of_certificate_transparency() {
+fn inclusion_proofs_match_certificate_transparency() {
     let known: [(u64, u64, &[&str]); 5] = [
         (0, 1, &[]),
         (
@@ -152,7 +152,7 @@ fn inclusion_proofs_are_those_of_certificate_transparency() {
 }
 
 #[test]
-fn consistency_proofs_are_those_of_certificate_transparency() {
+fn consistency_proofs_match_certificate_transparency() {
     let known: [(u64, u64, &[&str]); 4] = [
         (1, 1, &[]),
         (

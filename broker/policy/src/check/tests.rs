@@ -151,7 +151,7 @@ fn all_files_are_reported_in_order() {
 }
 
 #[test]
-fn references_to_what_is_not_there() {
+fn references_to_missing_things() {
     let text = r#"
         permit (principal in Taskpass::AgentClass::"deploier", action, resource == Taskpass::Role::"vault-main/ci-db");
         permit (principal, action, resource == Taskpass::Role::"vault-main/ci-bd");

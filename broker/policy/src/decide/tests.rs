@@ -15,7 +15,7 @@ const ISSUE: &str =
     r#"@id("issue") permit (principal, action == Taskpass::Action::"credential.issue", resource);"#;
 
 #[test]
-fn the_record_says_who_what_why_and_by_which_policy() {
+fn the_record_names_caller_action_reason_and_policy() {
     let (world, role) = (World::new(), role(1));
     let set = policies(
         r#"@id("b") permit (principal, action, resource is Taskpass::Role);
@@ -153,7 +153,7 @@ fn facts_that_do_not_fit_the_schema_are_denied() {
 
 /// A policy sees each attribute as the schema describes it.
 #[test]
-fn policies_see_what_the_schema_promises() {
+fn policies_see_the_attributes_of_the_schema() {
     let mut world = World::new();
     world.task.depth = 2;
     let role = role(1);
@@ -279,7 +279,7 @@ fn mapped_addresses_are_ipv4() {
 }
 
 #[test]
-fn what_is_recorded_is_bounded() {
+fn the_record_is_bounded() {
     let world = World::new();
     let mut text = String::new();
     for number in 0..100 {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_says_what_makes_one() {
+    fn a_missing_file_names_the_command_that_makes_one() {
         let report = check(Path::new("/nowhere/taskpass.toml"), &[], &|_| Vec::new());
         let text = report.to_string();
         assert!(

@@ -146,7 +146,7 @@ async fn it_works_beside_a_running_broker() {
 }
 
 #[tokio::test]
-async fn what_others_can_read_is_a_failure_with_the_command_that_helps() {
+async fn a_file_that_others_can_read_is_a_failure_with_the_command_that_helps() {
     for (name, mode, words) in [
         ("data/ledger.key", 0o640, "chmod 600 "),
         ("data/ca/root.key", 0o604, "chmod 600 "),

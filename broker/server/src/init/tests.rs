@@ -128,7 +128,7 @@ fn an_installation_is_never_overwritten() {
 
 /// With the remains of a crashed `init`, no broker starts, and the next `init` says how to go on.
 #[test]
-fn what_a_crash_leaves_is_recognised() {
+fn the_leftovers_of_a_crash_are_recognised() {
     for left in ["data", "operator", "policy", "taskpass.toml.tmp"] {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("it's here");

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_cannot_print_what_passes_through_them() {
+    fn libraries_cannot_print_the_data_that_passes_through_them() {
         let everything = "trace,hyper=trace,rustls=trace,[{secret}]=trace";
         let lines = logged(LogFormat::Text, everything, || {
             tracing::trace!(target: "hyper::proto", "authorization: hunter2");

@@ -118,7 +118,7 @@ async fn changes_are_taken_over_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_refused_whole() {
+async fn a_reload_with_a_mistake_is_refused_whole() {
     let bench = Bench::new().await;
     let (config, policy) = (bench.path("taskpass.toml"), bench.path("policy/bad.cedar"));
     let good = fs::read_to_string(&config).unwrap();

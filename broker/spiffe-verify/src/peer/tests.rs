@@ -89,7 +89,7 @@ fn with(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
 }
 
 #[test]
-fn a_good_svid_is_accepted_and_says_who_it_is() {
+fn a_good_svid_is_accepted_and_names_its_holder() {
     let ca = root("issuing");
     let leaf = sign(&leaf_params(), &ca);
     let peer = verifier(&[&ca])

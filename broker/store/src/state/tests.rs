@@ -424,7 +424,7 @@ fn operators_come_from_the_installation_or_from_themselves() {
 }
 
 #[test]
-fn one_that_is_made_on_the_brokers_machine_ends_the_operators_others_at_once() {
+fn an_svid_issued_on_the_brokers_machine_ends_the_operators_others_at_once() {
     let mut model = Model::new();
     let counts = |model: &Model, serial: &str| model.state.live_svid(serial, model.now).is_some();
     model.all([operator_svid("o1", Some("o0")), local_operator_svid("o2")]);

@@ -185,7 +185,7 @@ async fn furnish(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn what_is_committed_can_be_read_alive_and_as_history() {
+async fn committed_records_can_be_read_alive_and_as_history() {
     let mut fixture = Fixture::new().await;
     furnish(&fixture).await;
     let before = fixture.everything(6).await;
@@ -302,7 +302,7 @@ async fn operators_svids_survive_a_restart_and_a_new_index() {
 
 /// An expired record takes no room: not in memory, not in the readers' copy, not in the index.
 #[tokio::test]
-async fn what_has_expired_is_forgotten_everywhere() {
+async fn expired_records_are_forgotten_everywhere() {
     let mut fixture = Fixture::new().await;
     let task = Event::TaskStarted {
         task: new_task(1, 1),
@@ -529,7 +529,7 @@ async fn sealing_signs_the_last_entry() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn a_batch_that_is_too_large_is_refused() {
     let fixture = Fixture::new().await;
     let many = (0..5000).map(agent);
     let refused = fixture.store().commit(Batch::new(many)).await;

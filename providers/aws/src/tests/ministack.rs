@@ -34,7 +34,7 @@ async fn may_read(cloud: &Emulator, issued: &Issued) -> bool {
 }
 
 #[tokio::test]
-async fn a_session_may_do_what_template_and_scope_say_and_nothing_else() {
+async fn a_session_has_the_rights_of_template_and_scope_and_no_others() {
     let (cloud, orders) = (cloud().await, Orders::new());
     let provider = provider(&cloud, true);
     let (issued, _) = issue(&provider, &orders.order(orders.task(), LIFE, SCOPE)).await;

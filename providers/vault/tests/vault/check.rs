@@ -6,7 +6,7 @@ use taskpass_provider::{Provider, ProviderError};
 use crate::world::{World, write_secret};
 
 #[tokio::test]
-async fn the_check_names_what_the_brokers_token_lacks() {
+async fn the_check_names_the_rights_that_the_brokers_token_lacks() {
     let world = World::new("pki").await;
     let policy = "path \"sys/leases/lookup\" { capabilities = [\"update\"] }";
     world

@@ -87,7 +87,7 @@ async fn a_renewal_never_ends_anything_earlier() {
 /// The provider gave more than was asked for. The broker ends the credential at the requested time,
 /// and can move that time up to the provider's end without a call.
 #[tokio::test]
-async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
+async fn a_renewal_within_the_life_that_the_provider_gave_makes_no_call() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, 4 * HALF).await.id;
@@ -107,7 +107,7 @@ async fn what_the_provider_gave_too_much_of_is_there_to_renew_with() {
 /// A provider that gave no answer may carry the renewal out at any time, and the life it gives
 /// counts from then.
 #[tokio::test]
-async fn what_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
+async fn a_credential_that_a_lost_renewal_may_have_extended_is_revoked_at_its_end() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let [lost, answered] = [
@@ -159,7 +159,7 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
 /// The end in an earlier answer does not keep a credential alive. If the credential was revoked
 /// since, a repeated renewal says so, and a renewal that was under way does too.
 #[tokio::test]
-async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
+async fn a_renewal_promises_nothing_of_a_credential_revoked_meanwhile() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;
@@ -199,7 +199,7 @@ async fn a_renewal_promises_nothing_of_what_was_revoked_meanwhile() {
 /// A provider that gave no answer may have renewed, so the broker does not tell the caller that it
 /// did not.
 #[tokio::test]
-async fn of_a_renewal_without_an_answer_nobody_knows() {
+async fn a_renewal_without_an_answer_is_reported_as_unknown() {
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let id = bench.issued(fake, task, HALF).await.id;

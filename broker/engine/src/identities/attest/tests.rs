@@ -52,9 +52,9 @@ fn newest_event(bench: &Bench) -> Value {
     serde_json::to_value(&entry.event).unwrap()
 }
 
-/// The agent of a token may only be learnt by leaving a trace.
+/// A caller learns the agent of a token only from a refusal that is on record.
 #[tokio::test]
-async fn what_cannot_be_recorded_is_not_answered() {
+async fn an_attestation_that_cannot_be_recorded_is_not_answered() {
     let bench = bench(Settings::default()).await;
     let evidence = shown(&join_token(&bench).await);
     let csr = csr();
@@ -71,7 +71,7 @@ async fn what_cannot_be_recorded_is_not_answered() {
 }
 
 #[tokio::test]
-async fn the_ledger_names_the_evidence_and_who_made_it() {
+async fn the_ledger_names_the_evidence_and_its_issuer() {
     let bench = bench(Settings::default()).await;
     let made = join_token(&bench).await;
     let (id, secret) = (made.token.id, made.text.expose().split('.').nth(2).unwrap());

@@ -145,7 +145,7 @@ async fn a_request_has_a_deadline() {
 
 /// Requests that a web page could make a browser send with its user's certificate.
 #[tokio::test]
-async fn what_is_not_grpc_is_refused() {
+async fn a_request_that_is_not_grpc_is_refused() {
     let server = Server::start(patient()).await;
     let mut client = server.agent("builder");
     for (method, kind, expected) in [

@@ -82,6 +82,6 @@ fn drawn() -> BTreeSet<Edge> {
 }
 
 #[test]
-fn the_diagram_of_a_credential_is_what_the_rules_admit() {
+fn the_diagram_of_a_credential_matches_the_rules() {
     assert_eq!(drawn(), admitted());
 }

@@ -85,7 +85,7 @@ fn renewing_moves_the_end_that_was_asked_for() {
 /// A renewal without an answer may be carried out at any time, also when another one was answered
 /// since.
 #[test]
-fn what_a_renewal_may_yet_extend_does_not_expire() {
+fn a_credential_that_a_renewal_may_yet_extend_does_not_expire() {
     let mut model = drawn(issued(1));
     model.all([renew_intended(1), renew_intended(1), renewed(1)]);
     model.now = NOW.plus(3 * HOUR);

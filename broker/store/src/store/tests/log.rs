@@ -43,7 +43,7 @@ async fn two_stores_over_one_log_have_one_winner() {
 }
 
 #[tokio::test]
-async fn what_another_store_appended_is_alive_and_history_here() {
+async fn entries_of_another_store_are_alive_and_history_here() {
     let log = MemoryLog::default();
     let (one, other) = (store(&log), store(&log));
     let live = [started(new_task(1, 1)), intended(1, 1, 1), issued(1)];
