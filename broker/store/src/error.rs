@@ -120,9 +120,9 @@ pub enum GuardFailure {
         /// When the caller's oldest is forgotten.
         wait: std::time::Duration,
     },
-    /// An anchor of the task is about to be ended.
+    /// An anchor of the task is about to be revoked.
     #[error(
-        "an earlier credential of task `{task}` is in doubt, and its session at provider `{provider}` is being ended"
+        "an earlier credential of task `{task}` is in doubt, and its anchor at provider `{provider}` is being revoked"
     )]
     InDoubt {
         /// The task.
