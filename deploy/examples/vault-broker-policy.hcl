@@ -5,8 +5,8 @@
 #     vault token create -orphan -period=24h -policy=taskpass-broker
 #
 # It never holds the rights of the tasks itself: every task gets an orphan token with the policies
-# of its roles. Sudo on create-orphan is what Vault asks for that, and it lets the broker give a
-# token any policy but root. Guard this token as you guard the broker.
+# of its roles. Vault asks for sudo on create-orphan for that, and sudo lets the broker give a token
+# any policy but root. Guard this token as you guard the broker.
 
 path "auth/token/create-orphan" {
   capabilities = ["update", "sudo"]
@@ -30,8 +30,8 @@ path "sys/leases/renew" {
 path "sys/leases/revoke" {
   capabilities = ["update"]
 }
-# Optional: proves that an issue which was interrupted left no lease behind. Lists lease ids, never
-# secrets.
+# Optional: proves that an issue without a known outcome left no lease behind. Lists lease ids,
+# never secrets.
 path "sys/leases/lookup/*" {
   capabilities = ["list", "sudo"]
 }

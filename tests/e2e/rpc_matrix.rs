@@ -117,7 +117,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The message of a row as `who` sends it.
+    /// The message of a row, as the caller `who` sends it.
     fn message(&self, row: &table::Row, who: Who, target: &mut Target) -> Vec<u8> {
         target.parent = if who == Who::InTask {
             target.task.clone()

@@ -61,7 +61,7 @@ INVARIANTS = range(1, 14)
 NOT_BUILT = {11: "approvals are not part of the broker yet"}
 
 UNTOLD = "not run as root"
-# What nextest ends with when a test failed; everything else is a broken build.
+# The exit code of nextest when a test failed; any other is a broken build.
 TESTS_FAILED = 100
 LINTED = re.compile(r"^error: (use of a disallowed .+)$", re.MULTILINE)
 HEAD = re.compile(r"^(Invariant|Breaks|Tests|Needs): (.+)$", re.MULTILINE)

@@ -51,7 +51,7 @@ impl Cli {
         self.clock.as_deref()
     }
 
-    /// Reaches the broker at another address, such as that of a relay.
+    /// Reaches the broker at another address, such as a relay's.
     #[must_use]
     pub fn through(mut self, address: &str) -> Self {
         address.clone_into(&mut self.address);

@@ -39,7 +39,7 @@ pub struct Outcome {
     /// Requests that were refused with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` and a time to ask
     /// again.
     pub refused: usize,
-    /// Those among them that exceeded the caller's own share, `RESOURCE_EXHAUSTED`.
+    /// The refused requests that exceeded the caller's own share, `RESOURCE_EXHAUSTED`.
     pub exhausted: usize,
     /// Other errors. There should be none.
     pub other: Vec<Status>,

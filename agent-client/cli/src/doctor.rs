@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let mut config = context.config()?;
     config.renewal = Renewal::OnDemand;
     let mut findings = Vec::new();
-    // An operator cannot log in with a join token: those are for agents.
+    // An operator cannot log in with a join token, since join tokens are for agents.
     let login = if context.is_operator() {
         OPERATOR_LOGIN
     } else {

@@ -1,7 +1,7 @@
 //! The first login: a join token becomes an identity directory.
 //!
-//! The client sends the token only to a server whose root has the fingerprint in the token. A
-//! server in between learns nothing and cannot plant a bundle of its own.
+//! The client sends the token only if the fingerprint in it is the fingerprint of the server's
+//! root. A server in between learns nothing and cannot plant a bundle of its own.
 
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};

@@ -69,7 +69,7 @@ impl TaskGuard {
         self.live.until_over().await
     }
 
-    /// Ends the task because the work is done, and returns what became of its credentials.
+    /// Ends the task because the work is done, and returns the receipts of its credentials.
     pub async fn end(self) -> Result<Vec<Receipt>, Error> {
         Ok(self.finish(EndMode::Completed).await?.receipts)
     }

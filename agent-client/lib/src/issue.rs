@@ -34,7 +34,7 @@ pub struct IssuedCredential {
     pub received_at: Timestamp,
     /// When it expires unless it is renewed.
     pub expires_at: Timestamp,
-    /// What revoking can do to it.
+    /// Its revocation class: how far revoking it goes.
     pub revocation_class: RevocationClass,
     /// Whether the same secret can be renewed.
     pub renewable: bool,

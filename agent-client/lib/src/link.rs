@@ -93,7 +93,8 @@ impl Connection {
         attempt(self.config.addr.as_str(), limit, call).await
     }
 
-    /// Switches to the identity on disk if it differs from that of `link` and ends no earlier.
+    /// Switches to the identity on disk if it differs from the identity of `link` and ends no
+    /// earlier.
     pub(crate) async fn adopt_stored(&self, link: &Link) -> Result<bool, Error> {
         let directory = self.config.directory.clone();
         let stored = blocking(move || directory.load()).await?;

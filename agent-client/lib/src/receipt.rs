@@ -17,7 +17,7 @@ pub struct Receipt {
     /// Where it stands; [`CredentialState::Revoking`] or [`CredentialState::Stuck`] when it is not
     /// over.
     pub state: CredentialState,
-    /// What revoking can do to it.
+    /// Its revocation class: how far revoking it goes.
     pub revocation_class: RevocationClass,
     /// The time from the decision to revoke to the final state, or to now.
     pub took: Duration,

@@ -53,7 +53,7 @@ pub struct Task {
     pub ended_at: Option<Timestamp>,
 }
 
-/// A task with what became of its credentials.
+/// A task with the receipts of its credentials.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TaskDetails {

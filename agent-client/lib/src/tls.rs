@@ -195,7 +195,7 @@ fn public_key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], Rejec
         .map_err(|e| Rejection::Malformed(e.to_string()))
 }
 
-/// The error and what caused it, on one line.
+/// The error with its sources, on one line.
 fn in_words(error: &PeerError) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),

@@ -104,7 +104,7 @@ words! {
 }
 
 words! {
-    /// What revoking can do to a credential.
+    /// How far revoking a credential goes.
     RevocationClass {
         /// The provider ends it at once and proves it.
         Immediate = "immediate",

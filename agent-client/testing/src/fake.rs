@@ -1,4 +1,4 @@
-//! A broker in this process: real TLS, real gRPC, and a script for what shall go wrong.
+//! A broker in this process: real TLS, real gRPC, and a script for its faults.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -51,5 +51,5 @@ pub use bundle::Bundle;
 pub use error::Error;
 pub use public_key::{CsrError, NewKey, PublicKey};
 pub use state::{CaRecord, CaStep, Stage};
-// What `Authority::peer_verifier` returns.
+// The type that `Authority::peer_verifier` returns.
 pub use taskpass_spiffe_verify::{PeerError, PeerIdentity, PeerVerifier};

@@ -19,8 +19,8 @@ pub struct Document<'t> {
 }
 
 impl<'t> Document<'t> {
-    /// Parses the text. `None` when it is not TOML: complaints about what could be recovered of it
-    /// would not be true.
+    /// Parses the text. `None` when it is not TOML: complaints about the recovered part of it would
+    /// not be true.
     pub fn parse(text: &'t str, complaints: &mut Complaints<'_>) -> Option<Self> {
         let (top, errors) = DeTable::parse_recoverable(text);
         for error in &errors {

@@ -15,7 +15,7 @@ pub const SECRET_FILE: &str = "secret-file";
 #[derive(Debug)]
 pub(crate) struct Format {
     name: &'static str,
-    /// What to write, for a message.
+    /// The expected text, in words for a message.
     pub(crate) expects: &'static str,
     /// The same for the reference. Its introduction explains the word.
     pub(crate) short: &'static str,
@@ -23,7 +23,7 @@ pub(crate) struct Format {
     pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
-/// Every format that is known. What else a schema names is left to its owner.
+/// Every known format. Other formats in a schema are left to the schema's owner.
 const FORMATS: &[Format] = &[
     Format {
         name: "lifetime",

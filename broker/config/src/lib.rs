@@ -46,6 +46,6 @@ pub use section::{Section, describe, read_key};
 pub use setting::Setting;
 pub use values::each_formatted;
 
-// What `section!` names in the crates that use it.
+// The names that `section!` needs in the crates that use it.
 #[doc(hidden)]
 pub use serde_json;

@@ -176,7 +176,7 @@ impl<'s> Node<'s> {
             .collect()
     }
 
-    /// What `oneOf` or `anyOf` comes to, if it is one of the two forms that are read.
+    /// The meaning of a `oneOf` or `anyOf` in one of the two forms that this module reads.
     fn alternatives(self) -> Option<Shape<'s>> {
         let alternatives = self
             .keyword("oneOf")

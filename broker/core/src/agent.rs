@@ -54,7 +54,7 @@ pub struct Agent {
     /// The owner's team.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub team: Option<AgentName>,
-    /// What kind of agent it is; policies speak about classes.
+    /// Its kind; policies speak about classes of agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<AgentName>,
     /// Free labels.

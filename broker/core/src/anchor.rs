@@ -18,8 +18,8 @@ pub enum AnchorState {
 /// known by its accessor.
 ///
 /// The provider makes it short-lived, has it recorded, and only then renews it. Revoking it revokes
-/// every credential issued through it, also one that the broker does not know of because it was
-/// killed before the answer.
+/// every credential issued through it, also a credential that the broker does not know of because
+/// it was killed before the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anchor {
     /// Unique name.

@@ -75,7 +75,7 @@ pub struct ShiftedClock {
 
 #[cfg(feature = "failpoints")]
 impl ShiftedClock {
-    /// A clock that is wrong by what `file` says.
+    /// A clock that is wrong by the milliseconds in `file`.
     pub fn new(file: impl Into<std::path::PathBuf>) -> Self {
         Self {
             right: SystemClock::new(),

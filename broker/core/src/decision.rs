@@ -20,7 +20,7 @@ pub struct DecisionRecord {
     pub principal: String,
     /// The action, as policies spell it, such as `credential.issue`.
     pub action: String,
-    /// On what, in words: a role, a task, an agent.
+    /// The resource, in words: a role, a task, an agent.
     pub resource: String,
     /// Whether the request may go on.
     pub outcome: Outcome,

@@ -254,7 +254,7 @@ pub enum Event {
         credential: CredentialId,
         /// Until when it lives unless it is revoked.
         expires_at: Timestamp,
-        /// What revoking this credential can truly do; a provider may know better than the role.
+        /// How far revoking this credential truly goes; a provider may know better than the role.
         revocation_class: crate::RevocationClass,
         /// The anchor it was issued through.
         #[serde(default, skip_serializing_if = "Option::is_none")]

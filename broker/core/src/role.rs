@@ -202,7 +202,7 @@ pub struct RoleSpec {
     pub environment: String,
     /// The classes of data it can read, such as `customer`.
     pub data_classes: Vec<String>,
-    /// What revoking can truly do.
+    /// How far revoking truly goes.
     pub revocation_class: RevocationClass,
     /// Whether the provider can renew a credential of this role.
     pub renewable: bool,

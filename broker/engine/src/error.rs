@@ -48,11 +48,11 @@ pub enum Field {
 /// The cause of an error.
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// An error of a use case. Messages are one line, without secrets, and say what to do next where
-/// that is known.
+/// An error of a use case. Messages are one line, without secrets, and name the remedy if it is
+/// known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller did not prove who it is, or its identity no longer counts.
+    /// The caller did not prove its identity, or the identity no longer counts.
     #[error("{0}")]
     Unauthenticated(String),
     /// Policy, ownership or delegation rules refused.
@@ -68,7 +68,7 @@ pub enum Error {
     NotFound {
         /// The thing that was looked for.
         what: String,
-        /// What to do.
+        /// The remedy.
         advice: &'static str,
     },
     /// A well-formed value is refused because of the state or the settings.

@@ -27,8 +27,8 @@ impl FromStr for RequestKey {
 }
 
 impl Engine {
-    /// Binds the caller's key to the typed request, whose canonical JSON is digested; `None`
-    /// without a key.
+    /// Binds the caller's key to the digest of the typed request's canonical JSON; `None` without a
+    /// key.
     pub(crate) fn idempotency_key<R: Serialize>(
         call: &Call,
         key: Option<&RequestKey>,

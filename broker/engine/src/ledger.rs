@@ -1,4 +1,4 @@
-//! Reading the ledger: checkpoints, proofs, exports. For operators whom policy lets read it.
+//! Reading the ledger: checkpoints, proofs, exports. For operators with a permission of policy.
 
 use std::{io::Write, sync::Arc};
 
@@ -31,7 +31,7 @@ pub struct ProvenEntry {
     pub entry: Vec<u8>,
 }
 
-/// What to export.
+/// The entries to export.
 #[derive(Debug, Clone, Default)]
 pub struct ExportFilter {
     /// Only entries from this time on.

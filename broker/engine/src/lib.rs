@@ -3,8 +3,8 @@
 //! deadline passes or a call has to be repeated.
 //!
 //! Every use case goes the same way: look up, `authorize`, commit the intent, call the provider or
-//! the authority, commit the outcome. A refused use case ends with an [`Error`] that says what to
-//! do.
+//! the authority, commit the outcome. A refused use case ends with an [`Error`] that names the
+//! remedy.
 //!
 //! ```no_run
 //! # use std::sync::Arc;

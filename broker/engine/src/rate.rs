@@ -1,7 +1,7 @@
 //! A limit on how often each key may be used: the generic cell rate algorithm, with a cell per key.
 //!
-//! It reads no clock; the caller says what time it is. The map is bounded: cells that are full
-//! again say nothing and are dropped when it grows.
+//! It reads no clock; the caller says what time it is. The map is bounded: full cells carry no
+//! information and are dropped when it grows.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 

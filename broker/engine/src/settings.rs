@@ -52,7 +52,7 @@ taskpass_config::section! {
 }
 
 taskpass_config::section! {
-    /// How often a caller may ask, and what the broker remembers of it.
+    /// How often a caller may ask, and how many of its idempotency keys the broker remembers.
     pub struct Requests in "limits" {
         /// Requests per second of one agent, or of one operator, in the long run; heartbeats count.
         agent_requests_per_second: u32 = 100, 1..=100_000;

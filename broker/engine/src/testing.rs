@@ -364,7 +364,7 @@ pub(crate) fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// A provider whose configuration is always the same.
+/// A provider with the same configuration at all times.
 pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
     ConfiguredProvider {
         provider,

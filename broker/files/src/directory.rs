@@ -18,7 +18,7 @@ pub fn create_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// Makes the directory and the missing directories above it, mode 0700, on disk. An existing
-/// directory keeps its mode; the caller decides what to do if other users can enter it.
+/// directory keeps its mode; the caller decides whether other users may be able to enter it.
 pub fn create_dir_all(dir: &Path) -> Result<(), Error> {
     if !dir.is_dir() {
         match dir.parent() {

@@ -88,7 +88,7 @@ impl Forest<'_> {
             return Ok(tile);
         };
         for index in hashes {
-            // INVARIANT: `full` returns full tiles, and those have a root.
+            // INVARIANT: `full` returns full tiles, and full tiles have a root.
             if let Some(root) = self.full(below, index)?.root() {
                 tile.push(root);
             }

@@ -23,13 +23,13 @@ use crate::{
     tree::{empty_root, leaf_hash},
 };
 
-/// What to do about damage.
+/// The treatment of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
     /// Do not open; the error names the place.
     Refuse,
-    /// Move the unreadable parts to `*.damaged`, go on with the entries before them, and sign
-    /// those.
+    /// Move the unreadable parts to `*.damaged`, go on with the entries before them, and sign these
+    /// entries.
     ///
     /// An auditor with an older checkpoint sees that the history was cut.
     Accept,
@@ -40,7 +40,7 @@ pub enum Damage {
 pub struct Options {
     /// Signs the checkpoints; its name is the ledger's origin.
     pub key: SigningKey,
-    /// What to do about damage.
+    /// The treatment of damage.
     pub damage: Damage,
     /// The disk; any other than [`SystemDisk`] is for tests.
     pub disk: Arc<dyn Disk>,

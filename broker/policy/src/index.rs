@@ -1,4 +1,4 @@
-//! The index of policies that can apply to a request. Cedar evaluates only those.
+//! The index of policies that can apply to a request. Cedar evaluates no others.
 //!
 //! A policy's scope `(principal …, action …, resource …)` cannot fail; where it does not match, the
 //! policy has no effect. The index therefore leaves a policy out if it is about another action, or

@@ -33,7 +33,7 @@ use crate::{authn, transport::Peer};
 
 use status::Refusal;
 
-/// What every service holds.
+/// The state of every service.
 #[derive(Debug, Clone)]
 struct Api {
     engine: Arc<Engine>,

@@ -52,7 +52,7 @@ pub enum AppError {
     /// A part could not be set up.
     #[error("{what} failed")]
     Setup {
-        /// Which, and what to do.
+        /// Which, and the remedy.
         what: String,
         /// Why.
         #[source]

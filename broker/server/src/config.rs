@@ -3,8 +3,8 @@
 //! Every part of the broker declares the keys it takes, and every provider its own; `schema` puts
 //! them together, and `taskpass_config` compares the file with the whole. Every complaint has file,
 //! line and column, and one reading finds all of them. No value of a key is a secret: secrets are
-//! named by the files they are in. Nothing here opens those files or calls a provider; `check`
-//! looks at more than the file itself, for `taskpassd config check`.
+//! named by the files they are in. Nothing here opens those files or calls a provider; `check` also
+//! reads other files, for `taskpassd config check`.
 
 mod change;
 pub mod check;

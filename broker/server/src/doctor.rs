@@ -1,4 +1,4 @@
-//! `taskpassd doctor`: checks an installation and says what to do about each problem.
+//! `taskpassd doctor`: checks an installation and names the remedy of each problem.
 //!
 //! `doctor` only reads and takes no lock, so it can run beside a broker.
 
@@ -41,7 +41,7 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The finding, on one line.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }

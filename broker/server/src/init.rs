@@ -1,7 +1,8 @@
 //! `taskpassd init`: everything a new installation needs, in one directory.
 //!
 //! `init` writes `taskpass.toml` last and as a whole. Without it no broker starts: a crash on the
-//! way leaves nothing that passes for an installation, and the next `init` says what to remove.
+//! way leaves no directory that passes for an installation, and the next `init` names the files to
+//! remove.
 
 mod files;
 #[cfg(test)]
@@ -300,7 +301,7 @@ impl Installed {
     }
 }
 
-/// The contents of the installation, and what to do next.
+/// The contents of the installation, and the next steps.
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan {

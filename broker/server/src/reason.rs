@@ -1,4 +1,4 @@
-//! The reasons of errors: a part of the API, each with its code, meaning and what to do.
+//! The reasons of errors: a part of the API, each with its code, meaning and remedy.
 //!
 //! `docs/errors.md` is made from this table; a test says when it is stale.
 

@@ -3,7 +3,7 @@
 //!
 //! A [`Transport`] accepts connections from a listener and passes every request to one service,
 //! with the [`Peer`] in the request's extensions. The transport checks the client's certificate, so
-//! it knows the peer's identity; it does not know what that identity may do. A client without a
+//! it knows the peer's identity; it does not know the rights of that identity. A client without a
 //! certificate is served as unauthenticated, because clients ask for their first identity that way.
 //! The transport knows no service, no method and no message.
 //!

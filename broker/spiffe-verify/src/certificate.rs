@@ -1,8 +1,8 @@
 //! Reads a leaf certificate and checks the rules of X509-SVID.md that the certificate alone can
 //! break.
 //!
-//! It checks the certificates that peers present, and each one that this authority has just signed.
-//! [`crate::PeerVerifier`] checks the signer of a certificate and whether it is valid now.
+//! It checks the certificates that peers present, and each certificate that this authority has just
+//! signed. [`crate::PeerVerifier`] checks the signer of a certificate and whether it is valid now.
 
 use std::net::IpAddr;
 

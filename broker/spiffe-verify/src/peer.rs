@@ -18,7 +18,7 @@ const CHAIN_MAX: usize = 4;
 /// An authenticated peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// Whom the SPIFFE ID names.
+    /// The holder that the SPIFFE ID names.
     pub identity: Identity,
     /// The SPIFFE ID as presented.
     pub spiffe_id: SpiffeId,

@@ -186,7 +186,7 @@ pub struct Usage {
 /// Counts of the live credentials at one provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProviderUsage {
-    /// Credentials that have not reached a final state, those being revoked included.
+    /// Credentials that have not reached a final state, including revoking ones.
     pub live_credentials: u32,
     /// Credentials that are being revoked.
     pub revoking: u32,
@@ -195,9 +195,9 @@ pub struct ProviderUsage {
 /// Revocations that are due now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
-    /// Grouped by provider and task, the longest due first. Where more are due than fit, half of
-    /// the room is for those due longest and half for the newest: while a provider is down the
-    /// former wait, and must not hide the latter.
+    /// Grouped by provider and task, the longest due first. If more are due than fit, half of the
+    /// room is for the longest due and half for the newest: while a provider is down the old ones
+    /// wait, and must not hide the new ones.
     pub due: Vec<DueRevocation>,
     /// When the next retry after `now` comes; `None` when there is none.
     pub next: Option<Timestamp>,

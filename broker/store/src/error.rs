@@ -162,7 +162,7 @@ pub enum Conflict {
     WiderThanParent {
         /// The parent.
         parent: TaskId,
-        /// In what.
+        /// The respect.
         wider: Wider,
     },
     /// The event contradicts itself or the record it is about.
@@ -175,7 +175,7 @@ pub enum Conflict {
     },
 }
 
-/// In what respect a task would be wider than its parent.
+/// The respect in which a task would be wider than its parent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wider {
     /// The parent may not draw on this role.
@@ -239,7 +239,8 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An entry of the ledger is not an event this version knows, or cannot follow those before it.
+    /// An entry of the ledger is not an event that this version knows, or cannot follow the entries
+    /// before it.
     #[error("ledger entry {index} cannot be applied: {reason}")]
     Entry {
         /// Its index.

@@ -1,7 +1,8 @@
 //! Which ids were ever used, so that none is used twice.
 //!
 //! Ids sort by time, so nearly every new id is above all that have left memory, and nothing is
-//! looked up. Any other id is searched: among those the index has not seen yet, and in the index.
+//! looked up. Any other id is searched: among the ids that the index has not seen yet, and in the
+//! index.
 
 use std::{
     collections::{HashMap, VecDeque},

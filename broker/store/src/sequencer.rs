@@ -25,7 +25,7 @@ use crate::{
     state::Change,
 };
 
-/// How often records that have lost their meaning are taken out of memory.
+/// How often records that have lost their meaning are removed from memory.
 pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How often a group is decided again because another broker appended first.
 const TURNS_MAX: u32 = 16;

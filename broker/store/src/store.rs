@@ -42,7 +42,7 @@ pub struct Config {
     pub dir: PathBuf,
     /// Bytes the index may keep in memory.
     pub index_cache_bytes: u64,
-    /// What to do when the ledger is damaged.
+    /// The treatment of a damaged ledger.
     pub damage: Damage,
     /// Where the ledger's files are; anything but the system's disk is for tests.
     pub disk: Arc<dyn Disk>,

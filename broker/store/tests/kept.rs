@@ -295,7 +295,7 @@ async fn a_ledger_alone_gives_the_same() {
     let opened = Opened::new(dir.path());
     let rebuilt = opened.report.index.rebuilt.as_deref();
     assert_eq!(rebuilt, Some("it was missing"));
-    // That it was built again is an entry of its own, about nothing that is listed.
+    // Building the index again adds an entry of its own, which no listing shows.
     assert_eq!(opened.ledger.size(), entries + 1);
     let entries = opened.entries();
     let lines = listing(&opened.store, &entries, opened.now()).await;

@@ -1,4 +1,4 @@
-//! Errors that tell the broker what to do next.
+//! Errors that tell the broker how to go on.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// The back end is down, slow or busy: try again later. Whether it minted something is unknown.
+    /// The back end is down, slow or busy: try again later. It may have minted the thing or not.
     #[error("{message}")]
     Retryable {
         /// The failure, in words.

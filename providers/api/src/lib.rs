@@ -12,7 +12,7 @@
 //! ```
 //! use taskpass_provider::ProviderError;
 //!
-//! // A provider says what to do next, not just what went wrong.
+//! // A provider's error tells the broker how to go on, and not only the failure.
 //! let error = ProviderError::retryable("connection refused");
 //! assert!(error.is_retryable());
 //! ```

@@ -2,7 +2,7 @@
 
 use crate::transport::Endpoint;
 
-/// The endpoints of the calls that this crate signs itself; the SDK finds that of STS.
+/// The endpoints of the calls that this crate signs itself; the SDK finds STS's.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     pub(crate) iam: Endpoint,

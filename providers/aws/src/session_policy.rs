@@ -45,8 +45,8 @@ pub(crate) enum RenderError {
 }
 
 impl Template {
-    /// Parses a policy document that uses exactly the `declared` parameters. The error says what to
-    /// change.
+    /// Parses a policy document that uses exactly the `declared` parameters. The error names the
+    /// place to change.
     pub(crate) fn parse(text: &str, declared: &BTreeSet<ParamName>) -> Result<Self, String> {
         let document: Value =
             serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;

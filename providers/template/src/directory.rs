@@ -54,7 +54,7 @@ impl Directory {
         }
     }
 
-    /// Whether the password of an account is accepted now. This is what an agent's tools do.
+    /// Whether the password of an account is accepted now. An agent's tools make this call.
     pub fn login(&self, name: &str, password: &Secret) -> bool {
         let state = self.state.lock();
         let now = self.clock.now();

@@ -244,8 +244,8 @@ async fn within<T>(
     }
 }
 
-// The kind of an error decides what the broker does next. `Denied`, `Misconfigured` and
-// `Unsupported` promise that nothing was minted. An error that leaves it open must be `Retryable`.
+// The kind of an error decides how the broker goes on. `Denied`, `Misconfigured` and `Unsupported`
+// promise that nothing was minted. An error that leaves it open must be `Retryable`.
 impl From<CallError> for ProviderError {
     fn from(error: CallError) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! The endpoints of Vault that this provider calls, as types, and what Vault answers.
+//! The endpoints of Vault that this provider calls, and Vault's answers, as types.
 
 use async_trait::async_trait;
 use rustify::{

@@ -1,4 +1,4 @@
-//! How one call can fail, and what that means for the broker.
+//! How one call can fail, and the meaning of each failure for the broker.
 
 use std::time::Duration;
 

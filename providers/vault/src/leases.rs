@@ -33,7 +33,7 @@ const SEARCHED_LEASES_MAX: usize = 4096;
 /// The longest that one order waits for leases; the next attempt waits for the rest.
 const WAIT_MAX: Duration = Duration::from_secs(45);
 
-/// What became of leases, by id.
+/// The outcomes of leases, by id.
 pub(crate) type LeaseOutcomes = HashMap<String, Result<(), ProviderError>>;
 
 /// Waits for the leases of a revoked token. If Vault does not get on with some, they are revoked

@@ -6,22 +6,22 @@
 //! task ends, the broker revokes the session, and Vault the leases with it. Then each lease is
 //! looked up until Vault says that it is gone.
 //!
-//! An answer proves something only if it comes from the right server and path. An anchor therefore
-//! keeps the cluster and the namespace that minted the session, and an intent the path below which
-//! Vault files its lease. If another server or path does not know a lease, that proves nothing.
+//! An answer is a proof only if it comes from the right server and path. An anchor therefore keeps
+//! the cluster and the namespace that minted the session, and an intent the path below which Vault
+//! files its lease. If another server or path does not know a lease, that proves nothing.
 //!
 //! Three types of roles: `dynamic` (any engine that answers with a lease), `token` (a token with
 //! exactly the role's policies) and `kv` (a static secret; the provider cannot revoke it, and its
 //! receipts say so).
 //!
 //! Requests are built from the endpoint types of `vaultrs`, and from our own where it has none or
-//! drops the lease. Our own transport sends them: that of `vaultrs` follows redirects with the
-//! token in the header, reads answers of any size, panics on tokens that fit no header, and logs
-//! every refusal as an error, although here "invalid lease" is the proof of success.
+//! drops the lease. Our own transport sends them: the transport of `vaultrs` follows redirects with
+//! the token in the header, reads answers of any size, panics on tokens that fit no header, and
+//! logs every refusal as an error, although here "invalid lease" is the proof of success.
 //!
-//! [`VaultProvider`] is built on `vault.rs` (the calls and what their answers prove), `token.rs`
-//! and `session.rs` (the tokens of a task), `in_doubt.rs` (calls without an answer) and
-//! `leases.rs` (proofs).
+//! [`VaultProvider`] is built on `vault.rs` (the calls and the proofs in their answers), `token.rs`
+//! and `session.rs` (the tokens of a task), `in_doubt.rs` (calls without an answer) and `leases.rs`
+//! (proofs).
 //!
 //! ```
 //! use taskpass_provider_vault::VaultConfig;

@@ -1,4 +1,4 @@
-//! What of an order is alive; lookups only.
+//! Finds out which things of an order are alive; lookups only.
 
 use futures_util::{StreamExt, stream};
 use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope};

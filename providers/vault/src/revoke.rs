@@ -34,7 +34,7 @@ pub(crate) struct Revoking<'a> {
     pub(crate) order: &'a RevokeOrder,
 }
 
-/// What became of the sessions that an order covers.
+/// The outcomes of the sessions that an order covers.
 #[derive(Debug, Clone)]
 enum SessionsOutcome {
     /// Not touched: no item of the order needs it.

@@ -74,7 +74,7 @@ impl Vault {
         Ok(cluster.filter(|id| !id.is_empty()).map(str::to_owned))
     }
 
-    /// Creates a token; `doing` says what for.
+    /// Creates a token; `doing` names the purpose.
     pub(crate) async fn create_token<E: Endpoint>(
         &self,
         request: impl Fn() -> E + Send + Sync,

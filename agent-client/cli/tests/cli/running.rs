@@ -91,7 +91,8 @@ async fn signals_reach_the_command_which_decides() {
         interrupted(&fake, polite, Some(Signal::TERM)).await,
         Some(7)
     );
-    // `exec`, so that no shell dies between a signal and the start of what would then outlive it.
+    // `exec`, so that no shell dies between a signal and the start of its command, which would then
+    // outlive it.
     let plain = "echo ready; exec sleep 60";
     assert_eq!(
         interrupted(&fake, plain, Some(Signal::INT)).await,

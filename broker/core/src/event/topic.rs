@@ -160,7 +160,7 @@ pub enum CredentialStep<'a> {
     Issued {
         /// Until when it lives unless it is revoked.
         expires_at: Timestamp,
-        /// What revoking this credential can truly do.
+        /// How far revoking this credential truly goes.
         revocation_class: RevocationClass,
         /// The anchor it was issued through.
         anchor: Option<AnchorId>,

@@ -1,8 +1,9 @@
-//! Delivery of a secret: a credential whose secret does not reach the transport is revoked.
+//! Delivery of a secret: if the secret does not reach the transport, the broker revokes the
+//! credential.
 //!
 //! A secret counts as delivered once the transport has taken the whole reply. The broker cannot see
-//! a loss after that, in the kernel's buffers or on the wire. Such a credential ends with its task,
-//! or when the caller repeats the request and is told its id.
+//! a loss after that, in the kernel's buffers or on the wire. Such a credential is revoked with its
+//! task, or by the caller, who learns its id by repeating the request.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
 //! Calls to issue that run right now.
 //!
-//! An intended credential without a running call was interrupted by a crash, or by a ledger that
-//! could not be written; the reconcilers revoke it. When a task ends its calls are cancelled, so
-//! that revoking need not wait for them.
+//! An intended credential without a running call is in doubt: the broker crashed, or could not
+//! write the outcome. The reconcilers revoke it. When a task ends its calls are cancelled, so that
+//! revoking need not wait for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -153,8 +153,8 @@ async fn an_undelivered_credential_is_revoked() {
     assert_eq!(bench.credential(kept).await.state, CredentialState::Active);
 }
 
-/// Where the provider gives more than was asked for, the end that was asked for is kept by
-/// revoking.
+/// If the provider gives a longer life than requested, the broker revokes the credential at the
+/// requested end.
 #[tokio::test]
 async fn the_end_that_was_asked_for_is_kept() {
     let bench = Bench::new(&["a"], Settings::default()).await;

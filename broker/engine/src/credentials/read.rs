@@ -1,5 +1,5 @@
-//! Reading credentials, without their secrets. Agents see their own, operators what policy lets
-//! them see.
+//! Reading credentials, without their secrets. Agents see their own; policy decides what operators
+//! see.
 
 use std::sync::Arc;
 

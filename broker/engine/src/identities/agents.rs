@@ -112,7 +112,7 @@ impl Engine {
     }
 
     /// Makes a single-use join token. Its text carries the fingerprint of our root, so that the
-    /// agent can be sure whom it shows the token to.
+    /// agent shows the token only to this installation.
     pub async fn create_join_token(
         &self,
         call: &Call,

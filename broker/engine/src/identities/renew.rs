@@ -1,4 +1,4 @@
-//! Renewal of SVIDs: a caller whose identity counts gets a new certificate for a new key.
+//! Renewal of SVIDs: a caller with an identity that counts gets a new certificate for a new key.
 
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl, limits};
@@ -103,7 +103,7 @@ impl Engine {
         };
         match self.commit(vec![event], Vec::new()).await {
             Ok(_) => Ok(()),
-            // Of two first requests at once, the other one recorded it.
+            // A concurrent first request has recorded it.
             Err(error) => match self.context.store.svid(serial).await? {
                 Some(svid) if svid.state == SvidState::Active => Ok(()),
                 _ => Err(error),

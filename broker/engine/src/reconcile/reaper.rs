@@ -1,5 +1,4 @@
-//! The reaper: deadlines, lost heartbeats, interrupted intents, expired credentials, finished
-//! tasks.
+//! The reaper: deadlines, lost heartbeats, intents in doubt, expired credentials, finished tasks.
 
 use std::{sync::Arc, time::Duration};
 

@@ -20,8 +20,8 @@ use crate::{Engine, credentials::GroupOutcome, providers::RevokePermit};
 /// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// How long a group rests after an attempt that could not be recorded, or that was about anchors
-/// alone: the ledger has no retry time for those. For anchors the pause doubles up to the longest.
+/// How long a group rests after an attempt without a retry time in the ledger: the attempt could
+/// not be recorded, or was about anchors alone. For anchors the pause doubles up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// Attempts further apart than this do not count as in a row. It is longer than the pauses of an
@@ -39,7 +39,7 @@ struct Busy {
     done: Notify,
 }
 
-/// How a group stands that is in the ledger as due.
+/// The state of a group of revocations that the ledger calls due.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
     works: bool,

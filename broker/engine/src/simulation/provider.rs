@@ -25,7 +25,7 @@ use super::{
     world::{Effect, Kind, Life, Reply},
 };
 
-/// The life of a session whose anchor is not yet on record.
+/// The life of a session while its anchor is not yet on record.
 const PROBATION: Duration = Duration::from_secs(8);
 /// The extra life that some back ends add to the requested one.
 const GENEROSITY: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ pub(super) struct SimProvider {
     oracle: Arc<Oracle>,
     /// The session of each task through which credentials are issued.
     sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
-    /// When the engine first asked to revoke a credential whose outcome is unknown.
+    /// When the engine first asked to revoke a credential in doubt.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
     /// Credentials in doubt with a session that was seen alive when no call was under way any more.
     outlived: Mutex<BTreeSet<CredentialId>>,

@@ -1,5 +1,5 @@
-//! The requests of callers, and what they keep of the answers: good requests, wide ones, repeated
-//! ones, and some without authentication.
+//! The requests of callers, good, wide, repeated and unauthenticated, and the parts of the answers
+//! that callers remember.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -48,7 +48,7 @@ pub struct Receipt {
     pub role: RoleName,
     /// Its state, in the words of the API.
     pub state: ShownState,
-    /// What revoking can truly do.
+    /// How far revoking truly goes.
     pub revocation_class: RevocationClass,
     /// From the decision to revoke to the final state, or until now.
     pub took: Duration,

@@ -1,4 +1,4 @@
-//! Reading tasks. Agents see their own, operators what policy lets them see.
+//! Reading tasks. Agents see their own; policy decides what operators see.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use taskpass_store::{Listing, Page, TaskFilter};
 
 use crate::{Call, Engine, Error, Receipt};
 
-/// A task and what became of its credentials.
+/// A task and the receipts of its credentials.
 #[derive(Debug, Clone)]
 pub struct TaskView {
     /// The task.
@@ -33,8 +33,8 @@ impl Engine {
             .map(|c| Receipt::of(c, now))
             .collect();
         let mut anchors = Vec::new();
-        // While credentials are alive, their receipts say what the task waits for. The anchors
-        // matter after that: they are revoked with the last credential.
+        // While credentials are alive, the task waits for them and their receipts say so. After the
+        // last one it waits for its anchors only.
         if task.state == TaskState::Ending && credentials.iter().all(|c| c.state.is_final()) {
             anchors = self.context.store.anchors_of_task(id).await?;
             anchors.retain(|anchor| anchor.state == AnchorState::Live);

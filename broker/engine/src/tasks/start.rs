@@ -18,9 +18,9 @@ use crate::{
 /// A task to start.
 #[derive(Debug, Clone, Serialize)]
 pub struct StartTask {
-    /// What for.
+    /// The purpose.
     pub purpose: Text,
-    /// The person for whom the agent says that it works.
+    /// The person that the agent claims to work for.
     pub requester: Option<Text>,
     /// Roles with the scope parameters that are fixed for the whole task.
     pub roles: TaskRoles,

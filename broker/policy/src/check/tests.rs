@@ -1,4 +1,4 @@
-//! What people see when their policies are wrong.
+//! The findings that people see when their policies are wrong.
 
 use std::{collections::BTreeSet, fs};
 

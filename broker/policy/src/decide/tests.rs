@@ -352,7 +352,7 @@ fn the_digest_covers_every_fact_and_nothing_else() {
     assert_eq!(digests.len(), changed.len() + 1);
 }
 
-/// Canonical JSON: keys are sorted, in whichever order they were added.
+/// Canonical JSON: keys are sorted, for any order in which they were added.
 #[test]
 fn the_canonical_form_has_sorted_keys() {
     let (world, role) = (World::new(), role(0));
@@ -384,7 +384,7 @@ fn sorted(value: &serde_json::Value) -> String {
     }
 }
 
-/// What [`Text`] allows: one line, so without the separators U+2028 and U+2029.
+/// The texts that [`Text`] allows: one line, so without the separators U+2028 and U+2029.
 fn any_text() -> impl Strategy<Value = String> {
     "[ -~\u{a0}-\u{2027}\u{202a}-\u{2fff}]{1,100}"
         .prop_filter("blank", |text| text.parse::<Text>().is_ok())

@@ -20,8 +20,7 @@ fn it_passes_its_own_check() {
     assert!(file.text.contains("Operator::\"platform-1\"") && !file.text.contains("{admin}"));
 }
 
-/// The commented examples are what people copy: each must be right once uncommented, and warn about
-/// nothing.
+/// People copy the commented examples: each must be right once uncommented, and warn about nothing.
 #[test]
 fn the_commented_examples_pass_too() {
     let admin: OperatorName = "admin".parse().unwrap();

@@ -7,7 +7,7 @@ use taskpass_config::Setting;
 use tracing_subscriber::EnvFilter;
 
 taskpass_config::section! {
-    /// What the broker writes to standard error, and how. No level shows a secret.
+    /// The log on standard error. No level shows a secret.
     pub struct Log in "log" {
         /// `"text"` for people, `"json"` for collectors: one object on each line.
         format: LogFormat = LogFormat::Text;

@@ -16,7 +16,7 @@ use crate::transport;
 /// The default of `data_dir`.
 pub(super) const DATA_DIR: &str = "data";
 
-/// What `taskpass.toml` may hold, with providers of these kinds, as a JSON schema.
+/// The JSON schema of a `taskpass.toml` with providers of these kinds.
 pub fn schema(kinds: &ProviderKinds) -> Value {
     let mut keys = Map::new();
     let mut add = |name: &str, schema: Value| keys.insert(name.to_owned(), schema);

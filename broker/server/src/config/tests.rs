@@ -478,7 +478,7 @@ fn a_provider_is_known_by_its_table_and_the_files_without_secrets() {
     assert_ne!(fingerprint(&text), before);
 }
 
-/// A misspelt key must not hide what else is wrong in the same table.
+/// A misspelt key must not hide other mistakes in the same table.
 #[test]
 fn a_misspelt_key_hides_no_other_mistake() {
     let role = "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npolicies = [\"p\"]\nmaxttl = \"5m\"\nimpact = 5\n";
@@ -493,7 +493,8 @@ fn a_misspelt_key_hides_no_other_mistake() {
     );
 }
 
-/// What only the provider's package can tell has a place in the file, too, and all of it is told.
+/// Mistakes that only the provider's package can find have a place in the file, too, and all of
+/// them are reported.
 #[test]
 fn mistakes_beyond_the_schema_have_their_places() {
     let roles = "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npath = \"x\"\npolicies = [\"p\"]\n\
@@ -513,7 +514,7 @@ fn mistakes_beyond_the_schema_have_their_places() {
     );
 }
 
-/// `deploy/examples/taskpass.toml` is what people copy.
+/// People copy `deploy/examples/taskpass.toml`.
 #[test]
 fn the_example_is_right() {
     let path = Path::new(concat!(

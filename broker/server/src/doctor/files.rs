@@ -91,7 +91,7 @@ fn keys(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether only its owner can get at `path`; `missing` is what to do when it is not there.
+/// Whether only its owner can get at `path`; `missing` is the remedy when it is not there.
 fn is_private(path: &Path, wanted: u32, missing: &str, diagnosis: &mut Diagnosis) -> bool {
     match mode(path) {
         Ok(mode) if mode & 0o077 == 0 => return true,

@@ -1,4 +1,4 @@
-//! What all connections of one transport share.
+//! The state that all connections of one transport share.
 
 use std::sync::{
     Arc,

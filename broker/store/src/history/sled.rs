@@ -19,7 +19,7 @@ use super::{Batch, History, IndexError, Order, Visit};
 /// Room that is set aside behind the index: several times its growth by the entries that fit into
 /// the ledger's reserve.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
-/// What opening an index writes beside its records, and beside sled's table of pages.
+/// Bytes that opening an index writes beside its records, and beside sled's table of pages.
 const OPENING_BYTES: u64 = 4 * 1024 * 1024;
 /// How often, and with which pause, the lock of an index that was just closed is looked at.
 const LOCK_LOOKS: u32 = 200;
@@ -48,9 +48,9 @@ impl SledHistory {
         Ok(history)
     }
 
-    /// Sets room aside behind what sled has written, so that on a full disk the index can follow
-    /// the entries that the ledger's own reserve still takes. Without that room the index works
-    /// until the disk is full.
+    /// Sets room aside behind sled's own bytes, so that on a full disk the index can follow the
+    /// entries that the ledger's own reserve still takes. Without that room the index works until
+    /// the disk is full.
     fn reserve(&self) {
         let set_aside = || -> io::Result<()> {
             let file = File::options().write(true).open(self.path.join("db"))?;

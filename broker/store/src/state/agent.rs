@@ -1,4 +1,4 @@
-//! Agents, and what each of them holds.
+//! Agents, with the tasks, credentials and join tokens of each.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -16,9 +16,9 @@ use crate::{
 const TASKS: usize = 20;
 const SLOTS: usize = 2;
 
-/// With twenty tasks to revoke at a provider that hangs, it is asked about two at a time; the other
-/// provider is done with all of its own meanwhile. When the first one answers, everything is
-/// revoked.
+/// Twenty tasks are to be revoked at a provider that hangs. The broker calls it for two at a time,
+/// and meanwhile finishes all revocations of the other provider. When the first provider answers,
+/// everything is revoked.
 #[tokio::test]
 async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     let settings = Settings {

@@ -1,4 +1,4 @@
-//! The ledger as an auditor keeps it: every entry is checked against those before it.
+//! The ledger as an auditor keeps it: every entry is checked against the entries before it.
 
 use std::collections::BTreeMap;
 

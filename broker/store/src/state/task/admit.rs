@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// In what `task` would be wider than `above`.
+    /// The respect in which `task` would be wider than `above`.
     fn wider(&self, task: &Task, above: &Task) -> Option<Wider> {
         for (role, pins) in &task.roles {
             match above.roles.get(role) {

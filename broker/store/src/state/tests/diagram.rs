@@ -64,7 +64,7 @@ fn name(event: &Event) -> String {
     json["type"].as_str().unwrap().to_owned()
 }
 
-/// The edges of the first diagram, without those to the end of the drawing.
+/// The edges of the first diagram, without the edges to the end of the drawing.
 fn drawn() -> BTreeSet<Edge> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
     let text = fs::read_to_string(path).unwrap();

@@ -1,4 +1,4 @@
-//! Idempotency keys: how many are remembered, and what an earlier renewal's key answers.
+//! Idempotency keys: how many are remembered, and the answer to a repeated renewal.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ async fn two_stores_over_one_log_have_one_winner() {
     let (one, other) = (store(&log), store(&log));
     let first = [initialized(), agent(1), token(1, 1)];
     one.commit(Batch::new(first)).await.unwrap();
-    // The other has not looked since; its turn shows it the installation.
+    // The other store has not read since; its turn shows it the installation.
     let won = other.commit(Batch::new([joined("s1", 1, 1)])).await;
     assert_eq!(won.unwrap().first_index, 3);
     let lost = one.commit(Batch::new([joined("s2", 1, 1)])).await;
