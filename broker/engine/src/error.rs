@@ -215,7 +215,7 @@ impl Error {
         }
     }
 
-    /// There is no such task, or it is none of the caller's business.
+    /// There is no such task, or the caller may not know of it.
     pub(crate) fn no_task(id: TaskId) -> Self {
         Self::NotFound {
             what: format!("task `{id}`"),
@@ -223,7 +223,7 @@ impl Error {
         }
     }
 
-    /// There is no such credential, or it is none of the caller's business.
+    /// There is no such credential, or the caller may not know of it.
     pub(crate) fn no_credential(id: CredentialId) -> Self {
         Self::NotFound {
             what: format!("credential `{id}`"),

@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(limiter.check_rate(rate, "a", at(100)), Err(at(100)));
     }
 
-    /// A rate that changes forgives nothing that was used, and takes nothing that was not.
+    /// A new rate neither forgets earlier uses nor adds any.
     #[test]
     fn earlier_uses_stay_counted_when_the_rate_changes() {
         let (slow, fast) = ((1, 2), (10, 2));

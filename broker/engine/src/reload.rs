@@ -37,7 +37,8 @@ impl Engine {
             return Ok(change);
         }
         self.commit(vec![event(files, &change)], Vec::new()).await?;
-        // A retired back end that was let go meanwhile comes back with `next`, and is let go again.
+        // `next` may bring back a retired back end that was dropped meanwhile; the next maintenance
+        // drops it again.
         self.put_in_force(next);
         Ok(change)
     }

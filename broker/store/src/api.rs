@@ -149,7 +149,7 @@ pub enum Subject {
     Agent(AgentName),
     /// A task was started.
     Task(TaskId),
-    /// A credential was asked for.
+    /// A credential was requested.
     Credential(CredentialId),
     /// A join token was made.
     JoinToken(JoinTokenId),

@@ -80,7 +80,7 @@ pub enum Guard {
         /// Keys of the caller that are remembered at a time.
         limit: u32,
     },
-    /// No anchor of the task at the provider is about to be ended for a credential in doubt. A
+    /// No anchor of the task at the provider is about to be revoked for a credential in doubt. A
     /// credential that is issued through such an anchor would die with it.
     NothingInDoubt(TaskId, ProviderName),
     /// The credential is in one of these states.

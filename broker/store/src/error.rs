@@ -94,7 +94,7 @@ pub enum GuardFailure {
     /// The SVID does not count.
     #[error("the SVID `{0}` is unknown, superseded or expired, or its task has ended")]
     SvidNotLive(String),
-    /// As many idempotency keys of the caller are remembered as may be.
+    /// The caller's share of idempotency keys is used up.
     #[error(
         "`{caller}` used {limit} idempotency keys or more within 24h that are remembered; send requests without a key until the oldest is forgotten, end tasks, which frees theirs, or have `limits.idempotency_keys_per_caller` raised"
     )]

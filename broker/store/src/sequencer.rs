@@ -71,8 +71,8 @@ impl Request {
         self.json.iter().map(Vec::len).sum()
     }
 
-    /// Replies, and returns the room that a batch still takes which is in the log. A caller that
-    /// has gone changes nothing: the batch stays committed.
+    /// Replies, and returns the room that a committed batch takes until the index has it. A caller
+    /// that has gone changes nothing: the batch stays committed.
     fn answer(self, outcome: Result<Committed, CommitError>) -> Option<OwnedSemaphorePermit> {
         let is_committed = outcome.is_ok();
         let (room, unindexed) = self

@@ -16,8 +16,8 @@ use super::{GroupOutcome, anchors::AnchorRecorder};
 
 const HALF: Duration = Duration::from_secs(1800);
 
-/// An anchor that has to end takes along the credentials that are just being issued through it:
-/// they are neither delivered nor called active.
+/// Revoking an anchor also ends the credentials that are just being issued through it: the broker
+/// neither delivers them nor calls them active.
 #[tokio::test]
 async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -32,7 +32,7 @@ async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
         CredentialState::Revoking
     );
 
-    // Nothing more is issued through that anchor, and the provider is not called.
+    // The broker issues no more credentials through that anchor, and does not call the provider.
     let refused = bench.begin(fake, task).await.await.unwrap().unwrap_err();
     assert!(
         matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
@@ -40,7 +40,8 @@ async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
     );
     assert_eq!(fake.issues.lock().len(), 1);
 
-    // The anchor lives until the other call is over, which is marked before anything is ended.
+    // The anchor lives until the other call is over. The broker marks that call's credential before
+    // it revokes anything.
     let group = async || {
         let name = "a".parse().unwrap();
         let permit = bench.engine.revoke_permit(&name, true).unwrap();
@@ -76,7 +77,8 @@ async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
     bench.issued(fake, task, HALF).await;
 }
 
-/// A credential issued after a doubt began has nothing to do with it: it neither dies nor waits.
+/// A credential issued after another one came into doubt has a newer anchor: it neither dies nor
+/// waits.
 #[tokio::test]
 async fn a_doubt_leaves_later_anchors_alone() {
     let bench = Bench::new(&["a"], Settings::default()).await;
@@ -199,7 +201,7 @@ async fn a_repeated_request_makes_no_second_join_token() {
     assert_eq!(tokens().await, 2);
 }
 
-/// One more key than may be remembered is refused with the time at which the oldest is forgotten.
+/// The broker refuses one key too many, and names the time at which it forgets the oldest.
 #[tokio::test]
 async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     let settings = Settings {
@@ -235,8 +237,8 @@ async fn keys_of_one_caller_are_limited_and_requests_without_one_go_on() {
     register("two", "").await.unwrap();
 }
 
-/// A task that asks without end, each time with a new key, keeps the agent's other tasks from
-/// nothing.
+/// A task that requests without end, each time with a new key, does not block the agent's other
+/// tasks.
 #[tokio::test]
 async fn one_task_never_uses_up_the_keys_of_its_agent() {
     let settings = Settings {
@@ -357,7 +359,7 @@ async fn an_anchor_is_not_shown_while_credentials_are_being_revoked() {
     assert!(why.contains("it is down"), "{why}");
 }
 
-/// An anchor that cannot be ended keeps its task from being over, and people see why.
+/// While an anchor cannot be revoked, its task does not end, and people see the anchor.
 #[tokio::test]
 async fn an_anchor_that_cannot_be_ended_is_shown() {
     let bench = Bench::new(&["a"], Settings::default()).await;

@@ -24,8 +24,8 @@ impl Engine {
         Ok(self.context.authority.next_rotation_at())
     }
 
-    /// Records where every authority stands. At each start, since a broker that was killed between
-    /// a step and its record left the ledger one step behind.
+    /// Records the stage of every authority. The broker does this at each start: a broker that was
+    /// killed between a step and its record left the ledger one step behind.
     pub async fn record_authorities(&self) -> Result<(), Error> {
         let events = self
             .context

@@ -125,7 +125,7 @@ pub fn drive(
 }
 
 impl Engine {
-    /// How the reconcilers stand, by name.
+    /// The status of the reconcilers, by name.
     pub fn reconcilers(&self) -> Vec<ReconcilerStatus> {
         self.reconcilers.all()
     }

@@ -43,9 +43,9 @@ struct Busy {
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
     works: bool,
-    /// Monotonic, since by a wall clock that was set back it would not end.
+    /// On the monotonic clock: a wall clock that is set back would prolong the pause.
     rests_until: Duration,
-    /// Attempts in a row to end its anchors.
+    /// Attempts in a row to revoke its anchors.
     attempts: u32,
 }
 
@@ -123,7 +123,7 @@ fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
 }
 
 /// Works on a group. Returns how long it rests, where the ledger does not say when to try again,
-/// and how often in a row its anchors could not be ended.
+/// and how often in a row its anchors could not be revoked.
 async fn carry_out(
     engine: &Engine,
     (provider, task): &Group,

@@ -64,7 +64,7 @@ async fn a_request_keeps_the_snapshot_it_began_with() {
     let late = bench.again(&bench.agent);
     let refused = bench.begin_as(&late, fake, task).await.await.unwrap();
     assert!(matches!(refused, Err(Error::NotFound { .. })));
-    // With its back end again, it is for policy to refuse.
+    // The role exists again with its back end, so now policy refuses.
     let change = bench.swap(Configuration {
         policy: nobody_may_anything(),
         ..bench.configuration()
@@ -75,7 +75,7 @@ async fn a_request_keeps_the_snapshot_it_began_with() {
     assert!(matches!(refused, Err(Error::Denied { .. })));
 }
 
-/// A call that runs, a breaker that is open and an outage that is known go on through a swap.
+/// A running call, an open breaker and a known outage go on through a swap.
 #[tokio::test]
 async fn a_back_end_with_the_same_configuration_goes_on() {
     let bench = Bench::new(&["a"], Settings::default()).await;

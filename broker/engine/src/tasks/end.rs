@@ -1,4 +1,4 @@
-//! Ending a task: it issues no more credentials, and everything it was given is revoked.
+//! Ending a task: the broker issues no more credentials for it, and revokes the issued ones.
 
 use std::time::Duration;
 

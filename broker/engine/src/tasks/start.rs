@@ -81,8 +81,7 @@ pub struct StartedTask {
 }
 
 impl Engine {
-    /// Starts a task. With a parent it is refused unless it is no wider than the parent in
-    /// anything.
+    /// Starts a task. The broker refuses a task that is wider than its parent in any respect.
     pub async fn start_task(
         &self,
         call: &Call,

@@ -235,8 +235,8 @@ fn entities_conform_to_the_schema() {
     assert_eq!(requests, language.schema.request_envs().count());
 }
 
-/// A rule about a task, a role or a provider holds for the credentials drawn from it, whether or
-/// not the role is still configured.
+/// A rule about a task, a role or a provider also holds for its credentials, whether or not the
+/// role is still configured.
 #[test]
 fn credentials_are_in_their_task_role_and_provider() {
     let world = World::new();

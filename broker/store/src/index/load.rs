@@ -35,7 +35,8 @@ impl Index {
                 let reader = thread::Builder::new().name("store-load".to_owned());
                 let started = reader.spawn_scoped(scope, move || self.send(tasks, prefix, &to));
                 if started.is_err() {
-                    // Slower is better than not at all.
+                    // Without another thread this one reads the share: slow is better than not at
+                    // all.
                     self.send(tasks, prefix, &found);
                 }
             }

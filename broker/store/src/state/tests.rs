@@ -188,7 +188,7 @@ fn ending_takes_everything_below_along() {
     ]);
     let before = model.entries.len();
     model.all([ending(1)]);
-    // The ledger says all of it: four tasks and two credentials.
+    // The ledger has an entry for each: four tasks and two credentials.
     assert_eq!(model.entries.len() - before, 6);
     for (n, state) in [
         (1, TaskState::Ending),
@@ -432,7 +432,7 @@ fn an_svid_issued_on_the_brokers_machine_ends_the_operators_others_at_once() {
     let refused = model.commit(&svid_activated("o1"));
     assert!(matches!(refused, Err(CommitError::Guard(_))));
     model.all([svid_activated("o2"), operator_svid("o3", Some("o2"))]);
-    // Not by a renewal, nor with a serial that is taken.
+    // A local SVID is never a renewal, and never has a used serial.
     let mut both = operator_svid("o4", Some("o2"));
     if let Event::OperatorSvidIssued { local, .. } = &mut both {
         *local = true;

@@ -93,7 +93,7 @@ impl State {
             provider: provider.clone(),
             task,
             credentials: Vec::new(),
-            // Their credentials were revoked, or tried.
+            // Not a first attempt: their credentials were tried before.
             attempts: 1,
         }));
     }

@@ -223,8 +223,8 @@ fn spawn(
     thread.spawn(run).map_err(OpenError::Threads)
 }
 
-/// Records for auditors that the index was lost. A full disk that does not take this is no reason
-/// not to serve.
+/// Records for auditors that the index was lost. A full disk may not take this record; the broker
+/// then serves without it.
 fn record_rebuild(sequencer: &mut Sequencer, shared: &Shared, report: &IndexReport) {
     let is_installed = shared.state.read().trust_domain().is_some();
     let Some(reason) = report.rebuilt.clone().filter(|_| is_installed) else {

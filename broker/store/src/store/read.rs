@@ -54,8 +54,8 @@ impl LogStore {
         let index = Arc::clone(&self.index);
         let read = move || {
             let answer = read(&index);
-            // Before the answer is out: the files may be opened again as soon as the store is
-            // closed.
+            // Dropped before the answer is out, since the files may be opened again as soon as the
+            // store is closed.
             drop(index);
             answer
         };
@@ -295,7 +295,7 @@ fn place<I: FromStr<Err = InvalidValue>>(page: &Page) -> Result<Option<I>, Store
         .map_err(StoreError::PageToken)
 }
 
-/// A page from rows of which there is one more than fits, if there are more.
+/// Makes a page. `rows` has one row more than fits if there is another page.
 fn one_page<T>(mut rows: Vec<T>, page: &Page, name: impl Fn(&T) -> String) -> Listing<T> {
     let more = rows.len() > page.size();
     rows.truncate(page.size());

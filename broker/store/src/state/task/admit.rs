@@ -131,7 +131,8 @@ impl State {
         if above.depth.checked_add(1) != Some(task.depth) || task.depth > limits::TASK_DEPTH_MAX {
             return Some(Wider::Depth);
         }
-        // No task has more below it than the topmost one, so that one's count is enough.
+        // No task has more tasks below it than the topmost task, so checking the topmost task is
+        // enough.
         let top = self.ancestors(above.id).last().unwrap_or(above.id);
         (self.descendants(top).len() >= limits::TASK_DESCENDANTS_MAX).then_some(Wider::Descendants)
     }

@@ -36,7 +36,7 @@ fn admitted() -> BTreeSet<Edge> {
         expired(1),
     ];
     let mut starts: Vec<Vec<Event>> = ways().into_iter().map(|(_, way)| way).collect();
-    // Not yet asked for, and revoked before the outcome was known.
+    // Two more starts: no intent yet, and revoked before the outcome was known.
     starts.extend([Vec::new(), vec![intended(1, 1, 1), revoking(1)]]);
     for start in &starts {
         for step in &steps {

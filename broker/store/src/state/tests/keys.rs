@@ -82,7 +82,7 @@ fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
     assert!(!known(&model, 100) && known(&model, 200));
     assert!(draw(&mut model, 3, 400..500).0 > 0);
 
-    // Time gives room too, pruned or not.
+    // Time makes room, too, before and after pruning.
     model.now = NOW.plus(limits::IDEMPOTENCY_KEPT);
     let guard = Guard::IdempotencyKeysWithin {
         caller: admin(),
@@ -92,8 +92,8 @@ fn one_task_leaves_keys_for_the_others_and_returns_its_own() {
     assert_eq!(model.state.check(&guard, model.now), Ok(()));
 }
 
-/// However an agent splits its requests among its tasks, and never by forgetting a key that is
-/// still promised.
+/// The limit holds for every split of an agent's requests among its tasks, and the store forgets no
+/// promised key to make room.
 #[test]
 fn one_caller_has_only_its_share_of_keys() {
     let mut model = Model::new();
@@ -114,7 +114,8 @@ fn one_caller_has_only_its_share_of_keys() {
         }
     }
     assert_eq!(share(&model, "spiffe://acme.test/agent/other", 1), Ok(()));
-    // A repetition is still known, and the oldest makes room at its time, pruned or not.
+    // A repetition is still known, and the oldest key makes room at its time, before and after
+    // pruning.
     assert!(matches!(
         model.commit(&by(agent, 1)),
         Err(CommitError::Duplicate {

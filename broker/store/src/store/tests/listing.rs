@@ -129,7 +129,7 @@ async fn foreign_page_tokens_are_refused() {
     assert_eq!(Page::new(0, "").unwrap().size(), 100);
 }
 
-/// Entries are listed many to a key; any part of the list can be asked for.
+/// The index lists many entries under one key; a reader can ask for any part of the list.
 #[tokio::test]
 async fn entries_of_a_task_can_be_asked_for_from_anywhere() {
     let fixture = Fixture::new().await;
