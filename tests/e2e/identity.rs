@@ -171,7 +171,7 @@ fn used_expired_and_wrong_join_tokens_are_refused_alike() {
         "{}",
         done.stderr
     );
-    // So it is still unused, and works once.
+    // The token is still unused, and works once.
     assert_eq!(
         login(&installation, broker.address(), "last", &whole).code,
         0

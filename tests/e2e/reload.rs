@@ -175,7 +175,7 @@ fn a_bad_file_changes_nothing_and_says_why_in_four_places() {
     assert!(doctor(&installation).contains("[fail] reload: the reload at "));
     operator.json(&["agent", "list"]);
 
-    // Not even TOML: the broker is found all the same.
+    // The file is not even TOML; the command finds the broker all the same.
     installation.edit(|_| format!("{good}\n[tasks\n"));
     let done = reload(&installation);
     let complaint = String::from_utf8_lossy(&done.stderr);

@@ -154,7 +154,7 @@ impl Running {
         }
     }
 
-    /// To the whole group where it is the command's own.
+    /// Sends to the whole group if the group is the command's own.
     fn send(&self, signal: Signal) {
         let Some(pid) = self.pid else { return };
         let sent = match self.group {

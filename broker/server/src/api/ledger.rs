@@ -17,7 +17,7 @@ use super::{Api, parse, status::Refusal};
 /// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
 /// threads, too.
 pub(super) const EXPORTS_MAX: usize = 16;
-/// The pause that a caller is asked for when so many exports run.
+/// The pause in a refusal when so many exports run.
 const EXPORT_RETRY: Duration = Duration::from_secs(5);
 /// Messages read ahead of a slow reader.
 const MESSAGES_AHEAD: usize = 8;

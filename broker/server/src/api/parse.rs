@@ -69,7 +69,7 @@ pub(super) fn labels(pairs: HashMap<String, String>) -> Result<Labels, Refusal> 
     Labels::from_pairs(sorted(pairs)).in_field("labels")
 }
 
-/// Of several mistakes the same one is named each time.
+/// Sorts the pairs, so that a request with several mistakes gets the same complaint each time.
 fn sorted(pairs: HashMap<String, String>) -> Vec<(String, String)> {
     let mut pairs: Vec<_> = pairs.into_iter().collect();
     pairs.sort_unstable();

@@ -13,7 +13,7 @@ use crate::observe::request::RequestId;
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "taskpass";
-/// The pause that a caller is asked for when the broker cannot say better.
+/// The pause in a refusal when the broker knows no better one.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Why a request is refused.

@@ -81,7 +81,7 @@ pub(super) fn refuse_fixed(
 ) {
     for Difference { key, from, .. } in in_force.differences(read) {
         let place = document.place(&format!("/{}", key.replace('.', "/")));
-        // Of a value that is wrong, more has been said.
+        // A wrong value has its own complaint already.
         if is_fixed(&key) && !complaints.has(place) {
             complaints.add(
                 place,

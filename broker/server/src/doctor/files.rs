@@ -82,7 +82,7 @@ fn installation(config: &Config, diagnosis: &mut Diagnosis) {
 /// The private keys of the certificate authority.
 fn keys(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
-        // That the directory cannot be read has been said.
+        // Another check reports that the directory cannot be read.
         return Vec::new();
     };
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
@@ -142,7 +142,7 @@ fn mode(path: &Path) -> io::Result<u32> {
 
 fn room(dir: &Path, diagnosis: &mut Diagnosis) {
     let Ok(volume) = rustix::fs::statvfs(dir) else {
-        // That the directory is not there has been said.
+        // Another check reports that the directory is missing.
         return;
     };
     let bytes = volume.f_bavail.saturating_mul(volume.f_frsize);

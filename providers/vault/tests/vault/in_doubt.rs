@@ -103,7 +103,7 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     let clock = right_clock();
     let world = World::with_clock("pki", clock.clone()).await;
     let (_, mut order) = beside_a_session(&world, "pki").await;
-    // However long ago the call was sent: a Vault that stood still begins with it only now.
+    // The call was sent three hours ago: a Vault that stood still begins with it only now.
     order.items[0].intended_at = clock.now().minus(3 * HOUR);
     let accessor = order.anchors[0].1["accessor"].clone();
     let is_there = async || {
@@ -148,8 +148,8 @@ async fn a_session_that_vault_cuts_short_is_replaced_before_a_call_could_outlive
     }
 }
 
-/// However late the task's deadline: an operator may have revoked the session in Vault, or a clock
-/// was wrong when it was minted.
+/// A late deadline of the task proves nothing: an operator may have revoked the session in Vault,
+/// or a clock was wrong when it was minted.
 #[tokio::test]
 async fn a_call_that_its_session_may_not_have_outlived_is_unproven() {
     for (still_alive, deadline) in [(true, 10), (false, 10), (false, 3600)] {

@@ -51,7 +51,7 @@ async fn foreign_and_expired_certificates_are_refused() {
     ] {
         let mut client = server.client(Some(&refused));
         assert!(client.hello().await.is_err(), "{alert:?}");
-        // The client is told which it is, so that it can help itself.
+        // The alert tells the client the cause, so that the client can mend it.
         let config = client_config(&server.authority, &server.clock, Some(&refused));
         let mut stream = tls_connect(server.addr, Arc::new(config)).await.unwrap();
         let error = within(stream.read_u8()).await.unwrap_err();
