@@ -10,8 +10,6 @@ use crate::{Call, Engine, Error, Field};
 
 /// Indexes fetched from the index at once.
 const INDEXES_PER_QUERY: usize = 4096;
-/// Lines gathered before they are passed on.
-const LINES_PER_WRITE: usize = 64;
 
 /// A checkpoint with the proof that it continues an earlier one.
 #[derive(Debug, Clone)]
@@ -188,62 +186,19 @@ impl ExportPlan {
 
     /// Writes the lines of the export.
     pub fn write(&self, out: &mut dyn Write) -> Result<(), Error> {
-        let size = self.checkpoint.size();
-        let unreadable = |e: taskpass_ledger::Error| Error::ledger(e);
-        match &self.selection {
-            Selection::All => {
-                export::write_full(&self.reader, &self.checkpoint, out).map_err(unreadable)?;
-            }
+        let (reader, checkpoint, older) = (&self.reader, &self.checkpoint, self.older);
+        let written = match &self.selection {
+            Selection::All => export::write_full(reader, checkpoint, out),
             Selection::From(index) => {
-                let (reader, range) = (&self.reader, *index..size);
-                export::write_selection(
-                    reader,
-                    &self.checkpoint,
-                    range,
-                    &mut |_, _| true,
-                    self.older,
-                    out,
-                )
-                .map_err(unreadable)?;
+                let range = *index..checkpoint.size();
+                export::write_selection(reader, checkpoint, range, &mut |_, _| true, older, out)
             }
             Selection::Some(indexes) => {
-                for chunk in indexes.chunks(LINES_PER_WRITE) {
-                    let lines = self.lines_of(chunk).map_err(unreadable)?;
-                    out.write_all(&lines).map_err(Error::ledger)?;
-                }
-                let lines = self.last_lines().map_err(unreadable)?;
-                out.write_all(&lines).map_err(Error::ledger)?;
+                let indexes = indexes.iter().copied();
+                export::write_indexes(reader, checkpoint, indexes, older, out)
             }
-        }
-        Ok(())
-    }
-
-    fn lines_of(&self, indexes: &[u64]) -> Result<Vec<u8>, taskpass_ledger::Error> {
-        let size = self.checkpoint.size();
-        let mut lines = Vec::new();
-        for index in indexes {
-            let proof = self.reader.inclusion_proof(*index, size)?;
-            export::proven_entry_line(
-                *index,
-                size,
-                &proof,
-                &self.reader.entry(*index)?,
-                &mut lines,
-            );
-        }
-        Ok(lines)
-    }
-
-    fn last_lines(&self) -> Result<Vec<u8>, taskpass_ledger::Error> {
-        let mut lines = Vec::new();
-        if let Some(older) = self.older {
-            let proof = self
-                .reader
-                .consistency_proof(older, self.checkpoint.size())?;
-            export::consistency_line(older, &self.reader.root_at(older)?, &proof, &mut lines);
-        }
-        export::checkpoint_line(&self.checkpoint, Some(self.total()), &mut lines);
-        Ok(lines)
+        };
+        written.map(drop).map_err(Error::ledger)
     }
 }
 
