@@ -15,7 +15,7 @@ use taskpass_core::{
 use taskpass_policy::{Action, CredentialRequest, Facts, Principal, Resource};
 use taskpass_store::Priority;
 
-use crate::{Call, Caller, Engine, Error, Snapshot};
+use crate::{Call, Engine, Error, Snapshot};
 
 /// The name of the rule that keeps agents to their own tasks, in place of a policy's id.
 const OWNERSHIP: &str = "taskpass.ownership";
@@ -195,21 +195,10 @@ impl Engine {
         action: Action,
         id: TaskId,
     ) -> Result<Arc<Task>, Error> {
-        let task = self.context.store.task(id).await?;
-        match (&call.caller, task) {
-            (Caller::Operator { .. }, None) => Err(Error::no_task(id)),
-            (Caller::Operator { .. }, Some(task)) => Ok(task),
-            (
-                Caller::Agent {
-                    agent, bound_to, ..
-                },
-                Some(task),
-            ) if task.agent == agent.name
-                && bound_to.as_ref().is_none_or(|bound| bound.id == id) =>
-            {
-                Ok(task)
-            }
-            (Caller::Agent { .. }, _) => Err(self
+        match self.context.store.task(id).await? {
+            Some(task) if call.reaches(&task.agent, id) => Ok(task),
+            None if call.agent().is_none() => Err(Error::no_task(id)),
+            Some(_) | None => Err(self
                 .refuse_unreachable(call, action, &format!("task `{id}`"), "task")
                 .await),
         }
@@ -222,23 +211,10 @@ impl Engine {
         action: Action,
         id: CredentialId,
     ) -> Result<Arc<Credential>, Error> {
-        let credential = self.context.store.credential(id).await?;
-        match (&call.caller, credential) {
-            (Caller::Operator { .. }, None) => Err(Error::no_credential(id)),
-            (Caller::Operator { .. }, Some(credential)) => Ok(credential),
-            (
-                Caller::Agent {
-                    agent, bound_to, ..
-                },
-                Some(credential),
-            ) if credential.agent == agent.name
-                && bound_to
-                    .as_ref()
-                    .is_none_or(|bound| bound.id == credential.task) =>
-            {
-                Ok(credential)
-            }
-            (Caller::Agent { .. }, _) => Err(self
+        match self.context.store.credential(id).await? {
+            Some(credential) if call.reaches(&credential.agent, credential.task) => Ok(credential),
+            None if call.agent().is_none() => Err(Error::no_credential(id)),
+            Some(_) | None => Err(self
                 .refuse_unreachable(call, action, &format!("credential `{id}`"), "credential")
                 .await),
         }

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use taskpass_core::{Agent, OperatorName, SpiffeId, Task};
+use taskpass_core::{Agent, AgentName, OperatorName, SpiffeId, Task, TaskId};
 use taskpass_policy::Principal;
 
 use crate::Snapshot;
@@ -87,6 +87,17 @@ impl Call {
         match &self.caller {
             Caller::Agent { bound_to, .. } => bound_to.as_ref(),
             Caller::Operator { .. } => None,
+        }
+    }
+
+    /// Whether the caller may know of a task of this agent: an agent of its own, through an SVID
+    /// bound to a task of just that one; an operator of any.
+    pub(crate) fn reaches(&self, owner: &AgentName, task: TaskId) -> bool {
+        match &self.caller {
+            Caller::Agent {
+                agent, bound_to, ..
+            } => *owner == agent.name && bound_to.as_ref().is_none_or(|bound| bound.id == task),
+            Caller::Operator { .. } => true,
         }
     }
 }

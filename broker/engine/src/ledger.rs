@@ -123,8 +123,7 @@ impl Engine {
             (None, None) => Selection::All,
             (None, Some(_)) => Selection::From(from),
             (Some(task), _) => {
-                let recorded = self.context.store.task(task).await?;
-                recorded.ok_or_else(|| Error::no_task(task))?;
+                self.existing_task(task).await?;
                 Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
             }
         };

@@ -63,12 +63,8 @@ impl Engine {
         failpoint::reached("revoke.intended");
         self.settled(id, Self::wait_for(call, request.wait)).await?;
         let now = self.now();
-        let credential = self
-            .context
-            .store
-            .credential(id)
-            .await?
-            .ok_or_else(|| Error::no_credential(id))?;
+        let credential = self.context.store.credential(id).await?;
+        let credential = credential.ok_or_else(|| Error::no_credential(id))?;
         Ok(Receipt::of(&credential, now))
     }
 

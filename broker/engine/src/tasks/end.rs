@@ -163,12 +163,8 @@ impl Engine {
     }
 
     async fn is_open(&self, id: TaskId) -> Result<bool, Error> {
-        Ok(self
-            .context
-            .store
-            .task(id)
-            .await?
-            .is_some_and(|task| task.state == TaskState::Open))
+        let task = self.context.store.task(id).await?;
+        Ok(task.is_some_and(|task| task.state == TaskState::Open))
     }
 
     /// Cancels the calls that run for these tasks, so that revoking need not wait for them.
@@ -186,12 +182,7 @@ impl Engine {
             let credentials = self.context.store.credentials_of_task(*task).await?;
             receipts.extend(credentials.iter().map(|c| Receipt::of(c, now)));
         }
-        let task = self
-            .context
-            .store
-            .task(id)
-            .await?
-            .ok_or_else(|| Error::no_task(id))?;
+        let task = self.existing_task(id).await?;
         Ok(Ended {
             task: task.as_ref().clone(),
             receipts,

@@ -20,6 +20,12 @@ pub struct TaskView {
 }
 
 impl Engine {
+    /// A task by its id.
+    pub(crate) async fn existing_task(&self, id: TaskId) -> Result<Arc<Task>, Error> {
+        let found = self.context.store.task(id).await?;
+        found.ok_or_else(|| Error::no_task(id))
+    }
+
     /// One task with its receipts so far.
     pub async fn task(&self, call: &Call, id: TaskId) -> Result<TaskView, Error> {
         let task = self.reachable_task(call, Action::TaskRead, id).await?;

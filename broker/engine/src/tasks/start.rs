@@ -100,12 +100,7 @@ impl Engine {
         let task = self.new_task(call, agent, request, parent.as_deref(), now)?;
         let idempotency = Self::idempotency_key(call, key, request)?;
         if let Some(Subject::Task(id)) = self.earlier(idempotency.as_ref()).await? {
-            let task = self
-                .context
-                .store
-                .task(id)
-                .await?
-                .ok_or_else(|| Error::no_task(id))?;
+            let task = self.existing_task(id).await?;
             return Ok(StartedTask {
                 task: task.as_ref().clone(),
                 svid: None,
