@@ -33,6 +33,9 @@ use crate::{authn, transport::Peer};
 
 use status::Refusal;
 
+/// The answer of a handler.
+type Answer<M> = Result<Response<M>, Status>;
+
 /// The state of every service.
 #[derive(Debug, Clone)]
 struct Api {
@@ -48,7 +51,7 @@ impl Api {
         &self,
         request: Request<M>,
         handle: impl FnOnce(Call, M) -> F + Send,
-    ) -> Result<Response<R>, Status>
+    ) -> Answer<R>
     where
         M: Send,
         F: Future<Output = Result<Response<R>, Refusal>> + Send,

@@ -1,22 +1,18 @@
 //! `AgentService`.
 
 use taskpass_engine::{AgentView, CreateJoinToken, RegisterAgent};
-use taskpass_proto::v1::{
-    CreateJoinTokenRequest, CreateJoinTokenResponse, GetAgentRequest, GetAgentResponse,
-    ListAgentsRequest, ListAgentsResponse, RegisterAgentRequest, RegisterAgentResponse,
-    agent_service_server::AgentService,
-};
+use taskpass_proto::v1 as pb;
 use taskpass_store::Usage;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
-use super::{Api, convert, parse};
+use super::{Answer, Api, convert, parse};
 
 #[tonic::async_trait]
-impl AgentService for Api {
+impl pb::agent_service_server::AgentService for Api {
     async fn register_agent(
         &self,
-        request: Request<RegisterAgentRequest>,
-    ) -> Result<Response<RegisterAgentResponse>, Status> {
+        request: Request<pb::RegisterAgentRequest>,
+    ) -> Answer<pb::RegisterAgentResponse> {
         self.answer(request, |call, message| async move {
             let register = RegisterAgent {
                 name: parse::value("name", &message.name)?,
@@ -34,7 +30,7 @@ impl AgentService for Api {
                 agent,
                 usage: Usage::default(),
             };
-            Ok(Response::new(RegisterAgentResponse {
+            Ok(Response::new(pb::RegisterAgentResponse {
                 agent: Some(convert::agent(&view)),
             }))
         })
@@ -43,8 +39,8 @@ impl AgentService for Api {
 
     async fn create_join_token(
         &self,
-        request: Request<CreateJoinTokenRequest>,
-    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        request: Request<pb::CreateJoinTokenRequest>,
+    ) -> Answer<pb::CreateJoinTokenResponse> {
         self.answer(request, |call, message| async move {
             let create = CreateJoinToken {
                 agent: parse::value("agent", &message.agent)?,
@@ -55,7 +51,7 @@ impl AgentService for Api {
                 .engine
                 .create_join_token(&call, key.as_ref(), &create)
                 .await?;
-            Ok(Response::new(CreateJoinTokenResponse {
+            Ok(Response::new(pb::CreateJoinTokenResponse {
                 join_token: created.text.expose().to_owned(),
                 agent: created.token.agent.to_string(),
                 expires_at: Some(convert::time(created.token.expires_at)),
@@ -66,12 +62,12 @@ impl AgentService for Api {
 
     async fn get_agent(
         &self,
-        request: Request<GetAgentRequest>,
-    ) -> Result<Response<GetAgentResponse>, Status> {
+        request: Request<pb::GetAgentRequest>,
+    ) -> Answer<pb::GetAgentResponse> {
         self.answer(request, |call, message| async move {
             let name = parse::value("name", &message.name)?;
             let view = self.engine.agent(&call, &name).await?;
-            Ok(Response::new(GetAgentResponse {
+            Ok(Response::new(pb::GetAgentResponse {
                 agent: Some(convert::agent(&view)),
             }))
         })
@@ -80,12 +76,12 @@ impl AgentService for Api {
 
     async fn list_agents(
         &self,
-        request: Request<ListAgentsRequest>,
-    ) -> Result<Response<ListAgentsResponse>, Status> {
+        request: Request<pb::ListAgentsRequest>,
+    ) -> Answer<pb::ListAgentsResponse> {
         self.answer(request, |call, message| async move {
             let page = parse::page(message.page)?;
             let listing = self.engine.list_agents(&call, &page).await?;
-            Ok(Response::new(ListAgentsResponse {
+            Ok(Response::new(pb::ListAgentsResponse {
                 agents: listing.rows.iter().map(convert::agent).collect(),
                 next_page_token: listing.next.unwrap_or_default(),
             }))

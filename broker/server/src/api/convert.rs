@@ -25,6 +25,10 @@ pub(super) fn scope(scope: &Scope) -> HashMap<String, String> {
         .collect()
 }
 
+fn or_empty(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
 fn labels(labels: &Labels) -> HashMap<String, String> {
     labels
         .iter()
@@ -37,16 +41,8 @@ pub(super) fn agent(view: &AgentView) -> pb::Agent {
     pb::Agent {
         name: agent.name.to_string(),
         owner: agent.owner.to_string(),
-        team: agent
-            .team
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        class: agent
-            .class
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        team: or_empty(agent.team.as_ref()),
+        class: or_empty(agent.class.as_ref()),
         labels: labels(&agent.labels),
         registered_at: Some(time(agent.registered_at)),
         registered_by: agent.registered_by.to_string(),
@@ -57,10 +53,7 @@ pub(super) fn agent(view: &AgentView) -> pb::Agent {
 
 pub(super) fn task(task: &Task) -> pb::Task {
     let (requester, self_declared) = match &task.requester {
-        Requester::SelfDeclared { name } => (
-            name.as_ref().map(ToString::to_string).unwrap_or_default(),
-            true,
-        ),
+        Requester::SelfDeclared { name } => (or_empty(name.as_ref()), true),
         Requester::Delegated { parent } => (format!("parent:{parent}"), false),
     };
     pb::Task {
@@ -80,7 +73,7 @@ pub(super) fn task(task: &Task) -> pb::Task {
         started_at: Some(time(task.started_at)),
         deadline: Some(time(task.deadline)),
         heartbeat_seconds: task.heartbeat.map_or(0, |interval| interval.seconds()),
-        parent: task.parent.map(|id| id.to_string()).unwrap_or_default(),
+        parent: or_empty(task.parent),
         depth: u32::from(task.depth),
         max_credentials: task.max_credentials,
         labels: labels(&task.labels),

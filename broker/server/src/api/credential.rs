@@ -1,25 +1,20 @@
 //! `CredentialService`. The reply to `IssueCredential` is the one message that carries secrets.
 
 use taskpass_engine::{IssueCredential, RenewCredential, RevokeCredential};
-use taskpass_proto::v1::{
-    GetCredentialRequest, GetCredentialResponse, IssueCredentialRequest, IssueCredentialResponse,
-    ListCredentialsRequest, ListCredentialsResponse, RenewCredentialRequest,
-    RenewCredentialResponse, RevokeCredentialRequest, RevokeCredentialResponse,
-    credential_service_server::CredentialService,
-};
+use taskpass_proto::v1 as pb;
 use taskpass_store::CredentialFilter;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use crate::transport::OnDelivered;
 
-use super::{Api, convert, parse};
+use super::{Answer, Api, convert, parse};
 
 #[tonic::async_trait]
-impl CredentialService for Api {
+impl pb::credential_service_server::CredentialService for Api {
     async fn issue_credential(
         &self,
-        request: Request<IssueCredentialRequest>,
-    ) -> Result<Response<IssueCredentialResponse>, Status> {
+        request: Request<pb::IssueCredentialRequest>,
+    ) -> Answer<pb::IssueCredentialResponse> {
         self.answer(request, |call, message| async move {
             let issue = IssueCredential {
                 task: parse::value("task_id", &message.task_id)?,
@@ -32,7 +27,7 @@ impl CredentialService for Api {
                 .engine
                 .issue_credential(&call, key.as_ref(), &issue)
                 .await?;
-            let mut response = Response::new(IssueCredentialResponse {
+            let mut response = Response::new(pb::IssueCredentialResponse {
                 credential_id: issued.id.to_string(),
                 role: issued.role.to_string(),
                 expires_at: Some(convert::time(issued.expires_at)),
@@ -55,8 +50,8 @@ impl CredentialService for Api {
 
     async fn renew_credential(
         &self,
-        request: Request<RenewCredentialRequest>,
-    ) -> Result<Response<RenewCredentialResponse>, Status> {
+        request: Request<pb::RenewCredentialRequest>,
+    ) -> Answer<pb::RenewCredentialResponse> {
         self.answer(request, |call, message| async move {
             let renew = RenewCredential {
                 credential: parse::value("credential_id", &message.credential_id)?,
@@ -67,7 +62,7 @@ impl CredentialService for Api {
                 .engine
                 .renew_credential(&call, key.as_ref(), &renew)
                 .await?;
-            Ok(Response::new(RenewCredentialResponse {
+            Ok(Response::new(pb::RenewCredentialResponse {
                 credential_id: renewed.credential.to_string(),
                 expires_at: Some(convert::time(renewed.expires_at)),
             }))
@@ -77,15 +72,15 @@ impl CredentialService for Api {
 
     async fn revoke_credential(
         &self,
-        request: Request<RevokeCredentialRequest>,
-    ) -> Result<Response<RevokeCredentialResponse>, Status> {
+        request: Request<pb::RevokeCredentialRequest>,
+    ) -> Answer<pb::RevokeCredentialResponse> {
         self.answer(request, |call, message| async move {
             let revoke = RevokeCredential {
                 credential: parse::value("credential_id", &message.credential_id)?,
                 wait: parse::wait(message.wait_ms),
             };
             let receipt = self.engine.revoke_credential(&call, &revoke).await?;
-            Ok(Response::new(RevokeCredentialResponse {
+            Ok(Response::new(pb::RevokeCredentialResponse {
                 receipt: Some(convert::receipt(&receipt)),
             }))
         })
@@ -94,12 +89,12 @@ impl CredentialService for Api {
 
     async fn get_credential(
         &self,
-        request: Request<GetCredentialRequest>,
-    ) -> Result<Response<GetCredentialResponse>, Status> {
+        request: Request<pb::GetCredentialRequest>,
+    ) -> Answer<pb::GetCredentialResponse> {
         self.answer(request, |call, message| async move {
             let id = parse::value("credential_id", &message.credential_id)?;
             let view = self.engine.credential(&call, id).await?;
-            Ok(Response::new(GetCredentialResponse {
+            Ok(Response::new(pb::GetCredentialResponse {
                 credential: Some(convert::credential(&view)),
             }))
         })
@@ -108,8 +103,8 @@ impl CredentialService for Api {
 
     async fn list_credentials(
         &self,
-        request: Request<ListCredentialsRequest>,
-    ) -> Result<Response<ListCredentialsResponse>, Status> {
+        request: Request<pb::ListCredentialsRequest>,
+    ) -> Answer<pb::ListCredentialsResponse> {
         self.answer(request, |call, message| async move {
             let filter = CredentialFilter {
                 task: parse::optional("task_id", &message.task_id)?,
@@ -118,7 +113,7 @@ impl CredentialService for Api {
             };
             let page = parse::page(message.page)?;
             let listing = self.engine.list_credentials(&call, filter, &page).await?;
-            Ok(Response::new(ListCredentialsResponse {
+            Ok(Response::new(pb::ListCredentialsResponse {
                 credentials: listing.rows.iter().map(convert::credential).collect(),
                 next_page_token: listing.next.unwrap_or_default(),
             }))

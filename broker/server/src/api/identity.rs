@@ -1,21 +1,14 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
 use taskpass_engine::{Attest, Caller, Engine};
-use taskpass_proto::v1::{
-    AttestRequest, AttestResponse, Bundle, CallerKind, GetBundleRequest, GetBundleResponse,
-    RenewSvidRequest, RenewSvidResponse, WhoAmIRequest, WhoAmIResponse,
-    identity_service_server::IdentityService,
-};
-use tonic::{Request, Response, Status};
+use taskpass_proto::v1 as pb;
+use tonic::{Request, Response};
 
-use super::{Api, convert, parse, status::Refusal};
+use super::{Answer, Api, convert, parse, status::Refusal};
 
 #[tonic::async_trait]
-impl IdentityService for Api {
-    async fn attest(
-        &self,
-        request: Request<AttestRequest>,
-    ) -> Result<Response<AttestResponse>, Status> {
+impl pb::identity_service_server::IdentityService for Api {
+    async fn attest(&self, request: Request<pb::AttestRequest>) -> Answer<pb::AttestResponse> {
         let ip = Some(Self::peer(request.extensions())?.remote_addr.ip());
         let message = request.into_inner();
         let attest = Attest {
@@ -25,7 +18,7 @@ impl IdentityService for Api {
             ip,
         };
         let issued = self.engine.attest(&attest).await.map_err(Refusal::from)?;
-        Ok(Response::new(AttestResponse {
+        Ok(Response::new(pb::AttestResponse {
             svid: Some(convert::svid(&issued)),
             bundle: Some(bundle(&self.engine)),
         }))
@@ -33,12 +26,12 @@ impl IdentityService for Api {
 
     async fn renew_svid(
         &self,
-        request: Request<RenewSvidRequest>,
-    ) -> Result<Response<RenewSvidResponse>, Status> {
+        request: Request<pb::RenewSvidRequest>,
+    ) -> Answer<pb::RenewSvidResponse> {
         self.answer(request, |call, message| async move {
             let key = parse::csr(&message.csr)?;
             let issued = self.engine.renew_svid(&call, &key).await?;
-            Ok(Response::new(RenewSvidResponse {
+            Ok(Response::new(pb::RenewSvidResponse {
                 svid: Some(convert::svid(&issued)),
                 bundle: Some(bundle(&self.engine)),
             }))
@@ -46,31 +39,25 @@ impl IdentityService for Api {
         .await
     }
 
-    async fn get_bundle(
-        &self,
-        _: Request<GetBundleRequest>,
-    ) -> Result<Response<GetBundleResponse>, Status> {
-        Ok(Response::new(GetBundleResponse {
+    async fn get_bundle(&self, _: Request<pb::GetBundleRequest>) -> Answer<pb::GetBundleResponse> {
+        Ok(Response::new(pb::GetBundleResponse {
             bundle: Some(bundle(&self.engine)),
         }))
     }
 
-    async fn who_am_i(
-        &self,
-        request: Request<WhoAmIRequest>,
-    ) -> Result<Response<WhoAmIResponse>, Status> {
+    async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Answer<pb::WhoAmIResponse> {
         let not_after = Self::peer(request.extensions())?
             .identity
             .map(|identity| identity.not_after);
         self.answer(request, |call, _| async move {
             let kind = match &call.caller {
-                Caller::Agent { bound_to: None, .. } => CallerKind::Agent,
+                Caller::Agent { bound_to: None, .. } => pb::CallerKind::Agent,
                 Caller::Agent {
                     bound_to: Some(_), ..
-                } => CallerKind::AgentTask,
-                Caller::Operator { .. } => CallerKind::Operator,
+                } => pb::CallerKind::AgentTask,
+                Caller::Operator { .. } => pb::CallerKind::Operator,
             };
-            Ok(Response::new(WhoAmIResponse {
+            Ok(Response::new(pb::WhoAmIResponse {
                 spiffe_id: call.caller.id().to_string(),
                 kind: kind.into(),
                 serial: call.caller.serial().to_owned(),
@@ -82,9 +69,9 @@ impl IdentityService for Api {
     }
 }
 
-fn bundle(engine: &Engine) -> Bundle {
+fn bundle(engine: &Engine) -> pb::Bundle {
     let bundle = engine.authority().bundle();
-    Bundle {
+    pb::Bundle {
         trust_domain: engine.trust_domain().to_string(),
         x509_authorities: bundle
             .roots_der

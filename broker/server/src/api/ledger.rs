@@ -4,15 +4,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use taskpass_engine::{Error, ExportFilter};
-use taskpass_proto::v1::{
-    ExportLedgerRequest, ExportLedgerResponse, GetCheckpointRequest, GetCheckpointResponse,
-    ProveEntryRequest, ProveEntryResponse, ledger_service_server::LedgerService,
-};
+use taskpass_proto::v1 as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, parse, status::Refusal};
+use super::{Answer, Api, parse, status::Refusal};
 
 /// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
 /// threads, too.
@@ -25,17 +22,17 @@ const MESSAGES_AHEAD: usize = 8;
 const MESSAGE_BYTES: usize = 64 * 1024;
 
 #[tonic::async_trait]
-impl LedgerService for Api {
-    type ExportLedgerStream = ReceiverStream<Result<ExportLedgerResponse, Status>>;
+impl pb::ledger_service_server::LedgerService for Api {
+    type ExportLedgerStream = ReceiverStream<Result<pb::ExportLedgerResponse, Status>>;
 
     async fn get_checkpoint(
         &self,
-        request: Request<GetCheckpointRequest>,
-    ) -> Result<Response<GetCheckpointResponse>, Status> {
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Answer<pb::GetCheckpointResponse> {
         self.answer(request, |call, message| async move {
             let older = older(message.consistent_with);
             let found = self.engine.checkpoint(&call, older).await?;
-            Ok(Response::new(GetCheckpointResponse {
+            Ok(Response::new(pb::GetCheckpointResponse {
                 checkpoint: found.checkpoint.note().to_owned(),
                 vkey: self.engine.ledger_key().to_string(),
                 consistency: found.proof.iter().map(|hash| hash.to_vec()).collect(),
@@ -46,8 +43,8 @@ impl LedgerService for Api {
 
     async fn export_ledger(
         &self,
-        request: Request<ExportLedgerRequest>,
-    ) -> Result<Response<Self::ExportLedgerStream>, Status> {
+        request: Request<pb::ExportLedgerRequest>,
+    ) -> Answer<Self::ExportLedgerStream> {
         self.answer(request, |call, message| async move {
             let turn = Arc::clone(&self.exports).try_acquire_owned();
             let turn = turn.map_err(|_none_left| Error::Exhausted {
@@ -87,11 +84,11 @@ impl LedgerService for Api {
 
     async fn prove_entry(
         &self,
-        request: Request<ProveEntryRequest>,
-    ) -> Result<Response<ProveEntryResponse>, Status> {
+        request: Request<pb::ProveEntryRequest>,
+    ) -> Answer<pb::ProveEntryResponse> {
         self.answer(request, |call, message| async move {
             let proven = self.engine.prove(&call, message.index).await?;
-            Ok(Response::new(ProveEntryResponse {
+            Ok(Response::new(pb::ProveEntryResponse {
                 proof: proven.proof,
                 entry: proven.entry,
             }))
@@ -107,7 +104,7 @@ fn older(consistent_with: u64) -> Option<u64> {
 
 /// Collects lines into messages of a sensible size.
 struct Messages {
-    sender: mpsc::Sender<Result<ExportLedgerResponse, Status>>,
+    sender: mpsc::Sender<Result<pb::ExportLedgerResponse, Status>>,
     lines: Vec<u8>,
     done: u64,
     total: u64,
@@ -122,7 +119,7 @@ impl Messages {
         self.done = self
             .done
             .saturating_add(u64::try_from(newlines).unwrap_or(0));
-        let message = ExportLedgerResponse {
+        let message = pb::ExportLedgerResponse {
             lines: std::mem::take(&mut self.lines),
             done: self.done.min(self.total),
             total: self.total,

@@ -1,29 +1,27 @@
 //! `PolicyService`.
 
-use taskpass_proto::v1::{
-    GetPolicyRequest, GetPolicyResponse, PolicyFile, policy_service_server::PolicyService,
-};
-use tonic::{Request, Response, Status};
+use taskpass_proto::v1 as pb;
+use tonic::{Request, Response};
 
-use super::Api;
+use super::{Answer, Api};
 
 #[tonic::async_trait]
-impl PolicyService for Api {
+impl pb::policy_service_server::PolicyService for Api {
     async fn get_policy(
         &self,
-        request: Request<GetPolicyRequest>,
-    ) -> Result<Response<GetPolicyResponse>, Status> {
+        request: Request<pb::GetPolicyRequest>,
+    ) -> Answer<pb::GetPolicyResponse> {
         self.answer(request, |call, _| async move {
             let policy = self.engine.policy_set(&call).await?;
             let files = policy
                 .files()
                 .iter()
-                .map(|file| PolicyFile {
+                .map(|file| pb::PolicyFile {
                     name: file.name.clone(),
                     content: file.text.clone(),
                 })
                 .collect();
-            Ok(Response::new(GetPolicyResponse {
+            Ok(Response::new(pb::GetPolicyResponse {
                 policy_set: policy.hash().to_owned(),
                 files,
             }))

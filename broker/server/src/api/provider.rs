@@ -1,23 +1,20 @@
 //! `ProviderService`.
 
-use taskpass_proto::v1::{
-    CheckProviderRequest, CheckProviderResponse, GetProviderRequest, GetProviderResponse,
-    ListProvidersRequest, ListProvidersResponse, provider_service_server::ProviderService,
-};
-use tonic::{Request, Response, Status};
+use taskpass_proto::v1 as pb;
+use tonic::{Request, Response};
 
-use super::{Api, convert, parse};
+use super::{Answer, Api, convert, parse};
 
 #[tonic::async_trait]
-impl ProviderService for Api {
+impl pb::provider_service_server::ProviderService for Api {
     /// Providers are configuration: a handful, so there is always just one page.
     async fn list_providers(
         &self,
-        request: Request<ListProvidersRequest>,
-    ) -> Result<Response<ListProvidersResponse>, Status> {
+        request: Request<pb::ListProvidersRequest>,
+    ) -> Answer<pb::ListProvidersResponse> {
         self.answer(request, |call, _| async move {
             let views = self.engine.list_providers(&call).await?;
-            Ok(Response::new(ListProvidersResponse {
+            Ok(Response::new(pb::ListProvidersResponse {
                 providers: views.iter().map(convert::provider).collect(),
                 next_page_token: String::new(),
             }))
@@ -27,12 +24,12 @@ impl ProviderService for Api {
 
     async fn get_provider(
         &self,
-        request: Request<GetProviderRequest>,
-    ) -> Result<Response<GetProviderResponse>, Status> {
+        request: Request<pb::GetProviderRequest>,
+    ) -> Answer<pb::GetProviderResponse> {
         self.answer(request, |call, message| async move {
             let name = parse::value("name", &message.name)?;
             let view = self.engine.provider(&call, &name).await?;
-            Ok(Response::new(GetProviderResponse {
+            Ok(Response::new(pb::GetProviderResponse {
                 provider: Some(convert::provider(&view)),
             }))
         })
@@ -41,19 +38,19 @@ impl ProviderService for Api {
 
     async fn check_provider(
         &self,
-        request: Request<CheckProviderRequest>,
-    ) -> Result<Response<CheckProviderResponse>, Status> {
+        request: Request<pb::CheckProviderRequest>,
+    ) -> Answer<pb::CheckProviderResponse> {
         self.answer(request, |call, message| async move {
             let name = parse::value("name", &message.name)?;
             let health = self.engine.check_provider(&call, &name).await?;
             Ok(Response::new(match health {
-                Ok(health) => CheckProviderResponse {
+                Ok(health) => pb::CheckProviderResponse {
                     healthy: true,
                     findings: health.findings,
                     warnings: health.warnings,
                     error: String::new(),
                 },
-                Err(error) => CheckProviderResponse {
+                Err(error) => pb::CheckProviderResponse {
                     error: error.to_string(),
                     ..Default::default()
                 },

@@ -3,31 +3,27 @@
 use std::num::NonZeroU32;
 
 use taskpass_engine::{EndTask, Ending, StartTask, TaskRoles};
-use taskpass_proto::v1::{
-    EndTaskRequest, EndTaskResponse, GetTaskRequest, GetTaskResponse, HeartbeatRequest,
-    HeartbeatResponse, ListTasksRequest, ListTasksResponse, StartTaskRequest, StartTaskResponse,
-    task_service_server::TaskService,
-};
+use taskpass_proto::v1 as pb;
 use taskpass_store::TaskFilter;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use super::{
-    Api, convert,
+    Answer, Api, convert,
     parse::{self, InField as _},
     status::Refusal,
 };
 
 #[tonic::async_trait]
-impl TaskService for Api {
+impl pb::task_service_server::TaskService for Api {
     async fn start_task(
         &self,
-        request: Request<StartTaskRequest>,
-    ) -> Result<Response<StartTaskResponse>, Status> {
+        request: Request<pb::StartTaskRequest>,
+    ) -> Answer<pb::StartTaskResponse> {
         self.answer(request, |call, message| async move {
             let key = parse::key(&message.idempotency_key)?;
             let start = start(message)?;
             let started = self.engine.start_task(&call, key.as_ref(), &start).await?;
-            Ok(Response::new(StartTaskResponse {
+            Ok(Response::new(pb::StartTaskResponse {
                 task: Some(convert::task(&started.task)),
                 svid: started.svid.as_ref().map(convert::svid),
             }))
@@ -35,10 +31,7 @@ impl TaskService for Api {
         .await
     }
 
-    async fn end_task(
-        &self,
-        request: Request<EndTaskRequest>,
-    ) -> Result<Response<EndTaskResponse>, Status> {
+    async fn end_task(&self, request: Request<pb::EndTaskRequest>) -> Answer<pb::EndTaskResponse> {
         self.answer(request, |call, message| async move {
             let end = EndTask {
                 task: parse::value("task_id", &message.task_id)?,
@@ -50,7 +43,7 @@ impl TaskService for Api {
                 wait: parse::wait(message.wait_ms),
             };
             let ended = self.engine.end_task(&call, &end).await?;
-            Ok(Response::new(EndTaskResponse {
+            Ok(Response::new(pb::EndTaskResponse {
                 task_id: ended.task.id.to_string(),
                 state: convert::task_state(ended.task.state).into(),
                 end_cause: convert::end_cause(ended.task.end_cause).into(),
@@ -62,12 +55,12 @@ impl TaskService for Api {
 
     async fn heartbeat(
         &self,
-        request: Request<HeartbeatRequest>,
-    ) -> Result<Response<HeartbeatResponse>, Status> {
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Answer<pb::HeartbeatResponse> {
         self.answer(request, |call, message| async move {
             let id = parse::value("task_id", &message.task_id)?;
             let beat = self.engine.heartbeat(&call, id).await?;
-            Ok(Response::new(HeartbeatResponse {
+            Ok(Response::new(pb::HeartbeatResponse {
                 next_before: beat.next_before.map(convert::time),
                 deadline: Some(convert::time(beat.deadline)),
             }))
@@ -75,14 +68,11 @@ impl TaskService for Api {
         .await
     }
 
-    async fn get_task(
-        &self,
-        request: Request<GetTaskRequest>,
-    ) -> Result<Response<GetTaskResponse>, Status> {
+    async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Answer<pb::GetTaskResponse> {
         self.answer(request, |call, message| async move {
             let id = parse::value("task_id", &message.task_id)?;
             let view = self.engine.task(&call, id).await?;
-            Ok(Response::new(GetTaskResponse {
+            Ok(Response::new(pb::GetTaskResponse {
                 task: Some(convert::task(&view.task)),
                 receipts: view.receipts.iter().map(convert::receipt).collect(),
                 anchors: view
@@ -97,8 +87,8 @@ impl TaskService for Api {
 
     async fn list_tasks(
         &self,
-        request: Request<ListTasksRequest>,
-    ) -> Result<Response<ListTasksResponse>, Status> {
+        request: Request<pb::ListTasksRequest>,
+    ) -> Answer<pb::ListTasksResponse> {
         self.answer(request, |call, message| async move {
             let page = parse::page(message.page)?;
             let filter = TaskFilter {
@@ -106,7 +96,7 @@ impl TaskService for Api {
                 state: parse::task_state(message.state)?,
             };
             let listing = self.engine.list_tasks(&call, filter, &page).await?;
-            Ok(Response::new(ListTasksResponse {
+            Ok(Response::new(pb::ListTasksResponse {
                 tasks: listing
                     .rows
                     .iter()
@@ -119,7 +109,7 @@ impl TaskService for Api {
     }
 }
 
-fn start(message: StartTaskRequest) -> Result<StartTask, Refusal> {
+fn start(message: pb::StartTaskRequest) -> Result<StartTask, Refusal> {
     let roles = message.roles.into_iter().map(|role| {
         Ok((
             parse::value("roles.role", &role.role)?,
