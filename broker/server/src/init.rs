@@ -310,66 +310,38 @@ impl fmt::Display for Installed {
             operator,
         } = &self.plan;
         let (config, identity) = (quoted(&self.config.path), quoted(&self.identity_dir()));
-        let person = format!("spiffe://{trust_domain}/operator/{operator}");
-        writeln!(
+        let (until, vkey) = (self.operator_until, &self.vkey);
+        let vkey_file = quoted(&self.identity_dir().join("ledger.vkey"));
+        let (dir, address) = (dir.display(), self.config.listen.grpc);
+        write!(
             f,
-            "A new installation of `{trust_domain}` is in `{}`:",
-            dir.display()
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "  taskpass.toml  the configuration, with examples of providers as comments"
-        )?;
-        writeln!(
-            f,
-            "  policy/        the policies; `{operator}` may do everything that operators can do"
-        )?;
-        writeln!(
-            f,
-            "  data/          ledger, index and keys; keep it private and back it up as one"
-        )?;
-        writeln!(
-            f,
-            "  operator/      the identity {person}, valid until {}",
-            self.operator_until
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "Auditors verify the ledger with its public key, which is also in {}:",
-            quoted(&self.identity_dir().join("ledger.vkey"))
-        )?;
-        writeln!(f)?;
-        writeln!(f, "  {}", self.vkey)?;
-        writeln!(f)?;
-        writeln!(f, "Start the broker:")?;
-        writeln!(f)?;
-        writeln!(f, "  taskpassd run --config {config}")?;
-        writeln!(f)?;
-        writeln!(f, "Then, in another terminal:")?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "  export TASKPASS_ADDR={} TASKPASS_IDENTITY={identity}",
-            self.config.listen.grpc
-        )?;
-        writeln!(
-            f,
-            "  taskpass agent register builder --owner you@example.com"
-        )?;
-        writeln!(f, "  (umask 077; taskpass agent token builder > token)")?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "and where the agent runs, with a directory of its own for its identity:"
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "  taskpass login --identity ./builder --join-token-file token"
-        )?;
-        write!(f, "  taskpass doctor --identity ./builder")
+            "\
+A new installation of `{trust_domain}` is in `{dir}`:
+
+  taskpass.toml  the configuration, with examples of providers as comments
+  policy/        the policies; `{operator}` may do everything that operators can do
+  data/          ledger, index and keys; keep it private and back it up as one
+  operator/      the identity spiffe://{trust_domain}/operator/{operator}, valid until {until}
+
+Auditors verify the ledger with its public key, which is also in {vkey_file}:
+
+  {vkey}
+
+Start the broker:
+
+  taskpassd run --config {config}
+
+Then, in another terminal:
+
+  export TASKPASS_ADDR={address} TASKPASS_IDENTITY={identity}
+  taskpass agent register builder --owner you@example.com
+  (umask 077; taskpass agent token builder > token)
+
+and where the agent runs, with a directory of its own for its identity:
+
+  taskpass login --identity ./builder --join-token-file token
+  taskpass doctor --identity ./builder"
+        )
     }
 }
 

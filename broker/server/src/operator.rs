@@ -259,44 +259,27 @@ impl fmt::Display for Issued {
         let Self {
             operator, config, ..
         } = self;
-        let identity = quoted(&self.identity_dir);
-        writeln!(
+        let (dir, identity) = (self.identity_dir.display(), quoted(&self.identity_dir));
+        let (policies, config_file) = (config.policy.dir.display(), quoted(&config.path));
+        let (id, until, index) = (&self.spiffe_id, self.expires_at, self.ledger_index);
+        let address = config.listen.grpc;
+        write!(
             f,
-            "The identity {} is in `{}`, valid until {}.",
-            self.spiffe_id,
-            self.identity_dir.display(),
-            self.expires_at
-        )?;
-        writeln!(
-            f,
-            "It is entry {} of the ledger, and no other certificate of `{operator}` counts any more.",
-            self.ledger_index
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "The policies in `{}` say what `{operator}` may do; an operator without a policy is refused.",
-            config.policy.dir.display()
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "Start the broker, and give the directory to that person alone, with its modes unchanged:"
-        )?;
-        writeln!(f)?;
-        writeln!(f, "  taskpassd run --config {}", quoted(&config.path))?;
-        writeln!(
-            f,
-            "  export TASKPASS_ADDR={} TASKPASS_IDENTITY={identity}",
-            config.listen.grpc
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "If a key was stolen, look up what was done with it, and revoke what should not exist:"
-        )?;
-        writeln!(f)?;
-        writeln!(f, "  taskpass ledger export --to history.jsonl")?;
-        write!(f, "  taskpass credential list --live")
+            "\
+The identity {id} is in `{dir}`, valid until {until}.
+It is entry {index} of the ledger, and no other certificate of `{operator}` counts any more.
+
+The policies in `{policies}` say what `{operator}` may do; an operator without a policy is refused.
+
+Start the broker, and give the directory to that person alone, with its modes unchanged:
+
+  taskpassd run --config {config_file}
+  export TASKPASS_ADDR={address} TASKPASS_IDENTITY={identity}
+
+If a key was stolen, look up what was done with it, and revoke what should not exist:
+
+  taskpass ledger export --to history.jsonl
+  taskpass credential list --live"
+        )
     }
 }
