@@ -30,74 +30,33 @@ struct OfHolder {
     holder: &'static str,
 }
 
+metrics! {
+    struct Counters {
+        decisions: Family<OfDecision, Counter> = "Decisions on record, by action and outcome";
+        credential_issues: Family<OfOutcome, Counter> =
+            "Credentials that a provider was asked for, by outcome";
+        credential_renewals: Counter = "Credentials that were renewed";
+        revocations: Family<OfOutcome, Counter> = "Attempts to revoke a credential, by outcome";
+        credentials_expired: Counter = "Credentials that reached their own end";
+        svids_issued: Family<OfHolder, Counter> = "X.509-SVIDs that were issued, by holder";
+        tasks_started: Counter = "Tasks that were started";
+        tasks_ended: Family<OfCause, Counter> = "Tasks that began to end, by cause";
+    }
+}
+
 /// The counters of events.
 #[derive(Debug)]
 pub struct Events {
     actions: Vec<String>,
-    decisions: Family<OfDecision, Counter>,
-    issues: Family<OfOutcome, Counter>,
-    renewals: Counter,
-    revocations: Family<OfOutcome, Counter>,
-    expired: Counter,
-    svids: Family<OfHolder, Counter>,
-    tasks_started: Counter,
-    tasks_ended: Family<OfCause, Counter>,
+    counters: Counters,
 }
 
 impl Events {
     pub(crate) fn new(actions: Vec<String>, registry: &mut Registry) -> Self {
-        let events = Self {
+        Self {
             actions,
-            decisions: Family::default(),
-            issues: Family::default(),
-            renewals: Counter::default(),
-            revocations: Family::default(),
-            expired: Counter::default(),
-            svids: Family::default(),
-            tasks_started: Counter::default(),
-            tasks_ended: Family::default(),
-        };
-        registry.register(
-            "decisions",
-            "Decisions on record, by action and outcome",
-            events.decisions.clone(),
-        );
-        registry.register(
-            "credential_issues",
-            "Credentials that a provider was asked for, by outcome",
-            events.issues.clone(),
-        );
-        registry.register(
-            "credential_renewals",
-            "Credentials that were renewed",
-            events.renewals.clone(),
-        );
-        registry.register(
-            "revocations",
-            "Attempts to revoke a credential, by outcome",
-            events.revocations.clone(),
-        );
-        registry.register(
-            "credentials_expired",
-            "Credentials that reached their own end",
-            events.expired.clone(),
-        );
-        registry.register(
-            "svids_issued",
-            "X.509-SVIDs that were issued, by holder",
-            events.svids.clone(),
-        );
-        registry.register(
-            "tasks_started",
-            "Tasks that were started",
-            events.tasks_started.clone(),
-        );
-        registry.register(
-            "tasks_ended",
-            "Tasks that began to end, by cause",
-            events.tasks_ended.clone(),
-        );
-        events
+            counters: Counters::new(registry),
+        }
     }
 
     /// The counters that `events` add to, once they are on record.
@@ -117,14 +76,14 @@ impl Events {
                     return None;
                 }
             },
-            Event::CredentialRenewed { .. } => self.renewals.clone(),
+            Event::CredentialRenewed { .. } => self.counters.credential_renewals.clone(),
             Event::CredentialRevoked { verified: true, .. } => self.revocation("verified"),
             Event::CredentialRevoked { .. } => self.revocation("unverified"),
             Event::RevokeFailed { .. } => self.revocation("failed"),
-            Event::CredentialExpired { .. } => self.expired.clone(),
+            Event::CredentialExpired { .. } => self.counters.credentials_expired.clone(),
             Event::SvidIssued { .. } => self.svid("agent"),
             Event::OperatorSvidIssued { .. } => self.svid("operator"),
-            Event::TaskStarted { .. } => self.tasks_started.clone(),
+            Event::TaskStarted { .. } => self.counters.tasks_started.clone(),
             Event::TaskEnding { cause, .. } => self.task_ending(*cause),
             Event::Initialized { .. }
             | Event::BrokerStarted { .. }
@@ -150,25 +109,34 @@ impl Events {
             Outcome::Allow => "allow",
             Outcome::Deny => "deny",
         };
-        self.decisions
+        self.counters
+            .decisions
             .get_or_create_owned(&OfDecision { action, outcome })
     }
 
     fn issue(&self, outcome: &'static str) -> Counter {
-        self.issues.get_or_create_owned(&OfOutcome { outcome })
+        self.counters
+            .credential_issues
+            .get_or_create_owned(&OfOutcome { outcome })
     }
 
     fn revocation(&self, outcome: &'static str) -> Counter {
-        self.revocations.get_or_create_owned(&OfOutcome { outcome })
+        self.counters
+            .revocations
+            .get_or_create_owned(&OfOutcome { outcome })
     }
 
     fn svid(&self, holder: &'static str) -> Counter {
-        self.svids.get_or_create_owned(&OfHolder { holder })
+        self.counters
+            .svids_issued
+            .get_or_create_owned(&OfHolder { holder })
     }
 
     fn task_ending(&self, cause: EndCause) -> Counter {
         let cause = cause.as_str();
-        self.tasks_ended.get_or_create_owned(&OfCause { cause })
+        self.counters
+            .tasks_ended
+            .get_or_create_owned(&OfCause { cause })
     }
 }
 

@@ -23,6 +23,40 @@
 //! assert!(text.contains(&format!("taskpass_requests_total{{{labels}}} 1")));
 //! ```
 
+/// Declares metrics: the struct, and `new`, which registers each one under the name of its field.
+/// A unit becomes a part of that name.
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])*
+        $vis:vis struct $name:ident {
+            $($field:ident: $type:ty $(, $unit:ident)? = $help:literal;)*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        $vis struct $name {
+            $($field: $type,)*
+        }
+
+        impl $name {
+            $vis fn new(registry: &mut prometheus_client::registry::Registry) -> Self {
+                $(
+                    let $field = <$type>::default();
+                    metrics!(@register registry, $field, $help $(, $unit)?);
+                )*
+                Self { $($field,)* }
+            }
+        }
+    };
+    (@register $registry:ident, $field:ident, $help:literal) => {
+        $registry.register(stringify!($field), $help, $field.clone());
+    };
+    (@register $registry:ident, $field:ident, $help:literal, $unit:ident) => {
+        let unit = prometheus_client::registry::Unit::$unit;
+        $registry.register_with_unit(stringify!($field), $help, unit, $field.clone());
+    };
+}
+
 mod code;
 mod events;
 mod providers;

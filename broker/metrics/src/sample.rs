@@ -6,7 +6,6 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
 };
 use taskpass_core::ProviderName;
 
@@ -63,95 +62,31 @@ pub struct ProviderSample {
     pub pending_revocations: u32,
 }
 
-/// The gauges that show a [`Sample`].
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    connections: Family<OfPeer, Gauge>,
-    requests_in_flight: Gauge,
-    ledger_entries: Gauge,
-    ledger_queue: Gauge,
-    open_tasks: Gauge,
-    oldest_pending_revocation: Float,
-    disk_free: Gauge,
-    disk_full: Float,
-    circuit_open: Family<OfProvider, Gauge>,
-    calls_in_flight: Family<OfProvider, Gauge>,
-    live_credentials: Family<OfProvider, Gauge>,
-    pending_revocations: Family<OfProvider, Gauge>,
+metrics! {
+    /// The gauges that show a [`Sample`].
+    pub(crate) struct Gauges {
+        connections: Family<OfPeer, Gauge> =
+            "Open connections, by whether the peer has a client certificate";
+        requests_in_flight: Gauge = "Requests in flight";
+        ledger_entries: Gauge = "Entries in the ledger";
+        ledger_queue_events: Gauge = "Events that wait for the ledger's writer";
+        disk_free: Gauge, Bytes = "Bytes free on the volume of the data directory";
+        disk_full_days: Float =
+            "Days until the volume of the data directory is full, at the pace of the last day";
+        open_tasks: Gauge = "Open tasks";
+        live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
+        pending_revocations: Family<OfProvider, Gauge> =
+            "Credentials that have to be revoked, by provider";
+        oldest_pending_revocation: Float, Seconds =
+            "How long the oldest credential that has to be revoked has been waiting";
+        provider_circuit_open: Family<OfProvider, Gauge> =
+            "1 while issuing is refused because the provider failed often";
+        provider_calls_in_flight: Family<OfProvider, Gauge> =
+            "Calls to a provider that run or wait";
+    }
 }
 
 impl Gauges {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
-        let gauges = Self::default();
-        gauges.register_load(registry);
-        gauges.register_work(registry);
-        gauges
-    }
-
-    fn register_load(&self, registry: &mut Registry) {
-        registry.register(
-            "connections",
-            "Open connections, by whether the peer has a client certificate",
-            self.connections.clone(),
-        );
-        registry.register(
-            "requests_in_flight",
-            "Requests in flight",
-            self.requests_in_flight.clone(),
-        );
-        registry.register(
-            "ledger_entries",
-            "Entries in the ledger",
-            self.ledger_entries.clone(),
-        );
-        registry.register(
-            "ledger_queue_events",
-            "Events that wait for the ledger's writer",
-            self.ledger_queue.clone(),
-        );
-        registry.register_with_unit(
-            "disk_free",
-            "Bytes free on the volume of the data directory",
-            Unit::Bytes,
-            self.disk_free.clone(),
-        );
-        registry.register(
-            "disk_full_days",
-            "Days until the volume of the data directory is full, at the pace of the last day",
-            self.disk_full.clone(),
-        );
-    }
-
-    fn register_work(&self, registry: &mut Registry) {
-        registry.register("open_tasks", "Open tasks", self.open_tasks.clone());
-        registry.register(
-            "live_credentials",
-            "Live credentials, by provider",
-            self.live_credentials.clone(),
-        );
-        registry.register(
-            "pending_revocations",
-            "Credentials that have to be revoked, by provider",
-            self.pending_revocations.clone(),
-        );
-        registry.register_with_unit(
-            "oldest_pending_revocation",
-            "How long the oldest credential that has to be revoked has been waiting",
-            Unit::Seconds,
-            self.oldest_pending_revocation.clone(),
-        );
-        registry.register(
-            "provider_circuit_open",
-            "1 while issuing is refused because the provider failed often",
-            self.circuit_open.clone(),
-        );
-        registry.register(
-            "provider_calls_in_flight",
-            "Calls to a provider that run or wait",
-            self.calls_in_flight.clone(),
-        );
-    }
-
     pub(crate) fn set(&self, sample: &Sample) {
         for (peer, count) in [
             ("authenticated", sample.authenticated_connections),
@@ -161,21 +96,22 @@ impl Gauges {
         }
         set(&self.requests_in_flight, sample.requests_in_flight);
         set(&self.ledger_entries, sample.ledger_entries);
-        set(&self.ledger_queue, sample.ledger_queue);
+        set(&self.ledger_queue_events, sample.ledger_queue);
         set(&self.open_tasks, sample.open_tasks);
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
         set(&self.disk_free, sample.disk_free.unwrap_or(0));
         let never = f64::INFINITY;
-        self.disk_full.set(sample.disk_full_days.unwrap_or(never));
+        self.disk_full_days
+            .set(sample.disk_full_days.unwrap_or(never));
         self.set_providers(&sample.providers);
     }
 
     /// A provider that is no longer configured disappears.
     fn set_providers(&self, providers: &[ProviderSample]) {
         let families = [
-            &self.circuit_open,
-            &self.calls_in_flight,
+            &self.provider_circuit_open,
+            &self.provider_calls_in_flight,
             &self.live_credentials,
             &self.pending_revocations,
         ];
