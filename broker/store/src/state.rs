@@ -131,8 +131,8 @@ tables! {
     Key: idempotency::Keys,
 }
 
-/// All live records, and the values derived from them.
-#[derive(Debug, Clone, PartialEq)]
+/// All live records, and the values derived from them. The default: nothing has happened yet.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct State {
     trust_domain: Option<TrustDomain>,
     next: u64,
@@ -167,34 +167,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Nothing has happened yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            trust_domain: None,
-            next: 0,
-            last_time: Timestamp::EPOCH,
-            agents: BTreeMap::new(),
-            agent_use: HashMap::new(),
-            tokens: HashMap::new(),
-            tokens_by_end: BTreeSet::new(),
-            svids: HashMap::new(),
-            svids_by_end: BTreeSet::new(),
-            svids_of: HashMap::new(),
-            tasks: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            finished: BTreeSet::new(),
-            anchored: BTreeSet::new(),
-            credentials: BTreeMap::new(),
-            intended: BTreeSet::new(),
-            expiries: BTreeSet::new(),
-            retries: BTreeMap::new(),
-            providers: BTreeMap::new(),
-            anchors: HashMap::new(),
-            keys: HashMap::new(),
-            keys_of: HashMap::new(),
-        }
-    }
-
     /// How many ledger entries are in this state.
     pub(crate) const fn next(&self) -> u64 {
         self.next

@@ -362,7 +362,7 @@ impl Model {
     /// An installation with an operator and two agents.
     pub(crate) fn new() -> Self {
         let mut model = Self {
-            state: State::new(),
+            state: State::default(),
             seen: Seen::default(),
             entries: Vec::new(),
             now: NOW,

@@ -109,7 +109,7 @@ fn outcome_after_the_task_ended() {
 fn nothing_before_the_installation_and_only_one() {
     let mut model = Model::new();
     assert!(model.commit(&initialized()).is_err());
-    model.state = super::State::new();
+    model.state = super::State::default();
     assert!(wrong_state(&model.commit(&agent(1))));
 }
 

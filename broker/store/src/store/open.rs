@@ -108,7 +108,7 @@ impl LogStore {
     /// thread.
     pub fn in_memory(log: &MemoryLog, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let index = Arc::new(Index::in_memory());
-        let mut state = State::new();
+        let mut state = State::default();
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
             path: "memory".to_owned(),
             reason: e.0,
@@ -269,7 +269,7 @@ fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, St
         false => Ok(()),
     };
     match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin)) {
-        Ok(index) => (index, State::new(), report),
+        Ok(index) => (index, State::default(), report),
         Err(error) => without_index(&path, origin, error, report),
     }
 }
@@ -297,7 +297,7 @@ fn without_index(
         ..report
     };
     let index = Index::absent(path, origin);
-    (index, State::new(), report)
+    (index, State::default(), report)
 }
 
 /// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was
@@ -323,7 +323,7 @@ fn load(
     let Some(meta) = index.checked_meta(ledger)? else {
         return Ok(None);
     };
-    let mut state = State::new();
+    let mut state = State::default();
     state.set(&Change::Position(meta.position, meta.time));
     state.set(&Change::TrustDomain(meta.trust_domain));
     state.load(&index)?;

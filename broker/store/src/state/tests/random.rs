@@ -73,7 +73,7 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
 
 /// The same records put into an empty state one by one.
 fn rebuilt(state: &State) -> State {
-    let mut fresh = State::new();
+    let mut fresh = State::default();
     fresh.set(&Change::Position(state.next, state.last_time));
     fresh.set(&Change::TrustDomain(state.trust_domain.clone()));
     for (name, agent) in &state.agents {
@@ -186,7 +186,7 @@ fn check_counts(state: &State) {
 }
 
 fn replayed(model: &Model) -> State {
-    let mut state = State::new();
+    let mut state = State::default();
     for entry in &model.entries {
         let json = serde_json::to_vec(entry).unwrap();
         let entry = crate::Entry::parse(&json).unwrap();
