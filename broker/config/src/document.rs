@@ -39,11 +39,7 @@ impl<'t> Document<'t> {
 
     /// Complains about everything in the file that the schema does not allow.
     pub fn check(&self, schema: &Value, complaints: &mut Complaints<'_>) {
-        let top = Table {
-            name: String::new(),
-            offset: 0,
-            entries: self.top.get_ref(),
-        };
+        let top = Table::new(String::new(), 0, self.top.get_ref());
         let node = Node::root(schema);
         Walker::new(node, complaints).table(&top, node);
     }
@@ -58,11 +54,7 @@ impl<'t> Document<'t> {
         };
         let mut complaints = Complaints::new("", "");
         let node = Node::root(schema);
-        let table = Table {
-            name: String::new(),
-            offset: 0,
-            entries,
-        };
+        let table = Table::new(String::new(), 0, entries);
         Walker::new(node, &mut complaints).table(&table, node);
         complaints.count() == 0
     }

@@ -59,36 +59,10 @@ impl Page {
             properties
         };
         for (key, property) in below {
-            let (about, path) = (property.doc().unwrap_or_default(), format!("{path}.{key}"));
-            let inner = property.resolved();
-            match inner.shape() {
-                Shape::Tagged(_) => self.table("####", &format!("`[{path}]`"), about, &path, inner),
-                Shape::List(item) if has_keys(item) => {
-                    self.table(
-                        "####",
-                        &format!("`[[{path}]]`"),
-                        about,
-                        &path,
-                        item.resolved(),
-                    );
-                }
-                Shape::Table => match inner.others() {
-                    Others::Each(each) if has_keys(each) => {
-                        let path = format!("{path}.NAME");
-                        self.table(
-                            "####",
-                            &format!("`[{path}]`"),
-                            about,
-                            &path,
-                            each.resolved(),
-                        );
-                    }
-                    _ if has_keys(inner) => {
-                        self.table("####", &format!("`[{path}]`"), about, &path, inner);
-                    }
-                    _ => {}
-                },
-                _ => {}
+            let path = format!("{path}.{key}");
+            if let Some((name, path, inner)) = with_keys(path, property.resolved()) {
+                let about = property.doc().unwrap_or_default();
+                self.table("####", &name, about, &path, inner);
             }
         }
     }
@@ -146,6 +120,23 @@ impl Page {
                 let _infallible = writeln!(self.0, "  - `\"{word}\"`: {}", joined(doc));
             }
         }
+    }
+}
+
+/// The heading, path and node of a table or list at `path` that the reference has a heading for.
+fn with_keys(path: String, node: Node<'_>) -> Option<(String, String, Node<'_>)> {
+    match (node.shape(), node.others()) {
+        (Shape::List(item), _) if has_keys(item) => {
+            Some((format!("`[[{path}]]`"), path, item.resolved()))
+        }
+        (Shape::Table, Others::Each(each)) if has_keys(each) => {
+            let path = format!("{path}.NAME");
+            Some((format!("`[{path}]`"), path, each.resolved()))
+        }
+        (Shape::Table | Shape::Tagged(_), _) if has_keys(node) => {
+            Some((format!("`[{path}]`"), path, node))
+        }
+        _ => None,
     }
 }
 

@@ -59,31 +59,32 @@ macro_rules! number {
 
 number!(u32, usize);
 
-macro_rules! text {
-    ($($type:ty: $format:literal),* $(,)?) => {$(
-        impl Setting for $type {
-            fn schema() -> Value {
-                json!({ "type": "string", "format": $format })
+/// Makes a key of a type that is read from a text and shown as one; behind the type, the format of
+/// the text.
+#[macro_export]
+macro_rules! text_setting {
+    ($type:ty $(, $format:literal)?) => {
+        impl $crate::Setting for $type {
+            fn schema() -> $crate::serde_json::Value {
+                $crate::serde_json::json!({ "type": "string" $(, "format": $format)? })
             }
 
-            fn read(value: &Value) -> Result<Self, String> {
-                let text = value.as_str().ok_or_else(unfit)?;
+            fn read(value: &$crate::serde_json::Value) -> Result<Self, String> {
+                let text = value.as_str().ok_or("has the wrong type")?;
                 text.parse().map_err(|e| format!("is wrong: {e}"))
             }
 
-            fn write(&self) -> Value {
-                Value::from(self.to_string())
+            fn write(&self) -> $crate::serde_json::Value {
+                self.to_string().into()
             }
         }
-    )*};
+    };
 }
 
-text! {
-    Ttl: "lifetime",
-    TrustDomain: "trust-domain",
-    AgentName: "agent-name",
-    SocketAddr: "socket-address",
-}
+text_setting!(Ttl, "lifetime");
+text_setting!(TrustDomain, "trust-domain");
+text_setting!(AgentName, "agent-name");
+text_setting!(SocketAddr, "socket-address");
 
 impl Setting for Duration {
     fn schema() -> Value {

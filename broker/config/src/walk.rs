@@ -27,7 +27,15 @@ pub(crate) struct Table<'t> {
     pub(crate) entries: &'t DeTable<'t>,
 }
 
-impl Table<'_> {
+impl<'t> Table<'t> {
+    pub(crate) const fn new(name: String, offset: usize, entries: &'t DeTable<'t>) -> Self {
+        Self {
+            name,
+            offset,
+            entries,
+        }
+    }
+
     /// ` in [limits]`, or nothing at the top level.
     fn suffix(&self) -> String {
         match self.name.as_str() {
@@ -206,24 +214,14 @@ impl<'w, 's, 't> Walker<'w, 's, 't> {
             (Shape::Number, DeValue::Integer(_) | DeValue::Float(_)) => {}
             (Shape::Table | Shape::Tagged(_), DeValue::Table(entries)) => {
                 let name = format!("[{}]", table.path(key));
-                self.table(
-                    &Table {
-                        name,
-                        offset: found.span().start,
-                        entries,
-                    },
-                    node,
-                );
+                self.table(&Table::new(name, found.span().start, entries), node);
             }
             (Shape::Table | Shape::Tagged(_), other) => {
-                let (suffix, path) = (table.suffix(), table.path(key));
-                let kind = kind(other);
-                self.complaints.add(
-                    found.span().start,
-                    format!("`{key}`{suffix} is a table, not {kind}: write [{path}]"),
-                );
+                let (kind, path) = (kind(other), table.path(key));
+                let wrong = format!("is a table, not {kind}: write [{path}]");
+                self.wrong(table, key, found, Err(wrong));
             }
-            (Shape::List(item), value) => self.list(table, key, found, value, item),
+            (Shape::List(item), _) => self.list(table, key, found, item),
             (Shape::Choice(choices), _) => {
                 let words: Vec<&str> = choices.iter().map(|choice| choice.word).collect();
                 self.choice(table, key, found, &words);
@@ -280,41 +278,26 @@ impl<'w, 's, 't> Walker<'w, 's, 't> {
         self.wrong(table, key, found, checked);
     }
 
-    fn list(
-        &mut self,
-        table: &Table<'_>,
-        key: &str,
-        found: &Spanned<DeValue<'_>>,
-        value: &DeValue<'_>,
-        item: Node<'s>,
-    ) {
+    fn list(&mut self, table: &Table<'_>, key: &str, found: &Spanned<DeValue<'_>>, item: Node<'s>) {
         let item = item.resolved();
         let has_tables = matches!(item.shape(), Shape::Table | Shape::Tagged(_));
         let name = format!("[[{}]]", table.path(key));
-        let (suffix, place) = (table.suffix(), found.span().start);
-        match value {
-            DeValue::Array(items) if has_tables => self.tables(&name, items, item),
+        let wrong = match found.get_ref() {
+            DeValue::Array(items) if has_tables => return self.tables(&name, items, item),
             DeValue::Array(items) => {
-                for entry in items.iter() {
-                    self.value(table, key, entry, item);
-                }
+                return items
+                    .iter()
+                    .for_each(|entry| self.value(table, key, entry, item));
             }
-            DeValue::Table(_) if has_tables => self.complaints.add(
-                place,
-                format!("`{key}`{suffix} is a list of tables: write {name}, with two brackets"),
-            ),
-            other if has_tables => self.complaints.add(
-                place,
-                format!(
-                    "`{key}`{suffix} is a list of tables, not {}: write {name}",
-                    kind(other)
-                ),
-            ),
-            other => {
-                let message = format!("takes {}, not {}", list_of(item), kind(other));
-                self.wrong(table, key, found, Err(message));
+            DeValue::Table(_) if has_tables => {
+                format!("is a list of tables: write {name}, with two brackets")
             }
-        }
+            other if has_tables => {
+                format!("is a list of tables, not {}: write {name}", kind(other))
+            }
+            other => format!("takes {}, not {}", list_of(item), kind(other)),
+        };
+        self.wrong(table, key, found, Err(wrong));
     }
 
     fn tables(&mut self, name: &str, items: &DeArray<'_>, node: Node<'s>) {
@@ -322,14 +305,7 @@ impl<'w, 's, 't> Walker<'w, 's, 't> {
             let offset = item.span().start;
             match item.get_ref() {
                 DeValue::Table(entries) => {
-                    self.table(
-                        &Table {
-                            name: name.to_owned(),
-                            offset,
-                            entries,
-                        },
-                        node,
-                    );
+                    self.table(&Table::new(name.to_owned(), offset, entries), node);
                 }
                 other => self.complaints.add(
                     offset,

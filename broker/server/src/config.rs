@@ -177,11 +177,6 @@ impl Config {
     pub fn ledger_key(&self) -> PathBuf {
         self.data_dir.join("ledger.key")
     }
-
-    /// The directory of the index, which is built again from the ledger when it is missing.
-    pub fn index_dir(&self) -> PathBuf {
-        self.data_dir.join("index")
-    }
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {

@@ -6,9 +6,6 @@ use std::{
     str::FromStr,
 };
 
-use serde_json::{Value, json};
-use taskpass_config::Setting;
-
 /// Where metrics can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricsListen {
@@ -53,20 +50,7 @@ impl fmt::Display for MetricsListen {
     }
 }
 
-impl Setting for MetricsListen {
-    fn schema() -> Value {
-        json!({ "type": "string" })
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().unwrap_or_default();
-        text.parse().map_err(|error| format!("is wrong: {error}"))
-    }
-
-    fn write(&self) -> Value {
-        Value::from(self.to_string())
-    }
-}
+taskpass_config::text_setting!(MetricsListen);
 
 #[cfg(test)]
 mod tests {

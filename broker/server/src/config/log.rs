@@ -89,17 +89,4 @@ impl fmt::Display for LogFilter {
     }
 }
 
-impl Setting for LogFilter {
-    fn schema() -> Value {
-        json!({ "type": "string" })
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().unwrap_or_default();
-        text.parse().map_err(|e| format!("is wrong: {e}"))
-    }
-
-    fn write(&self) -> Value {
-        Value::from(self.0.as_str())
-    }
-}
+taskpass_config::text_setting!(LogFilter);
