@@ -18,8 +18,8 @@ use rustls::{
     time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use taskpass_core::{Clock, Identity, Timestamp, TrustDomain};
-use taskpass_spiffe_verify::{PeerError, PeerVerifier};
+use taskpass_core::{Clock, Identity, Timestamp, TrustDomain, with_sources};
+use taskpass_spiffe_verify::PeerVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
@@ -127,7 +127,7 @@ impl BrokerVerifier {
         };
         let peer = verifier
             .and_then(|v| v.verify_server(chain, now))
-            .map_err(|e| Rejection::Peer(in_words(&e)))?;
+            .map_err(|e| Rejection::Peer(with_sources(&e)))?;
         match peer.identity {
             Identity::Broker(_) => Ok(()),
             _ => Err(Rejection::NotABroker(peer.spiffe_id.to_string())),
@@ -193,14 +193,6 @@ fn public_key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], Rejec
         .map_err(|e| Rejection::Malformed(format!("its root cannot be read: {e}")))?;
     <[u8; 32]>::try_from(digest(&SHA256, parsed.public_key().raw).as_ref())
         .map_err(|e| Rejection::Malformed(e.to_string()))
-}
-
-/// The error with its sources, on one line.
-fn in_words(error: &PeerError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// The configured clock, as rustls asks for it.

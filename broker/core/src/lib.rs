@@ -78,6 +78,17 @@ impl InvalidValue {
     }
 }
 
+/// An error with what is behind it, on one line.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// Whether `c` can begin a new line or change how other characters are shown: control characters,
 /// and Unicode's separators of lines and paragraphs, which are not among them.
 pub fn breaks_line(c: char) -> bool {

@@ -11,7 +11,7 @@ mod tests;
 use std::{fmt, path::Path, sync::Arc};
 
 use serde::Serialize;
-use taskpass_core::{Clock, ProviderName};
+use taskpass_core::{Clock, ProviderName, with_sources};
 use taskpass_provider::{Provider, ProviderKinds};
 
 use crate::{
@@ -134,11 +134,7 @@ impl Diagnosis {
                     self.fail("config", problem, advice);
                 }
             }
-            other => self.fail(
-                "config",
-                check::with_sources(other),
-                "give the right `--config`",
-            ),
+            other => self.fail("config", with_sources(other), "give the right `--config`"),
         }
     }
 

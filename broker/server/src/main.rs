@@ -20,7 +20,7 @@ use taskpass_broker::{
     observe::logging,
     operator, provider_kinds, reload,
 };
-use taskpass_core::{Clock, SystemClock, SystemEntropy};
+use taskpass_core::{Clock, SystemClock, SystemEntropy, with_sources};
 
 fn main() -> ExitCode {
     process::harden();
@@ -170,7 +170,7 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::BuiltProvider> {
     let build = |configured: &ProviderConfig| {
         configured.build(Arc::clone(clock)).map_err(|e| {
-            let source = check::with_sources(e.as_ref());
+            let source = with_sources(e.as_ref());
             format!("setting up provider `{}` failed: {source}", configured.name)
         })
     };

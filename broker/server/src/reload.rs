@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use taskpass_core::Timestamp;
+use taskpass_core::{Timestamp, with_sources};
 use taskpass_engine::{Change, Configuration, Engine, ReloadedFiles};
 use taskpass_metrics::Metrics;
 use tokio::sync::{mpsc, oneshot};
@@ -25,10 +25,7 @@ pub use self::{
 };
 use crate::{
     app::{Deps, configuration, provider_kinds},
-    config::{
-        Config, ConfigError, Difference,
-        check::{self, with_sources},
-    },
+    config::{Config, ConfigError, Difference, check},
     transport::LimitsInForce,
 };
 

@@ -265,15 +265,3 @@ pub enum OpenError {
     #[error("the store's threads could not be started")]
     Threads(#[source] std::io::Error),
 }
-
-/// An error with its sources on one line, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}

@@ -8,7 +8,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use taskpass_core::{Clock, Digest, Timestamp};
+use taskpass_core::{Clock, Digest, Timestamp, with_sources};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     applier::{Feed, Progress},
     decider::{Decider, Group, Leavers, Mark},
     entry,
-    error::chain,
     index::Head,
     log::{Log, LogError, Position, Sealed},
     past::Past,
@@ -315,7 +314,7 @@ impl Sequencer {
     fn broken(&self, error: &LogError) {
         if !*self.shared.broken.borrow() {
             let error = match error {
-                LogError::Broken(source) => chain(source.as_ref()),
+                LogError::Broken(source) => with_sources(source.as_ref()),
                 LogError::Full
                 | LogError::TooLarge(_)
                 | LogError::Overtaken

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use rustify::endpoint::Endpoint;
-use taskpass_core::{Clock, Secret};
+use taskpass_core::{Clock, Secret, with_sources};
 use taskpass_provider::ProviderError;
 use tokio::sync::Mutex;
 use vaultrs::api::{
@@ -212,9 +212,5 @@ impl BrokerToken {
 }
 
 fn unusable(error: &SecretFileError) -> Fault {
-    let text = match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
-    Fault::Token(ProviderError::Misconfigured(text))
+    Fault::Token(ProviderError::Misconfigured(with_sources(error)))
 }

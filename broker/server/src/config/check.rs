@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
+use taskpass_core::with_sources;
 use taskpass_policy::{KnownNames, Severity};
 use taskpass_provider::ProviderKinds;
 
@@ -157,17 +158,6 @@ fn known_names(config: &Config) -> KnownNames {
         roles: Some(roles),
         classes: None,
     }
-}
-
-/// An error with its sources, on one line.
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use taskpass_core::with_sources;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{BuiltProvider, Diagnosis};
@@ -49,7 +50,7 @@ pub(super) async fn check_providers(providers: Vec<BuiltProvider>, diagnosis: &m
         };
         let answer = match answer {
             Ok(Ok(health)) => Ok(health),
-            Ok(Err(error)) => Err(crate::config::check::with_sources(&error)),
+            Ok(Err(error)) => Err(with_sources(&error)),
             Err(_elapsed) => Err(format!(
                 "no answer within {} s",
                 PROVIDER_DEADLINE.as_secs()

@@ -4,13 +4,13 @@ use std::{fs, io, path::Path, time::UNIX_EPOCH};
 
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
-use taskpass_core::{Clock, Identity, Timestamp};
+use taskpass_core::{Clock, Identity, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::Diagnosis;
 use crate::{
-    config::{Config, check::with_sources},
+    config::Config,
     init::{OPERATOR, quoted},
 };
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use taskpass_core::Clock;
+use taskpass_core::{Clock, with_sources};
 use taskpass_ledger::{Error, Ledger, Reader};
 
 use super::{Entries, Log, LogError, Position, Sealed, Turn};
-use crate::{Priority, error::chain};
+use crate::Priority;
 
 /// Entries that one call to [`Log::news`] reads at most.
 const NEWS_ENTRIES: u64 = 512;
@@ -85,7 +85,7 @@ impl Log for LocalLog {
         let signed = self.ledger.checkpoint_now();
         signed
             .map(drop)
-            .map_err(|error| LogError::Unsigned(chain(&error)))
+            .map_err(|error| LogError::Unsigned(with_sources(&error)))
     }
 
     fn is_unsigned(&self) -> bool {
