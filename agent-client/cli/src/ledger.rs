@@ -4,8 +4,9 @@ mod export;
 mod tiles;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 use taskpass_client::RPC_TIMEOUT;
@@ -106,6 +107,13 @@ pub(crate) async fn run(command: LedgerCommand, context: &Context) -> anyhow::Re
 /// The ledger's key as stored at login. A key that came along with a claim would prove nothing.
 fn stored_key(context: &Context) -> anyhow::Result<VerifyingKey> {
     Ok(context.config()?.directory.ledger_vkey()?.parse()?)
+}
+
+/// Reads an older checkpoint and checks the ledger's signature on it.
+fn older(path: &Path, key: &VerifyingKey) -> anyhow::Result<Checkpoint> {
+    let note = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the checkpoint `{}`", path.display()))?;
+    Ok(Checkpoint::open(&note, key)?)
 }
 
 async fn prove(index: u64, context: &Context) -> anyhow::Result<()> {

@@ -73,7 +73,7 @@ pub(crate) struct RunArgs {
 /// One role and the scope to ask it for.
 struct Wanted {
     pinned: PinnedRole,
-    scope: Vec<(String, String)>,
+    scope: Vec<Pair>,
 }
 
 pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<ExitCode> {
@@ -125,18 +125,10 @@ fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
             let message = format!("--scope names `{role}`, which is not among the roles");
             return Err(Usage(message).into());
         };
-        entry.scope.push((pair.key.clone(), pair.value.clone()));
+        entry.scope.push(pair.clone());
     }
     for entry in &wanted {
-        let pairs: Vec<Pair> = entry
-            .scope
-            .iter()
-            .map(|(key, value)| Pair {
-                key: key.clone(),
-                value: value.clone(),
-            })
-            .collect();
-        parse::scope(&pairs).map_err(taskpass_client::Error::Invalid)?;
+        parse::scope(&entry.scope).map_err(taskpass_client::Error::Invalid)?;
     }
     Ok(wanted)
 }
@@ -180,7 +172,7 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
     let mut issued = Vec::new();
     for Wanted { pinned, scope } in wanted {
         let mut request = task.credential(pinned.role.clone());
-        for (key, value) in scope {
+        for Pair { key, value } in scope {
             request = request.scope(key, value);
         }
         issued.push(request.issue_once().await?);

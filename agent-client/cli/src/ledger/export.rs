@@ -11,13 +11,12 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use taskpass_client::{Client, Error, Refusal};
 use taskpass_files::{Access, Draft};
-use taskpass_ledger::Checkpoint;
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, ledger_service_client::LedgerServiceClient,
 };
 use tonic::Streaming;
 
-use super::{ExportArgs, ExportFormat, stored_key, tiles};
+use super::{ExportArgs, ExportFormat, older, stored_key, tiles};
 use crate::{context::Context, failure::Usage, output, wire};
 
 /// A stream without a message for so long counts as broken.
@@ -37,7 +36,7 @@ pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<(
         consistent_with: 0,
     };
     if let Some(path) = &args.checkpoint {
-        request.consistent_with = older(path, context)?.size();
+        request.consistent_with = older(path, &stored_key(context)?)?.size();
     }
     match (args.format, args.to) {
         (ExportFormat::Jsonl, None) => {
@@ -58,13 +57,6 @@ pub(super) async fn run(args: ExportArgs, context: &Context) -> anyhow::Result<(
             to_tiles(request, directory, context).await
         }
     }
-}
-
-/// Reads an older checkpoint and checks the ledger's signature on it.
-pub(super) fn older(path: &Path, context: &Context) -> anyhow::Result<Checkpoint> {
-    let note = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the checkpoint `{}`", path.display()))?;
-    Ok(Checkpoint::open(&note, &stored_key(context)?)?)
 }
 
 /// Writes the export; the file is there once it is complete.

@@ -15,7 +15,7 @@ use taskpass_ledger::{
     verify::{Extent, Verified, verify_dir, verify_export},
 };
 
-use super::{stored_key, tiles};
+use super::{older, stored_key, tiles};
 use crate::context::Context;
 
 const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not the person who gave you the history";
@@ -119,10 +119,4 @@ fn key(text: &str) -> anyhow::Result<VerifyingKey> {
     let content = std::fs::read_to_string(text)
         .with_context(|| format!("`{text}` is neither a vkey nor a file with one"))?;
     Ok(content.trim().parse()?)
-}
-
-fn older(path: &Path, key: &VerifyingKey) -> anyhow::Result<Checkpoint> {
-    let note = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the checkpoint `{}`", path.display()))?;
-    Ok(Checkpoint::open(&note, key)?)
 }
