@@ -51,60 +51,47 @@ pub enum InstallationStep<'a> {
 
 /// A step in the life of an agent.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the events explain their fields")]
 pub enum AgentStep<'a> {
     /// [`Event::AgentRegistered`].
     Registered {
-        /// The agent.
         agent: &'a Agent,
-        /// The caller's name for the request.
         idempotency: Option<&'a IdempotencyKey>,
     },
 }
 
 /// A step in the life of a join token. [`SvidStep::Issued`] uses one up.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the events explain their fields")]
 pub enum JoinTokenStep<'a> {
     /// [`Event::JoinTokenCreated`].
     Created {
-        /// The token, without its secret.
         token: &'a JoinToken,
-        /// The caller's name for the request.
         idempotency: Option<&'a IdempotencyKey>,
     },
 }
 
 /// A step in the life of an SVID.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the events explain their fields")]
 pub enum SvidStep<'a> {
     /// [`Event::SvidIssued`].
     Issued {
-        /// The SVID.
         svid: &'a Svid,
-        /// The join token that was used up for it.
         join_token: Option<JoinTokenId>,
-        /// The serial number of the SVID that asked for a renewal.
         renews: Option<&'a str>,
     },
     /// [`Event::OperatorSvidIssued`].
     OperatorIssued {
-        /// The operator.
         operator: &'a OperatorName,
-        /// The certificate's serial number.
         serial: &'a str,
-        /// SHA-256 of the public key, in hex.
         key_sha256: &'a str,
-        /// Until when it is valid.
         not_after: Timestamp,
-        /// The serial number of the SVID that asked for a renewal.
         renews: Option<&'a str>,
-        /// Where it was made.
         origin: OperatorOrigin,
     },
     /// [`Event::SvidActivated`].
-    Activated {
-        /// Its serial number.
-        serial: &'a str,
-    },
+    Activated { serial: &'a str },
 }
 
 /// Where an operator's SVID was made.
@@ -118,21 +105,15 @@ pub enum OperatorOrigin {
 
 /// A step in the life of a task.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the events explain their fields")]
 pub enum TaskStep<'a> {
     /// [`Event::TaskStarted`].
     Started {
-        /// The task.
         task: &'a Task,
-        /// The caller's name for the request.
         idempotency: Option<&'a IdempotencyKey>,
     },
     /// [`Event::TaskEnding`].
-    Ending {
-        /// Why.
-        cause: EndCause,
-        /// The caller that ended it, or the broker.
-        by: &'a Actor,
-    },
+    Ending { cause: EndCause, by: &'a Actor },
     /// [`Event::TaskEnded`].
     Ended,
 }
@@ -148,67 +129,45 @@ pub enum AnchorStep<'a> {
 
 /// A step in the life of a credential.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the events explain their fields")]
 pub enum CredentialStep<'a> {
     /// [`Event::CredentialIntended`].
     Intended {
-        /// The credential as it will be.
         credential: &'a Credential,
-        /// The caller's name for the request.
         idempotency: Option<&'a IdempotencyKey>,
     },
     /// [`Event::CredentialIssued`].
     Issued {
-        /// Until when it lives unless it is revoked.
         expires_at: Timestamp,
-        /// How far revoking this credential truly goes.
         revocation_class: RevocationClass,
-        /// The anchor it was issued through.
         anchor: Option<AnchorId>,
-        /// How the provider finds it again.
         handle: Option<&'a Handle>,
     },
     /// [`Event::CredentialAbandoned`].
-    Abandoned {
-        /// Why.
-        reason: &'a str,
-    },
+    Abandoned { reason: &'a str },
     /// [`Event::CredentialRenewIntended`].
     RenewIntended {
-        /// Until when.
         until: Timestamp,
-        /// The caller's name for the request.
         idempotency: Option<&'a IdempotencyKey>,
     },
     /// [`Event::CredentialRenewed`].
     Renewed {
-        /// Until when it lives now.
         expires_at: Timestamp,
-        /// The caller's name for the request that is answered with this.
         idempotency: Option<&'a IdempotencyKey>,
     },
     /// [`Event::CredentialRevoking`].
-    Revoking {
-        /// Why.
-        cause: RevokeCause,
-    },
+    Revoking { cause: RevokeCause },
     /// [`Event::RevokeFailed`].
     RevokeFailed {
-        /// Which attempt, from 1.
         attempt: u32,
-        /// Why.
         error: &'a str,
-        /// When the next attempt is due.
         retry_at: Timestamp,
-        /// Whether people are told from now on.
         stuck: bool,
     },
     /// [`Event::CredentialRevoked`].
     Revoked {
-        /// Whether the provider proved that it is dead.
         verified: bool,
-        /// How it was proved, or why it could not be.
         proof: &'a str,
-        /// Until when it may still be usable.
         may_live_until: Option<Timestamp>,
     },
     /// [`Event::CredentialExpired`].
@@ -221,7 +180,7 @@ impl Event {
         clippy::too_many_lines,
         reason = "the one place that takes events apart, an arm for each"
     )]
-    pub const fn topic(&self) -> Topic<'_> {
+    pub fn topic(&self) -> Topic<'_> {
         match self {
             Self::Initialized { trust_domain, .. } => {
                 Topic::Installation(InstallationStep::Initialized(trust_domain))
@@ -252,7 +211,7 @@ impl Event {
             } => Topic::Svid(SvidStep::Issued {
                 svid,
                 join_token: *join_token,
-                renews: text(renews),
+                renews: renews.as_deref(),
             }),
             Self::OperatorSvidIssued {
                 operator,
@@ -263,19 +222,17 @@ impl Event {
                 local,
             } => Topic::Svid(SvidStep::OperatorIssued {
                 operator,
-                serial: serial.as_str(),
-                key_sha256: key_sha256.as_str(),
+                serial,
+                key_sha256,
                 not_after: *not_after,
-                renews: text(renews),
+                renews: renews.as_deref(),
                 origin: if *local {
                     OperatorOrigin::Local
                 } else {
                     OperatorOrigin::Broker
                 },
             }),
-            Self::SvidActivated { serial } => Topic::Svid(SvidStep::Activated {
-                serial: serial.as_str(),
-            }),
+            Self::SvidActivated { serial } => Topic::Svid(SvidStep::Activated { serial }),
             Self::TaskStarted { task, idempotency } => Topic::Task(
                 task.id,
                 TaskStep::Started {
@@ -317,12 +274,9 @@ impl Event {
                     handle: handle.as_ref(),
                 },
             ),
-            Self::CredentialAbandoned { credential, reason } => Topic::Credential(
-                *credential,
-                CredentialStep::Abandoned {
-                    reason: reason.as_str(),
-                },
-            ),
+            Self::CredentialAbandoned { credential, reason } => {
+                Topic::Credential(*credential, CredentialStep::Abandoned { reason })
+            }
             Self::CredentialRenewIntended {
                 credential,
                 until,
@@ -358,7 +312,7 @@ impl Event {
                 *credential,
                 CredentialStep::RevokeFailed {
                     attempt: *attempt,
-                    error: error.as_str(),
+                    error,
                     retry_at: *retry_at,
                     stuck: *stuck,
                 },
@@ -373,7 +327,7 @@ impl Event {
                 *credential,
                 CredentialStep::Revoked {
                     verified: *verified,
-                    proof: proof.as_str(),
+                    proof,
                     may_live_until: *may_live_until,
                 },
             ),
@@ -390,9 +344,9 @@ impl Event {
         kind.unwrap_or_default().to_owned()
     }
 
-    /// The idempotency key that the event uses up. [`Event::CredentialRenewed`] uses up none:
-    /// [`Event::CredentialRenewIntended`] has used up the key of the same request already.
-    pub const fn new_key(&self) -> Option<&IdempotencyKey> {
+    /// The idempotency key that the event uses up. [`Event::CredentialRenewed`] answers a request
+    /// whose key [`Event::CredentialRenewIntended`] has used up already.
+    pub fn new_key(&self) -> Option<&IdempotencyKey> {
         match self.topic() {
             Topic::Agent(AgentStep::Registered { idempotency, .. })
             | Topic::JoinToken(JoinTokenStep::Created { idempotency, .. })
@@ -418,13 +372,6 @@ impl Event {
                 | CredentialStep::Expired,
             ) => None,
         }
-    }
-}
-
-const fn text(text: &Option<String>) -> Option<&str> {
-    match text {
-        Some(text) => Some(text.as_str()),
-        None => None,
     }
 }
 
