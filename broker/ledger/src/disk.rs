@@ -1,6 +1,5 @@
 //! The operations that change the ledger's files, as a seam: tests inject failures here. Reading
 //! goes through `std::fs`.
-//!
 
 use std::{
     fmt, fs, io,
@@ -10,9 +9,11 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-pub use faulty::FaultyDisk;
-
+#[cfg(any(test, feature = "testing"))]
 mod faulty;
+
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::FaultyDisk;
 
 /// A place for files.
 pub trait Disk: fmt::Debug + Send + Sync {
