@@ -174,14 +174,6 @@ pub enum ConfigError {
         /// The mistake and its remedy.
         message: String,
     },
-    /// The certificates of `ca_file` or of the system are not usable.
-    #[error("provider `{provider}`: {message}")]
-    Trust {
-        /// The provider.
-        provider: ProviderName,
-        /// The mistake.
-        message: String,
-    },
 }
 
 fn default_timeout() -> Ttl {

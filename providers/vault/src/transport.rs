@@ -49,7 +49,7 @@ impl std::fmt::Debug for Transport {
 impl Transport {
     pub(crate) fn new(config: &VaultConfig, base_dir: &Path) -> Result<Self, ConfigError> {
         let url = config.url()?;
-        let trust = |message: String| ConfigError::Trust {
+        let trust = |message: String| ConfigError::Provider {
             provider: config.name.clone(),
             message,
         };
