@@ -22,8 +22,7 @@ pub(crate) struct Place {
 
 /// Finds the segment of an entry, for reading from the entry to the segment's end.
 pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
-    let behind = segments.partition_point(|segment| segment.first <= wanted);
-    let segment = segments.get(behind.checked_sub(1)?)?;
+    let segment = Segment::holding(segments, wanted)?;
     let (index, offset) = segment.before(wanted);
     Some(Place {
         path: segment.path(ledger),
@@ -36,9 +35,7 @@ pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option
 
 /// Finds the segment of an entry, for reading that entry alone.
 pub(crate) fn locate_one(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
-    let behind = segments.partition_point(|segment| segment.first <= wanted);
-    let segment = segments.get(behind.checked_sub(1)?)?;
-    let end = segment.block_end(wanted);
+    let end = Segment::holding(segments, wanted)?.block_end(wanted);
     let place = locate(ledger, segments, wanted)?;
     Some(Place { end, ..place })
 }

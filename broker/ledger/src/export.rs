@@ -139,7 +139,7 @@ pub fn entry_line(index: u64, entry: &[u8], out: &mut Vec<u8>) {
 
 /// Adds the line of an entry in a selection; `proof` is its inclusion proof in the tree of `size`
 /// entries.
-pub fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], out: &mut Vec<u8>) {
+fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], out: &mut Vec<u8>) {
     let (index, size) = (index.to_string(), size.to_string());
     push(out, &["{\"index\":", &index, ",\"size\":", &size]);
     hashes(proof, out);
@@ -148,7 +148,7 @@ pub fn proven_entry_line(index: u64, size: u64, proof: &[Hash], entry: &[u8], ou
 
 /// Adds the line that proves that the history continues the first `from` entries with the root
 /// `root`.
-pub fn consistency_line(from: u64, root: &Hash, proof: &[Hash], out: &mut Vec<u8>) {
+fn consistency_line(from: u64, root: &Hash, proof: &[Hash], out: &mut Vec<u8>) {
     let (from, root) = (from.to_string(), STANDARD.encode(root));
     push(out, &["{\"consistency\":{\"from\":", &from]);
     push(out, &[",\"root\":\"", &root, "\""]);

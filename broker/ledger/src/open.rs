@@ -185,12 +185,7 @@ impl Opening<'_> {
         if self.damage == Damage::Refuse {
             return Err(problem);
         }
-        let at = DamageAt {
-            segment: path,
-            offset: 0,
-            index: 0,
-            reason: problem.to_string(),
-        };
+        let at = DamageAt::new(path, 0, 0, problem.to_string());
         let moved = self.set_checkpoint_aside()?;
         self.accepted.push(Accepted { at, moved });
         Ok(None)
@@ -337,19 +332,16 @@ fn signed_edge(
         return Ok(Ok((edge, forest.rebuilt)));
     }
     let index = forest.differs.unwrap_or(0);
-    let behind = scan
-        .segments
-        .partition_point(|segment| segment.first <= index);
-    let segment = scan.segments.get(behind.saturating_sub(1));
-    Ok(Err(DamageAt {
-        segment: segment.map_or_else(|| segment::directory(ledger), |s| s.path(ledger)),
-        offset: segment.map_or(0, |s| s.before(index).1),
+    let reason = format!(
+        "the entries up to {} are not those that the checkpoint signed",
+        signed.size()
+    );
+    Ok(Err(DamageAt::of_entry(
+        ledger,
+        &scan.segments,
         index,
-        reason: format!(
-            "the entries up to {} are not those that the checkpoint signed",
-            signed.size()
-        ),
-    }))
+        reason,
+    )))
 }
 
 /// The first unused name of the form `<path>.damaged`, `<path>.damaged.1`, …

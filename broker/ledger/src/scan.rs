@@ -49,6 +49,37 @@ pub struct DamageAt {
     pub reason: String,
 }
 
+impl DamageAt {
+    pub(crate) fn new(
+        segment: impl Into<PathBuf>,
+        offset: u64,
+        index: u64,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            segment: segment.into(),
+            offset,
+            index,
+            reason: reason.into(),
+        }
+    }
+
+    /// The damage of an entry that the segments have.
+    pub(crate) fn of_entry(
+        ledger: &Path,
+        segments: &[Segment],
+        index: u64,
+        reason: impl Into<String>,
+    ) -> Self {
+        match Segment::holding(segments, index) {
+            Some(segment) => {
+                Self::new(segment.path(ledger), segment.before(index).1, index, reason)
+            }
+            None => Self::new(segment::directory(ledger), 0, index, reason),
+        }
+    }
+}
+
 impl From<DamageAt> for Error {
     fn from(at: DamageAt) -> Self {
         Self::Damaged {
@@ -84,12 +115,8 @@ pub(crate) fn scan(
         let expected = scan.size();
         let path = Segment::empty(*first).path(ledger);
         if *first != expected {
-            scan.damage = Some(DamageAt {
-                segment: path,
-                offset: 0,
-                index: expected,
-                reason: format!("the segment with entry {expected} is missing or incomplete"),
-            });
+            let reason = format!("the segment with entry {expected} is missing or incomplete");
+            scan.damage = Some(DamageAt::new(path, 0, expected, reason));
             return Ok(scan);
         }
         let last = number + 1 == firsts.len();
@@ -101,12 +128,9 @@ pub(crate) fn scan(
     if scan.size() < signed {
         let end = scan.segments.last().map_or(0, |s| s.end);
         let place = scan.segments.last().map_or(0, |s| s.first);
-        scan.damage = Some(DamageAt {
-            segment: Segment::empty(place).path(ledger),
-            offset: end,
-            index: scan.size(),
-            reason: format!("it ends here, but a checkpoint signed {signed} entries"),
-        });
+        let path = Segment::empty(place).path(ledger);
+        let reason = format!("it ends here, but a checkpoint signed {signed} entries");
+        scan.damage = Some(DamageAt::new(path, end, scan.size(), reason));
         scan.torn = None;
     }
     Ok(scan)
@@ -142,12 +166,8 @@ fn read_segment(
     let mut reader = FrameReader::open(path, 0, length).map_err(read)?;
     if !reader.header_is(first).map_err(read)? {
         // A segment gets its name only after its header is durable, so this is no torn write.
-        scan.damage = Some(DamageAt {
-            segment: path.to_owned(),
-            offset: 0,
-            index: first,
-            reason: "the segment's header is wrong".to_owned(),
-        });
+        let damage = DamageAt::new(path, 0, first, "the segment's header is wrong");
+        scan.damage = Some(damage);
         return Ok(());
     }
     let mut segment = Segment::empty(first);
@@ -175,12 +195,7 @@ fn read_segment(
             bytes: length - offset,
         });
     } else {
-        scan.damage = Some(DamageAt {
-            segment: path.to_owned(),
-            offset,
-            index,
-            reason: bad.reason().to_owned(),
-        });
+        scan.damage = Some(DamageAt::new(path, offset, index, bad.reason()));
     }
     Ok(())
 }
@@ -211,11 +226,5 @@ fn read_range(path: &Path, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
 /// A bad entry in a part that was whole when the ledger was opened.
 pub(crate) fn damaged_since(path: &Path, offset: u64, index: u64, bad: Option<Bad>) -> Error {
     let reason = bad.map_or("the file ends here", Bad::reason);
-    DamageAt {
-        segment: path.to_owned(),
-        offset,
-        index,
-        reason: reason.to_owned(),
-    }
-    .into()
+    DamageAt::new(path, offset, index, reason).into()
 }

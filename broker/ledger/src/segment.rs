@@ -276,6 +276,12 @@ impl Segment {
         }
     }
 
+    /// The segment of an entry among segments in order.
+    pub(crate) fn holding(segments: &[Self], index: u64) -> Option<&Self> {
+        let behind = segments.partition_point(|segment| segment.first <= index);
+        segments.get(behind.checked_sub(1)?)
+    }
+
     /// Notes one more entry of so many bytes on disk.
     pub(crate) fn push(&mut self, disk_bytes: usize) {
         if self.count.is_multiple_of(OFFSETS_EVERY) {

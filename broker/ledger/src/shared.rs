@@ -125,15 +125,8 @@ impl Shared {
             return Ok(full.tile);
         }
         let first = index << (TILE_LEVELS * (level + 1));
-        let behind = segments.partition_point(|segment| segment.first <= first);
-        let segment = segments.get(behind.saturating_sub(1));
-        Err(DamageAt {
-            segment: segment.map_or_else(PathBuf::new, |s| s.path(&self.ledger)),
-            offset: segment.map_or(0, |s| s.before(first).1),
-            index: first,
-            reason: "an entry from here on is not the one that was signed".to_owned(),
-        }
-        .into())
+        let reason = "an entry from here on is not the one that was signed";
+        Err(DamageAt::of_entry(&self.ledger, &segments, first, reason).into())
     }
 
     fn recall(&self, level: u32, index: u64) -> Option<Arc<Tile>> {
