@@ -17,6 +17,9 @@ use crate::{
 pub(crate) trait Leavers: UsedIds {
     /// Notes the id that a change at `position` takes out of the state.
     fn note(&mut self, change: &Change, position: u64);
+
+    /// Takes back the note of a change that is undone. Of several, the last is undone first.
+    fn undo(&mut self, change: &Change);
 }
 
 /// The state after everything decided so far.
@@ -55,8 +58,9 @@ impl<H: Leavers> Decider<H> {
     /// Undoes the decisions after a mark.
     pub(crate) fn undo(&mut self, group: &mut Group, to: &Mark) {
         while group.undo.len() > to.undo {
-            if let Some(change) = group.undo.pop() {
-                self.state.set(&change);
+            if let Some(inverse) = group.undo.pop() {
+                let undone = self.state.set(&inverse);
+                self.past.undo(&undone);
             }
         }
         group.cut(to);

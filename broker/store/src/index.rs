@@ -113,7 +113,7 @@ impl Index {
         let Some(bytes) = self.get(META)? else {
             return Ok(None);
         };
-        let meta: Meta = read::parse(&bytes)?;
+        let meta: Meta = rows::parse(&bytes)?;
         let Meta {
             format, position, ..
         } = meta;

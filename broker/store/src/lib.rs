@@ -37,6 +37,7 @@ mod decider;
 mod entry;
 mod error;
 mod history;
+mod idempotency;
 mod index;
 mod log;
 mod past;
@@ -50,11 +51,12 @@ mod testing;
 mod writer;
 
 pub use api::{
-    CredentialFilter, DueRevocation, IdempotencyRecord, JoinTokenRecord, Listing, Page,
-    ProviderUsage, Revocations, Store, Subject, SvidRecord, TaskFilter, Usage, Work,
+    CredentialFilter, DueRevocation, JoinTokenRecord, Listing, Page, ProviderUsage, Revocations,
+    Store, SvidRecord, TaskFilter, Usage, Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use entry::Entry;
 pub use error::{CommitError, Conflict, GuardFailure, OpenError, StoreError, Wider};
+pub use idempotency::{IdempotencyRecord, Subject};
 pub use log::MemoryLog;
 pub use store::{Config, IndexReport, LogStore, OpenReport, Opened};

@@ -5,7 +5,7 @@
 //! index.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashSet, VecDeque},
     hash::Hash,
     sync::Arc,
 };
@@ -24,18 +24,29 @@ const RECENT_MAX: usize = 262_144;
 #[derive(Debug)]
 struct Used<I> {
     newest: Option<I>,
-    /// Ids that the index may not have, with the position at which it will.
-    recent: HashMap<I, u64>,
-    queue: VecDeque<(u64, I)>,
+    /// Ids that the index may not have.
+    recent: HashSet<I>,
+    /// The same ids, in the order in which they left.
+    queue: VecDeque<Left<I>>,
     /// Whether ids have left memory that neither `recent` nor the index has.
     has_gaps: bool,
+}
+
+/// An id as it left memory.
+#[derive(Debug)]
+struct Left<I> {
+    id: I,
+    /// Where the index has it.
+    position: u64,
+    /// The newest id before this one left.
+    newest_before: Option<I>,
 }
 
 impl<I: Clone + Ord + Hash> Used<I> {
     fn new(newest: Option<I>) -> Self {
         Self {
             newest,
-            recent: HashMap::new(),
+            recent: HashSet::new(),
             queue: VecDeque::new(),
             has_gaps: false,
         }
@@ -48,25 +59,34 @@ impl<I: Clone + Ord + Hash> Used<I> {
     }
 
     fn add(&mut self, id: I, position: u64) {
+        let newest_before = self.newest.clone();
         self.saw(id.clone());
-        if self.recent.insert(id.clone(), position) == Some(position) {
-            // It was decided before and not written, as on a full disk.
-            return;
-        }
-        self.queue.push_back((position, id));
+        self.recent.insert(id.clone());
+        self.queue.push_back(Left {
+            id,
+            position,
+            newest_before,
+        });
         if self.queue.len() > RECENT_MAX
-            && let Some((_, oldest)) = self.queue.pop_front()
+            && let Some(oldest) = self.queue.pop_front()
         {
-            self.recent.remove(&oldest);
+            self.recent.remove(&oldest.id);
             self.has_gaps = true;
         }
     }
 
+    /// Takes back the last [`Used::add`], which was of this id. A gap that it made stays: the id
+    /// that was dropped for it is not known any more.
+    fn undo(&mut self, id: &I) {
+        if let Some(left) = self.queue.pop_back_if(|left| left.id == *id) {
+            self.recent.remove(id);
+            self.newest = left.newest_before;
+        }
+    }
+
     fn forget_before(&mut self, position: u64) {
-        while let Some((at, id)) = self.queue.pop_front_if(|(at, _)| *at <= position) {
-            if self.recent.get(&id) == Some(&at) {
-                self.recent.remove(&id);
-            }
+        while let Some(left) = self.queue.pop_front_if(|left| left.position <= position) {
+            self.recent.remove(&left.id);
         }
     }
 
@@ -78,7 +98,7 @@ impl<I: Clone + Ord + Hash> Used<I> {
         if self.newest.as_ref() < Some(id) {
             return Ok(false);
         }
-        if self.recent.contains_key(id) {
+        if self.recent.contains(id) {
             return Ok(true);
         }
         if self.has_gaps {
@@ -143,6 +163,14 @@ impl Leavers for Past {
             used.add(id.id, position);
         }
     }
+
+    fn undo(&mut self, change: &Change) {
+        if let Some(id) = change.leaves()
+            && let Some(used) = self.of_kind(id.listed_under)
+        {
+            used.undo(&id.id);
+        }
+    }
 }
 
 impl UsedIds for Past {
@@ -165,13 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_decided_again_and_again_is_kept_once() {
-        let mut used = Used::new(None);
+    fn what_is_decided_and_not_written_leaves_nothing() {
+        let mut used = Used::new(Some(0));
         for _ in 0..1000 {
             used.add(1, 5);
+            used.add(2, 5);
+            used.undo(&2);
+            used.undo(&1);
         }
-        assert_eq!(used.queue.len(), 1);
-        // The third time it fits, behind another entry.
+        assert!(used.recent.is_empty() && used.queue.is_empty());
+        assert_eq!(used.has(&1, no_search), Ok(false));
+        // At last there was room for it, behind another entry.
         used.add(1, 6);
         used.forget_before(5);
         assert_eq!(used.has(&1, no_search), Ok(true));

@@ -5,7 +5,7 @@ use std::{fmt::Display, ops::ControlFlow, str::FromStr, sync::Arc};
 use serde::de::DeserializeOwned;
 use taskpass_core::TaskId;
 
-use super::{Index, IndexError, entry_key, record};
+use super::{Index, IndexError, entry_key, record, rows::parse};
 use crate::history::Order;
 
 /// Records from an index, and whether there may be more.
@@ -171,10 +171,6 @@ fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
 /// The smallest key behind this one.
 fn just_behind(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
-}
-
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
-    serde_json::from_slice(bytes).map_err(|e| IndexError(format!("a record cannot be read: {e}")))
 }
 
 /// The record of a row.

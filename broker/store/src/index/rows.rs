@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt::Display};
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use taskpass_core::TaskId;
 
 use super::IndexError;
@@ -69,4 +69,8 @@ pub(crate) fn record(prefix: &str, id: &dyn Display) -> Vec<u8> {
 
 pub(super) fn json(record: &impl Serialize) -> Result<Vec<u8>, IndexError> {
     serde_json::to_vec(record).map_err(|e| IndexError(format!("a record cannot be written: {e}")))
+}
+
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
+    serde_json::from_slice(bytes).map_err(|e| IndexError(format!("a record cannot be read: {e}")))
 }

@@ -439,13 +439,8 @@ async fn ledger_time_never_goes_back_and_can_be_searched() {
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_stops_giving_and_not_taking() {
-    let mut fixture = Fixture::new().await;
-    fixture
-        .all([started(new_task(1, 1)), intended(1, 1, 1), issued(1)])
-        .await;
-    let before = fixture.everything(3).await;
+/// Leaves the disk without room for a batch of normal priority.
+async fn fill(fixture: &Fixture) {
     fixture.disk.set_free(Some(0));
     // Ever smaller batches fill the blocks that are allocated already.
     for (bytes, times) in [(60_000, 50), (60_000, 1), (10, 1)] {
@@ -455,6 +450,38 @@ async fn a_full_disk_stops_giving_and_not_taking() {
         let batch = Batch::new(vec![filler; times]);
         while fixture.store().commit(batch.clone()).await.is_ok() {}
     }
+}
+
+/// An id counts as used when the ledger has it, and not because a batch that was refused had it.
+#[tokio::test]
+async fn what_is_refused_uses_up_no_id() {
+    let fixture = Fixture::new().await;
+    let life = |n| [started(new_task(n, 1)), ending(n), ended(n)];
+    fill(&fixture).await;
+    let full = fixture.store().commit(Batch::new(life(2))).await;
+    assert_eq!(full, Err(CommitError::DiskFull));
+    fixture.disk.set_free(None);
+    fixture.all(life(2)).await;
+    let again = fixture.store().commit(Batch::new(life(2))).await;
+    assert!(matches!(again, Err(CommitError::Conflict(_))), "{again:?}");
+
+    let refused = life(1).into_iter().chain([ended(1)]);
+    let refused = fixture.store().commit(Batch::new(refused)).await;
+    assert!(
+        matches!(refused, Err(CommitError::Conflict(_))),
+        "{refused:?}"
+    );
+    fixture.all(life(1)).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_giving_and_not_taking() {
+    let mut fixture = Fixture::new().await;
+    fixture
+        .all([started(new_task(1, 1)), intended(1, 1, 1), issued(1)])
+        .await;
+    let before = fixture.everything(3).await;
+    fill(&fixture).await;
     let full = fixture
         .store()
         .commit(Batch::new([started(new_task(2, 1))]))
