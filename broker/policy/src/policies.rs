@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, path::Path};
 
-use crate::{LoadError, PolicyFile, check, files, index::Index, schema::Language};
+use crate::{
+    KnownNames, LoadError, PolicyFile, Report, check, files, index::Index, schema::Language,
+};
 
 /// Policies, checked and ready to decide. A set never changes; to change policy, load another one.
 #[derive(Debug)]
@@ -23,25 +25,43 @@ impl PolicySet {
         Self::parse(&files::read_dir(dir)?)
     }
 
+    /// Reads the `.cedar` files of `dir` once. Returns what a check of them finds, with references
+    /// compared against `known`, and the set of the same texts, unless the check finds an error.
+    pub fn load_and_check(
+        dir: &Path,
+        known: &KnownNames,
+    ) -> Result<(Report, Option<Self>), LoadError> {
+        Self::inspect(&files::read_dir(dir)?, Some(known))
+    }
+
     /// Makes the set from texts that were read already, in any order.
     pub fn parse(files: &[PolicyFile]) -> Result<Self, LoadError> {
+        let (report, set) = Self::inspect(files, None)?;
+        set.ok_or(LoadError::Refused(report))
+    }
+
+    fn inspect(
+        files: &[PolicyFile],
+        known: Option<&KnownNames>,
+    ) -> Result<(Report, Option<Self>), LoadError> {
         let language = Language::load().map_err(LoadError::Schema)?;
-        let (policies, report) = check::inspect(&language, files, None);
+        let (policies, report) = check::inspect(&language, files, known);
         if report.has_errors() {
-            return Err(LoadError::Refused(report));
+            return Ok((report, None));
         }
         let reasons = policies
             .iter()
             .filter_map(|p| Some((p.id().to_string(), p.annotation("reason")?.to_owned())))
             .collect();
-        Ok(Self {
+        let set = Self {
             index: Index::build(&language, &policies).map_err(LoadError::Schema)?,
             language,
             reasons,
             hash: files::set_hash(files),
             files: files.to_vec(),
             len: policies.len(),
-        })
+        };
+        Ok((report, Some(set)))
     }
 
     /// The files the set was made from, as they were read.

@@ -33,6 +33,10 @@ use crate::{authn, transport::Peer};
 
 use status::Refusal;
 
+/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
+/// threads, too.
+const EXPORTS_MAX: usize = 16;
+
 /// The answer of a handler.
 type Answer<M> = Result<Response<M>, Status>;
 
@@ -85,7 +89,7 @@ pub(crate) fn routes(
 ) -> Result<(Routes, tonic_health::server::HealthReporter), tonic_reflection::server::Error> {
     let api = Api {
         engine,
-        exports: Arc::new(Semaphore::new(ledger::EXPORTS_MAX)),
+        exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
     };
     macro_rules! limited {
         ($server:ident) => {

@@ -1,13 +1,19 @@
 //! The composition root: the one place that names concrete stores and providers and puts the parts
 //! together.
 
+mod configuration;
+mod error;
+
+pub use configuration::Deps;
+pub(crate) use configuration::configuration;
+pub use error::AppError;
+
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use taskpass_ca::Authority;
-use taskpass_core::{Clock, Entropy, Event};
+use taskpass_core::Event;
 use taskpass_engine::{
-    self as engine, Attestors, Configuration, ConfiguredProvider, Context, Engine,
-    JoinTokenAttestor, SystemTimer, reconcile,
+    self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
     Reader, SigningKey,
@@ -25,10 +31,7 @@ use crate::{
     api,
     certificate::{CertificateRenewal, ServerCertificate},
     config::Config,
-    observe::{
-        disk::ObservedDisk, endpoint::Endpoint, provider::ObservedProvider, request::Observer,
-        sample::Sampler,
-    },
+    observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
     reload::{self, Reloader, Reloads, control::ControlSocket},
     transport::{ServerTls, Transport},
 };
@@ -36,55 +39,6 @@ use crate::{
 /// How long background work may go on after the last connection is closed. The next start takes up
 /// the rest from the ledger.
 const BACKGROUND_DRAIN: Duration = Duration::from_secs(5);
-
-/// The parts that differ between a real broker and a broker in a test.
-#[derive(Debug, Clone)]
-pub struct Deps {
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Randomness.
-    pub entropy: Arc<dyn Entropy>,
-}
-
-/// Why a broker does not start, or did not stop in good order.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// A part could not be set up.
-    #[error("{what} failed")]
-    Setup {
-        /// Which, and the remedy.
-        what: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Ledger or index are of no more use as they are.
-    #[error(
-        "after a failed write or a full disk the ledger and its index must be opened anew; the broker ends, to be started again"
-    )]
-    Broken,
-    /// The configured address cannot be listened on.
-    #[error("cannot listen on {address}; is another broker running there?")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-impl AppError {
-    /// Adds to an error the name of the part that was being set up.
-    pub(crate) fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-        what: impl Into<String>,
-    ) -> impl FnOnce(E) -> Self {
-        let what = what.into();
-        move |source| Self::Setup {
-            what,
-            source: source.into(),
-        }
-    }
-}
 
 /// A broker, ready to serve.
 #[derive(Debug)]
@@ -148,6 +102,7 @@ impl App {
             transport.limits(),
             deps,
             Arc::clone(&metrics),
+            provider_kinds(),
         );
         let control = open_control(&config);
         Ok(Self {
@@ -284,7 +239,9 @@ async fn open_engine(
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
     };
-    let configuration = configuration(config, deps, metrics)?;
+    let policy =
+        PolicySet::load_dir(&config.policy.dir).map_err(AppError::setup("loading the policy"))?;
+    let configuration = configuration(config, policy, deps, metrics)?;
     let engine = Engine::new(context, configuration, newest)
         .await
         .map_err(AppError::setup("setting up the engine"))?;
@@ -404,37 +361,6 @@ fn open_control(config: &Config) -> Option<ControlSocket> {
             None
         }
     }
-}
-
-/// The parts that a reload can swap: policy, providers and settings, read from their files.
-pub(crate) fn configuration(
-    config: &Config,
-    deps: &Deps,
-    metrics: &Metrics,
-) -> Result<Configuration, AppError> {
-    let policy =
-        PolicySet::load_dir(&config.policy.dir).map_err(AppError::setup("loading the policy"))?;
-    let mut providers = Vec::with_capacity(config.providers.len());
-    for configured in &config.providers {
-        let failed = format!("setting up provider `{}`", configured.name);
-        // Taken before the provider reads the same files: a file that changes in between then
-        // counts as changed the next time.
-        let fingerprint = configured.fingerprint();
-        let built = configured
-            .build(Arc::clone(&deps.clock))
-            .map_err(AppError::setup(failed))?;
-        let observed = ObservedProvider::new(built, metrics, Arc::clone(&deps.clock));
-        providers.push(ConfiguredProvider {
-            provider: Arc::new(observed),
-            fingerprint,
-            place: configured.place(),
-        });
-    }
-    Ok(Configuration {
-        policy: Arc::new(policy),
-        providers,
-        settings: config.engine.clone(),
-    })
 }
 
 /// The kinds of provider that this program has. A new one is a line here.

@@ -29,7 +29,7 @@ use taskpass_core::{TrustDomain, sha256_hex};
 use taskpass_engine::{Credentials, Settings, Tasks};
 use taskpass_provider::ProviderKinds;
 
-use self::schema::DATA_DIR;
+use self::sections::DATA_DIR;
 use crate::transport;
 
 pub use self::{
@@ -128,7 +128,7 @@ impl Config {
         let config = Document::parse(text, &mut complaints).and_then(|document| {
             let config = read(&document, kinds, path, &mut complaints)?;
             if let Some(in_force) = in_force {
-                change::refuse_fixed(&document, in_force, &config, &mut complaints);
+                change::refuse_fixed(&document, &in_force.values, &config.values, &mut complaints);
             }
             Some(config)
         });
@@ -139,6 +139,11 @@ impl Config {
             }
             _ => Err(ConfigError::Invalid(complaints.into_problems())),
         }
+    }
+
+    /// The keys outside of providers that have other values in `next`.
+    pub fn differences(&self, next: &Self) -> Vec<Difference> {
+        change::differences(&self.values, &next.values)
     }
 
     /// The data directory that a file names, even if the file is wrong. A command has to find the

@@ -4,27 +4,30 @@
 //! way leaves no directory that passes for an installation, and the next `init` names the files to
 //! remove.
 
+mod error;
 mod files;
+mod shell;
 #[cfg(test)]
 mod tests;
 
+pub use error::Error;
+pub use shell::quoted;
+
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use taskpass_ca::{Authority, Issued, NewKey};
-use taskpass_core::{
-    Clock, Entropy, Event, InvalidValue, OperatorName, Timestamp, TrustDomain, Ttl, limits,
-};
+use taskpass_core::{Clock, Entropy, Event, OperatorName, Timestamp, TrustDomain, Ttl, limits};
 use taskpass_files::{create_dir, unfinished};
-use taskpass_ledger::{KeyError, Ledger, Options, Priority, SigningKey};
+use taskpass_ledger::{Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
 use taskpass_provider::ProviderKinds;
 use taskpass_store::Entry;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 
 const CONFIG: &str = "taskpass.toml";
 const POLICY: &str = "policy";
@@ -41,69 +44,6 @@ pub struct Plan {
     pub trust_domain: TrustDomain,
     /// The first operator, who may do everything operators can do.
     pub operator: OperatorName,
-}
-
-/// Why nothing was installed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The directory holds an installation.
-    #[error("`{}` holds an installation already; choose another directory", .0.display())]
-    Exists(PathBuf),
-    /// A former `init` did not finish.
-    #[error(
-        "`{}` holds an installation that was not finished; remove it with `rm -r {}` and try again",
-        dir.display(), left.join(" ")
-    )]
-    Unfinished {
-        /// The directory.
-        dir: PathBuf,
-        /// The files and directories that it left, quoted for a shell.
-        left: Vec<String>,
-    },
-    /// Other users can enter the directory.
-    #[error("`{}` is open to other users (mode {mode:04o}); run `chmod 700 {}` and try again", dir.display(), quoted(dir))]
-    Exposed {
-        /// The directory.
-        dir: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// A file or directory could not be written.
-    #[error("cannot write `{}`", path.display())]
-    Write {
-        /// The file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The certificate authority could not be made.
-    #[error("the certificate authority could not be made")]
-    Authority(#[from] taskpass_ca::Error),
-    /// The ledger's key could not be made.
-    #[error("the ledger's key could not be made")]
-    Key(#[from] KeyError),
-    /// The ledger could not be made.
-    #[error("the ledger could not be made")]
-    Ledger(#[from] taskpass_ledger::Error),
-    /// A bug.
-    #[error("BUG: {0}")]
-    Invalid(#[from] InvalidValue),
-    /// A bug.
-    #[error("BUG: an event cannot be written as JSON")]
-    Event(#[from] serde_json::Error),
-    /// A bug: the configuration that `init` would write is not valid.
-    #[error("BUG: the new configuration is wrong")]
-    Config(#[from] ConfigError),
-}
-
-impl From<taskpass_files::Error> for Error {
-    fn from(error: taskpass_files::Error) -> Self {
-        Self::Write {
-            path: error.path,
-            source: error.source,
-        }
-    }
 }
 
 /// A new installation.
@@ -343,15 +283,4 @@ and where the agent runs, with a directory of its own for its identity:
   taskpass doctor --identity ./builder"
         )
     }
-}
-
-/// A path, quoted for a shell where it needs it.
-pub fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ':');
-    if !text.is_empty() && text.chars().all(plain) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

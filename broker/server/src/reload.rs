@@ -15,6 +15,7 @@ use std::sync::Arc;
 use taskpass_core::{Timestamp, with_sources};
 use taskpass_engine::{Change, Configuration, Engine, ReloadedFiles};
 use taskpass_metrics::Metrics;
+use taskpass_provider::{ProviderFactory, ProviderKinds};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ pub use self::{
     outcome::{Outcome, Verdict},
 };
 use crate::{
-    app::{Deps, configuration, provider_kinds},
+    app::{Deps, configuration},
     config::{Config, ConfigError, Difference, check},
     transport::LimitsInForce,
 };
@@ -68,6 +69,7 @@ pub(crate) struct Reloader {
     limits: LimitsInForce,
     deps: Deps,
     metrics: Arc<Metrics>,
+    kinds: Vec<Arc<dyn ProviderFactory>>,
     requests: mpsc::Receiver<Request>,
 }
 
@@ -86,6 +88,7 @@ impl Reloader {
         limits: LimitsInForce,
         deps: Deps,
         metrics: Arc<Metrics>,
+        kinds: Vec<Arc<dyn ProviderFactory>>,
     ) -> (Self, Reloads) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let this = Self {
@@ -94,6 +97,7 @@ impl Reloader {
             limits,
             deps,
             metrics,
+            kinds,
             requests,
         };
         (this, Reloads(sender))
@@ -147,9 +151,9 @@ impl Reloader {
     /// Reads and builds. Files and policies take as long as they take, so another thread does it.
     async fn prepare(&self) -> Result<Prepared, Vec<String>> {
         let (in_force, deps) = (self.in_force.clone(), self.deps.clone());
-        let metrics = Arc::clone(&self.metrics);
+        let (metrics, kinds) = (Arc::clone(&self.metrics), self.kinds.clone());
         let prepared =
-            tokio::task::spawn_blocking(move || read_and_build(&in_force, &deps, &metrics));
+            tokio::task::spawn_blocking(move || read_and_build(&in_force, &kinds, &deps, &metrics));
         prepared
             .await
             .unwrap_or_else(|panic| Err(vec![format!("reading the files failed: {panic}")]))
@@ -190,17 +194,18 @@ impl Reloader {
 
 fn read_and_build(
     in_force: &Config,
+    kinds: &ProviderKinds,
     deps: &Deps,
     metrics: &Metrics,
 ) -> Result<Prepared, Vec<String>> {
-    let config = read_again(in_force)?;
+    let config = read_again(in_force, kinds)?;
     let mut report = check::Report::default();
-    check::policy(&config, &mut report);
-    if !report.is_ok() {
+    // The set that was checked is the one that comes into force: a file may change in between.
+    let Some(policy) = check::policy(&config, &mut report).filter(|_| report.is_ok()) else {
         return Err(report.problems);
-    }
-    let configuration =
-        configuration(&config, deps, metrics).map_err(|error| vec![with_sources(&error)])?;
+    };
+    let configuration = configuration(&config, policy, deps, metrics)
+        .map_err(|error| vec![with_sources(&error)])?;
     Ok(Prepared {
         config,
         configuration,
@@ -208,13 +213,11 @@ fn read_and_build(
     })
 }
 
-fn read_again(in_force: &Config) -> Result<Config, Vec<String>> {
-    in_force
-        .load_again(&provider_kinds())
-        .map_err(|error| match error {
-            ConfigError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
-            other => vec![with_sources(&other)],
-        })
+fn read_again(in_force: &Config, kinds: &ProviderKinds) -> Result<Config, Vec<String>> {
+    in_force.load_again(kinds).map_err(|error| match error {
+        ConfigError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
+        other => vec![with_sources(&other)],
+    })
 }
 
 /// The limits of the transport, with as many connections as fit into the open files of this

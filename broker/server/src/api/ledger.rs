@@ -9,12 +9,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, Api, parse, status::Refusal};
+use super::{Answer, Api, EXPORTS_MAX, parse, status::Refusal};
 
-/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
-/// threads, too.
-pub(super) const EXPORTS_MAX: usize = 16;
-/// The pause in a refusal when so many exports run.
+/// The pause in a refusal when [`EXPORTS_MAX`] exports run.
 const EXPORT_RETRY: Duration = Duration::from_secs(5);
 /// Messages read ahead of a slow reader.
 const MESSAGES_AHEAD: usize = 8;

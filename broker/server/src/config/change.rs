@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use serde_json::Value;
 use taskpass_config::{Complaints, Document};
 
-use super::{Config, DATA_DIR};
+use super::sections::DATA_DIR;
 
 /// The tables and keys that only take effect when a broker starts: sockets that are open, files
 /// that are locked, the lifetimes that the authority signs with, the log that is set up once per
@@ -41,26 +41,27 @@ impl fmt::Display for Difference {
     }
 }
 
-impl Config {
-    /// The keys outside of providers that have other values in `next`.
-    pub fn differences(&self, next: &Self) -> Vec<Difference> {
-        let pairs = self.values.iter().map(|(key, from)| {
-            let to = next.values.get(key).unwrap_or(&Value::Null);
-            (key, from, to)
-        });
-        pairs
-            .filter(|(_, from, to)| from != to)
-            .map(|(key, from, to)| Difference {
-                key: key.clone(),
-                from: from.clone(),
-                to: to.clone(),
-            })
-            .collect()
-    }
+/// The values of all keys outside of providers.
+pub(super) type Values = BTreeMap<String, Value>;
+
+/// The keys that have other values in `after`.
+pub(super) fn differences(before: &Values, after: &Values) -> Vec<Difference> {
+    let pairs = before.iter().map(|(key, from)| {
+        let to = after.get(key).unwrap_or(&Value::Null);
+        (key, from, to)
+    });
+    pairs
+        .filter(|(_, from, to)| from != to)
+        .map(|(key, from, to)| Difference {
+            key: key.clone(),
+            from: from.clone(),
+            to: to.clone(),
+        })
+        .collect()
 }
 
 /// The keys outside of tables.
-pub(super) fn top_level(file: &Value) -> BTreeMap<String, Value> {
+pub(super) fn top_level(file: &Value) -> Values {
     let value = |key: &str, default: Value| {
         let value = file.get(key).cloned().unwrap_or(default);
         (key.to_owned(), value)
@@ -75,11 +76,11 @@ pub(super) fn top_level(file: &Value) -> BTreeMap<String, Value> {
 /// Complains about every key that has another value than the one in force and cannot change.
 pub(super) fn refuse_fixed(
     document: &Document<'_>,
-    in_force: &Config,
-    read: &Config,
+    in_force: &Values,
+    read: &Values,
     complaints: &mut Complaints<'_>,
 ) {
-    for Difference { key, from, .. } in in_force.differences(read) {
+    for Difference { key, from, .. } in differences(in_force, read) {
         let place = document.place(&format!("/{}", key.replace('.', "/")));
         // A wrong value has its own complaint already.
         if is_fixed(&key) && !complaints.has(place) {
@@ -118,7 +119,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::ConfigError, provider_kinds};
+    use crate::{
+        config::{Config, ConfigError},
+        provider_kinds,
+    };
 
     const FILE: &str = "/t/taskpass.toml";
     const BEFORE: &str = "trust_domain = \"acme.test\"

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt, path::Path};
 
 use taskpass_core::with_sources;
-use taskpass_policy::{KnownNames, Severity};
+use taskpass_policy::{KnownNames, PolicySet, Severity};
 use taskpass_provider::ProviderKinds;
 
 use crate::init::quoted;
@@ -116,13 +116,16 @@ fn summary(config: &Config) -> Vec<String> {
     lines
 }
 
-/// Policies, compared with the providers and roles that the file has.
-pub(crate) fn policy(config: &Config, report: &mut Report) {
+/// Policies, compared with the providers and roles that the file has. Returns the set that was
+/// checked, unless a policy is wrong.
+pub(crate) fn policy(config: &Config, report: &mut Report) -> Option<PolicySet> {
     let dir = &config.policy.dir;
-    let known = known_names(config);
-    let found = match taskpass_policy::check(dir, Some(&known)) {
-        Ok(found) => found,
-        Err(error) => return report.problems.push(with_sources(&error)),
+    let (found, set) = match PolicySet::load_and_check(dir, &known_names(config)) {
+        Ok(checked) => checked,
+        Err(error) => {
+            report.problems.push(with_sources(&error));
+            return None;
+        }
     };
     for finding in &found.findings {
         let line = match finding.file.as_str() {
@@ -144,6 +147,7 @@ pub(crate) fn policy(config: &Config, report: &mut Report) {
         count(found.files, "file", "files"),
         dir.display()
     ));
+    set
 }
 
 fn known_names(config: &Config) -> KnownNames {

@@ -9,12 +9,9 @@ use super::{
     change::mark_fixed,
     log::Log,
     provider,
-    sections::{Identity, Listen, Policy},
+    sections::{DATA_DIR, Identity, Listen, Policy},
 };
 use crate::transport;
-
-/// The default of `data_dir`.
-pub(super) const DATA_DIR: &str = "data";
 
 /// The JSON schema of a `taskpass.toml` with providers of these kinds.
 pub fn schema(kinds: &ProviderKinds) -> Value {

@@ -9,6 +9,9 @@ use taskpass_core::{AgentName, Ttl};
 
 use super::listen::MetricsListen;
 
+/// The default of `data_dir`.
+pub(super) const DATA_DIR: &str = "data";
+
 taskpass_config::section! {
     /// Where callers reach the broker.
     pub struct Listen in "listen" {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use taskpass_files::{Access, create_dir_all, create_new, exposed_mode};
 
-use super::Error;
+use super::error::Error;
 
 /// Makes the directory and its parents. If the directory exists, only its owner may be able to
 /// enter it.

@@ -1,5 +1,8 @@
 //! A provider, with its calls measured.
 
+#[cfg(test)]
+mod tests;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use serde_json::Value;
@@ -63,6 +66,8 @@ impl Drop for Measurement<'_> {
     }
 }
 
+// A method that is not forwarded would answer with the trait's default for every provider.
+#[deny(clippy::missing_trait_methods)]
 #[tonic::async_trait]
 impl Provider for ObservedProvider {
     fn name(&self) -> &ProviderName {

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     App,
     init::{Plan, install},
+    provider_kinds,
 };
 
 /// An installation with a broker in this process, which serves no caller.
@@ -147,6 +148,29 @@ async fn a_reload_with_a_mistake_is_refused_whole() {
     fs::write(&config, &good).unwrap();
     let none = Verdict::Unchanged { warnings: vec![] };
     assert_eq!(bench.reload().await, none);
+    bench.stop().await;
+}
+
+/// A pipe gives its text to one reader: a second look at the file would wait for a second writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_that_is_checked_is_the_one_in_force() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let bench = Bench::new().await;
+    let pipe = bench.path("policy/more.cedar");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let text = "@id(\"more\") permit(principal is Taskpass::Operator, action, resource);";
+    let writer = pipe.clone();
+    let writing = tokio::task::spawn_blocking(move || fs::write(writer, text));
+    let verdict = tokio::time::timeout(Duration::from_secs(20), bench.reload()).await;
+    if verdict.is_err() {
+        // Lets the second reader go, so that the test can end.
+        fs::write(&pipe, text).unwrap();
+    }
+    let Ok(Verdict::Reloaded { changes, .. }) = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert!(changes[0].starts_with("policy set: "), "{changes:?}");
+    writing.await.unwrap().unwrap();
     bench.stop().await;
 }
 
