@@ -75,7 +75,7 @@ impl Engine {
             .authorize_attesting(&snapshot, &agent, request.ip)
             .await
             .granted()?;
-        self.check_in_place_of(&snapshot, &agent, &identity, request)
+        self.check_in_place_of(&snapshot, (&claims, &agent), &identity, request)
             .await?;
         let (issued, svid) = self.sign(&identity, &key, &IssueOptions::default())?;
         let events = vec![
@@ -120,7 +120,7 @@ impl Engine {
     async fn check_in_place_of(
         &self,
         snapshot: &Snapshot,
-        agent: &Agent,
+        (claims, agent): (&Claims, &Agent),
         identity: &Identity,
         request: &Attest<'_>,
     ) -> Result<(), Error> {
@@ -141,9 +141,14 @@ impl Engine {
         // Nothing is answered that is not on record.
         self.commit(vec![Event::Decided { decision }], Vec::new())
             .await?;
+        let kind = evidence.kind();
+        // Evidence that counts more than once is not used up by a login that succeeds either.
+        let unused = match claims.uses_up {
+            Some(_) => format!("; the {kind} still counts"),
+            None => String::new(),
+        };
         Err(Error::Precondition(format!(
-            "the {} is for `{id}`, which is not to take the place of `{holder}`; the token still counts",
-            evidence.kind()
+            "the {kind} is for `{id}`, which is not to take the place of `{holder}`{unused}"
         )))
     }
 

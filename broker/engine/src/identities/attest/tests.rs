@@ -222,6 +222,29 @@ async fn claims_become_a_registered_agent_or_a_refusal() {
     assert_eq!(event["evidence"]["issuer"], "a test");
 }
 
+/// Only of evidence that counts once is it said that it still counts.
+#[tokio::test]
+async fn a_refused_login_says_whether_the_evidence_still_counts() {
+    let mut bench = bench(Settings::default()).await;
+    let (csr, made) = (csr(), join_token(&bench).await);
+    let in_place_of = || Attest {
+        in_place_of: Some("spiffe://acme.test/agent/tester".parse().unwrap()),
+        ..attest(shown(&made), &csr)
+    };
+    let refused = bench.engine.attest(&in_place_of()).await.unwrap_err();
+    let said = refused.message();
+    assert!(said.ends_with("; the join token still counts"), "{said}");
+    let engine = Arc::get_mut(&mut bench.engine).unwrap();
+    let stub = Stub(|| Ok(claims_for("builder")));
+    engine.context.attestors = Attestors::new(vec![Arc::new(stub)]);
+    let refused = bench.engine.attest(&in_place_of()).await.unwrap_err();
+    let said = refused.message();
+    assert!(
+        said.ends_with("`spiffe://acme.test/agent/tester`"),
+        "{said}"
+    );
+}
+
 /// Callers that guess share one limit, and good evidence passes beside it.
 #[tokio::test]
 async fn only_refused_evidence_counts_against_the_shared_limit() {
