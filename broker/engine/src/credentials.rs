@@ -8,6 +8,7 @@ mod issue;
 mod races;
 mod read;
 mod renew;
+mod renewals;
 mod revocation;
 mod revoke;
 
@@ -16,7 +17,7 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use issue::lifetime;
 pub use issue::{IssueCredential, IssuedCredential};
 pub use read::CredentialView;
-pub(crate) use renew::Renewals;
 pub use renew::{RenewCredential, RenewedCredential};
+pub(crate) use renewals::Renewals;
 pub(crate) use revocation::GroupOutcome;
 pub use revoke::RevokeCredential;

@@ -88,11 +88,14 @@ impl Engine {
         self.snapshot.load_full()
     }
 
-    /// Drops a retired back end.
-    pub(crate) fn drop_retired(&self, name: &taskpass_core::ProviderName) {
+    /// Drops retired back ends of the snapshot that the caller looked at. If another one is in
+    /// force by now, a back end may have been resumed, used and retired anew: then all stay until
+    /// the caller looks again.
+    pub(crate) fn drop_retired(&self, looked_at: &Arc<Snapshot>, names: &[ProviderName]) {
         let _swapping = self.swapping.lock();
-        if let Some(next) = self.snapshot.load().without_retired(name) {
-            self.snapshot.store(Arc::new(next));
+        if !names.is_empty() && Arc::ptr_eq(&self.snapshot.load(), looked_at) {
+            self.snapshot
+                .store(Arc::new(looked_at.without_retired(names)));
         }
     }
 

@@ -59,10 +59,10 @@ pub use identities::{
     IssuedSvid, JoinTokenAttestor, JoinTokenText, Refusal, RegisterAgent,
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
-pub use providers::{BackendStatus, ProviderView};
+pub use providers::{BackendStatus, ConfiguredProvider, ProviderChange, ProviderView};
 pub use reload::ReloadedFiles;
 pub use settings::{Credentials, ProviderSettings, Rate, Requests, Settings, Tasks};
-pub use snapshot::{Change, Configuration, ConfiguredProvider, ProviderChange, Snapshot};
+pub use snapshot::{Change, Configuration, Snapshot};
 pub use tasks::{
     EndTask, Ended, Ending, Heartbeat, Receipt, StartTask, StartedTask, TaskRoles, TaskView,
 };

@@ -2,11 +2,15 @@
 
 mod backend;
 mod backends;
+mod configured;
+mod gate;
 mod pacer;
 
 pub use backend::BackendStatus;
 pub(crate) use backend::{Backend, IssuePermit, RevokePermit};
 pub(crate) use backends::Backends;
+pub use configured::{ConfiguredProvider, ProviderChange};
+pub(crate) use gate::Closed;
 pub(crate) use pacer::Pacer;
 
 use std::sync::Arc;
@@ -99,11 +103,13 @@ impl Engine {
             }
         }
         // After the upkeep, which must not wait for the store.
+        let mut done = Vec::new();
         for name in backends.unused() {
             if !self.holds_anything(&name).await? {
-                self.drop_retired(&name);
+                done.push(name);
             }
         }
+        self.drop_retired(&snapshot, &done);
         Ok(())
     }
 

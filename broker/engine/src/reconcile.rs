@@ -8,9 +8,11 @@ mod driver;
 mod maintenance;
 mod reaper;
 mod revoker;
+mod status;
 
-pub(crate) use driver::Statuses;
-pub use driver::{Failure, Reconciler, ReconcilerStatus, Round, drive};
+pub use driver::{Reconciler, drive};
+pub(crate) use status::Statuses;
+pub use status::{Failure, ReconcilerStatus, Round};
 
 use std::sync::Arc;
 

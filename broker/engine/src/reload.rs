@@ -2,7 +2,7 @@
 
 use taskpass_core::{Event, ProviderName};
 
-use super::{Change, Configuration, Engine, Error, ProviderChange};
+use super::{Change, Configuration, Engine, Error, ProviderChange, providers::Closed};
 
 /// The files behind a configuration, as the ledger names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Engine {
         // The next reload begins at the snapshot of this one, so that the hashes in the ledger
         // chain.
         let _reloading = self.reloading.lock().await;
-        self.require_revocable(&configuration).await?;
+        let closed = self.close_replaced(&configuration).await?;
         let (next, change) = self.snapshot().next(&self.context, configuration);
         if change.is_none() && files.previous_config_sha256 == files.config_sha256 {
             return Ok(change);
@@ -40,26 +40,44 @@ impl Engine {
         // `next` may bring back a retired back end that was dropped meanwhile; the next maintenance
         // drops it again.
         self.put_in_force(next);
+        closed.into_iter().for_each(Closed::for_good);
         Ok(change)
     }
 
-    /// Refuses to replace a back end while a credential is alive that only the present one can
-    /// revoke. A credential of another address, or of a role that has left the configuration, would
-    /// be stuck. Between this check and the swap a request may still mint; a restart has the same
-    /// gap.
-    async fn require_revocable(&self, next: &Configuration) -> Result<(), Error> {
+    /// Closes the back ends that are replaced by another one which cannot revoke what they minted,
+    /// as at another address or with a role that is gone. Refused while one of them is called or
+    /// has minted something that is alive. A request that holds an older snapshot then mints
+    /// nothing there after the swap.
+    async fn close_replaced(&self, next: &Configuration) -> Result<Vec<Closed>, Error> {
         let snapshot = self.snapshot();
+        let mut all = Vec::new();
         for provider in &next.providers {
             let name = provider.provider.name();
-            let present = snapshot.backends().revoking(name);
-            if present.is_none_or(|present| present.can_become(provider)) {
+            let Some(present) = snapshot.backends().revoking(name) else {
+                continue;
+            };
+            if present.can_become(provider) {
                 continue;
             }
-            if self.holds_anything(name).await? {
+            // Before the back end is closed, so that a reload which is refused for this fails no
+            // request; and again once no call can mint any more.
+            self.require_nothing_alive(name).await?;
+            let Some(closed) = present.close() else {
                 return Err(Error::Precondition(format!(
-                    "provider `{name}` has live credentials that only its present configuration can revoke; give the new one another name, or reload when `taskpass credential list --live` shows none of them"
+                    "provider `{name}` is being called, and only its present configuration can revoke what the call mints; reload again"
                 )));
-            }
+            };
+            all.push(closed);
+            self.require_nothing_alive(name).await?;
+        }
+        Ok(all)
+    }
+
+    async fn require_nothing_alive(&self, name: &ProviderName) -> Result<(), Error> {
+        if self.holds_anything(name).await? {
+            return Err(Error::Precondition(format!(
+                "provider `{name}` has live credentials that only its present configuration can revoke; give the new one another name, or reload when `taskpass credential list --live` shows none of them"
+            )));
         }
         Ok(())
     }

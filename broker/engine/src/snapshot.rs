@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use taskpass_core::ProviderName;
 use taskpass_policy::PolicySet;
-use taskpass_provider::Provider;
 
-use crate::{Context, Settings, providers::Backends};
+use crate::{ConfiguredProvider, Context, ProviderChange, Settings, providers::Backends};
 
 /// Policy, back ends and settings as read from their files.
 #[derive(Debug)]
@@ -17,19 +16,6 @@ pub struct Configuration {
     pub providers: Vec<ConfiguredProvider>,
     /// Limits and defaults.
     pub settings: Settings,
-}
-
-/// A back end, ready to be called.
-#[derive(Debug, Clone)]
-pub struct ConfiguredProvider {
-    /// The back end.
-    pub provider: Arc<dyn Provider>,
-    /// Digest of its configuration. While it stays the same a swap keeps the provider that runs,
-    /// which may know things that are only in memory.
-    pub fingerprint: String,
-    /// Digests of the configuration that revoking needs: of the provider as a whole, and of each
-    /// role by name.
-    pub place: BTreeMap<String, String>,
 }
 
 /// The policy, back ends and settings at one time. A request takes it once and decides by it alone,
@@ -50,19 +36,6 @@ pub struct Change {
     pub settings_differ: bool,
     /// The back ends that are not as they were.
     pub providers: BTreeMap<ProviderName, ProviderChange>,
-}
-
-/// How a swap changed a back end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderChange {
-    /// It is new.
-    Added,
-    /// It is configured otherwise under the same name.
-    Replaced,
-    /// It left the configuration, and only revokes the credentials that it minted.
-    Retired,
-    /// It is in the configuration again as it was.
-    Resumed,
 }
 
 impl Snapshot {
@@ -102,13 +75,13 @@ impl Snapshot {
         (next, change)
     }
 
-    /// This snapshot without a retired back end; `None` when there is no such one.
-    pub(crate) fn without_retired(&self, name: &ProviderName) -> Option<Self> {
-        Some(Self {
+    /// This snapshot without these retired back ends.
+    pub(crate) fn without_retired(&self, names: &[ProviderName]) -> Self {
+        Self {
             policy: Arc::clone(&self.policy),
             settings: self.settings.clone(),
-            backends: self.backends.without_retired(name)?,
-        })
+            backends: self.backends.without_retired(names),
+        }
     }
 
     /// The policy set.

@@ -2,11 +2,12 @@
 
 mod end;
 mod heartbeat;
+mod heartbeats;
 mod read;
 mod start;
 
 pub use end::{EndTask, Ended, Ending, Receipt};
 pub use heartbeat::Heartbeat;
-pub(crate) use heartbeat::Heartbeats;
+pub(crate) use heartbeats::Heartbeats;
 pub use read::TaskView;
 pub use start::{StartTask, StartedTask, TaskRoles};

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,7 @@ use taskpass_provider::{
     RevokeOrder, Revoked,
 };
 use taskpass_store::{Batch, LogStore, Store};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -65,8 +65,12 @@ pub(crate) struct Fake {
     pub(crate) revoking_most: AtomicUsize,
     pub(crate) orders: Mutex<Vec<RevokeOrder>>,
     /// Whether calls to issue, to renew and to revoke fail.
-    pub(crate) is_down: std::sync::atomic::AtomicBool,
+    pub(crate) is_down: AtomicBool,
+    happened: Happened,
 }
+
+/// Tells tests that wait that a provider was called or that a request is over.
+type Happened = Arc<watch::Sender<()>>;
 
 /// The engine and the parts that a test looks at.
 pub(crate) struct Bench {
@@ -76,11 +80,12 @@ pub(crate) struct Bench {
     pub(crate) fakes: Vec<Arc<Fake>>,
     pub(crate) agent: Call,
     pub(crate) operator: Call,
+    happened: Happened,
     _dir: tempfile::TempDir,
 }
 
 impl Fake {
-    fn new(name: &str, clock: &Arc<ManualClock>) -> Arc<Self> {
+    fn new(name: &str, clock: &Arc<ManualClock>, happened: &Happened) -> Arc<Self> {
         Arc::new(Self {
             name: name.parse().unwrap(),
             roles: vec![fake_role(name)],
@@ -93,6 +98,7 @@ impl Fake {
             revoking_most: AtomicUsize::new(0),
             orders: Mutex::default(),
             is_down: false.into(),
+            happened: Arc::clone(happened),
         })
     }
 
@@ -133,6 +139,7 @@ impl Provider for Fake {
         let handle = serde_json::json!({"session": order.credential});
         let anchor = anchors.record(handle, order.task_deadline).await?;
         self.issues.lock().insert(order.credential, answer);
+        self.happened.send_replace(());
         match answered.await {
             Ok(Answer::Give(life)) => {
                 let mut data = SecretFields::new();
@@ -152,6 +159,7 @@ impl Provider for Fake {
 
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         self.renewals.fetch_add(1, Ordering::SeqCst);
+        self.happened.send_replace(());
         if self.is_down.load(Ordering::SeqCst) {
             return Err(ProviderError::retryable("it is down"));
         }
@@ -168,6 +176,7 @@ impl Provider for Fake {
         let now = self.revoking.fetch_add(1, Ordering::SeqCst) + 1;
         self.revoking_most.fetch_max(now, Ordering::SeqCst);
         self.orders.lock().push(order.clone());
+        self.happened.send_replace(());
         self.revokes.acquire().await.unwrap().forget();
         self.revoking.fetch_sub(1, Ordering::SeqCst);
         if self.is_down.load(Ordering::SeqCst) {
@@ -223,9 +232,10 @@ impl Bench {
         let authority = authority(dir.path(), &domain, &clock, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = starter_policy(&StarterOptions { admin: &admin });
+        let happened = Happened::default();
         let fakes: Vec<_> = providers
             .iter()
-            .map(|name| Fake::new(name, &clock))
+            .map(|name| Fake::new(name, &clock, &happened))
             .collect();
         let (record, agent) = builder();
         store
@@ -264,6 +274,7 @@ impl Bench {
             fakes,
             agent,
             operator,
+            happened,
             _dir: dir,
         }
     }
@@ -331,13 +342,48 @@ impl Bench {
         let before = fake.issues.lock().len();
         let (engine, call) = (Arc::clone(&self.engine), call.clone());
         let request = wish(fake, task);
-        let issuing = async move { engine.issue_credential(&call, None, &request).await };
-        let issuing = self.engine.tasks().spawn(issuing);
-        eventually("the provider is asked", || async {
-            fake.issues.lock().len() > before || issuing.is_finished()
+        let over = Arc::new(AtomicBool::new(false));
+        let (is_over, happened) = (Arc::clone(&over), Arc::clone(&self.happened));
+        let issuing = self.engine.tasks().spawn(async move {
+            let issued = engine.issue_credential(&call, None, &request).await;
+            over.store(true, Ordering::SeqCst);
+            happened.send_replace(());
+            issued
+        });
+        self.eventually("the provider is asked", || async {
+            fake.issues.lock().len() > before || is_over.load(Ordering::SeqCst)
         })
         .await;
         issuing
+    }
+
+    /// Waits until it is so. Looks again whenever the ledger has a new entry, a provider is called
+    /// or a request is over.
+    #[expect(clippy::future_not_send, reason = "each test runs on its own thread")]
+    pub(crate) async fn eventually<F: Future<Output = bool>>(
+        &self,
+        what: &str,
+        is_so: impl Fn() -> F,
+    ) {
+        let (mut entries, mut happened) = (self.store.changes(), self.happened.subscribe());
+        let looking = async {
+            loop {
+                // What comes in after this ends the wait below, also while the test looks.
+                entries.mark_unchanged();
+                happened.mark_unchanged();
+                if is_so().await {
+                    return;
+                }
+                tokio::select! {
+                    changed = entries.changed() => changed.unwrap(),
+                    changed = happened.changed() => changed.unwrap(),
+                }
+            }
+        };
+        assert!(
+            tokio::time::timeout(PATIENCE, looking).await.is_ok(),
+            "not in time: {what}"
+        );
     }
 
     /// Issues a credential and confirms its delivery.
@@ -403,20 +449,6 @@ fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
 /// The key of a request; none when the text is empty.
 pub(crate) fn key_of(text: &str) -> Option<RequestKey> {
     (!text.is_empty()).then(|| text.parse().unwrap())
-}
-
-/// Waits until it is so.
-#[expect(clippy::future_not_send, reason = "each test runs on its own thread")]
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
-    let looking = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(PATIENCE, looking).await.is_ok(),
-        "not in time: {what}"
-    );
 }
 
 fn operator(name: OperatorName) -> Caller {

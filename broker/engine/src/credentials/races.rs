@@ -9,7 +9,7 @@ use taskpass_store::Store;
 use crate::{
     CreateJoinToken, Credentials, EndTask, Ending, Error, ProviderSettings, RegisterAgent,
     RenewCredential, Requests, Settings,
-    testing::{Answer, Bench, NOW, eventually, key_of},
+    testing::{Answer, Bench, NOW, key_of},
 };
 
 use super::{GroupOutcome, anchors::AnchorRecorder};
@@ -136,22 +136,24 @@ async fn an_undelivered_credential_is_revoked() {
     let lost = issued.id;
     assert_eq!(bench.credential(lost).await.state, CredentialState::Active);
     drop(issued);
-    eventually("it is revoked", || async {
-        let lost = bench.credential(lost).await;
-        lost.revocation
-            .as_ref()
-            .is_some_and(|r| r.cause == RevokeCause::NotDelivered)
-    })
-    .await;
+    bench
+        .eventually("it is revoked", || async {
+            let lost = bench.credential(lost).await;
+            lost.revocation
+                .as_ref()
+                .is_some_and(|r| r.cause == RevokeCause::NotDelivered)
+        })
+        .await;
     // The caller goes away after the outcome was sent to it, and before it looked.
     let issuing = bench.begin(fake, task).await;
     let id = *fake.issues.lock().keys().next().unwrap();
     issuing.abort();
     fake.answer(Answer::Give(HALF));
-    eventually("that one too", || async {
-        bench.credential(id).await.state == CredentialState::Revoking
-    })
-    .await;
+    bench
+        .eventually("that one too", || async {
+            bench.credential(id).await.state == CredentialState::Revoking
+        })
+        .await;
     assert_eq!(bench.credential(kept).await.state, CredentialState::Active);
 }
 

@@ -3,9 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-use parking_lot::Mutex;
 use serde::Serialize;
 use taskpass_core::{
     Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleName, RoleSpec,
@@ -14,13 +13,14 @@ use taskpass_core::{
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
 use taskpass_store::{Guard, Subject};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
     Call, Engine, Error, RequestKey, failpoint,
     providers::{Backend, IssuePermit},
 };
+
+use super::renewals::Renewing;
 
 /// A credential to renew.
 #[derive(Debug, Clone, Serialize)]
@@ -55,12 +55,13 @@ impl Engine {
             expires_at,
         };
         let (task, role) = self.own_task_and_role(call, id).await?;
+        let idempotency = Self::idempotency_key(call, key, request)?;
+        let (running, call) = self.begin_renewal(id, call, idempotency.as_ref()).await?;
+        let call = call.as_ref();
         let (backend, spec) = call.snapshot.backends().role(&role)?;
         let ttl = request
             .ttl
             .map_or(spec.max_ttl, |ttl| ttl.min(spec.max_ttl));
-        let idempotency = Self::idempotency_key(call, key, request)?;
-        let running = self.begin_renewal(id, idempotency.as_ref()).await?;
         // From here on no other renewal changes the credential.
         let now = self.require_sane_clock()?;
         if let Some(answer) = self
@@ -155,20 +156,28 @@ impl Engine {
     }
 
     /// Registers the renewal; only one runs for each credential. A repeated request waits for the
-    /// one that runs, which may be its own first attempt.
-    async fn begin_renewal(
+    /// one that runs, which may be its own first attempt. A reload may come while it waits, and
+    /// nothing is decided yet: the call goes on with the snapshot in force after the wait.
+    async fn begin_renewal<'a>(
         &self,
         id: CredentialId,
+        call: &'a Call,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Renewing, Error> {
-        if key.is_some() {
-            self.renewals.over(id).await;
-        }
-        self.renewals.begin(id).ok_or_else(|| {
+    ) -> Result<(Renewing, Cow<'a, Call>), Error> {
+        let waited = key.is_some() && self.renewals.over(id).await;
+        let running = self.renewals.begin(id).ok_or_else(|| {
             Error::Precondition(format!(
                 "credential `{id}` is just being renewed; try again"
             ))
-        })
+        })?;
+        if !waited {
+            return Ok((running, Cow::Borrowed(call)));
+        }
+        let call = Call {
+            snapshot: self.snapshot(),
+            ..call.clone()
+        };
+        Ok((running, Cow::Owned(call)))
     }
 
     /// The answer to a repeated request, which never renews twice.
@@ -235,9 +244,15 @@ impl Engine {
                 running,
                 idempotency,
             } = renewal;
-            let result = backend
-                .issue(permit, backend.provider().renew(&order))
-                .await;
+            let renewing = async {
+                // The call may have waited for others. What was revoked meanwhile, with its task or
+                // alone, is not renewed.
+                if let Err(ended) = engine.lives_until(order.credential).await {
+                    return Err(ProviderError::Gone(ended.message()));
+                }
+                backend.provider().renew(&order).await
+            };
+            let result = backend.issue(permit, renewing).await;
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {
@@ -254,8 +269,11 @@ impl Engine {
                     }
                 }
                 // The intent stays on record: the ledger has the later end, and the outcome is
-                // unknown.
-                Err(error) => Err(backend.error(error)),
+                // unknown. A credential that ended meanwhile needs no other reason.
+                Err(error) => match engine.lives_until(order.credential).await {
+                    Ok(_) => Err(backend.error(error)),
+                    Err(ended) => Err(ended),
+                },
             };
             failpoint::reached("renew.recorded");
             drop(running);
@@ -309,52 +327,4 @@ struct Renewal {
     permit: IssuePermit,
     running: Renewing,
     idempotency: Option<IdempotencyKey>,
-}
-
-/// Credentials that are being renewed, one renewal of each at a time. The answers of two could be
-/// recorded in another order than the provider executed them, and the ledger would let a credential
-/// expire that lives on.
-#[derive(Debug, Default)]
-pub(crate) struct Renewals(Arc<Mutex<HashMap<CredentialId, CancellationToken>>>);
-
-impl Renewals {
-    /// Begins a renewal; `None` while another runs.
-    fn begin(&self, credential: CredentialId) -> Option<Renewing> {
-        let renewals = Arc::clone(&self.0);
-        {
-            let mut running = renewals.lock();
-            if running.contains_key(&credential) {
-                return None;
-            }
-            running.insert(credential, CancellationToken::new());
-        }
-        Some(Renewing {
-            renewals,
-            credential,
-        })
-    }
-
-    /// Ends when the renewal that runs now is over.
-    async fn over(&self, credential: CredentialId) {
-        let running = self.0.lock().get(&credential).cloned();
-        if let Some(running) = running {
-            running.cancelled().await;
-        }
-    }
-}
-
-/// A running renewal; it is over on drop.
-#[derive(Debug)]
-struct Renewing {
-    renewals: Arc<Mutex<HashMap<CredentialId, CancellationToken>>>,
-    credential: CredentialId,
-}
-
-impl Drop for Renewing {
-    fn drop(&mut self) {
-        let over = self.renewals.lock().remove(&self.credential);
-        if let Some(over) = over {
-            over.cancel();
-        }
-    }
 }

@@ -13,7 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{ConfiguredProvider, Error, ProviderSettings, Timer, timer};
 
-use super::pacer::{Attempt, Pacer, PacerPermit};
+use super::{
+    gate::{Closed, Gate, Passed},
+    pacer::{Attempt, Pacer, PacerPermit},
+};
 
 /// The state of a provider, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,8 @@ const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 /// The right to one call to issue. It counts as running or waiting until it is dropped.
 #[derive(Debug)]
-pub(crate) struct IssuePermit(
-    #[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit,
-);
+#[expect(dead_code, reason = "held, never looked at")]
+pub(crate) struct IssuePermit(Passed, OwnedSemaphorePermit);
 
 /// The right to one call to revoke at a back end. There is no back end to call for a provider that
 /// is not configured.
@@ -64,6 +66,7 @@ pub(crate) struct Backend {
     place: BTreeMap<String, String>,
     settings: ProviderSettings,
     clock: Arc<dyn Clock>,
+    gate: Gate,
     /// Calls to issue that run or wait: `issue_concurrency` and `issue_queue` together.
     issue_queue: Arc<Semaphore>,
     timer: Arc<dyn Timer>,
@@ -84,6 +87,7 @@ impl Backend {
             fingerprint: configured.fingerprint,
             place: configured.place,
             clock,
+            gate: Gate::new(),
             issue_queue: Arc::new(Semaphore::new(issue_queue(&settings))),
             timer,
             issue_permits: Semaphore::new(settings.issue_concurrency),
@@ -106,6 +110,7 @@ impl Backend {
         };
         let (clock, timer) = (Arc::clone(&this.clock), Arc::clone(&this.timer));
         Arc::new(Self {
+            gate: this.gate.clone(),
             pacer: Arc::clone(&this.pacer),
             ..Self::new(configured, settings.clone(), clock, timer)
         })
@@ -121,6 +126,16 @@ impl Backend {
         let stays = |(part, digest): (&String, &String)| next.place.get(part) == Some(digest);
         next.fingerprint == self.fingerprint
             || (self.provider.may_overlap() && self.place.iter().all(stays))
+    }
+
+    /// Whether an older snapshot holds the back end in any incarnation, or a call uses it.
+    pub(crate) fn is_in_use(this: &Arc<Self>) -> bool {
+        Arc::strong_count(this) > 1 || this.gate.is_shared()
+    }
+
+    /// Keeps every further call from minting, in all incarnations; `None` while such a call runs.
+    pub(crate) fn close(&self) -> Option<Closed> {
+        self.gate.close()
     }
 
     pub(crate) fn provider(&self) -> &Arc<dyn Provider> {
@@ -152,8 +167,13 @@ impl Backend {
 
     /// The same for a health check, which goes through although the breaker is open.
     pub(crate) fn acquire_regardless(&self) -> Result<IssuePermit, Error> {
+        let passed = self.gate.pass().ok_or_else(|| {
+            self.error(ProviderError::retryable(
+                "its configuration was replaced meanwhile; try again",
+            ))
+        })?;
         match Arc::clone(&self.issue_queue).try_acquire_owned() {
-            Ok(permit) => Ok(IssuePermit(permit)),
+            Ok(permit) => Ok(IssuePermit(passed, permit)),
             Err(_full) => Err(Error::Exhausted {
                 message: format!(
                     "too many requests wait for provider `{}`",

@@ -76,21 +76,19 @@ impl Backends {
         (Arc::new(backend), Some(change))
     }
 
-    /// Retired back ends that no older snapshot holds. A request that began before its back end was
-    /// retired may still issue from it; once there is none, nothing more is minted under that name.
+    /// Retired back ends that no older snapshot holds, in no incarnation, and that no call uses. A
+    /// request that began before its back end was retired may still issue from it; once there is
+    /// none, nothing more is minted under that name.
     pub(crate) fn unused(&self) -> Vec<ProviderName> {
-        let unused = self
-            .retired
-            .iter()
-            .filter(|(_, b)| Arc::strong_count(b) == 1);
+        let unused = self.retired.iter().filter(|(_, b)| !Backend::is_in_use(b));
         unused.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The same without a retired back end; `None` when there is no such one.
-    pub(crate) fn without_retired(&self, name: &ProviderName) -> Option<Self> {
+    /// The same without these retired back ends.
+    pub(crate) fn without_retired(&self, names: &[ProviderName]) -> Self {
         let mut next = self.clone();
-        next.retired.remove(name)?;
-        Some(next)
+        next.retired.retain(|name, _| !names.contains(name));
+        next
     }
 
     /// The configured back ends, by name.

@@ -1,13 +1,12 @@
-//! The one loop of all reconcilers, and their status.
+//! The one loop of all reconcilers.
 
-use std::{collections::BTreeMap, future, sync::Arc, time::Duration};
+use std::{future, sync::Arc};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use taskpass_core::Timestamp;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::{ReconcilerStatus, Round};
 use crate::Engine;
 
 /// A loop that takes no input.
@@ -22,76 +21,6 @@ pub trait Reconciler: Send {
     /// Ends when there may be work before the pause is over.
     async fn signal(&mut self) {
         future::pending().await
-    }
-}
-
-/// How a round went, and how long to rest.
-#[derive(Debug)]
-pub enum Round {
-    /// Everything was done. The next round comes after this pause, or with a signal.
-    Done(Duration),
-    /// A step failed. The next round comes after this pause; a signal would only repeat the failure
-    /// sooner.
-    Failed {
-        /// How long to wait.
-        pause: Duration,
-        /// What failed.
-        message: String,
-    },
-}
-
-/// The status of a reconciler.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReconcilerStatus {
-    /// Its name.
-    pub name: &'static str,
-    /// Rounds since the process began.
-    pub rounds: u64,
-    /// When the last round was over.
-    pub last_round: Timestamp,
-    /// Failed rounds in a row, up to the last one.
-    pub failures: u32,
-    /// The last failure, also when it is mended.
-    pub last_failure: Option<Failure>,
-}
-
-/// A round that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// When.
-    pub at: Timestamp,
-    /// What failed.
-    pub message: String,
-}
-
-/// The statuses of all reconcilers, by name.
-#[derive(Debug, Default)]
-pub(crate) struct Statuses(Mutex<BTreeMap<&'static str, ReconcilerStatus>>);
-
-impl Statuses {
-    pub(crate) fn all(&self) -> Vec<ReconcilerStatus> {
-        self.0.lock().values().cloned().collect()
-    }
-
-    fn note(&self, name: &'static str, at: Timestamp, round: &Round) {
-        let mut statuses = self.0.lock();
-        let status = statuses.entry(name).or_insert(ReconcilerStatus {
-            name,
-            rounds: 0,
-            last_round: at,
-            failures: 0,
-            last_failure: None,
-        });
-        status.rounds = status.rounds.saturating_add(1);
-        status.last_round = at;
-        match round {
-            Round::Done(_) => status.failures = 0,
-            Round::Failed { message, .. } => {
-                status.failures = status.failures.saturating_add(1);
-                let message = message.clone();
-                status.last_failure = Some(Failure { at, message });
-            }
-        }
     }
 }
 
@@ -137,16 +66,19 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio::sync::{mpsc, watch};
 
     use super::*;
-    use crate::{
-        Settings,
-        testing::{Bench, eventually},
-    };
+    use crate::{Settings, testing::Bench};
 
     /// Its rounds go as the test says, one for each message.
-    struct Told(mpsc::Receiver<Round>);
+    struct Told {
+        rounds: mpsc::Receiver<Round>,
+        /// How many rounds began.
+        begun: watch::Sender<u64>,
+    }
 
     #[async_trait]
     impl Reconciler for Told {
@@ -155,7 +87,8 @@ mod tests {
         }
 
         async fn round(&mut self) -> Round {
-            match self.0.recv().await {
+            self.begun.send_modify(|begun| *begun += 1);
+            match self.rounds.recv().await {
                 Some(round) => round,
                 None => future::pending().await,
             }
@@ -166,15 +99,20 @@ mod tests {
     async fn people_see_how_the_rounds_went() {
         let bench = Bench::new(&[], Settings::default()).await;
         let (rounds, told) = mpsc::channel(4);
+        let (begun, begins) = watch::channel(0);
         let stop = CancellationToken::new();
-        drive(&bench.engine, Told(told), &stop);
-        let status = || bench.engine.reconcilers().pop();
+        let told = Told {
+            rounds: told,
+            begun,
+        };
+        drive(&bench.engine, told, &stop);
         let after = async |count| {
-            eventually("the round is over", || async {
-                status().is_some_and(|status| status.rounds == count)
-            })
-            .await;
-            status().unwrap()
+            // A round is noted before the next one begins.
+            let next = |begun: &u64| *begun == count + 1;
+            begins.clone().wait_for(next).await.unwrap();
+            let status = bench.engine.reconcilers().pop().unwrap();
+            assert_eq!(status.rounds, count);
+            status
         };
         let failed = || Round::Failed {
             pause: Duration::ZERO,

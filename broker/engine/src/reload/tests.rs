@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Settings, testing::Bench};
+use crate::{
+    ConfiguredProvider, Settings,
+    testing::{Bench, configured},
+};
 
 fn files(from: &str, to: &str) -> ReloadedFiles {
     ReloadedFiles {
@@ -98,14 +101,11 @@ async fn a_back_end_that_holds_credentials_is_not_replaced_by_one_at_another_pla
     let bench = Bench::new(&["a"], Settings::default()).await;
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     bench.issued(fake, task, Duration::from_secs(600)).await;
-    let moved = || {
-        let mut moved = bench.configuration();
-        moved.providers[0].fingerprint = "another address".to_owned();
-        moved.providers[0].place = BTreeMap::new();
-        moved
-    };
     let before = bench.engine.snapshot();
-    let refused = bench.engine.reload(moved(), files("1", "2")).await;
+    let refused = bench
+        .engine
+        .reload(at_another_place(&bench), files("1", "2"))
+        .await;
     let Err(Error::Precondition(why)) = refused else {
         panic!("{refused:?}");
     };
@@ -122,4 +122,74 @@ async fn a_back_end_that_holds_credentials_is_not_replaced_by_one_at_another_pla
     let change = bench.engine.reload(wider, files("1", "2")).await.unwrap();
     let replaced = BTreeMap::from([("a".parse().unwrap(), ProviderChange::Replaced)]);
     assert_eq!(change.providers, replaced);
+}
+
+fn at_another_place(bench: &Bench) -> Configuration {
+    let moved = ConfiguredProvider {
+        fingerprint: "another address".to_owned(),
+        place: BTreeMap::new(),
+        ..configured(bench.fakes[0].clone())
+    };
+    Configuration {
+        providers: vec![moved],
+        ..bench.configuration()
+    }
+}
+
+/// What a call mints after the swap could be revoked by nothing, also when the call began under
+/// other limits.
+#[tokio::test]
+async fn a_back_end_that_is_called_is_not_moved_and_mints_nothing_once_it_is() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let name = "a".parse().unwrap();
+    let snapshot = bench.engine.snapshot();
+    let permit = snapshot.backends().named(&name).unwrap().acquire().unwrap();
+    let mut narrower = bench.configuration();
+    narrower.settings.provider.issue_concurrency = 1;
+    bench.swap(narrower);
+    let refused = bench
+        .engine
+        .reload(at_another_place(&bench), files("1", "2"));
+    let Err(Error::Precondition(why)) = refused.await else {
+        panic!("a call that may mint goes on");
+    };
+    assert!(why.contains("provider `a` is being called"), "{why}");
+
+    // The refused reload closed nothing.
+    drop(permit);
+    let late = bench.again(&bench.agent);
+    let reload = bench
+        .engine
+        .reload(at_another_place(&bench), files("1", "2"));
+    let change = reload.await.unwrap();
+    let replaced = BTreeMap::from([(name.clone(), ProviderChange::Replaced)]);
+    assert_eq!(change.providers, replaced);
+    for call in [&bench.agent, &late] {
+        let refused = bench.begin_as(call, fake, task).await.await.unwrap();
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
+            "{refused}"
+        );
+    }
+    assert_eq!(fake.issues.lock().len(), 0);
+    let now = bench.again(&bench.agent);
+    drop(bench.begin_as(&now, fake, task).await);
+    assert_eq!(fake.issues.lock().len(), 1);
+}
+
+/// Without its record a reload changes nothing, and the back end that it would have replaced goes
+/// on.
+#[tokio::test]
+async fn a_back_end_whose_replacement_cannot_be_recorded_goes_on() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    bench.store.close().await.unwrap();
+    let refused = bench
+        .engine
+        .reload(at_another_place(&bench), files("1", "2"));
+    refused.await.unwrap_err();
+    let name = "a".parse().unwrap();
+    let snapshot = bench.engine.snapshot();
+    snapshot.backends().named(&name).unwrap().acquire().unwrap();
 }

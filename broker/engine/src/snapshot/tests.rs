@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use taskpass_core::{CredentialState, TaskState};
+use taskpass_core::{CredentialId, CredentialState, EndCause, TaskId, TaskState};
 use taskpass_policy::PolicyFile;
 use taskpass_store::Store as _;
 
@@ -168,6 +168,105 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     drop((agent, operator));
     engine.maintain_providers().await.unwrap();
     assert_eq!(engine.snapshot().backends().retired().len(), 0);
+}
+
+/// Other limits on calls make another incarnation of a back end.
+fn with_concurrency(bench: &Bench, issue_concurrency: usize) -> Configuration {
+    let mut configuration = bench.configuration();
+    configuration.settings.provider.issue_concurrency = issue_concurrency;
+    configuration
+}
+
+fn without_providers(bench: &Bench) -> Configuration {
+    Configuration {
+        providers: Vec::new(),
+        ..bench.configuration()
+    }
+}
+
+/// Revokes all credentials of the provider as the revoker would, and ends the task.
+async fn settle(bench: &Bench, task: TaskId, ids: &[CredentialId]) {
+    let ended = bench.engine.end_by_broker(task, EndCause::Cancelled).await;
+    ended.unwrap();
+    bench.fakes[0].revokes.add_permits(9);
+    let permit = bench.engine.revoke_permit(&name(), true).unwrap();
+    let done = bench.engine.revoke_group(&name(), task, ids, permit).await;
+    assert_eq!(done.unwrap(), GroupOutcome::Done);
+    bench.engine.reap().await.unwrap();
+}
+
+/// A request that began under other limits may still issue from a back end that was taken out.
+#[tokio::test]
+async fn a_back_end_stays_while_an_older_incarnation_can_issue() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    bench.swap(with_concurrency(&bench, 1));
+    bench.swap(without_providers(&bench));
+    let is_retired = || bench.engine.snapshot().backends().retired().len() == 1;
+    bench.engine.maintain_providers().await.unwrap();
+    assert!(is_retired());
+    let id = bench.issued(fake, task, HALF).await.id;
+    bench.engine.maintain_providers().await.unwrap();
+    assert!(is_retired());
+    settle(&bench, task, &[id]).await;
+    let state = bench.credential(id).await.state;
+    assert_eq!(state, CredentialState::RevokedVerified);
+}
+
+/// A back end that was resumed and retired anew since it was looked at may have minted meanwhile.
+#[tokio::test]
+async fn a_back_end_is_dropped_only_as_it_was_looked_at() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    bench.swap(without_providers(&bench));
+    let looked_at = bench.engine.snapshot();
+    bench.swap(bench.configuration());
+    bench.swap(without_providers(&bench));
+    let retired = || bench.engine.snapshot().backends().retired().len();
+    bench.engine.drop_retired(&looked_at, &[name()]);
+    assert_eq!(retired(), 1);
+    let looked_at = bench.engine.snapshot();
+    bench.engine.drop_retired(&looked_at, &[name()]);
+    assert_eq!(retired(), 0);
+}
+
+/// Each incarnation holds the provider, so that the count of holders shows those that are left.
+#[tokio::test]
+async fn a_hundred_reloads_leave_no_back_end_behind() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (Arc::clone(&bench.fakes[0]), bench.task().await);
+    let id = bench.issued(&fake, task, HALF).await.id;
+    let running = bench.begin(&fake, task).await;
+    for round in 0..100 {
+        bench.swap(match round % 4 {
+            0 => without_providers(&bench),
+            3 => {
+                let mut other = bench.configuration();
+                other.providers[0].fingerprint = format!("number {round}");
+                other
+            }
+            _ => with_concurrency(&bench, 1 + round),
+        });
+        bench.engine.maintain_providers().await.unwrap();
+    }
+    bench.swap(without_providers(&bench));
+    fake.answer(Answer::Give(HALF));
+    let late = running.await.unwrap().unwrap();
+    late.delivery.confirm();
+    bench.engine.maintain_providers().await.unwrap();
+    assert_eq!(bench.engine.snapshot().backends().retired().len(), 1);
+    settle(&bench, task, &[id, late.id]).await;
+
+    let Bench {
+        engine,
+        agent,
+        operator,
+        fakes,
+        ..
+    } = bench;
+    drop((agent, operator, fakes));
+    engine.maintain_providers().await.unwrap();
+    assert_eq!(engine.snapshot().backends().retired().len(), 0);
+    assert_eq!(Arc::strong_count(&fake), 1);
 }
 
 /// A swap does not give a caller back the requests that it used up under the old limit.

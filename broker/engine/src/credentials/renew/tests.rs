@@ -2,10 +2,12 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use taskpass_policy::{PolicyFile, PolicySet};
+
 use super::*;
 use crate::{
-    RevokeCredential, Settings,
-    testing::{Bench, NOW, eventually, key_of},
+    Configuration, ProviderSettings, RevokeCredential, Settings,
+    testing::{Bench, NOW, key_of},
 };
 
 const HALF: Duration = Duration::from_secs(1800);
@@ -28,21 +30,6 @@ async fn renew(
         .engine
         .renew_credential(&bench.agent, key.as_ref(), &request);
     renewed.await.map(|renewed| renewed.expires_at)
-}
-
-#[test]
-fn one_renewal_of_a_credential_at_a_time() {
-    let (renewals, id) = (
-        Renewals::default(),
-        CredentialId::first_at(Timestamp::EPOCH),
-    );
-    let running = renewals.begin(id);
-    assert!(running.is_some());
-    assert!(renewals.begin(id).is_none());
-    let other = CredentialId::first_at(Timestamp::from_millis(1));
-    assert!(renewals.begin(other).is_some());
-    drop(running);
-    assert!(renewals.begin(id).is_some());
 }
 
 #[tokio::test]
@@ -142,10 +129,11 @@ async fn a_renewal_waits_for_no_other_one_and_overtakes_none() {
     let request = request(id, 3000);
     let under_way = async move { engine.renew_credential(&call, None, &request).await };
     let under_way = bench.engine.tasks().spawn(under_way);
-    eventually("the provider is asked", || async {
-        fake.renewals.load(Ordering::SeqCst) == 1
-    })
-    .await;
+    bench
+        .eventually("the provider is asked", || async {
+            fake.renewals.load(Ordering::SeqCst) == 1
+        })
+        .await;
     for seconds in [60, 2400] {
         let refused = renew(&bench, id, "", seconds).await.unwrap_err();
         assert!(refused.to_string().contains("just being renewed"));
@@ -173,10 +161,11 @@ async fn a_renewal_promises_nothing_of_a_credential_revoked_meanwhile() {
 
     let held = fake.renewing.acquire().await.unwrap();
     let under_way = renew("l");
-    eventually("the provider is asked", || async {
-        fake.renewals.load(Ordering::SeqCst) == 2
-    })
-    .await;
+    bench
+        .eventually("the provider is asked", || async {
+            fake.renewals.load(Ordering::SeqCst) == 2
+        })
+        .await;
     let revoke = RevokeCredential {
         credential: id,
         wait: Some(Duration::from_millis(1)),
@@ -220,4 +209,118 @@ async fn a_renewal_without_an_answer_is_reported_as_unknown() {
     }
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
     assert_eq!(renew("l").await.unwrap(), ends_at);
+}
+
+/// A policy that permits nothing.
+fn closed() -> Arc<PolicySet> {
+    let file = PolicyFile {
+        name: "closed.cedar".to_owned(),
+        text: "@id(\"closed\") forbid (principal, action, resource);".to_owned(),
+    };
+    Arc::new(PolicySet::parse(&[file]).unwrap())
+}
+
+/// A repeated renewal decides nothing before the other one is over; what is in force by then
+/// decides.
+#[tokio::test]
+async fn a_renewal_that_waited_is_decided_by_what_is_in_force_then() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let forbidding = || Configuration {
+        policy: closed(),
+        ..bench.configuration()
+    };
+    let without_provider = || Configuration {
+        providers: Vec::new(),
+        ..bench.configuration()
+    };
+    let before = bench.engine.snapshot().policy().clone();
+    for (round, next) in [forbidding(), without_provider()].into_iter().enumerate() {
+        let held = fake.renewing.acquire().await.unwrap();
+        let (engine, call) = (bench.engine.clone(), bench.agent.clone());
+        let first = request(id, 2000 + u64::try_from(round).unwrap());
+        let first = async move { engine.renew_credential(&call, None, &first).await };
+        let first = bench.engine.tasks().spawn(first);
+        bench
+            .eventually("the provider is asked", || async {
+                fake.renewals.load(Ordering::SeqCst) == round + 1
+            })
+            .await;
+        let mut second = Box::pin(renew(&bench, id, "k", 3000));
+        tokio::select! {
+            biased;
+            early = &mut second => panic!("it does not wait: {early:?}"),
+            () = std::future::ready(()) => {}
+        }
+        bench.swap(next);
+        drop(held);
+        first.await.unwrap().unwrap();
+        let refused = second.await.unwrap_err();
+        let as_late = match round {
+            0 => matches!(refused, Error::Denied { .. }),
+            _ => matches!(refused, Error::NotFound { .. }),
+        };
+        assert!(as_late, "{refused}");
+        assert_eq!(fake.renewals.load(Ordering::SeqCst), round + 1);
+        bench.swap(Configuration {
+            policy: before.clone(),
+            ..bench.configuration()
+        });
+    }
+}
+
+/// A call that waits for its turn at the provider is not made for a credential that was revoked
+/// before the turn came.
+#[tokio::test]
+async fn what_is_revoked_before_its_turn_is_not_renewed() {
+    let settings = Settings {
+        provider: ProviderSettings {
+            issue_concurrency: 1,
+            ..ProviderSettings::default()
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["a"], settings).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let [first, second] = [
+        bench.issued(fake, task, HALF).await.id,
+        bench.issued(fake, task, HALF).await.id,
+    ];
+    let begin = |id| {
+        let (engine, call) = (bench.engine.clone(), bench.agent.clone());
+        let renewing = async move {
+            engine
+                .renew_credential(&call, None, &request(id, 3000))
+                .await
+        };
+        bench.engine.tasks().spawn(renewing)
+    };
+    let held = fake.renewing.acquire().await.unwrap();
+    let running = begin(first);
+    bench
+        .eventually("the provider is asked", || async {
+            fake.renewals.load(Ordering::SeqCst) == 1
+        })
+        .await;
+    let waiting = begin(second);
+    bench
+        .eventually("the other one is on record", || async {
+            bench.credential(second).await.renewal_in_doubt()
+        })
+        .await;
+    let revoke = RevokeCredential {
+        credential: second,
+        wait: Some(Duration::from_millis(1)),
+    };
+    let revoked = bench.engine.revoke_credential(&bench.agent, &revoke).await;
+    revoked.unwrap();
+    drop(held);
+    running.await.unwrap().unwrap();
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Precondition(why) if why.contains("it is revoking")),
+        "{refused}"
+    );
+    assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
 }

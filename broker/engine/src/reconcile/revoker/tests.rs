@@ -7,11 +7,7 @@ use taskpass_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    ProviderSettings, Settings,
-    reconcile::drive,
-    testing::{Bench, eventually},
-};
+use crate::{ProviderSettings, Settings, reconcile::drive, testing::Bench};
 
 const TASKS: usize = 20;
 const SLOTS: usize = 2;
@@ -52,10 +48,11 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
             .unwrap()
             .live_credentials
     };
-    eventually("the other provider is done", || async {
-        held("works").await == 0
-    })
-    .await;
+    bench
+        .eventually("the other provider is done", || async {
+            held("works").await == 0
+        })
+        .await;
     assert_eq!(hangs.revoking.load(Ordering::SeqCst), SLOTS);
     assert_eq!(held("hangs").await as usize, TASKS);
     {
@@ -63,10 +60,11 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
         assert_eq!(groups, SLOTS, "what cannot be called yet is not begun");
     }
     hangs.revokes.add_permits(1000);
-    eventually("the one that hung is done", || async {
-        held("hangs").await == 0
-    })
-    .await;
+    bench
+        .eventually("the one that hung is done", || async {
+            held("hangs").await == 0
+        })
+        .await;
     for fake in [&hangs, &works] {
         assert!(fake.revoking_most.load(Ordering::SeqCst) <= SLOTS);
     }
