@@ -6,14 +6,19 @@
 //! certificate. Wherever a crash falls, [`IdentityDirectory::load`] finds a pair. A complete staged
 //! pair wins, since the broker counts the newest certificate that it has issued; a staged half is
 //! removed. A lock on the directory itself keeps processes that share it apart.
+//!
+//! Another user who can write into the directory must not choose the identity, the roots or the
+//! file that is read. Each file is therefore opened without following a link and without waiting
+//! for a pipe's writer, and the open file is judged, never its path.
 
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::OFlags, io::Errno, process::geteuid};
 use rustls_pki_types::CertificateDer;
 use taskpass_files::{Access, create_dir_all, exposed_mode, remove, rename, replace, sync_dir};
 use zeroize::Zeroizing;
@@ -31,6 +36,8 @@ const STAGED_KEY: &str = "key.pem.new";
 const STAGED_SVID: &str = "svid.pem.new";
 /// Bytes of any file here; chains and bundles are far smaller.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// What is wrong with a pipe, a socket, a directory or a device.
+const NOT_A_FILE: &str = "it is no regular file";
 
 /// The directory that an identity is kept in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +170,7 @@ impl IdentityDirectory {
     /// Locks the directory until the file is dropped. A lock file of its own would have to be
     /// removed.
     fn lock(&self) -> Result<File, Error> {
-        let directory = File::open(&self.path).map_err(|e| self.error("open", e))?;
+        let directory = open(&self.path, OFlags::DIRECTORY).map_err(|e| self.error("open", e))?;
         directory.lock().map_err(|e| self.error("lock", e))?;
         Ok(directory)
     }
@@ -249,20 +256,47 @@ impl IdentityDirectory {
             path: path.clone(),
             source,
         };
-        let mut file = match File::open(&path) {
+        let mut file = match open(&path, OFlags::NOFOLLOW | OFlags::NONBLOCK) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(e)),
+            Err(e) => {
+                return Err(match Errno::from_io_error(&e) {
+                    Some(Errno::LOOP) => self.misplaced(name, "it is a symbolic link"),
+                    // A socket.
+                    Some(Errno::NXIO) => self.misplaced(name, NOT_A_FILE),
+                    _ => failed(e),
+                });
+            }
         };
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.len() > FILE_BYTES_MAX {
-            return Err(self.bad(name, "it is larger than 1 MiB"));
-        }
+        self.judge(name, &metadata)?;
         let size = usize::try_from(metadata.len()).unwrap_or(0);
         // Room for everything at once: a growing buffer would leave copies of a key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(size));
         file.read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(Content { bytes, metadata }))
+    }
+
+    /// Refuses an open file that this user cannot have written here.
+    fn judge(&self, name: &str, metadata: &Metadata) -> Result<(), Error> {
+        if !metadata.is_file() {
+            return Err(self.misplaced(name, NOT_A_FILE));
+        }
+        let user = geteuid().as_raw();
+        if let Some(owner) = other_owner(metadata, user) {
+            let path = self.path.join(name);
+            let path = path.display();
+            return Err(self.bad(
+                name,
+                format!(
+                    "it belongs to user {owner}, and this program runs as user {user}; run it as user {owner}, or, if you trust the file, run `chown {user} {path}`"
+                ),
+            ));
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(self.bad(name, "it is larger than 1 MiB"));
+        }
+        Ok(())
     }
 
     /// Writes a private file that is there completely or not at all.
@@ -297,6 +331,16 @@ impl IdentityDirectory {
         }
     }
 
+    /// Something that this library did not put there. Moving it away loses nothing.
+    fn misplaced(&self, name: &str, what: &str) -> Error {
+        let path = self.path.join(name);
+        let path = path.display();
+        self.bad(
+            name,
+            format!("{what}; run `mv {path} {path}.old`, and log in again"),
+        )
+    }
+
     fn bad(&self, name: &str, why: impl Into<String>) -> Error {
         Error::IdentityFile {
             path: self.path.join(name),
@@ -305,10 +349,35 @@ impl IdentityDirectory {
     }
 }
 
+/// Opens for reading, with more flags than [`File::open`] sets.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    // The bits are the same in both types: `open(2)` takes an `int`.
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+/// The owner of a file, unless it is this user.
+fn other_owner(metadata: &Metadata, user: u32) -> Option<u32> {
+    Some(metadata.uid()).filter(|owner| *owner != user)
+}
+
 fn failed(error: taskpass_files::Error) -> Error {
     Error::File {
         action: error.action,
         path: error.path,
         source: error.source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_user_is_told_apart() {
+        let metadata = fs::metadata(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let owner = metadata.uid();
+        assert_eq!(other_owner(&metadata, owner), None);
+        assert_eq!(other_owner(&metadata, owner + 1), Some(owner));
     }
 }

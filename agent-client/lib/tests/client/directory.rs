@@ -1,9 +1,12 @@
-//! The identity directory after crashes at every place, and with wrong permissions.
+//! The identity directory after crashes at every place, with wrong permissions, and with files that
+//! another user put there.
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
 use taskpass_client::{Error, IdentityDirectory};
@@ -178,4 +181,93 @@ async fn written_files_are_for_the_owner_only() {
     let refusal = identity.leaf().unwrap_err().to_string();
     assert!(refusal.contains("chmod 600"), "{refusal}");
     assert_eq!(identity.permission_findings().len(), 1);
+}
+
+const FILES: [&str; 4] = ["key.pem", "svid.pem", "bundle.pem", "ledger.vkey"];
+
+/// What the library says of a directory with this file in it. A library that waits fails the test.
+async fn judged(directory: &Path, name: &str) -> String {
+    let (identity, name) = (IdentityDirectory::new(directory), name.to_owned());
+    let reading = tokio::task::spawn_blocking(move || match name.as_str() {
+        "ledger.vkey" => identity.ledger_vkey().map(|_| ()),
+        _ => identity.leaf().map(|_| ()),
+    });
+    let read = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    let refused = read.expect("reading waits").unwrap().unwrap_err();
+    assert!(matches!(refused, Error::IdentityFile { .. }), "{refused:?}");
+    refused.to_string()
+}
+
+#[tokio::test]
+async fn a_link_a_pipe_and_a_directory_are_not_read() {
+    let fake = Fake::start().await;
+    drop(fake.client().await);
+    let directory = fake.identity();
+    let elsewhere = fake.dir.path().join("elsewhere");
+    for name in FILES {
+        let path = directory.join(name);
+        fs::rename(&path, &elsewhere).unwrap();
+        let advice = format!("run `mv {0} {0}.old`", path.display());
+
+        symlink(&elsewhere, &path).unwrap();
+        let said = judged(&directory, name).await;
+        assert!(
+            said.contains("it is a symbolic link; ") && said.contains(&advice),
+            "{said}"
+        );
+        fs::remove_file(&path).unwrap();
+
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let said = judged(&directory, name).await;
+        assert!(
+            said.contains("it is no regular file; ") && said.contains(&advice),
+            "{said}"
+        );
+        fs::remove_file(&path).unwrap();
+
+        fs::create_dir(&path).unwrap();
+        let said = judged(&directory, name).await;
+        assert!(said.contains("it is no regular file; "), "{said}");
+        fs::remove_dir(&path).unwrap();
+
+        fs::rename(&elsewhere, &path).unwrap();
+    }
+    // What a crash left is judged the same.
+    let staged = directory.join("key.pem.new");
+    let made = Command::new("mkfifo").arg(&staged).status().unwrap();
+    assert!(made.success());
+    let said = judged(&directory, "key.pem").await;
+    assert!(
+        said.contains("key.pem.new` cannot be used: it is no regular file"),
+        "{said}"
+    );
+    fs::remove_file(&staged).unwrap();
+    IdentityDirectory::new(&directory).leaf().unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_another_user_is_not_read() {
+    let fake = Fake::start().await;
+    drop(fake.client().await);
+    let directory = fake.identity();
+    for name in FILES {
+        let path = directory.join(name);
+        let me = fs::metadata(&path).unwrap().uid();
+        // Only root can give a file away; for others the rule has a test beside it.
+        if chown(&path, Some(me + 1), None).is_err() {
+            return;
+        }
+        let said = judged(&directory, name).await;
+        assert!(
+            said.contains(&format!("it belongs to user {}", me + 1)),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("`chown {me} {}`", path.display())),
+            "{said}"
+        );
+        chown(&path, Some(me), None).unwrap();
+    }
+    IdentityDirectory::new(&directory).leaf().unwrap();
 }
