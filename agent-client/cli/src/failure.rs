@@ -20,7 +20,7 @@ const UNREACHABLE: u8 = 5;
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Prints the error, each field with its mistake, and the next step.
+/// Prints the error, each field with its mistake, the id of the request, and the next step.
 pub(crate) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     note(&format!("error: {}", in_one_line(error)));
     let cause = error.downcast_ref::<Error>();
@@ -32,6 +32,9 @@ pub(crate) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
                 note(&format!("  {field}: {description}"));
             }
         }
+    }
+    if let Some(id) = cause.and_then(Error::request_id) {
+        note(&format!("request {id} in the broker's log"));
     }
     if let Some(next) = cause.and_then(|cause| next_step(cause, context)) {
         note(&format!("try: {next}"));

@@ -11,6 +11,12 @@ use tonic_types::StatusExt;
 
 /// The domain of the reasons that the broker itself gives (`google.rpc.ErrorInfo`).
 const ERROR_DOMAIN: &str = "taskpass";
+/// Where the broker puts the id of a request: in the metadata of its `ErrorInfo`,
+const REQUEST_ID: &str = "request_id";
+/// and in this header of every response.
+const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Bytes of a request id. The broker's own are half as long.
+const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Why a call, or the work around it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +152,8 @@ pub struct Refusal {
     pub violations: Vec<(String, String)>,
     /// How long to wait before trying again.
     pub retry_after: Option<Duration>,
+    /// The id of the request, which the broker's log has on each line about it.
+    pub request_id: Option<String>,
 }
 
 impl Error {
@@ -191,6 +199,12 @@ impl Error {
             .filter(|reason| !reason.is_empty())
     }
 
+    /// The id by which an operator finds the refused request in the broker's log, when the broker
+    /// gave one.
+    pub fn request_id(&self) -> Option<&str> {
+        self.refusal().and_then(|r| r.request_id.as_deref())
+    }
+
     /// Whether the broker was out of reach or not ready, so that the same call may work later.
     pub fn is_unavailable(&self) -> bool {
         match self {
@@ -232,6 +246,10 @@ impl From<Status> for Refusal {
         let info = details
             .error_info()
             .filter(|info| info.domain == ERROR_DOMAIN);
+        let request_id = info
+            .and_then(|info| info.metadata.get(REQUEST_ID).map(String::as_str))
+            .or_else(|| status.metadata().get(REQUEST_ID_HEADER)?.to_str().ok())
+            .filter(|id| is_request_id(id));
         let violations = details
             .bad_request()
             .map(|b| b.field_violations.as_slice())
@@ -246,8 +264,16 @@ impl From<Status> for Refusal {
                 .map(|v| (v.field.clone(), v.description.clone()))
                 .collect(),
             retry_after: details.retry_info().and_then(|r| r.retry_delay),
+            request_id: request_id.map(str::to_owned),
         }
     }
+}
+
+/// Whether a text can be the id of a request. It goes to a terminal, and may come from a server
+/// that is no broker.
+fn is_request_id(text: &str) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The failure below the transport error, which says more than "transport error".
@@ -324,12 +350,48 @@ fn one_line(message: &str, code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use rustls::AlertDescription;
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
     fn read(alert: AlertDescription) -> Error {
         let failure = std::io::Error::other(rustls::Error::AlertReceived(alert));
         from_transport("broker:9443", &failure).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_has_the_id_of_its_request() {
+        let id = |status: Status| {
+            let error = Error::from_status("broker:9443", status);
+            error.request_id().map(str::to_owned)
+        };
+        let info = |domain: &str, id: &str| {
+            let metadata: HashMap<_, _> = [(REQUEST_ID.to_owned(), id.to_owned())].into();
+            let details = ErrorDetails::with_error_info("DENIED", domain, metadata);
+            Status::with_error_details(Code::PermissionDenied, "no", details)
+        };
+        let header = |mut status: Status, id: &'static str| {
+            let id = tonic::metadata::MetadataValue::from_static(id);
+            status.metadata_mut().insert(REQUEST_ID_HEADER, id);
+            status
+        };
+        assert_eq!(id(info(ERROR_DOMAIN, "1b-2")).as_deref(), Some("1b-2"));
+        let both = header(info(ERROR_DOMAIN, "1b-2"), "1b-3");
+        assert_eq!(id(both).as_deref(), Some("1b-2"));
+        // What refuses a request before the API does, such as a limit of the transport, sends no
+        // details.
+        let bare = header(Status::resource_exhausted("too many"), "1b-4");
+        assert_eq!(id(bare).as_deref(), Some("1b-4"));
+        let long = "x".repeat(REQUEST_ID_BYTES_MAX + 1);
+        for no in [
+            Status::permission_denied("no"),
+            info("elsewhere", "1b-2"),
+            info(ERROR_DOMAIN, ""),
+            info(ERROR_DOMAIN, "two words\n"),
+            info(ERROR_DOMAIN, &long),
+        ] {
+            assert_eq!(id(no), None);
+        }
     }
 
     #[test]

@@ -57,8 +57,14 @@ impl From<Refusal> for Status {
 fn bad_request(field: impl Into<String>, message: &str) -> Status {
     let mut details = ErrorDetails::with_bad_request_violation(field, message);
     let reason = Reason::InvalidArgument;
-    details.set_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    details.set_error_info(reason.as_str(), DOMAIN, of_request());
     Status::with_error_details(reason.code(), message, details)
+}
+
+/// The metadata of every refusal: the id of the request.
+fn of_request() -> HashMap<String, String> {
+    let id = RequestId::current().map(|id| ("request_id".to_owned(), id));
+    id.into_iter().collect()
 }
 
 /// The name of a value in the messages of this API.
@@ -86,10 +92,7 @@ fn of_engine(error: &Error) -> Status {
     if matches!(reason.code(), Code::Internal | Code::Unavailable) {
         tracing::warn!(reason = reason.as_str(), error = %error.message(), "a request failed");
     }
-    let mut metadata = HashMap::new();
-    if let Some(id) = RequestId::current() {
-        metadata.insert("request_id".to_owned(), id);
-    }
+    let mut metadata = of_request();
     let mut details = ErrorDetails::new();
     match error {
         Error::Invalid { field, message } => return bad_request(name_of(field), message),
