@@ -158,6 +158,17 @@ fn prometheus_reads_the_counts_of_all_events() {
             1.0,
         ),
         ("taskpass_provider_circuit_open", &[vault], 0.0),
+        ("taskpass_provider_retired", &[vault], 0.0),
+        (
+            "taskpass_provider_calls_running",
+            &[vault, ("call", "issue")],
+            0.0,
+        ),
+        (
+            "taskpass_provider_calls_waiting",
+            &[vault, ("call", "revoke")],
+            0.0,
+        ),
         ("taskpass_live_credentials", &[vault], 1.0),
         ("taskpass_pending_revocations", &[vault], 0.0),
         ("taskpass_oldest_pending_revocation_seconds", &[], 0.0),
@@ -189,7 +200,12 @@ fn prometheus_reads_the_counts_of_all_events() {
 
     agent.json(&["task", "end", &task]);
     World::wait_all_final(&operator);
-    let metrics = Metrics::read(&broker);
+    // The text may be a second old.
+    let metrics = eventually("the metrics are of now", || {
+        let metrics = Metrics::read(&broker);
+        let live = metrics.value("taskpass_live_credentials", &[vault]);
+        (live == Some(0.0)).then_some(metrics)
+    });
     for (name, labels, value) in [
         (
             "taskpass_revocations_total",
@@ -202,6 +218,114 @@ fn prometheus_reads_the_counts_of_all_events() {
         let found = metrics.value(name, labels);
         assert_eq!(found, Some(value), "{name} {labels:?}\n{}", metrics.text);
     }
+    broker.stop();
+}
+
+/// A reader that floods the endpoint gets the same text again.
+#[test]
+fn metrics_are_made_once_a_second_however_often_they_are_read() {
+    let world = with_metrics();
+    let broker = world.start();
+    let agent = Certificate::load(broker.agent("builder").identity());
+    let agent = Wire::new(broker.address(), Some(&agent));
+    let who_am_i = || {
+        let asked = agent.ask::<_, pb::WhoAmIResponse>(
+            "/taskpass.v1.IdentityService/WhoAmI",
+            &pb::WhoAmIRequest {},
+        );
+        asked.expect("it is answered");
+    };
+    eventually("two reads in one second", || {
+        let before = Metrics::read(&broker).text;
+        who_am_i();
+        (Metrics::read(&broker).text == before).then_some(())
+    });
+    let before = Metrics::read(&broker).text;
+    who_am_i();
+    eventually("the next second has news", || {
+        (Metrics::read(&broker).text != before).then_some(())
+    });
+    broker.stop();
+}
+
+#[test]
+fn calls_that_run_and_calls_that_wait_are_two_numbers() {
+    let world = with_metrics();
+    world
+        .installation
+        .configure("[provider_calls]\nissue_concurrency = 1\nrevoke_concurrency = 1\n");
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let tasks: Vec<String> = (0..4)
+        .map(|_| World::task(&agent, &["vault-main/config"]))
+        .collect();
+    let (issuing, ending) = tasks.split_first().expect("four");
+    for task in ending {
+        World::issue(&agent, task, "vault-main/config", &[]);
+    }
+    let role = "vault-main/config";
+    let issue = ["credential", "issue", "--task", issuing, "--role", role];
+    world.bao.pause();
+    std::thread::scope(|scope| {
+        for task in ending {
+            scope.spawn(|| agent.run(&["task", "end", task]));
+            scope.spawn(|| agent.run(&issue));
+        }
+        eventually("each kind has one call that runs and two that wait", || {
+            let metrics = Metrics::read(&broker);
+            let calls = |state: &str, call| {
+                let name = format!("taskpass_provider_calls_{state}");
+                metrics.value(&name, &[("provider", "vault-main"), ("call", call)])
+            };
+            ["issue", "revoke"]
+                .iter()
+                .all(|call| {
+                    calls("running", call) == Some(1.0) && calls("waiting", call) == Some(2.0)
+                })
+                .then_some(())
+        });
+        world.bao.resume();
+    });
+    broker.stop();
+}
+
+/// Reload takes a provider out, and what it minted is still to be revoked.
+#[test]
+fn a_retired_provider_is_shown_as_what_it_is() {
+    let world = with_metrics();
+    let broker = world.start();
+    let (operator, agent) = (broker.operator(), broker.agent("builder"));
+    let task = World::task(&agent, &["vault-main/config"]);
+    World::issue(&agent, &task, "vault-main/config", &[]);
+    let list = || operator.json(&["provider", "list"]);
+    assert_eq!(list()[0]["state"], "configured");
+    world.installation.edit(|text| {
+        let provider = "[[provider]]\nname = \"vault-main\"";
+        text.split_once(provider).expect("it").0.to_owned()
+    });
+    let config = world.installation.home().join("taskpass.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let done = world.installation.daemon(&["reload", "--config", config]);
+    assert!(done.status.success(), "{done:?}");
+
+    let listed = list();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    assert_eq!(listed[0]["name"], "vault-main");
+    assert_eq!(listed[0]["state"], "retired");
+    assert_eq!(listed[0]["live_credentials"], 1);
+    let table = operator.run(&["provider", "list"]).stdout;
+    assert!(table.contains("retired"), "{table}");
+    let shown = operator.json(&["provider", "show", "vault-main"]);
+    assert_eq!(shown["state"], "retired");
+    let vault = ("provider", "vault-main");
+    eventually("the metrics are of now", || {
+        let metrics = Metrics::read(&broker);
+        (metrics.value("taskpass_provider_retired", &[vault]) == Some(1.0)
+            && metrics.value("taskpass_live_credentials", &[vault]) == Some(1.0))
+        .then_some(())
+    });
+    agent.json(&["task", "end", &task]);
+    World::wait_all_final(&operator);
     broker.stop();
 }
 
@@ -255,5 +379,42 @@ fn a_refused_caller_can_quote_an_id_that_the_log_has() {
     eventually("the log has the request", || {
         broker.log().contains(&span).then_some(())
     });
+    // So is a request whose fields are wrong.
+    let asked = agent.ask::<_, pb::StartTaskResponse>(
+        "/taskpass.v1.TaskService/StartTask",
+        &pb::StartTaskRequest::default(),
+    );
+    let wrong = asked.expect_err("it has no purpose");
+    assert_eq!(wrong.code(), Code::InvalidArgument);
+    let id = wrong.metadata().get("x-request-id").expect("an id");
+    let details = wrong.get_error_details();
+    let info = details.error_info().expect("an ErrorInfo");
+    assert_eq!(
+        info.metadata.get("request_id").map(String::as_str),
+        id.to_str().ok()
+    );
+    broker.stop();
+}
+
+#[test]
+fn the_command_line_prints_the_id_that_the_log_has() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    for format in ["table", "json"] {
+        let (code, complaint) = agent.refused(&["agent", "list", "-o", format]);
+        assert_eq!(code, 3, "{complaint}");
+        let id = complaint.lines().find_map(|line| {
+            line.strip_prefix("request ")?
+                .strip_suffix(" in the broker's log")
+        });
+        let id = id.unwrap_or_else(|| panic!("no id: {complaint}"));
+        eventually("the log has the request", || {
+            broker
+                .log()
+                .contains(&format!("request{{id=\"{id}\""))
+                .then_some(())
+        });
+    }
     broker.stop();
 }

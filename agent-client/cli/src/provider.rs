@@ -1,4 +1,4 @@
-//! `taskpass provider`: shows and checks the configured back ends and their roles.
+//! `taskpass provider`: shows and checks the back ends and their roles.
 
 use std::process::ExitCode;
 
@@ -83,13 +83,16 @@ async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
             vec![
                 p.name.clone(),
                 p.kind.clone(),
+                p.state.clone(),
                 p.circuit.clone(),
                 p.roles.len().to_string(),
                 p.live_credentials.to_string(),
                 p.pending_revocations.to_string(),
             ]
         });
-        let headings = ["name", "kind", "circuit", "roles", "live", "revoking"];
+        let headings = [
+            "name", "kind", "state", "circuit", "roles", "live", "revoking",
+        ];
         output::table(&headings, rows.collect())
     })
 }
@@ -111,6 +114,7 @@ async fn show(name: &ProviderName, context: &Context) -> anyhow::Result<()> {
         let head = output::fields(&[
             ("name", view.name.clone()),
             ("kind", view.kind.clone()),
+            ("state", view.state.clone()),
             ("circuit", view.circuit.clone()),
             ("calls in flight", view.in_flight.to_string()),
             ("live credentials", view.live_credentials.to_string()),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use taskpass_client::{
-    Anchor, CircuitState, CredentialState, EndedTask, IssuedCredential, Receipt, RevocationClass,
-    RevokeCause, Task, TaskDetails,
+    Anchor, CircuitState, CredentialState, EndedTask, IssuedCredential, ProviderState, Receipt,
+    RevocationClass, RevokeCause, Task, TaskDetails,
 };
 use taskpass_core::{Scope, Timestamp};
 use taskpass_proto::v1;
@@ -138,6 +138,7 @@ pub(crate) struct RevocationView {
 pub(crate) struct ProviderView {
     pub(crate) name: String,
     pub(crate) kind: String,
+    pub(crate) state: String,
     pub(crate) circuit: String,
     pub(crate) in_flight: u32,
     pub(crate) live_credentials: u32,
@@ -308,6 +309,7 @@ impl From<v1::Provider> for ProviderView {
         Self {
             name: provider.name,
             kind: provider.kind,
+            state: ProviderState::from(provider.state).to_string(),
             circuit: CircuitState::from(provider.circuit).to_string(),
             in_flight: provider.in_flight,
             live_credentials: provider.live_credentials,

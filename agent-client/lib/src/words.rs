@@ -120,14 +120,14 @@ words! {
 }
 
 words! {
-    /// Why the broker revokes a credential, in the ledger's words.
+    /// Why the broker revokes a credential.
     RevokeCause {
         /// A caller asked for it.
         Requested = "requested",
         /// Its task ended.
         TaskEnded = "task_ended",
         /// The provider was called and its answer is not on record, so it may exist.
-        OutcomeUnknown = "interrupted",
+        OutcomeUnknown = "outcome_unknown",
         /// The secret did not reach the caller.
         NotDelivered = "not_delivered",
         /// The end that the request asked for came before the provider's own.
@@ -157,6 +157,16 @@ words! {
     }
 }
 
+words! {
+    /// Whether a provider is in the broker's configuration.
+    ProviderState {
+        /// It is.
+        Configured = "configured",
+        /// A reload took it out. It issues nothing, and revokes what it minted.
+        Retired = "retired",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,8 +178,7 @@ mod tests {
                 assert_eq!($name::from(*wire as i32), *value);
                 assert_eq!(i32::from(*value), *wire as i32);
                 let name = wire.as_str_name().strip_prefix($prefix).unwrap().to_lowercase();
-                let word = value.to_string();
-                assert!(word == name || (word == "interrupted" && name == "outcome_unknown"));
+                assert_eq!(value.to_string(), name);
             }
             assert_eq!($name::from(77), $name::Unknown(77));
             assert_eq!($name::from(0).to_string(), "unknown(0)");
@@ -185,7 +194,8 @@ mod tests {
             RevocationClass "REVOCATION_CLASS_",
             RevokeCause "REVOKE_CAUSE_",
             CallerKind "CALLER_KIND_",
-            CircuitState "CIRCUIT_STATE_"
+            CircuitState "CIRCUIT_STATE_",
+            ProviderState "PROVIDER_STATE_"
         );
         assert_eq!(TaskState::from(7).to_string(), "unknown(7)");
     }

@@ -55,6 +55,8 @@ pub struct State {
     pub env: Vec<(&'static str, &'static str)>,
     pub issued: Vec<String>,
     pub revoked: Vec<String>,
+    /// What a credential that is looked at says about its revocation.
+    pub revocation: Option<v1::Revocation>,
     pub tasks: Vec<v1::Task>,
     pub ledger: Option<crate::services::FakeLedger>,
 }
@@ -202,6 +204,7 @@ impl State {
             credential_life: time::Duration::minutes(15),
             task_life: time::Duration::hours(2),
             renewable: false,
+            revocation: None,
             data: vec![
                 ("username", "u".to_owned()),
                 ("password", "hunter2".to_owned()),

@@ -347,7 +347,11 @@ impl credential_service_server::CredentialService for Shared {
         request: Request<GetCredentialRequest>,
     ) -> Reply<GetCredentialResponse> {
         self.enter("get_credential")?;
-        let credential = Some(credential(request.into_inner().credential_id));
+        let credential = Credential {
+            revocation: self.lock().revocation.clone(),
+            ..credential(request.into_inner().credential_id)
+        };
+        let credential = Some(credential);
         self.leave("get_credential", GetCredentialResponse { credential })
     }
 
@@ -454,6 +458,7 @@ fn provider(name: String) -> Provider {
     Provider {
         kind: "vault".to_owned(),
         circuit: CircuitState::Closed.into(),
+        state: ProviderState::Retired.into(),
         roles: vec![role("ci-db"), role("other")],
         name,
         ..Provider::default()

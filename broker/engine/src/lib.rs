@@ -59,7 +59,9 @@ pub use identities::{
     IssuedSvid, JoinTokenAttestor, JoinTokenText, Refusal, RegisterAgent,
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
-pub use providers::{BackendStatus, ConfiguredProvider, ProviderChange, ProviderView};
+pub use providers::{
+    BackendStatus, CallCounts, ConfiguredProvider, ProviderChange, ProviderState, ProviderView,
+};
 pub use reload::ReloadedFiles;
 pub use settings::{Credentials, ProviderSettings, Rate, Requests, Settings, Tasks};
 pub use snapshot::{Change, Configuration, Snapshot};

@@ -6,14 +6,16 @@ mod configured;
 mod gate;
 mod pacer;
 
-pub use backend::BackendStatus;
 pub(crate) use backend::{Backend, IssuePermit, RevokePermit};
+pub use backend::{BackendStatus, CallCounts};
 pub(crate) use backends::Backends;
 pub use configured::{ConfiguredProvider, ProviderChange};
 pub(crate) use gate::Closed;
 pub(crate) use pacer::Pacer;
 
 use std::sync::Arc;
+
+use std::collections::BTreeMap;
 
 use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
@@ -22,6 +24,15 @@ use taskpass_store::{Page, ProviderUsage, TaskFilter};
 
 use crate::{Call, Engine, Error, Field, Snapshot};
 
+/// Whether a provider is in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderState {
+    /// It is.
+    Configured,
+    /// A reload took it out. It only revokes what it minted, until nothing of it is left.
+    Retired,
+}
+
 /// A provider with its roles and its state.
 #[derive(Debug, Clone)]
 pub struct ProviderView {
@@ -29,6 +40,8 @@ pub struct ProviderView {
     pub name: ProviderName,
     /// The kind.
     pub kind: &'static str,
+    /// Whether it is configured.
+    pub state: ProviderState,
     /// Its roles.
     pub roles: Vec<RoleSpec>,
     /// Its breaker and its calls.
@@ -38,7 +51,7 @@ pub struct ProviderView {
 }
 
 impl Engine {
-    /// All providers, by name.
+    /// All providers: those that are configured by name, then the retired ones.
     pub async fn list_providers(&self, call: &Call) -> Result<Vec<ProviderView>, Error> {
         self.require_operator(call, Action::ProviderRead).await?;
         self.authorize_read(call, Action::ProviderRead, Resource::Installation)
@@ -46,17 +59,15 @@ impl Engine {
         self.views_of(&call.snapshot).await
     }
 
-    /// All configured providers, for the broker itself: without a decision, since no caller sees
-    /// them.
+    /// All providers, for the broker itself: without a decision, since no caller sees them.
     pub async fn provider_views(&self) -> Result<Vec<ProviderView>, Error> {
         self.views_of(&self.snapshot()).await
     }
 
     async fn views_of(&self, snapshot: &Snapshot) -> Result<Vec<ProviderView>, Error> {
-        let backends = snapshot.backends().configured();
-        let mut views = Vec::with_capacity(backends.len());
-        for backend in backends {
-            views.push(self.provider_view(backend).await?);
+        let mut views = Vec::new();
+        for (backend, state) in snapshot.backends().all() {
+            views.push(self.provider_view(backend, state).await?);
         }
         Ok(views)
     }
@@ -64,14 +75,14 @@ impl Engine {
     /// One provider.
     pub async fn provider(&self, call: &Call, name: &ProviderName) -> Result<ProviderView, Error> {
         self.require_operator(call, Action::ProviderRead).await?;
-        let backend = call.snapshot.backends().named(name)?;
+        let (backend, state) = call.snapshot.backends().named(name)?;
         self.authorize_read(
             call,
             Action::ProviderRead,
             Resource::Provider(backend.provider().name()),
         )
         .await?;
-        self.provider_view(backend).await
+        self.provider_view(backend, state).await
     }
 
     /// Has a provider check itself. The outer error is ours, the inner one the provider's.
@@ -81,7 +92,7 @@ impl Engine {
         name: &ProviderName,
     ) -> Result<Result<Health, ProviderError>, Error> {
         self.require_operator(call, Action::ProviderCheck).await?;
-        let backend = call.snapshot.backends().named(name)?;
+        let (backend, _) = call.snapshot.backends().named(name)?;
         self.authorize_read(
             call,
             Action::ProviderCheck,
@@ -97,7 +108,7 @@ impl Engine {
     pub(crate) async fn maintain_providers(&self) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let backends = snapshot.backends();
-        for backend in backends.configured().chain(backends.retired()) {
+        for (backend, _) in backends.all() {
             if let Err(error) = backend.maintain().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
@@ -158,11 +169,24 @@ impl Engine {
         }
     }
 
-    async fn provider_view(&self, backend: &Backend) -> Result<ProviderView, Error> {
+    /// Notes for each provider how many due groups of credentials wait for a permit.
+    pub(crate) fn note_waiting(&self, waiting: &BTreeMap<ProviderName, usize>) {
+        for (backend, _) in self.snapshot().backends().all() {
+            let groups = waiting.get(backend.provider().name());
+            backend.note_waiting(groups.copied().unwrap_or(0));
+        }
+    }
+
+    async fn provider_view(
+        &self,
+        backend: &Backend,
+        state: ProviderState,
+    ) -> Result<ProviderView, Error> {
         let provider = backend.provider();
         Ok(ProviderView {
             name: provider.name().clone(),
             kind: provider.kind(),
+            state,
             roles: provider.roles().to_vec(),
             status: backend.status(),
             usage: self

@@ -1,10 +1,10 @@
 //! Numbers that no part of the broker counts up: they are read from its parts when a scraper reads
 //! the metrics.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{family::Family, gauge::Gauge},
 };
 use taskpass_core::ProviderName;
@@ -21,7 +21,25 @@ struct OfProvider {
     provider: String,
 }
 
-/// The state of the broker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCall {
+    provider: String,
+    call: &'static str,
+}
+
+/// The labels of a number that has none and may be missing. A family that is cleared leaves its
+/// number out of the text; a plain gauge would show 0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Only;
+
+impl EncodeLabelSet for Only {
+    fn encode(&self, _encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// The state of the broker at one moment. `disk_free` and `providers` are `None` when they could
+/// not be read, and are left out of the text then: a reader would take a zero for the truth.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     /// Open connections with a client certificate.
@@ -38,13 +56,13 @@ pub struct Sample {
     pub open_tasks: usize,
     /// How long the oldest credential that has to be revoked has been waiting.
     pub oldest_pending_revocation: Duration,
-    /// Bytes free on the volume of the data directory; `None` if they cannot be read.
+    /// Bytes free on the volume of the data directory.
     pub disk_free: Option<u64>,
     /// Days until that volume is full, if it goes on filling up as in the last day; `None` while it
     /// does not.
     pub disk_full_days: Option<f64>,
-    /// The configured providers.
-    pub providers: Vec<ProviderSample>,
+    /// The providers that are configured, and those that only revoke.
+    pub providers: Option<Vec<ProviderSample>>,
 }
 
 /// The state of one provider.
@@ -54,12 +72,25 @@ pub struct ProviderSample {
     pub name: ProviderName,
     /// Whether issuing is refused for a while because the provider failed often.
     pub circuit_open: bool,
-    /// Calls that run or wait.
-    pub calls_in_flight: usize,
+    /// Whether it left the configuration and only revokes what it minted.
+    pub is_retired: bool,
+    /// Its calls to issue and renew.
+    pub issue: CallSample,
+    /// Its calls to revoke.
+    pub revoke: CallSample,
     /// Live credentials.
     pub live_credentials: u32,
     /// Credentials that have to be revoked.
     pub pending_revocations: u32,
+}
+
+/// Calls of one kind to one provider.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallSample {
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for one that runs to end.
+    pub waiting: usize,
 }
 
 metrics! {
@@ -70,7 +101,8 @@ metrics! {
         requests_in_flight: Gauge = "Requests in flight";
         ledger_entries: Gauge = "Entries in the ledger";
         ledger_queue_events: Gauge = "Events that wait for the ledger's writer";
-        disk_free: Gauge, Bytes = "Bytes free on the volume of the data directory";
+        disk_free: Family<Only, Gauge>, Bytes =
+            "Bytes free on the volume of the data directory";
         disk_full_days: Float =
             "Days until the volume of the data directory is full, at the pace of the last day";
         open_tasks: Gauge = "Open tasks";
@@ -81,8 +113,12 @@ metrics! {
             "How long the oldest credential that has to be revoked has been waiting";
         provider_circuit_open: Family<OfProvider, Gauge> =
             "1 while issuing is refused because the provider failed often";
-        provider_calls_in_flight: Family<OfProvider, Gauge> =
-            "Calls to a provider that run or wait";
+        provider_retired: Family<OfProvider, Gauge> =
+            "1 for a provider that left the configuration and only revokes what it minted";
+        provider_calls_running: Family<OfCall, Gauge> =
+            "Calls to a provider that run, to issue and to revoke";
+        provider_calls_waiting: Family<OfCall, Gauge> =
+            "Calls to a provider that wait, to issue and to revoke";
     }
 }
 
@@ -100,33 +136,43 @@ impl Gauges {
         set(&self.open_tasks, sample.open_tasks);
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
-        set(&self.disk_free, sample.disk_free.unwrap_or(0));
+        self.disk_free.clear();
+        if let Some(free) = sample.disk_free {
+            set(&self.disk_free.get_or_create(&Only), free);
+        }
         let never = f64::INFINITY;
         self.disk_full_days
             .set(sample.disk_full_days.unwrap_or(never));
-        self.set_providers(&sample.providers);
+        self.set_providers(sample.providers.as_deref().unwrap_or_default());
     }
 
-    /// A provider that is no longer configured disappears.
+    /// A provider that is gone disappears.
     fn set_providers(&self, providers: &[ProviderSample]) {
         let families = [
             &self.provider_circuit_open,
-            &self.provider_calls_in_flight,
+            &self.provider_retired,
             &self.live_credentials,
             &self.pending_revocations,
         ];
         for family in families {
             family.clear();
         }
+        self.provider_calls_running.clear();
+        self.provider_calls_waiting.clear();
         for sample in providers {
-            let of = OfProvider {
-                provider: sample.name.to_string(),
-            };
+            let provider = sample.name.to_string();
+            for (call, calls) in [("issue", sample.issue), ("revoke", sample.revoke)] {
+                let provider = provider.clone();
+                let of = OfCall { provider, call };
+                set(&self.provider_calls_running.get_or_create(&of), calls.running);
+                set(&self.provider_calls_waiting.get_or_create(&of), calls.waiting);
+            }
+            let of = OfProvider { provider };
             let values = [
-                u64::from(sample.circuit_open),
-                sample.calls_in_flight as u64,
-                u64::from(sample.live_credentials),
-                u64::from(sample.pending_revocations),
+                u32::from(sample.circuit_open),
+                u32::from(sample.is_retired),
+                sample.live_credentials,
+                sample.pending_revocations,
             ];
             for (family, value) in families.into_iter().zip(values) {
                 set(&family.get_or_create(&of), value);

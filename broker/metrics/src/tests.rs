@@ -113,7 +113,15 @@ fn a_sample_shows_the_providers_of_now_only() {
     let provider = |name: &str| ProviderSample {
         name: name.parse().unwrap(),
         circuit_open: true,
-        calls_in_flight: 3,
+        is_retired: name == "old",
+        issue: CallSample {
+            running: 3,
+            waiting: 7,
+        },
+        revoke: CallSample {
+            running: 1,
+            waiting: 0,
+        },
         live_credentials: 5,
         pending_revocations: 2,
     };
@@ -121,11 +129,17 @@ fn a_sample_shows_the_providers_of_now_only() {
         unauthenticated_connections: 4,
         disk_free: Some(4096),
         oldest_pending_revocation: Duration::from_millis(1500),
-        providers: vec![provider("old"), provider("vault-main")],
+        providers: Some(vec![provider("old"), provider("vault-main")]),
         ..Sample::default()
     };
-    metrics.encode(&sample);
-    sample.providers.remove(0);
+    assert_has(
+        &metrics.encode(&sample),
+        &[
+            r#"taskpass_provider_retired{provider="old"} 1"#,
+            r#"taskpass_provider_retired{provider="vault-main"} 0"#,
+        ],
+    );
+    sample.providers = Some(vec![provider("vault-main")]);
     let text = metrics.encode(&sample);
     assert_has(
         &text,
@@ -135,11 +149,29 @@ fn a_sample_shows_the_providers_of_now_only() {
             "taskpass_disk_full_days inf",
             "taskpass_oldest_pending_revocation_seconds 1.5",
             r#"taskpass_provider_circuit_open{provider="vault-main"} 1"#,
+            r#"taskpass_provider_calls_running{provider="vault-main",call="issue"} 3"#,
+            r#"taskpass_provider_calls_waiting{provider="vault-main",call="issue"} 7"#,
+            r#"taskpass_provider_calls_running{provider="vault-main",call="revoke"} 1"#,
+            r#"taskpass_provider_calls_waiting{provider="vault-main",call="revoke"} 0"#,
             r#"taskpass_live_credentials{provider="vault-main"} 5"#,
             r#"taskpass_pending_revocations{provider="vault-main"} 2"#,
         ],
     );
     assert!(!text.contains("old\""), "{text}");
+
+    // What cannot be read is not zero.
+    sample.disk_free = None;
+    sample.providers = None;
+    let text = metrics.encode(&sample);
+    for name in [
+        "disk_free",
+        "provider_",
+        "live_credentials",
+        "pending_revocations{",
+    ] {
+        let shown = |line: &str| line.starts_with(&format!("taskpass_{name}"));
+        assert!(!text.lines().any(shown), "{name}\n{text}");
+    }
 }
 
 /// The number of series does not depend on the callers' input, and the text contains none of it.

@@ -159,6 +159,8 @@ pub(crate) struct State {
     /// Credentials being revoked, by the time of the next attempt; per provider, so that a provider
     /// that hangs hides no other.
     retries: BTreeMap<ProviderName, BTreeSet<(Timestamp, CredentialId)>>,
+    /// The same credentials by the time since which they have to be revoked.
+    revoking: BTreeSet<(Timestamp, CredentialId)>,
     providers: BTreeMap<ProviderName, ProviderUsage>,
     anchors: HashMap<AnchorId, Arc<Anchor>>,
     keys: HashMap<KeyHash, Arc<Remembered>>,

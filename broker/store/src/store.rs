@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::Clock;
+use taskpass_core::{Clock, Timestamp};
 use taskpass_ledger::{Damage, disk::Disk, disk::SystemDisk};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -103,6 +103,17 @@ impl LogStore {
     /// How many entries are durable.
     pub fn size(&self) -> u64 {
         self.entries.size()
+    }
+
+    /// How many tasks are open. Costs no more with many than with few.
+    pub fn open_task_count(&self) -> usize {
+        self.shared.state.read().open_task_count()
+    }
+
+    /// Since when the oldest credential has to be revoked, of those that still have to. Costs no
+    /// more with many than with few.
+    pub fn oldest_revocation(&self) -> Option<Timestamp> {
+        self.shared.state.read().oldest_revocation()
     }
 
     /// Events that wait for the sequencer.

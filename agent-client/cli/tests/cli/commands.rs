@@ -10,6 +10,7 @@ use taskpass_client_testing::{
     fake::Fake,
     services::{FakeLedger, refusal},
 };
+use taskpass_proto::v1::{Revocation, RevokeCause};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -229,6 +230,81 @@ async fn errors_name_fields_and_the_next_step_and_have_their_exit_code() {
         "{stranger:?}"
     );
     assert!(failed.stdout.is_empty() && denied.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_request_for_the_operator() {
+    let fake = logged_in().await;
+    let metadata = [("request_id", "5f3a1b2c-7")];
+    let refused = || refusal(Code::PermissionDenied, "DENIED", &metadata);
+    let mut bare = Status::resource_exhausted("too many");
+    let id = "5f3a1b2c-8".parse().unwrap();
+    bare.metadata_mut().insert("x-request-id", id);
+    let script = [refused(), refused(), bare];
+    fake.state().refuse.insert("list_tasks", script.into());
+
+    for (args, lines) in [
+        (
+            &["task", "list"][..],
+            "error: refused: DENIED\nrequest 5f3a1b2c-7 in the broker's log\n",
+        ),
+        (
+            &["task", "list", "-o", "json"],
+            "error: refused: DENIED\nrequest 5f3a1b2c-7 in the broker's log\n",
+        ),
+        (
+            &["task", "list"],
+            "error: too many\nrequest 5f3a1b2c-8 in the broker's log\n",
+        ),
+    ] {
+        let output = run(&fake, args).await;
+        assert!(text(&output.stderr).starts_with(lines), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+/// Another user who can write into the directory must not choose which file is read.
+#[tokio::test]
+async fn a_key_that_is_a_link_or_a_pipe_is_refused_with_the_command_that_helps() {
+    let fake = logged_in().await;
+    let key = fake.identity().join("key.pem");
+    let elsewhere = fake.dir.path().join("elsewhere");
+    std::fs::rename(&key, &elsewhere).unwrap();
+    let mend = format!("run `mv {0} {0}.old`, and log in again", key.display());
+
+    std::os::unix::fs::symlink(&elsewhere, &key).unwrap();
+    let linked = run(&fake, &["task", "list"]).await;
+    assert_eq!(linked.status.code(), Some(1));
+    let said = text(&linked.stderr);
+    assert!(
+        said.contains("it is a symbolic link; ") && said.contains(&mend),
+        "{said}"
+    );
+
+    std::fs::remove_file(&key).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&key).status();
+    assert!(made.unwrap().success());
+    let piped = run(&fake, &["task", "list"]).await;
+    assert_eq!(piped.status.code(), Some(1));
+    let said = text(&piped.stderr);
+    assert!(
+        said.contains("it is no regular file; ") && said.contains(&mend),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_credential_whose_outcome_is_unknown_says_so() {
+    let fake = logged_in().await;
+    fake.state().revocation = Some(Revocation {
+        cause: RevokeCause::OutcomeUnknown.into(),
+        ..Revocation::default()
+    });
+    let show = ["credential", "show", "c0123456789abcdef"];
+    let shown = json(&fake, &show).await;
+    assert_eq!(shown["revocation"]["cause"], "outcome_unknown");
+    let table = text(&run(&fake, &show).await.stdout);
+    assert!(table.contains("outcome_unknown"), "{table}");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
 use crate::{
-    CreateJoinToken, Credentials, EndTask, Ending, Error, ProviderSettings, RegisterAgent,
-    RenewCredential, Requests, Settings,
+    CallCounts, CreateJoinToken, Credentials, EndTask, Ending, Error, ProviderSettings,
+    RegisterAgent, RenewCredential, Requests, Settings,
     testing::{Answer, Bench, NOW, key_of},
 };
 
@@ -327,10 +327,15 @@ async fn the_queue_of_a_provider_has_an_end() {
     };
     let bench = Bench::new(&["a"], settings).await;
     let snapshot = bench.engine.snapshot();
-    let backend = snapshot.backends().named(&"a".parse().unwrap()).unwrap();
+    let (backend, _) = snapshot.backends().named(&"a".parse().unwrap()).unwrap();
     let mut permits: Vec<_> = (0..5).map(|_| backend.acquire().unwrap()).collect();
     assert!(matches!(backend.acquire(), Err(Error::Exhausted { .. })));
-    assert_eq!(backend.status().in_flight, 5);
+    assert_eq!(backend.status().in_flight(), 5);
+    let none_runs = CallCounts {
+        running: 0,
+        waiting: 5,
+    };
+    assert_eq!(backend.status().issue, none_runs);
     permits.pop();
     assert!(backend.acquire().is_ok());
 }

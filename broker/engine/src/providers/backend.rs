@@ -5,7 +5,15 @@
 //! provider's failure does not affect another. The breaker only stops issuing. Revoking never
 //! stops: while the provider is out, one call at a time goes on (see `pacer.rs`).
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use taskpass_core::Clock;
 use taskpass_provider::{Provider, ProviderError};
@@ -23,8 +31,27 @@ use super::{
 pub struct BackendStatus {
     /// Whether issuing is refused for a while because the provider failed often.
     pub circuit_open: bool,
-    /// Calls that run or wait.
-    pub in_flight: usize,
+    /// Its calls to issue, renew and check.
+    pub issue: CallCounts,
+    /// Its calls to revoke and maintain. A revocation waits in the ledger, without a call.
+    pub revoke: CallCounts,
+}
+
+/// Calls of one kind to a provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallCounts {
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a permit.
+    pub waiting: usize,
+}
+
+impl BackendStatus {
+    /// Calls that the provider works on, and those to issue that wait.
+    pub const fn in_flight(&self) -> usize {
+        let issue = self.issue.running.saturating_add(self.issue.waiting);
+        issue.saturating_add(self.revoke.running)
+    }
 }
 
 /// When a caller should try again whose call does not fit into the queue.
@@ -72,6 +99,8 @@ pub(crate) struct Backend {
     timer: Arc<dyn Timer>,
     issue_permits: Semaphore,
     revoke_permits: Arc<Semaphore>,
+    /// Due groups of credentials that had no permit to revoke when the revoker last looked.
+    revokes_waiting: AtomicUsize,
     pacer: Arc<Pacer>,
 }
 
@@ -92,6 +121,7 @@ impl Backend {
             timer,
             issue_permits: Semaphore::new(settings.issue_concurrency),
             revoke_permits: Arc::new(Semaphore::new(settings.revoke_concurrency)),
+            revokes_waiting: AtomicUsize::new(0),
             pacer: Arc::default(),
             settings,
         }
@@ -145,11 +175,24 @@ impl Backend {
     pub(crate) fn status(&self) -> BackendStatus {
         let busy =
             |permits: &Semaphore, all: usize| all.saturating_sub(permits.available_permits());
+        let queued = busy(&self.issue_queue, issue_queue(&self.settings));
+        let issuing = busy(&self.issue_permits, self.settings.issue_concurrency);
         BackendStatus {
             circuit_open: self.issue_pause().is_some(),
-            in_flight: busy(&self.issue_queue, issue_queue(&self.settings))
-                + busy(&self.revoke_permits, self.settings.revoke_concurrency),
+            issue: CallCounts {
+                running: issuing,
+                waiting: queued.saturating_sub(issuing),
+            },
+            revoke: CallCounts {
+                running: busy(&self.revoke_permits, self.settings.revoke_concurrency),
+                waiting: self.revokes_waiting.load(Ordering::Relaxed),
+            },
         }
+    }
+
+    /// Notes how many due groups of credentials have no permit to revoke.
+    pub(crate) fn note_waiting(&self, groups: usize) {
+        self.revokes_waiting.store(groups, Ordering::Relaxed);
     }
 
     /// A permit for one call to issue. It is asked for before the intent is recorded, so that a

@@ -6,7 +6,7 @@ use taskpass_core::{ProviderName, RoleName, RoleSpec};
 
 use crate::{ConfiguredProvider, Context, Error, ProviderChange, ProviderSettings};
 
-use super::backend::Backend;
+use super::{ProviderState, backend::Backend};
 
 /// The back ends of a snapshot.
 #[derive(Debug, Clone, Default)]
@@ -101,9 +101,21 @@ impl Backends {
         self.retired.values()
     }
 
-    /// A configured back end.
-    pub(crate) fn named(&self, name: &ProviderName) -> Result<&Arc<Backend>, Error> {
-        self.configured.get(name).ok_or_else(|| Error::NotFound {
+    /// All of them: the configured ones by name, then those that only revoke.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<Backend>, ProviderState)> {
+        let configured = self.configured().map(|b| (b, ProviderState::Configured));
+        configured.chain(self.retired().map(|b| (b, ProviderState::Retired)))
+    }
+
+    /// A back end that operators see in the list.
+    pub(crate) fn named(
+        &self,
+        name: &ProviderName,
+    ) -> Result<(&Arc<Backend>, ProviderState), Error> {
+        let configured = self.configured.get(name);
+        let configured = configured.map(|backend| (backend, ProviderState::Configured));
+        let retired = || Some((self.retired.get(name)?, ProviderState::Retired));
+        configured.or_else(retired).ok_or_else(|| Error::NotFound {
             what: format!("provider `{name}`"),
             advice: "see `taskpass provider list`",
         })

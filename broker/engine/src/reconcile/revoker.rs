@@ -6,7 +6,11 @@
 //! a provider that hangs delays only its own revocations, and many groups cost no memory. In an
 //! outage one group at a time finds out whether the provider works again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -77,9 +81,14 @@ impl Reconciler for Revoker {
         match engine.revocations().await {
             Ok(revocations) => {
                 busy.tidy(engine.clock().monotonic());
+                let mut waiting = BTreeMap::new();
                 for due in revocations.due {
-                    begin(engine, busy, due);
+                    let provider = due.provider.clone();
+                    if begin(engine, busy, due) == Begun::Waits {
+                        *waiting.entry(provider).or_default() += 1;
+                    }
                 }
+                engine.note_waiting(&waiting);
                 let next = revocations.next.map(|at| at.since(engine.now()));
                 let rested = busy.next_rested(engine.clock().monotonic());
                 let next = next.into_iter().chain(rested).min();
@@ -105,14 +114,22 @@ impl Reconciler for Revoker {
     }
 }
 
+/// Whether work goes on at a due group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Works,
+    /// It rests, or its provider has no permit for it.
+    Waits,
+}
+
 /// Starts work on a group, unless it is worked on, rests, or its provider has no permit for it.
-fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
+fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) -> Begun {
     let group = (due.provider, due.task);
-    if !busy.may_begin(&group, engine.clock().monotonic()) {
-        return;
+    if let Some(standing) = busy.standing(&group, engine.clock().monotonic()) {
+        return standing;
     }
     let Some(permit) = engine.revoke_permit(&group.0, due.attempts == 0) else {
-        return;
+        return Begun::Waits;
     };
     let attempts = busy.begin(&group);
     let (worker, busy) = (Arc::clone(engine), Arc::clone(busy));
@@ -120,6 +137,7 @@ fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) {
         let (rest, attempts) = carry_out(&worker, &group, &due.credentials, attempts, permit).await;
         busy.end(&group, worker.clock().monotonic(), rest, attempts);
     });
+    Begun::Works
 }
 
 /// Works on a group. Returns how long it rests, where the ledger does not say when to try again,
@@ -161,11 +179,14 @@ async fn carry_out(
 }
 
 impl Busy {
-    fn may_begin(&self, group: &Group, now: Duration) -> bool {
+    /// Whether a group is worked on or rests; `None` when work may begin.
+    fn standing(&self, group: &Group, now: Duration) -> Option<Begun> {
         let groups = self.groups.lock();
-        groups
-            .get(group)
-            .is_none_or(|standing| !standing.works && standing.rests_until <= now)
+        let standing = groups.get(group)?;
+        if standing.works {
+            return Some(Begun::Works);
+        }
+        (standing.rests_until > now).then_some(Begun::Waits)
     }
 
     /// Notes that a group is worked on; returns the attempts so far.

@@ -8,7 +8,7 @@ use taskpass_store::Store as _;
 
 use super::*;
 use crate::{
-    Credentials, EndTask, Ending, Error, Requests,
+    CallCounts, Credentials, EndTask, Ending, Engine, Error, ProviderState, Requests,
     credentials::GroupOutcome,
     testing::{Answer, Bench},
 };
@@ -86,8 +86,13 @@ async fn a_back_end_with_the_same_configuration_goes_on() {
     let change = bench.swap(configuration);
     assert!(change.settings_differ && change.providers.is_empty());
     let snapshot = bench.engine.snapshot();
-    let backend = snapshot.backends().named(&name()).unwrap();
-    assert_eq!(backend.status().in_flight, 1);
+    let (backend, _) = snapshot.backends().named(&name()).unwrap();
+    let one_runs = CallCounts {
+        running: 1,
+        waiting: 0,
+    };
+    assert_eq!(backend.status().issue, one_runs);
+    assert_eq!(backend.status().in_flight(), 1);
     fake.answer(Answer::Give(HALF));
     running.await.unwrap().unwrap().delivery.confirm();
 
@@ -103,7 +108,7 @@ async fn a_back_end_with_the_same_configuration_goes_on() {
     configuration.settings.provider.issue_concurrency = 1;
     bench.swap(configuration);
     let snapshot = bench.engine.snapshot();
-    let status = |name| snapshot.backends().named(name).unwrap().status();
+    let status = |name| snapshot.backends().named(name).unwrap().0.status();
     assert!(status(&name()).circuit_open);
 
     // Another configuration may mend the provider, so it begins with a closed breaker.
@@ -112,7 +117,7 @@ async fn a_back_end_with_the_same_configuration_goes_on() {
     let change = bench.swap(configuration);
     assert_eq!(change.providers, providers(ProviderChange::Replaced));
     let snapshot = bench.engine.snapshot();
-    let status = |name| snapshot.backends().named(name).unwrap().status();
+    let status = |name| snapshot.backends().named(name).unwrap().0.status();
     assert!(!status(&name()).circuit_open);
 }
 
@@ -128,12 +133,28 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
         providers: Vec::new(),
         ..bench.configuration()
     });
-    let is_retired = || bench.engine.snapshot().backends().retired().len() == 1;
+    let states = |engine: &Engine| {
+        let snapshot = engine.snapshot();
+        let states = snapshot.backends().all().map(|(_, state)| state);
+        states.collect::<Vec<_>>()
+    };
+    let is_retired = || states(&bench.engine) == [ProviderState::Retired];
     fake.answer(Answer::Give(HALF));
     let late = running.await.unwrap().unwrap();
     late.delivery.confirm();
     bench.engine.maintain_providers().await.unwrap();
     assert!(is_retired());
+    // Operators see it, as what it is.
+    let call = bench.again(&bench.operator);
+    let listed = bench.engine.list_providers(&call).await.unwrap();
+    let shown = bench.engine.provider(&call, &name()).await.unwrap();
+    for view in listed.iter().chain([&shown]) {
+        assert_eq!(view.state, ProviderState::Retired);
+        assert_eq!(view.usage.live_credentials, 2);
+    }
+    assert_eq!(listed.len(), 1);
+    // The call would hold the snapshot.
+    drop(call);
 
     let end = EndTask {
         task,
@@ -167,7 +188,7 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     } = bench;
     drop((agent, operator));
     engine.maintain_providers().await.unwrap();
-    assert_eq!(engine.snapshot().backends().retired().len(), 0);
+    assert_eq!(states(&engine), []);
 }
 
 /// Other limits on calls make another incarnation of a back end.

@@ -7,7 +7,9 @@ use taskpass_core::{
     Anchor, CredentialState, EndCause, EnvName, Labels, Requester, RevocationClass, RevokeCause,
     RoleSpec, Scope, ShownState, Task, TaskState, Timestamp,
 };
-use taskpass_engine::{AgentView, CredentialView, IssuedSvid, ProviderView, Receipt};
+use taskpass_engine::{
+    AgentView, CredentialView, IssuedSvid, ProviderState, ProviderView, Receipt,
+};
 use taskpass_proto::v1 as pb;
 
 pub(super) fn time(at: Timestamp) -> WireTime {
@@ -212,10 +214,15 @@ pub(super) fn provider(view: &ProviderView) -> pb::Provider {
             pb::CircuitState::Closed
         }
         .into(),
-        in_flight: u32::try_from(view.status.in_flight).unwrap_or(u32::MAX),
+        in_flight: u32::try_from(view.status.in_flight()).unwrap_or(u32::MAX),
         live_credentials: view.usage.live_credentials,
         pending_revocations: view.usage.revoking,
         roles: view.roles.iter().map(role).collect(),
+        state: match view.state {
+            ProviderState::Configured => pb::ProviderState::Configured,
+            ProviderState::Retired => pb::ProviderState::Retired,
+        }
+        .into(),
     }
 }
 

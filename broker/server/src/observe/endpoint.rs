@@ -4,7 +4,8 @@
 //! There is no authentication and no TLS, so every host that reaches the address can read the
 //! numbers and can try to exhaust the broker through it. The configuration leaves it off, and puts
 //! it on the loopback address unless it names another one. Each connection serves one request, has
-//! a deadline, and takes one of a few permits; connections beyond them are closed at once.
+//! a deadline, and takes one of a few permits; connections beyond them are closed at once. The text
+//! is made once a second at most, so that reading it often costs little more than reading it once.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,12 +37,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The text of the metrics.
 pub(crate) trait Source: Send + Sync + 'static {
-    /// The text as of now.
-    fn text(&self) -> impl Future<Output = String> + Send;
+    /// The text as of now, or of a moment ago.
+    fn text(&self) -> impl Future<Output = Arc<str>> + Send;
 }
 
 impl Source for super::sample::Sampler {
-    async fn text(&self) -> String {
+    async fn text(&self) -> Arc<str> {
         self.text().await
     }
 }
@@ -131,7 +132,7 @@ async fn answer<S: Source>(request: &Request<Incoming>, source: &S) -> Response<
         response.headers_mut().insert(ALLOW, get);
         return response;
     }
-    let mut response = Response::new(source.text().await);
+    let mut response = Response::new(source.text().await.to_string());
     let media_type = HeaderValue::from_static(MEDIA_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, media_type);
     response
@@ -152,8 +153,8 @@ mod tests {
     struct Fixed;
 
     impl Source for Fixed {
-        async fn text(&self) -> String {
-            "# EOF\n".to_owned()
+        async fn text(&self) -> Arc<str> {
+            "# EOF\n".into()
         }
     }
 

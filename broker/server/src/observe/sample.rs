@@ -3,20 +3,16 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use taskpass_engine::{Engine, Error};
-use taskpass_metrics::{Metrics, ProviderSample, Sample};
-use taskpass_store::{LogStore, Store as _, StoreError};
+use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
+use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
+use taskpass_store::LogStore;
 use tokio_util::sync::CancellationToken;
 
-use super::forecast::Forecast;
+use super::{forecast::Forecast, recent::Recent};
 use crate::transport::Connections;
 
 /// How often the free room of the disk is read for the forecast.
 const DISK_EVERY: Duration = Duration::from_secs(60);
-/// Retries are at most five minutes apart, so everything that has to be revoked is due by then.
-const ALL_DUE_AFTER: Duration = Duration::from_secs(3600);
-/// Credentials looked at, per provider, to find the longest wait.
-const PENDING_MAX: usize = 8192;
 
 /// Reads the broker's parts.
 #[derive(Debug)]
@@ -27,6 +23,7 @@ pub(crate) struct Sampler {
     pub(crate) connections: Connections,
     pub(crate) data_dir: PathBuf,
     forecast: Mutex<Forecast>,
+    recent: Recent,
 }
 
 impl Sampler {
@@ -38,6 +35,7 @@ impl Sampler {
         data_dir: PathBuf,
     ) -> Self {
         Self {
+            recent: Recent::new(Arc::clone(engine.clock())),
             metrics,
             engine,
             store,
@@ -47,51 +45,51 @@ impl Sampler {
         }
     }
 
-    /// The metrics as text. A number that cannot be read stays zero: the other numbers matter all
-    /// the more then.
-    pub(crate) async fn text(&self) -> String {
-        let sample = self.sample().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "some metrics could not be read");
-            Sample::default()
-        });
-        self.metrics.encode(&sample)
+    /// The metrics as text, as of now or up to a second ago.
+    pub(crate) async fn text(&self) -> Arc<str> {
+        let make = async { self.metrics.encode(&self.sample().await) };
+        self.recent.get(make).await
     }
 
-    async fn sample(&self) -> Result<Sample, Error> {
+    /// The state of now. What cannot be read is left out.
+    async fn sample(&self) -> Sample {
         let counts = self.connections.counts();
-        let views = self.engine.provider_views().await?;
-        let providers = views.into_iter().map(|view| ProviderSample {
-            name: view.name,
-            circuit_open: view.status.circuit_open,
-            calls_in_flight: view.status.in_flight,
-            live_credentials: view.usage.live_credentials,
-            pending_revocations: view.usage.revoking,
+        let providers = self.providers().await.inspect_err(|error| {
+            tracing::warn!(error = %error.message(), "the metrics of providers could not be read");
         });
-        Ok(Sample {
+        Sample {
             authenticated_connections: counts.authenticated,
             unauthenticated_connections: counts.connections.saturating_sub(counts.authenticated),
             requests_in_flight: counts.requests,
             ledger_entries: self.store.size(),
             ledger_queue: self.store.queued_events(),
-            open_tasks: self.store.open_tasks().await?.len(),
-            oldest_pending_revocation: self.oldest_pending_revocation().await?,
+            open_tasks: self.store.open_task_count(),
+            oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
-            providers: providers.collect(),
-        })
+            providers: providers.ok(),
+        }
     }
 
-    async fn oldest_pending_revocation(&self) -> Result<Duration, StoreError> {
-        let now = self.engine.clock().now();
-        let all_due = now.plus(ALL_DUE_AFTER);
-        let pending = self.store.revocations(all_due, PENDING_MAX).await?.due;
-        let mut oldest = Duration::ZERO;
-        for id in pending.iter().flat_map(|group| &group.credentials) {
-            let credential = self.store.credential(*id).await?;
-            let revocation = credential.as_ref().and_then(|it| it.revocation.as_ref());
-            oldest = oldest.max(revocation.map_or(Duration::ZERO, |it| now.since(it.since)));
-        }
-        Ok(oldest)
+    async fn providers(&self) -> Result<Vec<ProviderSample>, Error> {
+        let views = self.engine.provider_views().await?;
+        let of_view = |view: ProviderView| ProviderSample {
+            name: view.name,
+            circuit_open: view.status.circuit_open,
+            is_retired: view.state == ProviderState::Retired,
+            issue: calls(view.status.issue),
+            revoke: calls(view.status.revoke),
+            live_credentials: view.usage.live_credentials,
+            pending_revocations: view.usage.revoking,
+        };
+        Ok(views.into_iter().map(of_view).collect())
+    }
+
+    fn oldest_pending_revocation(&self) -> Duration {
+        let since = self.store.oldest_revocation();
+        since.map_or(Duration::ZERO, |since| {
+            self.engine.clock().now().since(since)
+        })
     }
 
     /// Bytes that this process may still use on the volume of the data directory.
@@ -111,4 +109,9 @@ impl Sampler {
                 .await;
         }
     }
+}
+
+const fn calls(counts: CallCounts) -> CallSample {
+    let CallCounts { running, waiting } = counts;
+    CallSample { running, waiting }
 }

@@ -170,10 +170,12 @@ impl State {
             CredentialState::Intended => count.member(&mut self.intended, id),
             CredentialState::Active => count.member(&mut self.expiries, (credential.ends_at(), id)),
             CredentialState::Revoking => {
-                let retry_at = credential
+                let intended = credential.intended_at;
+                let (since, retry_at) = credential
                     .revocation
                     .as_ref()
-                    .map_or(credential.intended_at, |r| r.retry_at);
+                    .map_or((intended, intended), |r| (r.since, r.retry_at));
+                count.member(&mut self.revoking, (since, id));
                 let provider = credential.role.provider();
                 let due = self.retries.entry(provider.clone()).or_default();
                 count.member(due, (retry_at, id));

@@ -7,7 +7,7 @@ use taskpass_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{ProviderSettings, Settings, reconcile::drive, testing::Bench};
+use crate::{CallCounts, ProviderSettings, Settings, reconcile::drive, testing::Bench};
 
 const TASKS: usize = 20;
 const SLOTS: usize = 2;
@@ -59,12 +59,27 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
         let groups = hangs.orders.lock().len();
         assert_eq!(groups, SLOTS, "what cannot be called yet is not begun");
     }
+    let calls = async |name: &str| {
+        let views = bench.engine.provider_views().await.unwrap();
+        let view = views.iter().find(|view| view.name.as_str() == name);
+        view.unwrap().status.revoke
+    };
+    // The revoker counts what waits at the end of a round, of which nothing else tells.
+    while calls("hangs").await.waiting != TASKS - SLOTS {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(calls("hangs").await.running, SLOTS);
+    let idle = CallCounts::default();
+    assert_eq!(calls("works").await, idle);
     hangs.revokes.add_permits(1000);
     bench
         .eventually("the one that hung is done", || async {
             held("hangs").await == 0
         })
         .await;
+    while calls("hangs").await != idle {
+        tokio::task::yield_now().await;
+    }
     for fake in [&hangs, &works] {
         assert!(fake.revoking_most.load(Ordering::SeqCst) <= SLOTS);
     }

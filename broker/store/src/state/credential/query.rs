@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Credential, CredentialId, ProviderName};
+use taskpass_core::{Credential, CredentialId, ProviderName, Timestamp};
 
 use crate::{
     ProviderUsage,
@@ -30,6 +30,11 @@ impl State {
         let ids = node.credentials.iter();
         ids.filter_map(|id| self.credentials.get(id).cloned())
             .collect()
+    }
+
+    /// Since when the oldest of the credentials that have to be revoked has been waiting.
+    pub(crate) fn oldest_revocation(&self) -> Option<Timestamp> {
+        self.revoking.first().map(|(since, _)| *since)
     }
 
     pub(crate) fn usage_of_provider(&self, name: &ProviderName) -> ProviderUsage {

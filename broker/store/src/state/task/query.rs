@@ -13,6 +13,11 @@ impl State {
         self.tasks.get(&id)
     }
 
+    pub(crate) fn open_task_count(&self) -> usize {
+        // Each open task has a deadline, and no other task has.
+        self.deadlines.len()
+    }
+
     pub(crate) fn open_tasks(&self) -> Vec<Arc<Task>> {
         self.tasks
             .values()

@@ -167,6 +167,15 @@ fn check_counts(state: &State) {
         .map(std::collections::BTreeSet::len)
         .sum();
     assert_eq!(due, in_state(CredentialState::Revoking));
+    assert_eq!(state.revoking.len(), due);
+    let revoking = live.iter().filter(|c| c.state == CredentialState::Revoking);
+    let since = revoking.filter_map(|c| Some(c.revocation.as_ref()?.since));
+    assert_eq!(state.oldest_revocation(), since.min());
+    let open = |node: &&super::super::Node| node.task.state == TaskState::Open;
+    assert_eq!(
+        state.open_task_count(),
+        state.tasks.values().filter(open).count()
+    );
     let open_credential_in_ending_task = live.iter().any(|c| {
         c.state != CredentialState::Revoking && state.tasks[&c.task].task.state != TaskState::Open
     });
