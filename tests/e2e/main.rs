@@ -15,6 +15,7 @@ mod bad_input;
 mod canary;
 mod crash;
 mod denied;
+mod doctor;
 mod ends;
 mod first_steps;
 mod full_disk;

@@ -148,7 +148,9 @@ impl App {
         reconcile::drive(&self.engine, certificate, &stop);
         self.tasks.spawn(self.reloader.run(stop.clone()));
         if let Some(control) = self.control {
-            self.tasks.spawn(control.serve(self.reloads, stop.clone()));
+            let engine = Arc::clone(&self.engine);
+            self.tasks
+                .spawn(control.serve(self.reloads, engine, stop.clone()));
         }
         if let Some(endpoint) = self.endpoint {
             let sampler = Arc::new(Sampler::new(
@@ -347,7 +349,7 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// The socket of `taskpassd reload`. A broker without it serves all the same: it may be the disk
+/// The socket of `taskpassd reload` and `taskpassd doctor`. A broker without it serves all the same: it may be the disk
 /// that has no room for it, and a broker that is down revokes nothing.
 fn open_control(config: &Config) -> Option<ControlSocket> {
     reload::forget(&config.data_dir);

@@ -84,7 +84,8 @@ EXAMPLES:
   taskpassd config schema > taskpass.schema.json";
 
 const DOCTOR_EXAMPLES: &str = "\
-`doctor` only reads, so it can run beside a broker. It exits with 1 if any check failed.
+`doctor` only reads, so it can run beside a broker, and asks that broker how its reconcilers
+stand. It exits with 1 if any check failed.
 
 EXAMPLES:
   taskpassd doctor --config /var/lib/taskpass/taskpass.toml

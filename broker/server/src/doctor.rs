@@ -1,9 +1,11 @@
 //! `taskpassd doctor`: checks an installation and names the remedy of each problem.
 //!
-//! `doctor` only reads and takes no lock, so it can run beside a broker.
+//! `doctor` only reads and takes no lock, so it can run beside a broker. Of a broker that runs it
+//! asks how its reconcilers stand.
 
 mod files;
 mod network;
+mod reconcilers;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use taskpass_provider::{Provider, ProviderKinds};
 use crate::{
     config::{Config, ConfigError, check},
     init::quoted,
+    observe::reconciler::ReconcilerReport,
     reload::{Outcome, Verdict as ReloadVerdict},
 };
 
@@ -53,6 +56,9 @@ pub struct Diagnosis {
     pub verdict: Option<Verdict>,
     /// The findings.
     pub findings: Vec<Finding>,
+    /// How the reconcilers stand; absent when no broker runs or answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconcilers: Option<Vec<ReconcilerReport>>,
 }
 
 /// A configured provider, or the reason why it cannot be built.
@@ -70,7 +76,10 @@ pub async fn diagnose(
         Ok(config) => config,
         Err(error) => {
             diagnosis.bad_config(&error);
-            last_reload(path, &Config::data_dir_of(path), &mut diagnosis);
+            let data_dir = Config::data_dir_of(path);
+            last_reload(path, &data_dir, &mut diagnosis);
+            // With the file as it is, no broker starts: only one that runs is of interest.
+            let _no_broker = reconcilers::ask(&data_dir, &mut diagnosis).await;
             return diagnosis;
         }
     };
@@ -79,6 +88,7 @@ pub async fn diagnose(
     state::check(&config, clock, &mut diagnosis);
     policy(&config, &mut diagnosis);
     last_reload(path, &config.data_dir, &mut diagnosis);
+    reconcilers::check(&config.data_dir, &mut diagnosis).await;
     network::check_address(&config, &mut diagnosis).await;
     network::check_providers(build(&config), &mut diagnosis).await;
     diagnosis

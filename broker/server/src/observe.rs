@@ -5,7 +5,7 @@
 //! know HTTP, files and sockets: `request` gives each request its id and span, `disk` and
 //! `provider` measure the disk and the providers that they wrap, `sample` reads the state of the
 //! broker, `recent` spares a second look within a second, and `endpoint` serves it all to
-//! Prometheus.
+//! Prometheus. `reconciler` is what `doctor` asks a running broker for.
 
 pub(crate) mod disk;
 pub(crate) mod endpoint;
@@ -13,5 +13,6 @@ mod forecast;
 pub mod logging;
 pub(crate) mod provider;
 mod recent;
+pub mod reconciler;
 pub(crate) mod request;
 pub(crate) mod sample;

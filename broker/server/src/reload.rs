@@ -19,7 +19,7 @@ use taskpass_provider::{ProviderFactory, ProviderKinds};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::outcome::forget;
+pub(crate) use self::{control::look, outcome::forget};
 pub use self::{
     control::{AskError, ask},
     outcome::{Outcome, Verdict},

@@ -122,9 +122,11 @@ mod tests {
         rounds.send(failed()).await.unwrap();
         let status = after(2).await;
         assert_eq!((status.name, status.failures), ("told", 2));
+        assert_eq!((status.failed_rounds, status.last_success), (2, None));
         rounds.send(Round::Done(Duration::ZERO)).await.unwrap();
         let status = after(3).await;
-        assert_eq!(status.failures, 0);
+        assert_eq!((status.failures, status.failed_rounds), (0, 2));
+        assert_eq!(status.last_success, Some(status.last_round));
         let failure = status.last_failure.unwrap();
         assert_eq!(failure.message, "the disk is full");
         stop.cancel();

@@ -10,8 +10,8 @@ use taskpass_core::Timestamp;
 pub enum Round {
     /// Everything was done. The next round comes after this pause, or with a signal.
     Done(Duration),
-    /// Something failed. The next round comes after this pause; a signal would only repeat the
-    /// failure sooner.
+    /// A step failed. The next round comes after this pause; a signal would only repeat the failure
+    /// sooner.
     Failed {
         /// How long to wait.
         pause: Duration,
@@ -27,8 +27,12 @@ pub struct ReconcilerStatus {
     pub name: &'static str,
     /// Rounds since the process began.
     pub rounds: u64,
+    /// Rounds that failed.
+    pub failed_rounds: u64,
     /// When the last round was over.
     pub last_round: Timestamp,
+    /// When the last round was over that did not fail.
+    pub last_success: Option<Timestamp>,
     /// Failed rounds in a row, up to the last one.
     pub failures: u32,
     /// The last failure, also when it is mended.
@@ -58,15 +62,21 @@ impl Statuses {
         let status = statuses.entry(name).or_insert(ReconcilerStatus {
             name,
             rounds: 0,
+            failed_rounds: 0,
             last_round: at,
+            last_success: None,
             failures: 0,
             last_failure: None,
         });
         status.rounds = status.rounds.saturating_add(1);
         status.last_round = at;
         match round {
-            Round::Done(_) => status.failures = 0,
+            Round::Done(_) => {
+                status.last_success = Some(at);
+                status.failures = 0;
+            }
             Round::Failed { message, .. } => {
+                status.failed_rounds = status.failed_rounds.saturating_add(1);
                 status.failures = status.failures.saturating_add(1);
                 let message = message.clone();
                 status.last_failure = Some(Failure { at, message });

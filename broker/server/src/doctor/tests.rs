@@ -346,3 +346,77 @@ async fn a_provider_that_cannot_be_built_is_reported() {
         "{diagnosis}"
     );
 }
+
+/// A broker's end of the control socket that tells this to each who asks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test's runtime ends it together with the test"
+)]
+fn answering(installation: &Installation, answer: &'static str) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let socket = installation.dir("data/control.sock");
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut command = [0; 12];
+            peer.read_exact(&mut command).await.unwrap();
+            assert_eq!(command, *b"reconcilers\n");
+            peer.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+}
+
+#[tokio::test]
+async fn reconcilers_that_fail_are_a_warning_and_without_a_broker_there_are_none() {
+    let installation = Installation::new();
+    let diagnosis = installation.diagnose().await;
+    let none = "[ok]   reconcilers: no broker runs with this data directory, so there are none";
+    assert!(diagnosis.to_string().contains(none), "{diagnosis}");
+    let json: serde_json::Value = serde_json::from_str(&diagnosis.to_json()).unwrap();
+    assert_eq!(json.get("reconcilers"), None);
+
+    answering(
+        &installation,
+        r#"[
+            {"name": "reaper", "runs": 7, "failures": 3, "failures_in_a_row": 2,
+             "last_run_at": "2026-11-22T10:00:05.000Z", "last_success_at": "2026-11-22T10:00:00.000Z",
+             "last_error": {"at": "2026-11-22T10:00:05.000Z", "message": "the disk is full"}},
+            {"name": "revoker", "runs": 9, "failures": 0, "failures_in_a_row": 0,
+             "last_run_at": "2026-11-22T10:00:06.000Z", "last_success_at": "2026-11-22T10:00:06.000Z",
+             "last_error": null}
+        ]"#,
+    );
+    let diagnosis = installation.diagnose().await;
+    assert!(!diagnosis.has_failed(), "{diagnosis}");
+    for line in [
+        "[warn] reconciler reaper: failed 2 times in a row, last succeeded at 2026-11-22T10:00:00.000Z (7 runs, 3 failed); last error at 2026-11-22T10:00:05.000Z: the disk is full; mend what the error names; the broker tries again by itself, and its log has each attempt",
+        "[ok]   reconciler revoker: last succeeded at 2026-11-22T10:00:06.000Z (9 runs, 0 failed)",
+    ] {
+        let found = diagnosis.to_string().lines().any(|it| it == line);
+        assert!(found, "{line}\n{diagnosis}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&diagnosis.to_json()).unwrap();
+    assert_eq!(json["reconcilers"][0]["name"], "reaper");
+    assert_eq!(
+        json["reconcilers"][0]["last_error"]["message"],
+        "the disk is full"
+    );
+
+    // A broker that runs is asked although the file is wrong.
+    installation.edit(|text| format!("adress = 1\n{text}"));
+    let diagnosis = installation.diagnose().await;
+    assert!(diagnosis.to_string().contains("[warn] reconciler reaper: "));
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_is_a_warning() {
+    let installation = Installation::new();
+    answering(&installation, "");
+    let diagnosis = installation.diagnose().await;
+    let warned = "[warn] reconcilers: the broker does not answer: ";
+    assert!(
+        !diagnosis.has_failed() && diagnosis.to_string().contains(warned),
+        "{diagnosis}"
+    );
+}

@@ -1,8 +1,10 @@
-//! The socket through which `taskpassd reload` talks to the broker on the same machine.
+//! The socket through which `taskpassd reload` and `taskpassd doctor` talk to the broker on the
+//! same machine.
 //!
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
-//! command, and one answer in JSON. The socket can do no more than SIGHUP can.
+//! command, and one answer in JSON: `reload` does what SIGHUP does, and `reconcilers` asks how the
+//! reconcilers stand. Nothing else can be asked for.
 
 use std::{
     fs, io,
@@ -14,8 +16,9 @@ use std::{
 };
 
 use rustix::process::geteuid;
+use taskpass_engine::Engine;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -23,9 +26,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outcome, Reloads};
+use crate::observe::reconciler::ReconcilerReport;
 
 const SOCKET: &str = "control.sock";
 const RELOAD: &[u8] = b"reload\n";
+const RECONCILERS: &[u8] = b"reconcilers\n";
+/// No command is as long.
+const COMMAND_BYTES_MAX: u64 = 32;
 /// Connections at the same time. A person needs one.
 const CONNECTIONS: usize = 8;
 /// How long a peer may take to send its command, and to read the answer.
@@ -36,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
 /// No answer is as long.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How long `taskpassd doctor` waits for the whole of an answer.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The broker's end.
 #[derive(Debug)]
@@ -59,7 +68,12 @@ impl ControlSocket {
     }
 
     /// Answers until `stop`, then removes the socket.
-    pub(crate) async fn serve(self, reloads: Reloads, stop: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        reloads: Reloads,
+        engine: Arc<Engine>,
+        stop: CancellationToken,
+    ) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let tracker = TaskTracker::new();
         loop {
@@ -80,9 +94,10 @@ impl ControlSocket {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let (reloads, stop) = (reloads.clone(), stop.clone());
+            let (reloads, engine, stop) = (reloads.clone(), Arc::clone(&engine), stop.clone());
             tracker.spawn(async move {
-                if let Some(Err(error)) = stop.run_until_cancelled(answer(socket, &reloads)).await {
+                let answering = answer(socket, &reloads, &engine);
+                if let Some(Err(error)) = stop.run_until_cancelled(answering).await {
                     tracing::debug!(%error, "a command was not answered");
                 }
                 drop(permit);
@@ -95,31 +110,35 @@ impl ControlSocket {
 }
 
 /// Serves one connection.
-async fn answer(mut socket: UnixStream, reloads: &Reloads) -> io::Result<()> {
+async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> io::Result<()> {
     let peer = socket.peer_cred()?.uid();
     if peer != geteuid().as_raw() && peer != 0 {
         tracing::warn!(user = peer, "a command of another user was refused");
         return Ok(());
     }
-    let mut command = [0_u8; RELOAD.len()];
-    let read = timeout(PEER_DEADLINE, socket.read_exact(&mut command));
+    let mut command = Vec::new();
+    let mut line = BufReader::new(&mut socket).take(COMMAND_BYTES_MAX);
+    let read = timeout(PEER_DEADLINE, line.read_until(b'\n', &mut command));
     read.await.map_err(io::Error::from)??;
-    if command != RELOAD {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the command is not known",
-        ));
-    }
-    // Without an outcome the broker stops, and the peer sees an answer that ends before it began.
-    if let Some(outcome) = reloads.perform().await {
-        let text = serde_json::to_vec(&outcome)?;
-        let written = timeout(PEER_DEADLINE, socket.write_all(&text));
-        written.await.map_err(io::Error::from)??;
-    }
-    Ok(())
+    let text = match command.as_slice() {
+        RELOAD => match reloads.perform().await {
+            Some(outcome) => serde_json::to_vec(&outcome)?,
+            // The broker stops, and the peer sees an answer that ends before it began.
+            None => return Ok(()),
+        },
+        RECONCILERS => serde_json::to_vec(&ReconcilerReport::all(engine))?,
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the command is not known",
+            ));
+        }
+    };
+    let written = timeout(PEER_DEADLINE, socket.write_all(&text));
+    written.await.map_err(io::Error::from)?
 }
 
-/// Why a broker did not say how its reload ended.
+/// Why a broker did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// There is no broker to be asked.
@@ -145,6 +164,26 @@ pub fn ask(data_dir: &Path) -> Result<Outcome, AskError> {
     let mut stream = BlockingStream::connect(&socket)
         .map_err(|source| AskError::NotRunning { socket, source })?;
     exchange(&mut stream).map_err(AskError::NoAnswer)
+}
+
+/// Asks the broker that runs with a data directory how its reconcilers stand.
+pub(crate) async fn look(data_dir: &Path) -> Result<Vec<ReconcilerReport>, AskError> {
+    let socket = data_dir.join(SOCKET);
+    let looking = async {
+        let mut stream = UnixStream::connect(&socket)
+            .await
+            .map_err(|source| AskError::NotRunning { socket, source })?;
+        exchange_look(&mut stream).await.map_err(AskError::NoAnswer)
+    };
+    let looked = timeout(LOOK_DEADLINE, looking).await;
+    looked.unwrap_or_else(|late| Err(AskError::NoAnswer(late.into())))
+}
+
+async fn exchange_look(stream: &mut UnixStream) -> io::Result<Vec<ReconcilerReport>> {
+    stream.write_all(RECONCILERS).await?;
+    let mut text = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text).await?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn exchange(stream: &mut BlockingStream) -> io::Result<Outcome> {

@@ -195,6 +195,37 @@ async fn the_answer_comes_through_the_socket_and_stays_on_disk() {
     assert!(matches!(refused, AskError::NotRunning { .. }), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_tells_how_its_reconcilers_stand() {
+    let bench = Bench::new().await;
+    let data = bench.path("data");
+    let names = [
+        "authority",
+        "certificate",
+        "maintenance",
+        "reaper",
+        "revoker",
+    ];
+    let all = async {
+        loop {
+            let reports = control::look(&data).await.unwrap();
+            if reports.len() == names.len() {
+                return reports;
+            }
+        }
+    };
+    let reports = tokio::time::timeout(Duration::from_secs(20), all).await;
+    let reports = reports.expect("each runs once");
+    assert!(reports.iter().map(|it| it.name.as_str()).eq(names));
+    for report in reports {
+        assert!(report.runs > 0 && !report.fails(), "{report:?}");
+        assert_eq!(report.last_success_at, Some(report.last_run_at));
+    }
+    bench.stop().await;
+    let refused = control::look(&data).await.unwrap_err();
+    assert!(matches!(refused, AskError::NotRunning { .. }), "{refused}");
+}
+
 /// A peer that sends nothing and a peer that sends another command get no answer, and block no
 /// other peer.
 #[tokio::test(flavor = "multi_thread")]
@@ -206,10 +237,13 @@ async fn other_commands_are_not_answered() {
     let _silent = connect().await.unwrap();
     let mut other = connect().await.unwrap();
     other.write_all(b"restart").await.unwrap();
+    let mut endless = connect().await.unwrap();
+    endless.write_all(&[b'x'; 4096]).await.unwrap();
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), other.read_to_end(&mut answer));
     read.await.unwrap().unwrap();
     assert_eq!(answer, b"");
+    assert!(matches!(endless.read(&mut [0]).await, Ok(0) | Err(_)));
     assert!(bench.ask().await.unwrap().is_in_force());
     bench.stop().await;
 }
