@@ -104,7 +104,7 @@ impl App {
             Arc::clone(&metrics),
             provider_kinds(),
         );
-        let control = open_control(&config);
+        let control = open_control(&config, &engine);
         Ok(Self {
             engine,
             store,
@@ -148,9 +148,7 @@ impl App {
         reconcile::drive(&self.engine, certificate, &stop);
         self.tasks.spawn(self.reloader.run(stop.clone()));
         if let Some(control) = self.control {
-            let engine = Arc::clone(&self.engine);
-            self.tasks
-                .spawn(control.serve(self.reloads, engine, stop.clone()));
+            self.tasks.spawn(control.serve(self.reloads, stop.clone()));
         }
         if let Some(endpoint) = self.endpoint {
             let sampler = Arc::new(Sampler::new(
@@ -351,9 +349,9 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
 
 /// The socket of `taskpassd reload` and `taskpassd doctor`. A broker without it serves all the same: it may be the disk
 /// that has no room for it, and a broker that is down revokes nothing.
-fn open_control(config: &Config) -> Option<ControlSocket> {
+fn open_control(config: &Config, engine: &Arc<Engine>) -> Option<ControlSocket> {
     reload::forget(&config.data_dir);
-    match ControlSocket::bind(&config.data_dir) {
+    match ControlSocket::bind(&config.data_dir, engine) {
         Ok(control) => Some(control),
         Err(error) => {
             tracing::warn!(

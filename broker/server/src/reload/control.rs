@@ -51,12 +51,13 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    engine: Arc<Engine>,
 }
 
 impl ControlSocket {
     /// Listens in a data directory. The caller holds the directory's lock, so a socket that is
     /// there was left by a broker that is dead.
-    pub(crate) fn bind(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(data_dir: &Path, engine: &Arc<Engine>) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -64,16 +65,15 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path })
+        Ok(Self {
+            listener,
+            path,
+            engine: Arc::clone(engine),
+        })
     }
 
     /// Answers until `stop`, then removes the socket.
-    pub(crate) async fn serve(
-        self,
-        reloads: Reloads,
-        engine: Arc<Engine>,
-        stop: CancellationToken,
-    ) {
+    pub(crate) async fn serve(self, reloads: Reloads, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let tracker = TaskTracker::new();
         loop {
@@ -94,7 +94,8 @@ impl ControlSocket {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let (reloads, engine, stop) = (reloads.clone(), Arc::clone(&engine), stop.clone());
+            let engine = Arc::clone(&self.engine);
+            let (reloads, stop) = (reloads.clone(), stop.clone());
             tracker.spawn(async move {
                 let answering = answer(socket, &reloads, &engine);
                 if let Some(Err(error)) = stop.run_until_cancelled(answering).await {
