@@ -164,8 +164,14 @@ impl Gauges {
             for (call, calls) in [("issue", sample.issue), ("revoke", sample.revoke)] {
                 let provider = provider.clone();
                 let of = OfCall { provider, call };
-                set(&self.provider_calls_running.get_or_create(&of), calls.running);
-                set(&self.provider_calls_waiting.get_or_create(&of), calls.waiting);
+                set(
+                    &self.provider_calls_running.get_or_create(&of),
+                    calls.running,
+                );
+                set(
+                    &self.provider_calls_waiting.get_or_create(&of),
+                    calls.waiting,
+                );
             }
             let of = OfProvider { provider };
             let values = [

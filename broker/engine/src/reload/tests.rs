@@ -144,7 +144,13 @@ async fn a_back_end_that_is_called_is_not_moved_and_mints_nothing_once_it_is() {
     let (fake, task) = (&bench.fakes[0], bench.task().await);
     let name = "a".parse().unwrap();
     let snapshot = bench.engine.snapshot();
-    let permit = snapshot.backends().named(&name).unwrap().acquire().unwrap();
+    let permit = snapshot
+        .backends()
+        .named(&name)
+        .unwrap()
+        .0
+        .acquire()
+        .unwrap();
     let mut narrower = bench.configuration();
     narrower.settings.provider.issue_concurrency = 1;
     bench.swap(narrower);
@@ -191,5 +197,11 @@ async fn a_back_end_whose_replacement_cannot_be_recorded_goes_on() {
     refused.await.unwrap_err();
     let name = "a".parse().unwrap();
     let snapshot = bench.engine.snapshot();
-    snapshot.backends().named(&name).unwrap().acquire().unwrap();
+    snapshot
+        .backends()
+        .named(&name)
+        .unwrap()
+        .0
+        .acquire()
+        .unwrap();
 }

@@ -2,9 +2,10 @@
 
 use std::{io::ErrorKind, path::Path};
 
+use taskpass_core::with_sources;
+
 use super::Diagnosis;
 use crate::{
-    config::check::with_sources,
     observe::reconciler::ReconcilerReport,
     reload::{AskError, look},
 };

@@ -77,7 +77,10 @@ fn renewing_moves_the_end_that_was_asked_for() {
     let mut model = drawn(issued(1));
     model.all([renew_intended(1), renewed(1)]);
     assert_eq!(
-        (credential(&model).ends_at(), credential(&model).asked_until()),
+        (
+            credential(&model).ends_at(),
+            credential(&model).asked_until()
+        ),
         (NOW.plus(2 * HOUR), None)
     );
 }
