@@ -1,5 +1,4 @@
-//! Credentials: what was issued, where it stands, and how revoking it went. The secret is never
-//! here.
+//! Credentials: their records, their states and their revocation. The secret is never here.
 
 mod life;
 
@@ -21,7 +20,7 @@ pub enum RevocationClass {
     Denylist,
     /// As good as the engine behind the lease.
     Inherits,
-    /// Lives until it expires, whatever is done.
+    /// Lives until it expires; no act ends it earlier.
     ExpiryOnly,
     /// A static secret: it never dies by itself.
     None,
@@ -84,7 +83,7 @@ impl CredentialState {
     }
 }
 
-/// A [`CredentialState`] as callers see it, who are also told of a revocation that keeps failing.
+/// A [`CredentialState`] for callers, with `stuck` for a revocation that keeps failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownState {
     /// The state on record.
@@ -159,7 +158,7 @@ pub struct Credential {
     pub agent: AgentName,
     /// What kind of credential.
     pub role: RoleName,
-    /// What it was narrowed to.
+    /// Its scope.
     pub scope: Scope,
     /// Where it stands.
     pub state: CredentialState,
@@ -183,7 +182,7 @@ pub struct Credential {
     /// The anchor it was issued through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,
-    /// What the provider finds it by; never a secret.
+    /// The handle by which the provider finds it; never a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
     /// How far revoking it has come.

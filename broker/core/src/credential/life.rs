@@ -1,19 +1,19 @@
-//! The life of a credential: what is known of its minting, and how long it may live.
+//! The life of a credential: the record of its minting, and its end.
 //!
 //! Two answers of a provider can get lost, and each leaves its own doubt. Without the answer to
-//! *issue*, the credential may exist and nobody has it: [`Credential::in_doubt`]. Without the
+//! *issue*, the credential may exist, and no caller has it: [`Credential::in_doubt`]. Without the
 //! answer to *renew*, it exists and its end is uncertain: [`Credential::renewal_in_doubt`]. Three
 //! fields of the record hold this, and only this file reads and writes them.
 
 use super::{Credential, CredentialState, RevocationClass};
 use crate::{AgentName, CredentialId, Handle, RoleName, Scope, TaskId, Timestamp, limits};
 
-/// What the ledger says about the provider's answer to the request for a credential.
+/// The record of the provider's answer to the request for a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Minting {
     /// The intent is on record, and the provider is being asked.
     Asked,
-    /// The broker no longer waits for the answer: the credential may exist, and nobody has it.
+    /// The broker no longer waits for the answer: the credential may exist, and no caller has it.
     Unknown {
         /// When the broker stopped waiting; the provider may have been asked at any time until
         /// then.
@@ -39,7 +39,7 @@ pub struct CredentialIntent {
     pub agent: AgentName,
     /// What kind of credential.
     pub role: RoleName,
-    /// What it is narrowed to.
+    /// The scope.
     pub scope: Scope,
     /// What revoking can truly do.
     pub revocation_class: RevocationClass,
@@ -74,7 +74,7 @@ impl From<CredentialIntent> for Credential {
 }
 
 impl Credential {
-    /// What is known of its minting.
+    /// The record of its minting.
     pub fn minting(&self) -> Minting {
         match (self.issued_at, self.state) {
             (Some(at), _) => Minting::Answered { at },
@@ -187,7 +187,7 @@ impl Credential {
         self.renewals_unanswered = self.renewals_unanswered.saturating_sub(1);
     }
 
-    /// Takes over the provider's end, and keeps the one that was asked for where that is earlier.
+    /// Takes over the provider's end, and keeps the end that was asked for if it is earlier.
     fn lives_until(&mut self, end: Timestamp) {
         let asked = self.asked_until.unwrap_or(self.expires_at);
         self.expires_at = end;

@@ -331,11 +331,11 @@ impl Engine {
         // It may be `revoking` already, because its task ended; and if the ledger cannot be written
         // it stays intended. The reconcilers take care of both.
         if let Err(error) = self.commit_reserved(vec![event], Vec::new()).await {
-            tracing::warn!(%credential, error = %error.message(), "the outcome of an interrupted issue is left to the reconcilers");
+            tracing::warn!(%credential, error = %error.message(), "the outcome of a request in doubt is left to the reconcilers");
         }
     }
 
-    /// Marks a credential to be revoked whose secret was not delivered.
+    /// Marks an undelivered credential to be revoked.
     pub(crate) async fn revoke_undelivered(&self, credential: CredentialId) {
         let event = Event::CredentialRevoking {
             credential,

@@ -54,7 +54,7 @@ impl BackendStatus {
     }
 }
 
-/// When a caller should try again whose call does not fit into the queue.
+/// When a caller should try again after its call did not fit into the queue.
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 /// The right to one call to issue. It counts as running or waiting until it is dropped.

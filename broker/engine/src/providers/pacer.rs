@@ -60,8 +60,8 @@ impl Drop for PacerPermit {
     }
 }
 
-/// A call to revoke that is under way. One that is given up without an answer is dropped, and says
-/// nothing about the provider.
+/// A call to revoke that is under way. A call dropped without an answer says nothing about the
+/// provider.
 #[derive(Debug)]
 #[must_use = "the pacer learns from the result"]
 pub(crate) struct Attempt {
@@ -283,7 +283,7 @@ mod tests {
         // One more failure is enough.
         fail(over);
         assert_eq!(pacer.issue_pause(over), Some(settings.breaker_pause));
-        // What the provider refuses, it refuses while it works.
+        // A refusal is an answer: the provider works.
         let refused = ProviderError::Denied("no".to_owned());
         pacer.issued(Some(&refused), &settings, over);
         assert_eq!(pacer.issue_pause(over), None);

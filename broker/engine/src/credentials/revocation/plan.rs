@@ -1,4 +1,4 @@
-//! What to revoke next of one task at one provider. Decided from the record alone: no store, no
+//! The next revocations of one task at one provider, decided from the record alone: no store, no
 //! clock, no provider.
 //!
 //! A credential that the provider answered for is revoked by itself. A credential in doubt is dead
@@ -16,12 +16,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use taskpass_core::{Anchor, Credential, CredentialId, CredentialState, Task, TaskState};
 use taskpass_provider::RevokeScope;
 
-/// What is on record of one task at one provider, and which calls run there.
+/// The records of one task at one provider, and the calls that run there.
 #[derive(Debug)]
 pub(super) struct Situation {
     pub(super) task: Arc<Task>,
-    /// The credentials of the task at this provider. Those that are due are enough while the task
-    /// is open and none of them is in doubt.
+    /// The credentials of the task at this provider. The due ones are enough while the task is open
+    /// and none of them is in doubt.
     pub(super) credentials: Vec<Arc<Credential>>,
     /// The live anchors of the task at this provider.
     pub(super) anchors: Vec<Arc<Anchor>>,
@@ -40,7 +40,7 @@ pub(super) enum Plan {
     Revoke(Selection),
 }
 
-/// What one order revokes.
+/// The content of one order.
 #[derive(Debug)]
 pub(super) struct Selection {
     pub(super) scope: RevokeScope,
@@ -82,8 +82,8 @@ pub(super) fn plan_revocation(due: &BTreeSet<CredentialId>, situation: &Situatio
 }
 
 impl Situation {
-    /// The credentials that can be revoked now: those that are due, and all in doubt as soon as an
-    /// anchor may have to end.
+    /// The credentials that can be revoked now: the due ones, and all in doubt as soon as an anchor
+    /// may have to end.
     fn workable(&self, due: &BTreeSet<CredentialId>, has_ended: bool) -> Vec<Arc<Credential>> {
         let revoking = || self.credentials.iter().filter(|c| self.can_be_revoked(c));
         let joined = has_ended || revoking().any(|c| c.in_doubt() && due.contains(&c.id));
@@ -91,12 +91,12 @@ impl Situation {
         chosen.cloned().collect()
     }
 
-    /// A credential whose call still runs waits until the call is cancelled.
+    /// A credential waits until its running call is cancelled.
     fn can_be_revoked(&self, credential: &Credential) -> bool {
         credential.state == CredentialState::Revoking && !self.in_flight.contains(&credential.id)
     }
 
-    /// The anchors through which a credential in doubt may have been issued: not those made after
+    /// The anchors through which a credential in doubt may have been issued: no anchor made after
     /// the broker had stopped waiting for it. Nothing new is issued through them
     /// ([`Guard::NothingInDoubt`](taskpass_store::Guard::NothingInDoubt)), and a call whose
     /// credential is being revoked records no further anchor.

@@ -117,8 +117,8 @@ impl State {
     }
 
     /// Refuses to use an anchor that is about to be ended for a credential in doubt: the new
-    /// credential would die with it. A credential whose outcome is unknown is dead only when the
-    /// anchor it may have been issued through is.
+    /// credential would die with it. A credential in doubt is dead only when the anchor is that it
+    /// may have been issued through.
     pub(in crate::state) fn nothing_in_doubt(
         &self,
         task: TaskId,

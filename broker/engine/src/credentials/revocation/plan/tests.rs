@@ -225,7 +225,7 @@ fn each_situation_has_its_plan() {
     }
 }
 
-/// Marking goes on only while something is to be marked: the loop over plans ends.
+/// Marking ends once no credential is left to mark, so the loop over plans ends.
 #[test]
 fn a_plan_that_marks_is_followed_by_one_that_does_not() {
     for row in TABLE {
