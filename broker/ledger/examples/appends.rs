@@ -1,5 +1,5 @@
 //! Times the ledger on this machine:
-//! `cargo run --release -p taskpass-ledger --example throughput [DIRECTORY]`.
+//! `cargo run --release -p taskpass-ledger --example appends [DIRECTORY]`.
 #![expect(clippy::print_stdout, reason = "its output is the point")]
 
 use std::{error::Error, fs, io, path::Path, time::Duration};
