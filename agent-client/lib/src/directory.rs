@@ -7,9 +7,11 @@
 //! pair wins, since the broker counts the newest certificate that it has issued; a staged half is
 //! removed. A lock on the directory itself keeps processes that share it apart.
 //!
-//! Another user who can write into the directory must not choose the identity, the roots or the
-//! file that is read. Each file is therefore opened without following a link and without waiting
-//! for a pipe's writer, and the open file is judged, never its path.
+//! Another user who can write into the directory must not choose which file of this user is read.
+//! Each file is therefore opened without following a link and without waiting for a pipe's writer,
+//! and the open file is judged: it belongs to this user, and no other user can write it. Against a
+//! user who puts back older files of this directory only the directory's own mode helps, which is
+//! 0700 when this library makes it.
 
 use std::{
     fs::{self, File, Metadata},
@@ -289,7 +291,18 @@ impl IdentityDirectory {
             return Err(self.bad(
                 name,
                 format!(
-                    "it belongs to user {owner}, and this program runs as user {user}; run it as user {owner}, or, if you trust the file, run `chown {user} {path}`"
+                    "it belongs to user {owner}, and this program runs as user {user}; run it as user {owner}, or, if you trust the file, run `chown -h {user} {path}`"
+                ),
+            ));
+        }
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o022 != 0 {
+            let path = self.path.join(name);
+            let path = path.display();
+            return Err(self.bad(
+                name,
+                format!(
+                    "others may write it (mode {mode:03o}); run `chmod go-w {path}`, and log in again if others did"
                 ),
             ));
         }

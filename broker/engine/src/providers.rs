@@ -13,9 +13,7 @@ pub use configured::{ConfiguredProvider, ProviderChange};
 pub(crate) use gate::Closed;
 pub(crate) use pacer::Pacer;
 
-use std::sync::Arc;
-
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};

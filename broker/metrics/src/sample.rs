@@ -103,7 +103,7 @@ metrics! {
         ledger_queue_events: Gauge = "Events that wait for the ledger's writer";
         disk_free: Family<Only, Gauge>, Bytes =
             "Bytes free on the volume of the data directory";
-        disk_full_days: Float =
+        disk_full_days: Family<Only, Float> =
             "Days until the volume of the data directory is full, at the pace of the last day";
         open_tasks: Gauge = "Open tasks";
         live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
@@ -140,9 +140,12 @@ impl Gauges {
         if let Some(free) = sample.disk_free {
             set(&self.disk_free.get_or_create(&Only), free);
         }
-        let never = f64::INFINITY;
-        self.disk_full_days
-            .set(sample.disk_full_days.unwrap_or(never));
+        self.disk_full_days.clear();
+        // Without a look at the disk there is no forecast, not a good one.
+        if sample.disk_free.is_some() {
+            let days = sample.disk_full_days.unwrap_or(f64::INFINITY);
+            self.disk_full_days.get_or_create(&Only).set(days);
+        }
         self.set_providers(sample.providers.as_deref().unwrap_or_default());
     }
 

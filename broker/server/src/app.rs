@@ -347,8 +347,8 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// The socket of `taskpassd reload` and `taskpassd doctor`. A broker without it serves all the same: it may be the disk
-/// that has no room for it, and a broker that is down revokes nothing.
+/// The socket of `taskpassd reload` and `taskpassd doctor`. A broker without it serves all the
+/// same: the disk may have no room for it, and a broker that is down revokes nothing.
 fn open_control(config: &Config, engine: &Arc<Engine>) -> Option<ControlSocket> {
     reload::forget(&config.data_dir);
     match ControlSocket::bind(&config.data_dir, engine) {

@@ -246,6 +246,28 @@ async fn a_link_a_pipe_and_a_directory_are_not_read() {
     IdentityDirectory::new(&directory).leaf().unwrap();
 }
 
+/// Its content may be another user's, whoever owns the file.
+#[tokio::test]
+async fn a_file_that_others_can_write_is_not_read() {
+    let fake = Fake::start().await;
+    drop(fake.client().await);
+    let directory = fake.identity();
+    for name in FILES {
+        let path = directory.join(name);
+        for mode in [0o620, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let said = judged(&directory, name).await;
+            assert!(said.contains("others may write it"), "{said}");
+            assert!(
+                said.contains(&format!("`chmod go-w {}`", path.display())),
+                "{said}"
+            );
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    IdentityDirectory::new(&directory).leaf().unwrap();
+}
+
 #[tokio::test]
 async fn a_file_of_another_user_is_not_read() {
     let fake = Fake::start().await;
@@ -264,7 +286,7 @@ async fn a_file_of_another_user_is_not_read() {
             "{said}"
         );
         assert!(
-            said.contains(&format!("`chown {me} {}`", path.display())),
+            said.contains(&format!("`chown -h {me} {}`", path.display())),
             "{said}"
         );
         chown(&path, Some(me), None).unwrap();

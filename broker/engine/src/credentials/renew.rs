@@ -244,15 +244,14 @@ impl Engine {
                 running,
                 idempotency,
             } = renewal;
-            let renewing = async {
-                // The call may have waited for others. What was revoked meanwhile, with its task or
-                // alone, is not renewed.
-                if let Err(ended) = engine.lives_until(order.credential).await {
-                    return Err(ProviderError::Gone(ended.message()));
-                }
-                backend.provider().renew(&order).await
+            // The call may have waited for others. What was revoked meanwhile, with its task or
+            // alone, is not renewed.
+            let lives = async {
+                let lives = engine.lives_until(order.credential).await.map(drop);
+                lives.map_err(|ended| ProviderError::Gone(ended.message()))
             };
-            let result = backend.issue(permit, renewing).await;
+            let renewing = backend.provider().renew(&order);
+            let result = backend.issue_if(permit, lives, renewing).await;
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {

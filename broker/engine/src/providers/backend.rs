@@ -99,7 +99,7 @@ pub(crate) struct Backend {
     timer: Arc<dyn Timer>,
     issue_permits: Semaphore,
     revoke_permits: Arc<Semaphore>,
-    /// Due groups of credentials that had no permit to revoke when the revoker last looked.
+    /// Due groups of credentials that rested or had no permit when the revoker last looked.
     revokes_waiting: AtomicUsize,
     pacer: Arc<Pacer>,
 }
@@ -146,6 +146,18 @@ impl Backend {
         })
     }
 
+    /// The gate, for a back end that takes the place of this one and revokes what it minted.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// The same behind the gate of the back end whose place it takes: requests that still hold that
+    /// one pass it, too.
+    pub(crate) fn behind(self, gate: Option<Gate>) -> Self {
+        let gate = gate.unwrap_or(self.gate);
+        Self { gate, ..self }
+    }
+
     pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -190,7 +202,7 @@ impl Backend {
         }
     }
 
-    /// Notes how many due groups of credentials have no permit to revoke.
+    /// Notes how many due groups of credentials rest or have no permit to revoke.
     pub(crate) fn note_waiting(&self, groups: usize) {
         self.revokes_waiting.store(groups, Ordering::Relaxed);
     }
@@ -231,7 +243,19 @@ impl Backend {
     /// pacer how it went.
     pub(crate) async fn issue<T>(
         &self,
+        permit: IssuePermit,
+        call: impl Future<Output = Result<T, ProviderError>> + Send,
+    ) -> Result<T, ProviderError> {
+        self.issue_if(permit, std::future::ready(Ok(())), call)
+            .await
+    }
+
+    /// The same, unless `wanted` says when its turn has come that the call is not wanted any more.
+    /// The pacer learns nothing then: the provider was not called.
+    pub(crate) async fn issue_if<T>(
+        &self,
         _permit: IssuePermit,
+        wanted: impl Future<Output = Result<(), ProviderError>> + Send,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
         let limit = self.settings.issue_timeout;
@@ -242,6 +266,7 @@ impl Backend {
                 "the provider was too busy to be called in time".to_owned(),
             ));
         };
+        wanted.await?;
         let result = self.within(limit, call).await;
         let result = result.unwrap_or_else(|| Err(no_answer(limit)));
         self.pacer.issued(

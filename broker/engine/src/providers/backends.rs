@@ -71,9 +71,13 @@ impl Backends {
             Some(_) => ProviderChange::Replaced,
             None => ProviderChange::Added,
         };
+        let present = running.or_else(|| self.retired.get(name));
         let (clock, timer) = (Arc::clone(&context.clock), Arc::clone(&context.timer));
+        let gate = present
+            .filter(|present| present.can_become(&provider))
+            .map(|present| present.gate());
         let backend = Backend::new(provider, settings.clone(), clock, timer);
-        (Arc::new(backend), Some(change))
+        (Arc::new(backend.behind(gate)), Some(change))
     }
 
     /// Retired back ends that no older snapshot holds, in no incarnation, and that no call uses. A

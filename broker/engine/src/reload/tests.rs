@@ -185,6 +185,32 @@ async fn a_back_end_that_is_called_is_not_moved_and_mints_nothing_once_it_is() {
     assert_eq!(fake.issues.lock().len(), 1);
 }
 
+/// A back end that takes the place of another one is behind the gate of that one: a request that
+/// still holds the first mints nothing once the second is moved.
+#[tokio::test]
+async fn a_back_end_whose_successor_is_moved_mints_nothing() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let mut with_one_more_role = bench.configuration();
+    with_one_more_role.providers[0].fingerprint = "one more role".to_owned();
+    bench.swap(with_one_more_role);
+    let reload = bench
+        .engine
+        .reload(at_another_place(&bench), files("1", "2"));
+    reload.await.unwrap();
+    let refused = bench
+        .begin_as(&bench.agent, fake, task)
+        .await
+        .await
+        .unwrap();
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Provider { source, .. } if source.is_retryable()),
+        "{refused}"
+    );
+    assert_eq!(fake.issues.lock().len(), 0);
+}
+
 /// Without its record a reload changes nothing, and the back end that it would have replaced goes
 /// on.
 #[tokio::test]

@@ -64,7 +64,9 @@ pub(super) fn plan_revocation(due: &BTreeSet<CredentialId>, situation: &Situatio
     let ends_anchor = has_ended || !doubted.is_empty();
     let must_wait = ends_anchor && situation.may_still_mint(&chosen);
     if must_wait {
-        chosen.retain(|credential| credential.is_issued());
+        // Nothing ends yet that would take a sibling along, so each keeps its own time: the plan is
+        // made again every few milliseconds until the call is over.
+        chosen.retain(|credential| credential.is_issued() && due.contains(&credential.id));
     }
     if chosen.is_empty() && (must_wait || !due.is_empty() || situation.anchors.is_empty()) {
         return Plan::Wait;

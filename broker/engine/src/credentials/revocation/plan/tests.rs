@@ -166,8 +166,17 @@ const TABLE: &[Row] = &[
         credentials: &[(1, InDoubt(5)), (2, Revoking(Some(1))), (3, InDoubt(6))],
         anchors: &[(1, 0)],
         in_flight: &[3],
-        due: &[1],
+        due: &[1, 2],
         plan: "credentials 2, no anchor",
+        ..OPEN
+    },
+    Row {
+        why: "until then a sibling whose time has not come is not tried again and again",
+        credentials: &[(1, InDoubt(5)), (2, Revoking(Some(1))), (3, InDoubt(6))],
+        anchors: &[(1, 0)],
+        in_flight: &[3],
+        due: &[1],
+        plan: "wait",
         ..OPEN
     },
     Row {
