@@ -1,4 +1,4 @@
-//! What `taskpassd doctor` says of a broker that runs, and of one that does not.
+//! `taskpassd doctor` beside a running broker, and without a broker.
 
 use serde_json::Value;
 use taskpass_tests::{Installation, eventually};

@@ -50,8 +50,8 @@ pub(crate) enum CredentialCommand {
         /// Only credentials of this agent.
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
-        /// Only credentials that are not in a final state. One that ended without proof may still
-        /// work.
+        /// Only credentials that are not in a final state. A credential that ended without proof
+        /// may still work.
         #[arg(long)]
         live: bool,
         /// At most N rows [default: all]

@@ -78,7 +78,7 @@ impl InvalidValue {
     }
 }
 
-/// An error with what is behind it, on one line.
+/// An error with its sources, on one line.
 pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

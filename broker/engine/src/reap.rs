@@ -16,9 +16,9 @@ const WORK_ROWS_MAX: usize = 1024;
 impl Engine {
     /// The revocations that are due now.
     ///
-    /// In an outage only one of them may try. Chance decides between the one that is due longest
-    /// and the one with the fewest failures: then one that always fails blocks no other, and a
-    /// stream of new failures does not block the oldest.
+    /// In an outage only one revocation may try. Chance decides between the longest due and the
+    /// fewest failures: a revocation that always fails then blocks no other, and a stream of new
+    /// failures does not block the oldest.
     pub(crate) async fn revocations(&self) -> Result<Revocations, Error> {
         let mut revocations = self
             .context

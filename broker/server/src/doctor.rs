@@ -78,7 +78,7 @@ pub async fn diagnose(
             diagnosis.bad_config(&error);
             let data_dir = Config::data_dir_of(path);
             last_reload(path, &data_dir, &mut diagnosis);
-            // With the file as it is, no broker starts: only one that runs is of interest.
+            // With the file as it is, no broker starts: only a running one is of interest.
             let _no_broker = reconcilers::ask(&data_dir, &mut diagnosis).await;
             return diagnosis;
         }

@@ -246,7 +246,7 @@ async fn a_link_a_pipe_and_a_directory_are_not_read() {
     IdentityDirectory::new(&directory).leaf().unwrap();
 }
 
-/// Its content may be another user's, whoever owns the file.
+/// The content may be another user's, although the file is this user's.
 #[tokio::test]
 async fn a_file_that_others_can_write_is_not_read() {
     let fake = Fake::start().await;

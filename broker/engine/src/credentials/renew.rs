@@ -199,8 +199,8 @@ impl Engine {
         }
     }
 
-    /// When a credential expires. An error if it was revoked meanwhile or has expired, whatever an
-    /// earlier answer said.
+    /// When a credential expires. An error if it was revoked meanwhile or has expired, also
+    /// where an earlier answer had an end.
     async fn lives_until(&self, id: CredentialId) -> Result<Timestamp, Error> {
         let recorded = self.context.store.credential(id).await?;
         let recorded = recorded.ok_or_else(|| Error::no_credential(id))?;
@@ -208,8 +208,8 @@ impl Engine {
         Ok(recorded.ends_at())
     }
 
-    /// Calls the provider in a task of its own, so that its outcome is recorded whatever the caller
-    /// does.
+    /// Calls the provider in a task of its own, so that the outcome is recorded even if the caller
+    /// hangs up.
     async fn extend(
         self: &Arc<Self>,
         backend: &Arc<Backend>,

@@ -118,7 +118,7 @@ fn an_answer_moves_an_intent_on_and_leaves_a_revocation() {
 
 #[test]
 fn the_end_that_was_asked_for_is_kept_where_the_provider_gives_more() {
-    // The provider's end; the end of a class that can be revoked; the end of one that cannot.
+    // The provider's end; the end of a class that can be revoked; the end of a class that cannot.
     let table = [
         (at(30), at(30), at(30)),
         (at(60), at(60), at(60)),
