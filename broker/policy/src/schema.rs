@@ -1,17 +1,21 @@
 //! The schema, and how a [`View`] becomes a Cedar request. Values reach Cedar as values: no Cedar
 //! text is ever put together from a caller's input.
 //!
-//! Three steps of Cedar's public interface are bypassed, because they would be repeated for every
-//! request and cost most of it: parsing the names of extension functions, completing a hierarchy of
-//! entities that is complete already, and checking the types of values that this crate alone makes.
+//! Four steps of Cedar's public interface are bypassed, because they would be repeated for every
+//! request and cost most of it: parsing the names of extension functions, evaluating expressions
+//! that are values already, completing a hierarchy of entities that is complete already, and
+//! checking the types of values that this crate alone makes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, Schema,
 };
 use cedar_policy_core::{
-    ast::{self, Name, RestrictedExpr},
+    ast::{self, Name, PartialValue},
     entities::{self, NoEntitiesSchema, TCComputation},
     extensions::Extensions,
 };
@@ -124,9 +128,9 @@ impl Language {
         let context = view
             .context
             .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), self.expression(value)?.into())))
-            .collect::<Result<Vec<_>, String>>()?;
-        let context = Context::from_pairs(context).map_err(|e| one_line(&e))?;
+            .map(|(name, value)| Ok(((*name).into(), self.value(value)?)))
+            .collect::<Result<_, String>>()?;
+        let context = Context::from(ast::Context::Value(Arc::new(context)));
         let (principal, action, resource) = (
             self.uid(&view.principal)?,
             self.uid(&view.action)?,
@@ -154,36 +158,42 @@ impl Language {
 
     fn entity(&self, entity: &view::Entity) -> Result<ast::Entity, String> {
         let attrs = entity.attrs.iter();
-        let attrs = attrs.map(|(name, value)| Ok(((*name).into(), self.expression(value)?)));
+        let attrs = attrs.map(|(name, value)| Ok(((*name).into(), self.value(value)?.into())));
         let parents = entity.parents.iter();
         let parents = parents.map(|parent| Ok(self.uid(parent)?.into()));
-        ast::Entity::new(
+        Ok(ast::Entity::new_with_attr_partial_value(
             self.uid(&entity.uid)?.into(),
             attrs.collect::<Result<Vec<_>, String>>()?,
             HashSet::new(),
             parents.collect::<Result<HashSet<_>, String>>()?,
             [],
-            Extensions::all_available(),
-        )
-        .map_err(|e| one_line(&e))
+        ))
     }
 
-    fn expression(&self, value: &Value) -> Result<RestrictedExpr, String> {
-        let call = |function: &Name, argument: &str| {
-            RestrictedExpr::call_extension_fn(function.clone(), [RestrictedExpr::val(argument)])
-        };
+    fn value(&self, value: &Value) -> Result<ast::Value, String> {
         Ok(match value {
-            Value::Bool(value) => RestrictedExpr::val(*value),
-            Value::Long(value) => RestrictedExpr::val(*value),
-            Value::Text(value) => RestrictedExpr::val(value.as_str()),
+            Value::Bool(value) => (*value).into(),
+            Value::Long(value) => (*value).into(),
+            Value::Text(value) => value.as_str().into(),
             Value::Set(values) => {
-                let values = values.iter().map(|value| self.expression(value));
-                RestrictedExpr::set(values.collect::<Result<Vec<_>, String>>()?)
+                let values = values.iter().map(|value| self.value(value));
+                values.collect::<Result<Vec<_>, String>>()?.into()
             }
-            Value::Entity(uid) => RestrictedExpr::val(ast::EntityUID::from(self.uid(uid)?)),
-            Value::Datetime(time) => call(&self.datetime, time),
-            Value::Ip(ip) => call(&self.ip, ip),
+            Value::Entity(uid) => ast::EntityUID::from(self.uid(uid)?).into(),
+            Value::Datetime(time) => extension(&self.datetime, time)?,
+            Value::Ip(ip) => extension(&self.ip, ip)?,
         })
+    }
+}
+
+/// The value that an extension function makes of its text.
+fn extension(function: &Name, text: &str) -> Result<ast::Value, String> {
+    let function = Extensions::all_available()
+        .func(function)
+        .map_err(|e| one_line(&e))?;
+    match function.call(&[text.into()]).map_err(|e| one_line(&e))? {
+        PartialValue::Value(value) => Ok(value),
+        PartialValue::Residual(unknown) => Err(format!("`{unknown}` is not a value")),
     }
 }
 
