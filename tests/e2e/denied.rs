@@ -515,7 +515,7 @@ fn each_intent_follows_its_decision_and_no_provider_call_comes_before_it() {
             text(decision, "resource").contains(text(credential, "role")),
             "{decision} {credential}"
         );
-        assert_eq!(decision["policies"], serde_json::json!(["agent.issue"]));
+        assert_eq!(decision["policies"], serde_json::json!(["grant.all"]));
     }
     assert_eq!(intents, 4);
 }

@@ -19,6 +19,7 @@ mod doctor;
 mod ends;
 mod first_steps;
 mod full_disk;
+mod grants;
 mod house;
 mod identity;
 mod ledger;

@@ -73,6 +73,16 @@ revoker = {{ credentials = {{ source = "file", path = "secrets/aws-revoker" }} }
   probe = {{ action = "s3:ListBucket", bucket = "{bucket}" }}
 """
 
+# A new installation grants no role to any agent.
+GRANTS = """
+@id("grant.builder")
+permit (
+  principal == Taskpass::Agent::"builder",
+  action in Taskpass::Action::"access",
+  resource
+);
+"""
+
 SESSION_POLICY = {
     "Version": "2012-10-17",
     "Statement": [{
@@ -130,6 +140,7 @@ def tell(story, directory, running):
     (home / "policies" / "artifact-reader.json").write_text(json.dumps(SESSION_POLICY, indent=2))
     write_secret(home / "secrets" / "vault-token", prepare_openbao(bao))
     prepare_aws(aws, home / "secrets")
+    (home / "policy" / "grants.cedar").write_text(GRANTS)
     config = home / "taskpass.toml"
     text = re.sub(r"(?m)^#?\s*grpc\s*=.*$", 'grpc = "127.0.0.1:0"', config.read_text(), count=1)
     config.write_text(text + PROVIDERS.format(bao=bao, aws=aws, account=ACCOUNT, region=REGION, bucket=BUCKET))

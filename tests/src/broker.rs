@@ -18,6 +18,12 @@ const CLOCK_SHIFT: &str = "clock-shift";
 /// The environment variable that names that file, in builds for tests.
 pub(crate) const CLOCK_VARIABLE: &str = "TASKPASS_CLOCK_SHIFT";
 
+/// All roles for all agents: a new installation grants none.
+const GRANTS: &str = r#"
+@id("grant.all")
+permit (principal is Taskpass::Agent, action in Taskpass::Action::"access", resource);
+"#;
+
 /// The directory that `taskpassd init` made. It outlives any number of broker processes.
 #[derive(Debug)]
 pub struct Installation {
@@ -81,6 +87,7 @@ impl Installation {
             });
             listen.collect::<Vec<_>>().join("\n") + "\n"
         });
+        installation.policy("grants.cedar", GRANTS);
         installation
     }
 

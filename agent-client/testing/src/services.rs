@@ -1,5 +1,7 @@
 //! The calls of the tests' broker: as little as shows whether the client asks for the right thing.
 
+mod policy;
+
 use std::collections::HashMap;
 
 use prost_types::Timestamp as WireTime;
@@ -504,19 +506,6 @@ impl provider_service_server::ProviderService for Shared {
             error: "the token may not renew itself".to_owned(),
         };
         self.leave("check_provider", reply)
-    }
-}
-
-#[tonic::async_trait]
-impl policy_service_server::PolicyService for Shared {
-    async fn get_policy(&self, _request: Request<GetPolicyRequest>) -> Reply<GetPolicyResponse> {
-        self.enter("get_policy")?;
-        let files = vec![PolicyFile {
-            name: "people.cedar".to_owned(),
-            content: "permit (principal, action, resource);\n".to_owned(),
-        }];
-        let policy_set = "00".repeat(32);
-        self.leave("get_policy", GetPolicyResponse { policy_set, files })
     }
 }
 

@@ -23,6 +23,17 @@ pub enum Requester {
     },
 }
 
+impl Requester {
+    /// Whether only the agent itself vouches for the purpose. A child task inherits that: only the
+    /// agent of a task delegates from it, so an agent that delegates to itself vouches for nothing
+    /// more than before.
+    pub const fn is_self_declared(&self) -> bool {
+        match self {
+            Self::SelfDeclared { .. } | Self::Delegated { .. } => true,
+        }
+    }
+}
+
 /// Why a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -74,6 +74,11 @@ impl Caller {
 }
 
 impl Call {
+    /// The hash of the policy set that decides the call.
+    pub fn policy_set(&self) -> &str {
+        self.snapshot.policy().hash()
+    }
+
     /// The calling agent; `None` for an operator.
     pub(crate) const fn agent(&self) -> Option<&Arc<Agent>> {
         match &self.caller {

@@ -11,13 +11,14 @@ mod renew;
 mod renewals;
 mod revocation;
 mod revoke;
+mod wanted;
 
 pub use delivery::Delivery;
 pub(crate) use in_flight::InFlight;
-pub(crate) use issue::lifetime;
 pub use issue::{IssueCredential, IssuedCredential};
 pub use read::CredentialView;
 pub use renew::{RenewCredential, RenewedCredential};
 pub(crate) use renewals::Renewals;
 pub(crate) use revocation::GroupOutcome;
 pub use revoke::RevokeCredential;
+pub(crate) use wanted::lifetime;

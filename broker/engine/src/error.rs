@@ -15,6 +15,10 @@ const QUOTA_RETRY: Duration = Duration::from_secs(5);
 /// When a caller should try again while a credential is in doubt.
 const DOUBT_RETRY: Duration = Duration::from_secs(2);
 
+/// When a caller should try again while other requests of its agent change the counts that policy
+/// reads.
+const COUNTS_RETRY: Duration = Duration::from_secs(1);
+
 /// A value of a request that only the engine can refuse, since the decision needs state or
 /// settings. Each front end gives it the name that its callers know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +111,14 @@ pub enum Error {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// Policy decided on counts of live credentials that grew meanwhile.
+    #[error("{message}; try again in {retry_after:?}")]
+    CountsGrew {
+        /// Whose.
+        message: String,
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
     /// The provider did not do it.
     #[error("provider `{provider}`")]
     Provider {
@@ -193,6 +205,10 @@ impl Error {
             | GuardFailure::JoinTokens { .. } => Self::Exhausted {
                 message,
                 retry_after: QUOTA_RETRY,
+            },
+            GuardFailure::MoreCredentials(_) => Self::CountsGrew {
+                message,
+                retry_after: COUNTS_RETRY,
             },
             GuardFailure::IdempotencyKeys { wait, .. }
             | GuardFailure::TaskIdempotencyKeys { wait, .. } => Self::Exhausted {

@@ -59,6 +59,7 @@ pub use identities::{
     IssuedSvid, JoinTokenAttestor, JoinTokenText, Refusal, RegisterAgent,
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
+pub use policy::{AccessDecisions, AccessQuestion, AgentAccess};
 pub use providers::{
     BackendStatus, CallCounts, ConfiguredProvider, ProviderChange, ProviderState, ProviderView,
 };

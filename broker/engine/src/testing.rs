@@ -18,7 +18,7 @@ use taskpass_core::{
     Svid, SvidState, TaskId, Timestamp, Ttl,
 };
 use taskpass_ledger::SigningKey;
-use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
+use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
@@ -216,6 +216,15 @@ fn authority(
     Authority::create(&dir.join("ca"), deps).unwrap()
 }
 
+/// All roles of all providers, for all agents.
+pub(crate) fn grants() -> PolicyFile {
+    PolicyFile {
+        name: "grants.cedar".to_owned(),
+        text: "permit (principal is Taskpass::Agent, action in Taskpass::Action::\"access\", resource);"
+            .to_owned(),
+    }
+}
+
 impl Bench {
     /// With these providers, an agent `builder` and an operator `admin`.
     pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
@@ -231,7 +240,7 @@ impl Bench {
         let store = Arc::new(opened.store);
         let authority = authority(dir.path(), &domain, &clock, &entropy);
         let admin = "admin".parse().unwrap();
-        let policy = starter_policy(&StarterOptions { admin: &admin });
+        let policy = [starter_policy(&StarterOptions { admin: &admin }), grants()];
         let happened = Happened::default();
         let fakes: Vec<_> = providers
             .iter()
@@ -256,7 +265,7 @@ impl Bench {
             tasks: TaskTracker::new(),
         };
         let configuration = Configuration {
-            policy: Arc::new(PolicySet::parse(&[policy]).unwrap()),
+            policy: Arc::new(PolicySet::parse(&policy).unwrap()),
             providers: fakes.iter().map(|fake| configured(fake.clone())).collect(),
             settings,
         };
@@ -437,7 +446,7 @@ pub(crate) fn fake_role(provider: &str) -> RoleSpec {
 }
 
 /// A request for the role of `fake`, for half an hour.
-fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
+pub(crate) fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
     IssueCredential {
         task,
         role: fake.roles[0].name.clone(),

@@ -78,9 +78,9 @@ pub struct CredentialRequest<'a> {
     /// The scope asked for; for [`Action::TaskStart`] the parameters that the task fixes for the
     /// role.
     pub scope: &'a Scope,
-    /// Live credentials in the task; zero for a task that is only starting.
+    /// Live credentials in the task, without a renewed one; zero for a task that is only starting.
     pub live_in_task: u64,
-    /// Live credentials of the agent, over all its tasks.
+    /// Live credentials of the agent, over all its tasks, without a renewed one.
     pub live_of_agent: u64,
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, path::Path};
 
+use cedar_policy::Policy;
+
 use crate::{
     KnownNames, LoadError, PolicyFile, Report, check, files, index::Index, schema::Language,
 };
@@ -16,7 +18,11 @@ pub struct PolicySet {
     files: Vec<PolicyFile>,
     hash: String,
     len: usize,
+    reads_counts: bool,
 }
+
+/// The counters in the context of a request for access.
+const COUNTERS: [&str; 2] = ["liveInTask", "liveOfAgent"];
 
 impl PolicySet {
     /// Reads the `.cedar` files of `dir`. An error in any of them refuses the whole set; warnings
@@ -54,6 +60,7 @@ impl PolicySet {
             .filter_map(|p| Some((p.id().to_string(), p.annotation("reason")?.to_owned())))
             .collect();
         let set = Self {
+            reads_counts: policies.iter().any(reads_counts),
             index: Index::build(&language, &policies).map_err(LoadError::Schema)?,
             language,
             reasons,
@@ -80,8 +87,43 @@ impl PolicySet {
         self.len
     }
 
+    /// Whether a policy reads how many credentials are live. A decision of such a set holds only
+    /// while there are no more of them.
+    pub const fn reads_counts(&self) -> bool {
+        self.reads_counts
+    }
+
     /// Whether there are no policies, so that everything is denied.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+/// Whether a policy names a counter. The JSON form has no comments; a counter's name in a text is
+/// taken for the counter. A policy that has no JSON form counts as one that reads them.
+fn reads_counts(policy: &Policy) -> bool {
+    policy.to_json().map_or(true, |json| {
+        let text = json.to_string();
+        COUNTERS.iter().any(|counter| text.contains(counter))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{World, policies};
+
+    #[test]
+    fn a_set_knows_whether_it_reads_counts() {
+        let with = |condition: &str| {
+            let text = format!(
+                "permit (principal, action in Taskpass::Action::\"access\", resource) when {{ {condition} }};"
+            );
+            policies(&text).reads_counts()
+        };
+        assert!(with("context.liveOfAgent < 10"));
+        assert!(with("context.ttlSeconds < 60 || context.liveInTask == 0"));
+        assert!(with("context has liveInTask"));
+        assert!(!with("context.ttlSeconds < 60 // liveOfAgent\n"));
+        assert!(!World::new().starter().reads_counts());
     }
 }

@@ -1,6 +1,6 @@
 //! Records for tests: one agent, its task, roles of every impact, a credential of each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use taskpass_core::{
     Agent, Credential, CredentialIntent, Impact, Labels, ManualClock, OperatorName, Requester,
@@ -24,6 +24,10 @@ pub(crate) struct World {
     pub(crate) agent: Agent,
     pub(crate) task: Task,
     pub(crate) scope: Scope,
+    pub(crate) now: Timestamp,
+    pub(crate) ip: IpAddr,
+    /// Live credentials of the agent.
+    pub(crate) live: u64,
 }
 
 impl World {
@@ -35,6 +39,9 @@ impl World {
             task: task(&agent),
             agent,
             scope: Scope::from_pairs([("bucket", "logs")]).unwrap(),
+            now: NOW,
+            ip: [10, 1, 2, 3].into(),
+            live: 2,
         }
     }
 
@@ -48,8 +55,8 @@ impl World {
             },
             action,
             resource,
-            now: NOW,
-            ip: Some([10, 1, 2, 3].into()),
+            now: self.now,
+            ip: Some(self.ip),
             request: self.request_for(action),
         }
     }
@@ -64,12 +71,21 @@ impl World {
             ttl: Ttl::from_seconds(900).unwrap(),
             scope: &self.scope,
             live_in_task: 1,
-            live_of_agent: 2,
+            live_of_agent: self.live,
         })
     }
 
     pub(crate) fn starter(&self) -> PolicySet {
-        PolicySet::parse(&[starter_policy(&StarterOptions { admin: &self.admin })]).unwrap()
+        PolicySet::parse(&[self.starter_file()]).unwrap()
+    }
+
+    /// The starter policy, and `grants`.
+    pub(crate) fn starter_with(&self, grants: &str) -> PolicySet {
+        PolicySet::parse(&[self.starter_file(), file("grants.cedar", grants)]).unwrap()
+    }
+
+    pub(crate) fn starter_file(&self) -> PolicyFile {
+        starter_policy(&StarterOptions { admin: &self.admin })
     }
 }
 

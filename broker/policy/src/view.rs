@@ -233,10 +233,7 @@ fn of_task(task: &Task) -> Entity {
         ("purpose", Value::text(task.purpose.as_str())),
         (
             "selfDeclared",
-            Value::Bool(matches!(
-                task.requester,
-                taskpass_core::Requester::SelfDeclared { .. }
-            )),
+            Value::Bool(task.requester.is_self_declared()),
         ),
         ("roles", Value::Set(roles.collect())),
         ("state", Value::text(task.state.as_str())),

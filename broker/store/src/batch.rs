@@ -66,6 +66,17 @@ pub enum Guard {
     /// The task and each task above it hold fewer live credentials, with everything below them,
     /// than their own `max_credentials`.
     TaskCredentialsWithin(TaskId),
+    /// No more credentials are live than policy was told when it decided.
+    LiveCredentialsAtMost {
+        /// The agent.
+        agent: AgentName,
+        /// Live credentials of the agent.
+        of_agent: u64,
+        /// The task. It may be about to start.
+        task: TaskId,
+        /// Live credentials of the task and all below it.
+        in_task: u64,
+    },
     /// The agent has fewer join tokens than this that are neither used nor expired.
     JoinTokensBelow(AgentName, u32),
     /// The SVID with this serial counts: known, neither superseded nor expired, its task open.

@@ -74,6 +74,9 @@ pub enum GuardFailure {
         /// The limit.
         limit: u32,
     },
+    /// More credentials became live after policy had decided.
+    #[error("other credentials of agent `{0}` were issued while policy decided")]
+    MoreCredentials(AgentName),
     /// There is no such join token, or it was forgotten long after its end.
     #[error("join token `{0}` is not known")]
     JoinTokenUnknown(JoinTokenId),

@@ -97,7 +97,7 @@ pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConf
 /// `{ bucket = { pattern = "[a-z]+" }, tier = { one_of = ["a", "b"] }, size = { max = 10 } }`
 pub type ParamConfigs = BTreeMap<ParamName, ParamConfig>;
 
-/// The rule of one parameter: exactly one of the keys.
+/// One parameter: exactly one of `pattern`, `one_of` and `max`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamConfig {
@@ -110,6 +110,11 @@ pub struct ParamConfig {
     /// The largest allowed number; the smallest is 0.
     #[serde(default)]
     pub max: Option<u64>,
+    /// Whether an agent may leave the parameter out. The back end then takes its own default, which
+    /// may be wider than any value that the rule allows. A parameter that the role puts into a path
+    /// or a policy cannot be left out.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Turns the configured rules into checked ones.
@@ -118,6 +123,22 @@ pub fn param_rules(configs: &ParamConfigs) -> Result<BTreeMap<ParamName, ParamRu
         .iter()
         .map(|(name, config)| Ok((name.clone(), param_rule(name, config)?)))
         .collect()
+}
+
+/// The parameters that no agent may leave out: all but the optional ones. `used` are those that the
+/// role cannot do without.
+pub fn required_params<'a>(
+    configs: &ParamConfigs,
+    used: impl IntoIterator<Item = &'a ParamName>,
+) -> Result<Vec<ParamName>, InvalidValue> {
+    let optional = |name: &ParamName| configs.get(name).is_some_and(|config| config.optional);
+    if let Some(name) = used.into_iter().find(|name| optional(name)) {
+        return Err(InvalidValue::new(format!(
+            "parameter `{name}` cannot be optional, because the role puts it into a path or a policy"
+        )));
+    }
+    let required = configs.keys().filter(|name| !optional(name));
+    Ok(required.cloned().collect())
 }
 
 fn param_rule(name: &ParamName, config: &ParamConfig) -> Result<ParamRule, InvalidValue> {

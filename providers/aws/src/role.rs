@@ -6,7 +6,7 @@ use std::{
 };
 
 use taskpass_core::{ParamName, ParamRule, ProviderName, RevocationClass, RoleName, RoleSpec, Ttl};
-use taskpass_provider::config::{EnvConfig, env_of_fields, param_rules};
+use taskpass_provider::config::{EnvConfig, env_of_fields, param_rules, required_params};
 
 use crate::{
     Error,
@@ -65,7 +65,7 @@ impl Role {
         let spec = RoleSpec {
             name: name.clone(),
             kind: "assume_role".to_owned(),
-            required: template.params().cloned().collect(),
+            required: required_params(&config.params, template.params()).map_err(Error::Name)?,
             params,
             max_ttl: config.max_ttl,
             impact: config.impact,

@@ -6,7 +6,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taskpass_core::{Impact, InvalidValue, ProviderName, RevocationClass, RoleName, RoleSpec, Ttl};
-use taskpass_provider::config::{EnvConfig, ParamConfigs, SecretFile, env_of_fields, param_rules};
+use taskpass_provider::config::{
+    EnvConfig, ParamConfigs, SecretFile, env_of_fields, param_rules, required_params,
+};
 
 /// The parameter that narrows a role.
 pub(crate) const TEAM: &str = "team";
@@ -99,7 +101,7 @@ impl RoleConfig {
             name: RoleName::new(provider.clone(), &self.name)?,
             kind: "account".to_owned(),
             params,
-            required: Vec::new(),
+            required: required_params(&self.params, [])?,
             max_ttl: self.max_ttl,
             impact: self.impact,
             environment: self.environment.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use taskpass_core::{InvalidValue, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Ttl};
-use taskpass_provider::config::{check_env, env_of_fields, param_rules};
+use taskpass_provider::config::{check_env, env_of_fields, param_rules, required_params};
 
 use crate::{
     api::EngineCall,
@@ -57,13 +57,13 @@ impl Role {
         check_policies(&config.policies)?;
         let params = param_rules(&config.params)?;
         let source = source(config)?;
-        let required = match &source {
+        let in_path = match &source {
             CredentialSource::Dynamic(Dynamic { path, .. }) | CredentialSource::Kv { path, .. } => {
                 path.params()
             }
             CredentialSource::Token => Vec::new(),
         };
-        if let Some(unknown) = required.iter().find(|param| !params.contains_key(*param)) {
+        if let Some(unknown) = in_path.iter().find(|param| !params.contains_key(*param)) {
             return Err(InvalidValue::new(format!(
                 "`path` uses `${{{unknown}}}`, which `params` does not have"
             )));
@@ -71,7 +71,7 @@ impl Role {
         let takes_any = matches!(&source, CredentialSource::Dynamic(dynamic) if dynamic.method == Method::Write);
         if let Some(idle) = params
             .keys()
-            .find(|param| !takes_any && !required.contains(param))
+            .find(|param| !takes_any && !in_path.contains(param))
         {
             return Err(InvalidValue::new(format!(
                 "parameter `{idle}` has no effect: use it in `path`, or remove it"
@@ -82,6 +82,7 @@ impl Role {
                 "`{fixed}` is both a parameter and a fixed field of the body"
             )));
         }
+        let required = required_params(&config.params, &in_path)?;
         let env = match &source {
             CredentialSource::Token => env_of_fields(&config.env, &TOKEN_ENVIRONMENT)?,
             CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => {

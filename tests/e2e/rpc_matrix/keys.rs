@@ -7,7 +7,9 @@ use prost::Message as _;
 use taskpass_proto::v1::FILE_DESCRIPTOR_SET;
 
 /// The names of RPCs that change nothing begin with these words.
-const READS: [&str; 6] = ["Get", "List", "Export", "Prove", "Check", "WhoAmI"];
+const READS: [&str; 7] = [
+    "Explain", "Get", "List", "Export", "Prove", "Check", "WhoAmI",
+];
 
 /// RPCs without a key, and why repeating them does no harm.
 const NEED_NONE: [(&str, &str); 5] = [

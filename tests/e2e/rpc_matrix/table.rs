@@ -98,10 +98,25 @@ rows! {
     ProviderService / CheckProvider, OPERATORS, |_s, _t| pb::CheckProviderRequest { name: "vault-main".to_owned() };
 
     PolicyService / GetPolicy, OPERATORS, |_s, _t| pb::GetPolicyRequest {};
+    PolicyService / ExplainAccess, OPERATORS, |_s, _t| pb::ExplainAccessRequest {
+        agent: "builder".to_owned(),
+        question: Some(question()),
+    };
+    PolicyService / ListAccess, OPERATORS, |_s, _t| pb::ListAccessRequest {
+        page: None,
+        question: Some(question()),
+    };
 
     LedgerService / GetCheckpoint, OPERATORS, |_s, _t| pb::GetCheckpointRequest::default();
     LedgerService / ExportLedger, OPERATORS, |_s, t| pb::ExportLedgerRequest { task_id: t.task.clone(), ..Default::default() };
     LedgerService / ProveEntry, OPERATORS, |_s, _t| pb::ProveEntryRequest { index: 0 };
+}
+
+fn question() -> pb::AccessQuestion {
+    pb::AccessQuestion {
+        role: "vault-main/config".to_owned(),
+        ..Default::default()
+    }
 }
 
 /// An unused join token.

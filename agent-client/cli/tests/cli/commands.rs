@@ -148,6 +148,19 @@ async fn every_other_command_speaks_json_and_keeps_secrets() {
         vec!["provider", "list"],
         vec!["provider", "show", "vault-main"],
         vec!["policy", "show"],
+        vec!["policy", "who", "vault-main/ci-db"],
+        vec![
+            "policy",
+            "explain",
+            "--agent",
+            "builder",
+            "--role",
+            "vault-main/ci-db",
+            "--scope",
+            "schema=a",
+            "--address",
+            "10.0.0.7",
+        ],
         vec!["svid", "renew"],
         vec!["doctor"],
     ] {
@@ -354,7 +367,7 @@ async fn wrong_arguments_are_told_apart_before_anything_is_sent() {
             "unexpected argument",
         ),
         (vec!["approval", "list"], "unrecognized subcommand"),
-        (vec!["policy", "explain"], "unrecognized subcommand"),
+        (vec!["policy", "grant"], "unrecognized subcommand"),
         (vec!["agent", "freeze", "b"], "unrecognized subcommand"),
         (vec!["run", "--purpose", "p", "--role", "v/r"], "COMMAND"),
         (

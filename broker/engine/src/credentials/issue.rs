@@ -12,7 +12,7 @@ use taskpass_core::{
     IdempotencyKey, RevocationClass, RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task,
     TaskId, TaskState, Timestamp, Ttl, limits,
 };
-use taskpass_policy::{Action, CredentialRequest, Resource};
+use taskpass_policy::{Action, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
 use taskpass_store::{Guard, Subject};
 use tracing::Instrument as _;
@@ -28,6 +28,10 @@ use super::{anchors::AnchorRecorder, in_flight::InFlightCall};
 /// outcome, and a credential with a known outcome is revoked more surely than one in doubt.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
+/// How often policy decides anew because other requests of the agent changed the counts that it
+/// reads. Each time at least one of them was issued.
+const DECISIONS_MAX: u32 = 64;
+
 /// A credential to issue.
 #[derive(Debug, Clone, Serialize)]
 pub struct IssueCredential {
@@ -39,6 +43,26 @@ pub struct IssueCredential {
     pub scope: Scope,
     /// Its life; as long as role and task allow when the caller does not say.
     pub ttl: Option<Ttl>,
+}
+
+/// A request that is ready for policy.
+#[derive(Debug)]
+struct Wanted<'a> {
+    spec: &'a RoleSpec,
+    task: &'a Task,
+    scope: &'a Scope,
+    ttl: Ttl,
+    now: Timestamp,
+    expires_at: Timestamp,
+    idempotency: Option<IdempotencyKey>,
+}
+
+/// A credential whose intent is on record, with the right to call its provider.
+#[derive(Debug)]
+struct Intended {
+    credential: Credential,
+    permit: IssuePermit,
+    running: InFlightCall,
 }
 
 /// An issued credential. This is the only place where a secret leaves the broker.
@@ -81,48 +105,80 @@ impl Engine {
         let scope = requested_scope(&pins, &request.scope)?;
         let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
-        let wanted = self.policy_request(&task, &scope, expires_at, now).await?;
+        let wanted = Wanted {
+            spec,
+            task: &task,
+            scope: &scope,
+            ttl,
+            now,
+            expires_at,
+            idempotency,
+        };
+        let mut decisions = 1;
+        let intended = loop {
+            match self.decide_and_intend(call, backend, &wanted).await {
+                Err(Error::CountsGrew { .. }) if decisions < DECISIONS_MAX => decisions += 1,
+                intended => break intended?,
+            }
+        };
+        failpoint::reached("issue.intended");
+        self.mint(Arc::clone(backend), &task, spec.clone(), intended)
+            .await
+    }
+
+    /// Has policy decide, and records the decision together with the intent.
+    async fn decide_and_intend(
+        &self,
+        call: &Call,
+        backend: &Arc<Backend>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Intended, Error> {
+        let Wanted { spec, task, .. } = *wanted;
+        let request = self
+            .policy_request(task, wanted.scope, wanted.expires_at, wanted.now)
+            .await?;
         let allowed = self
             .authorize(
                 call,
                 Action::CredentialIssue,
                 Resource::Role(spec),
-                Some(wanted),
+                Some(request),
             )
             .await
             .granted()?;
         // Policy decides first: the parameters of a role are not told to callers whom policy
         // refuses.
-        fits(spec, &scope, ttl)?;
+        fits(spec, wanted.scope, wanted.ttl)?;
         let permit = backend.acquire()?;
         let handle = backend
             .provider()
-            .locator(&request.role, &scope)
+            .locator(&spec.name, wanted.scope)
             .map(Handle::from);
         let credential = Credential::from(CredentialIntent {
             id: CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             task: task.id,
             agent: task.agent.clone(),
-            role: request.role.clone(),
-            scope,
+            role: spec.name.clone(),
+            scope: wanted.scope.clone(),
             revocation_class: spec.revocation_class,
-            intended_at: now,
-            expires_at,
+            intended_at: wanted.now,
+            expires_at: wanted.expires_at,
             handle,
         });
         let running = self.in_flight.enter(credential.id, task.id);
-        self.commit_intent(call, allowed.into_event(), &credential, idempotency)
+        let mut guards = Self::intent_guards(call, &credential, wanted.idempotency.as_ref());
+        guards.extend(Self::counts_guard(call, &request));
+        let intent = Event::CredentialIntended {
+            credential: Box::new(credential.clone()),
+            idempotency: wanted.idempotency.clone(),
+        };
+        self.commit(vec![allowed.into_event(), intent], guards)
             .await?;
-        failpoint::reached("issue.intended");
-        self.mint(
-            Arc::clone(backend),
-            permit,
-            &task,
+        Ok(Intended {
             credential,
-            spec.clone(),
+            permit,
             running,
-        )
-        .await
+        })
     }
 
     /// The caller's open task, and the parameters that it fixes for the role.
@@ -166,18 +222,11 @@ impl Engine {
         })
     }
 
-    async fn commit_intent(
-        &self,
+    fn intent_guards(
         call: &Call,
-        decided: Event,
         credential: &Credential,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<(), Error> {
-        let keys = Self::share_of_keys(call, idempotency.as_ref(), Some(credential.task));
-        let intent = Event::CredentialIntended {
-            credential: Box::new(credential.clone()),
-            idempotency,
-        };
+        key: Option<&IdempotencyKey>,
+    ) -> Vec<Guard> {
         let mut guards = vec![
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
@@ -188,20 +237,23 @@ impl Engine {
             ),
             Guard::TaskCredentialsWithin(credential.task),
         ];
-        guards.extend(keys);
-        self.commit(vec![decided, intent], guards).await.map(|_| ())
+        guards.extend(Self::share_of_keys(call, key, Some(credential.task)));
+        guards
     }
 
     /// Calls the provider in a task of its own and waits for the outcome.
     async fn mint(
         self: &Arc<Self>,
         backend: Arc<Backend>,
-        permit: IssuePermit,
         task: &Task,
-        credential: Credential,
         spec: RoleSpec,
-        running: InFlightCall,
+        intended: Intended,
     ) -> Result<IssuedCredential, Error> {
+        let Intended {
+            credential,
+            permit,
+            running,
+        } = intended;
         let provider = backend.provider().name().clone();
         let order = IssueOrder {
             credential: credential.id,
@@ -346,32 +398,6 @@ impl Engine {
             tracing::warn!(%credential, error = %error.message(), "an undelivered credential could not be marked; it ends with its task");
         }
     }
-
-    /// What policy is told about a request for a credential.
-    pub(crate) async fn policy_request<'a>(
-        &self,
-        task: &'a Task,
-        scope: &'a Scope,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<CredentialRequest<'a>, Error> {
-        let ttl = lifetime(expires_at.since(now))?;
-        let live_of_agent = u64::from(
-            self.context
-                .store
-                .usage_of_agent(&task.agent)
-                .await?
-                .live_credentials,
-        );
-        let live_in_task = u64::from(self.context.store.live_in_task(task.id).await?);
-        Ok(CredentialRequest {
-            task,
-            ttl,
-            scope,
-            live_in_task,
-            live_of_agent,
-        })
-    }
 }
 
 /// The scope of the request together with the parameters that the task fixes.
@@ -382,11 +408,6 @@ fn requested_scope(pins: &Scope, asked: &Scope) -> Result<Scope, Error> {
             format!("the task fixes parameter `{param}`; no request can change it"),
         )
     })
-}
-
-/// A remaining lifetime as policy sees it: at least a second.
-pub(crate) fn lifetime(left: Duration) -> Result<Ttl, Error> {
-    Ttl::from_seconds(left.as_secs().max(1)).map_err(|e| Error::invalid(Field::Ttl, e))
 }
 
 /// Checks scope and lifetime against the role.

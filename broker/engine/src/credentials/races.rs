@@ -1,15 +1,19 @@
 //! Races that need a provider which answers when the test says so.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use taskpass_core::{CredentialId, CredentialState, Labels, RevokeCause, TaskState, Ttl};
+use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
 
 use crate::{
-    CallCounts, CreateJoinToken, Credentials, EndTask, Ending, Error, ProviderSettings,
-    RegisterAgent, RenewCredential, Requests, Settings,
-    testing::{Answer, Bench, NOW, key_of},
+    Call, CallCounts, Configuration, CreateJoinToken, Credentials, EndTask, Ending, Error,
+    ProviderSettings, RegisterAgent, RenewCredential, Requests, Settings,
+    testing::{Answer, Bench, NOW, grants, key_of, wish},
 };
 
 use super::{GroupOutcome, anchors::AnchorRecorder};
@@ -389,4 +393,70 @@ async fn an_anchor_that_cannot_be_ended_is_shown() {
     let anchors = view.unwrap().anchors;
     assert_eq!(anchors.len(), 1);
     assert_eq!(anchors[0].provider, name);
+}
+
+/// Parallel requests do not pass a limit of policy that each of them alone would keep.
+#[tokio::test]
+async fn counts_that_policy_reads_still_hold_when_the_intent_is_recorded() {
+    const REQUESTS: usize = 16;
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let one = PolicyFile {
+        name: "one.cedar".to_owned(),
+        text: "@id(\"one\") forbid (principal, action == Taskpass::Action::\"credential.issue\", \
+               resource) when { context.liveOfAgent >= 1 };"
+            .to_owned(),
+    };
+    bench.swap(Configuration {
+        policy: Arc::new(PolicySet::parse(&[grants(), one]).unwrap()),
+        ..bench.configuration()
+    });
+    let call = Call {
+        snapshot: bench.engine.snapshot(),
+        ..bench.agent.clone()
+    };
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..REQUESTS {
+        let (engine, call, request) = (Arc::clone(&bench.engine), call.clone(), wish(fake, task));
+        requests.spawn(async move { engine.issue_credential(&call, None, &request).await });
+    }
+    for _ in 1..REQUESTS {
+        let refused = requests.join_next().await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(refused, Error::Denied { .. }), "{refused}");
+    }
+    assert_eq!(fake.issues.lock().len(), 1, "one reached the provider");
+    fake.answer(Answer::Give(HALF));
+    let issued = requests.join_next().await.unwrap().unwrap().unwrap();
+    issued.delivery.confirm();
+}
+
+/// An agent at the limit can still renew: the credential does not count against itself.
+#[tokio::test]
+async fn a_renewed_credential_does_not_count_against_itself() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let one = PolicyFile {
+        name: "one.cedar".to_owned(),
+        text: "@id(\"one\") forbid (principal, action in Taskpass::Action::\"access\", resource) \
+               when { context.liveOfAgent >= 1 || context.liveInTask >= 1 };"
+            .to_owned(),
+    };
+    bench.swap(Configuration {
+        policy: Arc::new(PolicySet::parse(&[grants(), one]).unwrap()),
+        ..bench.configuration()
+    });
+    let call = Call {
+        snapshot: bench.engine.snapshot(),
+        ..bench.agent.clone()
+    };
+    let request = RenewCredential {
+        credential: id,
+        ttl: Some(Ttl::from_seconds(3000).unwrap()),
+    };
+    bench
+        .engine
+        .renew_credential(&call, None, &request)
+        .await
+        .unwrap();
 }

@@ -10,7 +10,7 @@ use taskpass_core::{
     Credential, CredentialId, CredentialState, Event, Handle, IdempotencyKey, RoleName, RoleSpec,
     Task, TaskState, Timestamp, Ttl,
 };
-use taskpass_policy::{Action, Resource};
+use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_provider::{ProviderError, RenewOrder};
 use taskpass_store::{Guard, Subject};
 use tracing::Instrument as _;
@@ -81,24 +81,17 @@ impl Engine {
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.check_task(call.snapshot.settings(), task.id)?;
-        let wanted = self
-            .policy_request(&task, &credential.scope, until, now)
+        let (decided, counts) = self
+            .decide_renewal(call, &task, &credential, (spec, until, now))
             .await?;
-        let resource = Resource::Credential {
-            credential: &credential,
-            role: Some(spec),
-        };
-        let allowed = self
-            .authorize(call, Action::CredentialRenew, resource, Some(wanted))
-            .await
-            .granted()?;
         let intent = Event::CredentialRenewIntended {
             credential: id,
             until,
             idempotency: idempotency.clone(),
         };
-        let guards = self.renewal_guards(call, &credential, idempotency.as_ref());
-        let mut events = vec![allowed.into_event(), intent];
+        let mut guards = Self::renewal_guards(call, &credential, idempotency.as_ref());
+        guards.extend(counts);
+        let mut events = vec![decided, intent];
         // A renewal never shortens a credential. Should an earlier request to issue have been
         // executed twice, shortening would reach only the copy on record, and the other would
         // outlive `expires_at`. To end a credential early, a caller revokes it.
@@ -140,8 +133,30 @@ impl Engine {
         Ok((task, credential.role.clone()))
     }
 
-    fn renewal_guards(
+    /// The decision of policy, and the guard for the counts that it read.
+    async fn decide_renewal(
         &self,
+        call: &Call,
+        task: &Task,
+        credential: &Credential,
+        (spec, until, now): (&RoleSpec, Timestamp, Timestamp),
+    ) -> Result<(Event, Option<Guard>), Error> {
+        let counted = self
+            .policy_request(task, &credential.scope, until, now)
+            .await?;
+        let resource = Resource::Credential {
+            credential,
+            role: Some(spec),
+        };
+        let request = Some(besides_itself(counted));
+        let allowed = self
+            .authorize(call, Action::CredentialRenew, resource, request)
+            .await
+            .granted()?;
+        Ok((allowed.into_event(), Self::counts_guard(call, &counted)))
+    }
+
+    fn renewal_guards(
         call: &Call,
         credential: &Credential,
         key: Option<&IdempotencyKey>,
@@ -285,6 +300,15 @@ impl Engine {
         answered
             .await
             .unwrap_or_else(|_stopped| Err(Error::stopping()))
+    }
+}
+
+/// The counts as policy reads them: without the credential that is to be renewed.
+fn besides_itself(request: CredentialRequest<'_>) -> CredentialRequest<'_> {
+    CredentialRequest {
+        live_in_task: request.live_in_task.saturating_sub(1),
+        live_of_agent: request.live_of_agent.saturating_sub(1),
+        ..request
     }
 }
 

@@ -10,6 +10,7 @@ use taskpass_ledger::{Ledger, Options, Reader, SigningKey, VerifyingKey};
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
 
 use super::time::SimTime;
+use crate::testing::grants;
 
 #[derive(Debug)]
 pub(super) struct Fixture {
@@ -53,7 +54,7 @@ impl Fixture {
         Self {
             domain,
             authority: Arc::new(authority),
-            policy: Arc::new(PolicySet::parse(&[starter]).unwrap()),
+            policy: Arc::new(PolicySet::parse(&[starter, grants()]).unwrap()),
             reader: ledger.reader(),
             ledger_key,
             csr: NewKey::generate().unwrap().csr_der().unwrap(),

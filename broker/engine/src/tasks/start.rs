@@ -106,7 +106,7 @@ impl Engine {
                 svid: None,
             });
         }
-        let mut events = self.authorize_start(call, &task, now).await?;
+        let (mut events, counts) = self.authorize_start(call, &task, now).await?;
         check_pins(call, &task)?;
         let keys = Self::share_of_keys(call, idempotency.as_ref(), task.parent);
         events.push(Event::TaskStarted {
@@ -137,6 +137,7 @@ impl Engine {
             ),
         ];
         guards.extend(keys);
+        guards.extend(counts);
         guards.extend(parent.iter().map(|parent| Guard::TaskOpen(parent.id)));
         self.heartbeats.begin(&task);
         if let Err(error) = self.commit(events, guards).await {
@@ -244,7 +245,7 @@ impl Engine {
         call: &Call,
         task: &Task,
         now: Timestamp,
-    ) -> Result<Vec<Event>, Error> {
+    ) -> Result<(Vec<Event>, Option<Guard>), Error> {
         let usage = self.context.store.usage_of_agent(&task.agent).await?;
         let ttl = lifetime(task.deadline.since(now))?;
         let nothing = Scope::default();
@@ -275,7 +276,7 @@ impl Engine {
                 .granted()?;
             events.push(allowed.into_event());
         }
-        Ok(events)
+        Ok((events, Self::counts_guard(call, &wanted(&nothing))))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use cedar_policy::Entities;
 use proptest::prelude::*;
-use taskpass_core::{Agent, Labels, ManualClock, Scope, Task, Text, Timestamp, Ttl};
+use taskpass_core::{Agent, Labels, ManualClock, Requester, Scope, Task, Text, Timestamp, Ttl};
 
 use super::*;
 use crate::{
     Action, CredentialRequest,
     schema::Language,
-    testing::{NOW, World, credential, decide, policies, role},
+    testing::{NOW, World, credential, decide, policies, role, task_id},
 };
 
 const ISSUE: &str =
@@ -125,6 +125,19 @@ fn a_policy_that_fails_denies() {
     let decision = decide(&set, &world.facts(Action::CredentialRead, resource));
     assert!(!decision.is_allowed());
     assert_eq!(decision.record().policies, ["role"]);
+}
+
+/// An agent cannot vouch for its own purpose by starting a child task.
+#[test]
+fn a_child_task_inherits_that_its_purpose_is_self_declared() {
+    let set = policies(
+        r#"permit (principal, action in Taskpass::Action::"access", resource) unless { context.task.selfDeclared };"#,
+    );
+    let (mut world, role) = (World::new(), role(0));
+    world.task.requester = Requester::Delegated { parent: task_id(7) };
+    world.task.parent = Some(task_id(7));
+    let facts = world.facts(Action::CredentialIssue, Resource::Role(&role));
+    assert!(!decide(&set, &facts).is_allowed());
 }
 
 #[test]

@@ -54,16 +54,16 @@ pub(super) fn agent(view: &AgentView) -> pb::Agent {
 }
 
 pub(super) fn task(task: &Task) -> pb::Task {
-    let (requester, self_declared) = match &task.requester {
-        Requester::SelfDeclared { name } => (or_empty(name.as_ref()), true),
-        Requester::Delegated { parent } => (format!("parent:{parent}"), false),
+    let requester = match &task.requester {
+        Requester::SelfDeclared { name } => or_empty(name.as_ref()),
+        Requester::Delegated { parent } => format!("parent:{parent}"),
     };
     pb::Task {
         id: task.id.to_string(),
         agent: task.agent.to_string(),
         purpose: task.purpose.to_string(),
         requester,
-        self_declared,
+        self_declared: task.requester.is_self_declared(),
         roles: task
             .roles
             .iter()

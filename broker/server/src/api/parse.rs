@@ -1,7 +1,7 @@
 //! Messages to typed commands: each value is read here, under the name of its field, and nowhere
 //! else.
 
-use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
+use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use prost_types::Timestamp as WireTime;
 use taskpass_ca::PublicKey;
@@ -40,6 +40,14 @@ pub(super) fn optional<T: FromStr<Err = InvalidValue>>(
         return Ok(None);
     }
     value(field, text).map(Some)
+}
+
+/// An IP address that may be left out.
+pub(super) fn address(field: &'static str, text: &str) -> Result<Option<IpAddr>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().in_field(field).map(Some)
 }
 
 /// A lifetime or an interval; 0 means that the caller does not say.

@@ -96,7 +96,7 @@ fn of_engine(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
     match error {
         Error::Invalid { field, message } => return bad_request(name_of(field), message),
-        Error::Exhausted { retry_after, .. } => {
+        Error::Exhausted { retry_after, .. } | Error::CountsGrew { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
         }
         Error::Provider { provider, source } => {
@@ -133,7 +133,7 @@ const fn classify(error: &Error) -> Reason {
         Error::KeyReused => Reason::IdempotencyKeyReused,
         Error::TaskEnded(_) => Reason::TaskEnded,
         Error::Precondition(_) => Reason::FailedPrecondition,
-        Error::Exhausted { .. } => Reason::LimitExceeded,
+        Error::Exhausted { .. } | Error::CountsGrew { .. } => Reason::LimitExceeded,
         Error::Provider {
             source: P::Retryable { .. },
             ..

@@ -27,6 +27,20 @@ impl State {
                 })
             }
             Guard::TaskCredentialsWithin(task) => self.credentials_within(*task),
+            Guard::LiveCredentialsAtMost {
+                agent,
+                of_agent,
+                task,
+                in_task,
+            } => {
+                let in_task_now = self.node(*task).map_or(0, |node| node.live_below);
+                let of_agent_now = self.usage(agent, now).live_credentials;
+                if u64::from(of_agent_now) <= *of_agent && u64::from(in_task_now) <= *in_task {
+                    Ok(())
+                } else {
+                    Err(GuardFailure::MoreCredentials(agent.clone()))
+                }
+            }
             Guard::JoinTokensBelow(agent, limit) => {
                 below(self.usage(agent, now).join_tokens, *limit, |limit| {
                     GuardFailure::JoinTokens {

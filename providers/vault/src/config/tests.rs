@@ -98,6 +98,10 @@ fn roles_table() {
             "type = \"dynamic\"\npath = \"a/b\"\nmethod = \"write\"\nttl_field = \"x\"\nparams = { x = { max = 1 } }",
             "both",
         ),
+        (
+            "type = \"kv\"\npath = \"secret/data/${x}\"\nparams = { x = { max = 1, optional = true } }",
+            "cannot be optional",
+        ),
         ("type = \"token\"\npath = \"a/b\"", "has no `path`"),
         (
             "type = \"token\"\nparams = { x = { max = 1 } }",
@@ -137,4 +141,29 @@ fn roles_need_policies_and_distinct_names() {
     }
     let twice = "[[role]]\nname = \"r\"\ntype = \"token\"\npolicies = [\"p\"]\n".repeat(2);
     assert!(with(&twice).unwrap_err().contains("twice"));
+}
+
+/// An engine's default for a value that is left out may be wider than every value that the role
+/// allows.
+#[test]
+fn an_agent_leaves_out_only_optional_parameters() {
+    let text = "name = \"ssh\"\ntype = \"dynamic\"\npath = \"ssh/sign/${host}\"\nmethod = \"write\"\npolicies = [\"p\"]\n\
+                [params]\nhost = { one_of = [\"a\"] }\nvalid_principals = { one_of = [\"ci\"] }\n\
+                extensions = { one_of = [\"none\"], optional = true }\n";
+    let config: RoleConfig = toml::from_str(text).unwrap();
+    let role = crate::role::Role::new(&"v".parse().unwrap(), &config).unwrap();
+    let spec = &role.spec;
+    let scope = |pairs: &[(&str, &str)]| {
+        let scope = taskpass_core::Scope::from_pairs(pairs.iter().copied()).unwrap();
+        spec.check_scope(&scope).map_err(|e| e.to_string())
+    };
+    let all = [
+        ("host", "a"),
+        ("valid_principals", "ci"),
+        ("extensions", "none"),
+    ];
+    assert_eq!(scope(&all), Ok(()));
+    assert_eq!(scope(&all[..2]), Ok(()));
+    assert!(scope(&all[..1]).unwrap_err().contains("valid_principals"));
+    assert!(scope(&all[1..]).unwrap_err().contains("host"));
 }
