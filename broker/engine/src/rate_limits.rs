@@ -14,6 +14,7 @@ pub(crate) struct RateLimits {
     agents: Limiter<AgentName>,
     operators: Limiter<OperatorName>,
     tasks: Limiter<TaskId>,
+    heartbeats: Limiter<TaskId>,
     attestations: Limiter<()>,
 }
 
@@ -24,6 +25,7 @@ impl RateLimits {
             agents: Limiter::default(),
             operators: Limiter::default(),
             tasks: Limiter::default(),
+            heartbeats: Limiter::default(),
             attestations: Limiter::default(),
         }
     }
@@ -64,6 +66,18 @@ impl RateLimits {
                 message: format!(
                     "credentials of task `{task}` are requested faster than its limit"
                 ),
+                retry_after,
+            })
+    }
+
+    /// Counts one heartbeat of a task. Heartbeats do not share the rate of their agent, or one task
+    /// that asks too often would end the others for silence.
+    pub(crate) fn check_heartbeat(&self, settings: &Settings, task: TaskId) -> Result<(), Error> {
+        let now = self.clock.monotonic();
+        self.heartbeats
+            .check_rate(settings.requests.heartbeats(), task, now)
+            .map_err(|retry_after| Error::Exhausted {
+                message: format!("heartbeats of task `{task}` come faster than their limit"),
                 retry_after,
             })
     }

@@ -54,7 +54,8 @@ taskpass_config::section! {
 taskpass_config::section! {
     /// How often a caller may ask, and how many of its idempotency keys the broker remembers.
     pub struct Requests in "limits" {
-        /// Requests per second of one agent, or of one operator, in the long run; heartbeats count.
+        /// Requests per second of one agent, or of one operator, in the long run. Heartbeats of open
+        /// tasks have a rate of their own.
         agent_requests_per_second: u32 = 100, 1..=100_000;
         /// Requests of one agent, or of one operator, that may come at once.
         agent_requests_burst: u32 = 500, 1..=1_000_000;
@@ -62,6 +63,10 @@ taskpass_config::section! {
         task_requests_per_second: u32 = 10, 1..=100_000;
         /// Credentials that may be issued or renewed within one task at once.
         task_requests_burst: u32 = 50, 1..=1_000_000;
+        /// Heartbeats per second of one task, in the long run.
+        task_heartbeats_per_second: u32 = 2, 1..=1000;
+        /// Heartbeats of one task that may come at once.
+        task_heartbeats_burst: u32 = 20, 1..=10_000;
         /// Idempotency keys that the broker remembers of one agent with all its tasks, or of one
         /// operator; each takes about 300 bytes of memory. A key of a request to a task is
         /// remembered until the task has ended, and any key for 24 hours at most. One task may use
@@ -116,6 +121,14 @@ impl Requests {
         Rate {
             per_second: self.task_requests_per_second,
             burst: self.task_requests_burst,
+        }
+    }
+
+    /// How often one task may send heartbeats.
+    pub(crate) const fn heartbeats(&self) -> Rate {
+        Rate {
+            per_second: self.task_heartbeats_per_second,
+            burst: self.task_heartbeats_burst,
         }
     }
 

@@ -117,7 +117,7 @@ impl Ledger {
                 Ok(())
             }
             // The old segment still has its reserve; it may grow beyond its limit by that much.
-            Err(Failure::Clean(Error::DiskFull { .. })) if priority == Priority::Reserved => Ok(()),
+            Err(Failure::Clean(Error::DiskFull { .. })) if priority != Priority::Normal => Ok(()),
             Err(failure) => Err(self.failed(failure)),
         }
     }

@@ -17,14 +17,19 @@ use crate::{
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Room that only [`Priority::Reserved`] may use: some ten thousand records of revocations.
 pub(crate) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
+/// The part of the reserve that [`Priority::Reading`] may use: people can look at a broker with a
+/// full disk some thousand times, and no reader uses up the room for revocations.
+pub(crate) const READING_BYTES: u64 = 1024 * 1024;
 /// Room is taken in steps of this size.
 const AHEAD_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Whether an entry may use the room that is kept back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Refused on a full disk.
     Normal,
+    /// Records that a person read something. It may use 1 MiB of the reserve.
+    Reading,
     /// Records revocations and refusals. It may use the reserve of 8 MiB, so that a full disk stops
     /// issuing and not revoking.
     Reserved,
@@ -162,16 +167,19 @@ impl Tail {
 
     fn make_room(&mut self, bytes: u64, priority: Priority) -> io::Result<()> {
         let end = self.end + bytes;
-        match (self.reserve(end + RESERVE_BYTES), priority) {
-            (Err(e), Priority::Reserved) if is_full(&e) => {
-                if end <= self.allocated {
-                    return Ok(());
-                }
-                self.file.allocate(end)?;
-                self.allocated = end;
+        let kept = match priority {
+            Priority::Normal => return self.reserve(end + RESERVE_BYTES),
+            Priority::Reading => RESERVE_BYTES - READING_BYTES,
+            Priority::Reserved => 0,
+        };
+        match self.reserve(end + RESERVE_BYTES) {
+            Err(e) if is_full(&e) && end + kept > self.allocated => {
+                self.file.allocate(end + kept)?;
+                self.allocated = end + kept;
                 Ok(())
             }
-            (result, _) => result,
+            Err(e) if is_full(&e) => Ok(()),
+            result => result,
         }
     }
 

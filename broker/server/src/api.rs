@@ -65,6 +65,22 @@ impl Api {
         Ok(handle(call, request.into_inner()).await?)
     }
 
+    /// The same for a request that its use case counts itself.
+    async fn answer_uncounted<M, R, F>(
+        &self,
+        request: Request<M>,
+        handle: impl FnOnce(Call, M) -> F + Send,
+    ) -> Answer<R>
+    where
+        M: Send,
+        F: Future<Output = Result<Response<R>, Refusal>> + Send,
+    {
+        let peer = Self::peer(request.extensions())?;
+        let call = authn::authenticate(&self.engine, &peer).await;
+        let call = call.map_err(Refusal::from)?;
+        Ok(handle(call, request.into_inner()).await?)
+    }
+
     /// The caller, by the connection that the request came on.
     async fn call(&self, peer: &Peer) -> Result<Call, Refusal> {
         let call = authn::authenticate(&self.engine, peer).await?;
@@ -98,7 +114,7 @@ pub(crate) fn routes(
     }
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::default()
-        .add_service(health)
+        .add_service(health.max_decoding_message_size(message_bytes_max))
         .add_service(limited!(IdentityServiceServer))
         .add_service(limited!(AgentServiceServer))
         .add_service(limited!(TaskServiceServer))
@@ -110,7 +126,8 @@ pub(crate) fn routes(
         let service = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(taskpass_proto::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+            .build_v1()?
+            .max_decoding_message_size(message_bytes_max);
         routes = routes.add_service(service);
     }
     Ok((routes, reporter))

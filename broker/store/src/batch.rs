@@ -8,11 +8,13 @@ use taskpass_core::{
 pub const BATCH_EVENTS_MAX: usize = 4096;
 
 /// How urgent room on the disk is for a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Priority {
     /// For new tasks, credentials and identities; refused first when the disk fills up.
     #[default]
     Normal,
+    /// A person reads something. It may use a small part of the reserve.
+    Reading,
     /// Revokes, ends or refuses. The ledger keeps a reserve of room for these.
     Reserved,
 }

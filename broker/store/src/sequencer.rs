@@ -191,12 +191,7 @@ impl Sequencer {
         if group.entries.is_empty() {
             return Ok((group, outcomes));
         }
-        let takes_away = |request: &Request| request.batch.priority == Priority::Reserved;
-        let priority = if requests.iter().all(takes_away) {
-            Priority::Reserved
-        } else {
-            Priority::Normal
-        };
+        let priority = least(requests);
         match self.log.append(turn, &group.entries, priority) {
             Ok(()) => Ok((group, outcomes)),
             Err(error) => {
@@ -271,8 +266,8 @@ impl Sequencer {
         Ok(())
     }
 
-    /// After a failed append: without room, batches with reserved priority are tried alone; a group
-    /// that was too large is tried batch by batch.
+    /// After a failed append: without room, batches of higher priority are tried without the
+    /// others; a group that was too large is tried batch by batch.
     fn refused(&mut self, requests: Vec<Request>, error: LogError) {
         let together = requests.len() > 1;
         let error = match error {
@@ -296,18 +291,15 @@ impl Sequencer {
     }
 
     fn refused_for_room(&mut self, requests: Vec<Request>) {
-        let (reserved, normal): (Vec<_>, Vec<_>) = requests
+        let least = least(&requests);
+        let (higher, lowest): (Vec<_>, Vec<_>) = requests
             .into_iter()
-            .partition(|r| r.batch.priority == Priority::Reserved);
-        let is_mixed = !normal.is_empty() && !reserved.is_empty();
-        for request in normal {
+            .partition(|request| request.batch.priority > least);
+        for request in lowest {
             request.answer(Err(CommitError::DiskFull));
         }
-        if is_mixed {
-            return self.process(reserved);
-        }
-        for request in reserved {
-            request.answer(Err(CommitError::DiskFull));
+        if !higher.is_empty() {
+            self.process(higher);
         }
     }
 
@@ -337,6 +329,12 @@ impl Sequencer {
             self.pruned.push(change);
         }
     }
+}
+
+/// The lowest priority of a group, which is that of the whole.
+fn least(requests: &[Request]) -> Priority {
+    let priorities = requests.iter().map(|request| request.batch.priority);
+    priorities.min().unwrap_or_default()
 }
 
 /// The decision on one request.

@@ -113,7 +113,7 @@ impl SimStore {
         }
         let fits = match disk.room {
             Room::Enough => true,
-            Room::Reserve => batch.priority == Priority::Reserved,
+            Room::Reserve => batch.priority != Priority::Normal,
             Room::None => false,
         };
         if !fits {

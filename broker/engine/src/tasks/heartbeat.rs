@@ -21,8 +21,18 @@ pub struct Heartbeat {
 
 impl Engine {
     /// Records in memory that a task is alive. Refused once it is ending, which is how its agent
-    /// learns of the end.
+    /// learns of the end. Counts the request: a heartbeat of the caller's own open task against the
+    /// rate of that task, any other against the caller's.
     pub async fn heartbeat(&self, call: &Call, id: TaskId) -> Result<Heartbeat, Error> {
+        let own = self.context.store.task(id).await?;
+        let own = own.filter(|task| call.agent().is_some() && call.reaches(&task.agent, id));
+        let open = own.filter(|task| task.state == TaskState::Open);
+        match open {
+            Some(task) => self
+                .rates
+                .check_heartbeat(call.snapshot.settings(), task.id)?,
+            None => self.check_rate(call)?,
+        }
         let task = self.reachable_task(call, Action::TaskHeartbeat, id).await?;
         if call.agent().is_none() {
             return Err(self
@@ -53,5 +63,43 @@ impl Engine {
     /// be.
     pub(crate) fn silent_tasks(&self) -> (Vec<TaskId>, Option<Duration>) {
         self.heartbeats.silent()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Requests, Settings, testing::Bench};
+
+    /// A task that asks or beats too often silences no other task of its agent.
+    #[tokio::test]
+    async fn heartbeats_have_a_rate_of_their_own() {
+        let bench = Bench::new(
+            &["a"],
+            Settings {
+                requests: Requests {
+                    agent_requests_burst: 1,
+                    task_heartbeats_burst: 2,
+                    ..Requests::default()
+                },
+                ..Settings::default()
+            },
+        )
+        .await;
+        let (first, second) = (bench.task().await, bench.task().await);
+        let beat = |task| bench.engine.heartbeat(&bench.agent, task);
+        let too_fast = |beaten: Result<Heartbeat, Error>| {
+            let refused = beaten.unwrap_err();
+            assert!(matches!(refused, Error::Exhausted { .. }), "{refused}");
+        };
+        beat(first).await.unwrap();
+        beat(first).await.unwrap();
+        too_fast(beat(first).await);
+        beat(second).await.unwrap();
+        bench.engine.check_rate(&bench.agent).unwrap();
+        assert!(bench.engine.check_rate(&bench.agent).is_err());
+        beat(second).await.unwrap();
+        // The id of no task of the agent's counts as any other request.
+        too_fast(beat("t00000000000000ff".parse().unwrap()).await);
     }
 }

@@ -222,6 +222,34 @@ fn a_full_disk_stops_issuing_and_not_revoking() {
     assert_eq!(ledger.reader().entry(size - 1).unwrap(), large);
 }
 
+/// Reading goes on for a while on a full disk, and leaves the rest of the reserve to revocations.
+#[test]
+fn readers_do_not_use_up_the_reserve_for_revocations() {
+    let scratch = Scratch::new();
+    let mut ledger = scratch.open();
+    let entry = vec![b'1'; 60_000];
+    let batch = [entry.as_slice()];
+    scratch.disk.set_free(Some(0));
+    let until_full = |ledger: &mut Ledger, priority| {
+        let mut appended = 0_u64;
+        loop {
+            match ledger.append_batch(&batch, priority) {
+                Ok(_) => appended += 60_000,
+                Err(error) => {
+                    assert!(error.is_disk_full(), "{error:?}");
+                    return appended;
+                }
+            }
+        }
+    };
+    until_full(&mut ledger, Priority::Normal);
+    let read = until_full(&mut ledger, Priority::Reading);
+    let one_more = 60_000;
+    assert!((500_000..=(1 << 20) + one_more).contains(&read), "{read}");
+    let revoked = until_full(&mut ledger, Priority::Reserved);
+    assert!(revoked > 6 << 20, "{revoked}");
+}
+
 #[test]
 fn a_checkpoint_can_be_written_on_a_full_disk() {
     let scratch = Scratch::new();

@@ -57,7 +57,7 @@ impl pb::task_service_server::TaskService for Api {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Answer<pb::HeartbeatResponse> {
-        self.answer(request, |call, message| async move {
+        self.answer_uncounted(request, |call, message| async move {
             let id = parse::value("task_id", &message.task_id)?;
             let beat = self.engine.heartbeat(&call, id).await?;
             Ok(Response::new(pb::HeartbeatResponse {

@@ -42,6 +42,7 @@ impl Log for LocalLog {
     fn append(&mut self, turn: Turn, batch: &Sealed, priority: Priority) -> Result<(), LogError> {
         let priority = match priority {
             Priority::Normal => taskpass_ledger::Priority::Normal,
+            Priority::Reading => taskpass_ledger::Priority::Reading,
             Priority::Reserved => taskpass_ledger::Priority::Reserved,
         };
         let entries: Vec<&[u8]> = batch.iter().map(|(_, entry)| entry).collect();
