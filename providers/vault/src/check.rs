@@ -24,6 +24,9 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("sys/leases/revoke", &["update"]),
 ];
 
+/// Without the index, no answer of such a server proves a death.
+const NO_INDEX: &str = "standbys of this cluster may answer with what they knew some time ago, and the server does not tell how far they are, so no revocation is verified; set `disable_standby_reads = true` in OpenBao, upgrade it to 2.7, or let `address` lead to the active server only";
+
 pub(crate) async fn check(vault: &Vault, roles: &Roles) -> Result<Health, ProviderError> {
     let mut health = check_server(vault).await?;
     check_own_token(vault, roles, &mut health).await?;
@@ -42,7 +45,8 @@ async fn check_server(vault: &Vault) -> Result<Health, ProviderError> {
     let version = report.get("version").and_then(Value::as_str);
     let version = version.unwrap_or("of unknown version");
     let is_standby = report.get("standby").and_then(Value::as_bool) == Some(true);
-    let standby = "this server is a standby; set `address` to the active one";
+    let standby =
+        "this server is a standby; revoking is faster when `address` leads to the active one";
     Ok(Health {
         findings: vec![format!("the server ({version}) is unsealed and answers")],
         warnings: is_standby.then(|| standby.to_owned()).into_iter().collect(),
@@ -62,6 +66,9 @@ async fn check_own_token(
         .collect();
     let reply = vault.call(|| CapabilitiesSelf { paths: &paths }).await;
     let reply = reply.map_err(|e| e.while_doing("tell what the broker's token may do"))?;
+    if reply.index.is_none() && vault.may_lag().await {
+        return Err(ProviderError::Misconfigured(NO_INDEX.to_owned()));
+    }
     let granted = reply.data.unwrap_or_default();
     let missing: Vec<String> = NEEDED
         .iter()

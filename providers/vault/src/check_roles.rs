@@ -8,6 +8,7 @@ use vaultrs::api::token::requests::CreateOrphanTokenRequest;
 
 use crate::{
     api::{CapabilitiesSelf, MountOf},
+    consistency::Index,
     role::{CredentialSource, Role},
     roles::Roles,
     token::PROBATION,
@@ -38,19 +39,24 @@ async fn check_role(
     path: String,
 ) -> Result<Option<String>, ProviderError> {
     let doing = "create a token to try the roles with";
-    let auth = vault.create_token(|| trial_token(role), doing).await?;
+    let (auth, minted) = vault.create_token(|| trial_token(role), doing).await?;
     let token = Secret::new(auth.client_token);
-    let found = try_role(vault, role, &path, &token).await;
-    vault.discard_token(&auth.accessor).await;
+    let found = try_role(vault, role, &path, (&token, minted.as_ref())).await;
+    vault.discard_token(&auth.accessor, minted.as_ref()).await;
     Ok(found
         .err()
         .map(|problem| format!("role `{}`: {problem}", role.spec.name)))
 }
 
-async fn try_role(vault: &Vault, role: &Role, path: &str, token: &Secret) -> Result<(), String> {
+async fn try_role(
+    vault: &Vault,
+    role: &Role,
+    path: &str,
+    (token, minted): (&Secret, Option<&Index>),
+) -> Result<(), String> {
     let paths = [path.to_owned()];
     let asked = vault
-        .call_with(token, CapabilitiesSelf { paths: &paths })
+        .call_with(token, minted, CapabilitiesSelf { paths: &paths })
         .await;
     let reply = asked.map_err(|e| {
         let error = e.while_doing("tell what a task may do");
@@ -69,7 +75,7 @@ async fn try_role(vault: &Vault, role: &Role, path: &str, token: &Secret) -> Res
             needed.join(" or ")
         ));
     }
-    match vault.call_with(token, MountOf { path }).await {
+    match vault.call_with(token, minted, MountOf { path }).await {
         Err(fault) if matches!(fault.status(), Some(400..=404)) => Err(format!(
             "no secrets engine is mounted at `{path}`; mount one, or correct the role's `path`"
         )),

@@ -5,6 +5,8 @@ use serde_json::Value;
 use taskpass_core::CredentialId;
 use taskpass_provider::ProviderError;
 
+use crate::consistency::Index;
+
 /// How a credential is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +41,10 @@ pub(crate) struct AnchorHandle {
     /// The namespace it was minted in, if the configuration named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
+    /// How far the cluster's storage was when it was minted. If a place that is not as far does not
+    /// know the token, that proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<Index>,
 }
 
 impl Handle {
@@ -46,8 +52,21 @@ impl Handle {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// With how far the cluster's storage was when the thing was minted.
+    pub(crate) fn minted_at(&self, index: Option<&Index>) -> Value {
+        let mut value = self.to_json();
+        if let (Some(index), Some(fields)) = (index, value.as_object_mut()) {
+            fields.insert(Index::KEY.to_owned(), index.to_json());
+        }
+        value
+    }
+
     pub(crate) fn parse(value: &Value) -> Result<Self, ProviderError> {
-        parse(value, "handle")
+        let mut value = value.clone();
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove(Index::KEY);
+        }
+        parse(&value, "handle")
     }
 }
 
@@ -78,22 +97,30 @@ mod tests {
     fn recorded_forms_are_fixed() {
         let lease = Handle::LeaseId("a/b/c".to_owned());
         assert_eq!(lease.to_json().to_string(), r#"{"lease_id":"a/b/c"}"#);
-        assert_eq!(Handle::parse(&lease.to_json()), Ok(lease));
+        assert_eq!(Handle::parse(&lease.to_json()), Ok(lease.clone()));
         let path = Handle::LeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"lease_path":"a/b"}"#);
         let path = Handle::TimedLeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"timed_lease_path":"a/b"}"#);
+        let index = Index::recorded(&json!({ "index": "i" }));
+        let minted = lease.minted_at(index.as_ref());
+        assert_eq!(minted.to_string(), r#"{"lease_id":"a/b/c","index":"i"}"#);
+        assert_eq!(Handle::parse(&minted), Ok(lease.clone()));
+        assert_eq!(Index::recorded(&minted), index);
+        assert_eq!(lease.minted_at(None), lease.to_json());
         let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
             credential: None,
             cluster: None,
             namespace: None,
+            index: None,
         };
         assert_eq!(anchor.to_json().to_string(), r#"{"accessor":"x"}"#);
         anchor.credential = Some("c0123456789abcdef".parse().unwrap());
         anchor.cluster = Some("y".to_owned());
         anchor.namespace = Some("z".to_owned());
-        let form = json!({"accessor": "x", "credential": "c0123456789abcdef", "cluster": "y", "namespace": "z"});
+        anchor.index = index;
+        let form = json!({"accessor": "x", "credential": "c0123456789abcdef", "cluster": "y", "namespace": "z", "index": "i"});
         assert_eq!(anchor.to_json(), form);
         assert_eq!(AnchorHandle::parse(&anchor.to_json()), Ok(anchor));
         assert!(

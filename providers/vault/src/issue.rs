@@ -8,6 +8,7 @@ use taskpass_provider::{Anchors, IssueOrder, Issued, ProviderError};
 
 use crate::{
     api::{EngineCall, Reply},
+    fault::Fault,
     handle::Handle,
     path::PathTemplate,
     role::{CredentialSource, Dynamic, KvVersion, Role},
@@ -61,7 +62,10 @@ impl Issuing<'_> {
         if reply.renewable && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK {
             // Otherwise, should the broker be gone by then, the lease lives for as long as the
             // engine likes. A failure is ignored: the lease ends with its session in any case.
-            let shortened = self.vault.renew_lease(&reply.lease_id, ttl.seconds()).await;
+            let shortened = self
+                .vault
+                .renew_lease(&reply.lease_id, reply.index.as_ref(), ttl.seconds())
+                .await;
             lease_seconds = shortened.map_or(lease_seconds, |reply| u64::from(reply.lease_seconds));
         }
         // Counted from after the answers: the end on record must not come before Vault's own.
@@ -75,7 +79,7 @@ impl Issuing<'_> {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
             revocation_class: role.spec.revocation_class,
-            handle: Some(Handle::LeaseId(reply.lease_id).to_json()),
+            handle: Some(Handle::LeaseId(reply.lease_id).minted_at(reply.index.as_ref())),
             anchor: Some(session.anchor),
         })
     }
@@ -95,7 +99,7 @@ impl Issuing<'_> {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
             revocation_class: RevocationClass::Immediate,
-            handle: Some(Handle::Accessor(token.accessor).to_json()),
+            handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
             anchor: Some(token.anchor),
         })
     }
@@ -129,21 +133,32 @@ impl Issuing<'_> {
     ) -> Result<(Reply, Arc<AnchoredToken>), ProviderError> {
         let doing = format!("issue `{}`", self.order.role);
         let session = self.session().await?;
-        let refused = match self.vault.call_with(&session.secret, call.clone()).await {
+        let refused = match self.call_once(&session, call).await {
             Ok(reply) => return Ok((reply, session)),
             Err(fault) if fault.status() == Some(403) => fault,
             Err(fault) => return Err(fault.while_doing(&doing)),
         };
-        if !matches!(self.vault.token_exists(&session.accessor).await, Ok(false)) {
+        let exists = self
+            .vault
+            .token_exists(&session.accessor, session.minted.as_ref())
+            .await;
+        if !matches!(exists, Ok(false)) {
             return Err(refused.while_doing(&doing));
         }
         let dead = [session.accessor.clone()].into();
         self.sessions.remove_any_of(self.order.task, &dead).await;
         let session = self.session().await?;
-        match self.vault.call_with(&session.secret, call.clone()).await {
+        match self.call_once(&session, call).await {
             Ok(reply) => Ok((reply, session)),
             Err(fault) => Err(fault.while_doing(&doing)),
         }
+    }
+
+    async fn call_once(&self, session: &AnchoredToken, call: &EngineCall) -> Result<Reply, Fault> {
+        let minted = session.minted.as_ref();
+        self.vault
+            .call_with(&session.secret, minted, call.clone())
+            .await
     }
 
     async fn session(&self) -> Result<Arc<AnchoredToken>, ProviderError> {

@@ -48,6 +48,7 @@ mod broker_token;
 mod check;
 mod check_roles;
 mod config;
+mod consistency;
 mod factory;
 mod fault;
 #[cfg(feature = "fuzz")]

@@ -62,6 +62,7 @@ impl VaultProvider {
                 clock,
                 namespace: plain_namespace(config.namespace.as_deref()),
                 request_max: config.max_request_duration.duration(),
+                lag: parking_lot::Mutex::default(),
             },
             roles: Roles::new(config.checked_roles()?),
             sessions: Sessions::default(),

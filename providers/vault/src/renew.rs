@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskpass_provider::{ProviderError, RenewOrder, Renewed};
 
-use crate::{fault::Fault, handle::Handle, issue::end_on_record, vault::Vault};
+use crate::{consistency::Index, fault::Fault, handle::Handle, issue::end_on_record, vault::Vault};
 
 pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, ProviderError> {
     let now = vault.clock.now();
@@ -22,12 +22,18 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
         )))
     };
     let handle = order.handle.as_ref().map(Handle::parse).transpose()?;
+    let minted = order.handle.as_ref().and_then(Index::recorded);
+    let minted = minted.as_ref();
     let granted = match &handle {
         Some(Handle::LeaseId(lease_id)) => {
-            let renewed = vault.renew_lease(lease_id, seconds).await;
+            let renewed = vault.renew_lease(lease_id, minted, seconds).await;
             renewed.map(|reply| u64::from(reply.lease_seconds))
         }
-        Some(Handle::Accessor(accessor)) => vault.renew_token(accessor, u64::from(seconds)).await,
+        Some(Handle::Accessor(accessor)) => {
+            vault
+                .renew_token(accessor, minted, u64::from(seconds))
+                .await
+        }
         Some(Handle::Unleased(_)) => return unsupported("a credential without a lease"),
         Some(Handle::Static(_)) => return unsupported("a static secret"),
         Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {

@@ -12,6 +12,7 @@ use taskpass_core::{TaskId, Timestamp};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
 
 use crate::{
+    consistency::Index,
     token::{AnchoredToken, TokenSpec, mint_token},
     vault::Vault,
 };
@@ -65,11 +66,12 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Removes the task's session and returns its accessor.
-    pub(crate) async fn remove(&self, task: TaskId) -> Option<String> {
+    /// Removes the task's session. Returns its accessor, and how far the storage was when it was
+    /// minted.
+    pub(crate) async fn remove(&self, task: TaskId) -> Option<(String, Option<Index>)> {
         let slot = self.by_task.lock().remove(&task)?;
         let session = slot.session.lock().await.take();
-        session.map(|session| session.accessor.clone())
+        session.map(|session| (session.accessor.clone(), session.minted.clone()))
     }
 
     /// Removes the task's session if it is one of `accessors`, so that the next issue mints

@@ -12,7 +12,9 @@
 
 mod behaviour;
 mod check;
+mod cluster;
 mod conformance;
+mod consistency;
 mod failures;
 mod http2;
 mod in_doubt;

@@ -107,6 +107,12 @@ impl World {
         Self::around(Bao::start(), dir, role, clock, "").await
     }
 
+    /// A world around the active server of a cluster.
+    pub(crate) async fn of_cluster(role: &'static str, active: Bao) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::around(active, dir, role, Arc::new(SystemClock::new()), "").await
+    }
+
     /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take ten minutes.
     pub(crate) async fn over_tls(role: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
