@@ -61,6 +61,11 @@ pub(crate) struct MountOf<'a> {
     pub(crate) path: &'a str,
 }
 
+/// Describes all engines, with their paths as keys.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/mounts", method = "GET")]
+pub(crate) struct Mounts {}
+
 /// Asks for the capabilities of the calling token.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]

@@ -8,6 +8,8 @@ use serde_json::Value;
 use taskpass_core::{Impact, ProviderName, Ttl};
 use taskpass_provider::config::{EnvConfig, FilePath, ParamConfigs, SecretFile};
 
+use crate::engine::EngineRevokes;
+
 /// HashiCorp Vault or OpenBao. A task gets a Vault token of its own, through which its credentials
 /// are issued.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -95,6 +97,13 @@ pub struct RoleConfig {
     /// it gets the lifetime in seconds (`900s`). Without it, the engine decides.
     #[serde(default)]
     pub ttl_field: Option<String>,
+    /// What revoking a lease does in the engine of a `dynamic` role: `"now"` makes the credential
+    /// useless, `"at_expiry"` leaves it alone until its own end, `"never"` for ever. The type of the
+    /// mounted engine decides, and this key can only say less: `"now"` does not help an engine that
+    /// is not known to revoke. The broker takes every type that it does not know for `"at_expiry"`,
+    /// and never calls such a credential `revoked_verified`. Without it, `"now"`.
+    #[serde(default)]
+    pub engine_revokes: Option<EngineRevokes>,
     /// The version of a `kv` engine. Without it, 2.
     #[serde(default)]
     #[schemars(range(min = 1, max = 2))]

@@ -5,7 +5,7 @@ use serde_json::Value;
 use taskpass_core::CredentialId;
 use taskpass_provider::ProviderError;
 
-use crate::consistency::Index;
+use crate::{consistency::Index, engine::ENGINE_KEY};
 
 /// How a credential is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,15 @@ impl Handle {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// With the type of the engine that minted the thing, and how far the cluster's storage was.
+    pub(crate) fn minted_by(&self, engine: Option<&str>, index: Option<&Index>) -> Value {
+        let mut value = self.minted_at(index);
+        if let (Some(engine), Some(fields)) = (engine, value.as_object_mut()) {
+            fields.insert(ENGINE_KEY.to_owned(), Value::from(engine));
+        }
+        value
+    }
+
     /// With how far the cluster's storage was when the thing was minted.
     pub(crate) fn minted_at(&self, index: Option<&Index>) -> Value {
         let mut value = self.to_json();
@@ -65,6 +74,7 @@ impl Handle {
         let mut value = value.clone();
         if let Some(fields) = value.as_object_mut() {
             fields.remove(Index::KEY);
+            fields.remove(ENGINE_KEY);
         }
         parse(&value, "handle")
     }
@@ -105,9 +115,15 @@ mod tests {
         let index = Index::recorded(&json!({ "index": "i" }));
         let minted = lease.minted_at(index.as_ref());
         assert_eq!(minted.to_string(), r#"{"lease_id":"a/b/c","index":"i"}"#);
-        assert_eq!(Handle::parse(&minted), Ok(lease.clone()));
+        assert_eq!(Handle::parse(&minted).as_ref(), Ok(&lease));
         assert_eq!(Index::recorded(&minted), index);
         assert_eq!(lease.minted_at(None), lease.to_json());
+        let by_engine = lease.minted_by(Some("pki"), None);
+        assert_eq!(
+            by_engine.to_string(),
+            r#"{"lease_id":"a/b/c","engine":"pki"}"#
+        );
+        assert_eq!(Handle::parse(&by_engine), Ok(lease));
         let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
             credential: None,

@@ -8,6 +8,7 @@ use taskpass_provider::{Anchors, IssueOrder, Issued, ProviderError};
 
 use crate::{
     api::{EngineCall, Reply},
+    engine::{EngineRevokes, engine_by_session},
     fault::Fault,
     handle::Handle,
     path::PathTemplate,
@@ -34,16 +35,18 @@ impl Issuing<'_> {
     pub(crate) async fn issue(&self) -> Result<Issued, ProviderError> {
         let role = self.roles.get(&self.order.role)?;
         match &role.source {
-            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(role, dynamic).await,
+            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(dynamic).await,
             CredentialSource::Token => self.issue_token(role).await,
             CredentialSource::Kv { path, version } => self.issue_kv(path, *version).await,
         }
     }
 
-    async fn issue_dynamic(&self, role: &Role, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
+    async fn issue_dynamic(&self, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
         let order = self.order;
-        // The session comes first, so that the lifetime counts from the call to the engine.
-        self.session().await?;
+        let path = dynamic.lease_path(&order.scope).map_err(|e| hostile(&e))?;
+        // Session and engine come first, so that the lifetime counts from the call to the engine.
+        let session = self.session().await?;
+        let engine = engine_by_session(self.vault, &session, &path).await?;
         let now = self.vault.clock.now();
         let ttl = Ttl::from_seconds(order.expires_at.since(now).as_secs())
             .map_err(|e| ProviderError::Denied(e.to_string()))?;
@@ -56,10 +59,15 @@ impl Issuing<'_> {
             self.roles.mark_unleased(&order.role);
             return unleased(order, dynamic, &session, data);
         }
+        let revokes = dynamic.revokes(engine.as_deref(), data.as_ref());
         let fields = secret_fields(data)?;
         let mut lease_seconds = u64::from(reply.lease_seconds);
         let asked = Duration::from_secs(u64::from(ttl.seconds()));
-        if reply.renewable && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK {
+        let ends_with_lease = revokes == EngineRevokes::Now;
+        if ends_with_lease
+            && reply.renewable
+            && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK
+        {
             // Otherwise, should the broker be gone by then, the lease lives for as long as the
             // engine likes. A failure is ignored: the lease ends with its session in any case.
             let shortened = self
@@ -74,12 +82,18 @@ impl Issuing<'_> {
             .clock
             .now()
             .plus(Duration::from_secs(lease_seconds));
-        let ends_by = lease_ends.min(session.dead_by);
+        let ends_by = match revokes {
+            EngineRevokes::Now => lease_ends.min(session.dead_by),
+            // Neither a shorter lease nor the end of the session ends it.
+            EngineRevokes::AtExpiry => lease_ends,
+            EngineRevokes::Never => order.expires_at,
+        };
+        let handle = Handle::LeaseId(reply.lease_id);
         Ok(Issued {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
-            revocation_class: role.spec.revocation_class,
-            handle: Some(Handle::LeaseId(reply.lease_id).minted_at(reply.index.as_ref())),
+            revocation_class: revokes.class(),
+            handle: Some(handle.minted_by(engine.as_deref(), reply.index.as_ref())),
             anchor: Some(session.anchor),
         })
     }
@@ -194,6 +208,7 @@ fn unleased(
         .and_then(Value::as_i64);
     let ends_at = told.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)));
     let (revocation_class, expires_at) = match ends_at {
+        _ if dynamic.claimed() == EngineRevokes::Never => (RevocationClass::None, order.expires_at),
         Some(ends_at) => (RevocationClass::ExpiryOnly, ends_at),
         None if dynamic.tells_ttl() => (RevocationClass::ExpiryOnly, order.expires_at),
         None => (RevocationClass::None, order.expires_at),

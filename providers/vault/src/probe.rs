@@ -5,6 +5,7 @@ use taskpass_provider::{Liveness, ProviderError, RevokeItem, RevokeOrder, Revoke
 
 use crate::{
     consistency::{Death, Index, UNSEEN},
+    engine::{EngineRevokes, engine_revokes},
     handle::{AnchorHandle, Handle},
     identity::must_have_minted,
     vault::{CONCURRENT_CALLS_MAX, Vault},
@@ -68,6 +69,12 @@ async fn probe_item(vault: &Vault, item: &RevokeItem) -> Result<Liveness, Provid
     }
     if minted.is_none() && vault.believed().await == Death::Unknown {
         return unknown(UNSEEN);
+    }
+    if let Some(Handle::LeaseId(lease_id)) = &handle {
+        let minted = minted.as_ref();
+        if engine_revokes(vault, item, lease_id, minted).await? != EngineRevokes::Now {
+            return unknown("its lease is gone, and its engine is not known to end what it minted");
+        }
     }
     Ok(Liveness::Dead("Vault does not know it any more".to_owned()))
 }

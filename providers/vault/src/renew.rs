@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use taskpass_provider::{ProviderError, RenewOrder, Renewed};
 
-use crate::{consistency::Index, fault::Fault, handle::Handle, issue::end_on_record, vault::Vault};
+use crate::{
+    consistency::Index, engine::is_static, fault::Fault, handle::Handle, issue::end_on_record,
+    vault::Vault,
+};
 
 pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, ProviderError> {
     let now = vault.clock.now();
@@ -25,6 +28,9 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
     let minted = order.handle.as_ref().and_then(Index::recorded);
     let minted = minted.as_ref();
     let granted = match &handle {
+        Some(Handle::LeaseId(_)) if is_static(order.handle.as_ref()) => {
+            return unsupported("a static secret");
+        }
         Some(Handle::LeaseId(lease_id)) => {
             let renewed = vault.renew_lease(lease_id, minted, seconds).await;
             renewed.map(|reply| u64::from(reply.lease_seconds))

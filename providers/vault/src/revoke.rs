@@ -12,6 +12,7 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 
 use crate::{
     consistency::{Death, Index, UNSEEN},
+    engine::{EngineRevokes, engine_revokes, forgotten},
     handle::{AnchorHandle, Handle},
     identity::must_have_minted,
     in_doubt::CallsInDoubt,
@@ -218,18 +219,8 @@ impl Revoking<'_> {
         let minted = minted.as_ref();
         match handle {
             Some(Handle::LeaseId(lease_id)) => {
-                if let Some(outcome) = leases.get(&lease_id) {
-                    outcome.clone()?;
-                    return Ok(proven(
-                        "Vault revoked the task's token, and does not know the lease any more",
-                    ));
-                }
-                Ok(match self.vault.revoke_lease(&lease_id, minted).await? {
-                    Death::Proven => {
-                        proven("Vault revoked the lease, and does not know it any more")
-                    }
-                    Death::Unknown => unproven(item, UNSEEN),
-                })
+                self.revoke_leased(item, &lease_id, leases.get(&lease_id))
+                    .await
             }
             Some(Handle::Accessor(accessor)) => Ok(
                 match self.vault.revoke_token(&accessor, minted).await?.death {
@@ -250,6 +241,36 @@ impl Revoking<'_> {
                 self.revoke_in_doubt(item, locator, sessions).await
             }
         }
+    }
+
+    /// Revokes a lease, unless it ended with its session. That Vault does not know the lease is a
+    /// proof only if its engine makes the credential useless.
+    async fn revoke_leased(
+        &self,
+        item: &RevokeItem,
+        lease_id: &str,
+        with_session: Option<&Result<(), ProviderError>>,
+    ) -> ItemResult {
+        let minted = item.handle.as_ref().and_then(Index::recorded);
+        let minted = minted.as_ref();
+        let (death, proof) = match with_session {
+            Some(outcome) => {
+                outcome.clone()?;
+                let proof = "Vault revoked the task's token, and does not know the lease any more";
+                (Death::Proven, proof)
+            }
+            None => (
+                self.vault.revoke_lease(lease_id, minted).await?,
+                "Vault revoked the lease, and does not know it any more",
+            ),
+        };
+        let revokes = engine_revokes(self.vault, item, lease_id, minted).await?;
+        Ok(match (revokes, death) {
+            (EngineRevokes::Never, _) => forgotten(item, true),
+            (EngineRevokes::AtExpiry, _) => forgotten(item, false),
+            (EngineRevokes::Now, Death::Unknown) => unproven(item, UNSEEN),
+            (EngineRevokes::Now, Death::Proven) => proven(proof),
+        })
     }
 
     /// Revokes an intent without outcome. The call may have minted a token that is on record, a
@@ -301,7 +322,7 @@ impl Revoking<'_> {
                 "no token that was minted for it is on record, and an unrecorded one has expired by now",
             );
         }
-        match self.search(item, locator.path, proof).await {
+        match self.search(item, locator.path, proof).await? {
             Search::NothingLeft if possibly_orphaned.contains(&item.credential) => Ok(self.unfound(
                 item,
                 locator,
@@ -330,8 +351,8 @@ impl Revoking<'_> {
         item: &RevokeItem,
         lease_path: Option<&str>,
         proof: &SessionsProof,
-    ) -> Search {
-        let impossible = |why: &str| Search::Impossible(why.to_owned());
+    ) -> Result<Search, ProviderError> {
+        let impossible = |why: &str| Ok(Search::Impossible(why.to_owned()));
         let Some(path) = lease_path else {
             return impossible("the path of its lease was not recorded");
         };
@@ -345,6 +366,9 @@ impl Revoking<'_> {
             }
             SessionsProof::Dead | SessionsProof::Unseen => None,
         };
+        if engine_revokes(self.vault, item, path, after).await? != EngineRevokes::Now {
+            return impossible("the role's engine is not known to end what it minted");
+        }
         let since = item.intended_at.minus(OLDER);
         let mut found = search_overdue(self.vault, path, since, after).await;
         for _ in 0..SEARCHES_MAX {
@@ -354,7 +378,7 @@ impl Revoking<'_> {
             tokio::time::sleep(SEARCH_PAUSE).await;
             found = search_overdue(self.vault, path, since, after).await;
         }
-        found
+        Ok(found)
     }
 
     /// The receipt for a lease that the call may have minted and that cannot be found. An engine

@@ -21,6 +21,7 @@ use crate::{
     api::{self, ListLeases, LookupLease, RenewLease, Reply, RevokeLease},
     broker_token::BrokerToken,
     consistency::{Death, Index, may_lag},
+    engine::KnownMounts,
     fault::Fault,
     transport::Transport,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Vault {
     pub(crate) request_max: Duration,
     /// Whether a place may lag behind, and when that was learnt (monotonic).
     pub(crate) lag: Mutex<Option<(Duration, bool)>>,
+    /// The types of engines that were asked about.
+    pub(crate) mounts: KnownMounts,
 }
 
 impl Vault {

@@ -20,6 +20,8 @@ use tokio::{
 
 use crate::world::{config, write_secret};
 
+const MOUNT_OF_PKI: &str = r#"{"request_id":"r","lease_id":"","lease_duration":0,"renewable":false,"data":{"path":"pki/","type":"pki"}}"#;
+
 type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// A server that answers each path as the test says; `None` means never.
@@ -63,6 +65,9 @@ impl Fake {
         let script = move |line: &str| {
             if line.contains("/v1/sys/leader ") {
                 return answer("200 OK", "", leader);
+            }
+            if line.contains("/v1/sys/internal/ui/mounts/") {
+                return answer("200 OK", "", MOUNT_OF_PKI);
             }
             script(line)
         };

@@ -15,6 +15,7 @@ mod check;
 mod cluster;
 mod conformance;
 mod consistency;
+mod engines;
 mod failures;
 mod http2;
 mod in_doubt;

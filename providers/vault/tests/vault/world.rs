@@ -58,6 +58,29 @@ version = 1
 policies = ["reader"]
 
 [[role]]
+name = "no-op"
+type = "dynamic"
+path = "leased/app"
+policies = ["reader"]
+
+[[role]]
+name = "no-op-by-name"
+type = "dynamic"
+path = "leased/${name}"
+policies = ["reader"]
+params = { name = { pattern = "[a-z]+" } }
+
+[[role]]
+name = "pki-claims-less"
+type = "dynamic"
+path = "pki/issue/web"
+method = "write"
+ttl_field = "ttl"
+policies = ["web"]
+params = { common_name = { pattern = "[a-z.]+" } }
+engine_revokes = "at_expiry"
+
+[[role]]
 name = "denied"
 type = "dynamic"
 path = "pki/issue/web"
@@ -77,7 +100,7 @@ const POLICIES: [(&str, &str); 3] = [
     ),
     (
         "reader",
-        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }",
+        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }\npath \"leased/app\" { capabilities = [\"read\"] }",
     ),
 ];
 
@@ -303,7 +326,7 @@ impl Fixture for World {
     }
 
     fn revoking_kills(&self) -> bool {
-        self.role != "static"
+        !matches!(self.role, "static" | "no-op")
     }
 
     async fn break_back_end(&self) -> bool {
@@ -355,6 +378,11 @@ async fn prepare(bao: &Bao) -> String {
         .await;
     let secret = json!({"password": "canary-static-secret", "port": 5432});
     bao.must("POST", "old/app", secret.clone()).await;
+    // An engine that gives leases, and whose revocation does nothing.
+    let leased = json!({"type": "kv", "options": {"version": "1", "leased_passthrough": "true"}});
+    bao.must("POST", "sys/mounts/leased", leased).await;
+    let with_ttl = json!({"password": "canary-static-secret", "ttl": "600"});
+    bao.must("POST", "leased/app", with_ttl).await;
     bao.must("POST", "secret/data/app", json!({ "data": secret }))
         .await;
     for (name, policy) in POLICIES {
