@@ -1,6 +1,6 @@
 //! The provider: builds its parts from the configuration, and turns the broker's orders into calls.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -201,13 +201,14 @@ impl Provider for AwsProvider {
             .map_err(|e| ProviderError::Misconfigured(format!("role `{}`: {e}", order.role)))?;
         let (credential, task) = (order.credential.to_string(), order.task.to_string());
         let source_identity = source_identity(&order.agent);
+        let seconds = duration_seconds(now, deadline, role);
         let request = SessionRequest {
             role_arn: &role.arn,
             external_id: role.external_id.as_deref(),
             name: &credential,
             source_identity: &source_identity,
             policy: &policy,
-            duration_seconds: duration_seconds(now, deadline, role),
+            duration_seconds: seconds,
             tags: &[
                 (TASK_TAG, &task),
                 (CREDENTIAL_TAG, &credential),
@@ -228,6 +229,8 @@ impl Provider for AwsProvider {
         Ok(Issued {
             data,
             expires_at: deadline.min(session.expires_at),
+            // The policy that ends the session earlier goes by AWS's clock.
+            lives_for: Some(Duration::from_secs(u64::from(seconds.unsigned_abs()))),
             revocation_class: self.revocation.class(),
             handle: Some(json!({"assumed_role": session.arn, ROLE_KEY: role.arn})),
             anchor: None,

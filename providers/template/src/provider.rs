@@ -175,6 +175,8 @@ impl Provider for TemplateProvider {
         Ok(Issued {
             data,
             expires_at: order.expires_at,
+            // The directory is told an end and no lifetime, so only its own clock knows it.
+            lives_for: None,
             revocation_class: RevocationClass::Immediate,
             // Handles, proofs and errors are public. No field of `data` may be in them, not even
             // the account's name.
@@ -194,6 +196,7 @@ impl Provider for TemplateProvider {
         }
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: None,
         })
     }
 

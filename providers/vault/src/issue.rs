@@ -92,6 +92,7 @@ impl Issuing<'_> {
         Ok(Issued {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
+            lives_for: Some(Duration::from_secs(lease_seconds)),
             revocation_class: revokes.class(),
             handle: Some(handle.minted_by(engine.as_deref(), reply.index.as_ref())),
             anchor: Some(session.anchor),
@@ -112,6 +113,7 @@ impl Issuing<'_> {
         Ok(Issued {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
+            lives_for: Some(token.granted),
             revocation_class: RevocationClass::Immediate,
             handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
             anchor: Some(token.anchor),
@@ -133,6 +135,7 @@ impl Issuing<'_> {
         Ok(Issued {
             data: secret_fields(data)?,
             expires_at: self.order.expires_at,
+            lives_for: None,
             revocation_class: RevocationClass::None,
             handle: Some(Handle::Static(call.path).to_json()),
             anchor: Some(session.anchor),
@@ -216,6 +219,8 @@ fn unleased(
     Ok(Issued {
         data: secret_fields(data)?,
         expires_at,
+        // Only Vault's clock knows the end that the engine told.
+        lives_for: None,
         revocation_class,
         handle: Some(Handle::Unleased(told).to_json()),
         anchor: Some(session.anchor),

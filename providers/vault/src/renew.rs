@@ -49,8 +49,10 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
     let granted = granted.map_err(|fault| renew_error(order, fault))?;
     // An engine may grant more than it was asked for, and the record must not hide that.
     let ends_by = vault.clock.now().plus(Duration::from_secs(granted));
-    let expires_at = end_on_record(order.until, ends_by);
-    Ok(Renewed { expires_at })
+    Ok(Renewed {
+        expires_at: end_on_record(order.until, ends_by),
+        lives_for: Some(Duration::from_secs(granted)),
+    })
 }
 
 fn renew_error(order: &RenewOrder, fault: Fault) -> ProviderError {

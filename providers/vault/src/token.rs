@@ -36,6 +36,8 @@ pub(crate) struct AnchoredToken {
     pub(crate) usable_until: Timestamp,
     /// The token is dead from then on, unless it is renewed.
     pub(crate) dead_by: Timestamp,
+    /// The life that Vault gave it.
+    pub(crate) granted: Duration,
 }
 
 /// Mints an orphan token in two phases.
@@ -87,6 +89,7 @@ pub(crate) async fn mint_token(
         anchor,
         usable_until: began.plus(granted).min(spec.until),
         dead_by: answered.plus(granted),
+        granted,
     })
 }
 

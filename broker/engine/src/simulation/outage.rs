@@ -343,6 +343,7 @@ impl Provider for Plant {
         Ok(Issued {
             data,
             expires_at: order.expires_at,
+            lives_for: None,
             revocation_class: RevocationClass::Immediate,
             handle: None,
             anchor: None,
@@ -352,6 +353,7 @@ impl Provider for Plant {
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: None,
         })
     }
 

@@ -354,6 +354,7 @@ impl Provider for SimProvider {
             Duration::ZERO
         };
         let asked = order.expires_at.plus(more);
+        let lives_for = self.life(asked).span();
         let (thing, anchor, expires_at) = self.mint(order, asked, anchors).await?;
         let mut data = SecretFields::new();
         let secret = Secret::new(self.wire.world.secret_of(thing));
@@ -361,6 +362,7 @@ impl Provider for SimProvider {
         let mut issued = Issued {
             data,
             expires_at,
+            lives_for,
             revocation_class: class_of(self.kind),
             handle: Some(json!({ "thing": thing })),
             anchor,
@@ -380,6 +382,7 @@ impl Provider for SimProvider {
         match self.wire.call(Effect::Extend { thing, life }).await? {
             Reply::Done => Ok(Renewed {
                 expires_at: self.ends_by(order.until, life),
+                lives_for: life.span(),
             }),
             _ => Err(ProviderError::Gone("it is dead".to_owned())),
         }
