@@ -129,8 +129,9 @@ pub struct RoleConfig {
     /// The classes of data that the role can read, such as `customer`; for policies.
     #[serde(default)]
     pub data_classes: Vec<String>,
-    /// Whether credentials can be renewed. Without it, `true` for `token` and for a `dynamic` read,
-    /// else `false`.
+    /// Whether credentials can be renewed. Without it, `true` for a `dynamic` read, else `false`. A
+    /// token that can be renewed may live until the end of its task where `policies` allow
+    /// `auth/token/renew-self`; the broker revokes it at its end all the same.
     #[serde(default)]
     pub renewable: Option<bool>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
@@ -146,7 +147,8 @@ pub struct RoleConfig {
 pub enum RoleType {
     /// A credential that a secrets engine mints, under a lease.
     Dynamic,
-    /// A Vault token with just `policies`.
+    /// A Vault token with just `policies`. Its class is `inherits`: what it was used to mint ends as
+    /// the engines behind it allow.
     Token,
     /// A static secret, which ending the task cannot revoke.
     Kv,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use taskpass_core::CredentialId;
-use taskpass_provider::ProviderError;
+use taskpass_core::{CredentialId, RevocationClass};
+use taskpass_provider::{ProviderError, RevokeItem};
 
 use crate::{consistency::Index, engine::ENGINE_KEY};
 
@@ -20,12 +20,24 @@ pub(crate) enum Handle {
     Unleased(Option<i64>),
     /// A static secret, by its path.
     Static(String),
+    /// Of an intent: a token of its own, found by its anchor. Earlier releases recorded the class
+    /// `immediate` and no handle.
+    Token,
     /// Of an intent: the path below which Vault files the lease. It is recorded because the role's
     /// configuration may have changed when the lease has to be searched for.
     LeasePath(String),
     /// The same for an engine that is told the lease's lifetime. A lease of a lost answer lives no
     /// longer than that.
     TimedLeasePath(String),
+}
+
+/// Whether a credential is a token of its own.
+pub(crate) fn is_token(item: &RevokeItem) -> bool {
+    let handle = item.handle.as_ref().map(Handle::parse);
+    match handle {
+        Some(Ok(Handle::Token | Handle::Accessor(_))) => true,
+        _ => item.revocation_class == RevocationClass::Immediate,
+    }
 }
 
 /// How a session, or a token that is a credential, is found at Vault.
@@ -112,6 +124,8 @@ mod tests {
         assert_eq!(path.to_json().to_string(), r#"{"lease_path":"a/b"}"#);
         let path = Handle::TimedLeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"timed_lease_path":"a/b"}"#);
+        assert_eq!(Handle::Token.to_json().to_string(), r#""token""#);
+        assert_eq!(Handle::parse(&json!("token")), Ok(Handle::Token));
         let index = Index::recorded(&json!({ "index": "i" }));
         let minted = lease.minted_at(index.as_ref());
         assert_eq!(minted.to_string(), r#"{"lease_id":"a/b/c","index":"i"}"#);

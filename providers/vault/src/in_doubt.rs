@@ -11,10 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, RevocationClass};
+use taskpass_core::CredentialId;
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder};
 
-use crate::{consistency::Index, token::PROBATION, vault::Vault};
+use crate::{consistency::Index, handle::is_token, token::PROBATION, vault::Vault};
 
 /// The least time for a call to end after Vault is seen to answer. Vault may have stood still, so
 /// that the call goes on only now, however long ago it was sent.
@@ -81,9 +81,7 @@ impl CallsInDoubt {
         sessions: &BTreeMap<String, Option<Index>>,
     ) -> Result<BTreeSet<CredentialId>, ProviderError> {
         // A token role's credential has an anchor of its own, which finds it.
-        let has_lease = |item: &&RevokeItem| {
-            !item.outcome_known && item.revocation_class != RevocationClass::Immediate
-        };
+        let has_lease = |item: &&RevokeItem| !item.outcome_known && !is_token(item);
         let in_doubt = order.items.iter().filter(has_lease);
         let possible: BTreeSet<CredentialId> = in_doubt
             .map(|item| item.credential)

@@ -104,6 +104,12 @@ impl Issuing<'_> {
         let spec = TokenSpec {
             policies: role.policies.clone(),
             until: order.expires_at,
+            // Vault ends it for certain then, whatever its policies let its holder do.
+            until_at_most: if role.spec.renewable {
+                order.task_deadline
+            } else {
+                order.expires_at
+            },
             credential: Some(order.credential),
         };
         let token = mint_token(self.vault, order, spec, self.anchors).await?;
@@ -113,8 +119,10 @@ impl Issuing<'_> {
         Ok(Issued {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
-            lives_for: Some(token.granted),
-            revocation_class: RevocationClass::Immediate,
+            // The holder of a renewable token may renew it behind the broker's back, so the broker
+            // revokes it at its end.
+            lives_for: (!role.spec.renewable).then_some(token.granted),
+            revocation_class: RevocationClass::Inherits,
             handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
             anchor: Some(token.anchor),
         })

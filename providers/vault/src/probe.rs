@@ -58,7 +58,7 @@ async fn probe_item(vault: &Vault, item: &RevokeItem) -> Result<Liveness, Provid
         Some(Handle::Accessor(accessor)) => vault.token_exists(accessor, minted.as_ref()).await,
         Some(Handle::Unleased(_)) => return unknown("it has no lease to look up"),
         Some(Handle::Static(_)) => return unknown("a static secret works until it is changed"),
-        Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
+        Some(Handle::Token | Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
             return unknown("the outcome of issuing it is unknown");
         }
     };

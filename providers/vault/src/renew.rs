@@ -42,7 +42,7 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
         }
         Some(Handle::Unleased(_)) => return unsupported("a credential without a lease"),
         Some(Handle::Static(_)) => return unsupported("a static secret"),
-        Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
+        Some(Handle::Token | Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
             return unsupported("a credential whose outcome is unknown");
         }
     };
@@ -51,7 +51,9 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
     let ends_by = vault.clock.now().plus(Duration::from_secs(granted));
     Ok(Renewed {
         expires_at: end_on_record(order.until, ends_by),
-        lives_for: Some(Duration::from_secs(granted)),
+        // See `Issuing::issue_token` for tokens.
+        lives_for: matches!(handle, Some(Handle::LeaseId(_)))
+            .then_some(Duration::from_secs(granted)),
     })
 }
 

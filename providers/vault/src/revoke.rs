@@ -13,7 +13,7 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 use crate::{
     consistency::{Death, Index, UNSEEN},
     engine::{EngineRevokes, engine_revokes, forgotten},
-    handle::{AnchorHandle, Handle},
+    handle::{AnchorHandle, Handle, is_token},
     identity::must_have_minted,
     in_doubt::CallsInDoubt,
     leases::{LeaseOutcomes, Search, await_revoked, search_overdue},
@@ -224,16 +224,18 @@ impl Revoking<'_> {
             }
             Some(Handle::Accessor(accessor)) => Ok(
                 match self.vault.revoke_token(&accessor, minted).await?.death {
-                    Death::Proven => {
-                        proven("Vault revoked the token, and does not know it any more")
-                    }
+                    Death::Proven => proven(
+                        "Vault revoked the token, and does not know it any more; what it was used to mint ends as its engines allow",
+                    ),
                     Death::Unknown => unproven(item, UNSEEN),
                 },
             ),
             Some(Handle::Unleased(ends_at)) => Ok(unleased(item, ends_at)),
             Some(Handle::Static(_)) => Ok(static_secret()),
             None if item.revocation_class == RevocationClass::None => Ok(static_secret()),
-            Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None if item.outcome_known => {
+            Some(Handle::Token | Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None
+                if item.outcome_known =>
+            {
                 Ok(unproven(item, "how to find it was not recorded"))
             }
             located => {
@@ -298,7 +300,7 @@ impl Revoking<'_> {
             SessionsOutcome::Revoked {
                 proof: SessionsProof::Unseen,
                 ..
-            } if item.revocation_class == RevocationClass::Immediate => {
+            } if is_token(item) => {
                 return Ok(unproven(item, UNSEEN));
             }
             SessionsOutcome::Revoked {
@@ -311,7 +313,7 @@ impl Revoking<'_> {
                 possibly_orphaned,
             } => (proof, tokens, possibly_orphaned),
         };
-        if item.revocation_class == RevocationClass::Immediate {
+        if is_token(item) {
             if tokens.contains(&item.credential) {
                 return Ok(proven(
                     "the token that was minted for it was on record, was revoked, and Vault does not know it any more",
@@ -366,9 +368,6 @@ impl Revoking<'_> {
             }
             SessionsProof::Dead | SessionsProof::Unseen => None,
         };
-        if engine_revokes(self.vault, item, path, after).await? != EngineRevokes::Now {
-            return impossible("the role's engine is not known to end what it minted");
-        }
         let since = item.intended_at.minus(OLDER);
         let mut found = search_overdue(self.vault, path, since, after).await;
         for _ in 0..SEARCHES_MAX {
@@ -377,6 +376,10 @@ impl Revoking<'_> {
             }
             tokio::time::sleep(SEARCH_PAUSE).await;
             found = search_overdue(self.vault, path, since, after).await;
+        }
+        let is_gone = found == Search::NothingLeft;
+        if is_gone && engine_revokes(self.vault, item, path, after).await? != EngineRevokes::Now {
+            return impossible("the role's engine is not known to end what it minted");
         }
         Ok(found)
     }
@@ -455,6 +458,7 @@ fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
         Handle::Accessor(_)
         | Handle::Unleased(_)
         | Handle::Static(_)
+        | Handle::Token
         | Handle::LeasePath(_)
         | Handle::TimedLeasePath(_) => None,
     };

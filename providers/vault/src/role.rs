@@ -97,7 +97,9 @@ impl Role {
             CredentialSource::Dynamic(dynamic) => {
                 (dynamic.revokes.class(), dynamic.method == Method::Read)
             }
-            CredentialSource::Token => (RevocationClass::Immediate, true),
+            // What the token itself drew is as dead as the engines behind it make it. The end of
+            // the token can only move if the holder may move it, too.
+            CredentialSource::Token => (RevocationClass::Inherits, false),
             CredentialSource::Kv { .. } => (RevocationClass::None, false),
         };
         let spec = RoleSpec {

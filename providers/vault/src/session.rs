@@ -59,6 +59,7 @@ impl Sessions {
         let spec = TokenSpec {
             policies: policies(),
             until: order.task_deadline,
+            until_at_most: order.task_deadline,
             credential: None,
         };
         let session = Arc::new(mint_token(vault, order, spec, anchors).await?);

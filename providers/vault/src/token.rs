@@ -20,6 +20,8 @@ pub(crate) struct TokenSpec {
     pub(crate) policies: Vec<String>,
     /// Its end: at the latest the task's deadline.
     pub(crate) until: Timestamp,
+    /// The latest end that a renewal can give it, also one that its holder asks Vault for.
+    pub(crate) until_at_most: Timestamp,
     /// The credential that the token is; `None` for a session.
     pub(crate) credential: Option<CredentialId>,
 }
@@ -49,7 +51,7 @@ pub(crate) async fn mint_token(
 ) -> Result<AnchoredToken, ProviderError> {
     let now = vault.clock.now();
     let life = whole_seconds(spec.until.since(now))?;
-    let life_max = whole_seconds(order.task_deadline.since(now))?;
+    let life_max = whole_seconds(spec.until_at_most.since(now))?;
     let probation = life.min(PROBATION.as_secs());
     let request = || token_request(order, &spec.policies, probation, life_max);
     let (auth, index) = vault

@@ -45,6 +45,12 @@ type = "token"
 policies = ["reader"]
 
 [[role]]
+name = "reader-renewable"
+type = "token"
+policies = ["reader"]
+renewable = true
+
+[[role]]
 name = "static"
 type = "kv"
 path = "secret/data/app"
@@ -100,7 +106,7 @@ const POLICIES: [(&str, &str); 3] = [
     ),
     (
         "reader",
-        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }\npath \"leased/app\" { capabilities = [\"read\"] }",
+        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }\npath \"leased/app\" { capabilities = [\"read\"] }\npath \"auth/token/renew-self\" { capabilities = [\"update\"] }",
     ),
 ];
 
