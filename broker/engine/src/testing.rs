@@ -188,6 +188,7 @@ impl Provider for Fake {
             verified: true,
             proof: "the test says so".to_owned(),
             may_live_until: None,
+            identity_until: None,
         };
         Ok(vec![Ok(dead); order.items.len()])
     }

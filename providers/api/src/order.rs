@@ -157,6 +157,9 @@ pub struct Revoked {
     pub proof: String,
     /// Until when it may still be usable; `None` only if `verified`.
     pub may_live_until: Option<Timestamp>,
+    /// Until when the back end may still tell others who its holder is, although it denies the
+    /// holder all access. Others may take that for a login. `None` where it tells no one.
+    pub identity_until: Option<Timestamp>,
 }
 
 /// Whether credentials are usable.

@@ -21,7 +21,7 @@ use crate::{
     deny_list::{CREDENTIAL_TAG, TASK_TAG},
     endpoints::Endpoints,
     iam::IamPolicy,
-    revocation::{ROLE_KEY, Revocation},
+    revocation::{ROLE_KEY, Revocation, UNTIL_KEY},
     revoker::{POLICY_CHARACTERS_MIN, RoleDenyList},
     role::Role,
     sts::{SdkTime, SessionRequest, Sts},
@@ -31,7 +31,7 @@ use crate::{
 /// The session tag with the agent's name.
 const AGENT_TAG: &str = "taskpass-agent";
 /// The least duration that STS takes.
-const SESSION_SECONDS_MIN: u64 = 900;
+pub(crate) const SESSION_SECONDS_MIN: u64 = 900;
 /// IAM's limit for all inline policies of a role.
 const ROLE_POLICIES_CHARACTERS_MAX: usize = 10_240;
 /// The longest that one call to revoke may wait for its proof.
@@ -232,7 +232,11 @@ impl Provider for AwsProvider {
             // The policy that ends the session earlier goes by AWS's clock.
             lives_for: Some(Duration::from_secs(u64::from(seconds.unsigned_abs()))),
             revocation_class: self.revocation.class(),
-            handle: Some(json!({"assumed_role": session.arn, ROLE_KEY: role.arn})),
+            handle: Some(json!({
+                "assumed_role": session.arn,
+                ROLE_KEY: role.arn,
+                UNTIL_KEY: session.expires_at.millis(),
+            })),
             anchor: None,
         })
     }

@@ -121,6 +121,7 @@ impl TemplateProvider {
             verified: true,
             proof: format!("`{}` has no account of this credential", self.address),
             may_live_until: None,
+            identity_until: None,
         })
     }
 }

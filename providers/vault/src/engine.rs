@@ -221,6 +221,7 @@ pub(crate) fn forgotten(item: &RevokeItem, never_ends: bool) -> Revoked {
             "Vault does not know the lease any more, but its engine (type `{engine}`) is not known to end what it minted, so it may work until {may_live}"
         ),
         may_live_until: Some(until),
+        identity_until: None,
     }
 }
 

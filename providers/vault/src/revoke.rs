@@ -398,6 +398,7 @@ impl Revoking<'_> {
         let until = locator.is_timed.then_some(latest_end);
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
+            identity_until: None,
             ..unproven(item, why)
         }
     }
@@ -470,6 +471,7 @@ fn proven(proof: &str) -> Revoked {
         verified: true,
         proof: proof.to_owned(),
         may_live_until: None,
+        identity_until: None,
     }
 }
 
@@ -482,6 +484,7 @@ fn unproven_until(until: Timestamp, why: &str) -> Revoked {
         verified: false,
         proof: why.to_owned(),
         may_live_until: Some(until),
+        identity_until: None,
     }
 }
 

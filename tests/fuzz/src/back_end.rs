@@ -99,6 +99,7 @@ impl Provider for BackEnd {
                 verified: true,
                 proof: "words pass".to_owned(),
                 may_live_until: None,
+                identity_until: None,
             })
         };
         Ok(order.items.iter().map(gone).collect())

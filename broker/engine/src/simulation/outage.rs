@@ -371,6 +371,7 @@ impl Provider for Plant {
             verified: true,
             proof: "the plant does not know it any more".to_owned(),
             may_live_until: None,
+            identity_until: None,
         };
         let ids = order.items.iter().map(|item| item.credential);
         self.revoked.lock().extend(ids);

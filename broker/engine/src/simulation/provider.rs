@@ -230,6 +230,7 @@ impl SimProvider {
                     verified: false,
                     proof: "its session may have ended under the call".to_owned(),
                     may_live_until: Some(self.lost_ends_by(item)),
+                    identity_until: None,
                 });
             }
             (Kind::Named, _) => (
@@ -247,6 +248,7 @@ impl SimProvider {
                     verified: false,
                     proof: "it lives until its end".to_owned(),
                     may_live_until: Some(item.expires_at),
+                    identity_until: None,
                 });
             }
         };
@@ -462,6 +464,7 @@ fn proven(proof: &str) -> Revoked {
         verified: true,
         proof: proof.to_owned(),
         may_live_until: None::<Timestamp>,
+        identity_until: None,
     }
 }
 
