@@ -35,6 +35,11 @@ path "sys/leases/revoke" {
 path "sys/leases/lookup/*" {
   capabilities = ["list", "sudo"]
 }
+# Optional: tells the type of the engine of a credential without a known outcome, since some engines
+# revoke nothing. Shows the paths and settings of engines, never secrets.
+path "sys/mounts" {
+  capabilities = ["read"]
+}
 
 # The token looks after itself.
 path "auth/token/lookup-self" {

@@ -141,6 +141,7 @@ impl Fill {
                     .to_owned(),
                 took_ms: 12,
                 may_live_until: None,
+                identity_until: None,
             });
         }
         events.push(decided(&role));

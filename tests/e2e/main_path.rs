@@ -15,7 +15,7 @@ fn credentials_work_until_their_task_ends_and_not_a_moment_longer() {
     let task = World::task(&agent, &["vault-main/config", "vault-main/cert"]);
     let token = World::issue(&agent, &task, "vault-main/config", &[]);
     let cert = World::issue(&agent, &task, "vault-main/cert", &[COMMON_NAME]);
-    assert_eq!(text(&token, "revocation_class"), "immediate");
+    assert_eq!(text(&token, "revocation_class"), "inherits");
     assert_eq!(text(&cert, "revocation_class"), "inherits");
     let (secret, serial) = (
         text(&token["data"], "token"),

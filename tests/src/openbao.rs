@@ -81,6 +81,7 @@ max_request_duration = "{REQUEST_MAX}"
   type = "token"
   policies = ["config"]
   max_ttl = "15m"
+  renewable = true
   impact = 0
 
   [[provider.role]]

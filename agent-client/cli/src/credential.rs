@@ -225,6 +225,7 @@ fn human(credential: &CredentialView) -> String {
             ("proof", revocation.proof.clone().unwrap_or_default()),
             ("done", shown(revocation.done_at)),
             ("may live until", shown(revocation.may_live_until)),
+            ("identity until", shown(revocation.identity_until)),
         ]);
     }
     output::fields(&rows)

@@ -20,7 +20,7 @@ use super::{
     failure::{self, Usage},
     output::note,
     parse::{self, Pair, PinnedRole, RolePair},
-    views::{NOTHING_ISSUED, ReceiptView, shown},
+    views::{NOTHING_ISSUED, ReceiptView, identity_words, shown},
 };
 use child::{Outcome, Signals};
 
@@ -180,7 +180,8 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
     Ok(issued)
 }
 
-/// Prints one line, and one more for each credential that is not proven dead.
+/// Prints one line, and one more for each credential that is not proven dead, or of which an identity
+/// is left.
 fn summarise(ended: &EndedTask) {
     let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
     let issued = ended
@@ -197,8 +198,15 @@ fn summarise(ended: &EndedTask) {
             .unwrap_or_default(),
         issued.count()
     ));
-    for receipt in ended.receipts.iter().filter(|r| !r.is_verified()) {
+    for receipt in &ended.receipts {
         let view = ReceiptView::from(receipt.clone());
+        if let Some(words) = identity_words(&view) {
+            let (id, role) = (&view.credential_id, &view.role);
+            note(&format!("taskpass: {id} of {role}: {words}"));
+        }
+        if receipt.is_verified() {
+            continue;
+        }
         let until = match view.may_live_until {
             Some(_) => format!(", may live until {}", shown(view.may_live_until)),
             None if receipt.state == CredentialState::Abandoned => format!(": {NOTHING_ISSUED}"),

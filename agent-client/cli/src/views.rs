@@ -85,6 +85,7 @@ pub(crate) struct ReceiptView {
     pub(crate) revocation_class: String,
     pub(crate) took_ms: u64,
     pub(crate) may_live_until: Option<Timestamp>,
+    pub(crate) identity_until: Option<Timestamp>,
     pub(crate) proof: Option<String>,
 }
 
@@ -132,6 +133,7 @@ pub(crate) struct RevocationView {
     pub(crate) proof: Option<String>,
     pub(crate) done_at: Option<Timestamp>,
     pub(crate) may_live_until: Option<Timestamp>,
+    pub(crate) identity_until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -239,6 +241,7 @@ impl From<Receipt> for ReceiptView {
             revocation_class: receipt.revocation_class.to_string(),
             took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
             may_live_until: receipt.may_live_until,
+            identity_until: receipt.identity_until,
             proof: some(receipt.proof),
         }
     }
@@ -300,6 +303,7 @@ impl From<v1::Revocation> for RevocationView {
             proof: some(revocation.proof),
             done_at: time(revocation.done_at),
             may_live_until: time(revocation.may_live_until),
+            identity_until: time(revocation.identity_until),
         }
     }
 }
@@ -353,6 +357,16 @@ fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
 }
 
+/// What is left of a credential although its holder is denied all access.
+pub(crate) fn identity_words(receipt: &ReceiptView) -> Option<String> {
+    let until = receipt.identity_until?;
+    let is_denied = receipt.state == CredentialState::RevokedVerified.to_string();
+    let access = if is_denied { "access denied, " } else { "" };
+    Some(format!(
+        "{access}identity until {until}: services that ask the back end who its holder is may accept it as a login"
+    ))
+}
+
 /// The receipts as a table.
 pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
     let rows = receipts.iter().map(|r| {
@@ -373,7 +387,12 @@ pub(crate) fn receipt_table(receipts: &[ReceiptView]) -> String {
         "took",
         "may live until",
     ];
-    let table = output::table(&headings, rows.collect());
+    let mut table = output::table(&headings, rows.collect());
+    for receipt in receipts {
+        if let Some(words) = identity_words(receipt) {
+            table.push_str(&format!("{}: {words}\n", receipt.credential_id));
+        }
+    }
     let abandoned = CredentialState::Abandoned.to_string();
     if receipts.iter().any(|r| r.state == abandoned) {
         return format!("{table}{abandoned}: {NOTHING_ISSUED}\n");

@@ -23,6 +23,9 @@ pub struct Receipt {
     pub took: Duration,
     /// Until when it may still be usable; `None` when it is proven dead.
     pub may_live_until: Option<Timestamp>,
+    /// Until when the back end may still tell others who its holder is, although it denies the
+    /// holder all access; others may take that for a login.
+    pub identity_until: Option<Timestamp>,
     /// How the provider proved it, or why there is no proof.
     pub proof: String,
 }
@@ -45,6 +48,7 @@ impl Receipt {
             revocation_class: receipt.revocation_class.into(),
             took: Duration::from_millis(receipt.took_ms),
             may_live_until: receipt.may_live_until.as_ref().map(wire::timestamp),
+            identity_until: receipt.identity_until.as_ref().map(wire::timestamp),
             proof: receipt.proof.clone(),
         })
     }

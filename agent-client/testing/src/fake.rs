@@ -57,6 +57,8 @@ pub struct State {
     pub revoked: Vec<String>,
     /// What a credential that is looked at says about its revocation.
     pub revocation: Option<v1::Revocation>,
+    /// What receipts say of the identity that is left.
+    pub identity_until: Option<prost_types::Timestamp>,
     pub tasks: Vec<v1::Task>,
     pub ledger: Option<crate::services::FakeLedger>,
 }
@@ -205,6 +207,7 @@ impl State {
             task_life: time::Duration::hours(2),
             renewable: false,
             revocation: None,
+            identity_until: None,
             data: vec![
                 ("username", "u".to_owned()),
                 ("password", "hunter2".to_owned()),

@@ -151,6 +151,7 @@ fn receipts(state: &State) -> Vec<Receipt> {
         revocation_class: RevocationClass::Immediate.into(),
         took_ms: 12,
         may_live_until: None,
+        identity_until: state.identity_until,
         proof: "lookup says gone".to_owned(),
     };
     state.issued.iter().map(receipt).collect()

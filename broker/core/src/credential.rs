@@ -145,6 +145,9 @@ pub struct Revocation {
     /// Until when it may still be usable; `None` when it is proven dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_live_until: Option<Timestamp>,
+    /// Until when the back end may still tell others who its holder is, although it denies access.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_until: Option<Timestamp>,
 }
 
 /// A credential on record.

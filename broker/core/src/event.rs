@@ -328,6 +328,10 @@ pub enum Event {
         /// Until when it may still be usable; absent when it is proven dead.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         may_live_until: Option<Timestamp>,
+        /// Until when the back end may still tell others who its holder is, although it denies
+        /// access.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity_until: Option<Timestamp>,
     },
     /// A credential's own end came; the broker did not have to revoke it.
     CredentialExpired {

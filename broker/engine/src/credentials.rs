@@ -4,6 +4,7 @@ mod anchors;
 mod delivery;
 mod in_flight;
 mod issue;
+mod lives;
 #[cfg(test)]
 mod races;
 mod read;
@@ -16,6 +17,7 @@ mod wanted;
 pub use delivery::Delivery;
 pub(crate) use in_flight::InFlight;
 pub use issue::{IssueCredential, IssuedCredential};
+pub(crate) use lives::{AtEnd, Lives, at_end};
 pub use read::CredentialView;
 pub use renew::{RenewCredential, RenewedCredential};
 pub(crate) use renewals::Renewals;

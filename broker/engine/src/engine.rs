@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
-    credentials::{InFlight, Renewals},
+    credentials::{InFlight, Lives, Renewals},
     providers::Pacer,
     rate_limits::RateLimits,
     reconcile::Statuses,
@@ -39,6 +39,7 @@ pub struct Engine {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) in_flight: InFlight,
     pub(crate) renewals: Renewals,
+    pub(crate) lives: Lives,
     pub(crate) rates: RateLimits,
     pub(crate) reconcilers: Statuses,
     /// The newest committed time: a clock that falls behind it went backwards.
@@ -66,6 +67,7 @@ impl Engine {
             heartbeats: Heartbeats::new(Arc::clone(&context.clock)),
             in_flight: InFlight::default(),
             renewals: Renewals::default(),
+            lives: Lives::default(),
             rates: RateLimits::new(Arc::clone(&context.clock)),
             reconcilers: Statuses::default(),
             newest: Mutex::new(newest),

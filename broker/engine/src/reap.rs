@@ -1,14 +1,21 @@
 //! Work of the broker itself: it takes no input, looks at the state, and does what is due. Every
 //! step is idempotent and is found again after a crash.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use taskpass_core::{
-    Actor, CredentialId, CredentialState, EndCause, Event, RevocationClass, RevokeCause, Timestamp,
+    Actor, CredentialId, CredentialState, EndCause, Event, RevokeCause, Timestamp,
 };
 use taskpass_store::Revocations;
 
-use crate::{Engine, Error, failpoint};
+use crate::{
+    Engine, Error,
+    credentials::{AtEnd, at_end},
+    failpoint,
+};
 
 /// Rows of each kind that one round looks at; the rest comes in the next.
 const WORK_ROWS_MAX: usize = 1024;
@@ -50,8 +57,13 @@ impl Engine {
         for credential in &work.interrupted {
             note(&mut failed, self.revoke_interrupted(*credential).await)?;
         }
+        let mut ends_in = None;
         for credential in &work.expired_credentials {
-            note(&mut failed, self.expire(*credential).await)?;
+            match self.expire(*credential).await {
+                Ok(None) => {}
+                Ok(Some(left)) => ends_in = Some(ends_in.map_or(left, |least| left.min(least))),
+                Err(error) => note(&mut failed, Err(error))?,
+            }
         }
         for task in &work.ending_tasks {
             let ended = self
@@ -64,7 +76,7 @@ impl Engine {
             return Err(error);
         }
         let until = |at: Timestamp| at.since(self.now());
-        Ok([work.next.map(until), next_silent]
+        Ok([work.next.map(until), next_silent, ends_in]
             .into_iter()
             .flatten()
             .min())
@@ -92,29 +104,28 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Ends a credential at its end. The provider is called if it gave a longer life than was asked
-    /// for, or may still execute a renewal whose answer was lost. A static secret has no end: it is
-    /// revoked as far as possible, and the receipt says so.
-    async fn expire(&self, id: CredentialId) -> Result<(), Error> {
+    /// Ends a credential at its end by the wall clock: calls it expired if the monotonic clock
+    /// agrees, and else has the provider revoke it as far as possible. Returns how long to wait if
+    /// the monotonic clock is about to agree.
+    async fn expire(&self, id: CredentialId) -> Result<Option<Duration>, Error> {
         let Some(credential) = self.context.store.credential(id).await? else {
-            return Ok(());
+            return Ok(None);
         };
         if credential.state != CredentialState::Active {
-            return Ok(());
+            return Ok(None);
         }
-        let lives_on = credential.may_outlive(self.now());
-        let event = if lives_on || credential.revocation_class == RevocationClass::None {
-            Event::CredentialRevoking {
+        let left = self.lives.left(id, self.context.clock.monotonic());
+        let event = match at_end(&credential, self.now(), left) {
+            AtEnd::Wait(left) => return Ok(Some(left)),
+            AtEnd::CallExpired => Event::CredentialExpired { credential: id },
+            AtEnd::Revoke => Event::CredentialRevoking {
                 credential: id,
                 cause: RevokeCause::Expired,
                 by: Actor::Broker,
-            }
-        } else {
-            Event::CredentialExpired { credential: id }
+            },
         };
-        self.commit_reserved(vec![event], Vec::new())
-            .await
-            .map(|_| ())
+        self.commit_reserved(vec![event], Vec::new()).await?;
+        Ok(None)
     }
 
     /// Ends when something changed that reconcilers may have to act on.

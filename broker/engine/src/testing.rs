@@ -148,6 +148,7 @@ impl Provider for Fake {
                 Ok(Issued {
                     data,
                     expires_at: self.clock.now().plus(life),
+                    lives_for: Some(life),
                     revocation_class: RevocationClass::Immediate,
                     handle: None,
                     anchor: Some(anchor),
@@ -166,6 +167,7 @@ impl Provider for Fake {
         let _waited = self.renewing.acquire().await;
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: Some(order.until.since(self.clock.now())),
         })
     }
 
@@ -186,6 +188,7 @@ impl Provider for Fake {
             verified: true,
             proof: "the test says so".to_owned(),
             may_live_until: None,
+            identity_until: None,
         };
         Ok(vec![Ok(dead); order.items.len()])
     }

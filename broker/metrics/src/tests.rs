@@ -70,6 +70,7 @@ fn events_are_counted_by_their_content() {
         proof: "secretive".to_owned(),
         took_ms: 1,
         may_live_until: None,
+        identity_until: None,
     };
     let events = [
         decision("task.end", Outcome::Deny),

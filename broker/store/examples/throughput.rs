@@ -150,6 +150,7 @@ fn ended(task: TaskId, credentials: &[Credential]) -> Vec<Event> {
         proof: "lookup says gone".to_owned(),
         took_ms: 2,
         may_live_until: None,
+        identity_until: None,
     }));
     events.push(Event::TaskEnded { task });
     events

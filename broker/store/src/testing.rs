@@ -328,6 +328,7 @@ pub(crate) fn revoked(n: u64) -> Event {
         proof: "lookup says gone".to_owned(),
         took_ms: 1,
         may_live_until: None,
+        identity_until: None,
     }
 }
 

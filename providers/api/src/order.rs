@@ -50,6 +50,10 @@ pub struct Issued {
     /// Its end unless it is revoked. It may be later than the order's if the back end has a
     /// minimum.
     pub expires_at: Timestamp,
+    /// How long it lives at most from this answer on, if the back end was told a lifetime or gave
+    /// one. `None` if the back end has only an end by its own clock, which may differ from the
+    /// broker's: the broker then never calls the credential expired, and revokes it at its end.
+    pub lives_for: Option<Duration>,
     /// The effect that revoking it really has.
     pub revocation_class: RevocationClass,
     /// Finds it at the back end; never a secret. At most `limits::HANDLE_BYTES_MAX` as JSON.
@@ -80,6 +84,8 @@ pub struct RenewOrder {
 pub struct Renewed {
     /// Its new end.
     pub expires_at: Timestamp,
+    /// As [`Issued::lives_for`].
+    pub lives_for: Option<Duration>,
 }
 
 /// How much to revoke.
@@ -151,6 +157,9 @@ pub struct Revoked {
     pub proof: String,
     /// Until when it may still be usable; `None` only if `verified`.
     pub may_live_until: Option<Timestamp>,
+    /// Until when the back end may still tell others who its holder is, although it denies the
+    /// holder all access. Others may take that for a login. `None` where it tells no one.
+    pub identity_until: Option<Timestamp>,
 }
 
 /// Whether credentials are usable.

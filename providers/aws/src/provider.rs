@@ -1,6 +1,6 @@
 //! The provider: builds its parts from the configuration, and turns the broker's orders into calls.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::{
     deny_list::{CREDENTIAL_TAG, TASK_TAG},
     endpoints::Endpoints,
     iam::IamPolicy,
-    revocation::{ROLE_KEY, Revocation},
+    revocation::{ROLE_KEY, Revocation, UNTIL_KEY},
     revoker::{POLICY_CHARACTERS_MIN, RoleDenyList},
     role::Role,
     sts::{SdkTime, SessionRequest, Sts},
@@ -31,7 +31,7 @@ use crate::{
 /// The session tag with the agent's name.
 const AGENT_TAG: &str = "taskpass-agent";
 /// The least duration that STS takes.
-const SESSION_SECONDS_MIN: u64 = 900;
+pub(crate) const SESSION_SECONDS_MIN: u64 = 900;
 /// IAM's limit for all inline policies of a role.
 const ROLE_POLICIES_CHARACTERS_MAX: usize = 10_240;
 /// The longest that one call to revoke may wait for its proof.
@@ -201,13 +201,14 @@ impl Provider for AwsProvider {
             .map_err(|e| ProviderError::Misconfigured(format!("role `{}`: {e}", order.role)))?;
         let (credential, task) = (order.credential.to_string(), order.task.to_string());
         let source_identity = source_identity(&order.agent);
+        let seconds = duration_seconds(now, deadline, role);
         let request = SessionRequest {
             role_arn: &role.arn,
             external_id: role.external_id.as_deref(),
             name: &credential,
             source_identity: &source_identity,
             policy: &policy,
-            duration_seconds: duration_seconds(now, deadline, role),
+            duration_seconds: seconds,
             tags: &[
                 (TASK_TAG, &task),
                 (CREDENTIAL_TAG, &credential),
@@ -228,8 +229,14 @@ impl Provider for AwsProvider {
         Ok(Issued {
             data,
             expires_at: deadline.min(session.expires_at),
+            // The policy that ends the session earlier goes by AWS's clock.
+            lives_for: Some(Duration::from_secs(u64::from(seconds.unsigned_abs()))),
             revocation_class: self.revocation.class(),
-            handle: Some(json!({"assumed_role": session.arn, ROLE_KEY: role.arn})),
+            handle: Some(json!({
+                "assumed_role": session.arn,
+                ROLE_KEY: role.arn,
+                UNTIL_KEY: session.expires_at.millis(),
+            })),
             anchor: None,
         })
     }

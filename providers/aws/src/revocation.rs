@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use taskpass_core::{RevocationClass, RoleName, Timestamp};
 use taskpass_provider::{
     Health, Liveness, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
@@ -17,6 +18,7 @@ use taskpass_provider::{
 use crate::{
     canary::{Prober, Proof, Tags, Verdict},
     deny_list::{CLOCK_MARGIN, Mark},
+    provider::SESSION_SECONDS_MIN,
     revoker::{Moment, RoleDenyList, Written},
     role::Role,
 };
@@ -33,6 +35,14 @@ pub(crate) struct Revocation {
 
 /// The handle's field with the ARN of the IAM role.
 pub(crate) const ROLE_KEY: &str = "role";
+/// The handle's field with the end of the session itself, in milliseconds of Unix time. Its session
+/// policy may end its access earlier.
+pub(crate) const UNTIL_KEY: &str = "session_until";
+/// The least life of a session.
+const SESSION_LIFE_MIN: Duration = Duration::from_secs(SESSION_SECONDS_MIN);
+
+/// AWS does not tell who accepts its word for a login, so this is said of every provider.
+const IDENTITY_STAYS: &str = "a session answers sts:GetCallerIdentity until its own end, also when it is revoked; map none of these roles where that is a login, as in EKS, Vault's `auth/aws` or Teleport";
 
 type Outcome = Result<Revoked, ProviderError>;
 
@@ -110,7 +120,7 @@ impl Revocation {
         let mut of_task = None;
         for (place, item) in items {
             if has_expired(item, written.at) {
-                outcomes.push((place, Ok(expired(item))));
+                outcomes.push((place, Ok(expired(item, written.at))));
                 continue;
             }
             let proved = match (&of_task, order.scope) {
@@ -187,8 +197,9 @@ impl Revocation {
     async fn revoke_unlisted(&self, item: &RevokeItem) -> Outcome {
         // Reading any deny list tells AWS's time.
         if let Some(list) = self.lists.values().next() {
-            if has_expired(item, list.time().await?) {
-                return Ok(expired(item));
+            let at = list.time().await?;
+            if has_expired(item, at) {
+                return Ok(expired(item, at));
             }
             return Err(ProviderError::Misconfigured(format!(
                 "the IAM role of `{}`{} is not configured any more, so its deny list cannot be found; configure it until {}",
@@ -197,13 +208,15 @@ impl Revocation {
                 item.expires_at
             )));
         }
+        let until = identity_until(item);
         Ok(Revoked {
             verified: false,
             proof: format!(
-                "AWS cannot end a session and no revoker is configured; its session policy denies everything from {}",
+                "AWS cannot end a session and no revoker is configured; its session policy denies everything from {}, and its identity lasts until {until}",
                 item.expires_at
             ),
             may_live_until: Some(item.expires_at),
+            identity_until: Some(until),
         })
     }
 
@@ -355,6 +368,7 @@ impl Revocation {
                 ));
             }
         }
+        health.findings.push(IDENTITY_STAYS.to_owned());
     }
 }
 
@@ -368,15 +382,42 @@ fn has_expired(item: &RevokeItem, at: Moment) -> bool {
     item.expires_at.plus(CLOCK_MARGIN) <= at.earliest
 }
 
-fn expired(item: &RevokeItem) -> Revoked {
+fn expired(item: &RevokeItem, at: Moment) -> Revoked {
+    let identity = identity_left(item, at);
+    let words = identity.map_or_else(String::new, identity_words);
     Revoked {
         verified: false,
         proof: format!(
-            "its session policy has denied everything since {}",
+            "its session policy has denied everything since {}{words}",
             item.expires_at
         ),
         may_live_until: Some(item.expires_at),
+        identity_until: identity,
     }
+}
+
+/// When AWS forgets the session. Until then it answers `sts:GetCallerIdentity`, which no policy can
+/// deny, and others take that for a login: Kubernetes in EKS, Vault's `auth/aws`, Teleport.
+fn identity_until(item: &RevokeItem) -> Timestamp {
+    let recorded = item
+        .handle
+        .as_ref()
+        .and_then(|handle| handle.get(UNTIL_KEY));
+    let recorded = recorded.and_then(Value::as_i64).map(Timestamp::from_millis);
+    let asked_for = item.lifetime.max(SESSION_LIFE_MIN) + CLOCK_MARGIN;
+    recorded
+        .unwrap_or_else(|| item.intended_at.plus(asked_for))
+        .max(item.expires_at)
+}
+
+/// The same, unless that time has passed by AWS's clock.
+fn identity_left(item: &RevokeItem, at: Moment) -> Option<Timestamp> {
+    let until = identity_until(item);
+    (until.plus(CLOCK_MARGIN) > at.earliest).then_some(until)
+}
+
+fn identity_words(until: Timestamp) -> String {
+    format!("; access denied, identity until {until}")
 }
 
 /// The outcome of a write and its proof.
@@ -410,10 +451,17 @@ impl Proved {
                 .push_str("; still unproven, because the IAM role of its session is not on record");
         }
         let may_live_until = (!verified).then_some(item.expires_at);
+        let identity = identity_left(item, self.written.at);
+        match identity {
+            Some(until) if verified => proof.push_str(&identity_words(until)),
+            Some(until) => proof.push_str(&format!("; identity until {until}")),
+            None => {}
+        }
         Revoked {
             verified,
             proof,
             may_live_until,
+            identity_until: identity,
         }
     }
 }

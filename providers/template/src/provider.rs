@@ -121,6 +121,7 @@ impl TemplateProvider {
             verified: true,
             proof: format!("`{}` has no account of this credential", self.address),
             may_live_until: None,
+            identity_until: None,
         })
     }
 }
@@ -175,6 +176,8 @@ impl Provider for TemplateProvider {
         Ok(Issued {
             data,
             expires_at: order.expires_at,
+            // The directory is told an end and no lifetime, so only its own clock knows it.
+            lives_for: None,
             revocation_class: RevocationClass::Immediate,
             // Handles, proofs and errors are public. No field of `data` may be in them, not even
             // the account's name.
@@ -194,6 +197,7 @@ impl Provider for TemplateProvider {
         }
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: None,
         })
     }
 

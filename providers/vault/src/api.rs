@@ -13,6 +13,7 @@ use taskpass_core::Secret;
 use vaultrs::api::{AuthInfo, EndpointResult};
 
 use crate::{
+    consistency::Index,
     fault::Fault,
     transport::{Answer, Transport},
 };
@@ -60,6 +61,11 @@ pub(crate) struct MountOf<'a> {
     pub(crate) path: &'a str,
 }
 
+/// Describes all engines, with their paths as keys.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/mounts", method = "GET")]
+pub(crate) struct Mounts {}
+
 /// Asks for the capabilities of the calling token.
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]
@@ -78,6 +84,11 @@ pub(crate) struct RenewSelf {
 #[derive(Endpoint)]
 #[endpoint(path = "sys/health", method = "GET")]
 pub(crate) struct HealthCheck {}
+
+/// Names the active server.
+#[derive(Endpoint)]
+#[endpoint(path = "sys/leader", method = "GET")]
+pub(crate) struct Leader {}
 
 /// A call to a secrets engine. The typed calls of `vaultrs` drop the lease from the answer.
 #[derive(Debug, Clone)]
@@ -120,6 +131,11 @@ pub(crate) struct Reply {
     pub(crate) lease_id: String,
     pub(crate) lease_seconds: u32,
     pub(crate) renewable: bool,
+    /// How far the storage was.
+    pub(crate) index: Option<Index>,
+    /// Whether the server had something to say about the request, such as that it found nothing to
+    /// revoke.
+    pub(crate) has_warnings: bool,
 }
 
 impl Reply {
@@ -133,7 +149,10 @@ impl Reply {
             ));
         }
         if answer.body.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self {
+                index: answer.index.clone(),
+                ..Self::default()
+            });
         }
         // The parser's message may quote the answer, and with it a secret; the place is enough.
         let result: EndpointResult<Value> = serde_json::from_slice(&answer.body).map_err(|e| {
@@ -149,6 +168,8 @@ impl Reply {
             lease_id: result.lease_id,
             lease_seconds: result.lease_duration,
             renewable: result.renewable,
+            index: answer.index.clone(),
+            has_warnings: result.warnings.is_some_and(|warnings| !warnings.is_empty()),
         })
     }
 
@@ -163,14 +184,25 @@ impl Reply {
     }
 }
 
-/// Makes one call.
+/// Makes one call. With `after`, only a place that has seen what the index stands for answers.
 pub(crate) async fn call<E: Endpoint>(
     transport: &Transport,
     endpoint: E,
     token: Option<&Secret>,
+    after: Option<&Index>,
 ) -> Result<Reply, Fault> {
     let request = request(&endpoint)?;
-    Reply::read(&transport.send(request, token).await?)
+    Reply::read(&transport.send(request, token, after).await?)
+}
+
+/// Asks which server is the active one, and whether there can be others.
+pub(crate) async fn leader(transport: &Transport) -> Result<Value, Fault> {
+    let answer = transport.send_to_root(request(&Leader {})?).await?;
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body)
+            .map_err(|e| Fault::Garbled(format!("it names no leader (line {})", e.line()))),
+        status => Err(Fault::refused(status, &answer.body, answer.retry_after)),
+    }
 }
 
 /// Asks for the server's health. The answer has a form of its own.

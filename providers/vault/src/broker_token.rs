@@ -14,6 +14,7 @@ use vaultrs::api::{
 use crate::{
     api::{self, RenewSelf, Reply},
     config::AppRoleConfig,
+    consistency::Index,
     fault::Fault,
     secret_file::{self, SecretFileError, Stamp},
     transport::Transport,
@@ -60,23 +61,24 @@ impl BrokerToken {
     }
 
     /// Calls with the broker's token. If Vault refuses it and the source has another, calls once
-    /// more with that.
+    /// more with that. With `after`, only a place that has seen what the index stands for answers.
     pub(crate) async fn call<E, F>(
         &self,
         transport: &Transport,
         endpoint: F,
+        after: Option<&Index>,
     ) -> Result<Reply, Fault>
     where
         E: Endpoint,
         F: Fn() -> E + Send + Sync,
     {
         let current = self.current(transport).await?;
-        let refused = match api::call(transport, endpoint(), Some(&current.token)).await {
+        let refused = match api::call(transport, endpoint(), Some(&current.token), after).await {
             Err(fault) if fault.status() == Some(403) && !fault.says_gone() => fault,
             outcome => return outcome,
         };
         match self.replacement(transport, &current).await? {
-            Some(fresh) => api::call(transport, endpoint(), Some(&fresh.token)).await,
+            Some(fresh) => api::call(transport, endpoint(), Some(&fresh.token), after).await,
             None => Err(refused),
         }
     }
@@ -89,14 +91,16 @@ impl BrokerToken {
         if maintained_at.is_some_and(|last| now.saturating_sub(last) < MAINTAIN_INTERVAL_MIN) {
             return Ok(());
         }
-        let looked_up = self.call(transport, LookupTokenSelfRequest::default).await;
+        let looked_up = self
+            .call(transport, LookupTokenSelfRequest::default, None)
+            .await;
         let reply = looked_up.map_err(|e| e.while_doing("look up the broker's own token"))?;
         let ttl = reply.number("ttl").unwrap_or(0);
         let whole = reply.number("creation_ttl").unwrap_or(0);
         // A token with a ttl of 0 has no end.
         if ttl > 0 && ttl.saturating_mul(2) < whole {
             let renewed = self
-                .call(transport, || RenewSelf { increment: whole })
+                .call(transport, || RenewSelf { increment: whole }, None)
                 .await;
             let granted = renewed
                 .as_ref()
@@ -195,7 +199,7 @@ impl BrokerToken {
                     role_id: approle.role_id.clone(),
                     secret_id: secret_id.expose().to_owned(),
                 };
-                let reply = api::call(transport, login, None)
+                let reply = api::call(transport, login, None, None)
                     .await
                     .map_err(|e| Fault::Token(e.while_doing("log in with AppRole")))?;
                 let auth = reply.auth.ok_or_else(|| {

@@ -6,7 +6,10 @@ use taskpass_core::Scope;
 use taskpass_provider::{Health, ProviderError};
 
 use crate::{
-    api::CapabilitiesSelf, check_roles::check_roles, role::CredentialSource, roles::Roles,
+    api::CapabilitiesSelf,
+    check_roles::{Found, check_roles},
+    role::{CredentialSource, Role},
+    roles::Roles,
     vault::Vault,
 };
 
@@ -24,16 +27,27 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("sys/leases/revoke", &["update"]),
 ];
 
+/// Tells the types of engines to the broker's token.
+const MOUNTS: &str = "sys/mounts";
+
+/// Without the index, no answer of such a server proves a death.
+const NO_INDEX: &str = "standbys of this cluster may answer with what they knew some time ago, and the server does not tell how far they are, so no revocation is verified; set `disable_standby_reads = true` in OpenBao, upgrade it to 2.7, or let `address` lead to the active server only";
+
 pub(crate) async fn check(vault: &Vault, roles: &Roles) -> Result<Health, ProviderError> {
     let mut health = check_server(vault).await?;
     check_own_token(vault, roles, &mut health).await?;
-    let wrong_roles = check_roles(vault, roles).await?;
-    if wrong_roles.is_empty() {
+    let found = check_roles(vault, roles).await?;
+    if !found.iter().any(|found| matches!(found, Found::Wrong(_))) {
         health
             .findings
             .push("credentials of the roles with a fixed path can be issued".to_owned());
     }
-    health.warnings.extend(wrong_roles);
+    for found in found {
+        match found {
+            Found::Fine(words) => health.findings.push(words),
+            Found::Weak(words) | Found::Wrong(words) => health.warnings.push(words),
+        }
+    }
     Ok(health)
 }
 
@@ -42,7 +56,8 @@ async fn check_server(vault: &Vault) -> Result<Health, ProviderError> {
     let version = report.get("version").and_then(Value::as_str);
     let version = version.unwrap_or("of unknown version");
     let is_standby = report.get("standby").and_then(Value::as_bool) == Some(true);
-    let standby = "this server is a standby; set `address` to the active one";
+    let standby =
+        "this server is a standby; revoking is faster when `address` leads to the active one";
     Ok(Health {
         findings: vec![format!("the server ({version}) is unsealed and answers")],
         warnings: is_standby.then(|| standby.to_owned()).into_iter().collect(),
@@ -58,10 +73,14 @@ async fn check_own_token(
     let paths: Vec<String> = NEEDED
         .iter()
         .map(|(path, _)| (*path).to_owned())
+        .chain([MOUNTS.to_owned()])
         .chain(searched.iter().cloned())
         .collect();
     let reply = vault.call(|| CapabilitiesSelf { paths: &paths }).await;
     let reply = reply.map_err(|e| e.while_doing("tell what the broker's token may do"))?;
+    if reply.index.is_none() && vault.may_lag().await {
+        return Err(ProviderError::Misconfigured(NO_INDEX.to_owned()));
+    }
     let granted = reply.data.unwrap_or_default();
     let missing: Vec<String> = NEEDED
         .iter()
@@ -77,6 +96,12 @@ async fn check_own_token(
     health
         .findings
         .push("the broker's token may mint, renew and revoke tokens and leases".to_owned());
+    let is_dynamic = |role: &Role| matches!(role.source, CredentialSource::Dynamic(_));
+    if roles.iter().any(is_dynamic) && !allows(&granted, MOUNTS, &["read"]) {
+        health.warnings.push(format!(
+            "without read on `{MOUNTS}` the type of an engine may be unknown when a credential in doubt is revoked, and its revocation cannot be verified then"
+        ));
+    }
     for path in searched {
         if !allows(&granted, &path, &["list", "sudo"]) {
             health.warnings.push(format!(

@@ -8,6 +8,8 @@ use serde_json::Value;
 use taskpass_core::{Impact, ProviderName, Ttl};
 use taskpass_provider::config::{EnvConfig, FilePath, ParamConfigs, SecretFile};
 
+use crate::engine::EngineRevokes;
+
 /// HashiCorp Vault or OpenBao. A task gets a Vault token of its own, through which its credentials
 /// are issued.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -95,6 +97,13 @@ pub struct RoleConfig {
     /// it gets the lifetime in seconds (`900s`). Without it, the engine decides.
     #[serde(default)]
     pub ttl_field: Option<String>,
+    /// What revoking a lease does in the engine of a `dynamic` role: `"now"` makes the credential
+    /// useless, `"at_expiry"` leaves it alone until its own end, `"never"` for ever. The type of the
+    /// mounted engine decides, and this key can only say less: `"now"` does not help an engine that
+    /// is not known to revoke. The broker takes every type that it does not know for `"at_expiry"`,
+    /// and never calls such a credential `revoked_verified`. Without it, `"now"`.
+    #[serde(default)]
+    pub engine_revokes: Option<EngineRevokes>,
     /// The version of a `kv` engine. Without it, 2.
     #[serde(default)]
     #[schemars(range(min = 1, max = 2))]
@@ -120,8 +129,9 @@ pub struct RoleConfig {
     /// The classes of data that the role can read, such as `customer`; for policies.
     #[serde(default)]
     pub data_classes: Vec<String>,
-    /// Whether credentials can be renewed. Without it, `true` for `token` and for a `dynamic` read,
-    /// else `false`.
+    /// Whether credentials can be renewed. Without it, `true` for a `dynamic` read, else `false`. A
+    /// token that can be renewed may live until the end of its task where `policies` allow
+    /// `auth/token/renew-self`; the broker revokes it at its end all the same.
     #[serde(default)]
     pub renewable: Option<bool>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
@@ -137,7 +147,8 @@ pub struct RoleConfig {
 pub enum RoleType {
     /// A credential that a secrets engine mints, under a lease.
     Dynamic,
-    /// A Vault token with just `policies`.
+    /// A Vault token with just `policies`. Its class is `inherits`: what it was used to mint ends as
+    /// the engines behind it allow.
     Token,
     /// A static secret, which ending the task cannot revoke.
     Kv,

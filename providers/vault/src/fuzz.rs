@@ -17,6 +17,7 @@ pub fn answer(status: u16, body: &[u8]) -> Result<SecretFields, ProviderError> {
     let answer = Answer {
         status,
         retry_after: None,
+        index: None,
         body: body.to_vec().into(),
     };
     let reply = Reply::read(&answer).map_err(|fault: Fault| fault.while_doing("issue"))?;

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use taskpass_core::CredentialId;
-use taskpass_provider::ProviderError;
+use taskpass_core::{CredentialId, RevocationClass};
+use taskpass_provider::{ProviderError, RevokeItem};
+
+use crate::{consistency::Index, engine::ENGINE_KEY};
 
 /// How a credential is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +20,24 @@ pub(crate) enum Handle {
     Unleased(Option<i64>),
     /// A static secret, by its path.
     Static(String),
+    /// Of an intent: a token of its own, found by its anchor. Earlier releases recorded the class
+    /// `immediate` and no handle.
+    Token,
     /// Of an intent: the path below which Vault files the lease. It is recorded because the role's
     /// configuration may have changed when the lease has to be searched for.
     LeasePath(String),
     /// The same for an engine that is told the lease's lifetime. A lease of a lost answer lives no
     /// longer than that.
     TimedLeasePath(String),
+}
+
+/// Whether a credential is a token of its own.
+pub(crate) fn is_token(item: &RevokeItem) -> bool {
+    let handle = item.handle.as_ref().map(Handle::parse);
+    match handle {
+        Some(Ok(Handle::Token | Handle::Accessor(_))) => true,
+        _ => item.revocation_class == RevocationClass::Immediate,
+    }
 }
 
 /// How a session, or a token that is a credential, is found at Vault.
@@ -39,6 +53,10 @@ pub(crate) struct AnchorHandle {
     /// The namespace it was minted in, if the configuration named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
+    /// How far the cluster's storage was when it was minted. If a place that is not as far does not
+    /// know the token, that proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<Index>,
 }
 
 impl Handle {
@@ -46,8 +64,31 @@ impl Handle {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// With the type of the engine that minted the thing, and how far the cluster's storage was.
+    pub(crate) fn minted_by(&self, engine: Option<&str>, index: Option<&Index>) -> Value {
+        let mut value = self.minted_at(index);
+        if let (Some(engine), Some(fields)) = (engine, value.as_object_mut()) {
+            fields.insert(ENGINE_KEY.to_owned(), Value::from(engine));
+        }
+        value
+    }
+
+    /// With how far the cluster's storage was when the thing was minted.
+    pub(crate) fn minted_at(&self, index: Option<&Index>) -> Value {
+        let mut value = self.to_json();
+        if let (Some(index), Some(fields)) = (index, value.as_object_mut()) {
+            fields.insert(Index::KEY.to_owned(), index.to_json());
+        }
+        value
+    }
+
     pub(crate) fn parse(value: &Value) -> Result<Self, ProviderError> {
-        parse(value, "handle")
+        let mut value = value.clone();
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove(Index::KEY);
+            fields.remove(ENGINE_KEY);
+        }
+        parse(&value, "handle")
     }
 }
 
@@ -78,22 +119,38 @@ mod tests {
     fn recorded_forms_are_fixed() {
         let lease = Handle::LeaseId("a/b/c".to_owned());
         assert_eq!(lease.to_json().to_string(), r#"{"lease_id":"a/b/c"}"#);
-        assert_eq!(Handle::parse(&lease.to_json()), Ok(lease));
+        assert_eq!(Handle::parse(&lease.to_json()), Ok(lease.clone()));
         let path = Handle::LeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"lease_path":"a/b"}"#);
         let path = Handle::TimedLeasePath("a/b".to_owned());
         assert_eq!(path.to_json().to_string(), r#"{"timed_lease_path":"a/b"}"#);
+        assert_eq!(Handle::Token.to_json().to_string(), r#""token""#);
+        assert_eq!(Handle::parse(&json!("token")), Ok(Handle::Token));
+        let index = Index::recorded(&json!({ "index": "i" }));
+        let minted = lease.minted_at(index.as_ref());
+        assert_eq!(minted.to_string(), r#"{"lease_id":"a/b/c","index":"i"}"#);
+        assert_eq!(Handle::parse(&minted).as_ref(), Ok(&lease));
+        assert_eq!(Index::recorded(&minted), index);
+        assert_eq!(lease.minted_at(None), lease.to_json());
+        let by_engine = lease.minted_by(Some("pki"), None);
+        assert_eq!(
+            by_engine.to_string(),
+            r#"{"lease_id":"a/b/c","engine":"pki"}"#
+        );
+        assert_eq!(Handle::parse(&by_engine), Ok(lease));
         let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
             credential: None,
             cluster: None,
             namespace: None,
+            index: None,
         };
         assert_eq!(anchor.to_json().to_string(), r#"{"accessor":"x"}"#);
         anchor.credential = Some("c0123456789abcdef".parse().unwrap());
         anchor.cluster = Some("y".to_owned());
         anchor.namespace = Some("z".to_owned());
-        let form = json!({"accessor": "x", "credential": "c0123456789abcdef", "cluster": "y", "namespace": "z"});
+        anchor.index = index;
+        let form = json!({"accessor": "x", "credential": "c0123456789abcdef", "cluster": "y", "namespace": "z", "index": "i"});
         assert_eq!(anchor.to_json(), form);
         assert_eq!(AnchorHandle::parse(&anchor.to_json()), Ok(anchor));
         assert!(

@@ -6,15 +6,15 @@
 //! does, counted from when Vault is seen to answer again.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, RevocationClass};
+use taskpass_core::CredentialId;
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder};
 
-use crate::{token::PROBATION, vault::Vault};
+use crate::{consistency::Index, handle::is_token, token::PROBATION, vault::Vault};
 
 /// The least time for a call to end after Vault is seen to answer. Vault may have stood still, so
 /// that the call goes on only now, however long ago it was sent.
@@ -50,7 +50,7 @@ impl CallsInDoubt {
             return Ok(None);
         }
         vault
-            .lease_exists(NO_LEASE)
+            .lease_exists(NO_LEASE, None)
             .await
             .map_err(|e| e.while_doing("see whether Vault answers"))?;
         let longest = in_doubt
@@ -78,12 +78,10 @@ impl CallsInDoubt {
         &self,
         vault: &Vault,
         order: &RevokeOrder,
-        sessions: &BTreeSet<String>,
+        sessions: &BTreeMap<String, Option<Index>>,
     ) -> Result<BTreeSet<CredentialId>, ProviderError> {
         // A token role's credential has an anchor of its own, which finds it.
-        let has_lease = |item: &&RevokeItem| {
-            !item.outcome_known && item.revocation_class != RevocationClass::Immediate
-        };
+        let has_lease = |item: &&RevokeItem| !item.outcome_known && !is_token(item);
         let in_doubt = order.items.iter().filter(has_lease);
         let possible: BTreeSet<CredentialId> = in_doubt
             .map(|item| item.credential)
@@ -92,8 +90,8 @@ impl CallsInDoubt {
         if possible.is_empty() {
             return Ok(possible);
         }
-        for accessor in sessions {
-            let exists = vault.token_exists(accessor).await;
+        for (accessor, minted) in sessions {
+            let exists = vault.token_exists(accessor, minted.as_ref()).await;
             if !exists.map_err(|e| e.while_doing("look up a session"))? {
                 return Ok(possible);
             }

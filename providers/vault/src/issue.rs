@@ -8,6 +8,8 @@ use taskpass_provider::{Anchors, IssueOrder, Issued, ProviderError};
 
 use crate::{
     api::{EngineCall, Reply},
+    engine::{EngineRevokes, engine_by_session},
+    fault::Fault,
     handle::Handle,
     path::PathTemplate,
     role::{CredentialSource, Dynamic, KvVersion, Role},
@@ -33,16 +35,18 @@ impl Issuing<'_> {
     pub(crate) async fn issue(&self) -> Result<Issued, ProviderError> {
         let role = self.roles.get(&self.order.role)?;
         match &role.source {
-            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(role, dynamic).await,
+            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(dynamic).await,
             CredentialSource::Token => self.issue_token(role).await,
             CredentialSource::Kv { path, version } => self.issue_kv(path, *version).await,
         }
     }
 
-    async fn issue_dynamic(&self, role: &Role, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
+    async fn issue_dynamic(&self, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
         let order = self.order;
-        // The session comes first, so that the lifetime counts from the call to the engine.
-        self.session().await?;
+        let path = dynamic.lease_path(&order.scope).map_err(|e| hostile(&e))?;
+        // Session and engine come first, so that the lifetime counts from the call to the engine.
+        let session = self.session().await?;
+        let engine = engine_by_session(self.vault, &session, &path).await?;
         let now = self.vault.clock.now();
         let ttl = Ttl::from_seconds(order.expires_at.since(now).as_secs())
             .map_err(|e| ProviderError::Denied(e.to_string()))?;
@@ -55,13 +59,21 @@ impl Issuing<'_> {
             self.roles.mark_unleased(&order.role);
             return unleased(order, dynamic, &session, data);
         }
+        let revokes = dynamic.revokes(engine.as_deref(), data.as_ref());
         let fields = secret_fields(data)?;
         let mut lease_seconds = u64::from(reply.lease_seconds);
         let asked = Duration::from_secs(u64::from(ttl.seconds()));
-        if reply.renewable && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK {
+        let ends_with_lease = revokes == EngineRevokes::Now;
+        if ends_with_lease
+            && reply.renewable
+            && Duration::from_secs(lease_seconds) > asked + LEASE_SLACK
+        {
             // Otherwise, should the broker be gone by then, the lease lives for as long as the
             // engine likes. A failure is ignored: the lease ends with its session in any case.
-            let shortened = self.vault.renew_lease(&reply.lease_id, ttl.seconds()).await;
+            let shortened = self
+                .vault
+                .renew_lease(&reply.lease_id, reply.index.as_ref(), ttl.seconds())
+                .await;
             lease_seconds = shortened.map_or(lease_seconds, |reply| u64::from(reply.lease_seconds));
         }
         // Counted from after the answers: the end on record must not come before Vault's own.
@@ -70,12 +82,19 @@ impl Issuing<'_> {
             .clock
             .now()
             .plus(Duration::from_secs(lease_seconds));
-        let ends_by = lease_ends.min(session.dead_by);
+        let ends_by = match revokes {
+            EngineRevokes::Now => lease_ends.min(session.dead_by),
+            // Neither a shorter lease nor the end of the session ends it.
+            EngineRevokes::AtExpiry => lease_ends,
+            EngineRevokes::Never => order.expires_at,
+        };
+        let handle = Handle::LeaseId(reply.lease_id);
         Ok(Issued {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
-            revocation_class: role.spec.revocation_class,
-            handle: Some(Handle::LeaseId(reply.lease_id).to_json()),
+            lives_for: Some(Duration::from_secs(lease_seconds)),
+            revocation_class: revokes.class(),
+            handle: Some(handle.minted_by(engine.as_deref(), reply.index.as_ref())),
             anchor: Some(session.anchor),
         })
     }
@@ -85,6 +104,12 @@ impl Issuing<'_> {
         let spec = TokenSpec {
             policies: role.policies.clone(),
             until: order.expires_at,
+            // Vault ends it for certain then, whatever its policies let its holder do.
+            until_at_most: if role.spec.renewable {
+                order.task_deadline
+            } else {
+                order.expires_at
+            },
             credential: Some(order.credential),
         };
         let token = mint_token(self.vault, order, spec, self.anchors).await?;
@@ -94,8 +119,11 @@ impl Issuing<'_> {
         Ok(Issued {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
-            revocation_class: RevocationClass::Immediate,
-            handle: Some(Handle::Accessor(token.accessor).to_json()),
+            // The holder of a renewable token may renew it behind the broker's back, so the broker
+            // revokes it at its end.
+            lives_for: (!role.spec.renewable).then_some(token.granted),
+            revocation_class: RevocationClass::Inherits,
+            handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
             anchor: Some(token.anchor),
         })
     }
@@ -115,6 +143,7 @@ impl Issuing<'_> {
         Ok(Issued {
             data: secret_fields(data)?,
             expires_at: self.order.expires_at,
+            lives_for: None,
             revocation_class: RevocationClass::None,
             handle: Some(Handle::Static(call.path).to_json()),
             anchor: Some(session.anchor),
@@ -129,21 +158,32 @@ impl Issuing<'_> {
     ) -> Result<(Reply, Arc<AnchoredToken>), ProviderError> {
         let doing = format!("issue `{}`", self.order.role);
         let session = self.session().await?;
-        let refused = match self.vault.call_with(&session.secret, call.clone()).await {
+        let refused = match self.call_once(&session, call).await {
             Ok(reply) => return Ok((reply, session)),
             Err(fault) if fault.status() == Some(403) => fault,
             Err(fault) => return Err(fault.while_doing(&doing)),
         };
-        if !matches!(self.vault.token_exists(&session.accessor).await, Ok(false)) {
+        let exists = self
+            .vault
+            .token_exists(&session.accessor, session.minted.as_ref())
+            .await;
+        if !matches!(exists, Ok(false)) {
             return Err(refused.while_doing(&doing));
         }
         let dead = [session.accessor.clone()].into();
         self.sessions.remove_any_of(self.order.task, &dead).await;
         let session = self.session().await?;
-        match self.vault.call_with(&session.secret, call.clone()).await {
+        match self.call_once(&session, call).await {
             Ok(reply) => Ok((reply, session)),
             Err(fault) => Err(fault.while_doing(&doing)),
         }
+    }
+
+    async fn call_once(&self, session: &AnchoredToken, call: &EngineCall) -> Result<Reply, Fault> {
+        let minted = session.minted.as_ref();
+        self.vault
+            .call_with(&session.secret, minted, call.clone())
+            .await
     }
 
     async fn session(&self) -> Result<Arc<AnchoredToken>, ProviderError> {
@@ -179,6 +219,7 @@ fn unleased(
         .and_then(Value::as_i64);
     let ends_at = told.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)));
     let (revocation_class, expires_at) = match ends_at {
+        _ if dynamic.claimed() == EngineRevokes::Never => (RevocationClass::None, order.expires_at),
         Some(ends_at) => (RevocationClass::ExpiryOnly, ends_at),
         None if dynamic.tells_ttl() => (RevocationClass::ExpiryOnly, order.expires_at),
         None => (RevocationClass::None, order.expires_at),
@@ -186,6 +227,8 @@ fn unleased(
     Ok(Issued {
         data: secret_fields(data)?,
         expires_at,
+        // Only Vault's clock knows the end that the engine told.
+        lives_for: None,
         revocation_class,
         handle: Some(Handle::Unleased(told).to_json()),
         anchor: Some(session.anchor),

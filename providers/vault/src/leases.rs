@@ -12,6 +12,7 @@ use taskpass_provider::ProviderError;
 
 use crate::{
     api::LookupLease,
+    consistency::Index,
     fault::Fault,
     vault::{CONCURRENT_CALLS_MAX, Vault},
 };
@@ -37,9 +38,14 @@ const WAIT_MAX: Duration = Duration::from_secs(45);
 pub(crate) type LeaseOutcomes = HashMap<String, Result<(), ProviderError>>;
 
 /// Waits for the leases of a revoked token. If Vault does not get on with some, they are revoked
-/// one by one.
-pub(crate) async fn await_revoked(vault: &Vault, lease_ids: Vec<String>) -> LeaseOutcomes {
-    let pending = PendingLeases::new(lease_ids, &*vault.clock);
+/// one by one. A place that is as far as `after` has seen all of them; without it, no place may lag
+/// behind.
+pub(crate) async fn await_revoked(
+    vault: &Vault,
+    lease_ids: Vec<String>,
+    after: Option<&Index>,
+) -> LeaseOutcomes {
+    let pending = PendingLeases::new(lease_ids, after, &*vault.clock);
     resolve_by_listing(vault, &pending).await;
     let lookups = (0..CONCURRENT_CALLS_MAX)
         .map(|_| resolve_by_lookup(vault, &pending))
@@ -65,8 +71,13 @@ pub(crate) enum Search {
 /// overdue. Other tasks' leases below the path have time left and do not count. Nor do leases
 /// issued before `since` by Vault's clock: a single old lease that its engine cannot revoke would
 /// keep every credential of the role in doubt for ever.
-pub(crate) async fn search_overdue(vault: &Vault, path: &str, since: Timestamp) -> Search {
-    let ids = match vault.list_leases(path).await {
+pub(crate) async fn search_overdue(
+    vault: &Vault,
+    path: &str,
+    since: Timestamp,
+    after: Option<&Index>,
+) -> Search {
+    let ids = match vault.list_leases(path, after).await {
         Ok(ids) => ids,
         Err(fault) => return Search::Impossible(fault.while_doing("list leases").to_string()),
     };
@@ -76,7 +87,7 @@ pub(crate) async fn search_overdue(vault: &Vault, path: &str, since: Timestamp) 
         ));
     }
     let found: Vec<Result<bool, Fault>> = stream::iter(ids)
-        .map(|id| async move { is_overdue(vault, &id, since).await })
+        .map(|id| async move { is_overdue(vault, &id, since, after).await })
         .buffer_unordered(CONCURRENT_CALLS_MAX)
         .collect()
         .await;
@@ -93,8 +104,14 @@ pub(crate) async fn search_overdue(vault: &Vault, path: &str, since: Timestamp) 
     verdict
 }
 
-async fn is_overdue(vault: &Vault, lease_id: &str, since: Timestamp) -> Result<bool, Fault> {
-    match vault.call(|| LookupLease { lease_id }).await {
+/// A place that has not seen the lease would say "gone" of it, hence `after`.
+async fn is_overdue(
+    vault: &Vault,
+    lease_id: &str,
+    since: Timestamp,
+    after: Option<&Index>,
+) -> Result<bool, Fault> {
+    match vault.call_after(after, || LookupLease { lease_id }).await {
         Ok(reply) => {
             let issued = reply.text("issue_time").and_then(|text| text.parse().ok());
             let is_older = issued.is_some_and(|issued: Timestamp| issued < since);
@@ -112,6 +129,7 @@ async fn is_overdue(vault: &Vault, lease_id: &str, since: Timestamp) -> Result<b
 struct PendingLeases<'a> {
     waiting: Mutex<VecDeque<String>>,
     outcomes: Mutex<LeaseOutcomes>,
+    after: Option<&'a Index>,
     clock: &'a dyn Clock,
     /// Monotonic times.
     progress_at: Mutex<Duration>,
@@ -119,10 +137,11 @@ struct PendingLeases<'a> {
 }
 
 impl<'a> PendingLeases<'a> {
-    fn new(lease_ids: Vec<String>, clock: &'a dyn Clock) -> Self {
+    fn new(lease_ids: Vec<String>, after: Option<&'a Index>, clock: &'a dyn Clock) -> Self {
         let now = clock.monotonic();
         Self {
             clock,
+            after,
             waiting: Mutex::new(lease_ids.into()),
             outcomes: Mutex::default(),
             progress_at: Mutex::new(now),
@@ -164,7 +183,7 @@ async fn resolve_by_listing(vault: &Vault, pending: &PendingLeases<'_>) {
     loop {
         let waiting = std::mem::take(&mut *pending.waiting.lock());
         let listed_at = pending.clock.monotonic();
-        let Some(existing) = existing_of(vault, &waiting).await else {
+        let Some(existing) = existing_of(vault, &waiting, pending.after).await else {
             pending.waiting.lock().extend(waiting);
             return;
         };
@@ -187,7 +206,11 @@ async fn resolve_by_listing(vault: &Vault, pending: &PendingLeases<'_>) {
 
 /// Which of the leases exist, by lists of their paths; `None` if they are few, or the paths many or
 /// not to be listed.
-async fn existing_of(vault: &Vault, lease_ids: &VecDeque<String>) -> Option<HashSet<String>> {
+async fn existing_of(
+    vault: &Vault,
+    lease_ids: &VecDeque<String>,
+    after: Option<&Index>,
+) -> Option<HashSet<String>> {
     if lease_ids.len() < LISTED_LEASES_MIN {
         return None;
     }
@@ -200,7 +223,7 @@ async fn existing_of(vault: &Vault, lease_ids: &VecDeque<String>) -> Option<Hash
     }
     let mut listed = HashSet::new();
     for path in paths {
-        listed.extend(vault.list_leases(path).await.ok()?);
+        listed.extend(vault.list_leases(path, after).await.ok()?);
     }
     let existing = lease_ids.iter().filter(|id| listed.contains(*id));
     Some(existing.cloned().collect())
@@ -209,7 +232,7 @@ async fn existing_of(vault: &Vault, lease_ids: &VecDeque<String>) -> Option<Hash
 async fn resolve_by_lookup(vault: &Vault, pending: &PendingLeases<'_>) {
     let mut pause = PAUSE_MIN;
     while let Some(lease_id) = pending.next() {
-        match vault.lease_exists(&lease_id).await {
+        match vault.lease_exists(&lease_id, pending.after).await {
             Ok(false) => {
                 pending.record(lease_id, Ok(()));
                 pause = PAUSE_MIN;
@@ -219,8 +242,8 @@ async fn resolve_by_lookup(vault: &Vault, pending: &PendingLeases<'_>) {
                 pending.record(lease_id, Err(error));
             }
             Ok(true) if pending.has_stalled() => {
-                let outcome = vault.revoke_lease(&lease_id).await;
-                pending.record(lease_id, outcome);
+                let outcome = vault.revoke_lease(&lease_id, pending.after).await;
+                pending.record(lease_id, outcome.map(drop));
             }
             Ok(true) => {
                 pending.put_back(lease_id);

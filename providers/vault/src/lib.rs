@@ -48,6 +48,8 @@ mod broker_token;
 mod check;
 mod check_roles;
 mod config;
+mod consistency;
+mod engine;
 mod factory;
 mod fault;
 #[cfg(feature = "fuzz")]
@@ -75,5 +77,6 @@ pub use check::BROKER_POLICY;
 pub use config::{
     AppRoleConfig, ConfigError, Method, RoleConfig, RoleType, VaultConfig, VaultKind,
 };
+pub use engine::EngineRevokes;
 pub use factory::factory;
 pub use provider::VaultProvider;

@@ -66,6 +66,16 @@ impl PathTemplate {
         Ok(segments?.join("/"))
     }
 
+    /// The segments before the first parameter.
+    pub(crate) fn fixed_beginning(&self) -> String {
+        let fixed = |parts: &Vec<Part>| match parts.as_slice() {
+            [Part::Text(text)] => Some(text.clone()),
+            _ => None,
+        };
+        let segments: Vec<String> = self.segments.iter().map_while(fixed).collect();
+        segments.join("/")
+    }
+
     /// Whether one of the segments is just `name`.
     pub(crate) fn has_segment(&self, name: &str) -> bool {
         self.segments

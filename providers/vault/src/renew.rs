@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use taskpass_provider::{ProviderError, RenewOrder, Renewed};
 
-use crate::{fault::Fault, handle::Handle, issue::end_on_record, vault::Vault};
+use crate::{
+    consistency::Index, engine::is_static, fault::Fault, handle::Handle, issue::end_on_record,
+    vault::Vault,
+};
 
 pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, ProviderError> {
     let now = vault.clock.now();
@@ -22,23 +25,36 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
         )))
     };
     let handle = order.handle.as_ref().map(Handle::parse).transpose()?;
+    let minted = order.handle.as_ref().and_then(Index::recorded);
+    let minted = minted.as_ref();
     let granted = match &handle {
+        Some(Handle::LeaseId(_)) if is_static(order.handle.as_ref()) => {
+            return unsupported("a static secret");
+        }
         Some(Handle::LeaseId(lease_id)) => {
-            let renewed = vault.renew_lease(lease_id, seconds).await;
+            let renewed = vault.renew_lease(lease_id, minted, seconds).await;
             renewed.map(|reply| u64::from(reply.lease_seconds))
         }
-        Some(Handle::Accessor(accessor)) => vault.renew_token(accessor, u64::from(seconds)).await,
+        Some(Handle::Accessor(accessor)) => {
+            vault
+                .renew_token(accessor, minted, u64::from(seconds))
+                .await
+        }
         Some(Handle::Unleased(_)) => return unsupported("a credential without a lease"),
         Some(Handle::Static(_)) => return unsupported("a static secret"),
-        Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
+        Some(Handle::Token | Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None => {
             return unsupported("a credential whose outcome is unknown");
         }
     };
     let granted = granted.map_err(|fault| renew_error(order, fault))?;
     // An engine may grant more than it was asked for, and the record must not hide that.
     let ends_by = vault.clock.now().plus(Duration::from_secs(granted));
-    let expires_at = end_on_record(order.until, ends_by);
-    Ok(Renewed { expires_at })
+    Ok(Renewed {
+        expires_at: end_on_record(order.until, ends_by),
+        // See `Issuing::issue_token` for tokens.
+        lives_for: matches!(handle, Some(Handle::LeaseId(_)))
+            .then_some(Duration::from_secs(granted)),
+    })
 }
 
 fn renew_error(order: &RenewOrder, fault: Fault) -> ProviderError {

@@ -1,20 +1,25 @@
 //! Revoking: the sessions first, since every lease belongs to one, and then proof for each
 //! credential.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use taskpass_core::{CredentialId, RevocationClass, Timestamp};
 use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked};
 
 use crate::{
-    handle::{AnchorHandle, Handle},
+    consistency::{Death, Index, UNSEEN},
+    engine::{EngineRevokes, engine_revokes, forgotten},
+    handle::{AnchorHandle, Handle, is_token},
     identity::must_have_minted,
     in_doubt::CallsInDoubt,
     leases::{LeaseOutcomes, Search, await_revoked, search_overdue},
     roles::Roles,
     session::Sessions,
-    vault::{CONCURRENT_CALLS_MAX, Vault},
+    vault::{CONCURRENT_CALLS_MAX, RevokedToken, Vault},
 };
 
 /// A lease this much older than its credential is another's, however much our clock and Vault's
@@ -41,8 +46,10 @@ enum SessionsOutcome {
     Kept,
     /// There was none.
     NoneOnRecord,
-    /// All are proven gone.
+    /// All are gone.
     Revoked {
+        /// What that is worth.
+        proof: SessionsProof,
         /// Some of the tokens were these credentials themselves.
         tokens: BTreeSet<CredentialId>,
         /// For these, a session may have been gone before the call that used it ended.
@@ -50,6 +57,18 @@ enum SessionsOutcome {
     },
     /// At least one may live.
     Failed(ProviderError),
+}
+
+/// What "Vault knows none of the sessions" is worth.
+#[derive(Debug, Clone)]
+enum SessionsProof {
+    /// The broker revoked one, and Vault's storage was as far as this then: a place that is as far
+    /// has seen everything that was issued through any of them.
+    RevokedAt(Index),
+    /// They are dead, and it is not known what the answering place has seen of their leases.
+    Dead,
+    /// The answering place may not have seen them.
+    Unseen,
 }
 
 type ItemResult = Result<Revoked, ProviderError>;
@@ -72,12 +91,7 @@ impl Revoking<'_> {
         if let (RevokeScope::Task, SessionsOutcome::Failed(error)) = (&order.scope, &sessions) {
             return Err(error.clone());
         }
-        let leases = match (&order.scope, &sessions) {
-            (RevokeScope::Task, SessionsOutcome::Revoked { .. }) => {
-                await_revoked(vault, leases_of_sessions(order)).await
-            }
-            _ => LeaseOutcomes::new(),
-        };
+        let leases = self.leases_of(&sessions).await;
         let mut revoking = Vec::with_capacity(order.items.len());
         for item in &order.items {
             revoking.push(self.revoke_item(item, &sessions, &leases));
@@ -90,6 +104,24 @@ impl Revoking<'_> {
             self.calls.remove(&order.items);
         }
         Ok(results)
+    }
+
+    /// Waits for the leases that end with the sessions of a task. Where the answering place may not
+    /// have seen them, each is revoked by itself.
+    async fn leases_of(&self, sessions: &SessionsOutcome) -> LeaseOutcomes {
+        let (RevokeScope::Task, SessionsOutcome::Revoked { proof, .. }) =
+            (&self.order.scope, sessions)
+        else {
+            return LeaseOutcomes::new();
+        };
+        let after = match proof {
+            SessionsProof::RevokedAt(index) => Some(index),
+            SessionsProof::Dead | SessionsProof::Unseen if self.vault.may_lag().await => {
+                return LeaseOutcomes::new();
+            }
+            SessionsProof::Dead | SessionsProof::Unseen => None,
+        };
+        await_revoked(self.vault, leases_of_sessions(self.order), after).await
     }
 
     /// Revokes the items with a known outcome now and leaves the items in doubt to the next
@@ -124,7 +156,7 @@ impl Revoking<'_> {
     /// memory.
     async fn revoke_sessions(&self) -> SessionsOutcome {
         let (vault, order) = (self.vault, self.order);
-        let (mut sessions, mut accessors) = (BTreeSet::new(), BTreeSet::new());
+        let (mut sessions, mut accessors) = (BTreeMap::new(), BTreeMap::new());
         let mut tokens = BTreeSet::new();
         let of_items = order
             .items
@@ -135,9 +167,9 @@ impl Revoking<'_> {
             match AnchorHandle::parse(handle) {
                 Ok(anchor) => {
                     if anchor.credential.is_none() {
-                        sessions.insert(anchor.accessor.clone());
+                        sessions.insert(anchor.accessor.clone(), anchor.index.clone());
                     }
-                    accessors.insert(anchor.accessor);
+                    accessors.insert(anchor.accessor, anchor.index);
                     tokens.extend(anchor.credential);
                 }
                 Err(error) => return SessionsOutcome::Failed(error),
@@ -146,7 +178,10 @@ impl Revoking<'_> {
         match order.scope {
             RevokeScope::Task => accessors.extend(self.sessions.remove(order.task).await),
             // A session minted since the order was written has no credential in doubt and stays.
-            RevokeScope::Credentials => self.sessions.remove_any_of(order.task, &accessors).await,
+            RevokeScope::Credentials => {
+                let named = accessors.keys().cloned().collect();
+                self.sessions.remove_any_of(order.task, &named).await;
+            }
         }
         if accessors.is_empty() {
             return SessionsOutcome::NoneOnRecord;
@@ -156,14 +191,17 @@ impl Revoking<'_> {
             Ok(credentials) => credentials,
             Err(error) => return SessionsOutcome::Failed(error),
         };
-        let revoked: Vec<Result<(), ProviderError>> = stream::iter(accessors)
-            .map(|accessor| async move { vault.revoke_token(&accessor).await })
+        let revoked: Vec<Result<RevokedToken, ProviderError>> = stream::iter(accessors)
+            .map(|(accessor, minted)| async move {
+                vault.revoke_token(&accessor, minted.as_ref()).await
+            })
             .buffer_unordered(CONCURRENT_CALLS_MAX)
             .collect()
             .await;
-        match revoked.into_iter().find_map(Result::err) {
-            Some(error) => SessionsOutcome::Failed(error),
-            None => SessionsOutcome::Revoked {
+        match revoked.into_iter().collect::<Result<Vec<_>, _>>() {
+            Err(error) => SessionsOutcome::Failed(error),
+            Ok(revoked) => SessionsOutcome::Revoked {
+                proof: SessionsProof::of(revoked),
                 tokens,
                 possibly_orphaned,
             },
@@ -177,29 +215,27 @@ impl Revoking<'_> {
         leases: &LeaseOutcomes,
     ) -> ItemResult {
         let handle = item.handle.as_ref().map(Handle::parse).transpose()?;
+        let minted = item.handle.as_ref().and_then(Index::recorded);
+        let minted = minted.as_ref();
         match handle {
             Some(Handle::LeaseId(lease_id)) => {
-                if let Some(outcome) = leases.get(&lease_id) {
-                    outcome.clone()?;
-                    return Ok(proven(
-                        "Vault revoked the task's token, and does not know the lease any more",
-                    ));
-                }
-                self.vault.revoke_lease(&lease_id).await?;
-                Ok(proven(
-                    "Vault revoked the lease, and does not know it any more",
-                ))
+                self.revoke_leased(item, &lease_id, leases.get(&lease_id))
+                    .await
             }
-            Some(Handle::Accessor(accessor)) => {
-                self.vault.revoke_token(&accessor).await?;
-                Ok(proven(
-                    "Vault revoked the token, and does not know it any more",
-                ))
-            }
+            Some(Handle::Accessor(accessor)) => Ok(
+                match self.vault.revoke_token(&accessor, minted).await?.death {
+                    Death::Proven => proven(
+                        "Vault revoked the token, and does not know it any more; what it was used to mint ends as its engines allow",
+                    ),
+                    Death::Unknown => unproven(item, UNSEEN),
+                },
+            ),
             Some(Handle::Unleased(ends_at)) => Ok(unleased(item, ends_at)),
             Some(Handle::Static(_)) => Ok(static_secret()),
             None if item.revocation_class == RevocationClass::None => Ok(static_secret()),
-            Some(Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None if item.outcome_known => {
+            Some(Handle::Token | Handle::LeasePath(_) | Handle::TimedLeasePath(_)) | None
+                if item.outcome_known =>
+            {
                 Ok(unproven(item, "how to find it was not recorded"))
             }
             located => {
@@ -207,6 +243,36 @@ impl Revoking<'_> {
                 self.revoke_in_doubt(item, locator, sessions).await
             }
         }
+    }
+
+    /// Revokes a lease, unless it ended with its session. That Vault does not know the lease is a
+    /// proof only if its engine makes the credential useless.
+    async fn revoke_leased(
+        &self,
+        item: &RevokeItem,
+        lease_id: &str,
+        with_session: Option<&Result<(), ProviderError>>,
+    ) -> ItemResult {
+        let minted = item.handle.as_ref().and_then(Index::recorded);
+        let minted = minted.as_ref();
+        let (death, proof) = match with_session {
+            Some(outcome) => {
+                outcome.clone()?;
+                let proof = "Vault revoked the task's token, and does not know the lease any more";
+                (Death::Proven, proof)
+            }
+            None => (
+                self.vault.revoke_lease(lease_id, minted).await?,
+                "Vault revoked the lease, and does not know it any more",
+            ),
+        };
+        let revokes = engine_revokes(self.vault, item, lease_id, minted).await?;
+        Ok(match (revokes, death) {
+            (EngineRevokes::Never, _) => forgotten(item, true),
+            (EngineRevokes::AtExpiry, _) => forgotten(item, false),
+            (EngineRevokes::Now, Death::Unknown) => unproven(item, UNSEEN),
+            (EngineRevokes::Now, Death::Proven) => proven(proof),
+        })
     }
 
     /// Revokes an intent without outcome. The call may have minted a token that is on record, a
@@ -218,7 +284,7 @@ impl Revoking<'_> {
         locator: Locator<'_>,
         sessions: &SessionsOutcome,
     ) -> ItemResult {
-        let (tokens, possibly_orphaned) = match sessions {
+        let (proof, tokens, possibly_orphaned) = match sessions {
             SessionsOutcome::Failed(error) => return Err(error.clone()),
             SessionsOutcome::Kept => {
                 return Err(ProviderError::retryable(
@@ -232,11 +298,22 @@ impl Revoking<'_> {
                 );
             }
             SessionsOutcome::Revoked {
+                proof: SessionsProof::Unseen,
+                ..
+            } if is_token(item) => {
+                return Ok(unproven(item, UNSEEN));
+            }
+            SessionsOutcome::Revoked {
+                proof: SessionsProof::Unseen,
+                ..
+            } => return Ok(self.unfound(item, locator, UNSEEN)),
+            SessionsOutcome::Revoked {
+                proof,
                 tokens,
                 possibly_orphaned,
-            } => (tokens, possibly_orphaned),
+            } => (proof, tokens, possibly_orphaned),
         };
-        if item.revocation_class == RevocationClass::Immediate {
+        if is_token(item) {
             if tokens.contains(&item.credential) {
                 return Ok(proven(
                     "the token that was minted for it was on record, was revoked, and Vault does not know it any more",
@@ -247,7 +324,7 @@ impl Revoking<'_> {
                 "no token that was minted for it is on record, and an unrecorded one has expired by now",
             );
         }
-        match self.search(item, locator.path).await {
+        match self.search(item, locator.path, proof).await? {
             Search::NothingLeft if possibly_orphaned.contains(&item.credential) => Ok(self.unfound(
                 item,
                 locator,
@@ -271,23 +348,40 @@ impl Revoking<'_> {
 
     /// Vault takes a moment to revoke the leases of a revoked session. Leases of another session
     /// that was just revoked look the same, so the search is repeated.
-    async fn search(&self, item: &RevokeItem, lease_path: Option<&str>) -> Search {
+    async fn search(
+        &self,
+        item: &RevokeItem,
+        lease_path: Option<&str>,
+        proof: &SessionsProof,
+    ) -> Result<Search, ProviderError> {
+        let impossible = |why: &str| Ok(Search::Impossible(why.to_owned()));
         let Some(path) = lease_path else {
-            return Search::Impossible("the path of its lease was not recorded".to_owned());
+            return impossible("the path of its lease was not recorded");
         };
         if self.roles.is_unleased(&item.role) {
-            return Search::Impossible("the role's engine gives no leases".to_owned());
+            return impossible("the role's engine gives no leases");
         }
+        let after = match proof {
+            SessionsProof::RevokedAt(index) => Some(index),
+            SessionsProof::Dead | SessionsProof::Unseen if self.vault.may_lag().await => {
+                return impossible("the server that answers may not have seen it being minted");
+            }
+            SessionsProof::Dead | SessionsProof::Unseen => None,
+        };
         let since = item.intended_at.minus(OLDER);
-        let mut found = search_overdue(self.vault, path, since).await;
+        let mut found = search_overdue(self.vault, path, since, after).await;
         for _ in 0..SEARCHES_MAX {
             if found != Search::Overdue {
                 break;
             }
             tokio::time::sleep(SEARCH_PAUSE).await;
-            found = search_overdue(self.vault, path, since).await;
+            found = search_overdue(self.vault, path, since, after).await;
         }
-        found
+        let is_gone = found == Search::NothingLeft;
+        if is_gone && engine_revokes(self.vault, item, path, after).await? != EngineRevokes::Now {
+            return impossible("the role's engine is not known to end what it minted");
+        }
+        Ok(found)
     }
 
     /// The receipt for a lease that the call may have minted and that cannot be found. An engine
@@ -304,6 +398,7 @@ impl Revoking<'_> {
         let until = locator.is_timed.then_some(latest_end);
         Revoked {
             may_live_until: Some(until.unwrap_or(Timestamp::MAX)),
+            identity_until: None,
             ..unproven(item, why)
         }
     }
@@ -321,6 +416,17 @@ impl Revoking<'_> {
             ),
             after: Some(left),
         })
+    }
+}
+
+impl SessionsProof {
+    fn of(revoked: Vec<RevokedToken>) -> Self {
+        if revoked.iter().any(|token| token.death == Death::Unknown) {
+            return Self::Unseen;
+        }
+        // Everything was issued before the first of them was revoked.
+        let mut indices = revoked.into_iter().filter_map(|token| token.revoked_at);
+        indices.next().map_or(Self::Dead, Self::RevokedAt)
     }
 }
 
@@ -353,6 +459,7 @@ fn leases_of_sessions(order: &RevokeOrder) -> Vec<String> {
         Handle::Accessor(_)
         | Handle::Unleased(_)
         | Handle::Static(_)
+        | Handle::Token
         | Handle::LeasePath(_)
         | Handle::TimedLeasePath(_) => None,
     };
@@ -364,6 +471,7 @@ fn proven(proof: &str) -> Revoked {
         verified: true,
         proof: proof.to_owned(),
         may_live_until: None,
+        identity_until: None,
     }
 }
 
@@ -376,6 +484,7 @@ fn unproven_until(until: Timestamp, why: &str) -> Revoked {
         verified: false,
         proof: why.to_owned(),
         may_live_until: Some(until),
+        identity_until: None,
     }
 }
 

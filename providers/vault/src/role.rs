@@ -9,6 +9,7 @@ use taskpass_provider::config::{check_env, env_of_fields, param_rules, required_
 use crate::{
     api::EngineCall,
     config::{Method, RoleConfig, RoleType},
+    engine::EngineRevokes,
     path::PathTemplate,
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct Dynamic {
     method: Method,
     body: BTreeMap<String, Value>,
     ttl_field: Option<String>,
+    /// As much as the role claims for its engine.
+    revokes: EngineRevokes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,9 +95,11 @@ impl Role {
         };
         let (revocation_class, renewable) = match &source {
             CredentialSource::Dynamic(dynamic) => {
-                (RevocationClass::Inherits, dynamic.method == Method::Read)
+                (dynamic.revokes.class(), dynamic.method == Method::Read)
             }
-            CredentialSource::Token => (RevocationClass::Immediate, true),
+            // What the token itself drew is as dead as the engines behind it make it. The end of
+            // the token can only move if the holder may move it, too.
+            CredentialSource::Token => (RevocationClass::Inherits, false),
             CredentialSource::Kv { .. } => (RevocationClass::None, false),
         };
         let spec = RoleSpec {
@@ -154,6 +159,22 @@ impl Dynamic {
         self.path.render(scope)
     }
 
+    /// The beginning of the path that is the same for every scope.
+    pub(crate) fn fixed_beginning(&self) -> String {
+        self.path.fixed_beginning()
+    }
+
+    /// What revoking does: as much as the role claims for its engine, and no more than is known of
+    /// an engine of this type.
+    pub(crate) fn revokes(&self, engine: Option<&str>, data: Option<&Value>) -> EngineRevokes {
+        self.revokes.max(EngineRevokes::of(engine, data))
+    }
+
+    /// As much as the role claims for its engine.
+    pub(crate) const fn claimed(&self) -> EngineRevokes {
+        self.revokes
+    }
+
     /// Whether the engine is told the credential's lifetime.
     pub(crate) const fn tells_ttl(&self) -> bool {
         self.ttl_field.is_some()
@@ -192,10 +213,12 @@ fn source(config: &RoleConfig) -> Result<CredentialSource, InvalidValue> {
                 method,
                 body: config.body.clone(),
                 ttl_field: config.ttl_field.clone(),
+                revokes: config.engine_revokes.unwrap_or(EngineRevokes::Now),
             }))
         }
         RoleType::Token => {
             refuse(config.path.is_some(), "path")?;
+            refuse(config.engine_revokes.is_some(), "engine_revokes")?;
             refuse(config.method.is_some(), "method")?;
             refuse(has_body, "body")?;
             refuse(config.ttl_field.is_some(), "ttl_field")?;
@@ -203,6 +226,7 @@ fn source(config: &RoleConfig) -> Result<CredentialSource, InvalidValue> {
             Ok(CredentialSource::Token)
         }
         RoleType::Kv => {
+            refuse(config.engine_revokes.is_some(), "engine_revokes")?;
             refuse(config.method.is_some(), "method")?;
             refuse(has_body, "body")?;
             refuse(config.ttl_field.is_some(), "ttl_field")?;

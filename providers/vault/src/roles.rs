@@ -58,8 +58,10 @@ impl Roles {
         if self.is_unleased(name) {
             return None;
         }
-        let CredentialSource::Dynamic(dynamic) = &self.find(name)?.source else {
-            return None;
+        let dynamic = match &self.find(name)?.source {
+            CredentialSource::Dynamic(dynamic) => dynamic,
+            CredentialSource::Token => return Some(Handle::Token),
+            CredentialSource::Kv { .. } => return None,
         };
         let path = dynamic.lease_path(scope).ok()?;
         Some(if dynamic.tells_ttl() {

@@ -12,6 +12,7 @@ use taskpass_core::{TaskId, Timestamp};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
 
 use crate::{
+    consistency::Index,
     token::{AnchoredToken, TokenSpec, mint_token},
     vault::Vault,
 };
@@ -58,6 +59,7 @@ impl Sessions {
         let spec = TokenSpec {
             policies: policies(),
             until: order.task_deadline,
+            until_at_most: order.task_deadline,
             credential: None,
         };
         let session = Arc::new(mint_token(vault, order, spec, anchors).await?);
@@ -65,11 +67,12 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Removes the task's session and returns its accessor.
-    pub(crate) async fn remove(&self, task: TaskId) -> Option<String> {
+    /// Removes the task's session. Returns its accessor, and how far the storage was when it was
+    /// minted.
+    pub(crate) async fn remove(&self, task: TaskId) -> Option<(String, Option<Index>)> {
         let slot = self.by_task.lock().remove(&task)?;
         let session = slot.session.lock().await.take();
-        session.map(|session| session.accessor.clone())
+        session.map(|session| (session.accessor.clone(), session.minted.clone()))
     }
 
     /// Removes the task's session if it is one of `accessors`, so that the next issue mints

@@ -10,7 +10,7 @@ use taskpass_core::{AnchorId, CredentialId, Secret, Timestamp};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
 use vaultrs::api::token::requests::CreateOrphanTokenRequest;
 
-use crate::{handle::AnchorHandle, vault::Vault};
+use crate::{consistency::Index, handle::AnchorHandle, vault::Vault};
 
 /// The life of a token that is not on record yet: longer than recording takes on a busy disk.
 pub(crate) const PROBATION: Duration = Duration::from_secs(20);
@@ -20,6 +20,8 @@ pub(crate) struct TokenSpec {
     pub(crate) policies: Vec<String>,
     /// Its end: at the latest the task's deadline.
     pub(crate) until: Timestamp,
+    /// The latest end that a renewal can give it, also one that its holder asks Vault for.
+    pub(crate) until_at_most: Timestamp,
     /// The credential that the token is; `None` for a session.
     pub(crate) credential: Option<CredentialId>,
 }
@@ -29,11 +31,15 @@ pub(crate) struct TokenSpec {
 pub(crate) struct AnchoredToken {
     pub(crate) secret: Secret,
     pub(crate) accessor: String,
+    /// How far the cluster's storage was when the token was minted.
+    pub(crate) minted: Option<Index>,
     pub(crate) anchor: AnchorId,
     /// The token works at least until then, unless it is revoked.
     pub(crate) usable_until: Timestamp,
     /// The token is dead from then on, unless it is renewed.
     pub(crate) dead_by: Timestamp,
+    /// The life that Vault gave it.
+    pub(crate) granted: Duration,
 }
 
 /// Mints an orphan token in two phases.
@@ -45,28 +51,35 @@ pub(crate) async fn mint_token(
 ) -> Result<AnchoredToken, ProviderError> {
     let now = vault.clock.now();
     let life = whole_seconds(spec.until.since(now))?;
-    let life_max = whole_seconds(order.task_deadline.since(now))?;
+    let life_max = whole_seconds(spec.until_at_most.since(now))?;
     let probation = life.min(PROBATION.as_secs());
     let request = || token_request(order, &spec.policies, probation, life_max);
-    let auth = vault
+    let (auth, index) = vault
         .create_token(request, "create the task's token")
         .await?;
     let (secret, accessor) = (Secret::new(auth.client_token), auth.accessor);
-    let recorded = record(vault, &accessor, order, spec.credential, anchors).await;
-    let anchor = match recorded {
+    let handle = AnchorHandle {
+        accessor: accessor.clone(),
+        credential: spec.credential,
+        cluster: None,
+        namespace: vault.namespace.clone(),
+        index,
+    };
+    let minted = handle.index.clone();
+    let anchor = match record(vault, order, handle, anchors).await {
         Ok(anchor) => anchor,
-        Err(error) => return Err(discarded(vault, &accessor, error).await),
+        Err(error) => return Err(discarded(vault, &accessor, minted.as_ref(), error).await),
     };
     let mut seconds = probation;
     let (mut began, mut answered) = (now, vault.clock.now());
     if life > probation {
         began = answered;
         let left = spec.until.since(began).as_secs().max(1);
-        match vault.renew_token(&accessor, left).await {
+        match vault.renew_token(&accessor, minted.as_ref(), left).await {
             Ok(granted) => (seconds, answered) = (granted, vault.clock.now()),
             Err(fault) => {
                 let error = fault.while_doing("extend the task's token");
-                return Err(discarded(vault, &accessor, error).await);
+                return Err(discarded(vault, &accessor, minted.as_ref(), error).await);
             }
         }
     }
@@ -74,16 +87,23 @@ pub(crate) async fn mint_token(
     Ok(AnchoredToken {
         secret,
         accessor,
+        minted,
         anchor,
         usable_until: began.plus(granted).min(spec.until),
         dead_by: answered.plus(granted),
+        granted,
     })
 }
 
 /// Discards a token that was not brought into use, and returns the error to report. `error` may
 /// promise that nothing was minted; that holds only if the token is proven gone.
-async fn discarded(vault: &Vault, accessor: &str, error: ProviderError) -> ProviderError {
-    if vault.discard_token(accessor).await {
+async fn discarded(
+    vault: &Vault,
+    accessor: &str,
+    minted: Option<&Index>,
+    error: ProviderError,
+) -> ProviderError {
+    if vault.discard_token(accessor, minted).await {
         error
     } else {
         ProviderError::retryable(error.to_string())
@@ -94,16 +114,13 @@ async fn discarded(vault: &Vault, accessor: &str, error: ProviderError) -> Provi
 /// proves its death.
 async fn record(
     vault: &Vault,
-    accessor: &str,
     order: &IssueOrder,
-    credential: Option<CredentialId>,
+    handle: AnchorHandle,
     anchors: &dyn Anchors,
 ) -> Result<AnchorId, ProviderError> {
     let handle = AnchorHandle {
-        accessor: accessor.to_owned(),
-        credential,
         cluster: vault.cluster().await?,
-        namespace: vault.namespace.clone(),
+        ..handle
     };
     anchors.record(handle.to_json(), order.task_deadline).await
 }

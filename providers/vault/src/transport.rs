@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{ConfigError, VaultConfig},
+    consistency::{FORWARD, INCONSISTENT_HEADER, INDEX_HEADER, Index},
     fault::Fault,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Transport {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
+    /// How far the storage was, if the server tells it.
+    pub(crate) index: Option<Index>,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
@@ -92,13 +95,16 @@ impl Transport {
         })
     }
 
-    /// Sends a request in the configured namespace.
+    /// Sends a request in the configured namespace. With `after`, only a place that has seen what
+    /// the index stands for answers.
     pub(crate) async fn send(
         &self,
         request: http::Request<Vec<u8>>,
         token: Option<&Secret>,
+        after: Option<&Index>,
     ) -> Result<Answer, Fault> {
-        self.exchange(request, self.namespace.as_ref(), token).await
+        self.exchange(request, self.namespace.as_ref(), token, after)
+            .await
     }
 
     /// Sends a request about the server itself, which only the root namespace answers.
@@ -106,7 +112,7 @@ impl Transport {
         &self,
         request: http::Request<Vec<u8>>,
     ) -> Result<Answer, Fault> {
-        self.exchange(request, None, None).await
+        self.exchange(request, None, None, None).await
     }
 
     async fn exchange(
@@ -114,6 +120,7 @@ impl Transport {
         request: http::Request<Vec<u8>>,
         namespace: Option<&HeaderValue>,
         token: Option<&Secret>,
+        after: Option<&Index>,
     ) -> Result<Answer, Fault> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
@@ -129,6 +136,11 @@ impl Transport {
             value.set_sensitive(true);
             builder = builder.header(TOKEN_HEADER, value);
         }
+        if let Some(index) = after.and_then(Index::header) {
+            builder = builder
+                .header(INDEX_HEADER, index)
+                .header(INCONSISTENT_HEADER, FORWARD);
+        }
         if !body.is_empty() {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body);
         }
@@ -138,6 +150,7 @@ impl Transport {
             .map_err(|e| Fault::Unreachable(reason(&e)))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
+        let index = response.headers().get(INDEX_HEADER).and_then(Index::read);
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response
             .chunk()
@@ -154,6 +167,7 @@ impl Transport {
         Ok(Answer {
             status,
             retry_after,
+            index,
             body,
         })
     }

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rustify::endpoint::Endpoint;
 use serde_json::Value;
 use taskpass_core::{Clock, ProviderName, Secret};
@@ -19,12 +20,18 @@ use vaultrs::api::{
 use crate::{
     api::{self, ListLeases, LookupLease, RenewLease, Reply, RevokeLease},
     broker_token::BrokerToken,
+    consistency::{Death, Index, may_lag},
+    engine::KnownMounts,
     fault::Fault,
     transport::Transport,
 };
 
 /// Concurrent calls for one order. More would only queue inside Vault, ahead of other clients.
 pub(crate) const CONCURRENT_CALLS_MAX: usize = 16;
+
+/// How long the broker remembers whether the server is one of a cluster: this changes only when
+/// servers start.
+const LAG_KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// A server, and the broker's access to it.
 #[derive(Debug)]
@@ -38,6 +45,10 @@ pub(crate) struct Vault {
     pub(crate) namespace: Option<String>,
     /// The longest that Vault works on one request.
     pub(crate) request_max: Duration,
+    /// Whether a place may lag behind, and when that was learnt (monotonic).
+    pub(crate) lag: Mutex<Option<(Duration, bool)>>,
+    /// The types of engines that were asked about.
+    pub(crate) mounts: KnownMounts,
 }
 
 impl Vault {
@@ -47,16 +58,31 @@ impl Vault {
         E: Endpoint,
         F: Fn() -> E + Send + Sync,
     {
-        self.token.call(&self.transport, endpoint).await
+        self.token.call(&self.transport, endpoint, None).await
     }
 
-    /// Calls with `token`.
+    /// The same, answered only by a place that has seen what `after` stands for.
+    pub(crate) async fn call_after<E, F>(
+        &self,
+        after: Option<&Index>,
+        endpoint: F,
+    ) -> Result<Reply, Fault>
+    where
+        E: Endpoint,
+        F: Fn() -> E + Send + Sync,
+    {
+        self.token.call(&self.transport, endpoint, after).await
+    }
+
+    /// Calls with `token`, which was minted at `minted`. A place that is not as far would refuse
+    /// the token as unknown.
     pub(crate) async fn call_with(
         &self,
         token: &Secret,
+        minted: Option<&Index>,
         endpoint: impl Endpoint,
     ) -> Result<Reply, Fault> {
-        api::call(&self.transport, endpoint, Some(token)).await
+        api::call(&self.transport, endpoint, Some(token), minted).await
     }
 
     /// The server's report on its health, which it gives without a token.
@@ -74,51 +100,103 @@ impl Vault {
         Ok(cluster.filter(|id| !id.is_empty()).map(str::to_owned))
     }
 
-    /// Creates a token; `doing` names the purpose.
+    /// Whether "there is no such thing" may come from a place that lags behind. A server that does
+    /// not say may be one.
+    pub(crate) async fn may_lag(&self) -> bool {
+        let now = self.clock.monotonic();
+        let known = self.lag.lock().filter(|(at, _)| now < *at + LAG_KNOWN_FOR);
+        if let Some((_, lags)) = known {
+            return lags;
+        }
+        let Ok(leader) = api::leader(&self.transport).await else {
+            return true;
+        };
+        let health = self.health().await.unwrap_or_default();
+        let lags = may_lag(&health, &leader);
+        *self.lag.lock() = Some((now, lags));
+        lags
+    }
+
+    /// Creates a token; `doing` names the purpose. Returns also how far the storage was then.
     pub(crate) async fn create_token<E: Endpoint>(
         &self,
         request: impl Fn() -> E + Send + Sync,
         doing: &str,
-    ) -> Result<AuthInfo, ProviderError> {
+    ) -> Result<(AuthInfo, Option<Index>), ProviderError> {
         let created = self.call(request).await;
         let reply = created.map_err(|e| e.while_doing(doing))?;
-        reply.auth.ok_or_else(|| {
+        let auth = reply.auth.ok_or_else(|| {
             ProviderError::retryable(format!("Vault's answer to {doing} has no token"))
-        })
+        })?;
+        Ok((auth, reply.index))
     }
 
-    /// Gives a token `seconds` to live from now; returns how many Vault granted.
-    pub(crate) async fn renew_token(&self, accessor: &str, seconds: u64) -> Result<u64, Fault> {
+    /// Gives a token that was minted at `minted` `seconds` to live from now; returns how many Vault
+    /// granted.
+    pub(crate) async fn renew_token(
+        &self,
+        accessor: &str,
+        minted: Option<&Index>,
+        seconds: u64,
+    ) -> Result<u64, Fault> {
         let request = || RenewTokenAccessorRequest {
             accessor: accessor.to_owned(),
             increment: Some(format!("{seconds}s")),
         };
-        let reply = self.call(request).await?;
+        let reply = self.call_after(minted, request).await?;
         Ok(reply.auth.map_or(0, |auth| auth.lease_duration))
     }
 
-    /// Whether a token exists.
-    pub(crate) async fn token_exists(&self, accessor: &str) -> Result<bool, Fault> {
+    /// Whether a token exists, by a place that has seen what `after` stands for.
+    pub(crate) async fn token_exists(
+        &self,
+        accessor: &str,
+        after: Option<&Index>,
+    ) -> Result<bool, Fault> {
         let request = || LookupTokenAccessorRequest {
             accessor: accessor.to_owned(),
         };
-        unless_gone(self.call(request).await)
+        Ok(unless_gone(self.call_after(after, request).await)?.is_some())
     }
 
-    /// Revokes a token and proves by a lookup that it is gone.
-    pub(crate) async fn revoke_token(&self, accessor: &str) -> Result<(), ProviderError> {
+    /// Revokes a token that was minted at `minted`, and looks whether it is gone.
+    pub(crate) async fn revoke_token(
+        &self,
+        accessor: &str,
+        minted: Option<&Index>,
+    ) -> Result<RevokedToken, ProviderError> {
         let request = || RevokeTokenAccessorRequest {
             accessor: accessor.to_owned(),
         };
-        unless_gone(self.call(request).await).map_err(|e| e.while_doing("revoke a token"))?;
-        must_be_gone(self.token_exists(accessor).await, "token")
+        let revoked = unless_gone(self.call_after(minted, request).await);
+        let revoked = revoked.map_err(|e| e.while_doing("revoke a token"))?;
+        // A place that does not find the token says so in a warning, and writes nothing.
+        let wrote = revoked.filter(|reply| !reply.has_warnings);
+        let after = wrote.as_ref().and_then(|reply| reply.index.as_ref());
+        let exists = self.token_exists(accessor, after.or(minted)).await;
+        must_be_gone(exists, "token")?;
+        let death = match (&wrote, minted) {
+            (None, None) => self.believed().await,
+            _ => Death::Proven,
+        };
+        let revoked_at = wrote.and_then(|reply| reply.index);
+        Ok(RevokedToken { death, revoked_at })
+    }
+
+    /// What it means that a place knows nothing, of which it is not known what it has seen.
+    pub(crate) async fn believed(&self) -> Death {
+        if self.may_lag().await {
+            Death::Unknown
+        } else {
+            Death::Proven
+        }
     }
 
     /// Revokes a token that was never used. If that fails, Vault ends the token after its short
     /// life. Returns whether the token is proven gone.
-    pub(crate) async fn discard_token(&self, accessor: &str) -> bool {
-        match self.revoke_token(accessor).await {
-            Ok(()) => true,
+    pub(crate) async fn discard_token(&self, accessor: &str, minted: Option<&Index>) -> bool {
+        match self.revoke_token(accessor, minted).await {
+            Ok(revoked) => revoked.death == Death::Proven,
             Err(error) => {
                 tracing::warn!(provider = %self.name, %error, "an unused token could not be revoked and is left to expire");
                 false
@@ -126,27 +204,63 @@ impl Vault {
         }
     }
 
-    /// Renews with the broker's token: a session has the policies of its roles and no others.
-    pub(crate) async fn renew_lease(&self, lease_id: &str, seconds: u32) -> Result<Reply, Fault> {
-        self.call(|| RenewLease {
+    /// Renews a lease that was minted at `minted`, with the broker's token: a session has the
+    /// policies of its roles and no others.
+    pub(crate) async fn renew_lease(
+        &self,
+        lease_id: &str,
+        minted: Option<&Index>,
+        seconds: u32,
+    ) -> Result<Reply, Fault> {
+        let request = || RenewLease {
             lease_id,
             increment: seconds,
-        })
-        .await
+        };
+        self.call_after(minted, request).await
     }
 
-    /// Whether a lease exists. A lease that Vault has failed to revoke so far exists.
-    pub(crate) async fn lease_exists(&self, lease_id: &str) -> Result<bool, Fault> {
-        unless_gone(self.call(|| LookupLease { lease_id }).await)
+    /// Whether a lease exists, by a place that has seen what `after` stands for. A lease that Vault
+    /// has failed to revoke so far exists.
+    pub(crate) async fn lease_exists(
+        &self,
+        lease_id: &str,
+        after: Option<&Index>,
+    ) -> Result<bool, Fault> {
+        Ok(self.find_lease(lease_id, after).await?.is_some())
     }
 
-    /// Revokes one lease and proves by a lookup that it is gone.
-    pub(crate) async fn revoke_lease(&self, lease_id: &str) -> Result<(), ProviderError> {
+    async fn find_lease(
+        &self,
+        lease_id: &str,
+        after: Option<&Index>,
+    ) -> Result<Option<Reply>, Fault> {
+        unless_gone(self.call_after(after, || LookupLease { lease_id }).await)
+    }
+
+    /// Revokes one lease that was minted at `minted`, and looks whether it is gone.
+    ///
+    /// Vault accepts to revoke a lease that it does not know, so accepting proves nothing. Without
+    /// an index on record, the lease is looked up first: the place that finds it says how far it
+    /// is.
+    pub(crate) async fn revoke_lease(
+        &self,
+        lease_id: &str,
+        minted: Option<&Index>,
+    ) -> Result<Death, ProviderError> {
+        let seen = match minted {
+            Some(index) => Some(index.clone()),
+            None if self.may_lag().await => {
+                let found = self.find_lease(lease_id, None).await;
+                let found = found.map_err(|e| e.while_doing("look up a lease"))?;
+                found.and_then(|reply| reply.index)
+            }
+            None => None,
+        };
         let request = || RevokeLease {
             lease_id,
             sync: true,
         };
-        match unless_gone(self.call(request).await) {
+        match unless_gone(self.call_after(seen.as_ref(), request).await) {
             Ok(_) => {}
             // Vault reports a failure of the engine as a 400 too. The database or cloud behind the
             // engine must come back; the order is right.
@@ -157,12 +271,20 @@ impl Vault {
             }
             Err(fault) => return Err(fault.while_doing("revoke a lease")),
         }
-        must_be_gone(self.lease_exists(lease_id).await, "lease")
+        must_be_gone(self.lease_exists(lease_id, seen.as_ref()).await, "lease")?;
+        Ok(match seen {
+            Some(_) => Death::Proven,
+            None => self.believed().await,
+        })
     }
 
     /// The ids of the leases directly below a path.
-    pub(crate) async fn list_leases(&self, path: &str) -> Result<Vec<String>, Fault> {
-        let listed = match self.call(|| ListLeases { path }).await {
+    pub(crate) async fn list_leases(
+        &self,
+        path: &str,
+        after: Option<&Index>,
+    ) -> Result<Vec<String>, Fault> {
+        let listed = match self.call_after(after, || ListLeases { path }).await {
             Ok(listed) => listed,
             Err(fault) if fault.says_empty() => return Ok(Vec::new()),
             Err(fault) => return Err(fault),
@@ -181,12 +303,20 @@ impl Vault {
     }
 }
 
-/// Whether the call found the thing; `false` only where Vault itself says that there is no such
-/// thing.
-fn unless_gone(answer: Result<Reply, Fault>) -> Result<bool, Fault> {
+/// A token that no place asked knows any more.
+#[derive(Debug)]
+pub(crate) struct RevokedToken {
+    pub(crate) death: Death,
+    /// How far the storage was with the revocation. A place that is as far has seen everything that
+    /// was minted with the token.
+    pub(crate) revoked_at: Option<Index>,
+}
+
+/// The answer about a thing; `None` only where Vault itself says that there is no such thing.
+fn unless_gone(answer: Result<Reply, Fault>) -> Result<Option<Reply>, Fault> {
     match answer {
-        Ok(_) => Ok(true),
-        Err(fault) if fault.says_gone() => Ok(false),
+        Ok(reply) => Ok(Some(reply)),
+        Err(fault) if fault.says_gone() => Ok(None),
         Err(fault) => Err(fault),
     }
 }

@@ -76,6 +76,7 @@ impl Provider for BackEnd {
         Ok(Issued {
             data,
             expires_at: order.expires_at,
+            lives_for: None,
             revocation_class: RevocationClass::Immediate,
             handle: None,
             anchor: None,
@@ -85,6 +86,7 @@ impl Provider for BackEnd {
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: None,
         })
     }
 
@@ -97,6 +99,7 @@ impl Provider for BackEnd {
                 verified: true,
                 proof: "words pass".to_owned(),
                 may_live_until: None,
+                identity_until: None,
             })
         };
         Ok(order.items.iter().map(gone).collect())

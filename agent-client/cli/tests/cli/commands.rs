@@ -107,6 +107,7 @@ async fn the_shapes_of_json() {
         "revocation_class",
         "took_ms",
         "may_live_until",
+        "identity_until",
     ] {
         assert!(receipt.get(key).is_some(), "{key}");
     }
@@ -304,6 +305,25 @@ async fn a_key_that_is_a_link_or_a_pipe_is_refused_with_the_command_that_helps()
         said.contains("it is no regular file; ") && said.contains(&mend),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_receipt_says_until_when_an_identity_is_left() {
+    let fake = logged_in().await;
+    let id = "t0000000000000000";
+    json(&fake, &["task", "start", "--purpose", "p", "--role", "v/r"]).await;
+    let issue = ["credential", "issue", "--task", id, "--role", "v/r"];
+    json(&fake, &issue).await;
+    fake.state().identity_until = Some(prost_types::Timestamp {
+        seconds: 1_795_341_600,
+        nanos: 0,
+    });
+    let ended = json(&fake, &["task", "end", id]).await;
+    let until = &ended["receipts"][0]["identity_until"];
+    assert!(until.as_str().unwrap().starts_with("2026-"), "{ended}");
+    let table = text(&run(&fake, &["task", "end", id]).await.stdout);
+    let words = format!("access denied, identity until {}", until.as_str().unwrap());
+    assert!(table.contains(&words), "{table}");
 }
 
 #[tokio::test]

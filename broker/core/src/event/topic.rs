@@ -169,6 +169,7 @@ pub enum CredentialStep<'a> {
         verified: bool,
         proof: &'a str,
         may_live_until: Option<Timestamp>,
+        identity_until: Option<Timestamp>,
     },
     /// [`Event::CredentialExpired`].
     Expired,
@@ -322,6 +323,7 @@ impl Event {
                 verified,
                 proof,
                 may_live_until,
+                identity_until,
                 took_ms: _,
             } => Topic::Credential(
                 *credential,
@@ -329,6 +331,7 @@ impl Event {
                     verified: *verified,
                     proof,
                     may_live_until: *may_live_until,
+                    identity_until: *identity_until,
                 },
             ),
             Self::CredentialExpired { credential } => {

@@ -334,6 +334,9 @@ impl Engine {
             handle: issued.handle.map(Handle::from),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         };
+        let answered = self.context.clock.monotonic();
+        self.lives
+            .record(order.credential, issued.lives_for, answered);
         // If this fails the credential stays intended, and the reconcilers revoke it.
         self.commit_reserved(vec![event], Vec::new()).await?;
         let recorded = self.context.store.credential(order.credential).await?;

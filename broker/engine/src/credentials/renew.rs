@@ -270,6 +270,9 @@ impl Engine {
             failpoint::reached("renew.extended");
             let outcome = match result {
                 Ok(renewed) => {
+                    let answered = engine.context.clock.monotonic();
+                    let lives = &engine.lives;
+                    lives.record(order.credential, renewed.lives_for, answered);
                     // The provider may have given more than was asked for; the ledger records its
                     // word.
                     let event = Event::CredentialRenewed {

@@ -189,6 +189,7 @@ impl Engine {
                     } else {
                         may_live_until(credential, revoked)
                     },
+                    identity_until: revoked.identity_until,
                 },
                 Err(error) => self.failed_attempt(provider, credential, error)?,
             });
@@ -372,12 +373,14 @@ mod tests {
                 verified: true,
                 proof: "seen".to_owned(),
                 may_live_until: None,
+                identity_until: None,
             })
         };
         let unproven = Ok(Revoked {
             verified: true,
             proof: " ".to_owned(),
             may_live_until: None,
+            identity_until: None,
         });
         assert!(outcomes(Ok(vec![unproven]), 1).iter().all(Result::is_err));
         assert!(outcomes(Ok(vec![dead()]), 2).iter().all(Result::is_err));

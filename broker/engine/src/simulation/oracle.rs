@@ -123,8 +123,10 @@ impl Oracle {
         };
         let may_live = match entry.state {
             CredentialState::Intended | CredentialState::Active | CredentialState::Revoking => true,
-            CredentialState::RevokedVerified | CredentialState::Abandoned => false,
-            CredentialState::Expired => seen.book.clock_was_wrong,
+            // A wall clock that was wrong is no excuse.
+            CredentialState::RevokedVerified
+            | CredentialState::Abandoned
+            | CredentialState::Expired => false,
             CredentialState::RevokedUnverified => {
                 let until = entry.may_live_until.map(|at| self.time.truth(at));
                 let in_time = seen.book.clock_was_wrong || until.is_some_and(|until| now <= until);

@@ -343,6 +343,7 @@ impl Provider for Plant {
         Ok(Issued {
             data,
             expires_at: order.expires_at,
+            lives_for: None,
             revocation_class: RevocationClass::Immediate,
             handle: None,
             anchor: None,
@@ -352,6 +353,7 @@ impl Provider for Plant {
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
         Ok(Renewed {
             expires_at: order.until,
+            lives_for: None,
         })
     }
 
@@ -369,6 +371,7 @@ impl Provider for Plant {
             verified: true,
             proof: "the plant does not know it any more".to_owned(),
             may_live_until: None,
+            identity_until: None,
         };
         let ids = order.items.iter().map(|item| item.credential);
         self.revoked.lock().extend(ids);

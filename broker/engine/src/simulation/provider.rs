@@ -230,6 +230,7 @@ impl SimProvider {
                     verified: false,
                     proof: "its session may have ended under the call".to_owned(),
                     may_live_until: Some(self.lost_ends_by(item)),
+                    identity_until: None,
                 });
             }
             (Kind::Named, _) => (
@@ -247,6 +248,7 @@ impl SimProvider {
                     verified: false,
                     proof: "it lives until its end".to_owned(),
                     may_live_until: Some(item.expires_at),
+                    identity_until: None,
                 });
             }
         };
@@ -354,6 +356,7 @@ impl Provider for SimProvider {
             Duration::ZERO
         };
         let asked = order.expires_at.plus(more);
+        let lives_for = self.life(asked).span();
         let (thing, anchor, expires_at) = self.mint(order, asked, anchors).await?;
         let mut data = SecretFields::new();
         let secret = Secret::new(self.wire.world.secret_of(thing));
@@ -361,6 +364,7 @@ impl Provider for SimProvider {
         let mut issued = Issued {
             data,
             expires_at,
+            lives_for,
             revocation_class: class_of(self.kind),
             handle: Some(json!({ "thing": thing })),
             anchor,
@@ -380,6 +384,7 @@ impl Provider for SimProvider {
         match self.wire.call(Effect::Extend { thing, life }).await? {
             Reply::Done => Ok(Renewed {
                 expires_at: self.ends_by(order.until, life),
+                lives_for: life.span(),
             }),
             _ => Err(ProviderError::Gone("it is dead".to_owned())),
         }
@@ -459,6 +464,7 @@ fn proven(proof: &str) -> Revoked {
         verified: true,
         proof: proof.to_owned(),
         may_live_until: None::<Timestamp>,
+        identity_until: None,
     }
 }
 

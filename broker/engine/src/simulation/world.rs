@@ -1,7 +1,10 @@
 //! The truth: the things that are alive at the back ends. The world knows the true time and nothing
 //! of the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use taskpass_core::CredentialId;
@@ -52,6 +55,14 @@ pub(super) enum Life {
 }
 
 impl Life {
+    /// The life that a provider can count from the answer on.
+    pub(super) const fn span(self) -> Option<Duration> {
+        match self {
+            Self::For(span) => Some(Duration::from_millis(span)),
+            Self::Until(_) => None,
+        }
+    }
+
     const fn ends(self, at: Millis) -> Millis {
         match self {
             Self::For(span) => at + span,

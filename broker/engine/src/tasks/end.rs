@@ -54,6 +54,8 @@ pub struct Receipt {
     pub took: Duration,
     /// Until when it may still be usable; `None` when it is proven dead or was never minted.
     pub may_live_until: Option<Timestamp>,
+    /// Until when the back end may still tell others who its holder is, although it denies access.
+    pub identity_until: Option<Timestamp>,
     /// How it was proved, or why it is not.
     pub proof: String,
 }
@@ -91,6 +93,7 @@ impl Receipt {
             revocation_class: credential.revocation_class,
             took,
             may_live_until,
+            identity_until: revocation.and_then(|r| r.identity_until),
             proof,
         }
     }

@@ -168,6 +168,7 @@ fn revocation(revocation: &taskpass_core::Revocation) -> pb::Revocation {
         proof: revocation.proof.clone().unwrap_or_default(),
         done_at: revocation.done_at.map(time),
         may_live_until: revocation.may_live_until.map(time),
+        identity_until: revocation.identity_until.map(time),
     }
 }
 
@@ -179,6 +180,7 @@ pub(super) fn receipt(receipt: &Receipt) -> pb::Receipt {
         revocation_class: revocation_class(receipt.revocation_class).into(),
         took_ms: u64::try_from(receipt.took.as_millis()).unwrap_or(u64::MAX),
         may_live_until: receipt.may_live_until.map(time),
+        identity_until: receipt.identity_until.map(time),
         proof: receipt.proof.clone(),
     }
 }

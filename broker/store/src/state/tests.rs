@@ -40,6 +40,7 @@ fn ways() -> Vec<(CredentialState, Vec<Event>)> {
         proof: String::new(),
         took_ms: 0,
         may_live_until: Some(NOW),
+        identity_until: None,
     };
     vec![
         (S::Intended, vec![intended(1, 1, 1)]),
@@ -129,6 +130,7 @@ fn revoked_verified_needs_proof() {
             proof: proof.to_owned(),
             took_ms: 0,
             may_live_until,
+            identity_until: None,
         };
         assert!(model.commit(&event).is_err(), "{proof:?}");
     }

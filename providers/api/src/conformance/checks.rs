@@ -164,6 +164,15 @@ pub async fn nothing_lives_longer_than_asked(fixture: &dyn Fixture) {
         issued.expires_at > fixture.now(),
         "expired when it was issued"
     );
+    if let Some(life) = issued.lives_for {
+        // The broker calls it expired once it has counted this life.
+        let ends_by = fixture.now().plus(life);
+        assert!(
+            ends_by >= issued.expires_at,
+            "lives until {}, and its life of {life:?} ends at {ends_by}",
+            issued.expires_at
+        );
+    }
     let latest = anchors.latest_expiry().unwrap_or(order.task_deadline);
     assert!(
         latest <= order.task_deadline,

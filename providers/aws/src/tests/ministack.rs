@@ -115,6 +115,53 @@ async fn ending_a_task_denies_its_sessions_and_no_others() {
     assert!(list.contains(&order.task.to_string()), "{list}");
 }
 
+/// The name that AWS tells others of a session's holder; `None` if AWS does not know the session.
+async fn identity(cloud: &Emulator, issued: &Issued) -> Option<String> {
+    let call = Call {
+        method: "POST",
+        path: "/",
+        body: "Action=GetCallerIdentity&Version=2011-06-15",
+    };
+    let answer = cloud.send("sts", &agent(issued), &call).await;
+    (answer.status == 200).then_some(answer.body)
+}
+
+/// The expectation: access is denied and the identity is not. No policy can deny
+/// `sts:GetCallerIdentity`, and others take its answer for a login.
+#[tokio::test]
+async fn a_revoked_session_still_has_an_identity_and_the_receipt_says_until_when() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    // The session policy ends after ten minutes, and STS gives no session less than fifteen.
+    for with_revoker in [true, false] {
+        let provider = provider(&cloud, with_revoker);
+        let order = orders.order(orders.task(), LIFE, SCOPE);
+        let began = SystemClock::new().now();
+        let (issued, item) = issue(&provider, &order).await;
+        assert!(identity(&cloud, &issued).await.is_some());
+        let none = RecordedAnchors::new();
+        let mut in_doubt = intent_item(&provider, &order, began);
+        in_doubt.credential = item.credential;
+        let known = revoke_order(&order, RevokeScope::Task, &none, vec![item]);
+        let revoked = revoke(&provider, &known).await;
+        assert_eq!(revoked.verified, with_revoker, "{revoked:?}");
+        assert_eq!(may_read(&cloud, &issued).await, !with_revoker);
+        let name = identity(&cloud, &issued).await.unwrap();
+        assert!(name.contains("assumed-role/reader"), "{name}");
+        // A second of rounding, and what the call took.
+        let until = revoked.identity_until.unwrap();
+        let life = until.since(began);
+        assert!((899..=905).contains(&life.as_secs()), "{life:?}");
+        if with_revoker {
+            let words = format!("access denied, identity until {until}");
+            assert!(revoked.proof.contains(&words), "{revoked:?}");
+        }
+        // Without an answer of STS on record, the receipt names no earlier end.
+        let unknown = revoke_order(&order, RevokeScope::Task, &none, vec![in_doubt]);
+        let revoked = revoke(&provider, &unknown).await;
+        assert!(revoked.identity_until.unwrap() >= until, "{revoked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_role_name_that_now_means_another_role_proves_nothing() {
     let (cloud, orders) = (cloud().await, Orders::new());
@@ -325,7 +372,7 @@ async fn errors_name_their_cause() {
     let healthy = super::support::config(&cloud.url, true);
     let health = build(&healthy).check().await.unwrap();
     assert!(
-        health.warnings.is_empty() && health.findings.len() == 4,
+        health.warnings.is_empty() && health.findings.len() == 5,
         "{health:?}"
     );
 

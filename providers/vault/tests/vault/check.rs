@@ -43,7 +43,8 @@ async fn the_check_names_the_rights_that_the_brokers_token_lacks() {
 async fn a_check_names_the_roles_that_cannot_be_issued_and_leaves_no_token() {
     let world = World::new("pki").await;
     let before = world.accessors().await;
-    let warnings = world.provider.check().await.unwrap().warnings;
+    let health = world.provider.check().await.unwrap();
+    let warnings = health.warnings;
     let warning_about = |role: &str, warnings: &[String]| {
         let named = format!("role `vault-test/{role}`");
         warnings.iter().find(|w| w.contains(&named)).cloned()
@@ -53,7 +54,25 @@ async fn a_check_names_the_roles_that_cannot_be_issued_and_leaves_no_token() {
         denied.contains("nobody-wrote-this") && denied.contains("`pki/issue/web`"),
         "{denied}"
     );
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for role in ["no-op", "no-op-by-name"] {
+        let warned = warning_about(role, &warnings).unwrap();
+        assert!(
+            warned.contains("type `kv`") && warned.contains("`revoked_unverified`"),
+            "{warned}"
+        );
+    }
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    let says = |role: &str, words: &str| {
+        let named = format!("role `vault-test/{role}`: ");
+        let mut findings = health.findings.iter();
+        findings.any(|finding| finding.starts_with(&named) && finding.contains(words))
+    };
+    assert!(says("pki", "type `pki` makes its credentials useless"));
+    assert!(says(
+        "pki-by-name",
+        "type `pki` makes its credentials useless"
+    ));
+    assert!(says("pki-claims-less", "`engine_revokes` says"));
     assert_eq!(world.accessors().await.len(), before.len());
 
     world.bao.must("DELETE", "sys/mounts/pki", json!({})).await;

@@ -14,6 +14,11 @@ mod kv {
     taskpass_provider::conformance!(super::World::new("static"));
 }
 
+/// A real engine that gives leases and revokes nothing.
+mod engine_without_revocation {
+    taskpass_provider::conformance!(super::World::new("no-op"));
+}
+
 mod kv_version_1 {
     use taskpass_provider::conformance::{Fixture, issued_works_until_revoked};
 

@@ -20,6 +20,8 @@ use tokio::{
 
 use crate::world::{config, write_secret};
 
+const MOUNT_OF_PKI: &str = r#"{"request_id":"r","lease_id":"","lease_duration":0,"renewable":false,"data":{"path":"pki/","type":"pki"}}"#;
+
 type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// A server that answers each path as the test says; `None` means never.
@@ -41,9 +43,34 @@ impl Fake {
         clock: Arc<dyn Clock>,
         script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
+        // It is a server alone: no standby of it can answer.
+        Self::led_by(r#"{"ha_enabled":false}"#, clock, script).await
+    }
+
+    /// A server of a cluster, whose standbys may answer.
+    pub(crate) async fn of_cluster(
+        script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self::led_by(r#"{"ha_enabled":true}"#, clock(), script).await
+    }
+
+    async fn led_by(
+        leader: &'static str,
+        clock: Arc<dyn Clock>,
+        script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let script = move |line: &str| {
+            if line.contains("/v1/sys/leader ") {
+                return answer("200 OK", "", leader);
+            }
+            if line.contains("/v1/sys/internal/ui/mounts/") {
+                return answer("200 OK", "", MOUNT_OF_PKI);
+            }
+            script(line)
+        };
         let (script, log): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&seen));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

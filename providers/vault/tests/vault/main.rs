@@ -12,7 +12,10 @@
 
 mod behaviour;
 mod check;
+mod cluster;
 mod conformance;
+mod consistency;
+mod engines;
 mod failures;
 mod http2;
 mod in_doubt;

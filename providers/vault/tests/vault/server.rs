@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Bao {
     pub(crate) port: u16,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// The root token.
+    pub(crate) token: String,
     client: reqwest::Client,
 }
 
@@ -68,15 +70,27 @@ impl Bao {
                 child,
                 port,
                 scheme: if tls.is_some() { "https" } else { "http" },
+                token: ROOT_TOKEN.to_owned(),
                 client: client.build().unwrap(),
             };
         }
         panic!("bao did not start in {STARTS_MAX} tries");
     }
 
+    /// A server that was launched and may not answer yet.
+    pub(crate) fn running(child: Child, port: u16) -> Self {
+        Self {
+            child,
+            port,
+            scheme: "http",
+            token: String::new(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
     /// A call with the root token; the status and the answer.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        self.call_as(ROOT_TOKEN, method, path, body).await
+        self.call_as(&self.token, method, path, body).await
     }
 
     /// A call with any token.
@@ -87,6 +101,26 @@ impl Bao {
         path: &str,
         body: Value,
     ) -> (u16, Value) {
+        self.send(token, method, path, body).await.unwrap()
+    }
+
+    /// A call with the root token to a server that may not answer.
+    pub(crate) async fn try_admin(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Option<(u16, Value)> {
+        self.send(&self.token, method, path, body).await.ok()
+    }
+
+    async fn send(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> reqwest::Result<(u16, Value)> {
         let url = format!("{}://127.0.0.1:{}/v1/{path}", self.scheme, self.port);
         let mut request = self
             .client
@@ -95,10 +129,16 @@ impl Bao {
         if !body.is_null() {
             request = request.json(&body);
         }
-        let response = request.send().await.unwrap();
+        let response = request.send().await?;
         let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        let text = response.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+
+    /// The server stands still.
+    pub(crate) fn freeze(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     }
 
     /// A call that must succeed.
@@ -181,7 +221,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     weather: AtomicU8,
     changed: Notify,
     silenced: Notify,
@@ -193,7 +233,7 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             weather: AtomicU8::new(0),
             changed: Notify::new(),
             silenced: Notify::new(),
@@ -207,6 +247,12 @@ impl Proxy {
             }
         });
         Self { port, shared }
+    }
+
+    /// Leads to another server; open connections are cut.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.shared.target.store(target, Ordering::SeqCst);
+        self.shared.changed.notify_waiters();
     }
 
     /// Changes the weather; open connections are cut.
@@ -233,10 +279,11 @@ async fn pass(mut inbound: TcpStream, shared: Arc<Shared>) {
     cut.as_mut().enable();
     silence.as_mut().enable();
     let weather = shared.weather.load(Ordering::SeqCst);
+    let target = shared.target.load(Ordering::SeqCst);
     if weather == Weather::Down as u8 {
         return;
     }
-    let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", shared.target)).await else {
+    let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", target)).await else {
         return;
     };
     if weather == Weather::AnswersLost as u8 {

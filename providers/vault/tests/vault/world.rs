@@ -45,6 +45,12 @@ type = "token"
 policies = ["reader"]
 
 [[role]]
+name = "reader-renewable"
+type = "token"
+policies = ["reader"]
+renewable = true
+
+[[role]]
 name = "static"
 type = "kv"
 path = "secret/data/app"
@@ -56,6 +62,29 @@ type = "kv"
 path = "old/app"
 version = 1
 policies = ["reader"]
+
+[[role]]
+name = "no-op"
+type = "dynamic"
+path = "leased/app"
+policies = ["reader"]
+
+[[role]]
+name = "no-op-by-name"
+type = "dynamic"
+path = "leased/${name}"
+policies = ["reader"]
+params = { name = { pattern = "[a-z]+" } }
+
+[[role]]
+name = "pki-claims-less"
+type = "dynamic"
+path = "pki/issue/web"
+method = "write"
+ttl_field = "ttl"
+policies = ["web"]
+params = { common_name = { pattern = "[a-z.]+" } }
+engine_revokes = "at_expiry"
 
 [[role]]
 name = "denied"
@@ -77,7 +106,7 @@ const POLICIES: [(&str, &str); 3] = [
     ),
     (
         "reader",
-        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }",
+        "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }\npath \"leased/app\" { capabilities = [\"read\"] }\npath \"auth/token/renew-self\" { capabilities = [\"update\"] }",
     ),
 ];
 
@@ -105,6 +134,12 @@ impl World {
     pub(crate) async fn with_clock(role: &'static str, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::around(Bao::start(), dir, role, clock, "").await
+    }
+
+    /// A world around the active server of a cluster.
+    pub(crate) async fn of_cluster(role: &'static str, active: Bao) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::around(active, dir, role, Arc::new(SystemClock::new()), "").await
     }
 
     /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take ten minutes.
@@ -297,7 +332,7 @@ impl Fixture for World {
     }
 
     fn revoking_kills(&self) -> bool {
-        self.role != "static"
+        !matches!(self.role, "static" | "no-op")
     }
 
     async fn break_back_end(&self) -> bool {
@@ -349,6 +384,11 @@ async fn prepare(bao: &Bao) -> String {
         .await;
     let secret = json!({"password": "canary-static-secret", "port": 5432});
     bao.must("POST", "old/app", secret.clone()).await;
+    // An engine that gives leases, and whose revocation does nothing.
+    let leased = json!({"type": "kv", "options": {"version": "1", "leased_passthrough": "true"}});
+    bao.must("POST", "sys/mounts/leased", leased).await;
+    let with_ttl = json!({"password": "canary-static-secret", "ttl": "600"});
+    bao.must("POST", "leased/app", with_ttl).await;
     bao.must("POST", "secret/data/app", json!({ "data": secret }))
         .await;
     for (name, policy) in POLICIES {

@@ -37,6 +37,7 @@ fn revoking(credential: &mut Credential, since: Timestamp, state: CredentialStat
         done_at: None,
         proof: None,
         may_live_until: None,
+        identity_until: None,
     });
 }
 

@@ -199,6 +199,7 @@ impl Book {
                 verified,
                 proof,
                 may_live_until,
+                identity_until: _,
             } => {
                 page.state = if verified {
                     RevokedVerified

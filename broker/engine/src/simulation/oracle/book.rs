@@ -19,8 +19,8 @@ pub(super) struct Book {
     index: u64,
     /// Milliseconds.
     time: i64,
-    /// The wall clock was wrong at some time. A credential that the ledger calls expired may then
-    /// live until its true end, and the ledger's time stands still while the broker counts on.
+    /// The wall clock was wrong at some time. A receipt may then name a wrong end, and the ledger's
+    /// time stands still while the broker counts on.
     pub(super) clock_was_wrong: bool,
     pub(super) tasks: BTreeMap<TaskId, TaskPage>,
     pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,

@@ -96,6 +96,7 @@ impl State {
                 verified: true,
                 proof,
                 may_live_until,
+                identity_until: _,
             } => {
                 if may_live_until.is_some() {
                     return invalid("what is proven dead cannot live on");

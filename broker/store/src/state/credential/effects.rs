@@ -101,6 +101,7 @@ fn advance(mut credential: Credential, step: &CredentialStep<'_>, time: Timestam
             verified,
             proof,
             may_live_until,
+            identity_until,
         } => {
             let state = if verified {
                 CredentialState::RevokedVerified
@@ -110,6 +111,7 @@ fn advance(mut credential: Credential, step: &CredentialStep<'_>, time: Timestam
             finish(&mut credential, state, time, Some(proof));
             if let Some(revocation) = &mut credential.revocation {
                 revocation.may_live_until = may_live_until;
+                revocation.identity_until = identity_until;
             }
         }
         CredentialStep::Expired => finish(&mut credential, CredentialState::Expired, time, None),
@@ -128,6 +130,7 @@ const fn new_revocation(cause: RevokeCause, since: Timestamp) -> Revocation {
         done_at: None,
         proof: None,
         may_live_until: None,
+        identity_until: None,
     }
 }
 

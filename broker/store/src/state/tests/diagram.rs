@@ -22,6 +22,7 @@ fn admitted() -> BTreeSet<Edge> {
         proof: String::new(),
         took_ms: 0,
         may_live_until: Some(NOW),
+        identity_until: None,
     };
     let steps = [
         intended(1, 1, 1),

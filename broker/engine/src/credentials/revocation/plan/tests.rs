@@ -281,6 +281,7 @@ fn revoking(credential: &mut Credential, since: u32) {
         done_at: None,
         proof: None,
         may_live_until: None,
+        identity_until: None,
     });
 }
 
