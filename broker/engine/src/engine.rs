@@ -145,7 +145,8 @@ impl Engine {
 
     /// The time for decisions: the wall clock, but never before the newest ledger entry. While the
     /// wall clock lags behind that, the monotonic clock carries the time on, since retries and
-    /// deadlines must still come due.
+    /// deadlines must still come due. The same holds while the wall clock is in doubt, by the
+    /// clock's own rules.
     pub(crate) fn now(&self) -> Timestamp {
         let clock = &self.context.clock;
         clock
@@ -153,14 +154,18 @@ impl Engine {
             .max(self.newest.lock().flowed(clock.monotonic()))
     }
 
-    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a
-    /// wrong time.
+    /// Refuses to mint while the clock is in doubt, or behind the newest ledger entry: lifetimes
+    /// would be computed from a wrong time.
     pub(crate) fn require_sane_clock(&self) -> Result<Timestamp, Error> {
-        let (clock, now) = (self.context.clock.now(), self.now());
-        if now.since(clock) > CLOCK_LAG_MAX {
-            return Err(Error::ClockWentBack { clock, ledger: now });
+        if let Some(doubt) = self.context.clock.doubt() {
+            return Err(Error::ClockInDoubt(doubt));
         }
-        Ok(now)
+        let clock = self.context.clock.now();
+        let ledger = self.newest.lock().time;
+        if ledger.since(clock) > CLOCK_LAG_MAX {
+            return Err(Error::ClockWentBack { clock, ledger });
+        }
+        Ok(clock.max(ledger))
     }
 
     /// Commits events that issue a thing; the store refuses them when the disk is full.
