@@ -114,7 +114,7 @@ impl Clock for SystemClock {
 /// while they run.
 ///
 /// The file holds up to three words: by how many milliseconds the wall clock is wrong, how many
-/// milliseconds have passed beyond the real ones (on both clocks), and the name of the machine's
+/// milliseconds have passed beyond the real ones (on both clocks; may be negative), and the name of the machine's
 /// run, as [`Clock::boot`] gives it. Missing words mean 0, 0 and no name. The file is read at each
 /// call, and at the start for the name.
 #[cfg(feature = "failpoints")]
@@ -155,10 +155,16 @@ impl Clock for ShiftedClock {
     }
 
     fn monotonic(&self) -> Duration {
-        let passed = u64::try_from(self.shift().1).unwrap_or(0);
-        self.right
-            .monotonic()
-            .saturating_add(Duration::from_millis(passed))
+        /// More than a test lets pass, so that less than none can have passed.
+        const START: Duration = Duration::from_secs(10 * 365 * 86_400);
+        let passed = self.shift().1;
+        let span = Duration::from_millis(passed.unsigned_abs());
+        let right = self.right.monotonic().saturating_add(START);
+        if passed < 0 {
+            right.saturating_sub(span)
+        } else {
+            right.saturating_add(span)
+        }
     }
 
     fn boot(&self) -> Option<&str> {
