@@ -13,6 +13,7 @@ mod abuse;
 mod aws;
 mod bad_input;
 mod canary;
+mod clock;
 mod crash;
 mod denied;
 mod doctor;

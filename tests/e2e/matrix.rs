@@ -1,14 +1,15 @@
 //! The short form of the fault matrix: every fault once, and every operation more than once. `make
 //! torture` plays all cells.
 
-use taskpass_tests::faults::{Cell, Fault, Operation, Outcome};
+use taskpass_tests::faults::{Cell, Fault, Jump, Operation, Outcome};
 
 /// One test for each cell, so that the name of a failing test shows the cell.
 macro_rules! survives {
-    ($($test:ident: $fault:ident, $operation:ident;)*) => {$(
+    ($($test:ident: $fault:ident $(($jump:ident))?, $operation:ident;)*) => {$(
         #[test]
         fn $test() {
-            play(Cell { fault: Fault::$fault, operation: Operation::$operation });
+            let fault = Fault::$fault $((Jump::$jump))?;
+            play(Cell { fault, operation: Operation::$operation });
         }
     )*};
 }
@@ -32,8 +33,17 @@ survives! {
     ledger_damaged_after_a_renewal: LedgerDamaged, Renew;
     index_damaged_after_an_end: IndexDamaged, End;
     index_removed_after_an_issue: IndexRemoved, Issue;
-    clock_ahead_while_it_issues: ClockForwards, Issue;
-    clock_behind_while_it_revokes: ClockBackwards, Revoke;
+    clock_a_second_ahead_while_it_renews: ClockForwards(Second), Renew;
+    clock_a_minute_ahead_while_it_issues: ClockForwards(Minute), Issue;
+    clock_ahead_while_it_issues: ClockForwards(Hour), Issue;
+    clock_a_day_ahead_while_it_ends: ClockForwards(Day), End;
+    clock_years_ahead_while_it_attests: ClockForwards(Years), Attest;
+    clock_a_second_behind_while_it_starts: ClockBackwards(Second), Start;
+    clock_a_minute_behind_while_it_ends: ClockBackwards(Minute), End;
+    clock_behind_while_it_revokes: ClockBackwards(Hour), Revoke;
+    clock_a_day_behind_while_it_renews: ClockBackwards(Day), Renew;
+    clock_years_behind_while_it_rotates: ClockBackwards(Years), Rotate;
+    clock_twice_too_fast_while_it_issues: ClockFast, Issue;
     clock_ahead_then_right_while_it_ends: ClockAheadThenRight, End;
     client_killed_while_it_issues: ClientKilled, Issue;
     client_stopped_while_it_renews: ClientStopped, Renew;

@@ -32,14 +32,14 @@ struct Sample {
 }
 
 /// The metrics of one moment.
-struct Metrics {
+pub(crate) struct Metrics {
     text: String,
     families: Vec<Family>,
 }
 
 impl Metrics {
     /// Fails when the text is not OpenMetrics.
-    fn read(broker: &Broker<'_>) -> Self {
+    pub(crate) fn read(broker: &Broker<'_>) -> Self {
         let answer = http(broker, "GET /metrics");
         let (head, text) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -57,7 +57,7 @@ impl Metrics {
         self.families.iter().flat_map(|family| &family.samples)
     }
 
-    fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: BTreeMap<_, _> = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use taskpass_core::{Clock as _, ShiftedClock, SystemClock, Timestamp};
 use tempfile::TempDir;
 
 use crate::{
@@ -13,8 +14,13 @@ use crate::{
     process::{Server, program},
 };
 
-/// The file that holds the clock error in milliseconds.
+/// The file that holds the error of the clients' clocks in milliseconds, and how much time has passed
+/// beyond the real time.
 const CLOCK_SHIFT: &str = "clock-shift";
+/// The same of the broker's clock.
+const BROKER_CLOCK_SHIFT: &str = "broker-clock-shift";
+/// All clocks.
+const CLOCKS: [&str; 2] = [CLOCK_SHIFT, BROKER_CLOCK_SHIFT];
 /// The environment variable that names that file, in builds for tests.
 pub(crate) const CLOCK_VARIABLE: &str = "TASKPASS_CLOCK_SHIFT";
 
@@ -49,7 +55,15 @@ impl Installation {
     /// until [`Installation::shift_clock`].
     pub fn with_shifted_clock(seconds: i64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        shift_clock(dir.path(), seconds);
+        write_clocks(dir.path(), &CLOCKS, &(seconds * 1000).to_string());
+        Self::of(dir)
+    }
+
+    /// A fresh installation, made so many seconds ago, with clocks that were always right. The time
+    /// until now passes with [`Installation::let_pass`].
+    pub fn made_before(seconds: i64) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        write_clocks(dir.path(), &CLOCKS, &format!("0 {}", -seconds * 1000));
         Self::of(dir)
     }
 
@@ -66,7 +80,7 @@ impl Installation {
             .env_clear()
             .envs(
                 installation
-                    .clock_shift()
+                    .broker_clock_shift()
                     .map(|file| (CLOCK_VARIABLE, file)),
             )
             .output()
@@ -131,12 +145,51 @@ impl Installation {
     /// Makes the clocks of the broker and its clients wrong by so many seconds. Processes that run
     /// already see it at once, provided that they were started after the first shift.
     pub fn shift_clock(&self, seconds: i64) {
-        shift_clock(self.dir.path(), seconds);
+        write_clocks(self.dir.path(), &CLOCKS, &(seconds * 1000).to_string());
     }
 
-    /// The file that holds the clock error, if a test has shifted the clocks.
+    /// Makes only the broker's clock wrong.
+    pub fn shift_brokers_clock(&self, seconds: i64) {
+        let shift = (seconds * 1000).to_string();
+        write_clocks(self.dir.path(), &[BROKER_CLOCK_SHIFT], &shift);
+    }
+
+    /// Makes only the broker's clock wrong, on a machine whose runs have names: then a broker knows
+    /// how long it was stopped.
+    pub fn shift_brokers_clock_in_run(&self, seconds: i64, run: &str) {
+        let shift = format!("{} 0 {run}", seconds * 1000);
+        write_clocks(self.dir.path(), &[BROKER_CLOCK_SHIFT], &shift);
+    }
+
+    /// Lets the time pass for which [`Installation::made_before`] was earlier. All clocks are right.
+    pub fn let_pass(&self) {
+        write_clocks(self.dir.path(), &CLOCKS, "0");
+    }
+
+    /// The file that holds the error of the clients' clocks, if a test has shifted them.
     pub fn clock_shift(&self) -> Option<PathBuf> {
         Some(self.dir.path().join(CLOCK_SHIFT)).filter(|file| file.exists())
+    }
+
+    /// The file that holds the error of the broker's clock, if a test has shifted it.
+    pub fn broker_clock_shift(&self) -> Option<PathBuf> {
+        Some(self.dir.path().join(BROKER_CLOCK_SHIFT)).filter(|file| file.exists())
+    }
+
+    /// The time by the broker's clock.
+    pub fn brokers_time(&self) -> Timestamp {
+        match self.broker_clock_shift() {
+            Some(file) => ShiftedClock::new(file).now(),
+            None => SystemClock::new().now(),
+        }
+    }
+
+    /// A person confirms the time by the broker's clock, while no broker runs.
+    pub fn accept_clock(&self) -> std::process::Output {
+        let (config, time) = (self.home().join("taskpass.toml"), self.brokers_time());
+        let config = config.to_str().expect("a path in UTF-8");
+        let time = time.to_string();
+        self.daemon(&["clock", "accept", "--config", config, "--time", &time])
     }
 
     /// Starts the broker and waits until it serves.
@@ -166,7 +219,7 @@ impl Installation {
     fn launch(&self, command: &Path, before: &[&str], env: &[(&str, &str)]) -> Broker<'_> {
         let config = self.home().join("taskpass.toml");
         let config = config.to_str().expect("a path in UTF-8");
-        let clock = self.clock_shift();
+        let clock = self.broker_clock_shift();
         let clock = clock.as_ref().and_then(|file| file.to_str());
         let clock: Vec<_> = clock.iter().map(|file| (CLOCK_VARIABLE, *file)).collect();
         let env = [env, clock.as_slice()].concat();
@@ -195,6 +248,7 @@ impl Installation {
         Command::new(program("taskpassd"))
             .args(args)
             .env_clear()
+            .envs(self.broker_clock_shift().map(|file| (CLOCK_VARIABLE, file)))
             .output()
             .expect("taskpassd starts")
     }
@@ -351,11 +405,13 @@ impl Drop for Broker<'_> {
     }
 }
 
-fn shift_clock(dir: &Path, seconds: i64) {
-    let fresh = dir.join("clock-shift.new");
-    fs::write(&fresh, (seconds * 1000).to_string()).expect("the shift can be written");
-    // The rename is atomic, so a reader sees the old file or the new one, never half of it.
-    fs::rename(fresh, dir.join(CLOCK_SHIFT)).expect("the shift can be replaced");
+fn write_clocks(dir: &Path, clocks: &[&str], shift: &str) {
+    for clock in clocks {
+        let fresh = dir.join("clock-shift.new");
+        fs::write(&fresh, shift).expect("the shift can be written");
+        // The rename is atomic, so a reader sees the old file or the new one, never half of it.
+        fs::rename(fresh, dir.join(clock)).expect("the shift can be replaced");
+    }
 }
 
 fn tail(log: &str) -> String {

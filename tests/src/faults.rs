@@ -51,11 +51,15 @@ pub enum Fault {
     IndexDamaged,
     /// The index is missing.
     IndexRemoved,
-    /// The clocks jump an hour forwards and stay there.
-    ClockForwards,
-    /// The clocks jump an hour back and are corrected later.
-    ClockBackwards,
-    /// The clocks jump an hour forwards and are corrected, so that the ledger is ahead of them.
+    /// The broker's clock jumps forwards. A jump of up to a minute stays, a person confirms a jump
+    /// of an hour, and a greater one is corrected.
+    ClockForwards(Jump),
+    /// The broker's clock jumps back and is corrected later.
+    ClockBackwards(Jump),
+    /// The broker's clock runs twice too fast, until it is noticed, and is corrected later.
+    ClockFast,
+    /// The clocks were ahead by an hour while the broker started, and are right again, so that the
+    /// ledger is ahead of them. A person sets it back.
     ClockAheadThenRight,
     /// The client is killed while it waits.
     ClientKilled,
@@ -67,9 +71,44 @@ pub enum Fault {
     LongDowntime,
 }
 
+/// How far a clock jumps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jump {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// Five years.
+    Years,
+}
+
+impl Jump {
+    const fn seconds(self) -> i64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+            Self::Day => 86_400,
+            Self::Years => 5 * 365 * 86_400,
+        }
+    }
+
+    /// Whether the broker takes the clock for one that ran away.
+    const fn is_noticed(self) -> bool {
+        match self {
+            Self::Second | Self::Minute => false,
+            Self::Hour | Self::Day | Self::Years => true,
+        }
+    }
+}
+
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 31] = [
         Self::Killed,
         Self::PowerCut,
         Self::Down,
@@ -85,8 +124,17 @@ impl Fault {
         Self::LedgerDamaged,
         Self::IndexDamaged,
         Self::IndexRemoved,
-        Self::ClockForwards,
-        Self::ClockBackwards,
+        Self::ClockForwards(Jump::Second),
+        Self::ClockForwards(Jump::Minute),
+        Self::ClockForwards(Jump::Hour),
+        Self::ClockForwards(Jump::Day),
+        Self::ClockForwards(Jump::Years),
+        Self::ClockBackwards(Jump::Second),
+        Self::ClockBackwards(Jump::Minute),
+        Self::ClockBackwards(Jump::Hour),
+        Self::ClockBackwards(Jump::Day),
+        Self::ClockBackwards(Jump::Years),
+        Self::ClockFast,
         Self::ClockAheadThenRight,
         Self::ClientKilled,
         Self::ClientStopped,
@@ -112,8 +160,17 @@ impl Fault {
             Self::LedgerDamaged => "ledger damaged",
             Self::IndexDamaged => "index damaged",
             Self::IndexRemoved => "index removed",
-            Self::ClockForwards => "clock an hour ahead",
-            Self::ClockBackwards => "clock an hour behind",
+            Self::ClockForwards(Jump::Second) => "clock a second ahead",
+            Self::ClockForwards(Jump::Minute) => "clock a minute ahead",
+            Self::ClockForwards(Jump::Hour) => "clock an hour ahead",
+            Self::ClockForwards(Jump::Day) => "clock a day ahead",
+            Self::ClockForwards(Jump::Years) => "clock years ahead",
+            Self::ClockBackwards(Jump::Second) => "clock a second behind",
+            Self::ClockBackwards(Jump::Minute) => "clock a minute behind",
+            Self::ClockBackwards(Jump::Hour) => "clock an hour behind",
+            Self::ClockBackwards(Jump::Day) => "clock a day behind",
+            Self::ClockBackwards(Jump::Years) => "clock years behind",
+            Self::ClockFast => "clock twice too fast",
             Self::ClockAheadThenRight => "clock ahead, then right",
             Self::ClientKilled => "client killed",
             Self::ClientStopped => "client stopped",
@@ -165,6 +222,14 @@ impl Operation {
             Self::End => "end",
             Self::Rotate => "rotate",
         }
+    }
+
+    /// Whether the operation gives a caller something that it does not have yet.
+    const fn issues(self) -> bool {
+        matches!(
+            self,
+            Self::Attest | Self::Start | Self::Issue | Self::Renew
+        )
     }
 
     /// Whether the operation calls the provider.
@@ -222,7 +287,12 @@ impl Cell {
         match self.fault {
             F::Slow | F::AnswerTwice => true,
             // Revoking is never refused for lack of room or because of a wrong clock.
-            F::DiskFull | F::ClockBackwards | F::ClockAheadThenRight => {
+            F::ClockForwards(Jump::Second | Jump::Minute) | F::ClockBackwards(Jump::Second) => true,
+            F::DiskFull
+            | F::ClockForwards(_)
+            | F::ClockBackwards(_)
+            | F::ClockFast
+            | F::ClockAheadThenRight => {
                 matches!(self.operation, Operation::Revoke | Operation::End)
             }
             F::Down | F::Hung | F::AnswerLost | F::AnswerWrong | F::Failing => {

@@ -350,6 +350,27 @@ impl Authority {
         Ok(())
     }
 
+    /// Retires every issuing authority that begins after now, for a person who has set the clock
+    /// right: no peer takes what such an authority signs. The next [`Self::rotate`] makes another.
+    /// A clock that is merely behind must not do this, since it would retire good authorities.
+    pub fn retire_future(&self) -> Result<(), Error> {
+        let mut rotation = self.rotation.lock();
+        let now = self.deps.clock.now();
+        let mut after = rotation.state.clone();
+        let early = after.authorities.iter_mut();
+        for ca in early.filter(|ca| ca.not_before > now) {
+            ca.stage = Stage::Retired;
+        }
+        if after == rotation.state {
+            return Ok(());
+        }
+        rotation.directory = Directory::Unsure;
+        after.save(&self.custody)?;
+        rotation.directory = Directory::Unswept;
+        rotation.state = after;
+        self.refresh(&rotation.state)
+    }
+
     /// Shows readers `state`, which is on the disk already.
     fn refresh(&self, state: &State) -> Result<(), Error> {
         if self.snapshot.load().generation != state.generation {

@@ -136,6 +136,14 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A person confirmed the time on the broker's machine. The ledger's time goes on from there,
+    /// also where it was later before: entries above this one may carry later times.
+    ClockAccepted {
+        /// The time of the newest entry before.
+        previous: Timestamp,
+        /// The confirmed time, which is also the time of this entry.
+        accepted: Timestamp,
+    },
     /// A certificate authority's key moved one step.
     CaChanged {
         /// The authority's serial number.

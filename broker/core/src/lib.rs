@@ -42,7 +42,10 @@ pub use agent::{Agent, JoinToken, Labels, Svid, SvidState};
 pub use anchor::{Anchor, AnchorState};
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{
+    CLOCK_DISAGREEMENT_MAX, Clock, ClockDoubt, ClockMark, DOWNTIME_MAX, ManualClock, SystemClock,
+    TrustedClock,
+};
 pub use credential::{
     Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,
     RevokeCause, ShownState,

@@ -147,7 +147,8 @@ impl Engine {
 
     /// The time for decisions: the wall clock, but never before the newest ledger entry. While the
     /// wall clock lags behind that, the monotonic clock carries the time on, since retries and
-    /// deadlines must still come due.
+    /// deadlines must still come due. The same holds while the wall clock is in doubt, by the
+    /// clock's own rules.
     pub(crate) fn now(&self) -> Timestamp {
         let clock = &self.context.clock;
         clock
@@ -155,14 +156,18 @@ impl Engine {
             .max(self.newest.lock().flowed(clock.monotonic()))
     }
 
-    /// Refuses to mint while the clock is behind the ledger: lifetimes would be computed from a
-    /// wrong time.
+    /// Refuses to mint while the clock is in doubt, or behind the newest ledger entry: lifetimes
+    /// would be computed from a wrong time.
     pub(crate) fn require_sane_clock(&self) -> Result<Timestamp, Error> {
-        let (clock, now) = (self.context.clock.now(), self.now());
-        if now.since(clock) > CLOCK_LAG_MAX {
-            return Err(Error::ClockWentBack { clock, ledger: now });
+        if let Some(doubt) = self.context.clock.doubt() {
+            return Err(Error::ClockInDoubt(doubt));
         }
-        Ok(now)
+        let clock = self.context.clock.now();
+        let ledger = self.newest.lock().time;
+        if ledger.since(clock) > CLOCK_LAG_MAX {
+            return Err(Error::ClockWentBack { clock, ledger });
+        }
+        Ok(clock.max(ledger))
     }
 
     /// Commits events that issue a thing; the store refuses them when the disk is full.
@@ -229,7 +234,82 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
+    use taskpass_core::{CredentialState, TaskId};
+
     use super::*;
+    use crate::{
+        EndTask, Ending, Settings,
+        testing::{Bench, Fake, NOW},
+    };
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY: Duration = Duration::from_secs(86_400);
+    const YEARS: Duration = Duration::from_secs(5 * 365 * 86_400);
+
+    async fn refused(bench: &Bench, fake: &Arc<Fake>, task: TaskId) -> Error {
+        let issuing = bench.begin(fake, task).await;
+        issuing.await.unwrap().unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_ran_away_stops_issuing_and_not_revoking() {
+        for jumped in [HOUR, DAY, YEARS]
+            .into_iter()
+            .flat_map(|far| [NOW.plus(far), NOW.minus(far)])
+        {
+            let bench = Bench::new(&["a"], Settings::default()).await;
+            let (engine, fake) = (&bench.engine, &bench.fakes[0]);
+            let task = bench.task().await;
+            let id = bench.issued(fake, task, HOUR / 2).await.id;
+            engine.rotate_authority().await.unwrap();
+            let authorities = engine.authority().authorities();
+
+            bench.clock.set(jumped);
+            let error = refused(&bench, fake, task).await;
+            assert!(matches!(error, Error::ClockInDoubt(_)), "{error}");
+            assert!(error.message().contains("taskpassd clock accept"));
+            engine.rotate_authority().await.unwrap();
+            assert_eq!(engine.authority().authorities(), authorities);
+            // Nothing is over because the clock says so.
+            engine.reap().await.unwrap();
+            assert_eq!(bench.credential(id).await.state, CredentialState::Active);
+
+            fake.revokes.add_permits(9);
+            let end = EndTask {
+                task,
+                how: Ending::Complete,
+                wait: Some(Duration::from_millis(1)),
+            };
+            engine.end_task(&bench.agent, &end).await.unwrap();
+            let name = "a".parse().unwrap();
+            let permit = engine.revoke_permit(&name, true).unwrap();
+            engine.revoke_group(&name, task, &[id], permit).await.unwrap();
+            let credential = bench.credential(id).await;
+            assert_eq!(credential.state, CredentialState::RevokedVerified);
+            let done = credential.revocation.clone().unwrap().done_at.unwrap();
+            assert_eq!(done, NOW, "after a jump to {jumped}");
+
+            // The clock is set right, and the broker goes on by itself.
+            bench.clock.set(NOW);
+            let task = bench.task().await;
+            bench.issued(fake, task, HOUR / 2).await;
+        }
+    }
+
+    /// A minute back is within what time servers do. Issuing waits for that minute, without a
+    /// commit that would show the time.
+    #[tokio::test]
+    async fn a_clock_a_minute_behind_the_ledger_is_waited_for() {
+        let bench = Bench::new(&["a"], Settings::default()).await;
+        let (fake, task) = (&bench.fakes[0], bench.task().await);
+        let minute = Duration::from_secs(60);
+        bench.clock.set(NOW.minus(minute));
+        let error = refused(&bench, fake, task).await;
+        assert!(matches!(error, Error::ClockWentBack { .. }), "{error}");
+        bench.clock.advance(minute);
+        assert_eq!(bench.engine.require_sane_clock().unwrap(), NOW);
+        bench.issued(fake, task, HOUR / 2).await;
+    }
 
     #[test]
     fn time_flows_on_while_the_wall_clock_lags() {

@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use taskpass_core::{
-    CredentialId, EntropyError, ParamName, ProviderName, ScopeError, TaskId, Timestamp,
+    ClockDoubt, CredentialId, EntropyError, ParamName, ProviderName, ScopeError, TaskId, Timestamp,
 };
 use taskpass_provider::ProviderError;
 use taskpass_store::{GuardFailure, StoreError};
@@ -128,9 +128,14 @@ pub enum Error {
         #[source]
         source: ProviderError,
     },
+    /// The wall clock is in doubt.
+    #[error(
+        "{0}; nothing is issued until the clock is right or a person runs `taskpassd clock accept` on the broker's machine"
+    )]
+    ClockInDoubt(ClockDoubt),
     /// The wall clock is behind the ledger.
     #[error(
-        "the broker's clock says {clock}, but the ledger already has entries of {ledger}; nothing is issued until the clock is right"
+        "the broker's clock says {clock}, but the ledger already has entries of {ledger}; nothing is issued until the clock has caught up, or a person runs `taskpassd clock accept` on the broker's machine"
     )]
     ClockWentBack {
         /// The wall clock.

@@ -15,7 +15,7 @@ use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
     Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, OperatorName,
     ProviderName, RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId,
-    Svid, SvidState, TaskId, Timestamp, Ttl,
+    Svid, SvidState, TaskId, Timestamp, TrustedClock, Ttl,
 };
 use taskpass_ledger::SigningKey;
 use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
@@ -205,7 +205,7 @@ impl Provider for Fake {
 fn authority(
     dir: &std::path::Path,
     domain: &taskpass_core::TrustDomain,
-    clock: &Arc<ManualClock>,
+    clock: &Arc<TrustedClock>,
     entropy: &Arc<SeededEntropy>,
 ) -> Authority {
     let hours = |n: u64| Ttl::from_seconds(n * 3600).unwrap();
@@ -233,15 +233,16 @@ impl Bench {
     pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
+        let trusted = Arc::new(TrustedClock::new(clock.clone(), None));
         let entropy = Arc::new(SeededEntropy::new(1));
         let domain: taskpass_core::TrustDomain = "acme.test".parse().unwrap();
         let key_file = dir.path().join("ledger.key");
         let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
         let ledger_key = key.verifying_key().clone();
         let config = taskpass_store::Config::new(dir.path().join("data"));
-        let opened = LogStore::open(&config, key, clock.clone()).unwrap();
+        let opened = LogStore::open(&config, key, trusted.clone()).unwrap();
         let store = Arc::new(opened.store);
-        let authority = authority(dir.path(), &domain, &clock, &entropy);
+        let authority = authority(dir.path(), &domain, &trusted, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = [starter_policy(&StarterOptions { admin: &admin }), grants()];
         let happened = Happened::default();
@@ -262,7 +263,7 @@ impl Bench {
             ledger_key,
             authority: Arc::new(authority),
             attestors: attestors(store.clone()),
-            clock: clock.clone(),
+            clock: trusted,
             timer: Arc::new(SystemTimer),
             entropy,
             tasks: TaskTracker::new(),

@@ -35,6 +35,8 @@ pub struct Verified {
     pub continues: Option<u64>,
     /// Entries in a directory that are younger than its checkpoint: nothing proves them yet.
     pub unsigned: u64,
+    /// The newest entry of a directory, signed or not.
+    pub newest: Option<Vec<u8>>,
 }
 
 /// How much of the ledger was seen.
@@ -197,6 +199,7 @@ pub fn verify_dir(
     let mut edge = Edge::default();
     let mut full = Vec::new();
     let mut wrong = None;
+    let mut newest = Vec::new();
     let older_size = older.map(Checkpoint::size);
     let (mut root, mut older_root) = (None, None);
     let mut mark = |edge: &Edge| {
@@ -210,6 +213,8 @@ pub fn verify_dir(
     mark(&edge);
     let scan = scan::scan(ledger, checkpoint.size(), &mut |entry| {
         edge.push(leaf_hash(entry.bytes), &mut full);
+        newest.clear();
+        newest.extend_from_slice(entry.bytes);
         mark(&edge);
         for tile in full.drain(..) {
             if wrong.is_none() && tile_differs(ledger, &tile, checkpoint.size()) {
@@ -239,6 +244,7 @@ pub fn verify_dir(
         entries: checkpoint.size(),
         extent: Extent::Full,
         unsigned: edge.size().saturating_sub(checkpoint.size()),
+        newest: Some(newest).filter(|entry| !entry.is_empty()),
         checkpoint,
     })
 }
@@ -464,6 +470,7 @@ impl<'a> Export<'a> {
             entries: self.entries,
             extent,
             unsigned: 0,
+            newest: None,
         })
     }
 

@@ -90,6 +90,7 @@ impl Events {
             | Event::ConfigurationReloaded { .. }
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
+            | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
             | Event::AgentRegistered { .. }
             | Event::JoinTokenCreated { .. }

@@ -61,6 +61,9 @@ pub struct Sample {
     /// Days until that volume is full, if it goes on filling up as in the last day; `None` while it
     /// does not.
     pub disk_full_days: Option<f64>,
+    /// How far the wall clock is ahead of the time that has passed, in seconds, while it is in
+    /// doubt.
+    pub clock_ahead: Option<f64>,
     /// The providers that are configured, and those that only revoke.
     pub providers: Option<Vec<ProviderSample>>,
 }
@@ -105,6 +108,10 @@ metrics! {
             "Bytes free on the volume of the data directory";
         disk_full_days: Family<Only, Float> =
             "Days until the volume of the data directory is full, at the pace of the last day";
+        clock_in_doubt: Gauge =
+            "1 while the wall clock is far from the time that has passed, and nothing is issued";
+        clock_ahead: Float, Seconds =
+            "How far the wall clock is ahead of the time that has passed while it is in doubt, else 0";
         open_tasks: Gauge = "Open tasks";
         live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
         pending_revocations: Family<OfProvider, Gauge> =
@@ -134,6 +141,8 @@ impl Gauges {
         set(&self.ledger_entries, sample.ledger_entries);
         set(&self.ledger_queue_events, sample.ledger_queue);
         set(&self.open_tasks, sample.open_tasks);
+        set(&self.clock_in_doubt, u8::from(sample.clock_ahead.is_some()));
+        self.clock_ahead.set(sample.clock_ahead.unwrap_or(0.0));
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
         self.disk_free.clear();

@@ -11,7 +11,7 @@ pub use error::AppError;
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use taskpass_ca::Authority;
-use taskpass_core::Event;
+use taskpass_core::{Event, TrustedClock};
 use taskpass_engine::{
     self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
 };
@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use crate::{
     api,
     certificate::{CertificateRenewal, ServerCertificate},
+    clock::{self, ClockWatch},
     config::Config,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
     reload::{self, Reloader, Reloads, control::ControlSocket},
@@ -56,6 +57,7 @@ pub struct App {
     reloader: Reloader,
     reloads: Reloads,
     control: Option<ControlSocket>,
+    clock: Arc<TrustedClock>,
     tasks: TaskTracker,
 }
 
@@ -63,6 +65,11 @@ impl App {
     /// Opens everything, checks it, records the start, and listens. Nothing is served before
     /// [`App::run`].
     pub async fn build(config: Config, deps: Deps) -> Result<Self, AppError> {
+        let trusted = clock::trusted(&config.data_dir, deps.clock);
+        let deps = Deps {
+            clock: Arc::<TrustedClock>::clone(&trusted),
+            ..deps
+        };
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new(Labels {
             methods: api::methods(),
@@ -119,6 +126,7 @@ impl App {
             reloader,
             reloads,
             control,
+            clock: trusted,
             tasks,
         })
     }
@@ -146,6 +154,8 @@ impl App {
             Arc::clone(self.engine.clock()),
         );
         reconcile::drive(&self.engine, certificate, &stop);
+        let watch = ClockWatch::new(self.clock, &self.config, self.health.clone());
+        reconcile::drive(&self.engine, watch, &stop);
         self.tasks.spawn(self.reloader.run(stop.clone()));
         if let Some(control) = self.control {
             self.tasks.spawn(control.serve(self.reloads, stop.clone()));

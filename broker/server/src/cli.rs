@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use taskpass_core::{OperatorName, TrustDomain};
+use taskpass_core::{OperatorName, Timestamp, TrustDomain};
 
 const EXAMPLES: &str = "\
 EXAMPLES:
@@ -20,6 +20,8 @@ EXAMPLES:
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
   Issue an identity to an operator who has no valid one, or to a new operator:
     taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
+  Go on after the machine's clock had been wrong:
+    taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
 
 EXIT CODES:
   0 done, 1 failed, 2 wrong usage";
@@ -103,6 +105,22 @@ EXAMPLES:
   taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
   taskpassd operator issue ann --config /var/lib/taskpass/taskpass.toml --dir ./ann -o json";
 
+const ACCEPT_AFTER: &str = "\
+A broker issues nothing while the machine's clock is more than five minutes from the time that has
+passed, while it is behind the newest entry of the ledger, and while it is more than 30 days ahead
+of that entry at the start. When the clock is set right, the broker goes on by itself. Use this
+command where the clock is right and the broker cannot know: after a time in which a wrong clock
+dated the ledger ahead, after a virtual machine was paused, after months without a broker.
+
+Look at a clock that you trust, and set this machine's clock first. Without `--time`, the command
+prints what it would accept and changes nothing. Stop the broker, run the command as the user that
+the broker runs as, and start the broker again. The ledger gets an entry with both times, and no
+history is lost. Identities made while the clock was ahead have to be made again.
+
+EXAMPLES:
+  taskpassd clock accept --config /var/lib/taskpass/taskpass.toml
+  taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd completions bash > /etc/bash_completion.d/taskpassd";
@@ -137,6 +155,9 @@ pub enum Command {
     /// Issue identities to operators, on this machine while no broker runs
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// Go on after the machine's clock had been wrong, on this machine while no broker runs
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Run a broker in a temporary directory, for a first look
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
@@ -220,6 +241,28 @@ pub struct Issue {
     pub output: Output,
 }
 
+/// `taskpassd clock …`
+#[derive(Debug, Subcommand)]
+pub enum ClockCommand {
+    /// Confirm the time of this machine; the ledger goes on from there, even if it was ahead
+    #[command(after_help = ACCEPT_AFTER)]
+    Accept(Accept),
+}
+
+/// `taskpassd clock accept`
+#[derive(Debug, Args)]
+pub struct Accept {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The time by a clock that you trust, as in 2026-11-28T09:30:00Z
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<Timestamp>,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -280,7 +323,7 @@ mod tests {
         let help = include_str!("cli/help.txt");
         let commands = help.split("$ taskpassd").skip(1);
         let is_group = |text: &str| {
-            let groups = [" config --help", " operator --help"];
+            let groups = [" config --help", " operator --help", " clock --help"];
             groups.iter().any(|group| text.starts_with(group))
         };
         for command in commands.filter(|text| !is_group(text)) {
@@ -302,6 +345,8 @@ mod tests {
             "taskpassd doctor --config f -o json",
             "taskpassd operator issue ann --config f --dir d",
             "taskpassd operator issue ann --config f --dir d -o json",
+            "taskpassd clock accept --config f",
+            "taskpassd clock accept --config f --time 2026-11-28T09:30:00Z -o json",
             "taskpassd dev",
             "taskpassd completions zsh",
         ] {
@@ -316,6 +361,9 @@ mod tests {
             "taskpassd reload",
             "taskpassd doctor --config f -o xml",
             "taskpassd operator add x",
+            "taskpassd clock",
+            "taskpassd clock accept",
+            "taskpassd clock accept --config f --time today",
             "taskpassd operator issue ann --config f",
             "taskpassd operator issue Ann --config f --dir d",
         ] {

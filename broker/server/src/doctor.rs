@@ -68,7 +68,7 @@ pub type BuiltProvider = (ProviderName, Result<Arc<dyn Provider>, String>);
 pub async fn diagnose(
     path: &Path,
     kinds: &ProviderKinds,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
     build: impl Fn(&Config) -> Vec<BuiltProvider>,
 ) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();

@@ -27,6 +27,7 @@ mod app;
 mod authn;
 mod certificate;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod doctor;
 #[cfg(feature = "fuzz")]

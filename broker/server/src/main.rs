@@ -14,7 +14,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
     App, Deps,
-    cli::{Cli, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand, Output},
+    cli::{Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand, Output},
+    clock,
     config::{Config, ProviderConfig, check, reference},
     doctor, init,
     observe::logging,
@@ -54,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Schema) => print(&reference::json_schema(&provider_kinds())),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Operator(OperatorCommand::Issue(arguments)) => operator_issue(arguments),
+        Command::Clock(ClockCommand::Accept(arguments)) => clock_accept(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
         Command::Completions { shell } => completions(shell),
     }
@@ -127,7 +129,7 @@ fn doctor(arguments: &Doctor) -> anyhow::Result<ExitCode> {
     let clock = deps().clock;
     let kinds = provider_kinds();
     let build = |config: &Config| build_providers(config, &clock);
-    let diagnosing = doctor::diagnose(&arguments.config, &kinds, clock.as_ref(), build);
+    let diagnosing = doctor::diagnose(&arguments.config, &kinds, &clock, build);
     let diagnosis = process::runtime()?.block_on(diagnosing);
     match arguments.output {
         Output::Text => print(&diagnosis.to_string())?,
@@ -160,6 +162,24 @@ fn operator_issue(arguments: Issue) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn clock_accept(arguments: Accept) -> anyhow::Result<ExitCode> {
+    let Accept {
+        config,
+        time,
+        output,
+    } = arguments;
+    let request = clock::Request {
+        config: Config::load(&config, &provider_kinds())?,
+        time,
+        user: rustix::process::geteuid().as_raw(),
+    };
+    let accepted = process::runtime()?.block_on(clock::accept(request, &deps()))?;
+    match output {
+        Output::Text => print(&accepted.to_string()),
+        Output::Json => print(&accepted.to_json()),
+    }
+}
+
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "taskpassd", &mut script);
@@ -184,12 +204,12 @@ fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> Vec<doctor::Built
 /// The machine's clock and randomness. The rest of the broker gets them from here.
 fn deps() -> Deps {
     Deps {
-        clock: clock(),
+        clock: machine_clock(),
         entropy: Arc::new(SystemEntropy::new()),
     }
 }
 
-fn clock() -> Arc<dyn Clock> {
+fn machine_clock() -> Arc<dyn Clock> {
     #[cfg(feature = "failpoints")]
     if let Some(file) = process::environment("TASKPASS_CLOCK_SHIFT") {
         return Arc::new(taskpass_core::ShiftedClock::new(file));

@@ -19,7 +19,7 @@ use std::{
 use serde::Serialize;
 use taskpass_ca::NewKey;
 use taskpass_core::{
-    Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl, limits,
+    Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl, limits,
 };
 use taskpass_engine::CLOCK_LAG_MAX;
 use taskpass_files::create_dir;
@@ -28,6 +28,7 @@ use taskpass_store::{Batch, CommitError, Store as _, StoreError};
 
 use crate::{
     app::{self, AppError, Deps},
+    clock,
     config::Config,
     init::{self, quoted},
 };
@@ -59,7 +60,7 @@ pub enum Error {
     /// that the process writes.
     #[error(
         "`{}` belongs to the user with id {owner}, not {user}; \
-         run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd operator issue …`",
+         run this as the user that the broker runs as: `setpriv --reuid={owner} --regid={group} --clear-groups taskpassd …`",
         dir.display()
     )]
     WrongUser {
@@ -83,15 +84,27 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The wall clock is in doubt.
+    #[error(
+        "{doubt}; set the machine's clock, or if it is right run `taskpassd clock accept --config {config}`, and run this again"
+    )]
+    ClockInDoubt {
+        /// Why.
+        doubt: ClockDoubt,
+        /// The configuration, as an argument of a command.
+        config: String,
+    },
     /// The wall clock is behind the ledger.
     #[error(
-        "the clock says {clock}, but the ledger has entries of {ledger}; set the machine's clock and run this again"
+        "the clock says {clock}, but the ledger has entries of {ledger}; set the machine's clock, or if it is right run `taskpassd clock accept --config {config}`, and run this again"
     )]
     ClockWentBack {
         /// The wall clock.
         clock: Timestamp,
         /// The newest entry.
         ledger: Timestamp,
+        /// The configuration, as an argument of a command.
+        config: String,
     },
     /// The installation did not open.
     #[error(transparent)]
@@ -145,6 +158,10 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     } = request;
     let dir = std::path::absolute(&dir).map_err(look_failed(&dir))?;
     check_user(&config.data_dir, user)?;
+    let deps = &Deps {
+        clock: clock::trusted(&config.data_dir, Arc::clone(&deps.clock)),
+        entropy: Arc::clone(&deps.entropy),
+    };
     let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
     let opened = app::open_store(&config, deps, Arc::new(SystemDisk)).await;
     let app::OpenStore {
@@ -152,12 +169,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
         ledger_key: vkey,
         ..
     } = opened.map_err(|e| open_failed(e, &config))?;
-    let newest = store.last_time();
-    let clock = deps.clock.now();
-    if newest.since(clock) > CLOCK_LAG_MAX {
-        let ledger = newest;
-        return Err(Error::ClockWentBack { clock, ledger });
-    }
+    require_sane_clock(deps.clock.as_ref(), store.last_time(), &config)?;
 
     let key = NewKey::generate()?;
     let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
@@ -193,6 +205,29 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     })
 }
 
+/// Refuses while the time is wrong: the entry's time would stay in the ledger for good.
+fn require_sane_clock(
+    clock: &dyn Clock,
+    ledger: Timestamp,
+    config: &Config,
+) -> Result<(), Error> {
+    let config = || quoted(&config.path).to_string();
+    if let Some(doubt) = clock.doubt() {
+        let config = config();
+        return Err(Error::ClockInDoubt { doubt, config });
+    }
+    let clock = clock.now();
+    if ledger.since(clock) > CLOCK_LAG_MAX {
+        let config = config();
+        return Err(Error::ClockWentBack {
+            clock,
+            ledger,
+            config,
+        });
+    }
+    Ok(())
+}
+
 /// Removes an identity that does not count. If that fails, the next run reports that the directory
 /// exists.
 fn remove_identity(dir: &Path) {
@@ -201,7 +236,7 @@ fn remove_identity(dir: &Path) {
 
 /// Refuses another user than the owner of the data directory: a file made by that user would keep
 /// the broker from starting.
-fn check_user(dir: &Path, user: u32) -> Result<(), Error> {
+pub(crate) fn check_user(dir: &Path, user: u32) -> Result<(), Error> {
     let found = fs::metadata(dir).map_err(look_failed(dir))?;
     let (owner, group) = (found.uid(), found.gid());
     if owner == user {
@@ -225,7 +260,7 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
 
 /// Tells a lock that another process holds from every other reason why an installation does not
 /// open.
-fn open_failed(error: AppError, config: &Config) -> Error {
+pub(crate) fn open_failed(error: AppError, config: &Config) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(current) = cause {
         let of_ca = matches!(current.downcast_ref(), Some(taskpass_ca::Error::InUse(_)));

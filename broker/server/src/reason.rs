@@ -84,9 +84,12 @@ reasons! {
     ProviderGone = "PROVIDER_GONE", NotFound,
         "The provider no longer knows it.",
         "Issue a new one.";
+    ClockInDoubt = "CLOCK_IN_DOUBT", Unavailable,
+        "The broker's clock is far from the time that has passed. It issues nothing; it goes on revoking.",
+        "An operator sets the clock, or runs `taskpassd clock accept`.";
     ClockWentBack = "CLOCK_WENT_BACK", Unavailable,
         "The broker's clock is behind its ledger. It issues nothing; it goes on revoking.",
-        "An operator sets the clock.";
+        "An operator sets the clock, or runs `taskpassd clock accept`.";
     DiskFull = "DISK_FULL", Unavailable,
         "The broker's disk is full. It issues nothing; it goes on revoking.",
         "An operator makes room.";

@@ -29,6 +29,14 @@ pub(crate) struct Decider<H> {
     pub(crate) past: H,
 }
 
+/// The time that a person confirmed, where the batch is about nothing else.
+fn accepted(batch: &Batch) -> Option<Timestamp> {
+    match batch.events.as_slice() {
+        [Event::ClockAccepted { accepted, .. }] => Some(*accepted),
+        _ => None,
+    }
+}
+
 impl<H: Leavers> Decider<H> {
     /// Decides on one batch at `now`. On refusal the state and the group are as before. `json` are
     /// the batch's events as JSON.
@@ -39,8 +47,8 @@ impl<H: Leavers> Decider<H> {
         now: Timestamp,
         group: &mut Group,
     ) -> Result<Committed, CommitError> {
-        // The wall clock may go back; the ledger's time does not.
-        let time = now.max(self.state.last_time());
+        // The wall clock may go back; the ledger's time does not, unless a person says so.
+        let time = accepted(batch).unwrap_or_else(|| now.max(self.state.last_time()));
         let committed = Committed {
             first_index: self.state.next(),
             time,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use taskpass_core::{Digest, TaskId};
+use taskpass_core::{Digest, TaskId, Timestamp};
 
 use crate::{
     entry::Entry,
@@ -41,8 +41,14 @@ pub(crate) fn write(portions: &[Portion], index: &Index) -> Result<(), IndexErro
     index.write(rows, &about, &last.head)
 }
 
-/// Applies entries of the log to a state, and returns the changes that they made.
-pub(crate) fn replayed(state: &mut State, news: &Sealed) -> Result<Portion, LogError> {
+/// Applies entries of the log to a state, and returns the changes that they made. Nothing is pruned
+/// that still has a meaning at `newest`: a person may have set the ledger's time back after these
+/// entries.
+pub(crate) fn replayed(
+    state: &mut State,
+    news: &Sealed,
+    newest: Timestamp,
+) -> Result<Portion, LogError> {
     let mut portion = Portion {
         head: Head {
             position: news.end().0,
@@ -72,7 +78,7 @@ pub(crate) fn replayed(state: &mut State, news: &Sealed) -> Result<Portion, LogE
         portion.about.extend(about);
     }
     // A long replay would otherwise hold every SVID there ever was.
-    for change in state.stale(portion.head.time) {
+    for change in state.stale(portion.head.time.min(newest)) {
         state.set(&change);
         portion.changes.push(change);
     }

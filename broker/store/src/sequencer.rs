@@ -256,7 +256,7 @@ impl Sequencer {
 
     /// Applies the entries that another broker appended.
     fn follow(&mut self, news: &Sealed) -> Result<(), LogError> {
-        let mut portion = replayed(&mut self.ahead.state, news)?;
+        let mut portion = replayed(&mut self.ahead.state, news, Timestamp::MAX)?;
         for change in &portion.changes {
             self.ahead.past.note(change, portion.head.position);
         }
@@ -319,6 +319,10 @@ impl Sequencer {
     }
 
     fn prune(&mut self) {
+        // What a clock in doubt calls over may still count.
+        if self.clock.doubt().is_some() {
+            return;
+        }
         let now = self.clock.now().max(self.ahead.state.last_time());
         if now.since(self.pruned_at) < PRUNE_EVERY {
             return;

@@ -18,6 +18,7 @@ mod guard;
 mod idempotency;
 mod installation;
 mod join_token;
+mod rebase;
 mod refusal;
 mod svid;
 mod table;
@@ -129,6 +130,7 @@ tables! {
     Credential: credential::Credentials,
     Anchor: anchor::Anchors,
     Key: idempotency::Keys,
+    Rebase: rebase::Rebases,
 }
 
 /// All live records, and the values derived from them. The default: nothing has happened yet.
@@ -163,6 +165,8 @@ pub(crate) struct State {
     revoking: BTreeSet<(Timestamp, CredentialId)>,
     providers: BTreeMap<ProviderName, ProviderUsage>,
     anchors: HashMap<AnchorId, Arc<Anchor>>,
+    /// The accepted times, by the entry that moved the ledger's time.
+    rebases: BTreeMap<u64, Arc<Timestamp>>,
     keys: HashMap<KeyHash, Arc<Remembered>>,
     /// By owner, oldest first.
     keys_of: HashMap<KeyHash, BTreeSet<(Timestamp, KeyHash)>>,
@@ -184,7 +188,8 @@ impl State {
         self.trust_domain.as_ref()
     }
 
-    /// Checks that `event` may happen at `time`, which is not before any earlier event's.
+    /// Checks that `event` may happen at `time`, which is not before any earlier event's, except
+    /// where the event itself moves time.
     pub(crate) fn admit(
         &self,
         event: &Event,
@@ -195,7 +200,8 @@ impl State {
         self.admit_in_place(event).map_err(refuse)?;
         self.unused_key(event.new_key(), time)?;
         let admitted = match event.topic() {
-            Topic::Installation(_) | Topic::Decision(_) => Ok(()),
+            Topic::Installation(step) => self.admit_installation(&step, time),
+            Topic::Decision(_) => Ok(()),
             Topic::Agent(step) => self.admit_agent(&step),
             Topic::JoinToken(step) => self.admit_token(&step),
             Topic::Svid(step) => self.admit_svid(&step, time),
@@ -210,7 +216,7 @@ impl State {
     /// about is not there.
     pub(crate) fn effects(&self, event: &Event, time: Timestamp) -> Result<Effects, Conflict> {
         match event.topic() {
-            Topic::Installation(step) => Ok(installation::effects(&step)),
+            Topic::Installation(step) => Ok(self.installation_effects(&step)),
             Topic::Decision(decision) => Ok(Effects::default().about(mentioned(decision))),
             Topic::Agent(step) => Ok(agent::effects(&step, time)),
             Topic::JoinToken(step) => Ok(join_token::effects(&step, time)),

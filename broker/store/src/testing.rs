@@ -250,6 +250,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::ConfigurationReloaded { .. }
         | Event::BrokerStopped {}
         | Event::IndexRebuilt { .. }
+        | Event::ClockAccepted { .. }
         | Event::CaChanged { .. }
         | Event::SvidIssued { .. }
         | Event::OperatorSvidIssued { .. }

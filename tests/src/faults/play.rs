@@ -70,7 +70,7 @@ impl<'a> Play<'a> {
         };
         play.attest_anew(broker).expect("nothing is wrong yet");
         if stage.cell.operation != Operation::Rotate {
-            stage.installation.shift_clock(0);
+            stage.installation.let_pass();
         }
         let client = play.connect(broker).expect("the broker takes the identity");
         let begun: Result<_, String> = runtime().block_on(async {
@@ -301,7 +301,7 @@ impl<'a> Play<'a> {
         // Requests about a task that ended meanwhile cannot work.
         let time_passed = matches!(
             self.stage.cell.fault,
-            Fault::ClockForwards | Fault::ClockAheadThenRight | Fault::LongDowntime
+            Fault::ClockForwards(_) | Fault::ClockAheadThenRight | Fault::LongDowntime
         );
         let is_of_a_task = self.stage.cell.operation.needs_provider();
         let mut is_asked = verdict.meanwhile.is_ok() || (time_passed && is_of_a_task);

@@ -54,7 +54,7 @@ impl Stage {
     )]
     pub(super) fn set(cell: Cell, is_thorough: bool) -> Result<Self, String> {
         let began = Instant::now();
-        let mut installation = Installation::with_shifted_clock(-age(cell));
+        let mut installation = Installation::made_before(age(cell));
         installation.configure(CONFIG);
         installation.configure(identity(cell));
         let rotation_due =
@@ -109,12 +109,21 @@ impl Stage {
     pub(super) fn shift(&self) -> i64 {
         let file = self.installation.clock_shift();
         let text = file.and_then(|file| fs::read_to_string(file).ok());
-        text.map_or(0, |text| text.parse::<i64>().expect("a number") / 1000)
+        text.map_or(0, |text| {
+            let first = text.split_whitespace().next().expect("a word");
+            first.parse::<i64>().expect("a number") / 1000
+        })
     }
 
     /// Shifts the clocks by so many seconds more.
     pub(super) fn jump(&self, seconds: i64) {
         self.installation.shift_clock(self.shift() + seconds);
+    }
+
+    /// Puts the broker's clock so many seconds ahead of the clients' clocks.
+    pub(super) fn jump_broker(&self, seconds: i64) {
+        self.installation
+            .shift_brokers_clock(self.shift() + seconds);
     }
 
     /// The identity directories of agents.
@@ -148,7 +157,7 @@ const fn age(cell: Cell) -> i64 {
     match (cell.fault, cell.operation) {
         (_, Operation::Rotate) => 0,
         (Fault::ClockAheadThenRight, _) => SHORT_AGE_SECONDS,
-        (Fault::ClockBackwards | Fault::ClockForwards, _) => AGE_SECONDS,
+        (Fault::ClockBackwards(_) | Fault::ClockForwards(_) | Fault::ClockFast, _) => AGE_SECONDS,
         _ => 0,
     }
 }
@@ -182,7 +191,11 @@ const fn expected_errors(fault: Fault) -> &'static [&'static str] {
         Fault::DiskFull | Fault::DiskReadOnly | Fault::PowerCut => {
             &["ledger", "index", "authority"]
         }
-        Fault::ClockForwards | Fault::ClockBackwards | Fault::ClockAheadThenRight => &[
+        Fault::ClockForwards(_)
+        | Fault::ClockBackwards(_)
+        | Fault::ClockFast
+        | Fault::ClockAheadThenRight => &[
+            "the clock is in doubt",
             "authority could not be rotated",
             "certificate could not be renewed",
         ],

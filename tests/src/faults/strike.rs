@@ -7,7 +7,7 @@ use taskpass_client::Client;
 use crate::{Broker, Link, Trouble, eventually, wire::runtime, witness::client_config};
 
 use super::{
-    Fault, Operation,
+    Fault, Jump, Operation,
     operation::{Answer, in_words},
     play::Play,
     stage::Stage,
@@ -59,18 +59,18 @@ pub(super) fn strike<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) 
         Fault::LedgerDamaged => ledger_damaged(stage, broker, play),
         Fault::IndexDamaged => restarted(stage, broker, play, damage_index),
         Fault::IndexRemoved => restarted(stage, broker, play, remove_index),
-        Fault::ClockForwards => {
-            stage.jump(HOUR);
+        Fault::ClockForwards(jump) => clock_forwards(stage, broker, play, jump),
+        Fault::ClockBackwards(jump) => {
+            stage.jump_broker(-jump.seconds());
             let meanwhile = play.ask(&broker);
-            watched(broker, play, meanwhile)
-        }
-        Fault::ClockBackwards => {
-            stage.jump(-HOUR);
-            let meanwhile = play.ask(&broker);
-            let struck = watched(broker, play, meanwhile);
-            stage.jump(HOUR);
+            let mut struck = watched(broker, play, meanwhile);
+            if jump.is_noticed() {
+                no_issue_in_doubt(stage, &mut struck);
+            }
+            stage.jump_broker(0);
             struck
         }
+        Fault::ClockFast => clock_fast(stage, broker, play),
         Fault::ClockAheadThenRight => clock_ahead_then_right(stage, broker, play),
         Fault::ClientKilled => client_killed(stage, broker, play),
         Fault::ClientStopped => client_stopped(broker, play),
@@ -246,9 +246,73 @@ fn ledger_damaged<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> 
     struck
 }
 
+/// A broker whose clock ran away gives out nothing.
+fn no_issue_in_doubt(stage: &Stage, struck: &mut Struck<'_>) {
+    let reason = struck.meanwhile.as_ref().err();
+    let is_of_clock = reason.is_some_and(|why| why.contains("clock says"));
+    if stage.cell.operation.issues() && !is_of_clock {
+        let wrong = format!("not refused because of the clock: {:?}", struck.meanwhile);
+        struck.wrong.push(wrong);
+    }
+}
+
+fn clock_forwards<'a>(
+    stage: &'a Stage,
+    broker: Broker<'a>,
+    play: &Play<'a>,
+    jump: Jump,
+) -> Struck<'a> {
+    if !jump.is_noticed() {
+        stage.jump(jump.seconds());
+        let meanwhile = play.ask(&broker);
+        return watched(broker, play, meanwhile);
+    }
+    stage.jump_broker(jump.seconds());
+    let meanwhile = play.ask(&broker);
+    let mut struck = watched(broker, play, meanwhile);
+    no_issue_in_doubt(stage, &mut struck);
+    if jump != Jump::Hour {
+        stage.jump_broker(0);
+        return struck;
+    }
+    // The hour has passed, and a machine that stood still does not know.
+    stage.jump(jump.seconds());
+    struck.broker.kill();
+    struck.broker = accepted(stage, &mut struck.wrong);
+    struck.back = Back::ByPerson;
+    struck
+}
+
+/// A person confirms the time and starts the broker.
+fn accepted<'a>(stage: &'a Stage, wrong: &mut Vec<String>) -> Broker<'a> {
+    let done = stage.installation.accept_clock();
+    if !done.status.success() {
+        wrong.push(String::from_utf8_lossy(&done.stderr).into_owned());
+    }
+    stage.installation.start()
+}
+
+/// The broker follows a clock until that has gained five minutes. The cell begins just before.
+fn clock_fast<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    const GAINED_BEFORE: i64 = 295;
+    const NOTICED_AFTER: i64 = 10;
+    for gained in 0..NOTICED_AFTER {
+        let gained = GAINED_BEFORE + gained;
+        stage.jump_broker(gained);
+        pause(1000);
+    }
+    let meanwhile = play.ask(&broker);
+    let mut struck = watched(broker, play, meanwhile);
+    no_issue_in_doubt(stage, &mut struck);
+    stage.jump_broker(0);
+    struck
+}
+
 /// Entries written while the clocks were ahead lie in the future once the clocks are right again.
 fn clock_ahead_then_right<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<'a>) -> Struck<'a> {
+    broker.kill();
     stage.jump(HOUR);
+    let broker = stage.installation.start();
     let ahead = play.probe(&broker).err();
     // Identities of ten minutes do not outlive the jump, and must not.
     let is_short = stage.cell.operation == Operation::Rotate;
@@ -256,30 +320,24 @@ fn clock_ahead_then_right<'a>(stage: &'a Stage, broker: Broker<'a>, play: &Play<
         !(is_short && why.starts_with("the identity `") && why.contains("expired at"))
     });
     let mut wrong: Vec<String> = ahead.into_iter().collect();
-    // A client with the right time sees whether the broker still presents a certificate from the
-    // wrong time.
-    let mut right = client_config(&play.agent(&broker));
-    right.clock = std::sync::Arc::new(taskpass_core::SystemClock::new());
-    let is_renewed = (0..60).any(|_| {
-        pause(250);
-        runtime().block_on(Client::connect(right.clone())).is_err()
-    });
-    if !is_renewed && stage.cell.operation != Operation::Rotate {
-        wrong.push("the broker's certificate was due and is the old one".to_owned());
-    }
+    broker.kill();
     stage.jump(-HOUR);
-    let mut meanwhile = Err(String::new());
-    for _ in 0..80 {
-        meanwhile = play.ask(&broker);
-        if meanwhile.is_ok() {
-            break;
-        }
-        pause(250);
+    if is_short {
+        // The issuing authority is of the future as well, so no broker can serve.
+        let broker = accepted(stage, &mut wrong);
+        let meanwhile = play.ask(&broker);
+        let mut struck = watched(broker, play, meanwhile);
+        (struck.back, struck.wrong) = (Back::ByPerson, wrong);
+        return struck;
     }
+    let broker = stage.installation.start();
+    let meanwhile = play.ask(&broker);
     let mut struck = watched(broker, play, meanwhile);
-    struck.wrong = wrong;
-    // An hour passes.
-    stage.jump(HOUR);
+    no_issue_in_doubt(stage, &mut struck);
+    struck.wrong.extend(wrong);
+    struck.broker.kill();
+    struck.broker = accepted(stage, &mut struck.wrong);
+    struck.back = Back::ByPerson;
     struck
 }
 

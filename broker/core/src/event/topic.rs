@@ -45,6 +45,13 @@ pub enum InstallationStep<'a> {
     BrokerStopped,
     /// [`Event::IndexRebuilt`].
     IndexRebuilt,
+    /// [`Event::ClockAccepted`].
+    ClockAccepted {
+        /// The time of the newest entry before.
+        previous: Timestamp,
+        /// The time of this entry.
+        accepted: Timestamp,
+    },
     /// [`Event::CaChanged`].
     CaChanged,
 }
@@ -192,6 +199,12 @@ impl Event {
             }
             Self::BrokerStopped {} => Topic::Installation(InstallationStep::BrokerStopped),
             Self::IndexRebuilt { .. } => Topic::Installation(InstallationStep::IndexRebuilt),
+            Self::ClockAccepted { previous, accepted } => {
+                Topic::Installation(InstallationStep::ClockAccepted {
+                    previous: *previous,
+                    accepted: *accepted,
+                })
+            }
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
             Self::Decided { decision } => Topic::Decision(decision),
             Self::AgentRegistered { agent, idempotency } => Topic::Agent(AgentStep::Registered {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_ca::{Authority, NewKey, PublicKey};
-use taskpass_core::{Clock, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain};
+use taskpass_core::{Clock, ClockDoubt, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey, VerifyingKey};
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
 
@@ -84,6 +84,10 @@ impl Clock for Current {
 
     fn monotonic(&self) -> Duration {
         self.0.lock().0.monotonic()
+    }
+
+    fn doubt(&self) -> Option<ClockDoubt> {
+        self.0.lock().0.doubt()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use taskpass_core::{
-    Agent, Event, Identity, Labels, SeededEntropy, Svid, SvidState, Timestamp, Ttl,
+    Agent, CLOCK_DISAGREEMENT_MAX, ClockMark, Event, Identity, Labels, SeededEntropy, Svid, SvidState, Timestamp, Ttl,
 };
 use taskpass_provider::Provider;
 use taskpass_store::{Batch, Entry, LogStore, MemoryLog, Store};
@@ -34,8 +34,30 @@ const TASK_MAX: Millis = 120_000;
 /// Once nothing goes wrong any more, an ended task is over within the longest pause between two
 /// attempts, one more minute for sessions, and the time that late requests take.
 const OVER_WITHIN: Millis = 300_000 + 60_000 + 3 * LATE_MAX;
-/// How far a wrong clock is off.
-const SKEW_MAX: u64 = 600_000;
+/// How far a wrong clock is off that the broker follows.
+const SKEW_MAX: u64 = 290_000;
+/// How far a wrong clock is off that the broker does not follow: an hour, a day, five years.
+const GREAT_SKEWS: [i64; 3] = [3_600_000, 86_400_000, 5 * 365 * 86_400_000];
+
+/// What the machine's wall clock does in a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wall {
+    /// It is right.
+    Right,
+    /// It jumps by less than the broker notices.
+    JumpsALittle,
+    /// It jumps by an hour and more.
+    JumpsFar,
+    /// It runs twice too fast at times.
+    RunsFast,
+}
+
+impl Wall {
+    /// Whether the time on record may be wrong by as much as the broker lets pass.
+    const fn misleads(self) -> bool {
+        matches!(self, Self::JumpsALittle | Self::RunsFast)
+    }
+}
 
 /// A history and its state so far.
 pub(super) struct History {
@@ -48,8 +70,9 @@ pub(super) struct History {
     known: Arc<Mutex<Known>>,
     entries: Vec<Vec<u8>>,
     steps: u64,
-    /// Whether the broker's wall clock jumps in this history.
-    clock_jumps: bool,
+    wall: Wall,
+    /// What the last process left for the next one to know the time by.
+    mark: Option<ClockMark>,
 }
 
 /// A broker process and everything around it.
@@ -96,8 +119,14 @@ impl History {
         let oracle = Arc::new(Oracle::new(&world, &time, &fate));
         let known = Arc::new(Mutex::new(Known::default()));
         let entries = first_entries(fixture, &time, &mut known.lock());
-        let (steps, clock_jumps) = (fate.between(15, 50), fate.percent(20));
-        if clock_jumps {
+        let steps = fate.between(15, 50);
+        let wall = match fate.below(100) {
+            0..70 => Wall::Right,
+            70..80 => Wall::JumpsALittle,
+            80..92 => Wall::JumpsFar,
+            _ => Wall::RunsFast,
+        };
+        if wall.misleads() {
             oracle.clock_is_wrong();
         }
         Self {
@@ -110,7 +139,8 @@ impl History {
             known,
             entries,
             steps,
-            clock_jumps,
+            wall,
+            mark: None,
         }
     }
 
@@ -119,6 +149,7 @@ impl History {
         self.fate.live_again();
         self.fate
             .note(|| format!("a broker starts at {}", self.time.now()));
+        self.time.start_broker(self.mark.take());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -135,6 +166,7 @@ impl History {
         });
         // All that the process was still doing stops here, as with SIGKILL.
         drop(runtime);
+        self.mark = self.time.mark();
         self.entries = store.left_behind();
     }
 
@@ -224,6 +256,9 @@ impl History {
 
     async fn step(&self, process: &Process) {
         let fate = &self.fate;
+        if self.wall != Wall::Right && fate.percent(10) {
+            return self.jump();
+        }
         match fate.below(100) {
             0..52 => {
                 let tasks = process.callers.engine.tasks();
@@ -263,8 +298,7 @@ impl History {
                 process.store.set_room(room);
             }
             95 if fate.percent(50) => process.store.fail_next_sync(fate.percent(50)),
-            95..99 => fate.kill_at(fate.below(60)),
-            _ => self.jump(),
+            _ => fate.kill_at(fate.below(60)),
         }
     }
 
@@ -278,11 +312,20 @@ impl History {
         }
     }
 
+    /// The wall clock goes wrong, or is right again.
     fn jump(&self) {
-        if !self.clock_jumps {
-            return;
-        }
-        let far = i64::try_from(self.fate.below(SKEW_MAX)).unwrap();
+        let far = match self.wall {
+            Wall::Right => 0,
+            Wall::RunsFast => {
+                self.fate.note(|| "the wall clock runs fast".to_owned());
+                return self.time.run_fast();
+            }
+            Wall::JumpsALittle => {
+                let any = i64::try_from(self.fate.below(SKEW_MAX)).unwrap();
+                *self.fate.pick(&[1000, 60_000, any]).unwrap()
+            }
+            Wall::JumpsFar => *self.fate.pick(&GREAT_SKEWS).unwrap(),
+        };
         let skew = match self.fate.below(3) {
             0 => 0,
             1 => far,
@@ -313,7 +356,7 @@ impl History {
     async fn finish(&self, process: &Process) {
         process.store.mend();
         self.fate.settle().await;
-        let slack = if self.clock_jumps { 2 * SKEW_MAX } else { 0 };
+        let slack = if self.wall.misleads() { 2 * SKEW_MAX } else { 0 };
         let limit = self.time.now() + TASK_MAX + OVER_WITHIN + slack;
         while self.oracle.verdict().is_none() && !self.oracle.is_over() {
             let next = self.time.next_alarm().unwrap_or(limit);
@@ -334,8 +377,27 @@ impl History {
             self.oracle
                 .wrong("replaying the ledger gives another state");
         }
+        self.resume(process).await;
+    }
+
+    /// Once the clock is right, the broker issues again, and nobody was forgotten meanwhile.
+    async fn resume(&self, process: &Process) {
+        // A ledger that is ahead is so by no more than the broker let pass.
+        let caught_up = u64::try_from(CLOCK_DISAGREEMENT_MAX.as_millis()).unwrap() + 60_000;
+        self.time.pass_until(self.time.now() + caught_up);
+        if let Err(refused) = process.callers.engine.require_sane_clock() {
+            let what = format!("13: the clock is right, and nothing is issued: {refused}");
+            self.oracle.wrong(what);
+        }
+        let operator = process.store.svid(&OPERATOR_SERIAL.repeat(32)).await;
+        if operator.unwrap().is_none() {
+            self.oracle.wrong("13: the operator was forgotten");
+        }
     }
 }
+
+/// The serial number of the operator's certificate, repeated 32 times.
+const OPERATOR_SERIAL: &str = "f";
 
 fn settings() -> Settings {
     Settings {
@@ -372,7 +434,7 @@ pub(super) fn first_entries(
     let clock = Arc::<SimTime>::clone(time);
     let log = MemoryLog::default();
     let store = LogStore::in_memory(&log, clock).unwrap();
-    let (admin, serial) = (Identity::Operator("admin".parse().unwrap()), "f".repeat(32));
+    let (admin, serial) = (Identity::Operator("admin".parse().unwrap()), OPERATOR_SERIAL.repeat(32));
     let admin = identity_of(admin, &serial, &fixture.domain, not_after);
     let mut events = vec![
         Event::Initialized {

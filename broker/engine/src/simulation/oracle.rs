@@ -28,6 +28,13 @@ pub(super) const LIVE_PER_TASK: u32 = 5;
 /// The longest pause between two attempts to revoke.
 const RETRY_MAX_MS: i64 = 300_000;
 
+/// How far the broker lets a clock lead it astray, and the share of the time by which a clock may
+/// drift unnoticed.
+const MISLED_MAX_MS: i64 = 300_000;
+const DRIFT_SHARE: i64 = 1000;
+/// An entry whose sync failed is read when the next broker starts.
+const READ_WITHIN_MS: i64 = 120_000;
+
 /// Watches one history.
 #[derive(Debug)]
 pub(super) struct Oracle {
@@ -91,11 +98,27 @@ impl Oracle {
                 Ok(line) => self.fate.note(|| format!("  ledger: {line}")),
                 Err(what) => seen.wrong(what),
             }
+            self.check_date(&mut seen);
         }
         if let Err(what) = seen.book.structure() {
             seen.wrong(what);
         }
         self.compare(&mut seen, self.time.now());
+    }
+
+    /// No entry has a wrong time, whatever the wall clock did.
+    fn check_date(&self, seen: &mut Seen) {
+        let ahead = self.time.ahead(seen.book.time());
+        let passed = i64::try_from(self.time.now()).unwrap_or(i64::MAX);
+        let let_pass = match seen.book.clock_was_wrong {
+            true => MISLED_MAX_MS + passed / DRIFT_SHARE,
+            false => 0,
+        };
+        if ahead > let_pass || ahead < -let_pass - READ_WITHIN_MS {
+            seen.wrong(format!(
+                "13: an entry is dated {ahead} ms ahead of the time at which it was made"
+            ));
+        }
     }
 
     /// Checks that the ledger and the truth agree now.

@@ -112,7 +112,10 @@ fn of_engine(error: &Error) -> Status {
         Error::Denied { policies, .. } => {
             metadata.insert("policies".to_owned(), policies.join(","));
         }
-        Error::DiskFull | Error::Store(_) | Error::ClockWentBack { .. } => {
+        Error::DiskFull
+        | Error::Store(_)
+        | Error::ClockWentBack { .. }
+        | Error::ClockInDoubt(_) => {
             details.set_retry_info(Some(RETRY_DEFAULT));
         }
         _ => {}
@@ -153,6 +156,7 @@ const fn classify(error: &Error) -> Reason {
             source: P::Unsupported(_),
             ..
         } => Reason::ProviderUnsupported,
+        Error::ClockInDoubt(_) => Reason::ClockInDoubt,
         Error::ClockWentBack { .. } => Reason::ClockWentBack,
         Error::DiskFull => Reason::DiskFull,
         Error::Store(_) => Reason::StoreUnavailable,

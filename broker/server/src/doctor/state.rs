@@ -1,15 +1,17 @@
 //! The ledger, the certificate authority, and whether the clock can be right.
 
-use std::{fs, io, path::Path, time::UNIX_EPOCH};
+use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
 use taskpass_core::{Clock, Identity, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
+use taskpass_store::Entry;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::Diagnosis;
 use crate::{
+    clock::trusted,
     config::Config,
     init::{OPERATOR, quoted},
 };
@@ -22,25 +24,27 @@ const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_4
 /// another one can only be issued while the broker is stopped.
 const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
-pub(super) fn check(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosis) {
+pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Diagnosis) {
     let now = clock.now();
     if !config.data_dir.exists() {
         // `files` has reported it.
         return;
     }
-    ledger(config, diagnosis);
+    let newest = ledger(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
-    time(config, now, diagnosis);
+    time(config, clock, newest, diagnosis);
 }
 
-fn ledger(config: &Config, diagnosis: &mut Diagnosis) {
+/// Returns the time of the newest entry.
+fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
     let key = match SigningKey::load(&config.ledger_origin(), &config.ledger_key()) {
         Ok(key) => key,
         Err(e) => {
             let advice =
                 "restore the key from a backup: without it the broker cannot sign its history";
-            return diagnosis.fail("ledger", with_sources(&e), advice);
+            diagnosis.fail("ledger", with_sources(&e), advice);
+            return None;
         }
     };
     match verify::verify_dir(&config.ledger_dir(), key.verifying_key(), None, &mut |_| ()) {
@@ -50,12 +54,14 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) {
                 "ledger",
                 format!("{entries} entries are as they were written and signed"),
             );
+            let newest = found.newest.and_then(|entry| Entry::parse(&entry).ok());
+            newest.map(|entry| entry.time)
         }
-        Err(e) => diagnosis.fail(
-            "ledger",
-            with_sources(&e),
-            "stop the broker, keep a copy of the directory, and restore a backup",
-        ),
+        Err(e) => {
+            let advice = "stop the broker, keep a copy of the directory, and restore a backup";
+            diagnosis.fail("ledger", with_sources(&e), advice);
+            None
+        }
     }
 }
 
@@ -216,34 +222,52 @@ fn end(certificate: &X509Certificate<'_>) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
-/// A clock behind the ledger's newest file went backwards, and the broker then refuses to issue.
-fn time(config: &Config, now: Timestamp, diagnosis: &mut Diagnosis) {
-    let Some(written) = newest(&config.ledger_dir()) else {
+/// A clock that is in doubt or behind the ledger: the broker then issues nothing. The files say
+/// which of the two is wrong: the file system dates them by the machine's clock.
+fn time(
+    config: &Config,
+    machine: &Arc<dyn Clock>,
+    newest: Option<Timestamp>,
+    diagnosis: &mut Diagnosis,
+) {
+    let Some(written) = newest_file(&config.ledger_dir()) else {
         // `ledger` has reported that there is none.
         return;
     };
-    if now.plus(CLOCK_LAG) < written {
-        let message = format!("it is {now}, but the ledger was written at {written}");
-        return diagnosis.fail(
-            "clock",
-            message,
-            "set the machine's clock: nothing is issued until then",
-        );
-    }
-    diagnosis.ok(
-        "clock",
-        format!("it is {now}; the ledger was last written at {written}"),
+    let now = machine.now();
+    let accept = format!(
+        "set the machine's clock; if it is right, stop the broker and run `taskpassd clock accept --config {}`",
+        quoted(&config.path)
     );
+    let message = format!("it is {now}; the ledger was last written at {written}");
+    // Of a damaged ledger the files' times have to do.
+    if let Some(newest) = newest {
+        let clock = trusted(&config.data_dir, Arc::clone(machine));
+        clock.resumes_after(newest);
+        if let Some(doubt) = clock.doubt() {
+            let message = format!("{doubt}: nothing is issued");
+            return diagnosis.fail("clock", message, accept);
+        }
+        if now.plus(CLOCK_LAG) < newest {
+            let message =
+                format!("{message}, and its newest entry is of {newest}: nothing is issued");
+            return diagnosis.fail("clock", message, accept);
+        }
+    }
+    if now.plus(CLOCK_LAG) < written {
+        return diagnosis.fail("clock", message, accept);
+    }
+    diagnosis.ok("clock", message);
 }
 
 /// The time at which the newest file in `dir` and its directories was written.
-fn newest(dir: &Path) -> Option<Timestamp> {
+fn newest_file(dir: &Path) -> Option<Timestamp> {
     let entries = fs::read_dir(dir).ok()?;
     let times = entries.filter_map(|entry| {
         let entry = entry.ok()?;
         let metadata = entry.metadata().ok()?;
         if metadata.is_dir() {
-            return newest(&entry.path());
+            return newest_file(&entry.path());
         }
         let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
         i64::try_from(since.as_millis())

@@ -66,7 +66,7 @@ impl Installation {
         diagnose(
             &self.dir("taskpass.toml"),
             &provider_kinds(),
-            self.clock.as_ref(),
+            &(Arc::clone(&self.clock) as Arc<dyn Clock>),
             none,
         )
         .await
@@ -74,11 +74,24 @@ impl Installation {
 
     /// The only finding that is not ok.
     async fn only_problem(&self) -> Finding {
+        self.only_problem_beside(&[]).await
+    }
+
+    /// The same after months without a broker, when a person has to confirm the time.
+    async fn only_problem_after_months(&self) -> Finding {
+        self.only_problem_beside(&["clock"]).await
+    }
+
+    async fn only_problem_beside(&self, expected: &[&str]) -> Finding {
         let diagnosis = self.diagnose().await;
         let text = diagnosis.to_string();
-        let problem = |f: &Finding| {
-            f.verdict != Verdict::Ok && !["disk", "files"].contains(&f.check.as_str())
-        };
+        for check in expected {
+            let failed = format!("[fail] {check}: ");
+            assert!(text.contains(&failed), "{text}");
+        }
+        let known = [&["disk", "files"], expected].concat();
+        let problem =
+            |f: &Finding| f.verdict != Verdict::Ok && !known.contains(&f.check.as_str());
         let mut bad = diagnosis.findings.into_iter().filter(problem);
         let first = bad.next().unwrap_or_else(|| panic!("all is well:\n{text}"));
         assert_eq!(bad.next(), None, "{text}");
@@ -217,6 +230,22 @@ async fn a_clock_that_is_behind_is_a_failure() {
         .find(|f| f.check == "clock")
         .unwrap();
     assert_eq!(clock.verdict, Verdict::Fail, "{clock:?}");
+    let advice = clock.advice.as_deref().unwrap();
+    assert!(advice.contains("taskpassd clock accept"), "{advice}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_is_a_failure() {
+    let installation = Installation::new();
+    installation.clock.set(
+        Timestamp::from_millis(4_000_000_000_000).plus(Duration::from_secs(5 * 365 * 86_400)),
+    );
+    let diagnosis = installation.diagnose().await.to_string();
+    let line = diagnosis.lines().find(|line| line.starts_with("[fail] clock: "));
+    let line = line.unwrap_or_else(|| panic!("{diagnosis}"));
+    for words in ["157680000 seconds ahead of", "nothing is issued", "taskpassd clock accept"] {
+        assert!(line.contains(words), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -226,7 +255,7 @@ async fn an_operators_identity_near_its_end_is_reported() {
         installation
             .clock
             .advance(Duration::from_secs(days * 86_400));
-        let problem = installation.only_problem().await;
+        let problem = installation.only_problem_after_months().await;
         assert_eq!(
             (problem.check.as_str(), problem.verdict),
             ("operator", verdict)
@@ -235,7 +264,7 @@ async fn an_operators_identity_near_its_end_is_reported() {
         assert!(advice.contains("taskpassd operator issue"), "{advice}");
     }
     fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
-    let problem = installation.only_problem().await;
+    let problem = installation.only_problem_after_months().await;
     assert!(problem.message.contains("cannot be read"), "{problem:?}");
 }
 
@@ -274,13 +303,13 @@ async fn an_old_root_and_a_wrong_policy_are_reported() {
     installation
         .clock
         .advance(Duration::from_secs(3600 * 86_400));
-    let problem = installation.only_problem().await;
+    let problem = installation.only_problem_after_months().await;
     assert_eq!(
         (problem.check.as_str(), problem.verdict),
         ("authority", Verdict::Warn)
     );
     installation.clock.advance(Duration::from_secs(60 * 86_400));
-    let problem = installation.only_problem().await;
+    let problem = installation.only_problem_after_months().await;
     assert_eq!(
         (problem.check.as_str(), problem.verdict),
         ("authority", Verdict::Fail)
@@ -334,7 +363,7 @@ async fn a_provider_that_cannot_be_built_is_reported() {
     let diagnosis = diagnose(
         &path,
         &provider_kinds(),
-        installation.clock.as_ref(),
+        &(Arc::clone(&installation.clock) as Arc<dyn Clock>),
         providers,
     )
     .await;

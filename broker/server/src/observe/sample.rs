@@ -67,6 +67,7 @@ impl Sampler {
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
+            clock_ahead: self.clock_ahead(),
             providers: providers.ok(),
         }
     }
@@ -83,6 +84,12 @@ impl Sampler {
             pending_revocations: view.usage.revoking,
         };
         Ok(views.into_iter().map(of_view).collect())
+    }
+
+    fn clock_ahead(&self) -> Option<f64> {
+        let doubt = self.engine.clock().doubt()?;
+        Some(Duration::from_secs(doubt.ahead_seconds().unsigned_abs()).as_secs_f64())
+            .map(|far| if doubt.wall < doubt.trusted { -far } else { far })
     }
 
     fn oldest_pending_revocation(&self) -> Duration {

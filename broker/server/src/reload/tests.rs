@@ -202,6 +202,7 @@ async fn a_broker_tells_how_its_reconcilers_stand() {
     let names = [
         "authority",
         "certificate",
+        "clock",
         "maintenance",
         "reaper",
         "revoker",

@@ -50,6 +50,17 @@ impl Remembered {
         (key_hash(&key.caller, &key.key), remembered)
     }
 
+    /// The key as if its request had come at `latest`, where it came later.
+    pub(super) fn remembered_by(&self, latest: Timestamp) -> Option<Self> {
+        (self.time > latest).then(|| Self {
+            owner: self.owner,
+            task: self.task,
+            time: latest,
+            request_sha256: self.request_sha256.clone(),
+            subject: self.subject.clone(),
+        })
+    }
+
     pub(crate) fn record(&self) -> IdempotencyRecord {
         IdempotencyRecord {
             request_sha256: self.request_sha256.to_string(),

@@ -1,6 +1,6 @@
 //! The installation: made once, by the first entry of the ledger.
 
-use taskpass_core::{Event, InstallationStep, Topic};
+use taskpass_core::{Event, InstallationStep, Timestamp, Topic};
 
 use super::{
     Change, Effects, State,
@@ -22,15 +22,42 @@ impl State {
     }
 }
 
-pub(super) fn effects(step: &InstallationStep<'_>) -> Effects {
-    match step {
-        InstallationStep::Initialized(trust_domain) => {
-            Effects::of([Change::TrustDomain(Some((*trust_domain).clone()))])
+impl State {
+    /// An accepted time stands in an entry of its own, which says truly from where time moved.
+    pub(super) fn admit_installation(
+        &self,
+        step: &InstallationStep<'_>,
+        time: Timestamp,
+    ) -> Result<(), Refusal> {
+        match *step {
+            InstallationStep::ClockAccepted { previous, accepted }
+                if previous != self.last_time() || accepted != time =>
+            {
+                wrong("the clock".to_owned(), "accepted for another moment")
+            }
+            InstallationStep::ClockAccepted { .. }
+            | InstallationStep::Initialized(_)
+            | InstallationStep::BrokerStarted
+            | InstallationStep::ConfigurationReloaded
+            | InstallationStep::BrokerStopped
+            | InstallationStep::IndexRebuilt
+            | InstallationStep::CaChanged => Ok(()),
         }
-        InstallationStep::BrokerStarted
-        | InstallationStep::ConfigurationReloaded
-        | InstallationStep::BrokerStopped
-        | InstallationStep::IndexRebuilt
-        | InstallationStep::CaChanged => Effects::default(),
+    }
+
+    pub(super) fn installation_effects(&self, step: &InstallationStep<'_>) -> Effects {
+        match step {
+            InstallationStep::Initialized(trust_domain) => {
+                Effects::of([Change::TrustDomain(Some((*trust_domain).clone()))])
+            }
+            InstallationStep::ClockAccepted { accepted, .. } => {
+                Effects::of(self.rebased(*accepted))
+            }
+            InstallationStep::BrokerStarted
+            | InstallationStep::ConfigurationReloaded
+            | InstallationStep::BrokerStopped
+            | InstallationStep::IndexRebuilt
+            | InstallationStep::CaChanged => Effects::default(),
+        }
     }
 }

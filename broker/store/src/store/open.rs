@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{Clock, Event};
+use taskpass_core::{Clock, Event, Timestamp};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
 use tokio::sync::{Semaphore, watch};
 
@@ -17,6 +17,7 @@ use crate::{
     Batch, Entry, MemoryLog, OpenError,
     applier::{Applier, FLUSH_CHANGES, Feed, Progress},
     decider::Decider,
+    entry::time_of,
     history::is_full,
     index::{Index, IndexError},
     log::{Entries, InMemory, LocalLog, Log, LogError, Position},
@@ -91,6 +92,7 @@ impl LogStore {
         })?;
         let mut log = LocalLog::new(ledger, Arc::clone(&clock));
         follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        clock.resumes_after(state.last_time());
         let ahead = Decider { state, past };
         let store = Self::start(log, index, ahead, clock, &report)?;
         let report = OpenReport {
@@ -116,6 +118,7 @@ impl LogStore {
         let mut log = InMemory::new(log.clone(), Arc::clone(&clock));
         let mut report = IndexReport::default();
         follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        clock.resumes_after(state.last_time());
         let (progress, watched) = progress(&state, &report);
         let shared = Arc::new(Shared::new(state.clone()));
         let feed = Feed::Here {
@@ -357,6 +360,7 @@ fn follow(
     report: &mut IndexReport,
 ) -> Result<(), OpenError> {
     let mut dirty = 0;
+    let newest = newest_time(log.entries().as_ref());
     loop {
         let from = state.next();
         let news = log.news(Position(from)).map_err(unreadable)?;
@@ -364,7 +368,7 @@ fn follow(
             break;
         }
         for news in &news {
-            let portion = replayed(state, news).map_err(unreadable)?;
+            let portion = replayed(state, news, newest).map_err(unreadable)?;
             portion.changes.iter().for_each(|change| past.saw(change));
             if report.failed.is_some() {
                 continue;
@@ -383,6 +387,14 @@ fn follow(
         keep_going(index.flush(), past, report);
     }
     Ok(())
+}
+
+/// The time of the last entry. One that cannot be read is reported by the replay.
+fn newest_time(entries: &dyn Entries) -> Timestamp {
+    let last = entries.size().checked_sub(1);
+    let last = last.and_then(|index| entries.entry(index).ok());
+    last.and_then(|entry| time_of(&entry).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 /// Goes on after a failed write of the index: live records are served from memory, so that revoking

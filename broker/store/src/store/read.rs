@@ -1,7 +1,7 @@
 //! Reading: live records come from memory, history from the index once that has seen every entry
 //! that was durable when the question came.
 
-use std::{str::FromStr, sync::Arc};
+use std::{ops::Range, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use taskpass_core::{
@@ -17,7 +17,7 @@ use crate::{
     applier::ToIndex,
     entry,
     index::{Index, IndexError},
-    log::LogError,
+    log::{Entries, LogError},
     state::{Owner, State, key_hash},
 };
 
@@ -255,19 +255,19 @@ impl Store for LogStore {
 
     async fn first_index_since(&self, time: Timestamp) -> Result<u64, StoreError> {
         let entries = Arc::clone(&self.entries);
+        let rebases = self.alive(State::rebases);
         let search = move || {
-            let (mut low, mut high) = (0, entries.size());
-            while low < high {
-                let middle = low.midpoint(high);
-                let entry = entries.entry(middle)?;
-                // An entry that cannot be read is left to the reader of the range.
-                if entry::time_of(&entry).is_ok_and(|at| at < time) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
+            let end = entries.size();
+            let mut begin = 0;
+            // Between two entries that moved the ledger's time, its times are in order.
+            for stop in rebases.into_iter().chain([end]) {
+                let found = first_since(entries.as_ref(), begin..stop.min(end), time)?;
+                if found < stop {
+                    return Ok(found);
                 }
+                begin = stop;
             }
-            Ok::<u64, LogError>(low)
+            Ok::<u64, LogError>(end)
         };
         let found = self.off_the_runtime(search).await;
         let found = found.map_err(StoreError::Ledger)?;
@@ -285,6 +285,26 @@ impl Store for LogStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.listen()
     }
+}
+
+/// The first entry of a range in order that is not before `time`, or the range's end.
+fn first_since(
+    entries: &dyn Entries,
+    range: Range<u64>,
+    time: Timestamp,
+) -> Result<u64, LogError> {
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low.midpoint(high);
+        let entry = entries.entry(middle)?;
+        // An entry that cannot be read is left to the reader of the range.
+        if entry::time_of(&entry).is_ok_and(|at| at < time) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 /// Where a listing goes on: behind the last row of the page before.

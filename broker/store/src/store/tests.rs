@@ -1,5 +1,6 @@
 //! The store as a whole: threads, files, races, crashes and damage.
 
+mod clock;
 mod crash;
 mod listing;
 mod log;

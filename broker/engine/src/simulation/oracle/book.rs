@@ -19,8 +19,9 @@ pub(super) struct Book {
     index: u64,
     /// Milliseconds.
     time: i64,
-    /// The wall clock was wrong at some time. A receipt may then name a wrong end, and the ledger's
-    /// time stands still while the broker counts on.
+    /// The wall clock was wrong at some time by less than the broker notices. A receipt may then
+    /// name a wrong end, and the ledger's time stands still while the broker counts on. A clock
+    /// that runs further away excuses nothing.
     pub(super) clock_was_wrong: bool,
     pub(super) tasks: BTreeMap<TaskId, TaskPage>,
     pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,
@@ -210,6 +211,11 @@ impl Book {
                 format!("{json} at {}", self.index)
             }
         }
+    }
+
+    /// The time of the newest entry.
+    pub(super) const fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.time)
     }
 
     pub(super) const fn index(&self) -> u64 {
