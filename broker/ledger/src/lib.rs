@@ -36,7 +36,6 @@ mod forest;
 mod key;
 mod ledger;
 mod line;
-mod note;
 mod open;
 mod proof_file;
 mod reader;
@@ -47,18 +46,15 @@ mod tail;
 #[cfg(test)]
 mod testing;
 mod tiles;
-pub mod tree;
 pub mod verify;
 
-pub use checkpoint::Checkpoint;
 pub use error::Error;
-pub use key::{KeyError, SigningKey, VerifyingKey};
+pub use key::{KeyError, SigningKey};
 pub use ledger::Ledger;
-pub use note::NoteError;
 pub use open::{Accepted, Damage, OpenReport, Options};
 pub use proof_file::ProofFile;
 pub use reader::{Entries, Reader};
 pub use scan::{DamageAt, Torn};
 pub use segment::ENTRY_BYTES_MAX;
 pub use tail::Priority;
-pub use tree::Hash;
+pub use taskpass_ledger_verify::{Checkpoint, Hash, NoteError, VerifyingKey, tree};
