@@ -42,6 +42,7 @@ mod reader;
 mod scan;
 mod segment;
 mod shared;
+mod survey;
 mod tail;
 #[cfg(test)]
 mod testing;
