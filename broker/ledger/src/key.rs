@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::{
+    hmac,
+    signature::{Ed25519KeyPair, KeyPair},
+};
 use taskpass_core::{Entropy, EntropyError, Secret};
 use taskpass_files::{Access, create_new, exposed_mode};
 
@@ -91,6 +94,8 @@ impl From<taskpass_files::Error> for KeyError {
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     verifying: VerifyingKey,
+    /// Makes keys for other uses.
+    root: hmac::Key,
 }
 
 impl fmt::Debug for SigningKey {
@@ -157,6 +162,13 @@ impl SigningKey {
         &self.verifying
     }
 
+    /// A secret key for another use, which only the holder of this key can make. It says nothing
+    /// about this key or about the keys for other uses.
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let tag = hmac::sign(&self.root, purpose.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
+    }
+
     pub(crate) fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         let bad = || KeyError::Name(name.to_owned());
         if !is_key_name(name) {
@@ -169,6 +181,7 @@ impl SigningKey {
         Ok(Self {
             pair,
             verifying: VerifyingKey::new(name, public),
+            root: hmac::Key::new(hmac::HMAC_SHA256, seed),
         })
     }
 

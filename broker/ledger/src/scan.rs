@@ -126,7 +126,12 @@ impl Scan {
     }
 
     /// Adds the next segment file. Returns whether the ledger can be read beyond it.
-    pub(crate) fn add(&mut self, content: Content, at: &SegmentFile<'_>, signed: u64) -> ControlFlow<()> {
+    pub(crate) fn add(
+        &mut self,
+        content: Content,
+        at: &SegmentFile<'_>,
+        signed: u64,
+    ) -> ControlFlow<()> {
         let expected = self.size();
         let damage = |offset, index, reason: &str| DamageAt::new(at.path(), offset, index, reason);
         if at.first != expected {

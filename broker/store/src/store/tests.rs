@@ -3,6 +3,7 @@
 mod crash;
 mod listing;
 mod log;
+mod sealed;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
