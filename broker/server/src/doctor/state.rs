@@ -6,6 +6,7 @@ use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
 use taskpass_core::{Clock, Identity, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
+use taskpass_store::indexes_set_aside;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::Diagnosis;
@@ -29,6 +30,7 @@ pub(super) fn check(config: &Config, clock: &dyn Clock, diagnosis: &mut Diagnosi
         return;
     }
     ledger(config, diagnosis);
+    index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
     time(config, now, diagnosis);
@@ -56,6 +58,21 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) {
             with_sources(&e),
             "stop the broker, keep a copy of the directory, and restore a backup",
         ),
+    }
+}
+
+/// The broker builds an index that does not fit again by itself. A person should know: a bad disk or
+/// another program may have changed it.
+fn index(config: &Config, diagnosis: &mut Diagnosis) {
+    for aside in indexes_set_aside(&config.data_dir).unwrap_or_default() {
+        diagnosis.warn(
+            "index",
+            format!(
+                "an index did not fit the ledger; it is in {} now",
+                quoted(&aside)
+            ),
+            "look for `index_rebuilt` in the ledger for the reason, find out who can write the directory, then remove it",
+        );
     }
 }
 

@@ -420,3 +420,15 @@ async fn a_broker_that_does_not_answer_is_a_warning() {
         "{diagnosis}"
     );
 }
+
+#[tokio::test]
+async fn an_index_that_was_set_aside_is_named() {
+    let installation = Installation::new();
+    fs::create_dir(installation.dir("data/index.damaged-1")).unwrap();
+    let found = installation.only_problem().await;
+    assert_eq!(
+        (found.check.as_str(), found.verdict),
+        ("index", Verdict::Warn)
+    );
+    assert!(found.message.contains("index.damaged-1"), "{found:?}");
+}

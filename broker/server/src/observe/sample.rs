@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
 use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
-use taskpass_store::LogStore;
+use taskpass_store::{LogStore, indexes_set_aside};
 use tokio_util::sync::CancellationToken;
 
 use super::{forecast::Forecast, recent::Recent};
@@ -63,6 +63,9 @@ impl Sampler {
             requests_in_flight: counts.requests,
             ledger_entries: self.store.size(),
             ledger_queue: self.store.queued_events(),
+            indexes_set_aside: indexes_set_aside(&self.data_dir)
+                .ok()
+                .map(|found| found.len()),
             open_tasks: self.store.open_task_count(),
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),

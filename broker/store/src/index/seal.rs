@@ -122,7 +122,7 @@ impl Row {
     const fn ends(&self) -> Option<TaskId> {
         match self.standing {
             Standing::Ended(task) => Some(task),
-            _ => None,
+            Standing::Aside | Standing::Live | Standing::OfTask(_) => None,
         }
     }
 }

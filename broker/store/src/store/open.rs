@@ -373,6 +373,24 @@ fn load(
     }
 }
 
+/// The indexes in the data directory `dir` that did not fit and were moved aside. They stay until a
+/// person has looked at them.
+pub fn indexes_set_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b"index.damaged-")
+        {
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Moves a directory to the first free `<path>.damaged-<n>`, durably.
 fn move_aside(path: &Path) -> Result<PathBuf, IndexError> {
     let free = |number: u32| {

@@ -149,7 +149,7 @@ async fn no_live_row_can_be_taken_out_or_changed() {
         close(&mut fixture).await;
         // A digit that becomes another one leaves the record readable.
         let text = String::from_utf8_lossy(value).into_owned();
-        if let Some(place) = text.rfind(|c: char| ('0'..'9').contains(&c)) {
+        if let Some(place) = text.rfind(|c: char| ('0'..='8').contains(&c)) {
             let mut changed = value.clone();
             changed[place] += 1;
             put(&fixture, key, Some(&changed));
@@ -207,7 +207,10 @@ async fn a_seal_fits_its_own_head_only() {
     let early_head: Value = serde_json::from_slice(&early[b"m".as_slice()]).unwrap();
     for (what, forged) in [
         ("no seal", change("seal", "".into())),
-        ("the seal before", change("seal", early_head["seal"].clone())),
+        (
+            "the seal before",
+            change("seal", early_head["seal"].clone()),
+        ),
         ("another time", change("time", 1_000.into())),
         ("the head before", early[b"m".as_slice()].clone()),
     ] {
