@@ -215,6 +215,7 @@ impl IdentityService for Signer {
         Ok(Response::new(RenewSvidResponse {
             svid: Some(svid),
             bundle: None,
+            ledger: None,
         }))
     }
 

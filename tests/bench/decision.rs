@@ -162,7 +162,10 @@ fn in_the_broker(effort: &Effort, report: &mut Report) {
     let agent = broker::agent(&running, "builder");
     let csr = KeyAndCsr::new().csr;
     for _ in 0..effort.renewals {
-        let request = RenewSvidRequest { csr: csr.clone() };
+        let request = RenewSvidRequest {
+            csr: csr.clone(),
+            consistent_with: 0,
+        };
         let renewed: Result<RenewSvidResponse, _> =
             agent.ask("/taskpass.v1.IdentityService/RenewSvid", &request);
         renewed.expect("an SVID");

@@ -65,6 +65,7 @@ fn growth(effort: &Effort, installations: &[Installation], report: &mut Report) 
     let sides: Vec<Side<'_>> = installations.iter().map(side).collect();
     let message = RenewSvidRequest {
         csr: KeyAndCsr::new().csr,
+        consistent_with: 0,
     };
     let message = message.encode_to_vec();
     let mut one = vec![Samples::new(); sides.len()];

@@ -43,7 +43,13 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
     let stage = Stage {
         messages: csrs
             .iter()
-            .map(|csr| RenewSvidRequest { csr: csr.clone() }.encode_to_vec())
+            .map(|csr| {
+                RenewSvidRequest {
+                    csr: csr.clone(),
+                    consistent_with: 0,
+                }
+                .encode_to_vec()
+            })
             .collect(),
         bodies: csrs.iter().map(|csr| body(csr)).collect(),
         bare: Line::new(&bare.address, vec![bare.client.clone()]),

@@ -42,9 +42,16 @@ fn health_of_issuing(broker: &Broker<'_>) -> Option<u8> {
 /// The times of all entries.
 fn times(installation: &Installation, operator: &Cli, name: &str) -> Vec<Timestamp> {
     let exported = fs::read_to_string(export(installation, operator, name, &[]));
-    let lines = exported.expect("the export").lines().map(str::to_owned).collect::<Vec<_>>();
+    let lines = exported
+        .expect("the export")
+        .lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
     let line = |line: &String| serde_json::from_str::<Value>(line).expect("JSON");
-    let entries = lines.iter().map(line).filter(|line| line["entry"].is_object());
+    let entries = lines
+        .iter()
+        .map(line)
+        .filter(|line| line["entry"].is_object());
     entries.map(|line| time(&line["entry"], "time")).collect()
 }
 
@@ -69,8 +76,22 @@ fn a_runaway_clock_stops_issuing_and_is_shown_everywhere() {
 
     world.installation.shift_brokers_clock(YEARS);
     for request in [
-        &["task", "start", "--purpose", "x", "--role", "vault-main/config"][..],
-        &["credential", "issue", "--task", &task, "--role", "vault-main/config"],
+        &[
+            "task",
+            "start",
+            "--purpose",
+            "x",
+            "--role",
+            "vault-main/config",
+        ][..],
+        &[
+            "credential",
+            "issue",
+            "--task",
+            &task,
+            "--role",
+            "vault-main/config",
+        ],
         &["credential", "renew", text(&token, "credential_id")],
         &["svid", "renew"],
     ] {
@@ -81,7 +102,9 @@ fn a_runaway_clock_stops_issuing_and_is_shown_everywhere() {
     eventually("health says that it does not issue", || {
         (health_of_issuing(&broker) == Some(2)).then_some(())
     });
-    eventually("the log says it", || broker.log().contains(IN_DOUBT).then_some(()));
+    eventually("the log says it", || {
+        broker.log().contains(IN_DOUBT).then_some(())
+    });
     eventually("the metrics say it", || is_in_doubt(&broker).then_some(()));
     let ahead = Metrics::read(&broker).value("taskpass_clock_ahead_seconds", &[]);
     assert!(ahead > Some(1e8), "{ahead:?}");
@@ -92,7 +115,10 @@ fn a_runaway_clock_stops_issuing_and_is_shown_everywhere() {
     assert!(said.contains("[warn] reconciler clock: failed "), "{said}");
 
     // Reading and revoking go on.
-    assert_eq!(broker.operator().json(&["agent", "list"])[0]["name"], "builder");
+    assert_eq!(
+        broker.operator().json(&["agent", "list"])[0]["name"],
+        "builder"
+    );
     let ended = agent.json(&["task", "end", &task]);
     assert_eq!(text(receipt(&ended, &token), "state"), "revoked_verified");
     assert!(world.bao.task_tokens().is_empty());

@@ -262,7 +262,10 @@ fn renewed(of: &Cli, directory: PathBuf) -> Cli {
         let client = client(of).await;
         let mut service = IdentityServiceClient::new(client.channel());
         let reply = service
-            .renew_svid(RenewSvidRequest { csr })
+            .renew_svid(RenewSvidRequest {
+                csr,
+                consistent_with: 0,
+            })
             .await
             .expect("a renewal");
         reply.into_inner().svid.expect("a certificate")

@@ -251,6 +251,55 @@ fn an_older_checkpoint_shows_that_the_history_was_only_added_to_and_not_replaced
     assert_refused(&another, &all, "a history of another installation");
 }
 
+#[test]
+fn a_broker_with_another_history_is_refused_by_every_identity() {
+    let installation = Installation::new();
+    let broker = installation.start();
+    let agent = broker.agent("builder");
+    broker.stop();
+    let (ledger, backup) = (
+        installation.home().join("data/ledger"),
+        installation.scratch().join("backup"),
+    );
+    copy(&ledger, &backup);
+
+    // What the agent does afterwards is in the checkpoints that both see, and not in the backup.
+    let broker = installation.start();
+    let (agent, operator) = (agent.through(broker.address()), broker.operator());
+    let (_, denied) = agent.refused(&["task", "start", "--purpose", "p", "--role", "no/such"]);
+    assert!(denied.contains("no/such"), "{denied}");
+    let newest = operator.json(&["ledger", "checkpoint"]);
+    broker.stop();
+    fs::rename(&ledger, installation.scratch().join("newer")).expect("the ledger moves");
+    copy(&backup, &ledger);
+    fs::remove_dir_all(installation.home().join("data/index")).expect("the index goes");
+
+    let broker = installation.start();
+    let operator = operator.through(broker.address());
+    let (code, words) = operator.refused(&["svid", "renew"]);
+    assert_eq!(code, 6, "{words}");
+    assert!(words.contains("taskpass ledger accept-key"), "{words}");
+    let (code, words) = operator.refused(&["ledger", "checkpoint"]);
+    assert!(code == 6 || words.contains("fewer than"), "{words}");
+    // The agent renewed nothing since the backup, so for it the history only goes on.
+    let agent = agent.through(broker.address());
+    agent.json(&["svid", "renew"]);
+
+    let key = fs::read_to_string(vkey(&installation)).expect("the key");
+    let accepted = operator.json(&["ledger", "accept-key", key.trim()]);
+    assert_eq!(accepted["replaced_checkpoint_size"], newest["size"]);
+    operator.json(&["svid", "renew"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .expect("cp runs");
+    assert!(done.success(), "{} was not copied", from.display());
+}
+
 /// Writes another history of the same length, signed with the installation's own key.
 fn write_forged_history(installation: &Installation, truth: &Path, forged: &Path) {
     let vkey = fs::read_to_string(vkey(installation)).expect("the public key");

@@ -174,6 +174,7 @@ fn prometheus_reads_the_counts_of_all_events() {
         ("taskpass_oldest_pending_revocation_seconds", &[], 0.0),
         ("taskpass_open_tasks", &[], 1.0),
         ("taskpass_ledger_queue_events", &[], 0.0),
+        ("taskpass_index_set_aside", &[], 0.0),
         ("taskpass_disk_full_days", &[], f64::INFINITY),
         (
             "taskpass_build_info",

@@ -496,6 +496,7 @@ fn superseded(stage: &Stage<'_>) -> Wire {
     let key = KeyAndCsr::new();
     let request = RenewSvidRequest {
         csr: key.csr.clone(),
+        consistent_with: 0,
     };
     let renewed: RenewSvidResponse = old
         .ask("/taskpass.v1.IdentityService/RenewSvid", &request)

@@ -226,10 +226,7 @@ impl Operation {
 
     /// Whether the operation gives a caller something that it does not have yet.
     const fn issues(self) -> bool {
-        matches!(
-            self,
-            Self::Attest | Self::Start | Self::Issue | Self::Renew
-        )
+        matches!(self, Self::Attest | Self::Start | Self::Issue | Self::Renew)
     }
 
     /// Whether the operation calls the provider.

@@ -68,6 +68,7 @@ pub fn run(
         .collect();
     let message = pb::RenewSvidRequest {
         csr: KeyAndCsr::new().csr,
+        consistent_with: 0,
     }
     .encode_to_vec();
     // Every connection finishes its handshake before the clock starts.

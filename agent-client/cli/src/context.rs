@@ -53,6 +53,10 @@ impl Context {
         config.renewal = Renewal::OnDemand;
         let client = Client::connect(config).await?;
         if let Err(error) = client.renew_svid_if_due().await {
+            // Going on would hide the other history until the identity has expired.
+            if error.is_other_ledger() {
+                return Err(error.into());
+            }
             tracing::debug!(%error, "the identity could not be renewed");
         }
         Ok(client)

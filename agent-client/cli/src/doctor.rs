@@ -4,9 +4,11 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use taskpass_client::{Client, ClientConfig, Error, Leaf, Renewal};
+use taskpass_client::{Client, ClientConfig, Error, Leaf, RPC_TIMEOUT, Renewal};
 use taskpass_core::Timestamp;
-use taskpass_proto::v1::{WhoAmIRequest, identity_service_client::IdentityServiceClient};
+use taskpass_proto::v1::{
+    GetBundleRequest, WhoAmIRequest, identity_service_client::IdentityServiceClient,
+};
 
 use super::{context::Context, failure, output};
 
@@ -140,9 +142,52 @@ async fn connection(config: &ClientConfig, login: &str, findings: &mut Vec<Findi
             let version = me.broker_version;
             let detail = format!("{} ({}), broker {version}", me.spiffe_id, me.kind);
             findings.push(fine("whoami", detail));
+            findings.push(ledger(&client, config).await);
             findings.push(clocks(&client, config).await);
         }
         Err(error) => findings.push(failed("whoami", &error, login)),
+    }
+}
+
+/// Compares the ledger's key with the pinned one.
+async fn ledger(client: &Client, config: &ClientConfig) -> Finding {
+    let pinned = config.directory.pinned();
+    let shown = client
+        .call(RPC_TIMEOUT, |channel| async move {
+            IdentityServiceClient::new(channel)
+                .get_bundle(GetBundleRequest {})
+                .await
+        })
+        .await
+        .map(|reply| reply.bundle.unwrap_or_default().ledger_vkey);
+    match (pinned, shown) {
+        (Ok(pinned), Ok(shown)) => {
+            let Some(key) = pinned.key else {
+                return warning(
+                    "ledger",
+                    "no key is pinned yet",
+                    "run `taskpass svid renew`",
+                );
+            };
+            if key.to_string() != shown.trim() {
+                let error = Error::LedgerKeyChanged {
+                    dir: config.directory.path().to_owned(),
+                    pinned: key.to_string(),
+                    shown: output::printable(shown.trim()),
+                };
+                return failed("ledger", &error, &format!("run {}", failure::ACCEPT_KEY));
+            }
+            let seen = pinned.newest.map_or(0, |checkpoint| checkpoint.size());
+            fine(
+                "ledger",
+                format!("the pinned key; {seen} entries were seen"),
+            )
+        }
+        (Err(error), _) | (_, Err(error)) => failed(
+            "ledger",
+            &error,
+            "run `taskpass doctor` again once that is mended",
+        ),
     }
 }
 

@@ -14,6 +14,8 @@ const USAGE: u8 = 2;
 const DENIED: u8 = 3;
 /// The broker did not answer.
 const UNREACHABLE: u8 = 5;
+/// The broker shows another ledger than the one this identity knows.
+const OTHER_LEDGER: u8 = 6;
 
 /// Arguments that are wrong together, which clap cannot know.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(Error::Invalid(_)) => USAGE,
         Some(cause) if cause.is_denied() => DENIED,
         Some(cause) if cause.is_unavailable() => UNREACHABLE,
+        Some(cause) if cause.is_other_ledger() => OTHER_LEDGER,
         _ => FAILED,
     }
 }
@@ -67,6 +70,10 @@ fn in_one_line(error: &anyhow::Error) -> String {
     }
     text.replace('\n', " ")
 }
+
+/// The next command when the broker shows another ledger. A person decides first: adopting the key
+/// that the broker shows would make pinning it useless.
+pub(crate) const ACCEPT_KEY: &str = "taskpass ledger accept-key VKEY, after a person has compared the key with `operator/ledger.vkey` on the broker's machine and knows why the history changed; until then keep `ledger.checkpoint` for an auditor";
 
 /// The next command for this caller. Agents may see neither policies nor providers.
 fn next_step(error: &Error, context: &Context) -> Option<String> {
@@ -88,6 +95,12 @@ fn next_step(error: &Error, context: &Context) -> Option<String> {
         Error::OtherIdentity { holder, .. } => Some(format!(
             "taskpass login --identity DIR … for a directory of its own (TASKPASS_IDENTITY names one too), or --replace to give up `{holder}`"
         )),
+        Error::OtherInstallation { holder, .. } => Some(format!(
+            "taskpass login --identity DIR … for a directory of its own, or --replace to give up `{holder}` and the ledger it knows"
+        )),
+        Error::LedgerKeyChanged { .. } | Error::LedgerRewritten { .. } => {
+            Some(ACCEPT_KEY.to_owned())
+        }
         Error::Unreachable { .. } | Error::Timeout { .. } | Error::Untrusted { .. } => {
             Some("taskpass doctor".to_owned())
         }

@@ -46,6 +46,21 @@ pub(crate) enum LedgerCommand {
     /// was rewritten.
     #[command(after_help = "EXAMPLES:\n  taskpass ledger checkpoint > checkpoint-2026-11.txt")]
     Checkpoint,
+    /// Pin another ledger key, after a person has compared it.
+    ///
+    /// The identity directory pins the ledger's key at the first login and keeps the newest
+    /// checkpoint it saw. A broker with another key or a rewritten history is refused until this
+    /// command. It needs no broker, and keeps the old key and checkpoint as `ledger.vkey.old` and
+    /// `ledger.checkpoint.old`. After a restore from a backup, name the same key again.
+    #[command(
+        after_help = "EXAMPLES:\n  taskpass ledger accept-key taskpass/acme.test+1a2b3c4d+AbCd…\n  taskpass ledger accept-key ledger.vkey"
+    )]
+    AcceptKey {
+        /// The key as a person reads it from `operator/ledger.vkey` on the broker's machine (C2SP
+        /// vkey), or a file with it.
+        #[arg(value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+        key: String,
+    },
 }
 
 /// How to write the history.
@@ -101,12 +116,50 @@ pub(crate) async fn run(command: LedgerCommand, context: &Context) -> anyhow::Re
         LedgerCommand::Verify(args) => verify::run(args, context).await,
         LedgerCommand::Prove { index } => prove(index, context).await,
         LedgerCommand::Checkpoint => checkpoint(context).await,
+        LedgerCommand::AcceptKey { key } => accept_key(&key, context),
     }
 }
 
 /// The ledger's key as stored at login. A key that came along with a claim would prove nothing.
 fn stored_key(context: &Context) -> anyhow::Result<VerifyingKey> {
     Ok(context.config()?.directory.ledger_vkey()?.parse()?)
+}
+
+/// A key as text, or the name of a file with one.
+pub(crate) fn key(text: &str) -> anyhow::Result<VerifyingKey> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let content = std::fs::read_to_string(text)
+        .with_context(|| format!("`{text}` is neither a vkey nor a file with one"))?;
+    Ok(content.trim().parse()?)
+}
+
+#[derive(Serialize)]
+struct AcceptedView {
+    ledger_vkey: String,
+    replaced_vkey: Option<String>,
+    replaced_checkpoint_size: Option<u64>,
+}
+
+fn accept_key(text: &str, context: &Context) -> anyhow::Result<()> {
+    let key = key(text)?;
+    let before = context.config()?.directory.accept_ledger_key(&key)?;
+    let view = AcceptedView {
+        ledger_vkey: key.to_string(),
+        replaced_vkey: before.key.map(|key| key.to_string()),
+        replaced_checkpoint_size: before.newest.map(|checkpoint| checkpoint.size()),
+    };
+    context.print(&view, || {
+        let mut text = format!("pinned {}", view.ledger_vkey);
+        if let Some(old) = &view.replaced_vkey {
+            text += &format!("\nthe key before is in ledger.vkey.old: {old}");
+        }
+        if let Some(size) = view.replaced_checkpoint_size {
+            text += &format!("\nthe checkpoint of {size} entries is in ledger.checkpoint.old");
+        }
+        text
+    })
 }
 
 /// Reads an older checkpoint and checks the ledger's signature on it.
@@ -142,14 +195,18 @@ async fn prove(index: u64, context: &Context) -> anyhow::Result<()> {
 
 async fn checkpoint(context: &Context) -> anyhow::Result<()> {
     let client = context.connect().await?;
+    let directory = client.config().directory.clone();
+    let consistent_with = directory.pinned()?.newest.map_or(0, |kept| kept.size());
     let reply = client
         .call(RPC_TIMEOUT, |channel| async move {
             LedgerServiceClient::new(channel)
-                .get_checkpoint(GetCheckpointRequest::default())
+                .get_checkpoint(GetCheckpointRequest { consistent_with })
                 .await
         })
         .await?;
-    let checkpoint = Checkpoint::open(&reply.checkpoint, &stored_key(context)?)?;
+    let key = stored_key(context)?;
+    let checkpoint = Checkpoint::open(&reply.checkpoint, &key)?;
+    directory.keep_proven(&checkpoint, &key, &reply.consistency)?;
     let view = CheckpointView {
         origin: checkpoint.origin().to_owned(),
         size: checkpoint.size(),

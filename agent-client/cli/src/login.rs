@@ -5,10 +5,10 @@ use std::{io::Read, path::PathBuf};
 use anyhow::Context as _;
 use clap::{Args, ValueHint};
 use serde::Serialize;
-use taskpass_client::{Client, JoinToken};
+use taskpass_client::{Client, JoinToken, Login, Predecessor};
 use taskpass_core::Timestamp;
 
-use super::context::Context;
+use super::{context::Context, ledger};
 
 /// Bytes read from a token file; a token is much shorter.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -21,7 +21,9 @@ const TOKEN_BYTES_MAX: u64 = 4096;
         An agent has one live identity: after a second login under the same name, the first use of the new\n\
         identity ends the old one. Give each machine, and each of several CI runners, a name of its own.\n\n\
         A directory that holds another agent's or an operator's identity is left alone: name another one\n\
-        with --identity DIR, or give that identity up with --replace."
+        with --identity DIR, or give that identity up with --replace. The same holds for the identity of\n\
+        another installation. A broker that shows another ledger key than the directory has pinned is\n\
+        refused; --accept-ledger-key pins the new key after a person has compared it."
 )]
 pub(crate) struct LoginArgs {
     #[command(flatten)]
@@ -29,6 +31,10 @@ pub(crate) struct LoginArgs {
     /// Overwrite another agent's or an operator's identity in the directory. That identity is lost.
     #[arg(long)]
     replace: bool,
+    /// Pin this ledger key (C2SP vkey), or the one in a file, in place of the pinned one. Compare it
+    /// first with `operator/ledger.vkey` on the broker's machine, or ask an operator.
+    #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+    accept_ledger_key: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -61,11 +67,19 @@ pub(crate) async fn run(args: LoginArgs, context: &Context) -> anyhow::Result<()
     };
     let token: JoinToken = text.parse().map_err(taskpass_client::Error::Invalid)?;
     let config = context.config()?;
-    let leaf = if args.replace {
-        Client::login_replacing(&config, &token).await?
-    } else {
-        Client::login(&config, &token).await?
+    let login = Login {
+        predecessor: if args.replace {
+            Predecessor::Any
+        } else {
+            Predecessor::Same
+        },
+        accepted_ledger_key: args
+            .accept_ledger_key
+            .as_deref()
+            .map(ledger::key)
+            .transpose()?,
     };
+    let leaf = Client::login_with(&config, &token, &login).await?;
     let view = LoginView {
         spiffe_id: leaf.spiffe_id.to_string(),
         expires_at: leaf.not_after,

@@ -5,26 +5,39 @@
 
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
+use taskpass_ledger_verify::VerifyingKey;
 use taskpass_proto::v1::{
-    AttestRequest, Bundle, X509Svid, attest_request::Evidence,
+    AttestRequest, Bundle, GetBundleRequest, X509Svid, attest_request::Evidence,
     identity_service_client::IdentityServiceClient,
 };
 use taskpass_spiffe_verify::PeerVerifier;
+use tonic::transport::Channel;
 
 use crate::{
-    ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, channel, link,
+    ClientConfig, Error, JoinToken, Leaf, Pinned, RPC_TIMEOUT, channel, link,
     svid::{PrivateKey, Svid, new_key_and_csr},
     tls::{self, Trust},
     wire,
 };
 
 /// Which stored identity the new one may overwrite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Predecessor {
-    /// Only an identity with the same SPIFFE ID, or an expired one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Predecessor {
+    /// Only an identity of the same installation: one with the same SPIFFE ID, or an expired one.
+    #[default]
     Same,
-    /// Any identity.
+    /// Any identity. With the identity of another installation its ledger key is given up, too.
     Any,
+}
+
+/// What a person has decided about a login beforehand.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// Which stored identity the new one may overwrite.
+    pub predecessor: Predecessor,
+    /// The ledger key that the person has compared with the broker's. It is pinned in place of the
+    /// pinned one.
+    pub accepted_ledger_key: Option<VerifyingKey>,
 }
 
 /// Exchanges `token` for an identity and stores it. The request is sent once: a token counts once,
@@ -32,19 +45,22 @@ pub(crate) enum Predecessor {
 pub(crate) async fn attest(
     config: &ClientConfig,
     token: &JoinToken,
-    predecessor: Predecessor,
+    login: &Login,
 ) -> Result<Leaf, Error> {
-    let holder = match predecessor {
+    let installation = installation(config, token, login.predecessor).await?;
+    let holder = match login.predecessor {
         Predecessor::Same => holder(config).await?,
         Predecessor::Any => None,
     };
     let tls = tls::client_config(Trust::Pin(*token.root_pin()), None, config.clock.clone())?;
     let channel = channel::connect(&config.addr, tls).await?;
+    let (pinned, pin) = pinned(config, login, installation, &channel).await?;
     let (key, csr) = new_key_and_csr()?;
     let request = AttestRequest {
         evidence: Some(Evidence::JoinToken(token.expose().to_owned())),
         csr,
         in_place_of: holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+        consistent_with: pinned.size(),
     };
     let addr = config.addr.as_str();
     let mut service = IdentityServiceClient::new(channel);
@@ -70,17 +86,106 @@ pub(crate) async fn attest(
             "the trust bundle does not have the root that the join token names".to_owned(),
         ));
     }
+    let seen = pinned.check(&bundle, reply.ledger, &config.directory)?;
     let leaf = svid.leaf.clone();
-    let (directory, vkey) = (config.directory.clone(), bundle.ledger_vkey);
+    let directory = config.directory.clone();
     link::blocking(move || {
+        if let (Pin::Replace, Some(key)) = (pin, &seen.key) {
+            directory.accept_ledger_key(key)?;
+        }
         // An identity without a bundle is useless, since it verifies no broker. So the bundle goes
         // first.
-        directory.save_bundle(&roots, &vkey)?;
+        directory.save_trust(&roots, &seen)?;
         directory.stage(&svid)?;
         directory.promote()
     })
     .await?;
     Ok(leaf)
+}
+
+/// Whether the directory belongs to the installation of the join token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Installation {
+    /// It does, or it belongs to none.
+    Same,
+    /// It holds the trust bundle of another one.
+    Other,
+}
+
+/// What happens to the pinned ledger key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pin {
+    Keep,
+    Replace,
+}
+
+/// Compares the stored trust bundle with the root that the join token names. Two installations may
+/// have the same trust domain and the same agent, so names alone would let the second one replace
+/// the identity of the first.
+async fn installation(
+    config: &ClientConfig,
+    token: &JoinToken,
+    predecessor: Predecessor,
+) -> Result<Installation, Error> {
+    let directory = config.directory.clone();
+    let (roots, stored) =
+        link::blocking(move || Ok((directory.roots(), directory.holder()))).await?;
+    let Some(roots) = roots else {
+        return Ok(Installation::Same);
+    };
+    if pinned_is_among(&roots, token.root_pin()).unwrap_or(false) {
+        return Ok(Installation::Same);
+    }
+    match (predecessor, stored) {
+        (Predecessor::Same, Some(holder)) => Err(Error::OtherInstallation {
+            dir: config.directory.path().to_owned(),
+            holder: holder.spiffe_id.to_string(),
+        }),
+        _ => Ok(Installation::Other),
+    }
+}
+
+/// The ledger that the broker's answer is compared with, and what happens to the pinned key. A
+/// broker with another key is noticed here, before the token is sent, so that it still counts.
+async fn pinned(
+    config: &ClientConfig,
+    login: &Login,
+    installation: Installation,
+    channel: &Channel,
+) -> Result<(Pinned, Pin), Error> {
+    let directory = config.directory.clone();
+    let stored = link::blocking(move || Ok(directory.pinned())).await?;
+    if let Some(key) = &login.accepted_ledger_key {
+        let accepted = Pinned {
+            key: Some(key.clone()),
+            newest: None,
+        };
+        check_bundle(config, &accepted, channel).await?;
+        return Ok((accepted, Pin::Replace));
+    }
+    let stored = stored?;
+    if stored.key.is_none() {
+        return Ok((stored, Pin::Keep));
+    }
+    match check_bundle(config, &stored, channel).await {
+        Ok(()) => Ok((stored, Pin::Keep)),
+        Err(Error::LedgerKeyChanged { .. }) if installation == Installation::Other => {
+            Ok((Pinned::default(), Pin::Replace))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn check_bundle(
+    config: &ClientConfig,
+    pinned: &Pinned,
+    channel: &Channel,
+) -> Result<(), Error> {
+    let mut service = IdentityServiceClient::new(channel.clone());
+    let asked = service.get_bundle(GetBundleRequest {});
+    let reply = link::attempt(config.addr.as_str(), RPC_TIMEOUT, asked).await?;
+    let bundle = wire::required(reply.bundle, "bundle")?;
+    pinned.check_key(&bundle, &config.directory).map(drop)
 }
 
 /// The agent of a stored identity that has not expired. Join tokens are for agents only, so an

@@ -12,7 +12,7 @@ use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     CallerKind, ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, Renewal,
-    attest::{self, Predecessor},
+    attest::{self, Login, Predecessor},
     link::Connection,
     renewal, wire,
 };
@@ -65,15 +65,29 @@ impl Client {
 
     /// Exchanges a join token for an identity and stores it, without connecting again.
     ///
-    /// Refused while the directory holds an identity of another SPIFFE ID that has not expired. The
-    /// token still counts then.
+    /// Refused while the directory holds an identity of another SPIFFE ID that has not expired, or
+    /// one of another installation, or while the broker shows another ledger key than the
+    /// directory has pinned. The token still counts then.
     pub async fn login(config: &ClientConfig, token: &JoinToken) -> Result<Leaf, Error> {
-        attest::attest(config, token, Predecessor::Same).await
+        Self::login_with(config, token, &Login::default()).await
     }
 
     /// As [`Client::login`], but overwrites any identity that the directory holds.
     pub async fn login_replacing(config: &ClientConfig, token: &JoinToken) -> Result<Leaf, Error> {
-        attest::attest(config, token, Predecessor::Any).await
+        let login = Login {
+            predecessor: Predecessor::Any,
+            ..Login::default()
+        };
+        Self::login_with(config, token, &login).await
+    }
+
+    /// As [`Client::login`], with what a person has decided beforehand.
+    pub async fn login_with(
+        config: &ClientConfig,
+        token: &JoinToken,
+        login: &Login,
+    ) -> Result<Leaf, Error> {
+        attest::attest(config, token, login).await
     }
 
     /// The certificate that new connections are made with.

@@ -1,5 +1,5 @@
-//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey`, for their owner
-//! only.
+//! The identity directory: `svid.pem`, `key.pem`, `bundle.pem`, `ledger.vkey` and
+//! `ledger.checkpoint`, for their owner only.
 //!
 //! Key and certificate are two files and must never part. A new pair is first *staged* beside the
 //! old one (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before
@@ -23,10 +23,13 @@ use std::{
 use rustix::{fs::OFlags, io::Errno, process::geteuid};
 use rustls_pki_types::CertificateDer;
 use taskpass_files::{Access, create_dir_all, exposed_mode, remove, rename, replace, sync_dir};
+use taskpass_ledger_verify::{Checkpoint, VerifyingKey};
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, pem,
+    Error, Pinned,
+    ledger_pin::hashes,
+    pem,
     svid::{Leaf, Svid},
 };
 
@@ -34,6 +37,10 @@ const KEY: &str = "key.pem";
 const SVID: &str = "svid.pem";
 const BUNDLE: &str = "bundle.pem";
 const VKEY: &str = "ledger.vkey";
+const CHECKPOINT: &str = "ledger.checkpoint";
+/// The key and the checkpoint before a person accepted another key: evidence for an auditor.
+const OLD_VKEY: &str = "ledger.vkey.old";
+const OLD_CHECKPOINT: &str = "ledger.checkpoint.old";
 const STAGED_KEY: &str = "key.pem.new";
 const STAGED_SVID: &str = "svid.pem.new";
 /// Bytes of any file here; chains and bundles are far smaller.
@@ -70,7 +77,7 @@ impl IdentityDirectory {
         &self.path
     }
 
-    /// The public key of the ledger in C2SP vkey form, as the broker sent it at login.
+    /// The public key of the ledger in C2SP vkey form, as it was pinned at login.
     pub fn ledger_vkey(&self) -> Result<String, Error> {
         let text = self.read(VKEY)?.ok_or_else(|| self.missing())?;
         Ok(String::from_utf8_lossy(&text).trim().to_owned())
@@ -129,18 +136,101 @@ impl IdentityDirectory {
         self.discard_locked()
     }
 
-    /// Replaces the root certificates and the ledger's key.
-    pub(crate) fn save_bundle(
+    /// Replaces the root certificates, pins the ledger's key if none is pinned, and keeps the
+    /// checkpoint if it is newer. Changes nothing when it contradicts what is kept.
+    pub(crate) fn save_trust(
         &self,
         bundle: &[CertificateDer<'_>],
-        ledger_vkey: &str,
+        seen: &Pinned,
     ) -> Result<(), Error> {
         create_dir_all(&self.path).map_err(failed)?;
         let _lock = self.lock()?;
-        self.write(BUNDLE, pem::from_certificates(bundle).as_bytes())?;
-        if !ledger_vkey.is_empty() {
-            let line = format!("{}\n", ledger_vkey.trim());
-            self.write(VKEY, line.as_bytes())?;
+        self.pin(seen)?;
+        self.write(BUNDLE, pem::from_certificates(bundle).as_bytes())
+    }
+
+    /// The pinned key of the ledger, and the newest checkpoint that was seen.
+    pub fn pinned(&self) -> Result<Pinned, Error> {
+        let Some(text) = self.read(VKEY)? else {
+            return Ok(Pinned::default());
+        };
+        let text = String::from_utf8_lossy(&text);
+        let key: VerifyingKey = text.trim().parse().map_err(|e| {
+            self.bad(VKEY, format!("{e}; compare the ledger's key with the broker's, and pin it with `taskpass ledger accept-key VKEY`"))
+        })?;
+        let newest = self.read(CHECKPOINT)?.map(|note| {
+            Checkpoint::open(&String::from_utf8_lossy(&note), &key)
+                .map_err(|e| self.misplaced(CHECKPOINT, &e.to_string()))
+        });
+        Ok(Pinned {
+            newest: newest.transpose()?,
+            key: Some(key),
+        })
+    }
+
+    /// Keeps a checkpoint of the ledger of `key`, if `proof` shows that it continues the kept one.
+    pub fn keep_proven(
+        &self,
+        checkpoint: &Checkpoint,
+        key: &VerifyingKey,
+        proof: &[Vec<u8>],
+    ) -> Result<(), Error> {
+        let kept = self.pinned()?;
+        kept.check_continues(checkpoint, &hashes(proof)?, self)?;
+        let _lock = self.lock()?;
+        self.pin(&Pinned {
+            key: Some(key.clone()),
+            newest: Some(checkpoint.clone()),
+        })
+    }
+
+    /// Pins `key` in place of the pinned key, and drops the kept checkpoint. Only for a person who
+    /// has compared the key with the broker's.
+    ///
+    /// Returns what was kept before. It stays beside the new key, in `*.old`.
+    pub fn accept_ledger_key(&self, key: &VerifyingKey) -> Result<Pinned, Error> {
+        create_dir_all(&self.path).map_err(failed)?;
+        let _lock = self.lock()?;
+        let before = self.pinned().unwrap_or_default();
+        if let Some(old) = self.read(VKEY)? {
+            self.write(OLD_VKEY, &old)?;
+        }
+        if self.exists(CHECKPOINT) {
+            self.rename(CHECKPOINT, OLD_CHECKPOINT)?;
+            self.sync()?;
+        }
+        // The key comes last: after a crash the old key still refuses the broker.
+        self.write(VKEY, format!("{key}\n").as_bytes())?;
+        Ok(before)
+    }
+
+    /// The stored root certificates, as far as they can be read.
+    pub(crate) fn roots(&self) -> Option<Vec<CertificateDer<'static>>> {
+        pem::to_certificates(&self.read(BUNDLE).ok()??).ok()
+    }
+
+    /// Another process may have kept more since the caller looked, so both are compared again.
+    fn pin(&self, seen: &Pinned) -> Result<(), Error> {
+        let kept = self.pinned()?;
+        match (&kept.key, &seen.key) {
+            (Some(kept), Some(seen)) if kept != seen => {
+                return Err(Error::LedgerKeyChanged {
+                    dir: self.path.clone(),
+                    pinned: kept.to_string(),
+                    shown: seen.to_string(),
+                });
+            }
+            (None, Some(key)) => self.write(VKEY, format!("{key}\n").as_bytes())?,
+            _ => {}
+        }
+        let Some(newest) = &seen.newest else {
+            return Ok(());
+        };
+        if kept.size() == newest.size() {
+            kept.check_continues(newest, &[], self)?;
+        }
+        if kept.newest.is_none() || kept.size() < newest.size() {
+            self.write(CHECKPOINT, newest.note().as_bytes())?;
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ const ERROR_DOMAIN: &str = "taskpass";
 const REQUEST_ID: &str = "request_id";
 /// and in this header of every response.
 const REQUEST_ID_HEADER: &str = "x-request-id";
+/// The reasons of the library itself, beside those that the broker gives.
+const LEDGER_KEY_CHANGED: &str = "LEDGER_KEY_CHANGED";
+const LEDGER_REWRITTEN: &str = "LEDGER_REWRITTEN";
 /// Bytes of a request id. The broker's own are half as long.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -78,6 +81,45 @@ pub enum Error {
         dir: PathBuf,
         /// The SPIFFE ID of that identity.
         holder: String,
+    },
+    /// The identity directory holds an identity of another installation, which would be lost. The
+    /// join token still counts.
+    #[error(
+        "`{}` holds the identity `{holder}` of another installation: the join token names another root certificate; nothing was changed, and the token still counts",
+        dir.display()
+    )]
+    OtherInstallation {
+        /// The identity directory.
+        dir: PathBuf,
+        /// The SPIFFE ID of that identity.
+        holder: String,
+    },
+    /// The broker shows another ledger key than the pinned one. Nothing was stored.
+    #[error(
+        "the ledger's key changed: the broker shows `{shown}`, and `{}` has pinned `{pinned}`; the history may have been replaced, and nothing was stored",
+        dir.display()
+    )]
+    LedgerKeyChanged {
+        /// The identity directory.
+        dir: PathBuf,
+        /// The key that was pinned at login.
+        pinned: String,
+        /// The key that the broker shows.
+        shown: String,
+    },
+    /// The broker's ledger does not continue the newest checkpoint that was seen. Nothing was
+    /// stored.
+    #[error(
+        "the ledger was rewritten: it does not continue the checkpoint of {size} entries that `{}` keeps ({why}); nothing was stored",
+        dir.display()
+    )]
+    LedgerRewritten {
+        /// The identity directory.
+        dir: PathBuf,
+        /// How many entries the kept checkpoint has.
+        size: u64,
+        /// How the broker's ledger differs.
+        why: String,
     },
     /// A file of the identity directory cannot be used.
     #[error("`{}` cannot be used: {why}", path.display())]
@@ -192,11 +234,26 @@ impl Error {
         }
     }
 
-    /// The broker's stable reason, when it gave one.
+    /// The stable reason: the broker's, when it gave one, or this library's own for a ledger that
+    /// is not the one it knows.
     pub fn reason(&self) -> Option<&str> {
-        self.refusal()
-            .map(|r| r.reason.as_str())
-            .filter(|reason| !reason.is_empty())
+        match self {
+            Self::LedgerKeyChanged { .. } => Some(LEDGER_KEY_CHANGED),
+            Self::LedgerRewritten { .. } => Some(LEDGER_REWRITTEN),
+            _ => self
+                .refusal()
+                .map(|r| r.reason.as_str())
+                .filter(|reason| !reason.is_empty()),
+        }
+    }
+
+    /// Whether the broker shows another history than the one this client knows. Only a person can
+    /// decide then, so the same call never works later by itself.
+    pub const fn is_other_ledger(&self) -> bool {
+        matches!(
+            self,
+            Self::LedgerKeyChanged { .. } | Self::LedgerRewritten { .. }
+        )
     }
 
     /// The id by which an operator finds the refused request in the broker's log, when the broker

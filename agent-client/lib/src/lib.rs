@@ -38,6 +38,7 @@ mod error;
 mod guard;
 mod issue;
 mod join_token;
+mod ledger_pin;
 mod link;
 mod live_task;
 mod pem;
@@ -51,6 +52,7 @@ mod tls;
 mod wire;
 mod words;
 
+pub use attest::{Login, Predecessor};
 #[cfg(feature = "aws")]
 pub use aws::AwsCredentials;
 pub use channel::BrokerAddr;
@@ -62,6 +64,7 @@ pub use error::{Error, Refusal};
 pub use guard::TaskGuard;
 pub use issue::IssuedCredential;
 pub use join_token::JoinToken;
+pub use ledger_pin::Pinned;
 pub use receipt::{EndedTask, Receipt};
 pub use svid::Leaf;
 pub use task::{Anchor, EndMode, Heartbeat, Task, TaskDetails, TaskFilter, TaskPage};

@@ -60,6 +60,10 @@ pub(crate) async fn run(connection: Arc<Connection>) {
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
+                if error.is_other_ledger() {
+                    tracing::error!(%error, reason = error.reason(), "the identity is not renewed: a person must compare the ledger's key with the broker's");
+                    continue;
+                }
                 tracing::warn!(%error, failures, "the identity could not be renewed; trying again");
             }
         }
@@ -78,9 +82,14 @@ impl Connection {
             return Ok(present.svid.leaf.clone());
         }
         let (key, csr) = new_key_and_csr()?;
+        let directory = self.config.directory.clone();
+        let pinned = blocking(move || directory.pinned()).await?;
         let reply = self
             .call(RPC_TIMEOUT, |channel| {
-                let request = RenewSvidRequest { csr: csr.clone() };
+                let request = RenewSvidRequest {
+                    csr: csr.clone(),
+                    consistent_with: pinned.size(),
+                };
                 async move {
                     IdentityServiceClient::new(channel)
                         .renew_svid(request)
@@ -90,6 +99,8 @@ impl Connection {
             .await?;
         let bundle = wire::required(reply.bundle, "bundle")?;
         let svid = wire::required(reply.svid, "svid")?;
+        // Before anything is stored: the new identity of a broker with another history is not used.
+        let seen = pinned.check(&bundle, reply.ledger, &self.config.directory)?;
         let (svid, roots) = accept(key, svid, &bundle, self.config.clock.now())?;
         if svid.leaf.spiffe_id != present.svid.leaf.spiffe_id {
             return Err(Error::Reply(format!(
@@ -99,9 +110,9 @@ impl Connection {
         }
         let leaf = svid.leaf.clone();
         let (directory, stored) = (self.config.directory.clone(), svid.duplicate());
-        let (bundle_roots, vkey) = (roots.clone(), bundle.ledger_vkey);
+        let bundle_roots = roots.clone();
         blocking(move || {
-            directory.save_bundle(&bundle_roots, &vkey)?;
+            directory.save_trust(&bundle_roots, &seen)?;
             directory.stage(&stored)
         })
         .await?;

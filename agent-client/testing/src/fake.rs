@@ -60,7 +60,9 @@ pub struct State {
     /// What receipts say of the identity that is left.
     pub identity_until: Option<prost_types::Timestamp>,
     pub tasks: Vec<v1::Task>,
-    pub ledger: Option<crate::services::FakeLedger>,
+    pub ledger: Option<crate::ledger::FakeLedger>,
+    /// Identities come without the ledger's head.
+    pub shows_no_head: bool,
 }
 
 #[derive(Clone)]
@@ -137,8 +139,11 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&pki.root, server)));
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::new(pki);
+        state.ledger = Some(crate::ledger::FakeLedger::create(dir.path()));
         let shared = Shared {
-            state: Arc::new(Mutex::new(State::new(pki))),
+            state: Arc::new(Mutex::new(state)),
             events: watch::Sender::new(0),
         };
         let (connections, incoming) = mpsc::channel(16);
@@ -153,7 +158,7 @@ impl Fake {
         Self {
             shared,
             addr,
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             _server: AbortOnDropHandle::new(serving),
         }
     }
@@ -217,11 +222,18 @@ impl State {
             revoked: Vec::new(),
             tasks: Vec::new(),
             ledger: None,
+            shows_no_head: false,
         }
     }
 
     pub fn count(&self, call: &str) -> usize {
         self.calls.iter().filter(|c| **c == call).count()
+    }
+
+    /// The ledger's head, for a client with the checkpoint of `older` entries.
+    pub fn head(&self, older: u64) -> Option<v1::LedgerHead> {
+        let ledger = self.ledger.as_ref().filter(|_| !self.shows_no_head);
+        ledger.map(|ledger| ledger.head(older))
     }
 
     pub fn bundle(&self) -> v1::Bundle {

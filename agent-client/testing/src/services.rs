@@ -6,18 +6,17 @@ use std::collections::HashMap;
 
 use prost_types::Timestamp as WireTime;
 use rustls_pki_types::CertificateDer;
-use taskpass_core::{EnvName, RoleName, SystemEntropy};
-use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, ProofFile, SigningKey, export};
+use taskpass_core::{EnvName, RoleName};
 use taskpass_proto::v1::{self, attest_request::Evidence, *};
 use tonic::{Code, Request, Response, Status, transport::server::Router};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     fake::{AGENT, PeerInfo, SECRET, Shared, State},
-    pki::{DOMAIN, Leaf, now, wire},
+    pki::{Leaf, now, wire},
 };
 
-type Reply<T> = Result<Response<T>, Status>;
+pub(crate) type Reply<T> = Result<Response<T>, Status>;
 
 pub fn router(shared: &Shared) -> Router {
     tonic::transport::Server::builder()
@@ -107,6 +106,7 @@ impl identity_service_server::IdentityService for Shared {
         Ok(Response::new(AttestResponse {
             svid: Some(svid(&state, AGENT, &request.csr)),
             bundle: Some(state.bundle()),
+            ledger: state.head(request.consistent_with),
         }))
     }
 
@@ -115,18 +115,22 @@ impl identity_service_server::IdentityService for Shared {
         let peer = caller(self, &request)?;
         let reply = {
             let mut state = self.lock();
-            let fresh = svid(&state, AGENT, &request.into_inner().csr);
+            let request = request.into_inner();
+            let fresh = svid(&state, AGENT, &request.csr);
             state.pending.insert(fresh.serial.clone(), peer.serial);
             RenewSvidResponse {
                 svid: Some(fresh),
                 bundle: Some(state.bundle()),
+                ledger: state.head(request.consistent_with),
             }
         };
         self.leave("renew_svid", reply)
     }
 
     async fn get_bundle(&self, _request: Request<GetBundleRequest>) -> Reply<GetBundleResponse> {
-        Err(Status::unimplemented("not in this test"))
+        self.enter("get_bundle")?;
+        let bundle = Some(self.lock().bundle());
+        self.leave("get_bundle", GetBundleResponse { bundle })
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Reply<WhoAmIResponse> {
@@ -507,84 +511,5 @@ impl provider_service_server::ProviderService for Shared {
             error: "the token may not renew itself".to_owned(),
         };
         self.leave("check_provider", reply)
-    }
-}
-
-/// A real ledger with two entries.
-pub struct FakeLedger {
-    pub vkey: String,
-    ledger: Ledger,
-    checkpoint: std::sync::Arc<Checkpoint>,
-}
-
-impl FakeLedger {
-    pub fn create(dir: &std::path::Path) -> Self {
-        let (origin, entropy) = (format!("taskpass/{DOMAIN}"), SystemEntropy::new());
-        let key = SigningKey::generate(&origin, &dir.join("ledger.key"), &entropy).unwrap();
-        let vkey = key.verifying_key().to_string();
-        let (mut ledger, _) = Ledger::open(&dir.join("ledger"), Options::new(key)).unwrap();
-        let entries: [&[u8]; 2] = [br#"{"event":"one"}"#, b"not json"];
-        ledger.append_batch(&entries, Priority::Normal).unwrap();
-        let checkpoint = ledger.checkpoint_now().unwrap();
-        Self {
-            vkey,
-            ledger,
-            checkpoint,
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl ledger_service_server::LedgerService for Shared {
-    async fn get_checkpoint(
-        &self,
-        _request: Request<GetCheckpointRequest>,
-    ) -> Reply<GetCheckpointResponse> {
-        self.enter("get_checkpoint")?;
-        let state = self.lock();
-        let ledger = state.ledger.as_ref().unwrap();
-        Ok(Response::new(GetCheckpointResponse {
-            checkpoint: ledger.checkpoint.note().to_owned(),
-            vkey: ledger.vkey.clone(),
-            consistency: Vec::new(),
-        }))
-    }
-
-    type ExportLedgerStream =
-        tokio_stream::Iter<std::vec::IntoIter<Result<ExportLedgerResponse, Status>>>;
-
-    async fn export_ledger(
-        &self,
-        _request: Request<ExportLedgerRequest>,
-    ) -> Reply<Self::ExportLedgerStream> {
-        self.enter("export_ledger")?;
-        let state = self.lock();
-        let ledger = state.ledger.as_ref().unwrap();
-        let mut file = Vec::new();
-        export::write_full(&ledger.ledger.reader(), &ledger.checkpoint, &mut file).unwrap();
-        let message = |(at, line): (usize, &[u8])| {
-            let done = u64::try_from(at + 1).unwrap().min(2);
-            Ok(ExportLedgerResponse {
-                lines: line.to_vec(),
-                done,
-                total: 2,
-            })
-        };
-        let lines = file.split_inclusive(|b| *b == b'\n').enumerate();
-        let messages: Vec<_> = lines.map(message).collect();
-        Ok(Response::new(tokio_stream::iter(messages)))
-    }
-
-    async fn prove_entry(&self, request: Request<ProveEntryRequest>) -> Reply<ProveEntryResponse> {
-        self.enter("prove_entry")?;
-        let state = self.lock();
-        let ledger = state.ledger.as_ref().unwrap();
-        let index = request.into_inner().index;
-        let proof = ProofFile::new(&ledger.ledger.reader(), &ledger.checkpoint, index);
-        let proof = proof.map_err(|_missing| refusal(Code::NotFound, "ENTRY_NOT_FOUND", &[]))?;
-        Ok(Response::new(ProveEntryResponse {
-            proof: proof.to_string(),
-            entry: br#"{"event":"one"}"#.to_vec(),
-        }))
     }
 }

@@ -81,7 +81,9 @@ pub enum Error {
     #[error("no issuing authority is valid at {0}; rotation has not run, see the log for why")]
     NoActive(Timestamp),
     /// The clock is before the authority's start.
-    #[error("the clock says {now}, before the authority's own start at {start}; set the clock, or if it is right stop the broker and run `taskpassd clock accept`")]
+    #[error(
+        "the clock says {now}, before the authority's own start at {start}; set the clock, or if it is right stop the broker and run `taskpassd clock accept`"
+    )]
     ClockWentBack {
         /// The clock's time.
         now: Timestamp,

@@ -141,7 +141,9 @@ impl ShiftedClock {
     /// How far the wall clock is wrong, and how much more time has passed, in milliseconds.
     fn shift(&self) -> (i64, i64) {
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
-        let mut words = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
+        let mut words = text
+            .split_whitespace()
+            .map(|word| word.parse().unwrap_or(0));
         (words.next().unwrap_or(0), words.next().unwrap_or(0))
     }
 }

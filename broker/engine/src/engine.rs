@@ -283,7 +283,10 @@ mod tests {
             engine.end_task(&bench.agent, &end).await.unwrap();
             let name = "a".parse().unwrap();
             let permit = engine.revoke_permit(&name, true).unwrap();
-            engine.revoke_group(&name, task, &[id], permit).await.unwrap();
+            engine
+                .revoke_group(&name, task, &[id], permit)
+                .await
+                .unwrap();
             let credential = bench.credential(id).await;
             assert_eq!(credential.state, CredentialState::RevokedVerified);
             let done = credential.revocation.clone().unwrap().done_at.unwrap();

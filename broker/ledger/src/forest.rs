@@ -1,8 +1,7 @@
-//! Full tiles and the right edge, made from tile files that can be trusted, else from entries.
+//! Full tiles, made from the tile files below them that can be trusted, else from entries.
 //!
-//! Tile files are a cache and never synced. The part that a checkpoint covers may be read from
-//! them, because the result is compared with a signed root or with the hash in the tile above.
-//! Everything else is hashed again.
+//! Tile files are a cache and never synced. Opening a ledger compares each with the entries. Each
+//! is compared with the hash in the tile above it whenever it is read.
 
 use std::{
     fs,
@@ -14,7 +13,7 @@ use crate::{
     Error,
     cursor::{Cursor, locate},
     segment::Segment,
-    tiles::{self, Edge, FullTile, TILE_LEVELS, TILE_WIDTH, Tile, full_tiles},
+    tiles::{self, FullTile, TILE_LEVELS, TILE_WIDTH, Tile},
     tree::leaf_hash,
 };
 
@@ -29,24 +28,16 @@ pub(crate) struct Forest<'a> {
     pub(crate) keeps: bool,
     /// How many tiles were made anew.
     pub(crate) rebuilt: u64,
-    /// The first entry with another hash than its tile file has, as far as tiles were made anew.
-    pub(crate) differs: Option<u64>,
 }
 
 impl Forest<'_> {
-    /// The right edge of the tree of `size` entries; makes missing tiles below it.
-    pub(crate) fn edge(&mut self, size: u64) -> Result<Edge, Error> {
-        let mut partial = Vec::new();
-        let mut hashes = size;
-        for level in 0_u32.. {
-            if hashes == 0 {
-                break;
-            }
-            let first = full_tiles(size, level) * TILE_WIDTH;
-            partial.push(self.tile_of(level, first..hashes)?);
-            hashes >>= TILE_LEVELS;
-        }
-        Ok(Edge::new(partial, size))
+    /// Makes a full tile again and writes its file. The tiles below it are right.
+    pub(crate) fn remake(&mut self, level: u32, index: u64) -> Result<(), Error> {
+        let first = index * TILE_WIDTH;
+        let tile = self.tile_of(level, first..first + TILE_WIDTH)?;
+        write(self.ledger, &FullTile { level, index, tile });
+        self.rebuilt += 1;
+        Ok(())
     }
 
     /// A full tile, from its file if that can be trusted.
@@ -60,13 +51,6 @@ impl Forest<'_> {
         let first = index * TILE_WIDTH;
         let tile = self.tile_of(level, first..first + TILE_WIDTH)?;
         self.rebuilt += 1;
-        if level == 0 && self.differs.is_none() {
-            let kept = read(self.ledger, level, index);
-            let place = kept.and_then(|kept| {
-                (0..TILE_WIDTH).find(|place| kept.node(0, *place) != tile.node(0, *place))
-            });
-            self.differs = place.map(|place| first + place);
-        }
         if !self.keeps {
             return Ok(tile);
         }

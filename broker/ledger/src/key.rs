@@ -8,18 +8,21 @@ use std::{
     fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use taskpass_core::{Digest, Entropy, EntropyError, Secret, hex};
+use ring::{
+    hmac,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use taskpass_core::{Entropy, EntropyError, Secret};
 use taskpass_files::{Access, create_new, exposed_mode};
 
-use crate::note::{self, Note, NoteError, Signature, is_key_name, malformed};
+use taskpass_ledger_verify::{
+    Signer, VerifyingKey,
+    key::{parse, typed},
+    note::{self, NoteError, Signature, is_key_name, malformed},
+};
 
-/// The type of a plain Ed25519 signature in keys and key ids.
-const ED25519_TYPE: u8 = 0x01;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 /// No key file is longer than this.
 const KEY_FILE_BYTES_MAX: usize = 1024;
@@ -87,95 +90,12 @@ impl From<taskpass_files::Error> for KeyError {
     }
 }
 
-/// The public half: verifies checkpoints. Printed and parsed as a vkey.
-#[derive(Clone, PartialEq, Eq)]
-pub struct VerifyingKey {
-    name: String,
-    id: [u8; 4],
-    public: [u8; 32],
-}
-
-impl VerifyingKey {
-    fn new(name: &str, public: [u8; 32]) -> Self {
-        Self {
-            name: name.to_owned(),
-            id: key_id(name, &public),
-            public,
-        }
-    }
-
-    /// The key's name, which is the ledger's origin.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The key id that stands before signatures.
-    pub const fn id(&self) -> &[u8; 4] {
-        &self.id
-    }
-
-    /// Name and id, for messages.
-    pub(crate) fn label(&self) -> String {
-        format!("{}+{}", self.name, hex(&self.id))
-    }
-
-    /// The text of a note that this key signed, with its last newline. Each signature by this key
-    /// must be good. Signatures by other keys, such as witnesses', are not looked at.
-    pub(crate) fn verify<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
-        let note = Note::parse(note)?;
-        let mut signed = false;
-        for signature in note.signatures() {
-            let signature = signature?;
-            if signature.name != self.name || signature.key_id != self.id {
-                continue;
-            }
-            UnparsedPublicKey::new(&ED25519, &self.public)
-                .verify(note.text().as_bytes(), &signature.bytes)
-                .ok()
-                .ok_or_else(|| NoteError::BadSignature { key: self.label() })?;
-            signed = true;
-        }
-        if signed {
-            Ok(note.text())
-        } else {
-            Err(NoteError::NotSigned { key: self.label() })
-        }
-    }
-}
-
-impl fmt::Display for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{}", self.label(), typed(&self.public))
-    }
-}
-
-impl fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifyingKey({self})")
-    }
-}
-
-impl FromStr for VerifyingKey {
-    type Err = NoteError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, id, public) = parse(text, "the verifier key")?;
-        let key = Self::new(name, public);
-        if key.id == id {
-            Ok(key)
-        } else {
-            Err(malformed(
-                "the verifier key",
-                "its id does not belong to its name and key",
-            ))
-        }
-    }
-}
-
 /// The private half: signs checkpoints.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     verifying: VerifyingKey,
+    /// Makes keys for other uses.
+    root: hmac::Key,
 }
 
 impl fmt::Debug for SigningKey {
@@ -226,13 +146,13 @@ impl SigningKey {
             return Err(content(malformed("the signing key", "it is too long")));
         }
         let key = Self::parse(text.expose()).map_err(content)?;
-        if key.verifying.name == origin {
+        if key.verifying.name() == origin {
             Ok(key)
         } else {
             Err(KeyError::Origin {
                 path: path.to_owned(),
                 expected: origin.to_owned(),
-                found: key.verifying.name,
+                found: key.verifying.name().to_owned(),
             })
         }
     }
@@ -242,14 +162,11 @@ impl SigningKey {
         &self.verifying
     }
 
-    /// The note of `text`, which ends in a newline, signed by this key.
-    pub(crate) fn sign(&self, text: &str) -> String {
-        let signature = Signature {
-            name: &self.verifying.name,
-            key_id: self.verifying.id,
-            bytes: self.pair.sign(text.as_bytes()).as_ref().to_vec(),
-        };
-        note::format(text, &signature)
+    /// A secret key for another use, which only the holder of this key can make. It says nothing
+    /// about this key or about the keys for other uses.
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let tag = hmac::sign(&self.root, purpose.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
     }
 
     pub(crate) fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
@@ -264,6 +181,7 @@ impl SigningKey {
         Ok(Self {
             pair,
             verifying: VerifyingKey::new(name, public),
+            root: hmac::Key::new(hmac::HMAC_SHA256, seed),
         })
     }
 
@@ -274,47 +192,24 @@ impl SigningKey {
         let rest = rest.ok_or_else(|| malformed(what, "it does not begin with `PRIVATE+KEY+`"))?;
         let (name, id, seed) = parse(rest, what)?;
         let key = Self::from_seed(name, &seed).ok();
-        key.filter(|key| key.verifying.id == id)
+        key.filter(|key| *key.verifying.id() == id)
             .ok_or_else(|| malformed(what, "its id does not belong to its name and key"))
     }
 }
 
-/// The three parts of `name+id+base64(type ‖ 32 bytes)`.
-fn parse<'a>(text: &'a str, what: &'static str) -> Result<(&'a str, [u8; 4], [u8; 32]), NoteError> {
-    let bad = malformed(what, "it is not `name+id+base64` with an Ed25519 key");
-    let parts = text
-        .split_once('+')
-        .and_then(|(name, rest)| Some((name, rest.split_once('+')?)));
-    let Some((name, (id, key))) = parts else {
-        return Err(bad);
-    };
-    let id_bytes = u32::from_str_radix(id, 16).ok().map(u32::to_be_bytes);
-    let key = STANDARD.decode(key).ok();
-    let key = key.as_deref().and_then(<[u8]>::split_first);
-    match (id_bytes, key) {
-        (Some(id_bytes), Some((&ED25519_TYPE, key)))
-            if is_key_name(name) && hex(&id_bytes) == id =>
-        {
-            let key = <[u8; 32]>::try_from(key).ok().ok_or(bad)?;
-            Ok((name, id_bytes, key))
-        }
-        _ => Err(bad),
+impl Signer for SigningKey {
+    fn verifying_key(&self) -> &VerifyingKey {
+        &self.verifying
     }
-}
 
-fn key_id(name: &str, public: &[u8; 32]) -> [u8; 4] {
-    let mut input = name.as_bytes().to_vec();
-    input.extend_from_slice(&[b'\n', ED25519_TYPE]);
-    input.extend_from_slice(public);
-    let digest = Digest::of(&input);
-    let [a, b, c, d, ..] = *digest.bytes();
-    [a, b, c, d]
-}
-
-fn typed(key: &[u8; 32]) -> String {
-    let mut bytes = vec![ED25519_TYPE];
-    bytes.extend_from_slice(key);
-    STANDARD.encode(bytes)
+    fn sign(&self, text: &str) -> String {
+        let signature = Signature {
+            name: self.verifying.name(),
+            key_id: *self.verifying.id(),
+            bytes: self.pair.sign(text.as_bytes()).as_ref().to_vec(),
+        };
+        note::format(text, &signature)
+    }
 }
 
 #[cfg(test)]

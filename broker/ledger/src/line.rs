@@ -4,13 +4,9 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use taskpass_ledger_verify::checkpoint::{parse_decimal, parse_hash};
 
-use crate::{
-    Hash,
-    checkpoint::{parse_decimal, parse_hash},
-    export::is_json_line,
-    tree::PROOF_HASHES_MAX,
-};
+use crate::{Hash, export::is_json_line, tree::PROOF_HASHES_MAX};
 
 /// One line of an export.
 #[derive(Debug)]

@@ -1,4 +1,8 @@
 //! Opening a ledger: its entries, the remains of a power cut, and damage.
+//!
+//! Every entry is hashed, and the hashes must lead to the signed root. A checksum finds a bad disk;
+//! a writer of the files mends the checksum, but has no key to sign another root. Entries that are
+//! younger than the checkpoint, of the last second before a crash, have only their checksums.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,15 +16,14 @@ use taskpass_files::create_dir_all;
 use crate::{
     Checkpoint, DamageAt, Error, Ledger, SigningKey, Torn, VerifyingKey,
     checkpoint::{self, checkpoint_path},
-    cursor::{Cursor, locate},
     disk::{Disk, SystemDisk},
-    forest::{self, Forest},
+    forest::Forest,
     scan::{self, Scan},
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
+    survey::{self, Survey},
     tail::{Failure, Tail},
-    tiles::Edge,
-    tree::{empty_root, leaf_hash},
+    tree::empty_root,
 };
 
 /// The treatment of damage.
@@ -104,8 +107,9 @@ impl Ledger {
         }
         let mut checkpoint = opening.checkpoint(key.verifying_key())?;
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-        let scan = opening.scan(&mut checkpoint)?;
-        let (edge, tiles_rebuilt) = opening.edge(&mut checkpoint, &scan)?;
+        let survey = opening.survey(&mut checkpoint)?;
+        let tiles_rebuilt = opening.compare(&mut checkpoint, &survey)?;
+        let Survey { scan, edge, .. } = survey;
         let mut segments = scan.segments;
         if segments.is_empty() {
             segments.push(Segment::empty(0));
@@ -191,10 +195,12 @@ impl Opening<'_> {
         Ok(None)
     }
 
-    /// Reads the segments; cuts a torn tail, and sets damage aside where that is accepted.
-    fn scan(&mut self, checkpoint: &mut Option<Checkpoint>) -> Result<Scan, Error> {
+    /// Reads and hashes the segments; cuts a torn tail, and sets damage aside where that is
+    /// accepted.
+    fn survey(&mut self, checkpoint: &mut Option<Checkpoint>) -> Result<Survey, Error> {
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-        let scan = scan::scan(self.ledger, signed, &mut |_| ())?;
+        let survey = survey::survey(self.ledger, signed)?;
+        let scan = &survey.scan;
         if let Some(torn) = &scan.torn {
             tracing::warn!(segment = %torn.segment.display(), offset = torn.offset, bytes = torn.bytes, "an unfinished write was cut off the ledger");
             self.cut(&torn.segment, torn.offset)?;
@@ -203,7 +209,7 @@ impl Opening<'_> {
             if self.damage == Damage::Refuse {
                 return Err(at.clone().into());
             }
-            let mut moved = self.set_segments_aside(at, &scan)?;
+            let mut moved = self.set_segments_aside(at, scan)?;
             if scan.size() < signed {
                 moved.extend(self.set_checkpoint_aside()?);
                 *checkpoint = None;
@@ -213,40 +219,46 @@ impl Opening<'_> {
                 moved,
             });
         }
-        Ok(scan)
+        Ok(survey)
     }
 
-    /// The right edge over all entries, compared with the signed root on the way, and how many
-    /// tiles were made anew.
-    fn edge(
+    /// Compares the hashed entries with the signed root, and makes wrong tiles again from them.
+    /// Returns how many.
+    fn compare(
         &mut self,
         checkpoint: &mut Option<Checkpoint>,
-        scan: &Scan,
-    ) -> Result<(Edge, u64), Error> {
-        let (mut edge, mut rebuilt) = (Edge::default(), 0);
-        if let Some(signed) = checkpoint.as_ref() {
-            match signed_edge(self.ledger, scan, signed)? {
-                Ok(found) => (edge, rebuilt) = found,
-                Err(at) if self.damage == Damage::Refuse => return Err(at.into()),
-                Err(at) => {
-                    let moved = self.set_checkpoint_aside()?;
-                    self.accepted.push(Accepted { at, moved });
-                    *checkpoint = None;
-                }
-            }
-        }
-        let mut cursor = Cursor::new(&(edge.size()..scan.size()));
-        let mut full = Vec::new();
-        while let Some((_, entry)) =
-            cursor.next(|index| locate(self.ledger, &scan.segments, index))?
+        survey: &Survey,
+    ) -> Result<u64, Error> {
+        let signed = checkpoint
+            .as_ref()
+            .map(|signed| (signed.size(), *signed.root()));
+        if let Some((size, root)) = signed
+            && survey.signed_root != Some(root)
         {
-            edge.push(leaf_hash(entry), &mut full);
-            for tile in full.drain(..) {
-                forest::write(self.ledger, &tile);
-                rebuilt += 1;
+            let index = survey.differs.unwrap_or(0);
+            let reason =
+                format!("the entries up to {size} are not those that the checkpoint signed");
+            let segments = &survey.scan.segments;
+            let at = DamageAt::of_entry(self.ledger, segments, index, reason);
+            if self.damage == Damage::Refuse {
+                return Err(at.into());
             }
+            let moved = self.set_checkpoint_aside()?;
+            self.accepted.push(Accepted { at, moved });
+            *checkpoint = None;
         }
-        Ok((edge, rebuilt))
+        // From here on the entries decide: a person or the signed root vouches for them.
+        let mut forest = Forest {
+            ledger: self.ledger,
+            segments: &survey.scan.segments,
+            trusted: survey.edge.size(),
+            keeps: true,
+            rebuilt: 0,
+        };
+        for (level, index) in &survey.wrong_tiles {
+            forest.remake(*level, *index)?;
+        }
+        Ok(forest.rebuilt)
     }
 
     fn tail(&self, segments: &[Segment]) -> Result<Tail, Error> {
@@ -302,46 +314,6 @@ impl Opening<'_> {
             .map_err(Error::io("sync", &directory))?;
         Ok(moved)
     }
-}
-
-/// The edge of the signed tree: from tile files if they lead to the root, else from the entries if
-/// these do, else it is damage.
-fn signed_edge(
-    ledger: &Path,
-    scan: &Scan,
-    signed: &Checkpoint,
-) -> Result<Result<(Edge, u64), DamageAt>, Error> {
-    let mut forest = Forest {
-        ledger,
-        segments: &scan.segments,
-        trusted: signed.size(),
-        keeps: true,
-        rebuilt: 0,
-        differs: None,
-    };
-    let edge = forest.edge(signed.size())?;
-    if edge.root() == *signed.root() {
-        return Ok(Ok((edge, forest.rebuilt)));
-    }
-    // Tiles or entries are wrong: the entries decide. Tiles stay as they are until that is known.
-    (forest.trusted, forest.keeps) = (0, false);
-    let edge = forest.edge(signed.size())?;
-    if edge.root() == *signed.root() {
-        (forest.keeps, forest.rebuilt) = (true, 0);
-        let edge = forest.edge(signed.size())?;
-        return Ok(Ok((edge, forest.rebuilt)));
-    }
-    let index = forest.differs.unwrap_or(0);
-    let reason = format!(
-        "the entries up to {} are not those that the checkpoint signed",
-        signed.size()
-    );
-    Ok(Err(DamageAt::of_entry(
-        ledger,
-        &scan.segments,
-        index,
-        reason,
-    )))
 }
 
 /// The first unused name of the form `<path>.damaged`, `<path>.damaged.1`, …

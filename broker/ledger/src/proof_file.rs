@@ -3,11 +3,13 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use taskpass_ledger_verify::{
+    checkpoint::{parse_decimal, parse_hash},
+    note::{NOTE_BYTES_MAX, malformed},
+};
 
 use crate::{
     Checkpoint, Error, Hash, NoteError, Reader, VerifyingKey,
-    checkpoint::{parse_decimal, parse_hash},
-    note::{NOTE_BYTES_MAX, malformed},
     tree::{PROOF_HASHES_MAX, inclusion_root, leaf_hash},
     verify::VerifyError,
 };

@@ -8,6 +8,7 @@
 use std::{
     fs,
     io::{self, Read, Seek},
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -91,10 +92,112 @@ impl From<DamageAt> for Error {
     }
 }
 
+/// The content of one segment file.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Its header is wrong.
+    Headless,
+    /// Whole entries, and the bad place behind them if there is one.
+    Entries(Segment, Option<BadPlace>),
+}
+
+/// A place in a segment that holds no whole entry.
+#[derive(Debug)]
+pub(crate) struct BadPlace {
+    bad: Bad,
+    /// How many bytes there are from the place on.
+    bytes: u64,
+    /// Whether a whole entry of a later batch stands behind it.
+    before_later_batch: bool,
+}
+
 impl Scan {
+    pub(crate) const fn new() -> Self {
+        Self {
+            segments: Vec::new(),
+            torn: None,
+            damage: None,
+        }
+    }
+
     /// How many entries can be read.
     pub(crate) fn size(&self) -> u64 {
         self.segments.last().map_or(0, Segment::next)
+    }
+
+    /// Adds the next segment file. Returns whether the ledger can be read beyond it.
+    pub(crate) fn add(
+        &mut self,
+        content: Content,
+        at: &SegmentFile<'_>,
+        signed: u64,
+    ) -> ControlFlow<()> {
+        let expected = self.size();
+        let damage = |offset, index, reason: &str| DamageAt::new(at.path(), offset, index, reason);
+        if at.first != expected {
+            let reason = format!("the segment with entry {expected} is missing or incomplete");
+            self.damage = Some(damage(0, expected, &reason));
+            return ControlFlow::Break(());
+        }
+        let Content::Entries(segment, bad) = content else {
+            // A segment gets its name only after its header is durable, so this is no torn write.
+            self.damage = Some(damage(0, expected, "the segment's header is wrong"));
+            return ControlFlow::Break(());
+        };
+        let (index, offset) = (segment.next(), segment.end);
+        self.segments.push(segment);
+        let Some(place) = bad else {
+            return ControlFlow::Continue(());
+        };
+        if at.is_last && index >= signed && !place.before_later_batch {
+            self.torn = Some(Torn {
+                segment: at.path(),
+                offset,
+                bytes: place.bytes,
+            });
+            return ControlFlow::Continue(());
+        }
+        self.damage = Some(damage(offset, index, place.bad.reason()));
+        ControlFlow::Break(())
+    }
+
+    /// Compares the entries with the size that a checkpoint signed, once all segments were added.
+    pub(crate) fn finish(mut self, ledger: &Path, signed: u64) -> Self {
+        if self.damage.is_none() && self.size() < signed {
+            let end = self.segments.last().map_or(0, |s| s.end);
+            let place = self.segments.last().map_or(0, |s| s.first);
+            let path = Segment::empty(place).path(ledger);
+            let reason = format!("it ends here, but a checkpoint signed {signed} entries");
+            self.damage = Some(DamageAt::new(path, end, self.size(), reason));
+            self.torn = None;
+        }
+        self
+    }
+}
+
+/// A segment file by the index of its first entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentFile<'a> {
+    pub(crate) ledger: &'a Path,
+    pub(crate) first: u64,
+    pub(crate) is_last: bool,
+}
+
+impl<'a> SegmentFile<'a> {
+    /// All segment files in order.
+    pub(crate) fn all(ledger: &'a Path) -> Result<Vec<Self>, Error> {
+        let firsts = list(ledger)?;
+        let last = firsts.last().copied();
+        let place = |first| Self {
+            ledger,
+            first,
+            is_last: Some(first) == last,
+        };
+        Ok(firsts.into_iter().map(place).collect())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        Segment::empty(self.first).path(self.ledger)
     }
 }
 
@@ -105,35 +208,14 @@ pub(crate) fn scan(
     signed: u64,
     entry: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<Scan, Error> {
-    let firsts = list(ledger)?;
-    let mut scan = Scan {
-        segments: Vec::new(),
-        torn: None,
-        damage: None,
-    };
-    for (number, first) in firsts.iter().enumerate() {
-        let expected = scan.size();
-        let path = Segment::empty(*first).path(ledger);
-        if *first != expected {
-            let reason = format!("the segment with entry {expected} is missing or incomplete");
-            scan.damage = Some(DamageAt::new(path, 0, expected, reason));
-            return Ok(scan);
-        }
-        let last = number + 1 == firsts.len();
-        read_segment(&path, last, signed, &mut scan, entry)?;
-        if scan.damage.is_some() {
-            return Ok(scan);
+    let mut scan = Scan::new();
+    for place in SegmentFile::all(ledger)? {
+        let content = read_segment(&place, signed, entry)?;
+        if scan.add(content, &place, signed).is_break() {
+            break;
         }
     }
-    if scan.size() < signed {
-        let end = scan.segments.last().map_or(0, |s| s.end);
-        let place = scan.segments.last().map_or(0, |s| s.first);
-        let path = Segment::empty(place).path(ledger);
-        let reason = format!("it ends here, but a checkpoint signed {signed} entries");
-        scan.damage = Some(DamageAt::new(path, end, scan.size(), reason));
-        scan.torn = None;
-    }
-    Ok(scan)
+    Ok(scan.finish(ledger, signed))
 }
 
 /// The first indexes of the segment files, in order.
@@ -153,51 +235,40 @@ pub(crate) fn list(ledger: &Path) -> Result<Vec<u64>, Error> {
     Ok(firsts)
 }
 
-fn read_segment(
-    path: &Path,
-    last: bool,
+/// Reads one segment file and calls `entry` with each whole entry in order.
+pub(crate) fn read_segment(
+    place: &SegmentFile<'_>,
     signed: u64,
-    scan: &mut Scan,
     entry: &mut dyn FnMut(&Frame<'_>),
-) -> Result<(), Error> {
-    let first = scan.size();
-    let read = |e| Error::io("read", path)(e);
-    let length = fs::metadata(path).map_err(read)?.len();
-    let mut reader = FrameReader::open(path, 0, length).map_err(read)?;
-    if !reader.header_is(first).map_err(read)? {
-        // A segment gets its name only after its header is durable, so this is no torn write.
-        let damage = DamageAt::new(path, 0, first, "the segment's header is wrong");
-        scan.damage = Some(damage);
-        return Ok(());
+) -> Result<Content, Error> {
+    let path = place.path();
+    let read = |e| Error::io("read", path.as_path())(e);
+    let length = fs::metadata(&path).map_err(read)?.len();
+    let mut reader = FrameReader::open(&path, 0, length).map_err(read)?;
+    if !reader.header_is(place.first).map_err(read)? {
+        return Ok(Content::Headless);
     }
-    let mut segment = Segment::empty(first);
+    let mut segment = Segment::empty(place.first);
     let bad = loop {
         match reader.next(segment.next()).map_err(read)? {
             Next::Entry(frame) => {
                 segment.push(frame.disk_bytes());
                 entry(&frame);
             }
-            Next::Bad(bad) => break Some(bad),
-            Next::End => break None,
+            Next::Bad(bad) => break bad,
+            Next::End => return Ok(Content::Entries(segment, None)),
         }
     };
     let (index, offset) = (segment.next(), segment.end);
-    scan.segments.push(segment);
-    let Some(bad) = bad else {
-        return Ok(());
+    // Only a place that may be torn is worth the search: it reads all that is behind.
+    let may_be_torn = place.is_last && index >= signed;
+    let place = BadPlace {
+        bad,
+        bytes: length - offset,
+        before_later_batch: may_be_torn
+            && later_batch(&path, offset..length, index).map_err(read)?,
     };
-    let torn =
-        last && index >= signed && !later_batch(path, offset..length, index).map_err(read)?;
-    if torn {
-        scan.torn = Some(Torn {
-            segment: path.to_owned(),
-            offset,
-            bytes: length - offset,
-        });
-    } else {
-        scan.damage = Some(DamageAt::new(path, offset, index, bad.reason()));
-    }
-    Ok(())
+    Ok(Content::Entries(segment, Some(place)))
 }
 
 /// Whether behind the bad entry `index` at `offset` there is a whole entry of a later batch.

@@ -111,7 +111,6 @@ impl Shared {
             trusted: 0,
             keeps: false,
             rebuilt: 0,
-            differs: None,
         };
         let tile = forest.full(level, index)?;
         if tile.root() == Some(expected) {

@@ -119,11 +119,6 @@ pub(crate) struct FullTile {
 }
 
 impl Edge {
-    /// An edge put together from partial tiles, lowest level first.
-    pub(crate) const fn new(tiles: Vec<Tile>, size: u64) -> Self {
-        Self { tiles, size }
-    }
-
     pub(crate) const fn size(&self) -> u64 {
         self.size
     }
@@ -131,9 +126,23 @@ impl Edge {
     /// Adds a leaf; full tiles leave the edge into `full`.
     pub(crate) fn push(&mut self, leaf: Hash, full: &mut Vec<FullTile>) {
         self.size += 1;
-        let mut carry = leaf;
-        let mut index = self.size >> TILE_LEVELS;
-        for level in 0_u32.. {
+        self.carry(leaf, 0, full);
+    }
+
+    /// Adds a full tile of leaves by its root. The edge must end at a tile.
+    pub(crate) fn push_tile(&mut self, root: Hash, full: &mut Vec<FullTile>) {
+        debug_assert!(self.size.is_multiple_of(TILE_WIDTH), "a tile is open");
+        self.size += TILE_WIDTH;
+        if self.tiles.is_empty() {
+            self.tiles.push(Tile::default());
+        }
+        self.carry(root, 1, full);
+    }
+
+    fn carry(&mut self, hash: Hash, from: u32, full: &mut Vec<FullTile>) {
+        let mut carry = hash;
+        let mut index = self.size >> (TILE_LEVELS * (from + 1));
+        for level in from.. {
             let place = usize::try_from(level).unwrap_or(usize::MAX);
             if place >= self.tiles.len() {
                 self.tiles.push(Tile::default());

@@ -52,6 +52,8 @@ pub struct Sample {
     pub ledger_entries: u64,
     /// Events that wait for the ledger's writer.
     pub ledger_queue: usize,
+    /// Indexes that did not fit the ledger and were moved aside; `None` when that could not be read.
+    pub indexes_set_aside: Option<usize>,
     /// Open tasks.
     pub open_tasks: usize,
     /// How long the oldest credential that has to be revoked has been waiting.
@@ -104,6 +106,8 @@ metrics! {
         requests_in_flight: Gauge = "Requests in flight";
         ledger_entries: Gauge = "Entries in the ledger";
         ledger_queue_events: Gauge = "Events that wait for the ledger's writer";
+        index_set_aside: Family<Only, Gauge> =
+            "Indexes that did not fit the ledger and were moved aside for a person to look at";
         disk_free: Family<Only, Gauge>, Bytes =
             "Bytes free on the volume of the data directory";
         disk_full_days: Family<Only, Float> =
@@ -145,6 +149,10 @@ impl Gauges {
         self.clock_ahead.set(sample.clock_ahead.unwrap_or(0.0));
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
+        self.index_set_aside.clear();
+        if let Some(count) = sample.indexes_set_aside {
+            set(&self.index_set_aside.get_or_create(&Only), count);
+        }
         self.disk_free.clear();
         if let Some(free) = sample.disk_free {
             set(&self.disk_free.get_or_create(&Only), free);

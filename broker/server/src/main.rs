@@ -14,7 +14,10 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
     App, Deps,
-    cli::{Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand, Output},
+    cli::{
+        Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand,
+        Output,
+    },
     clock,
     config::{Config, ProviderConfig, check, reference},
     doctor, init,

@@ -19,7 +19,8 @@ use std::{
 use serde::Serialize;
 use taskpass_ca::NewKey;
 use taskpass_core::{
-    Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl, limits,
+    Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl,
+    limits,
 };
 use taskpass_engine::CLOCK_LAG_MAX;
 use taskpass_files::create_dir;
@@ -206,11 +207,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
 }
 
 /// Refuses while the time is wrong: the entry's time would stay in the ledger for good.
-fn require_sane_clock(
-    clock: &dyn Clock,
-    ledger: Timestamp,
-    config: &Config,
-) -> Result<(), Error> {
+fn require_sane_clock(clock: &dyn Clock, ledger: Timestamp, config: &Config) -> Result<(), Error> {
     let config = || quoted(&config.path).to_string();
     if let Some(doubt) = clock.doubt() {
         let config = config();

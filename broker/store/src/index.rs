@@ -2,7 +2,8 @@
 //!
 //! Every write carries its position in the ledger and the hash of the last entry, in the same
 //! atomic batch. A start compares both with the ledger, and builds an index that does not fit
-//! again.
+//! again. The same batch seals the records that a start loads, so that a start notices a record
+//! that another program wrote, changed or took out.
 //!
 //! Ids have a fixed length and sort by time; names end before the byte that follows them.
 //! Credentials and anchors stand under their task, so that a start reads everything alive in one go
@@ -12,24 +13,28 @@
 mod load;
 mod read;
 mod rows;
+mod seal;
 
 use std::{collections::BTreeMap, path::Path};
 
+use ring::hmac;
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Digest, TaskId, Timestamp, TrustDomain};
 
+use self::seal::Seal;
 pub(crate) use self::{
+    load::LiveRows,
     read::{Listed, id_in, parsed},
     rows::{Rows, Value, record},
 };
 pub(crate) use crate::history::IndexError;
 use crate::{
-    history::{AbsentHistory, History, MemoryHistory, SledHistory},
+    history::{AbsentHistory, Batch, History, MemoryHistory, SledHistory},
     log::Entries,
 };
 
 /// The layout of the rows; an index of another layout is built again.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// Where the index keeps how far it is.
 const META: &[u8] = b"m";
 /// Entries that are listed under one key.
@@ -48,6 +53,10 @@ pub(crate) struct Meta {
     /// The time of the last of them.
     pub(crate) time: Timestamp,
     pub(crate) trust_domain: Option<TrustDomain>,
+    /// Binds all of this and the records that are alive to the ledger's key. Earlier formats had
+    /// none.
+    #[serde(default)]
+    seal: String,
 }
 
 /// How far the index is once it has the rows that go with this.
@@ -67,13 +76,23 @@ pub(crate) struct Head {
 pub(crate) struct Index {
     history: Box<dyn History>,
     origin: String,
+    /// `None` for an index that no start reads.
+    seal: Option<Seal>,
 }
 
 impl Index {
-    /// Opens or makes the index in `path`.
-    pub(crate) fn open(path: &Path, cache_bytes: u64, origin: &str) -> Result<Self, IndexError> {
+    /// Opens or makes the index in `path`. `key` seals its records.
+    pub(crate) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        origin: &str,
+        key: &hmac::Key,
+    ) -> Result<Self, IndexError> {
         let history = SledHistory::open(path, cache_bytes)?;
-        Ok(Self::over(history, origin))
+        Ok(Self {
+            seal: Some(Seal::new(key)),
+            ..Self::over(history, origin)
+        })
     }
 
     /// In place of an index in `path` that cannot be opened.
@@ -90,6 +109,7 @@ impl Index {
         Self {
             history: Box::new(history),
             origin: origin.to_owned(),
+            seal: None,
         }
     }
 
@@ -144,6 +164,25 @@ impl Index {
         Ok(Some(meta))
     }
 
+    /// Reads the records that a start loads, and counts them for the seal.
+    pub(crate) const fn live_rows(&self) -> LiveRows<'_> {
+        LiveRows::new(self)
+    }
+
+    /// Whether the records that were loaded are those that were sealed with `meta`. From here on
+    /// the seal follows them.
+    pub(crate) fn accept(&self, meta: &Meta, loaded: &LiveRows<'_>) -> Result<bool, IndexError> {
+        let Some(seal) = &self.seal else {
+            return Ok(true);
+        };
+        let tally = loaded.tally();
+        let is_genuine = seal.of(&unsealed(meta)?, tally) == meta.seal;
+        if is_genuine {
+            seal.begin_at(tally);
+        }
+        Ok(is_genuine)
+    }
+
     /// Writes rows, which entries are about which task, and how far the index is with them, in one
     /// atomic batch.
     pub(crate) fn write(
@@ -152,7 +191,26 @@ impl Index {
         about: &BTreeMap<TaskId, Vec<u64>>,
         head: &Head,
     ) -> Result<(), IndexError> {
-        let mut batch = rows.into_batch()?;
+        let rows = rows.into_rows()?;
+        let mut meta = Meta {
+            format: FORMAT,
+            origin: self.origin.clone(),
+            position: head.position,
+            entry_sha256: head.last.to_string(),
+            time: head.time,
+            trust_domain: head.trust_domain.clone(),
+            seal: String::new(),
+        };
+        let tally = match &self.seal {
+            None => None,
+            Some(seal) => {
+                let tally = seal.after(&rows, self.history.as_ref())?;
+                meta.seal = seal.of(&unsealed(&meta)?, tally);
+                Some(tally)
+            }
+        };
+        let rows = rows.into_iter().map(|row| (row.key, row.value));
+        let mut batch: Batch = rows.collect();
         for (task, indexes) in about {
             for run in indexes.chunks(ENTRIES_PER_KEY) {
                 let bytes: Vec<u8> = run.iter().flat_map(|index| index.to_be_bytes()).collect();
@@ -160,17 +218,21 @@ impl Index {
                 batch.push((entry_key(*task, first), Some(bytes)));
             }
         }
-        let meta = Meta {
-            format: FORMAT,
-            origin: self.origin.clone(),
-            position: head.position,
-            entry_sha256: head.last.to_string(),
-            time: head.time,
-            trust_domain: head.trust_domain.clone(),
-        };
         batch.push((META.to_vec(), Some(rows::json(&meta)?)));
-        self.history.write(batch)
+        self.history.write(batch)?;
+        if let (Some(seal), Some(tally)) = (&self.seal, tally) {
+            seal.begin_at(tally);
+        }
+        Ok(())
     }
+}
+
+/// What is sealed of `meta`: all but the seal.
+fn unsealed(meta: &Meta) -> Result<Vec<u8>, IndexError> {
+    rows::json(&Meta {
+        seal: String::new(),
+        ..meta.clone()
+    })
 }
 
 /// Where all entries about a task are listed: this and an entry's index, big-endian. The value

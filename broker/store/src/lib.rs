@@ -59,4 +59,4 @@ pub use entry::Entry;
 pub use error::{CommitError, Conflict, GuardFailure, OpenError, StoreError, Wider};
 pub use idempotency::{IdempotencyRecord, Subject};
 pub use log::MemoryLog;
-pub use store::{Config, IndexReport, LogStore, OpenReport, Opened};
+pub use store::{Config, IndexReport, LogStore, OpenReport, Opened, indexes_set_aside};

@@ -49,7 +49,7 @@ pub(crate) use self::{
 };
 use crate::{
     CommitError, Conflict, JoinTokenRecord, ProviderUsage, SvidRecord,
-    index::{Index, IndexError, Rows},
+    index::{IndexError, LiveRows, Rows},
 };
 
 /// Makes [`Change`], and the functions that go through all tables, from the list of tables.
@@ -113,8 +113,8 @@ macro_rules! tables {
             }
 
             /// Reads everything that is alive from the index.
-            pub(crate) fn load(&mut self, index: &Index) -> Result<(), IndexError> {
-                $(<$table>::load(index, self)?;)*
+            pub(crate) fn load(&mut self, rows: &LiveRows<'_>) -> Result<(), IndexError> {
+                $(<$table>::load(rows, self)?;)*
                 Ok(())
             }
         }
@@ -235,6 +235,16 @@ impl State {
             .chain(self.forgotten_keys(now))
             .collect()
     }
+}
+
+/// Where the index has the record of a task, and those that stand under it: the beginnings of their
+/// keys.
+pub(crate) fn rows_of_task(id: TaskId) -> [Vec<u8>; 3] {
+    [
+        task::row_of(id),
+        credential::of_task(id).into_bytes(),
+        anchor::of_task(id).into_bytes(),
+    ]
 }
 
 /// The tasks that a decision names, each once.

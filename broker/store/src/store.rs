@@ -18,7 +18,7 @@ use taskpass_core::{Clock, Timestamp};
 use taskpass_ledger::{Damage, disk::Disk, disk::SystemDisk};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-pub use self::open::{IndexReport, OpenReport, Opened};
+pub use self::open::{IndexReport, OpenReport, Opened, indexes_set_aside};
 use crate::{
     BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
     applier::{Progress, ToIndex},

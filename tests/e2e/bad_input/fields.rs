@@ -496,7 +496,10 @@ fn csrs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 pub(super) fn of_csrs() -> Vec<Row> {
     let mut rows = Vec::new();
     for (what, csr, part) in csrs() {
-        let renew = pb::RenewSvidRequest { csr: csr.clone() };
+        let renew = pb::RenewSvidRequest {
+            csr: csr.clone(),
+            consistent_with: 0,
+        };
         rows.push(Row {
             what: format!("renewing with {what}"),
             ..row("IdentityService/RenewSvid", &renew, "csr", part)
@@ -509,7 +512,10 @@ pub(super) fn of_csrs() -> Vec<Row> {
     }
     rows.push(row(
         "IdentityService/RenewSvid",
-        &pb::RenewSvidRequest { csr: Vec::new() },
+        &pb::RenewSvidRequest {
+            csr: Vec::new(),
+            consistent_with: 0,
+        },
         "csr",
         "",
     ));

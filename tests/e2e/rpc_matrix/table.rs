@@ -52,7 +52,7 @@ rows! {
         ..Default::default()
     };
     IdentityService / GetBundle, EVERY_CALLER, |_s, _t| pb::GetBundleRequest {};
-    IdentityService / RenewSvid, AUTHENTICATED, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr };
+    IdentityService / RenewSvid, AUTHENTICATED, |_s, _t| pb::RenewSvidRequest { csr: KeyAndCsr::new().csr, consistent_with: 0 };
     IdentityService / WhoAmI, AUTHENTICATED, |_s, _t| pb::WhoAmIRequest {};
 
     AgentService / RegisterAgent, OPERATORS, |_s, t| pb::RegisterAgentRequest {

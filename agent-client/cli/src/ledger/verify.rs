@@ -15,7 +15,7 @@ use taskpass_ledger::{
     verify::{Extent, Verified, verify_dir, verify_export},
 };
 
-use super::{older, stored_key, tiles};
+use super::{key, older, stored_key, tiles};
 use crate::context::Context;
 
 const NAME_KEY: &str = "name it with `--key FILE`: it is `ledger.vkey` in every identity directory, such as `operator/` beside the broker's `taskpass.toml`; ask an operator for it, not the person who gave you the history";
@@ -109,14 +109,4 @@ fn verify(path: &Path, key: &VerifyingKey, older: Option<&Checkpoint>) -> anyhow
     }
     let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(verify_export(BufReader::new(file), key, older, silent)?)
-}
-
-/// A key as text, or the name of a file with one.
-fn key(text: &str) -> anyhow::Result<VerifyingKey> {
-    if let Ok(key) = text.parse() {
-        return Ok(key);
-    }
-    let content = std::fs::read_to_string(text)
-        .with_context(|| format!("`{text}` is neither a vkey nor a file with one"))?;
-    Ok(content.trim().parse()?)
 }

@@ -6,10 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use taskpass_client_testing::{
-    fake::Fake,
-    services::{FakeLedger, refusal},
-};
+use taskpass_client_testing::{fake::Fake, services::refusal};
 use taskpass_proto::v1::{Revocation, RevokeCause};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -33,7 +30,7 @@ pub(crate) async fn run(fake: &Fake, args: &[&str]) -> Output {
         .unwrap()
 }
 
-async fn json(fake: &Fake, args: &[&str]) -> Value {
+pub(crate) async fn json(fake: &Fake, args: &[&str]) -> Value {
     let output = run(fake, &[args, &["-o", "json"]].concat()).await;
     assert!(output.status.success(), "{args:?}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -487,95 +484,6 @@ async fn policies_are_checked_offline() {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one history, from export to proof")]
-async fn the_history_is_exported_verified_and_proven() {
-    let fake = Fake::start().await;
-    let ledger = FakeLedger::create(fake.dir.path());
-    let vkey = ledger.vkey.clone();
-    fake.state().ledger = Some(ledger);
-    drop(fake.client().await);
-
-    let stdout = run(&fake, &["ledger", "export"]).await;
-    assert!(stdout.status.success(), "{stdout:?}");
-    let file = fake.dir.path().join("history.jsonl");
-    let path = file.to_str().unwrap();
-    assert!(
-        run(&fake, &["ledger", "export", "--to", path])
-            .await
-            .status
-            .success()
-    );
-    assert_eq!(std::fs::read(&file).unwrap(), stdout.stdout);
-
-    let verified = json(&fake, &["ledger", "verify", path]).await;
-    assert_eq!(
-        (&verified["valid"], &verified["entries"]),
-        (&json!(true), &json!(2))
-    );
-    let anywhere = [
-        "ledger",
-        "verify",
-        "--identity",
-        "/nonexistent",
-        "--key",
-        &vkey,
-        path,
-    ];
-    assert!(run(&fake, &anywhere).await.status.success());
-    let directory = fake.dir.path().join("ledger");
-    assert!(
-        run(&fake, &["ledger", "verify", directory.to_str().unwrap()])
-            .await
-            .status
-            .success()
-    );
-
-    let checkpoint = run(&fake, &["ledger", "checkpoint"]).await;
-    let kept = fake.dir.path().join("checkpoint.txt");
-    std::fs::write(&kept, &checkpoint.stdout).unwrap();
-    let args = [
-        "ledger",
-        "verify",
-        "--checkpoint",
-        kept.to_str().unwrap(),
-        path,
-    ];
-    assert_eq!(json(&fake, &args).await["continues"], 2);
-    assert!(run(&fake, &["ledger", "prove", "0"]).await.status.success());
-    let wrong = run(&fake, &["ledger", "prove", "1"]).await;
-    assert_eq!(
-        wrong.status.code(),
-        Some(1),
-        "the broker sent another entry: {wrong:?}"
-    );
-
-    let tiles = fake.dir.path().join("tiles");
-    let args = [
-        "ledger",
-        "export",
-        "--format",
-        "tlog-tiles",
-        "--to",
-        tiles.to_str().unwrap(),
-    ];
-    let exported = run(&fake, &args).await;
-    assert!(exported.status.success(), "{exported:?}");
-    assert_eq!(
-        std::fs::read(tiles.join("checkpoint")).unwrap(),
-        checkpoint.stdout
-    );
-
-    let tampered = text(&stdout.stdout).replace("one", "two");
-    std::fs::write(&file, tampered).unwrap();
-    let refused = run(&fake, &["ledger", "verify", path]).await;
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        text(&refused.stderr).contains("at least one was changed"),
-        "{refused:?}"
-    );
-}
-
-#[tokio::test]
 async fn doctor_names_the_mistakes_and_their_remedies() {
     let fake = Fake::start().await;
     let output = run(&fake, &["doctor"]).await;
@@ -592,7 +500,7 @@ async fn doctor_names_the_mistakes_and_their_remedies() {
         .iter()
         .map(|f| &f["verdict"])
         .collect();
-    assert_eq!(verdicts, [&json!("ok"); 5], "{well}");
+    assert_eq!(verdicts, [&json!("ok"); 6], "{well}");
     let away = run(&fake, &["doctor", "--addr", "127.0.0.1:1"]).await;
     assert_eq!(away.status.code(), Some(1));
     assert!(

@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod running;

@@ -166,12 +166,12 @@ async fn written_files_are_for_the_owner_only() {
     drop(fake.client().await);
     let directory = fake.identity();
     assert_eq!(mode(&directory), 0o700);
-    for name in ["key.pem", "svid.pem", "bundle.pem", "ledger.vkey"] {
+    for name in FILES {
         assert_eq!(mode(&directory.join(name)), 0o600, "{name}");
     }
     assert_eq!(
         fs::read_dir(&directory).unwrap().count(),
-        4,
+        FILES.len(),
         "nothing else is left"
     );
     let identity = IdentityDirectory::new(&directory);
@@ -183,13 +183,20 @@ async fn written_files_are_for_the_owner_only() {
     assert_eq!(identity.permission_findings().len(), 1);
 }
 
-const FILES: [&str; 4] = ["key.pem", "svid.pem", "bundle.pem", "ledger.vkey"];
+const FILES: [&str; 5] = [
+    "key.pem",
+    "svid.pem",
+    "bundle.pem",
+    "ledger.vkey",
+    "ledger.checkpoint",
+];
 
 /// What the library says of a directory with this file in it. A library that waits fails the test.
 async fn judged(directory: &Path, name: &str) -> String {
     let (identity, name) = (IdentityDirectory::new(directory), name.to_owned());
     let reading = tokio::task::spawn_blocking(move || match name.as_str() {
         "ledger.vkey" => identity.ledger_vkey().map(|_| ()),
+        "ledger.checkpoint" => identity.pinned().map(|_| ()),
         _ => identity.leaf().map(|_| ()),
     });
     let read = tokio::time::timeout(Duration::from_secs(10), reading).await;

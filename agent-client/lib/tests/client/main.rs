@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod directory;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod library;
 #[cfg(test)]
 mod trust;

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use taskpass_ca::{Authority, NewKey, PublicKey};
-use taskpass_core::{Clock, ClockDoubt, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain};
+use taskpass_core::{
+    Clock, ClockDoubt, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain,
+};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey, VerifyingKey};
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
 

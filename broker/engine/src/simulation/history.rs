@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use taskpass_core::{
-    Agent, CLOCK_DISAGREEMENT_MAX, ClockMark, Event, Identity, Labels, SeededEntropy, Svid, SvidState, Timestamp, Ttl,
+    Agent, CLOCK_DISAGREEMENT_MAX, ClockMark, Event, Identity, Labels, SeededEntropy, Svid,
+    SvidState, Timestamp, Ttl,
 };
 use taskpass_provider::Provider;
 use taskpass_store::{Batch, Entry, LogStore, MemoryLog, Store};
@@ -356,7 +357,11 @@ impl History {
     async fn finish(&self, process: &Process) {
         process.store.mend();
         self.fate.settle().await;
-        let slack = if self.wall.misleads() { 2 * SKEW_MAX } else { 0 };
+        let slack = if self.wall.misleads() {
+            2 * SKEW_MAX
+        } else {
+            0
+        };
         let limit = self.time.now() + TASK_MAX + OVER_WITHIN + slack;
         while self.oracle.verdict().is_none() && !self.oracle.is_over() {
             let next = self.time.next_alarm().unwrap_or(limit);
@@ -434,7 +439,10 @@ pub(super) fn first_entries(
     let clock = Arc::<SimTime>::clone(time);
     let log = MemoryLog::default();
     let store = LogStore::in_memory(&log, clock).unwrap();
-    let (admin, serial) = (Identity::Operator("admin".parse().unwrap()), OPERATOR_SERIAL.repeat(32));
+    let (admin, serial) = (
+        Identity::Operator("admin".parse().unwrap()),
+        OPERATOR_SERIAL.repeat(32),
+    );
     let admin = identity_of(admin, &serial, &fixture.domain, not_after);
     let mut events = vec![
         Event::Initialized {

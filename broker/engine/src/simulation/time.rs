@@ -133,7 +133,8 @@ impl Inner {
 
 impl Clock for SimTime {
     fn now(&self) -> Timestamp {
-        self.broker().map_or_else(|| self.wall(), |clock| clock.now())
+        self.broker()
+            .map_or_else(|| self.wall(), |clock| clock.now())
     }
 
     fn monotonic(&self) -> Duration {

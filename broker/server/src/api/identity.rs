@@ -1,6 +1,6 @@
 //! `IdentityService`: the two calls without a client certificate, and renewal.
 
-use taskpass_engine::{Attest, Caller, Engine};
+use taskpass_engine::{Attest, Caller, Engine, Error};
 use taskpass_proto::v1 as pb;
 use tonic::{Request, Response};
 
@@ -18,9 +18,11 @@ impl pb::identity_service_server::IdentityService for Api {
             ip,
         };
         let issued = self.engine.attest(&attest).await.map_err(Refusal::from)?;
+        let ledger = ledger_head(&self.engine, message.consistent_with).await;
         Ok(Response::new(pb::AttestResponse {
             svid: Some(convert::svid(&issued)),
             bundle: Some(bundle(&self.engine)),
+            ledger: Some(ledger.map_err(Refusal::from)?),
         }))
     }
 
@@ -31,9 +33,11 @@ impl pb::identity_service_server::IdentityService for Api {
         self.answer(request, |call, message| async move {
             let key = parse::csr(&message.csr)?;
             let issued = self.engine.renew_svid(&call, &key).await?;
+            let ledger = ledger_head(&self.engine, message.consistent_with).await?;
             Ok(Response::new(pb::RenewSvidResponse {
                 svid: Some(convert::svid(&issued)),
                 bundle: Some(bundle(&self.engine)),
+                ledger: Some(ledger),
             }))
         })
         .await
@@ -67,6 +71,16 @@ impl pb::identity_service_server::IdentityService for Api {
         })
         .await
     }
+}
+
+/// The ledger's head for a client that keeps the checkpoint of `consistent_with` entries.
+async fn ledger_head(engine: &Engine, consistent_with: u64) -> Result<pb::LedgerHead, Error> {
+    let older = (consistent_with != 0).then_some(consistent_with);
+    let head = engine.ledger_head(older).await?;
+    Ok(pb::LedgerHead {
+        checkpoint: head.checkpoint.note().to_owned(),
+        consistency: head.proof.iter().map(|hash| hash.to_vec()).collect(),
+    })
 }
 
 fn bundle(engine: &Engine) -> pb::Bundle {

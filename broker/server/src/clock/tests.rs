@@ -141,7 +141,10 @@ async fn an_installation_that_was_brought_years_ahead_comes_back() {
         refused.to_string().contains("taskpassd clock accept"),
         "{refused}"
     );
-    assert!(installation.sign().is_err(), "the authority is of the future");
+    assert!(
+        installation.sign().is_err(),
+        "the authority is of the future"
+    );
 
     // The person has to look at a clock.
     let refused = installation.accept(None).await.unwrap_err().to_string();
@@ -153,14 +156,20 @@ async fn an_installation_that_was_brought_years_ahead_comes_back() {
 
     let accepted = installation.accept(Some(now)).await.unwrap();
     assert_eq!((accepted.previous, accepted.accepted), (ahead, now));
-    assert!(accepted.to_string().contains("operator issue"), "{accepted}");
+    assert!(
+        accepted.to_string().contains("operator issue"),
+        "{accepted}"
+    );
     let json: serde_json::Value = serde_json::from_str(&accepted.to_json()).unwrap();
     assert_eq!(json["accepted"], now.to_string());
     assert!(installation.counts(&ann.serial).await, "she is back");
     installation.sign().unwrap();
     let bob = installation.issue("bob").await.unwrap();
     assert!(bob.expires_at < BEGIN.plus(YEARS));
-    assert_eq!(installation.record(vec![Event::BrokerStopped {}]).await, now);
+    assert_eq!(
+        installation.record(vec![Event::BrokerStopped {}]).await,
+        now
+    );
 
     // Once more does no harm, also when the first time was interrupted.
     clock.advance(HOUR);
@@ -223,7 +232,10 @@ async fn the_watch_tells_people_and_the_next_process() {
         panic!("the clock is wrong");
     };
     assert!(message.contains("seconds ahead of"), "{message}");
-    assert!(message.contains("taskpassd clock accept --config "), "{message}");
+    assert!(
+        message.contains("taskpassd clock accept --config "),
+        "{message}"
+    );
     assert_eq!(watch.told, Some(Told::InDoubt));
     assert!(mark(data_dir).unwrap().ahead_ms > 0);
 

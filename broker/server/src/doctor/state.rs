@@ -6,7 +6,7 @@ use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
 use taskpass_core::{Clock, Identity, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
-use taskpass_store::Entry;
+use taskpass_store::{Entry, indexes_set_aside};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::Diagnosis;
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Dia
         return;
     }
     let newest = ledger(config, diagnosis);
+    index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
     time(config, clock, newest, diagnosis);
@@ -62,6 +63,21 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
             diagnosis.fail("ledger", with_sources(&e), advice);
             None
         }
+    }
+}
+
+/// The broker builds an index that does not fit again by itself. A person should know: a bad disk or
+/// another program may have changed it.
+fn index(config: &Config, diagnosis: &mut Diagnosis) {
+    for aside in indexes_set_aside(&config.data_dir).unwrap_or_default() {
+        diagnosis.warn(
+            "index",
+            format!(
+                "an index did not fit the ledger; it is in {} now",
+                quoted(&aside)
+            ),
+            "look for `index_rebuilt` in the ledger for the reason, find out who can write the directory, then remove it",
+        );
     }
 }
 

@@ -90,8 +90,7 @@ impl Installation {
             assert!(text.contains(&failed), "{text}");
         }
         let known = [&["disk", "files"], expected].concat();
-        let problem =
-            |f: &Finding| f.verdict != Verdict::Ok && !known.contains(&f.check.as_str());
+        let problem = |f: &Finding| f.verdict != Verdict::Ok && !known.contains(&f.check.as_str());
         let mut bad = diagnosis.findings.into_iter().filter(problem);
         let first = bad.next().unwrap_or_else(|| panic!("all is well:\n{text}"));
         assert_eq!(bad.next(), None, "{text}");
@@ -237,13 +236,19 @@ async fn a_clock_that_is_behind_is_a_failure() {
 #[tokio::test]
 async fn a_clock_that_is_years_ahead_is_a_failure() {
     let installation = Installation::new();
-    installation.clock.set(
-        Timestamp::from_millis(4_000_000_000_000).plus(Duration::from_secs(5 * 365 * 86_400)),
-    );
+    installation
+        .clock
+        .set(Timestamp::from_millis(4_000_000_000_000).plus(Duration::from_secs(5 * 365 * 86_400)));
     let diagnosis = installation.diagnose().await.to_string();
-    let line = diagnosis.lines().find(|line| line.starts_with("[fail] clock: "));
+    let line = diagnosis
+        .lines()
+        .find(|line| line.starts_with("[fail] clock: "));
     let line = line.unwrap_or_else(|| panic!("{diagnosis}"));
-    for words in ["157680000 seconds ahead of", "nothing is issued", "taskpassd clock accept"] {
+    for words in [
+        "157680000 seconds ahead of",
+        "nothing is issued",
+        "taskpassd clock accept",
+    ] {
         assert!(line.contains(words), "{line}");
     }
 }
@@ -448,4 +453,16 @@ async fn a_broker_that_does_not_answer_is_a_warning() {
         !diagnosis.has_failed() && diagnosis.to_string().contains(warned),
         "{diagnosis}"
     );
+}
+
+#[tokio::test]
+async fn an_index_that_was_set_aside_is_named() {
+    let installation = Installation::new();
+    fs::create_dir(installation.dir("data/index.damaged-1")).unwrap();
+    let found = installation.only_problem().await;
+    assert_eq!(
+        (found.check.as_str(), found.verdict),
+        ("index", Verdict::Warn)
+    );
+    assert!(found.message.contains("index.damaged-1"), "{found:?}");
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
 use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
-use taskpass_store::LogStore;
+use taskpass_store::{LogStore, indexes_set_aside};
 use tokio_util::sync::CancellationToken;
 
 use super::{forecast::Forecast, recent::Recent};
@@ -63,6 +63,9 @@ impl Sampler {
             requests_in_flight: counts.requests,
             ledger_entries: self.store.size(),
             ledger_queue: self.store.queued_events(),
+            indexes_set_aside: indexes_set_aside(&self.data_dir)
+                .ok()
+                .map(|found| found.len()),
             open_tasks: self.store.open_task_count(),
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
@@ -88,8 +91,13 @@ impl Sampler {
 
     fn clock_ahead(&self) -> Option<f64> {
         let doubt = self.engine.clock().doubt()?;
-        Some(Duration::from_secs(doubt.ahead_seconds().unsigned_abs()).as_secs_f64())
-            .map(|far| if doubt.wall < doubt.trusted { -far } else { far })
+        Some(Duration::from_secs(doubt.ahead_seconds().unsigned_abs()).as_secs_f64()).map(|far| {
+            if doubt.wall < doubt.trusted {
+                -far
+            } else {
+                far
+            }
+        })
     }
 
     fn oldest_pending_revocation(&self) -> Duration {

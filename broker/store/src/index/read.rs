@@ -56,7 +56,7 @@ impl Index {
         Ok(ids)
     }
 
-    fn each(
+    pub(super) fn each(
         &self,
         prefix: &str,
         mut take: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
@@ -158,14 +158,18 @@ impl Index {
     }
 }
 
-/// The keys that begin with `prefix`, from and up to. A prefix ends with a slash.
-fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
-    let from = prefix.as_bytes().to_vec();
-    let mut to = from.clone();
+/// The keys of the rows of a task under one prefix; or one key, which no other key begins with.
+pub(super) fn range_from(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let mut to = prefix.clone();
     if let Some(last) = to.last_mut() {
         *last = last.saturating_add(1);
     }
-    (from, to)
+    (prefix, to)
+}
+
+/// The keys that begin with `prefix`, from and up to. A prefix ends with a slash.
+fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    range_from(prefix.as_bytes().to_vec())
 }
 
 /// The smallest key behind this one.

@@ -7,7 +7,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use taskpass_core::TaskId;
 
 use super::IndexError;
-use crate::history::Batch;
 
 /// The value of a key.
 pub(crate) enum Value<'a> {
@@ -18,6 +17,31 @@ pub(crate) enum Value<'a> {
     /// The task under which the record stands.
     Under(TaskId),
     Record(&'a dyn Json),
+    /// A record that is alive until its task has ended.
+    OfTask(TaskId, &'a dyn Json),
+    /// The key is removed, since the task has ended.
+    Ended(TaskId),
+}
+
+/// What a row has to do with the records that a start loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing: it lists or finds other rows.
+    Aside,
+    /// It is loaded while it is there.
+    Live,
+    /// It is loaded until the task has ended.
+    OfTask(TaskId),
+    /// The task has ended.
+    Ended(TaskId),
+}
+
+/// A row to write.
+pub(super) struct Row {
+    pub(super) key: Vec<u8>,
+    /// `None` takes the key out.
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) standing: Standing,
 }
 
 impl<'a> Value<'a> {
@@ -28,10 +52,19 @@ impl<'a> Value<'a> {
 
     fn bytes(&self) -> Result<Option<Vec<u8>>, IndexError> {
         match self {
-            Self::Gone => Ok(None),
+            Self::Gone | Self::Ended(_) => Ok(None),
             Self::Mark => Ok(Some(Vec::new())),
             Self::Under(task) => Ok(Some(task.to_string().into_bytes())),
-            Self::Record(record) => record.json().map(Some),
+            Self::Record(record) | Self::OfTask(_, record) => record.json().map(Some),
+        }
+    }
+
+    const fn standing(&self) -> Standing {
+        match self {
+            Self::Gone | Self::Record(_) => Standing::Live,
+            Self::Mark | Self::Under(_) => Standing::Aside,
+            Self::OfTask(task, _) => Standing::OfTask(*task),
+            Self::Ended(task) => Standing::Ended(*task),
         }
     }
 }
@@ -56,9 +89,15 @@ impl<'a> Rows<'a> {
         self.0.insert(key, value);
     }
 
-    pub(super) fn into_batch(self) -> Result<Batch, IndexError> {
-        let rows = self.0.into_iter();
-        rows.map(|(key, value)| Ok((key, value.bytes()?))).collect()
+    pub(super) fn into_rows(self) -> Result<Vec<Row>, IndexError> {
+        let row = |(key, value): (Vec<u8>, Value<'_>)| {
+            Ok(Row {
+                key,
+                value: value.bytes()?,
+                standing: value.standing(),
+            })
+        };
+        self.0.into_iter().map(row).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Subject, Usage,
-    index::{Index, IndexError, Rows, Value, record},
+    index::{IndexError, LiveRows, Rows, Value, record},
 };
 
 /// Where the index keeps agents by name.
@@ -46,8 +46,8 @@ impl Table for Agents {
         }
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
-        index.each_record(AGENT, |_, agent: Arc<Agent>| {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        rows.each_record(AGENT, |_, agent: Arc<Agent>| {
             state.set(&Change::Agent(agent.name.clone(), Some(agent)));
             Ok(())
         })

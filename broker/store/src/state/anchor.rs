@@ -12,14 +12,14 @@ use super::{
 };
 use crate::{
     Conflict,
-    index::{Index, IndexError, Rows, Value, record},
+    index::{Index, IndexError, LiveRows, Rows, Value, record},
 };
 
 /// Where the index keeps the task of an anchor, by the anchor's id.
 const ANCHOR: &str = "x/";
 
 /// Where the index keeps all anchors of a task: the record under this and the anchor's id.
-fn of_task(task: TaskId) -> String {
+pub(super) fn of_task(task: TaskId) -> String {
     format!("tx/{task}/")
 }
 
@@ -50,12 +50,15 @@ impl Table for Anchors {
     fn rows<'a>(id: &'a AnchorId, anchor: Option<&'a Anchor>, rows: &mut Rows<'a>) {
         let Some(anchor) = anchor else { return };
         rows.put(record(ANCHOR, id), Value::Under(anchor.task));
-        rows.put(record(&of_task(anchor.task), id), Value::Record(anchor));
+        rows.put(
+            record(&of_task(anchor.task), id),
+            Value::OfTask(anchor.task, anchor),
+        );
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
-        index.each_under(&tasks, of_task, |anchor: Arc<Anchor>| {
+        rows.each_under(&tasks, of_task, |anchor: Arc<Anchor>| {
             state.set(&Change::Anchor(anchor.id, Some(anchor)));
         })
     }

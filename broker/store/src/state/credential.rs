@@ -13,13 +13,13 @@ use super::{
     count::Count,
     table::{Table, UsedId},
 };
-use crate::index::{Index, IndexError, Listed, Rows, Value, id_in, parsed, record};
+use crate::index::{Index, IndexError, Listed, LiveRows, Rows, Value, id_in, parsed, record};
 
 /// Where the index keeps the task of a credential, by the credential's id.
 const CREDENTIAL: &str = "c/";
 
 /// Where the index keeps all credentials of a task: the record under this and the credential's id.
-fn of_task(task: TaskId) -> String {
+pub(super) fn of_task(task: TaskId) -> String {
     format!("tc/{task}/")
 }
 
@@ -66,7 +66,7 @@ impl Table for Credentials {
     fn rows<'a>(id: &'a CredentialId, credential: Option<&'a Credential>, rows: &mut Rows<'a>) {
         let Some(credential) = credential else { return };
         let task = credential.task;
-        rows.put(record(&of_task(task), id), Value::Record(credential));
+        rows.put(record(&of_task(task), id), Value::OfTask(task, credential));
         // A state only moves away from intended, so these are written once.
         if credential.state == CredentialState::Intended {
             rows.put(record(CREDENTIAL, id), Value::Under(task));
@@ -74,9 +74,9 @@ impl Table for Credentials {
         }
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
-        index.each_under(&tasks, of_task, |credential: Arc<Credential>| {
+        rows.each_under(&tasks, of_task, |credential: Arc<Credential>| {
             state.set(&Change::Credential(credential.id, Some(credential)));
         })
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CommitError, GuardFailure, IdempotencyRecord, Subject,
-    index::{Index, IndexError, Rows, Value},
+    index::{IndexError, LiveRows, Rows, Value},
 };
 
 /// Where the index keeps the keys by hash, until they are forgotten.
@@ -124,8 +124,8 @@ impl Table for Keys {
         rows.put(name, Value::of(key));
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
-        index.each_record(KEYS, |name, remembered| {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        rows.each_record(KEYS, |name, remembered| {
             let hash = name
                 .try_into()
                 .map_err(|e| IndexError(format!("an idempotency key cannot be read: {e}")))?;

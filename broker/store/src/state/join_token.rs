@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Conflict, GuardFailure, JoinTokenRecord, Subject,
-    index::{Index, IndexError, Rows, Value, record},
+    index::{IndexError, LiveRows, Rows, Value, record},
 };
 
 /// Where the index keeps join tokens by id, until they are forgotten.
@@ -48,8 +48,8 @@ impl Table for JoinTokens {
         rows.put(record(TOKEN, id), Value::of(token));
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
-        index.each_record(TOKEN, |_, token: Arc<JoinTokenRecord>| {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        rows.each_record(TOKEN, |_, token: Arc<JoinTokenRecord>| {
             state.set(&Change::Token(token.token.id, Some(token)));
             Ok(())
         })

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     GuardFailure, SvidRecord,
-    index::{Index, IndexError, Rows, Value, record},
+    index::{IndexError, LiveRows, Rows, Value, record},
 };
 
 /// Where the index keeps the SVIDs that count, by serial number.
@@ -52,8 +52,8 @@ impl Table for Svids {
         rows.put(record(SVID, serial), Value::of(svid));
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
-        index.each_record(SVID, |_, svid: Arc<SvidRecord>| {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        rows.each_record(SVID, |_, svid: Arc<SvidRecord>| {
             state.set(&Change::Svid(svid.serial.clone(), Some(svid)));
             Ok(())
         })

@@ -7,7 +7,7 @@
 use std::{fmt, sync::Arc};
 
 use super::State;
-use crate::index::{Index, IndexError, Rows};
+use crate::index::{IndexError, LiveRows, Rows};
 
 /// One kind of record, by its key.
 pub(crate) trait Table {
@@ -33,7 +33,7 @@ pub(crate) trait Table {
     fn rows<'a>(key: &'a Self::Key, record: Option<&'a Self::Record>, rows: &mut Rows<'a>);
 
     /// Reads the live records into the state. The tables that they depend on are loaded before.
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError>;
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError>;
 
     /// The id of a record, for tables with [`Table::IDS`].
     fn used(_key: &Self::Key) -> Option<UsedId> {

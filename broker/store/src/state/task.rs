@@ -14,7 +14,7 @@ use super::{
     idempotency::KeyHash,
     table::{Table, UsedId},
 };
-use crate::index::{Index, IndexError, Listed, Rows, Value, parsed, record};
+use crate::index::{Index, IndexError, Listed, LiveRows, Rows, Value, parsed, record};
 
 /// Where the index keeps tasks by id, ended ones too.
 const TASK: &str = "t/";
@@ -63,6 +63,11 @@ impl Node {
 /// Tasks by id.
 pub(crate) enum Tasks {}
 
+/// Where the record of a task stands.
+pub(super) fn row_of(id: TaskId) -> Vec<u8> {
+    record(TASK, &id)
+}
+
 impl Table for Tasks {
     type Key = TaskId;
     type Record = Task;
@@ -99,22 +104,22 @@ impl Table for Tasks {
 
     fn rows<'a>(id: &'a TaskId, task: Option<&'a Task>, rows: &mut Rows<'a>) {
         let Some(task) = task else { return };
-        rows.put(record(TASK, id), Value::Record(task));
+        rows.put(record(TASK, id), Value::OfTask(*id, task));
         match task.state {
             TaskState::Open => {
                 rows.put(record(LIVE, id), Value::Mark);
                 rows.put(record(&of_agent(&task.agent), id), Value::Mark);
             }
             TaskState::Ending => {}
-            TaskState::Ended => rows.put(record(LIVE, id), Value::Gone),
+            TaskState::Ended => rows.put(record(LIVE, id), Value::Ended(*id)),
         }
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
-        let ids: Vec<TaskId> = index.ids(LIVE)?;
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        let ids: Vec<TaskId> = rows.ids(LIVE)?;
         let mut tasks: Vec<Arc<Task>> = Vec::with_capacity(ids.len());
         for id in ids {
-            let task = index.task(id)?;
+            let task: Option<Arc<Task>> = rows.record(TASK, &id)?;
             tasks.push(task.ok_or_else(|| IndexError(format!("task `{id}` is missing")))?);
         }
         // Parents first. The order of ids does not tell: the clock may have gone back between the

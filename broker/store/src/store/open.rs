@@ -8,6 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use ring::hmac;
 use taskpass_core::{Clock, Event, Timestamp};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
 use tokio::sync::{Semaphore, watch};
@@ -28,6 +29,11 @@ use crate::{
     state::{Change, State},
     writer::Writer,
 };
+
+/// The use of the key that seals the index, derived from the ledger's.
+const SEAL_PURPOSE: &str = "taskpass index v1";
+/// Why an index with other records is built again.
+const CHANGED: &str = "its records are not those that this broker wrote";
 
 /// A store on local files.
 #[derive(Debug)]
@@ -71,7 +77,10 @@ impl LogStore {
         key: SigningKey,
         clock: Arc<dyn Clock>,
     ) -> Result<Opened, OpenError> {
-        let origin = key.verifying_key().name().to_owned();
+        let ledger_key = LedgerKey {
+            origin: key.verifying_key().name().to_owned(),
+            seal: key.derive(SEAL_PURPOSE),
+        };
         let directory = config.dir.join("ledger");
         let options = Options {
             damage: config.damage,
@@ -84,7 +93,7 @@ impl LogStore {
             source: Box::new(source),
         })?;
         let reader = ledger.reader();
-        let (index, mut state, mut report) = open_index(config, &origin, &reader);
+        let (index, mut state, mut report) = open_index(config, &ledger_key, &reader);
         let index = Arc::new(index);
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
             path: config.dir.join("index").display().to_string(),
@@ -241,9 +250,35 @@ fn record_rebuild(sequencer: &mut Sequencer, shared: &Shared, report: &IndexRepo
     }
 }
 
+/// What the index needs to know of the ledger's key.
+struct LedgerKey {
+    origin: String,
+    /// Seals the records.
+    seal: hmac::Key,
+}
+
+/// Why an index is not used.
+enum Unfit {
+    /// It cannot be read, or it belongs to another ledger.
+    Broken(IndexError),
+    /// Another program wrote its records.
+    Changed,
+}
+
+impl From<IndexError> for Unfit {
+    fn from(error: IndexError) -> Self {
+        Self::Broken(error)
+    }
+}
+
 /// The index and the state it holds; a new one when the old does not fit, and none when that cannot
 /// be made either.
-fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, State, IndexReport) {
+fn open_index(
+    config: &Config,
+    key: &LedgerKey,
+    ledger: &dyn Entries,
+) -> (Index, State, IndexReport) {
+    let origin = key.origin.as_str();
     let path = config.dir.join("index");
     let mut report = IndexReport::default();
     let existed = path.symlink_metadata().is_ok();
@@ -251,7 +286,7 @@ fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, St
         return without_index(&path, origin, no_room(), report);
     }
     if existed {
-        match load(&path, config, origin, ledger) {
+        match load(&path, config, key, ledger) {
             Ok(Some((index, state))) => return (index, state, report),
             // Nothing was ever written to it: the broker stopped right after it was made.
             Ok(None) if ledger.size() == 0 => {}
@@ -259,7 +294,11 @@ fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, St
             // The disk has filled up meanwhile: that says nothing about the index, which stays
             // where it is.
             Err(_) if is_full(&path) => return without_index(&path, origin, no_room(), report),
-            Err(error) => report.rebuilt = Some(error.0),
+            Err(Unfit::Broken(error)) => report.rebuilt = Some(error.0),
+            Err(Unfit::Changed) => {
+                tracing::error!(path = %path.display(), "the index does not hold what this broker wrote: another program changed its files; it is moved aside for you to look at, and built again from the ledger");
+                report.rebuilt = Some(CHANGED.to_owned());
+            }
         }
     } else if was_served(ledger) {
         report.rebuilt = Some("it was missing".to_owned());
@@ -271,7 +310,7 @@ fn open_index(config: &Config, origin: &str, ledger: &dyn Entries) -> (Index, St
         true => move_aside(&path).map(|aside| report.moved_to = Some(aside)),
         false => Ok(()),
     };
-    match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin)) {
+    match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin, &key.seal)) {
         Ok(index) => (index, State::default(), report),
         Err(error) => without_index(&path, origin, error, report),
     }
@@ -319,18 +358,40 @@ fn was_served(ledger: &dyn Entries) -> bool {
 fn load(
     path: &Path,
     config: &Config,
-    origin: &str,
+    key: &LedgerKey,
     ledger: &dyn Entries,
-) -> Result<Option<(Index, State)>, IndexError> {
-    let index = Index::open(path, config.index_cache_bytes, origin)?;
+) -> Result<Option<(Index, State)>, Unfit> {
+    let index = Index::open(path, config.index_cache_bytes, &key.origin, &key.seal)?;
     let Some(meta) = index.checked_meta(ledger)? else {
         return Ok(None);
     };
     let mut state = State::default();
     state.set(&Change::Position(meta.position, meta.time));
-    state.set(&Change::TrustDomain(meta.trust_domain));
-    state.load(&index)?;
-    Ok(Some((index, state)))
+    state.set(&Change::TrustDomain(meta.trust_domain.clone()));
+    let rows = index.live_rows();
+    state.load(&rows)?;
+    match index.accept(&meta, &rows)? {
+        true => Ok(Some((index, state))),
+        false => Err(Unfit::Changed),
+    }
+}
+
+/// The indexes in the data directory `dir` that did not fit and were moved aside. They stay until a
+/// person has looked at them.
+pub fn indexes_set_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b"index.damaged-")
+        {
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Moves a directory to the first free `<path>.damaged-<n>`, durably.

@@ -288,11 +288,7 @@ impl Store for LogStore {
 }
 
 /// The first entry of a range in order that is not before `time`, or the range's end.
-fn first_since(
-    entries: &dyn Entries,
-    range: Range<u64>,
-    time: Timestamp,
-) -> Result<u64, LogError> {
+fn first_since(entries: &dyn Entries, range: Range<u64>, time: Timestamp) -> Result<u64, LogError> {
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low.midpoint(high);

@@ -4,6 +4,7 @@ mod clock;
 mod crash;
 mod listing;
 mod log;
+mod sealed;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -56,7 +56,9 @@ fn directories() -> Seeds {
     let fixed = fixtures::authorities();
     let pem = |der: &[u8]| der::pem("CERTIFICATE", der);
     let chain = pem(&fixed.leaf) + &pem(&fixed.issuing);
-    let (root, vkey) = (pem(&fixed.root), fixtures::history().key.to_string());
+    let history = fixtures::history();
+    let (root, vkey) = (pem(&fixed.root), history.key.to_string());
+    let torn: String = history.checkpoint.note().chars().take(40).collect();
     let damaged = pem(&fixed.leaf).replace("BEGIN", "begin");
     numbered([
         joined(&[&chain, &root]),
@@ -64,5 +66,13 @@ fn directories() -> Seeds {
         joined(&[&chain, &root, &vkey, &chain]),
         joined(&[&root, &root, &vkey, &root]),
         joined(&[&damaged, &root]),
+        joined(&[
+            &chain,
+            &root,
+            &vkey,
+            &chain,
+            &history.checkpoint.note().to_owned(),
+        ]),
+        joined(&[&chain, &root, &vkey, &chain, &torn]),
     ])
 }

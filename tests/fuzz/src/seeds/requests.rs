@@ -58,13 +58,21 @@ fn about_identities(world: &World) -> Asked {
         )),
         csr: csr.clone(),
         in_place_of: "spiffe://acme.test/agent/builder".to_owned(),
+        consistent_with: 0,
     };
     let get = v1::GetAgentRequest {
         name: "builder".to_owned(),
     };
     vec![
         ("Attest", attest.encode_to_vec()),
-        ("RenewSvid", v1::RenewSvidRequest { csr }.encode_to_vec()),
+        (
+            "RenewSvid",
+            v1::RenewSvidRequest {
+                csr,
+                consistent_with: 0,
+            }
+            .encode_to_vec(),
+        ),
         ("RegisterAgent", register.encode_to_vec()),
         ("CreateJoinToken", token.encode_to_vec()),
         ("GetAgent", get.encode_to_vec()),

@@ -1,4 +1,5 @@
-//! The files of an agent's identity: chain, bundle, the ledger's key, and a staged chain. The
+//! The files of an agent's identity: chain, bundle, the ledger's key and
+//! checkpoint, and a staged chain. The
 //! private key is fixed.
 
 use std::{
@@ -14,7 +15,13 @@ use taskpass_core::TrustDomain;
 use crate::{der, fixtures, input, wording};
 
 /// The files, in the order of the input's parts.
-pub(crate) const FILES: [&str; 4] = ["svid.pem", "bundle.pem", "ledger.vkey", "svid.pem.new"];
+pub(crate) const FILES: [&str; 5] = [
+    "svid.pem",
+    "bundle.pem",
+    "ledger.vkey",
+    "svid.pem.new",
+    "ledger.checkpoint",
+];
 
 pub(crate) fn run(data: &[u8]) {
     let path = directory();
@@ -38,6 +45,10 @@ pub(crate) fn run(data: &[u8]) {
             assert!(leaf.renew_at() <= leaf.not_after.max(leaf.not_before));
             assert_eq!(identity.leaf().ok().as_ref(), Some(&leaf));
         }
+        Err(error) => wording::one_line_each(&error, 600),
+    }
+    match identity.pinned() {
+        Ok(pinned) => assert!(pinned.newest.is_none() || pinned.key.is_some()),
         Err(error) => wording::one_line_each(&error, 600),
     }
     if let Ok(vkey) = identity.ledger_vkey()

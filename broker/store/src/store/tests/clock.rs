@@ -81,7 +81,12 @@ async fn nothing_is_pruned_while_the_clock_is_in_doubt() {
     let clock = Arc::new(Doubtful(ManualClock::new(NOW)));
     let log = MemoryLog::default();
     let store = LogStore::in_memory(&log, Arc::<Doubtful>::clone(&clock)).unwrap();
-    let first = [initialized(), agent(1), token(1, 1), local_operator_svid("o1")];
+    let first = [
+        initialized(),
+        agent(1),
+        token(1, 1),
+        local_operator_svid("o1"),
+    ];
     store.commit(Batch::new(first)).await.unwrap();
     clock.0.advance(YEARS);
     store.commit(Batch::new([agent(2)])).await.unwrap();
@@ -209,9 +214,8 @@ async fn an_accepted_time_says_from_where_it_moved_and_stands_alone() {
     let now = NOW.plus(HOUR);
     let false_word = Batch::new([accepted(NOW.plus(YEARS), now)]);
     let refused = fixture.store().commit(false_word).await.unwrap_err();
-    let wrong = |error: &CommitError| {
-        matches!(error, CommitError::Conflict(Conflict::WrongState { .. }))
-    };
+    let wrong =
+        |error: &CommitError| matches!(error, CommitError::Conflict(Conflict::WrongState { .. }));
     assert!(wrong(&refused), "{refused}");
     let in_company = Batch::new([agent(5), accepted(NOW, now)]);
     let refused = fixture.store().commit(in_company).await.unwrap_err();

@@ -4,9 +4,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// The longest note that is read: sixteen of the largest post-quantum signatures fit.
-pub(crate) const NOTE_BYTES_MAX: usize = 128 * 1024;
+pub const NOTE_BYTES_MAX: usize = 128 * 1024;
 /// The most signatures a note may carry; the standard asks for at least 16.
-pub(crate) const SIGNATURES_MAX: usize = 64;
+pub const SIGNATURES_MAX: usize = 64;
 
 const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
@@ -43,45 +43,49 @@ pub enum NoteError {
     },
 }
 
-pub(crate) const fn malformed(what: &'static str, reason: &'static str) -> NoteError {
+/// The error about a text that does not follow the form of its standard.
+pub const fn malformed(what: &'static str, reason: &'static str) -> NoteError {
     NoteError::Malformed { what, reason }
 }
 
 /// A note that has the right form. Its signatures are not verified: the keys do that.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Note<'a> {
+pub struct Note<'a> {
     text: &'a str,
     lines: &'a str,
 }
 
 /// One signature line.
 #[derive(Debug)]
-pub(crate) struct Signature<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) key_id: [u8; 4],
-    pub(crate) bytes: Vec<u8>,
+pub struct Signature<'a> {
+    /// The name of the key.
+    pub name: &'a str,
+    /// The id of the key.
+    pub key_id: [u8; 4],
+    /// The signature itself.
+    pub bytes: Vec<u8>,
 }
 
 impl<'a> Note<'a> {
     /// Checks everything but the form of the signature lines.
-    pub(crate) fn parse(note: &'a str) -> Result<Self, NoteError> {
+    pub fn parse(note: &'a str) -> Result<Self, NoteError> {
         let (text, lines) = split(note)?;
         Ok(Self { text, lines })
     }
 
     /// The signed text, with its last newline.
-    pub(crate) const fn text(&self) -> &'a str {
+    pub const fn text(&self) -> &'a str {
         self.text
     }
 
     /// The signatures, in the order of their lines.
-    pub(crate) fn signatures(&self) -> impl Iterator<Item = Result<Signature<'a>, NoteError>> {
+    pub fn signatures(&self) -> impl Iterator<Item = Result<Signature<'a>, NoteError>> {
         self.lines.lines().map(parse_signature)
     }
 }
 
 /// The note of `text`, which ends in a newline, with one signature.
-pub(crate) fn format(text: &str, signature: &Signature<'_>) -> String {
+pub fn format(text: &str, signature: &Signature<'_>) -> String {
     let mut bytes = signature.key_id.to_vec();
     bytes.extend_from_slice(&signature.bytes);
     let encoded = STANDARD.encode(bytes);
@@ -130,7 +134,7 @@ fn parse_signature(line: &str) -> Result<Signature<'_>, NoteError> {
 }
 
 /// Whether a name may stand in a signature line.
-pub(crate) fn is_key_name(name: &str) -> bool {
+pub fn is_key_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
         && !name

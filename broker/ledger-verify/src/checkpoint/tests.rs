@@ -1,7 +1,8 @@
 use super::*;
+use crate::testing::SigningKey;
 
 fn key(name: &str) -> SigningKey {
-    SigningKey::from_seed(name, &[7; 32]).unwrap()
+    SigningKey::from_seed(name, &[7; 32])
 }
 
 #[test]

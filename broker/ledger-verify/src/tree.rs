@@ -76,7 +76,7 @@ impl Frontier {
 }
 
 /// The root over neighbouring complete subtrees, largest first.
-pub(crate) fn fold(subtrees: &[Hash]) -> Hash {
+pub fn fold(subtrees: &[Hash]) -> Hash {
     let mut hashes = subtrees.iter().rev();
     let Some(last) = hashes.next() else {
         return empty_root();
@@ -91,7 +91,7 @@ const fn split(n: u64) -> u64 {
 }
 
 /// The hash over the leaves `begin..end`; `begin` must be a place where the RFC splits a tree.
-pub(crate) fn range_root<E>(
+pub fn range_root<E>(
     begin: u64,
     end: u64,
     node: &mut impl FnMut(u32, u64) -> Result<Hash, E>,
@@ -108,7 +108,7 @@ pub(crate) fn range_root<E>(
 
 /// The proof that leaf `index` is in the tree of the first `size` leaves (RFC 6962, 2.1.1), leaf to
 /// root.
-pub(crate) fn inclusion_proof<E>(
+pub fn inclusion_proof<E>(
     index: u64,
     size: u64,
     node: &mut impl FnMut(u32, u64) -> Result<Hash, E>,
@@ -130,7 +130,7 @@ pub(crate) fn inclusion_proof<E>(
 }
 
 /// The proof that the tree of `size` leaves continues the one of `old` leaves (RFC 6962, 2.1.2).
-pub(crate) fn consistency_proof<E>(
+pub fn consistency_proof<E>(
     old: u64,
     size: u64,
     node: &mut impl FnMut(u32, u64) -> Result<Hash, E>,

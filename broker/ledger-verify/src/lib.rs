@@ -1,0 +1,17 @@
+//! What a reader needs to verify a ledger: its public key, signed checkpoints, and the proofs of its
+//! Merkle tree. Pure: knows no files.
+//!
+//! The broker's ledger and its clients share it, so both follow the same rules. A client links
+//! nothing else of a ledger.
+
+pub mod checkpoint;
+pub mod key;
+pub mod note;
+#[cfg(test)]
+mod testing;
+pub mod tree;
+
+pub use checkpoint::{Checkpoint, Signer};
+pub use key::VerifyingKey;
+pub use note::NoteError;
+pub use tree::Hash;
