@@ -52,8 +52,8 @@ pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     Status::with_error_details(code, format!("refused: {reason}"), details)
 }
 
-/// The caller. A replaced certificate does not count, and the first use of a new certificate
-/// replaces the old one.
+/// The caller. A replaced certificate does not count, nor one that is bound to a task that has
+/// ended. The first use of a new certificate replaces the old one.
 fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> {
     let peer = request
         .extensions()
@@ -64,9 +64,16 @@ fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> 
     if peer.uri.is_empty() || state.dead_serials.contains(&peer.serial) {
         return Err(refusal(Code::Unauthenticated, "UNAUTHENTICATED", &[]));
     }
+    let over = |t: &v1::Task| {
+        t.state() == TaskState::Ended && peer.uri.ends_with(&format!("/task/{}", t.id))
+    };
+    if state.tasks.iter().any(over) {
+        return Err(refusal(Code::Unauthenticated, "UNAUTHENTICATED", &[]));
+    }
     if let Some(old) = state.pending.remove(&peer.serial) {
         state.dead_serials.insert(old);
     }
+    state.callers.push(peer.uri.clone());
     Ok(peer)
 }
 
@@ -115,7 +122,8 @@ impl identity_service_server::IdentityService for Shared {
         let peer = caller(self, &request)?;
         let reply = {
             let mut state = self.lock();
-            let fresh = svid(&state, AGENT, &request.into_inner().csr);
+            let path = peer.uri.trim_start_matches(&format!("spiffe://{DOMAIN}"));
+            let fresh = svid(&state, path, &request.into_inner().csr);
             state.pending.insert(fresh.serial.clone(), peer.serial);
             RenewSvidResponse {
                 svid: Some(fresh),
@@ -180,9 +188,14 @@ impl task_service_server::TaskService for Shared {
                 ..v1::Task::default()
             };
             state.tasks.push(task.clone());
-            task
+            let path = format!("{AGENT}/task/{}", task.id);
+            let kept = state.keeps_bound_svids > 0;
+            state.keeps_bound_svids = state.keeps_bound_svids.saturating_sub(1);
+            let bound =
+                (!request.csr.is_empty() && !kept).then(|| svid(&state, &path, &request.csr));
+            (task, bound)
         };
-        let (task, svid) = (Some(task), None);
+        let (task, svid) = (Some(task.0), task.1);
         self.leave("start_task", StartTaskResponse { task, svid })
     }
 
@@ -257,16 +270,18 @@ impl task_service_server::TaskService for Shared {
     }
 }
 
-/// The variable of each field, as a broker names it.
+/// The variables that the script declares, or one for each field when it declares none.
 fn env(state: &State, role: &RoleName) -> HashMap<String, String> {
     let variable = |field: &str| {
-        let said = state.env.iter().find(|(known, _)| *known == field);
-        let made = || EnvName::of_field(role, field).unwrap().to_string();
-        said.map_or_else(made, |(_, name)| (*name).to_owned())
+        if state.env.is_empty() {
+            return Some(EnvName::of_field(role, field).unwrap().to_string());
+        }
+        let declared = state.env.iter().find(|(known, _)| *known == field);
+        declared.map(|(_, name)| (*name).to_owned())
     };
     let fields = state.data.iter().map(|(field, _)| *field);
     fields
-        .map(|field| (field.to_owned(), variable(field)))
+        .filter_map(|field| Some((field.to_owned(), variable(field)?)))
         .collect()
 }
 
