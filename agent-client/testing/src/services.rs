@@ -170,7 +170,7 @@ impl task_service_server::TaskService for Shared {
         self.enter("start_task")?;
         caller(self, &request)?;
         let request = request.into_inner();
-        let task = {
+        let (task, svid) = {
             let mut state = self.lock();
             let task = v1::Task {
                 id: format!("t{:016}", state.tasks.len()),
@@ -193,9 +193,8 @@ impl task_service_server::TaskService for Shared {
             state.keeps_bound_svids = state.keeps_bound_svids.saturating_sub(1);
             let bound =
                 (!request.csr.is_empty() && !kept).then(|| svid(&state, &path, &request.csr));
-            (task, bound)
+            (Some(task), bound)
         };
-        let (task, svid) = (Some(task.0), task.1);
         self.leave("start_task", StartTaskResponse { task, svid })
     }
 
@@ -272,17 +271,13 @@ impl task_service_server::TaskService for Shared {
 
 /// The variables that the script declares, or one for each field when it declares none.
 fn env(state: &State, role: &RoleName) -> HashMap<String, String> {
-    let variable = |field: &str| {
-        if state.env.is_empty() {
-            return Some(EnvName::of_field(role, field).unwrap().to_string());
-        }
-        let declared = state.env.iter().find(|(known, _)| *known == field);
-        declared.map(|(_, name)| (*name).to_owned())
-    };
+    if !state.env.is_empty() {
+        let owned = |(field, name): &(&str, &str)| ((*field).to_owned(), (*name).to_owned());
+        return state.env.iter().map(owned).collect();
+    }
+    let made = |field: &str| EnvName::of_field(role, field).unwrap().to_string();
     let fields = state.data.iter().map(|(field, _)| *field);
-    fields
-        .filter_map(|field| Some((field.to_owned(), variable(field)?)))
-        .collect()
+    fields.map(|f| (f.to_owned(), made(f))).collect()
 }
 
 #[tonic::async_trait]

@@ -158,3 +158,29 @@ impl Screen {
         self.0.restrict_self().map(|_enforced| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_itself_it_hides_where_the_command_loses_nothing() {
+        let ours = tempfile::tempdir().unwrap();
+        let (of_root, of_user) = (
+            screen(Hide::Auto, Path::new("/usr/lib")),
+            screen(Hide::Auto, ours.path()),
+        );
+        if geteuid().is_root() {
+            assert!(matches!(of_root, Err(Exposed::Root)));
+            assert!(matches!(of_user, Err(Exposed::Root)));
+        } else {
+            of_root.unwrap();
+            assert!(matches!(of_user, Err(Exposed::Costs(_))));
+        }
+        screen(Hide::Always, ours.path()).unwrap();
+        let gone = ours.path().join("gone");
+        assert!(matches!(prepare(Hide::Auto, &gone), Ok(Sight::Open(_))));
+        assert!(prepare(Hide::Always, &gone).is_err());
+        assert!(matches!(prepare(Hide::Never, &gone), Ok(Sight::Unasked)));
+    }
+}

@@ -12,6 +12,7 @@ struct Group {
     why: &'static str,
     names: &'static [&'static str],
     prefixes: &'static [&'static str],
+    suffixes: &'static [&'static str],
 }
 
 const GROUPS: &[Group] = &[
@@ -34,6 +35,7 @@ const GROUPS: &[Group] = &[
             "SHLIB_PATH",
         ],
         prefixes: &["LD_", "LDR_", "DYLD_", "_RLD"],
+        suffixes: &[],
     },
     // bash(1), dash(1), ksh(1), zsh(1), sudo's env.c.
     Group {
@@ -62,6 +64,7 @@ const GROUPS: &[Group] = &[
             "ZDOTDIR",
         ],
         prefixes: &["BASH_FUNC_", "__BASH_FUNC"],
+        suffixes: &[],
     },
     // The manuals of each interpreter: its search path, its start-up file, its extra options.
     Group {
@@ -97,6 +100,7 @@ const GROUPS: &[Group] = &[
         prefixes: &[
             "CORECLR_", "COR_", "DOTNET_", "GUILE_", "JULIA_", "LUA_", "PERL", "PYTHON",
         ],
+        suffixes: &[],
     },
     // git(1) ENVIRONMENT VARIABLES: commands that git runs, and the places of hooks and
     // configuration, which name commands.
@@ -122,6 +126,7 @@ const GROUPS: &[Group] = &[
             "GIT_WORK_TREE",
         ],
         prefixes: &["GIT_CONFIG", "GIT_TRACE", "GIT_TR2_"],
+        suffixes: &[],
     },
     // The program that another one starts to show, edit, ask, browse, connect or merge.
     Group {
@@ -166,6 +171,7 @@ const GROUPS: &[Group] = &[
             "VISUAL",
         ],
         prefixes: &[],
+        suffixes: &[],
     },
     // Build tools and package managers: the compilers they call, and options that run programs.
     Group {
@@ -200,7 +206,6 @@ const GROUPS: &[Group] = &[
             "MAVEN_ARGS",
             "MAVEN_OPTS",
             "MFLAGS",
-            "PIP_CONFIG_FILE",
             "PIP_PYTHON",
             "RUSTC",
             "RUSTC_WRAPPER",
@@ -216,16 +221,15 @@ const GROUPS: &[Group] = &[
             "YARN_YARN_PATH",
         ],
         prefixes: &["CARGO_BUILD_", "CARGO_TARGET_", "CGO_", "NPM_CONFIG_"],
+        suffixes: &[],
     },
-    // Configuration that names commands: AWS `credential_process`, kubectl's `exec`, Docker's
+    // Configuration that names commands: `credential_process` and `exec` of cloud tools, Docker's
     // credential helpers and plugins, Terraform's and Ansible's plugins, curl's and wget's files.
     Group {
         why: "chooses a configuration that can name programs",
         names: &[
             "ANSIBLE_CONFIG",
             "ANSIBLE_LIBRARY",
-            "AWS_CONFIG_FILE",
-            "AWS_SHARED_CREDENTIALS_FILE",
             "BOTO_CONFIG",
             "CLOUDSDK_CONFIG",
             "CLOUDSDK_PYTHON",
@@ -244,7 +248,6 @@ const GROUPS: &[Group] = &[
             "TERMINFO_DIRS",
             "TERMPATH",
             "TERRAFORM_CONFIG",
-            "TF_CLI_CONFIG_FILE",
             "TF_DATA_DIR",
             "TF_PLUGIN_CACHE_DIR",
             "TMPDIR",
@@ -252,11 +255,13 @@ const GROUPS: &[Group] = &[
             "WGET_HOME",
         ],
         prefixes: &["TF_CLI_ARGS", "XDG_"],
+        suffixes: &["_CONFIG_FILE", "_CREDENTIALS_FILE"],
     },
     Group {
         why: "is for Taskpass itself",
         names: &[],
         prefixes: &["TASKPASS_"],
+        suffixes: &[],
     },
 ];
 
@@ -267,6 +272,7 @@ pub(super) fn why(name: &str) -> Option<&'static str> {
     let hit = |group: &&Group| {
         group.names.contains(&name.as_str())
             || group.prefixes.iter().any(|prefix| name.starts_with(prefix))
+            || group.suffixes.iter().any(|suffix| name.ends_with(suffix))
     };
     GROUPS.iter().find(hit).map(|group| group.why)
 }

@@ -205,5 +205,8 @@ fn only_the_declaration_of_a_role_names_variables() {
     assert_eq!(env("ld", &one).unwrap(), ["username=PGUSER"]);
     let twice = format!("{dynamic}env = {{ username = \"CI_DB_PASSWORD\" }}");
     assert!(env("ci-db", &twice).unwrap_err().contains("two fields"));
-    assert_eq!(env("t", "type = \"token\"\n").unwrap(), ["token=VAULT_TOKEN"]);
+    assert_eq!(
+        env("t", "type = \"token\"\n").unwrap(),
+        ["token=VAULT_TOKEN"]
+    );
 }
