@@ -30,39 +30,7 @@ use hide::{Hide, Screen, Sight};
 use lapse::Lapses;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose fetch --role aws-prod/artifact-reader --scope aws-prod/artifact-reader:bucket=releases -- aws s3 sync s3://releases in\n  taskpass run --purpose build --role vault-main/ci-db --keep-env NPM_TOKEN --hide-identity always -- ./build.sh\n\n\
-        ENVIRONMENT OF THE COMMAND:\n  \
-        as the role declares         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN of an AWS\n  \
-                                       role; VAULT_TOKEN of a Vault token; CI_DB_USERNAME and CI_DB_PASSWORD\n  \
-                                       of the Vault lease vault-main/ci-db; what the role's key `env` names\n  \
-        always                       TASKPASS_TASK\n  \
-        yours                        all but TASKPASS_* and what looks like a secret: names like GITHUB_TOKEN,\n  \
-                                       PGPASSWORD, API_KEY, SSH_AUTH_SOCK; URLs with a password; private keys.\n  \
-                                       --keep-env NAME passes one on\n  \
-        never                        VAULT_ADDR, AWS_REGION and the like: set them yourself\n  \
-        Roles that would set the same variable are refused, and names that make programs run code\n  \
-        (LD_PRELOAD, PATH, GIT_SSH_COMMAND); nothing is run then.\n\n\
-        WHAT THE COMMAND CAN REACH:\n  \
-        It runs as your user. The task has an identity of its own, and the key of that is in the memory\n  \
-        of this process only. The agent's identity is in files that your user reads: --hide-identity\n  \
-        keeps the command from them (Linux 5.19). `auto` does so where it costs nothing: for a user\n  \
-        other than root who cannot create files in any directory above the identity directory.\n  \
-        `always` does so everywhere, or fails; the command then cannot read files that are created\n  \
-        directly in one of these directories after its start. Either way `sudo` does not work in it.\n  \
-        Another user keeps the command from all of it (as root):\n  \
-        taskpass run … -- setpriv --reuid build --regid build --init-groups COMMAND\n\n\
-        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are\n\
-        passed on. The task ends as `completed` when the command exits with 0, else as `cancelled`; its\n\
-        credentials are revoked either way.\n\n\
-        The command is stopped (TERM, and KILL ten seconds later) when the broker ends the task, or when\n\
-        this identity no longer counts because the same agent logged in elsewhere. Give each of several\n\
-        runners an agent name of its own.\n\n\
-        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the\n\
-        library.\n\n\
-        EXIT CODES of taskpass itself, before the command runs:\n  \
-        1 failed, 2 wrong usage, 3 denied, 5 unreachable, 126 the command cannot run, 127 it was not found"
-)]
+#[command(after_help = include_str!("run/help.txt"))]
 pub(crate) struct RunArgs {
     /// What the task is for, in one line; people and policies read it.
     #[arg(long, value_name = "TEXT")]
