@@ -58,7 +58,7 @@ pub(super) enum Exposed {
     #[error("taskpass runs as root, and root finds ways around; let it run as another user")]
     Root,
     #[error(
-        "this user can create files in `{}`, and the command could not read them; keep the identity where only root can, such as below /var/lib/taskpass, or give `--hide-identity always`",
+        "this user can create files in `{}`, and the command could not read them; keep the identity where only root can, such as /var/lib/taskpass-agents/NAME, or give `--hide-identity always`",
         .0.display()
     )]
     Costs(PathBuf),
