@@ -8,10 +8,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use taskpass_tests::{Cli, World, eventually};
+use taskpass_tests::{Cli, History, World, eventually, program};
 
 use crate::support::{text, wait_for_state};
 
+const AGENT: &str = "spiffe://acme.test/agent/builder";
 const RUN: [&str; 3] = ["run", "--purpose", "a test"];
 
 fn run(agent: &Cli, more: &[&str]) -> taskpass_tests::Output {
@@ -266,4 +267,141 @@ fn two_roles_that_would_set_the_same_variable_are_refused_and_nothing_stays() {
     assert!(done.stderr.contains("VAULT_TOKEN"), "{}", done.stderr);
     assert!(World::live_credentials(&broker.operator()).is_empty());
     assert!(world.bao.task_tokens().is_empty());
+}
+
+/// What the command sees must not be enough to act as the agent: it gets the way to the broker here,
+/// and still neither the identity nor any other role.
+#[test]
+fn the_command_cannot_act_as_the_agent() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let script = r#"
+        env | grep -c '^TASKPASS_'
+        "$1" --addr "$2" --identity "$3" task start --purpose stolen --role vault-main/static
+        "$1" --addr "$2" --identity "$3" svid renew
+        cat "$3/key.pem"
+        dd if="/proc/$PPID/mem" bs=1 count=1
+        echo "$VAULT_TOKEN""#;
+    let (program, directory) = (program("taskpass"), agent.identity());
+    let arguments = [
+        "--hide-identity",
+        "always",
+        "--role",
+        "vault-main/config",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        program.to_str().expect("a path in UTF-8"),
+        broker.address(),
+        directory.to_str().expect("a path in UTF-8"),
+    ];
+    let done = run(&agent, &arguments);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let [variables, token] = lines.as_slice() else {
+        panic!("{}{}", done.stdout, done.stderr)
+    };
+    assert_eq!(*variables, "1", "TASKPASS_TASK and nothing else");
+    assert!(token.starts_with("s."), "an OpenBao token");
+    let denied = done.stderr.matches("Permission denied").count();
+    assert!(denied >= 4, "{}", done.stderr);
+
+    // The agent's own identity started the task, and did nothing else.
+    let task = only_task(&broker.operator());
+    let of_task = format!("{AGENT}/task/{}", text(&task, "task_id"));
+    let history = History::verified(&world.installation, &broker.operator(), "history");
+    let callers = |action: &str| {
+        let decisions = history.of_type("decided").map(|e| &e["decision"]);
+        decisions
+            .filter(|decision| decision["action"] == action)
+            .map(|decision| text(decision, "principal").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(callers("task.start"), [AGENT]);
+    assert_eq!(callers("credential.issue"), [of_task.as_str()]);
+    assert_eq!(callers("task.end"), [of_task.as_str()]);
+}
+
+/// The writer of a static secret names its fields, and with them no variable.
+#[test]
+fn the_fields_of_a_static_secret_set_only_what_the_role_declares() {
+    let world = World::new();
+    let more = "
+  [[provider.role]]
+  name = \"git\"
+  type = \"kv\"
+  path = \"secret/data/ci\"
+  policies = [\"config\"]
+  max_ttl = \"15m\"
+  impact = 0
+  env = { token = \"GIT_TOKEN\" }
+";
+    world.installation.configure(more);
+    let secret = serde_json::json!({ "data": {
+        "token": "of-the-secret",
+        "ssh_command": "touch /tmp/owned",
+        "ld_preload": "/tmp/owned.so",
+        "path": "/tmp/owned",
+    } });
+    world
+        .bao
+        .call("POST", "secret/data/ci", Some(secret))
+        .expect("the secret is written");
+    let broker = world.start();
+    let agent = broker.agent("builder");
+    let done = run(&agent, &["--role", "vault-main/git", "--", "env"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(
+        done.stdout.contains("GIT_TOKEN=of-the-secret"),
+        "{}",
+        done.stdout
+    );
+    assert!(!done.stdout.contains("owned"), "{}", done.stdout);
+
+    // A role that declares none gives the command nothing, so the command does not run.
+    let done = run(&agent, &["--role", "vault-main/static", "--", "env"]);
+    assert_eq!(
+        (done.code, done.stdout.as_str()),
+        (2, ""),
+        "{}",
+        done.stderr
+    );
+    assert!(
+        done.stderr.contains("declares no environment variable"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_configuration_that_lets_a_secret_run_code_is_refused() {
+    let world = World::new();
+    let role = "
+  [[provider.role]]
+  name = \"node\"
+  type = \"kv\"
+  path = \"secret/data/ci\"
+  policies = [\"config\"]
+  max_ttl = \"15m\"
+  impact = 0
+  env = { options = \"NODE_OPTIONS\" }
+";
+    world.installation.configure(role);
+    let config = world.installation.home().join("taskpass.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    for command in [
+        ["config", "check", "--config", config].as_slice(),
+        &["run", "--config", config],
+    ] {
+        let done = world.installation.daemon(command);
+        assert_eq!(done.status.code(), Some(1), "{command:?}");
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        assert!(
+            said.contains("NODE_OPTIONS") && said.contains("load code"),
+            "{said}"
+        );
+    }
 }

@@ -4,7 +4,7 @@
 //! library, and passes rows or a value to [`output`]. Only `credential issue` and `agent token`
 //! print secrets.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use taskpass_client::BrokerAddr;
@@ -99,12 +99,14 @@ pub(crate) async fn main(
     cli: Cli,
     default_identity: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
+    environment: Vec<(OsString, OsString)>,
 ) -> ExitCode {
     let context = Context {
         addr: cli.addr,
         identity: cli.identity.or(default_identity),
         format: cli.output,
         clock,
+        environment,
     };
     match dispatch(cli.command, &context).await {
         Ok(code) => code,

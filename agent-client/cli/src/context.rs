@@ -1,6 +1,6 @@
 //! Shared by all commands: the address of the broker, the identity, and the output format.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) format: Format,
     /// A clock in place of the machine's.
     pub(crate) clock: Option<Arc<dyn Clock>>,
+    /// The environment of this process, from which `taskpass run` makes that of its command.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 impl Context {

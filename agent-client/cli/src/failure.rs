@@ -78,6 +78,7 @@ pub(crate) const ACCEPT_KEY: &str = "taskpass ledger accept-key VKEY, after a pe
 /// The next command for this caller. Agents may see neither policies nor providers.
 fn next_step(error: &Error, context: &Context) -> Option<String> {
     const LOGIN: &str = "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`)";
+    const FIRST_LOGIN: &str = "taskpass login --join-token-file FILE (an operator makes it with `taskpass agent token NAME`); as an operator, set TASKPASS_IDENTITY to your own directory, such as the `operator` that `taskpassd init` made";
     const OPERATOR_LOGIN: &str =
         "taskpassd operator issue NAME on the broker's machine, with the broker stopped";
     let by_kind = |operator: &str, agent: &str| {
@@ -89,9 +90,8 @@ fn next_step(error: &Error, context: &Context) -> Option<String> {
         Some(step.to_owned())
     };
     match error {
-        Error::NoIdentity { .. } | Error::IdentityExpired { .. } | Error::Rejected { .. } => {
-            by_kind(OPERATOR_LOGIN, LOGIN)
-        }
+        Error::NoIdentity { .. } => Some(FIRST_LOGIN.to_owned()),
+        Error::IdentityExpired { .. } | Error::Rejected { .. } => by_kind(OPERATOR_LOGIN, LOGIN),
         Error::OtherIdentity { holder, .. } => Some(format!(
             "taskpass login --identity DIR … for a directory of its own (TASKPASS_IDENTITY names one too), or --replace to give up `{holder}`"
         )),

@@ -43,7 +43,8 @@ async fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    commands::main(arguments, default_identity(), clock()).await
+    let environment = std::env::vars_os().collect();
+    commands::main(arguments, default_identity(), clock(), environment).await
 }
 
 /// Reads the arguments, some of which the environment may give instead. An empty variable counts as

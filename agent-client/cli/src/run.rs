@@ -6,8 +6,10 @@
 
 mod child;
 mod environment;
+mod hide;
+mod lapse;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::Args;
 use taskpass_client::{
@@ -22,33 +24,13 @@ use super::{
     parse::{self, Pair, PinnedRole, RolePair},
     views::{NOTHING_ISSUED, ReceiptView, identity_words, shown},
 };
-use child::{Outcome, Signals};
-
-/// A credential that expires less than this before its task's deadline is not worth a warning. Back
-/// ends count lifetimes in whole seconds, and issuing takes a moment after the start of the task.
-const ROUNDING_MAX: Duration = Duration::from_secs(5);
+use child::{Outcome, Signals, Surroundings};
+use environment::{Inherited, KeptName};
+use hide::{Hide, Screen, Sight};
+use lapse::Lapses;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "EXAMPLES:\n  taskpass run --purpose \"nightly tests\" --role vault-main/ci-db -- make test\n  taskpass run --purpose fetch --role aws-prod/artifact-reader --scope aws-prod/artifact-reader:bucket=releases -- aws s3 sync s3://releases in\n\n\
-        ENVIRONMENT OF THE COMMAND (and of nothing else):\n  \
-        as the role says             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN of an AWS\n  \
-                                       role; VAULT_TOKEN of a Vault token; what its key `env` names\n  \
-        any other field              <ROLE>_<FIELD>: CI_DB_USERNAME for vault-main/ci-db\n  \
-        always                       TASKPASS_TASK\n  \
-        never                        VAULT_ADDR, AWS_REGION and the like: set them yourself\n  \
-        Roles that would set the same variable are refused; nothing is run then.\n\n\
-        The exit code is the command's own, or 128 and the number of the signal that ended it. Signals are\n\
-        passed on. The task ends as `completed` when the command exits with 0, else as `cancelled`; its\n\
-        credentials are revoked either way.\n\n\
-        The command is stopped (TERM, and KILL ten seconds later) when the broker ends the task, or when\n\
-        this identity no longer counts because the same agent logged in elsewhere. Give each of several\n\
-        runners an agent name of its own.\n\n\
-        Credentials in an environment cannot be refreshed: give a --ttl that the roles allow, or use the\n\
-        library.\n\n\
-        EXIT CODES of taskpass itself, before the command runs:\n  \
-        1 failed, 2 wrong usage, 3 denied, 5 unreachable, 126 the command cannot run, 127 it was not found"
-)]
+#[command(after_help = include_str!("run/help.txt"))]
 pub(crate) struct RunArgs {
     /// What the task is for, in one line; people and policies read it.
     #[arg(long, value_name = "TEXT")]
@@ -65,6 +47,13 @@ pub(crate) struct RunArgs {
     /// The broker ends the task when it gets no heartbeat from this process for so long.
     #[arg(long, value_name = "INTERVAL", default_value = "15s")]
     heartbeat: Ttl,
+    /// Pass this variable of yours on, although its name looks like that of a secret; may be
+    /// repeated.
+    #[arg(long = "keep-env", value_name = "NAME")]
+    keep: Vec<KeptName>,
+    /// Whether the kernel keeps the command from reading the identity directory.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Hide::Auto)]
+    hide_identity: Hide,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -80,7 +69,12 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
     // From here on a signal ends the task first, and not this process at once.
     let mut signals = Signals::listen()?;
     let wanted = plan(&args)?;
-    let client = Client::connect(context.config()?).await?;
+    let config = context.config()?;
+    let mut place = Place {
+        inherited: environment::inherited(&context.environment, &args.keep),
+        screen: screen(args.hide_identity, config.directory.path())?,
+    };
+    let client = Client::connect(config).await?;
     let mut options = TaskOptions::new(args.purpose.as_str()).heartbeat(args.heartbeat);
     for Wanted { pinned, .. } in &wanted {
         options = options.role_within(pinned.role.clone(), pinned.scope.clone());
@@ -88,8 +82,10 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
     if let Some(ttl) = args.ttl {
         options = options.ttl(ttl);
     }
-    let task = client.start_task(options).await?;
-    let outcome = work(&task, &wanted, &args.command, &mut signals).await;
+    // From here on the agent's own identity is not used: another process that gets hold of this
+    // one's connections reaches the task and nothing else.
+    let task = client.start_bound_task(options).await?;
+    let outcome = work(&task, &wanted, &args, &mut place, &mut signals).await;
     let mode = match &outcome {
         Ok(Outcome::Exited(0)) => EndMode::Completed,
         _ => EndMode::Cancelled,
@@ -133,39 +129,69 @@ fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
     Ok(wanted)
 }
 
+/// What the command finds besides its credentials.
+struct Place {
+    inherited: Inherited,
+    screen: Option<Screen>,
+}
+
+/// The screen before the identity directory; without one, says why the command can read it.
+fn screen(hide: Hide, directory: &Path) -> anyhow::Result<Option<Screen>> {
+    let directory_shown = directory.display();
+    match hide::prepare(hide, directory) {
+        Ok(Sight::Hidden(screen)) => Ok(Some(screen)),
+        Ok(Sight::Unasked) => Ok(None),
+        Ok(Sight::Open(why)) => {
+            note(&format!(
+                "note: the command can read the identity in `{directory_shown}`: {why}"
+            ));
+            Ok(None)
+        }
+        Err(why) => Err(anyhow::Error::new(why).context(format!(
+            "the identity in `{directory_shown}` cannot be hidden"
+        ))),
+    }
+}
+
 /// Issues the credentials and runs the command: all between the start of the task and its end.
 async fn work(
     task: &TaskGuard,
     wanted: &[Wanted],
-    command: &[OsString],
+    args: &RunArgs,
+    place: &mut Place,
     signals: &mut Signals,
 ) -> anyhow::Result<Outcome> {
     let issued = tokio::select! {
         issued = issue(task, wanted) => issued?,
         signal = signals.next() => return Ok(Outcome::Signalled(signal)),
     };
-    for credential in &issued {
-        if credential.expires_at.plus(ROUNDING_MAX) < task.deadline() {
-            note(&format!(
-                "warning: the credential of `{}` expires at {}, before the task does at {}; the command cannot get a fresh one",
-                credential.role,
-                credential.expires_at,
-                task.deadline()
-            ));
-        }
+    let lapses = Lapses::of(&issued, task.deadline());
+    if args.ttl.is_some() {
+        lapses.warn(task.deadline());
     }
     let variables = environment::variables(&issued)?;
-    let child = match child::spawn(command, &variables, task.id()) {
+    let Inherited { passed, withheld } = &mut place.inherited;
+    if !withheld.is_empty() {
+        note(&format!(
+            "taskpass: the command does not get your {} (keep one with --keep-env NAME)",
+            withheld.join(", ")
+        ));
+    }
+    let surroundings = Surroundings {
+        inherited: std::mem::take(passed),
+        variables,
+        screen: place.screen.take(),
+    };
+    let child = match child::spawn(&args.command, surroundings, task.id()) {
         Ok(child) => child,
         Err((code, message)) => {
             note(&format!("error: {message}"));
             return Ok(Outcome::Exited(code));
         }
     };
-    // The child has copies of its own. These are wiped now.
-    drop(variables);
+    // The child has copies of its own. The starter wiped its; these are wiped now.
     drop(issued);
-    child.supervise(task, signals).await
+    child.supervise(task, signals, lapses).await
 }
 
 async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<IssuedCredential>> {

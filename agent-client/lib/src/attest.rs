@@ -223,12 +223,24 @@ pub(crate) fn accept(
         .map(|der| CertificateDer::from(der.clone()))
         .collect();
     let domain: TrustDomain = wire::parsed(&bundle.trust_domain)?;
+    let svid = verified(key, svid, &domain, &roots, now)?;
+    Ok((svid, roots))
+}
+
+/// The same against roots that this side knows already.
+pub(crate) fn verified(
+    key: PrivateKey,
+    svid: X509Svid,
+    domain: &TrustDomain,
+    roots: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> Result<Svid, Error> {
     let chain = svid.chain.into_iter().map(CertificateDer::from).collect();
     let svid = Svid::new(key, chain)?;
-    PeerVerifier::for_bundle(&domain, &roots)
+    PeerVerifier::for_bundle(domain, roots)
         .and_then(|verifier| verifier.verify_client(&svid.chain, now))
         .map_err(|e| Error::Reply(format!("the new identity does not verify: {e}")))?;
-    Ok((svid, roots))
+    Ok(svid)
 }
 
 fn pinned_is_among(roots: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<bool, Error> {

@@ -46,15 +46,25 @@ impl Client {
     /// Connects with the stored identity.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
         let connection = Arc::new(Connection::open(config).await?);
-        if connection.config.renewal == Renewal::Background {
-            let renewing = renewal::run(Arc::clone(&connection));
-            connection.tracker.spawn(renewing);
-        }
+        Ok(match connection.config.renewal {
+            Renewal::Background => Self::renewing(connection),
+            Renewal::OnDemand => Self::over(connection),
+        })
+    }
+
+    /// Over a connection with an identity that is renewed in the background.
+    pub(crate) fn renewing(connection: Arc<Connection>) -> Self {
+        let renewing = renewal::run(Arc::clone(&connection));
+        connection.tracker.spawn(renewing);
+        Self::over(connection)
+    }
+
+    fn over(connection: Arc<Connection>) -> Self {
         let running = connection.stop.clone().drop_guard();
-        Ok(Self {
+        Self {
             connection,
             _running: Arc::new(running),
-        })
+        }
     }
 
     /// Logs in with a join token as [`Client::login`] does, and connects with the identity.

@@ -60,6 +60,16 @@ pub(crate) struct StoredIdentity {
     pub(crate) bundle: Vec<CertificateDer<'static>>,
 }
 
+impl StoredIdentity {
+    /// The same identity for another holder in this process.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            svid: self.svid.duplicate(),
+            bundle: self.bundle.clone(),
+        }
+    }
+}
+
 /// The content of a file, with the metadata of the same open file.
 struct Content {
     bytes: Zeroizing<Vec<u8>>,

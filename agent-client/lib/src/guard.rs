@@ -15,6 +15,8 @@ use crate::{
 pub struct TaskGuard {
     live: Arc<LiveTask>,
     task: Task,
+    /// The client that started the task, where the task has an identity of its own.
+    opener: Option<Client>,
     runtime: Handle,
     /// Whether the guard has told the broker to end the task.
     told: bool,
@@ -24,8 +26,16 @@ impl Client {
     /// Starts a task and keeps it alive until the guard is ended or dropped.
     pub async fn start_task(&self, options: TaskOptions) -> Result<TaskGuard, Error> {
         let task = self.open_task(options).await?;
-        let live = Arc::new(LiveTask::new(task.id, task.deadline, self.clone()));
-        let tracker = &self.connection().tracker;
+        Ok(TaskGuard::watch(task, self.clone(), None))
+    }
+}
+
+impl TaskGuard {
+    /// Keeps `task` alive through `worker`. `opener` reads the receipts of a task that has ended,
+    /// where `worker` has an identity that ended with it.
+    pub(crate) fn watch(task: Task, worker: Client, opener: Option<Client>) -> Self {
+        let live = Arc::new(LiveTask::new(task.id, task.deadline, worker));
+        let tracker = &live.client.connection().tracker;
         // Both times are the broker's, so the clock of this machine does not matter.
         let (life, watched) = (task.deadline.since(task.started_at), Arc::clone(&live));
         tracker.spawn(async move { watched.watch_deadline(life).await });
@@ -33,16 +43,15 @@ impl Client {
             let beating = Arc::clone(&live);
             tracker.spawn(async move { beating.send_heartbeats(interval / 3).await });
         }
-        Ok(TaskGuard {
+        Self {
             live,
             task,
+            opener,
             runtime: Handle::current(),
             told: false,
-        })
+        }
     }
-}
 
-impl TaskGuard {
     /// The task's name.
     pub fn id(&self) -> TaskId {
         self.live.id
@@ -85,8 +94,7 @@ impl TaskGuard {
     /// when it misses them, or at the deadline.
     pub async fn finish(mut self, mode: EndMode) -> Result<EndedTask, Error> {
         self.live.mark_over("its guard ended it");
-        let (client, id) = (self.live.client.clone(), self.live.id);
-        let ended = client.end_task(id, mode, None).await;
+        let ended = end(&self.live, self.opener.as_ref(), mode).await;
         self.told = true;
         ended
     }
@@ -100,14 +108,27 @@ impl Drop for TaskGuard {
         self.live.mark_over("its guard was dropped");
         let live = Arc::clone(&self.live);
         let tracker = live.client.connection().tracker.clone();
+        let opener = self.opener.take();
         let end = async move {
             let mode = EndMode::Cancelled;
-            if let Err(error) = live.client.end_task(live.id, mode, None).await {
+            if let Err(error) = end(&live, opener.as_ref(), mode).await {
                 tracing::warn!(task = %live.id, %error, "a dropped task could not be ended; the broker ends it at its deadline or when heartbeats are missed");
             }
         };
         // A runtime that is already shutting down drops this work instead of running it.
         drop(tracker.spawn_on(end, &self.runtime));
+    }
+}
+
+/// Ends the task. An identity that is bound to it ends with it, and so cannot ask a second time:
+/// neither after a lost answer, nor when the broker or an operator was first.
+async fn end(live: &LiveTask, opener: Option<&Client>, mode: EndMode) -> Result<EndedTask, Error> {
+    let ended = live.client.end_task(live.id, mode, None).await;
+    match (ended, opener) {
+        (Err(error), Some(opener)) if error.is_unknown_identity() => {
+            opener.end_task(live.id, mode, None).await
+        }
+        (ended, _) => ended,
     }
 }
 

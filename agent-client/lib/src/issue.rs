@@ -53,8 +53,8 @@ impl IssuedCredential {
         self.data.iter()
     }
 
-    /// The environment variable that a part of the secret sets for a command, as its role says.
-    /// `None` when its name is too long for one, or the broker is older than this.
+    /// The environment variable that a part of the secret sets for a command, as its role declares.
+    /// `None` when the role declares none.
     pub fn variable(&self, name: &str) -> Option<&EnvName> {
         self.env.get(name)
     }

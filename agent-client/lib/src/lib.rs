@@ -29,6 +29,7 @@
 mod attest;
 #[cfg(feature = "aws")]
 mod aws;
+mod bound;
 mod channel;
 mod client;
 mod config;
@@ -38,6 +39,7 @@ mod error;
 mod guard;
 mod issue;
 mod join_token;
+mod keeper;
 mod ledger_pin;
 mod link;
 mod live_task;

@@ -7,12 +7,15 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use rustls_pki_types::CertificateDer;
+use taskpass_core::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     ClientConfig, Error, channel,
     directory::StoredIdentity,
+    keeper::Keeper,
     retry::Attempts,
     svid::Svid,
     tls::{self, Trust},
@@ -21,6 +24,9 @@ use crate::{
 /// The state that the clones of a client share with its background work.
 pub(crate) struct Connection {
     pub(crate) config: ClientConfig,
+    pub(crate) keeper: Keeper,
+    /// The end of the task to which the identity is bound, if it is bound to one.
+    pub(crate) task_end: Option<Timestamp>,
     pub(crate) link: ArcSwap<Link>,
     /// One renewal at a time.
     pub(crate) renewing: tokio::sync::Mutex<()>,
@@ -32,6 +38,8 @@ pub(crate) struct Connection {
 /// One identity and the channel that was made with it.
 pub(crate) struct Link {
     pub(crate) svid: Svid,
+    /// The roots by which it knows the broker.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
     pub(crate) channel: Channel,
 }
 
@@ -42,11 +50,32 @@ impl Connection {
         let identity = blocking(move || directory.load()).await?;
         let link = Link::open(&config, identity).await?;
         Ok(Self {
+            keeper: Keeper::Directory(config.directory.clone()),
+            task_end: None,
             link: ArcSwap::from_pointee(link),
             renewing: tokio::sync::Mutex::new(()),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             config,
+        })
+    }
+
+    /// A connection with an identity that is bound to a task, which ends at `task_end`. It stops
+    /// with this one, and the same tracker waits for its work.
+    pub(crate) async fn of_task(
+        &self,
+        identity: StoredIdentity,
+        task_end: Timestamp,
+    ) -> Result<Self, Error> {
+        let link = Link::open(&self.config, identity).await?;
+        Ok(Self {
+            keeper: Keeper::memory(),
+            task_end: Some(task_end),
+            link: ArcSwap::from_pointee(link),
+            renewing: tokio::sync::Mutex::new(()),
+            tracker: self.tracker.clone(),
+            stop: self.stop.child_token(),
+            config: self.config.clone(),
         })
     }
 
@@ -93,11 +122,12 @@ impl Connection {
         attempt(self.config.addr.as_str(), limit, call).await
     }
 
-    /// Switches to the identity on disk if it differs from the identity of `link` and ends no
+    /// Switches to the identity that is kept if it differs from the identity of `link` and ends no
     /// earlier.
     pub(crate) async fn adopt_stored(&self, link: &Link) -> Result<bool, Error> {
-        let directory = self.config.directory.clone();
-        let stored = blocking(move || directory.load()).await?;
+        let Some(stored) = self.keeper.newest().await? else {
+            return Ok(false);
+        };
         let (ours, theirs) = (&link.svid.leaf, &stored.svid.leaf);
         if theirs.serial == ours.serial
             || theirs.not_after < ours.not_after
@@ -126,12 +156,13 @@ impl Link {
         }
         let trust = Trust::Bundle {
             domain: leaf.trust_domain.clone(),
-            roots: identity.bundle,
+            roots: identity.bundle.clone(),
         };
         let tls = tls::client_config(trust, Some(&identity.svid), config.clock.clone())?;
         Ok(Self {
             channel: channel::connect(&config.addr, tls).await?,
             svid: identity.svid,
+            roots: identity.bundle,
         })
     }
 }

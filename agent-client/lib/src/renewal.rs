@@ -22,6 +22,9 @@ use crate::{
 
 /// How often the loop reads the wall clock, which may jump while the machine sleeps.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// An SVID that ends less than this before its task is not renewed: the next one would end there
+/// too. Lifetimes are whole seconds.
+const TASK_END_ROUNDING: Duration = Duration::from_secs(5);
 /// The pause after a failure; it doubles from the first to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -109,31 +112,23 @@ impl Connection {
             )));
         }
         let leaf = svid.leaf.clone();
-        let (directory, stored) = (self.config.directory.clone(), svid.duplicate());
-        let bundle_roots = roots.clone();
-        blocking(move || {
-            directory.save_trust(&bundle_roots, &seen)?;
-            directory.stage(&stored)
-        })
-        .await?;
-        let fresh = self.prove(StoredIdentity {
+        let fresh = StoredIdentity {
             svid,
             bundle: roots,
-        });
-        let fresh = match fresh.await {
+        };
+        self.keeper.stage(&fresh, seen).await?;
+        let fresh = match self.prove(fresh).await {
             Ok(link) => link,
             Err(error) => {
                 // After any other failure the pair stays staged: the broker may have seen it, and
                 // then it counts only the new certificate.
                 if error.is_unknown_identity() {
-                    let directory = self.config.directory.clone();
-                    blocking(move || directory.discard()).await?;
+                    self.keeper.discard().await?;
                 }
                 return Err(error);
             }
         };
-        let directory = self.config.directory.clone();
-        blocking(move || directory.promote()).await?;
+        self.keeper.promote().await?;
         self.link.store(Arc::new(fresh));
         Ok(leaf)
     }
@@ -160,6 +155,12 @@ impl Connection {
     fn until_due(&self) -> Duration {
         let link = self.link.load();
         let leaf = &link.svid.leaf;
+        if self
+            .task_end
+            .is_some_and(|end| leaf.not_after.plus(TASK_END_ROUNDING) >= end)
+        {
+            return Duration::MAX;
+        }
         let spread = leaf.not_after.since(leaf.not_before) / 20;
         // The serial is random and stays the same for one certificate; a fresh random number would
         // move the moment on every look.

@@ -117,7 +117,7 @@ pub enum EndMode {
 impl Client {
     /// Starts a task. The caller keeps it alive and ends it; [`Client::start_task`] does both.
     pub async fn open_task(&self, options: TaskOptions) -> Result<Task, Error> {
-        let request = options.into_request(self.new_idempotency_key()?);
+        let request = options.into_request(self.new_idempotency_key()?, Vec::new());
         let reply = self
             .send(RPC_TIMEOUT, request, |channel, request| async move {
                 TaskServiceClient::new(channel).start_task(request).await
@@ -233,7 +233,7 @@ impl Client {
 }
 
 impl Task {
-    fn from_wire(task: v1::Task) -> Result<Self, Error> {
+    pub(crate) fn from_wire(task: v1::Task) -> Result<Self, Error> {
         let roles = task.roles.into_iter().map(|granted| {
             let scope =
                 Scope::from_pairs(granted.scope).map_err(|e| Error::Reply(e.to_string()))?;

@@ -84,7 +84,8 @@ impl TaskOptions {
         self
     }
 
-    pub(crate) fn into_request(self, idempotency_key: String) -> StartTaskRequest {
+    /// The request, with the signing request of an identity that is bound to the task, or empty.
+    pub(crate) fn into_request(self, idempotency_key: String, csr: Vec<u8>) -> StartTaskRequest {
         let roles = self.roles.into_iter().map(|(role, scope)| TaskRole {
             role: role.to_string(),
             scope: wire::pairs(&scope),
@@ -99,7 +100,7 @@ impl TaskOptions {
             parent: self.parent.map(|id| id.to_string()).unwrap_or_default(),
             labels: self.labels.into_iter().collect(),
             max_credentials: self.max_credentials,
-            csr: Vec::new(),
+            csr,
         }
     }
 }

@@ -37,6 +37,10 @@ pub struct State {
     pub lose: HashMap<&'static str, u32>,
     /// Calls in their order.
     pub calls: Vec<&'static str>,
+    /// The SPIFFE IDs of callers in the order of their calls.
+    pub callers: Vec<String>,
+    /// How many tasks start without the identity that was asked for.
+    pub keeps_bound_svids: u32,
     /// Idempotency keys of requests to issue and their credential.
     pub keys: Vec<(String, String)>,
     /// Idempotency keys of all requests to issue, refused ones included.
@@ -51,7 +55,7 @@ pub struct State {
     pub task_life: time::Duration,
     pub renewable: bool,
     pub data: Vec<(&'static str, String)>,
-    /// The variables that the role names for fields.
+    /// The variables that the role declares for fields; when empty, all have one.
     pub env: Vec<(&'static str, &'static str)>,
     pub issued: Vec<String>,
     pub revoked: Vec<String>,
@@ -202,6 +206,8 @@ impl State {
             refuse: HashMap::new(),
             lose: HashMap::new(),
             calls: Vec::new(),
+            callers: Vec::new(),
+            keeps_bound_svids: 0,
             keys: Vec::new(),
             tried_keys: Vec::new(),
             token_used: false,

@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     fake::{AGENT, PeerInfo, SECRET, Shared, State},
-    pki::{Leaf, now, wire},
+    pki::{DOMAIN, Leaf, now, wire},
 };
 
 pub(crate) type Reply<T> = Result<Response<T>, Status>;
@@ -51,8 +51,8 @@ pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     Status::with_error_details(code, format!("refused: {reason}"), details)
 }
 
-/// The caller. A replaced certificate does not count, and the first use of a new certificate
-/// replaces the old one.
+/// The caller. A replaced certificate does not count, nor one that is bound to a task that has
+/// ended. The first use of a new certificate replaces the old one.
 fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> {
     let peer = request
         .extensions()
@@ -63,9 +63,16 @@ fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> 
     if peer.uri.is_empty() || state.dead_serials.contains(&peer.serial) {
         return Err(refusal(Code::Unauthenticated, "UNAUTHENTICATED", &[]));
     }
+    let over = |t: &v1::Task| {
+        t.state() == TaskState::Ended && peer.uri.ends_with(&format!("/task/{}", t.id))
+    };
+    if state.tasks.iter().any(over) {
+        return Err(refusal(Code::Unauthenticated, "UNAUTHENTICATED", &[]));
+    }
     if let Some(old) = state.pending.remove(&peer.serial) {
         state.dead_serials.insert(old);
     }
+    state.callers.push(peer.uri.clone());
     Ok(peer)
 }
 
@@ -116,7 +123,8 @@ impl identity_service_server::IdentityService for Shared {
         let reply = {
             let mut state = self.lock();
             let request = request.into_inner();
-            let fresh = svid(&state, AGENT, &request.csr);
+            let path = peer.uri.trim_start_matches(&format!("spiffe://{DOMAIN}"));
+            let fresh = svid(&state, path, &request.csr);
             state.pending.insert(fresh.serial.clone(), peer.serial);
             RenewSvidResponse {
                 svid: Some(fresh),
@@ -167,7 +175,7 @@ impl task_service_server::TaskService for Shared {
         self.enter("start_task")?;
         caller(self, &request)?;
         let request = request.into_inner();
-        let task = {
+        let (task, svid) = {
             let mut state = self.lock();
             let task = v1::Task {
                 id: format!("t{:016}", state.tasks.len()),
@@ -185,9 +193,13 @@ impl task_service_server::TaskService for Shared {
                 ..v1::Task::default()
             };
             state.tasks.push(task.clone());
-            task
+            let path = format!("{AGENT}/task/{}", task.id);
+            let kept = state.keeps_bound_svids > 0;
+            state.keeps_bound_svids = state.keeps_bound_svids.saturating_sub(1);
+            let bound =
+                (!request.csr.is_empty() && !kept).then(|| svid(&state, &path, &request.csr));
+            (Some(task), bound)
         };
-        let (task, svid) = (Some(task), None);
         self.leave("start_task", StartTaskResponse { task, svid })
     }
 
@@ -262,17 +274,15 @@ impl task_service_server::TaskService for Shared {
     }
 }
 
-/// The variable of each field, as a broker names it.
+/// The variables that the script declares, or one for each field when it declares none.
 fn env(state: &State, role: &RoleName) -> HashMap<String, String> {
-    let variable = |field: &str| {
-        let said = state.env.iter().find(|(known, _)| *known == field);
-        let made = || EnvName::of_field(role, field).unwrap().to_string();
-        said.map_or_else(made, |(_, name)| (*name).to_owned())
-    };
+    if !state.env.is_empty() {
+        let owned = |(field, name): &(&str, &str)| ((*field).to_owned(), (*name).to_owned());
+        return state.env.iter().map(owned).collect();
+    }
+    let made = |field: &str| EnvName::of_field(role, field).unwrap().to_string();
     let fields = state.data.iter().map(|(field, _)| *field);
-    fields
-        .map(|field| (field.to_owned(), variable(field)))
-        .collect()
+    fields.map(|f| (f.to_owned(), made(f))).collect()
 }
 
 #[tonic::async_trait]

@@ -206,17 +206,16 @@ pub struct RoleSpec {
     pub revocation_class: RevocationClass,
     /// Whether the provider can renew a credential of this role.
     pub renewable: bool,
-    /// The environment variable that a field of a credential sets, if it differs from the name that
-    /// [`EnvName::of_field`] makes.
+    /// The environment variables that `taskpass run` sets, by field of a credential. Other fields
+    /// set none: the writer of a secret names its fields, and must not name variables with them.
     pub env: BTreeMap<String, EnvName>,
 }
 
 impl RoleSpec {
-    /// The environment variable that a field of a credential of this role sets. `None` when the
-    /// field's name is too long to make one of.
-    pub fn variable(&self, field: &str) -> Option<EnvName> {
-        let said = self.env.get(field).cloned();
-        said.or_else(|| EnvName::of_field(&self.name, field))
+    /// The environment variable that a field of a credential of this role sets, if the role
+    /// declares one.
+    pub fn variable(&self, field: &str) -> Option<&EnvName> {
+        self.env.get(field)
     }
 
     /// Checks a complete scope against the parameters' rules.
@@ -299,10 +298,10 @@ mod tests {
     }
 
     #[test]
-    fn a_field_sets_the_variable_of_the_role_or_of_its_name() {
+    fn a_field_sets_the_variable_that_the_role_declares_and_no_other() {
         let variable = |field| role().variable(field).map(|name| name.to_string());
         assert_eq!(variable("token").as_deref(), Some("VAULT_TOKEN"));
-        assert_eq!(variable("user").as_deref(), Some("READER_USER"));
+        assert_eq!(variable("user"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Names of environment variables, which `taskpass run` sets from a credential.
 
+mod refused;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -9,20 +11,20 @@ use crate::{InvalidValue, RoleName, excerpt, limits};
 /// The name of an environment variable: a letter or `_`, then letters, digits and `_`, at most 255.
 ///
 /// Shells can name such a variable, and it cannot smuggle a `=` or a zero byte into the block of
-/// variables that a process is started with.
+/// variables that a process is started with. Variables that make programs run code, such as
+/// `LD_PRELOAD`, have no [`EnvName`]: configuration, broker and client all parse names into this
+/// type, so each of them refuses such a name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EnvName(String);
 
 impl EnvName {
-    /// The variable that a field of a role sets unless the role says otherwise: `CI_DB_USERNAME`
-    /// for the field `username` of `vault-main/ci-db`. `None` when the name would be too long.
-    pub fn of_field(role: &RoleName, field: &str) -> Option<Self> {
+    /// The usual variable of a field: `CI_DB_USERNAME` for the field `username` of
+    /// `vault-main/ci-db`. Refused when the name is too long, or when no credential may set it.
+    pub fn of_field(role: &RoleName, field: &str) -> Result<Self, InvalidValue> {
         let name = format!("{}_{}", upper(role.name()), upper(field));
         // A role may begin with a digit, which a variable must not.
         let digit = name.starts_with(|c: char| c.is_ascii_digit());
-        format!("{}{name}", if digit { "_" } else { "" })
-            .parse()
-            .ok()
+        format!("{}{name}", if digit { "_" } else { "" }).parse()
     }
 
     /// The name as written.
@@ -48,14 +50,18 @@ impl FromStr for EnvName {
             .next()
             .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
         let rest = s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if first && rest && s.len() <= limits::VARIABLE_BYTES_MAX {
-            Ok(Self(s.to_owned()))
-        } else {
-            Err(InvalidValue(format!(
+        if !(first && rest && s.len() <= limits::VARIABLE_BYTES_MAX) {
+            return Err(InvalidValue(format!(
                 "`{}` is not an environment variable: begin with a letter or `_`, then letters, digits and `_`, at most {}",
                 excerpt(s),
                 limits::VARIABLE_BYTES_MAX
-            )))
+            )));
+        }
+        match refused::why(s) {
+            Some(why) => Err(InvalidValue(format!(
+                "no credential may set the environment variable `{s}`, which {why}; name another one"
+            ))),
+            None => Ok(Self(s.to_owned())),
         }
     }
 }
@@ -102,8 +108,9 @@ mod tests {
 
     #[test]
     fn names_follow_the_role_and_the_field() {
-        let name = |role: &str, field| {
-            EnvName::of_field(&role.parse().unwrap(), field).map(|name| name.to_string())
+        let name = |role: &str, field: &str| {
+            let name = EnvName::of_field(&role.parse().unwrap(), field).ok()?;
+            Some(name.to_string())
         };
         assert_eq!(
             name("vault-main/ci-db", "username").as_deref(),
@@ -115,5 +122,72 @@ mod tests {
         );
         assert_eq!(name("v/1st", "a").as_deref(), Some("_1ST_A"));
         assert_eq!(name("v/a", &"x".repeat(300)), None);
+        // A writer of secrets could otherwise run code through the name of a field.
+        for (role, field) in [
+            ("v/git", "ssh_command"),
+            ("v/ld", "preload"),
+            ("v/node", "options"),
+            ("v/bash", "env"),
+        ] {
+            assert_eq!(name(role, field), None, "{role} {field}");
+        }
+    }
+
+    #[test]
+    fn names_that_make_programs_run_code_are_refused_in_any_case() {
+        for bad in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "DYLD_INSERT_LIBRARIES",
+            "GCONV_PATH",
+            "PATH",
+            "ENV",
+            "BASH_ENV",
+            "PROMPT_COMMAND",
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_COUNT",
+            "GIT_EXTERNAL_DIFF",
+            "NODE_OPTIONS",
+            "PYTHONSTARTUP",
+            "PYTHONPATH",
+            "PERL5OPT",
+            "RUBYOPT",
+            "JAVA_TOOL_OPTIONS",
+            "_JAVA_OPTIONS",
+            "DOTNET_STARTUP_HOOKS",
+            "EDITOR",
+            "PAGER",
+            "LESSOPEN",
+            "SSH_ASKPASS",
+            "RUSTC_WRAPPER",
+            "GOFLAGS",
+            "MAKEFLAGS",
+            "TAR_OPTIONS",
+            "npm_config_script_shell",
+            "AWS_CONFIG_FILE",
+            "KUBECONFIG",
+            "HOME",
+            "XDG_CONFIG_HOME",
+            "TASKPASS_IDENTITY",
+            "TASKPASS_TASK",
+            "ld_preload",
+        ] {
+            let error = bad.parse::<EnvName>().unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains("which"), "{error}");
+        }
+        for good in [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SESSION_TOKEN",
+            "CARGO_REGISTRY_TOKEN",
+            "CI_DB_PASSWORD",
+            "GITHUB_TOKEN",
+            "GIT_TOKEN",
+            "NPM_TOKEN",
+            "PGPASSWORD",
+            "PGUSER",
+            "VAULT_TOKEN",
+        ] {
+            assert!(good.parse::<EnvName>().is_ok(), "{good}");
+        }
     }
 }

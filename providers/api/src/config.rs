@@ -8,7 +8,7 @@ use std::{
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use taskpass_core::{EnvName, InvalidValue, ParamName, ParamRule, breaks_line};
+use taskpass_core::{EnvName, InvalidValue, ParamName, ParamRule, RoleName, breaks_line};
 
 /// A path of a file without secrets, relative to [`Parts::base_dir`](crate::Parts::base_dir).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -89,6 +89,31 @@ pub fn env_of_fields(env: &EnvConfig, fields: &[(&str, &str)]) -> Result<EnvConf
             .map_or_else(|| variable.parse(), Ok)?;
         all.insert((*field).to_owned(), name);
     }
+    check_env(&all)?;
+    Ok(all)
+}
+
+/// The same where the fields depend on the back end's configuration: adds `<ROLE>_<FIELD>` for the
+/// `usual` ones. Other fields set a variable only if the configuration names it: the back end, or
+/// the writer of a secret there, must not choose the names of variables.
+pub fn env_of_usual_fields(
+    role: &RoleName,
+    env: &EnvConfig,
+    usual: &[&str],
+) -> Result<EnvConfig, InvalidValue> {
+    let named = |field: &&str| Ok(((*field).to_owned(), EnvName::of_field(role, field)?));
+    let mut all: EnvConfig = match usual.iter().map(named).collect() {
+        Ok(all) => all,
+        Err(error) if env.is_empty() => {
+            let error: InvalidValue = error;
+            return Err(InvalidValue::new(format!(
+                "role `{role}` needs `env`, like `{{ {} = \"…\" }}`: {error}",
+                usual.first().copied().unwrap_or_default()
+            )));
+        }
+        Err(_unusable) => EnvConfig::new(),
+    };
+    all.extend(env.clone());
     check_env(&all)?;
     Ok(all)
 }

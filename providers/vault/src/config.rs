@@ -135,8 +135,12 @@ pub struct RoleConfig {
     #[serde(default)]
     pub renewable: Option<bool>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
-    /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and any other
-    /// field sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`.
+    /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and a `dynamic`
+    /// role sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`, from the fields `username`, `password`,
+    /// `access_key`, `secret_key`, `security_token`, `session_token`, `token`, `certificate`,
+    /// `private_key`, `issuing_ca`, `serial_number` and `signed_key`. A field that neither names sets
+    /// no variable, so a `kv` role needs this key: the writer of a secret must not choose names.
+    /// Variables that make programs run code, such as `LD_PRELOAD` and `PATH`, are refused.
     #[serde(default)]
     pub env: EnvConfig,
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use taskpass_core::{InvalidValue, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Ttl};
-use taskpass_provider::config::{check_env, env_of_fields, param_rules, required_params};
+use taskpass_provider::config::{
+    check_env, env_of_fields, env_of_usual_fields, param_rules, required_params,
+};
 
 use crate::{
     api::EngineCall,
@@ -15,6 +17,22 @@ use crate::{
 
 /// The one field of a `token` role, and the variable in which Vault's own tools look for it.
 const TOKEN_ENVIRONMENT: [(&str, &str); 1] = [("token", "VAULT_TOKEN")];
+
+/// The fields that the engines of Vault and OpenBao use for logins, keys, tokens and certificates.
+const USUAL_FIELDS: [&str; 12] = [
+    "username",
+    "password",
+    "access_key",
+    "secret_key",
+    "security_token",
+    "session_token",
+    "token",
+    "certificate",
+    "private_key",
+    "issuing_ca",
+    "serial_number",
+    "signed_key",
+];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Role {
@@ -88,7 +106,9 @@ impl Role {
         let required = required_params(&config.params, &in_path)?;
         let env = match &source {
             CredentialSource::Token => env_of_fields(&config.env, &TOKEN_ENVIRONMENT)?,
-            CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => {
+            CredentialSource::Dynamic(_) => env_of_usual_fields(&name, &config.env, &USUAL_FIELDS)?,
+            // The writer of the secret names its fields, and is often another team.
+            CredentialSource::Kv { .. } => {
                 check_env(&config.env)?;
                 config.env.clone()
             }

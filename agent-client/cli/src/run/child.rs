@@ -17,11 +17,12 @@ use taskpass_client::TaskGuard;
 use taskpass_core::TaskId;
 use tokio::{
     process::{Child, Command},
+    runtime::Handle,
     signal::unix::{self, SignalKind},
     time::sleep,
 };
 
-use super::environment::Variables;
+use super::{environment::Variables, hide::Screen, lapse::Lapses};
 use crate::output::note;
 
 /// The time between TERM and KILL.
@@ -78,12 +79,25 @@ impl Signals {
     }
 }
 
+/// The credentials and the rest of the command's environment.
+pub(super) struct Surroundings {
+    pub(super) inherited: Vec<(OsString, OsString)>,
+    pub(super) variables: Variables,
+    /// What hides the identity directory.
+    pub(super) screen: Option<Screen>,
+}
+
 /// Starts the command; on failure the exit code and the message.
 pub(super) fn spawn(
     command: &[OsString],
-    variables: &Variables,
+    surroundings: Surroundings,
     task: TaskId,
 ) -> Result<Running, (u8, String)> {
+    let Surroundings {
+        inherited,
+        variables,
+        screen,
+    } = surroundings;
     let Some((program, arguments)) = command.split_first() else {
         return Err((NOT_FOUND, "there is no command".to_owned()));
     };
@@ -95,13 +109,19 @@ pub(super) fn spawn(
     let mut command = Command::new(program);
     command
         .args(arguments)
+        .env_clear()
+        .envs(inherited)
         .env("TASKPASS_TASK", task.to_string())
         .envs(variables.iter().map(|(name, value)| (name, value.expose())))
         .kill_on_drop(true);
     if group == Group::Own {
         command.process_group(0);
     }
-    let child = command.spawn().map_err(|e| {
+    let started = match screen {
+        None => command.spawn(),
+        Some(screen) => spawn_behind(screen, command),
+    };
+    let child = started.map_err(|e| {
         let code = match e.kind() {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => CANNOT_RUN,
@@ -114,17 +134,34 @@ pub(super) fn spawn(
     Ok(Running { child, pid, group })
 }
 
+/// Starts the command from a thread of its own: a screen holds the thread that enters it for ever.
+fn spawn_behind(screen: Screen, mut command: Command) -> io::Result<Child> {
+    let runtime = Handle::current();
+    let start = move || {
+        let _runtime = runtime.enter();
+        screen.enter().map_err(io::Error::other)?;
+        command.spawn()
+    };
+    std::thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(start)?
+        .join()
+        .map_err(|_panic| io::Error::other("the thread that starts it panicked"))?
+}
+
 impl Running {
     /// Waits for the command to exit, passing signals on. Stops it when its task is over.
     pub(super) async fn supervise(
         mut self,
         task: &TaskGuard,
         signals: &mut Signals,
+        mut lapses: Lapses,
     ) -> anyhow::Result<Outcome> {
         let over = loop {
             tokio::select! {
                 status = self.child.wait() => return Ok(outcome(status?)),
                 signal = signals.next() => self.pass_on(signal),
+                () = lapses.next() => {}
                 why = task.ended() => break why,
             }
         };

@@ -51,11 +51,153 @@ async fn the_command_alone_gets_the_credentials_and_the_task_ends() {
     assert_eq!(text(&output.stdout), "u hunter2 t0000000000000000\n");
     let notes = text(&output.stderr);
     assert!(notes.contains("1 of 1 credentials proven revoked") && !notes.contains("hunter2"));
+    assert!(!notes.contains("warning"), "nothing has expired: {notes}");
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Completed);
+}
+
+#[tokio::test]
+async fn a_credential_that_ends_before_its_task_is_told_when_that_matters() {
+    let fake = logged_in().await;
+    let asked = run(&fake, &[&HEAD[..], &["--ttl", "2h", "--", "true"]].concat()).await;
+    let notes = text(&asked.stderr);
     assert!(
         notes.contains("before the task does"),
-        "15 minutes of 2 hours: {notes}"
+        "15 minutes of the 2 hours that were asked for: {notes}"
     );
-    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Completed);
+    fake.state().credential_life = time::Duration::milliseconds(100);
+    let notes = text(&sh(&fake, "exec sleep 1").await.stderr);
+    assert!(
+        notes.contains("the credential of `vault-main/ci-db` has expired"),
+        "{notes}"
+    );
+}
+
+/// The command's own list of its variables, and what was said about them.
+async fn environment(fake: &Fake, more: &[&str], caller: &[(&str, &str)]) -> (String, String) {
+    let mut command = command(fake, &[&HEAD[..], more, &["--", "env"]].concat());
+    command.envs(caller.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn the_command_gets_neither_the_identity_nor_the_callers_secrets() {
+    let fake = logged_in().await;
+    let caller = [
+        ("GITHUB_TOKEN", "of-the-caller"),
+        ("DATABASE", "postgres://ci:of-the-caller@db/x"),
+        ("NPM_TOKEN", "kept"),
+        ("PLAIN", "plain"),
+    ];
+    let (seen, notes) = environment(&fake, &["--keep-env", "NPM_TOKEN"], &caller).await;
+    for line in ["NPM_TOKEN=kept", "PLAIN=plain", "CI_DB_USERNAME=u"] {
+        assert!(seen.lines().any(|l| l == line), "{line}: {seen}");
+    }
+    assert!(!seen.contains("of-the-caller"), "{seen}");
+    let ours: Vec<&str> = seen.lines().filter(|l| l.starts_with("TASKPASS")).collect();
+    assert_eq!(ours, ["TASKPASS_TASK=t0000000000000000"]);
+    assert!(
+        notes.contains("GITHUB_TOKEN") && notes.contains("--keep-env"),
+        "{notes}"
+    );
+    assert!(!notes.contains("of-the-caller"), "{notes}");
+
+    let never = ["--keep-env", "TASKPASS_IDENTITY", "--", "true"];
+    let refused = run(&fake, &[&HEAD[..], &never].concat()).await;
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+#[tokio::test]
+async fn fields_that_the_role_does_not_declare_set_no_variable() {
+    let fake = logged_in().await;
+    fake.state().data = ["token", "ssh_command", "path"]
+        .map(|name| (name, format!("of-{name}")))
+        .to_vec();
+    fake.state().env = vec![("token", "GIT_TOKEN")];
+    let (seen, _) = environment(&fake, &[], &[]).await;
+    assert!(seen.contains("GIT_TOKEN=of-token"), "{seen}");
+    assert!(!seen.contains("of-ssh_command") && !seen.contains("of-path"));
+
+    fake.state().env = vec![("another", "GIT_TOKEN")];
+    let output = sh(&fake, "echo must not run").await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let notes = text(&output.stderr);
+    assert!(
+        notes.contains("declares no environment variable"),
+        "{notes}"
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn a_broker_that_names_a_variable_which_runs_code_runs_nothing() {
+    let fake = logged_in().await;
+    fake.state().env = vec![("username", "LD_PRELOAD")];
+    let output = sh(&fake, "echo must not run").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("LD_PRELOAD") && output.stdout.is_empty());
+    assert_eq!(fake.state().tasks[0].end_cause(), EndCause::Cancelled);
+}
+
+/// Runs `script` with the identity directory as `$1`, and `hide` as the mode of hiding.
+async fn behind(fake: &Fake, hide: &str, script: &str) -> (String, String) {
+    let directory = fake.identity().display().to_string();
+    let more = [
+        "--hide-identity",
+        hide,
+        "--",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        &directory,
+    ];
+    let output = run(fake, &[&HEAD[..], &more].concat()).await;
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn a_hidden_identity_can_be_read_in_no_way_and_all_else_can() {
+    let fake = logged_in().await;
+    let beside = fake.dir.path().join("beside");
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("file"), "beside\n").unwrap();
+    std::os::unix::fs::symlink(fake.identity(), beside.join("link")).unwrap();
+    let script = r#"
+        cat "$1/../beside/file"
+        mv "$1/../beside/file" "$1/../beside/sub" && cat "$1/../beside/sub"
+        cat "$1/key.pem" "$1/svid.pem"
+        cat "$1/../beside/link/key.pem"
+        ln "$1/key.pem" "$1/../beside/key" && cat "$1/../beside/key"
+        mv "$1" "$1/../beside/moved" && cat "$1/../beside/moved/key.pem"
+        cat /proc/self/root"$1"/key.pem
+        # Root reads the environment of any process, by the right to measure performance.
+        [ "$(id -u)" = 0 ] || cat "/proc/$PPID/environ" | tr '\0' '\n' | grep TASKPASS
+        cat "/proc/$PPID/root$1/key.pem"
+        dd if="/proc/$PPID/mem" bs=1 count=1 2>&1 | grep -c 'ermission denied'
+        echo end"#;
+    let (seen, notes) = behind(&fake, "always", script).await;
+    assert_eq!(seen, "beside\nbeside\n1\nend\n", "{notes}");
+    assert!(fake.identity().join("key.pem").exists());
+
+    let (seen, _) = behind(&fake, "never", r#"cat "$1/key.pem""#).await;
+    assert!(seen.contains("PRIVATE KEY"), "the test can fail: {seen}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_hidden_without_a_cost_is_said() {
+    let fake = logged_in().await;
+    // The identity lies below a directory in which this user creates files.
+    let (_, notes) = behind(&fake, "auto", "true").await;
+    assert!(
+        notes.contains("note: the command can read the identity"),
+        "{notes}"
+    );
+    let (_, notes) = behind(&fake, "never", "true").await;
+    assert!(!notes.contains("note:"), "{notes}");
 }
 
 #[tokio::test]

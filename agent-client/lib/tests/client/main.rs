@@ -1,6 +1,8 @@
 //! The library against a small broker in this process, over real TLS.
 
 #[cfg(test)]
+mod bound;
+#[cfg(test)]
 mod directory;
 #[cfg(test)]
 mod history;

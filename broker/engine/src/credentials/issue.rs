@@ -80,7 +80,7 @@ pub struct IssuedCredential {
     pub renewable: bool,
     /// The secret parts.
     pub data: SecretFields,
-    /// The environment variable that each part sets, by the part's name.
+    /// The environment variables that the role declares for its parts, by the part's name.
     pub env: BTreeMap<String, EnvName>,
     /// Revokes the credential unless delivery is confirmed.
     pub delivery: Delivery,
@@ -426,10 +426,10 @@ fn fits(spec: &RoleSpec, scope: &Scope, ttl: Ttl) -> Result<(), Error> {
     Ok(())
 }
 
-/// The environment variable of each part of a credential.
+/// The environment variable of each part of a credential for which the role declares one.
 fn variables(role: &RoleSpec, data: &SecretFields) -> BTreeMap<String, EnvName> {
     data.iter()
-        .filter_map(|(field, _)| Some((field.to_owned(), role.variable(field)?)))
+        .filter_map(|(field, _)| Some((field.to_owned(), role.variable(field)?.clone())))
         .collect()
 }
 

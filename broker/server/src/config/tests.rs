@@ -335,6 +335,11 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     (
         VAULT,
+        "[[provider.role]]\nname = \"a\"\ntype = \"kv\"\npolicies = [\"p\"]\nenv = { x = \"LD_PRELOAD\" }",
+        "11:13: `x` in [provider.role.env] is wrong: no credential may set the environment variable `LD_PRELOAD`, which chooses the libraries that a program loads; name another one",
+    ),
+    (
+        VAULT,
         "[[provider.role]]\nname = \"a\"\ntype = \"token\"\npolicies = [\"p\"]\nparams = { x = { patern = \"a\" } }",
         "11:18: unknown key `patern` in [provider.role.params.x]; did you mean `pattern`?",
     ),

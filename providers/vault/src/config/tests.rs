@@ -1,4 +1,7 @@
+use taskpass_core::EnvName;
+
 use super::*;
+use crate::role::Role;
 
 const HEAD: &str = "name = \"v\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:8200\"\n";
 
@@ -166,4 +169,44 @@ fn an_agent_leaves_out_only_optional_parameters() {
     assert_eq!(scope(&all[..2]), Ok(()));
     assert!(scope(&all[..1]).unwrap_err().contains("valid_principals"));
     assert!(scope(&all[1..]).unwrap_err().contains("host"));
+}
+
+/// The fields of a static secret are in the hands of its writer, who must not name variables.
+#[test]
+fn only_the_declaration_of_a_role_names_variables() {
+    let env = |name: &str, rest: &str| {
+        let text = format!(
+            "{HEAD}token_file = \"t\"\n[[role]]\nname = \"{name}\"\npolicies = [\"p\"]\nmax_ttl = \"5m\"\n{rest}"
+        );
+        let config: VaultConfig = toml::from_str(&text).map_err(|e| e.to_string())?;
+        let role = Role::new(&config.name, &config.roles[0]).map_err(|e| e.to_string())?;
+        let shown = |(field, name): (&String, &EnvName)| format!("{field}={name}");
+        Ok::<Vec<String>, String>(role.spec.env.iter().map(shown).collect())
+    };
+    let kv = "type = \"kv\"\npath = \"secret/data/x\"\n";
+    assert_eq!(env("git", kv).unwrap(), [""; 0]);
+    let declared = format!("{kv}env = {{ key = \"SIGNING_KEY\" }}");
+    assert_eq!(env("git", &declared).unwrap(), ["key=SIGNING_KEY"]);
+    for bad in ["GIT_SSH_COMMAND", "NODE_OPTIONS", "BASH_ENV", "PATH"] {
+        let error = env("git", &format!("{kv}env = {{ key = \"{bad}\" }}")).unwrap_err();
+        assert!(error.contains(bad), "{error}");
+    }
+
+    let dynamic = "type = \"dynamic\"\npath = \"db/creds/x\"\n";
+    let usual = env("ci-db", dynamic).unwrap();
+    assert!(usual.contains(&"username=CI_DB_USERNAME".to_owned()));
+    let one = format!("{dynamic}env = {{ username = \"PGUSER\" }}");
+    let named = env("ci-db", &one).unwrap();
+    assert!(named.contains(&"username=PGUSER".to_owned()), "{named:?}");
+    assert!(named.contains(&"password=CI_DB_PASSWORD".to_owned()));
+    // The usual names of this role would be read by the dynamic linker.
+    let error = env("ld", dynamic).unwrap_err();
+    assert!(error.contains("`v/ld` needs `env`"), "{error}");
+    assert_eq!(env("ld", &one).unwrap(), ["username=PGUSER"]);
+    let twice = format!("{dynamic}env = {{ username = \"CI_DB_PASSWORD\" }}");
+    assert!(env("ci-db", &twice).unwrap_err().contains("two fields"));
+    assert_eq!(
+        env("t", "type = \"token\"\n").unwrap(),
+        ["token=VAULT_TOKEN"]
+    );
 }
