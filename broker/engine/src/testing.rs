@@ -250,6 +250,7 @@ impl Bench {
             ledger_key,
             authority: Arc::new(authority),
             attestors: attestors(store.clone()),
+            connections: Arc::new(crate::NoConnections),
             clock: clock.clone(),
             timer: Arc::new(SystemTimer),
             entropy,
@@ -469,6 +470,9 @@ fn builder() -> (Agent, Caller) {
         labels: Labels::default(),
         registered_at: NOW,
         registered_by: id.clone(),
+        state: taskpass_core::AgentState::Active,
+        changed: None,
+        owner_departed: false,
     };
     let caller = Caller::Agent {
         agent: Arc::new(agent.clone()),
@@ -501,6 +505,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             not_after: NOW.plus(Duration::from_secs(86_400)),
             renews: None,
             local: false,
+            origin: Some(taskpass_core::SvidOrigin::Machine),
         },
         Event::AgentRegistered {
             agent,
@@ -511,6 +516,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             join_token: None,
             evidence: None,
             renews: None,
+            origin: None,
         },
     ]
 }

@@ -179,6 +179,7 @@ impl Engine {
             idempotency,
         };
         let mut guards = vec![
+            Guard::AgentActive(credential.agent.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
             Guard::NothingInDoubt(credential.task, credential.role.provider().clone()),

@@ -158,6 +158,7 @@ impl History {
             ledger_key: self.fixture.ledger_key.clone(),
             authority: Arc::clone(&self.fixture.authority),
             attestors: attestors(Arc::<SimStore>::clone(store)),
+            connections: Arc::new(crate::NoConnections),
             clock: Arc::<SimTime>::clone(&self.time),
             timer: Arc::new(SimTimer(Arc::clone(&self.time))),
             entropy: Arc::<SeededEntropy>::clone(&self.entropy),
@@ -386,6 +387,7 @@ pub(super) fn first_entries(
             not_after,
             renews: None,
             local: false,
+            origin: Some(taskpass_core::SvidOrigin::Machine),
         },
     ];
     for number in 0..2_u8 {
@@ -404,6 +406,9 @@ pub(super) fn first_entries(
                 labels: Labels::default(),
                 registered_at: BEGIN,
                 registered_by: admin.spiffe_id.clone(),
+                state: taskpass_core::AgentState::Active,
+                changed: None,
+                owner_departed: false,
             },
             idempotency: None,
         });
@@ -420,6 +425,7 @@ pub(super) fn first_entries(
             join_token: None,
             evidence: None,
             renews: None,
+            origin: None,
         });
         known.identities.push(identity);
     }

@@ -40,7 +40,7 @@ fn the_commented_examples_pass_too() {
     file.text = lines.join("\n");
     let report = check_files(&[file], None).unwrap();
     assert_eq!(report.to_string(), "");
-    assert_eq!(report.policies, 16 + 6);
+    assert_eq!(report.policies, 16 + 7);
     assert!(
         !report
             .findings
@@ -53,13 +53,23 @@ fn the_commented_examples_pass_too() {
 #[test]
 fn truth_table() {
     let allowed = [
+        "admin agent.freeze agent",
+        "admin agent.freeze other agent",
+        "admin agent.owner agent",
+        "admin agent.owner other agent",
         "admin agent.read agent",
         "admin agent.read installation",
         "admin agent.read other agent",
         "admin agent.register agent",
         "admin agent.register other agent",
+        "admin agent.release agent",
+        "admin agent.release other agent",
+        "admin agent.retire agent",
+        "admin agent.retire other agent",
         "admin agent.token agent",
         "admin agent.token other agent",
+        "admin agent.withdraw-token agent",
+        "admin agent.withdraw-token other agent",
         "admin credential.read agent",
         "admin credential.read credential-0",
         "admin credential.read credential-1",
