@@ -10,6 +10,7 @@
 )]
 
 mod abuse;
+mod agents;
 mod aws;
 mod bad_input;
 mod canary;
@@ -21,6 +22,7 @@ mod first_steps;
 mod full_disk;
 mod house;
 mod identity;
+mod incidents;
 mod ledger;
 mod limits;
 mod main_path;

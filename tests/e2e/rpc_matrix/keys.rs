@@ -10,7 +10,13 @@ use taskpass_proto::v1::FILE_DESCRIPTOR_SET;
 const READS: [&str; 6] = ["Get", "List", "Export", "Prove", "Check", "WhoAmI"];
 
 /// RPCs without a key, and why repeating them does no harm.
-const NEED_NONE: [(&str, &str); 5] = [
+const NEED_NONE: [(&str, &str); 11] = [
+    ("FreezeAgent", "freezing twice changes nothing"),
+    ("ReleaseAgent", "releasing twice changes nothing"),
+    ("RetireAgent", "retiring twice changes nothing"),
+    ("ChangeAgentOwner", "naming the same owner changes nothing"),
+    ("DepartOwner", "an owner leaves once"),
+    ("WithdrawJoinToken", "withdrawing twice changes nothing"),
     ("Attest", "the join token can be used once"),
     (
         "RenewSvid",
