@@ -202,6 +202,9 @@ fn agent() -> Agent {
         registered_by: "spiffe://acme.test/operator/admin"
             .parse()
             .expect("a SPIFFE ID"),
+        state: taskpass_core::AgentState::Active,
+        changed: None,
+        owner_departed: false,
     }
 }
 

@@ -100,6 +100,9 @@ impl Fill {
             registered_by: "spiffe://acme.test/operator/admin"
                 .parse()
                 .expect("a SPIFFE ID"),
+            state: taskpass_core::AgentState::Active,
+            changed: None,
+            owner_departed: false,
         };
         let found = runtime().block_on(self.store.agent(&agent.name));
         if found.expect("the store answers").is_none() {

@@ -10,6 +10,7 @@
 )]
 
 mod abuse;
+mod agents;
 mod aws;
 mod bad_input;
 mod canary;
@@ -23,6 +24,7 @@ mod full_disk;
 mod grants;
 mod house;
 mod identity;
+mod incidents;
 mod ledger;
 mod limits;
 mod main_path;

@@ -128,6 +128,11 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A task of the agent, and an identity that is bound to it.
+pub(crate) fn started(agent: &Wire) -> (String, Certificate) {
+    start(agent)
+}
+
 fn start(agent: &Wire) -> (String, Certificate) {
     let key = KeyAndCsr::new();
     let request = StartTaskRequest {
@@ -372,6 +377,31 @@ fn identities_that_do_not_count_are_refused_on_each_rpc() {
                 Code::Unauthenticated,
                 &format!("{} with {caller}", row.method),
             );
+        }
+    }
+}
+
+/// An agent that a person stopped is told so, and no more, whatever identity it shows.
+#[test]
+fn frozen_and_retired_agents_are_refused_on_each_rpc() {
+    for (stop, reason_word) in [("freeze", "AGENT_FROZEN"), ("retire", "AGENT_RETIRED")] {
+        let world = World::new();
+        let stage = Stage::new(&world);
+        let mut target = stage.target();
+        let operator = stage.broker.operator();
+        operator.json(&["agent", stop, "builder", "--reason", "a test"]);
+        for who in [Who::Agent, Who::InTask] {
+            for row in ROWS
+                .iter()
+                .filter(|row| !row.allowed.contains(&Who::Unauthenticated))
+            {
+                let message = stage.message(row, who, &mut target);
+                let what = format!("{} by {who:?} after {stop}", row.method);
+                let answer = stage.who(who, &target).call(row.method, message);
+                let status = answer.expect_err(&what);
+                assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status:?}");
+                assert_eq!(reason(&status), reason_word, "{what}");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use taskpass_core::Clock;
 use crate::{
     agent,
     context::Context,
-    credential, doctor, failure, ledger, login,
+    credential, doctor, failure, join_token, ledger, login,
     output::{self, Format},
     policy, provider, run, svid, task,
 };
@@ -54,9 +54,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Register agents and issue join tokens for them.
+    /// Register, freeze, release and retire agents, and issue join tokens for them.
     #[command(subcommand)]
     Agent(agent::AgentCommand),
+    /// List join tokens, and withdraw them.
+    #[command(subcommand, name = "join-token")]
+    JoinToken(join_token::JoinTokenCommand),
     /// Get the first identity of an agent and store it.
     Login(login::LoginArgs),
     /// Start, end and show tasks.
@@ -117,6 +120,7 @@ pub(crate) async fn main(
 async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(command) => agent::run(command, context).await?,
+        Command::JoinToken(command) => join_token::run(command, context).await?,
         Command::Login(args) => login::run(args, context).await?,
         Command::Task(command) => task::run(command, context).await?,
         Command::Credential(command) => credential::run(command, context).await?,

@@ -8,6 +8,7 @@ mod context;
 mod credential;
 mod doctor;
 mod failure;
+mod join_token;
 mod ledger;
 mod login;
 mod output;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use taskpass_client::{
-    Anchor, CircuitState, CredentialState, EndedTask, IssuedCredential, ProviderState, Receipt,
-    RevocationClass, RevokeCause, Task, TaskDetails,
+    AgentState, Anchor, CircuitState, CredentialState, EndedTask, IssuedCredential, JoinTokenState,
+    ProviderState, Receipt, RevocationClass, RevokeCause, Task, TaskDetails,
 };
 use taskpass_core::{Scope, Timestamp};
 use taskpass_proto::v1;
@@ -22,8 +22,28 @@ pub(crate) const NOTHING_ISSUED: &str = "nothing was issued";
 #[derive(Serialize)]
 pub(crate) struct JoinTokenView {
     pub(crate) join_token: String,
+    pub(crate) id: String,
     pub(crate) agent: String,
     pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// `join-token list` and `join-token withdraw`.
+#[derive(Serialize)]
+pub(crate) struct KnownJoinTokenView {
+    pub(crate) id: String,
+    pub(crate) agent: String,
+    pub(crate) state: String,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) created_by: String,
+}
+
+/// `agent freeze` and `agent retire`.
+#[derive(Serialize)]
+pub(crate) struct StoppedView {
+    #[serde(flatten)]
+    pub(crate) agent: AgentView,
+    pub(crate) task_ids: Vec<String>,
+    pub(crate) receipts: Vec<ReceiptView>,
 }
 
 #[derive(Serialize)]
@@ -35,6 +55,11 @@ pub(crate) struct AgentView {
     pub(crate) labels: Pairs,
     pub(crate) registered_at: Option<Timestamp>,
     pub(crate) registered_by: String,
+    pub(crate) state: String,
+    pub(crate) changed_at: Option<Timestamp>,
+    pub(crate) changed_by: Option<String>,
+    pub(crate) change_reason: Option<String>,
+    pub(crate) owner_departed: bool,
     pub(crate) open_tasks: u32,
     pub(crate) live_credentials: u32,
 }
@@ -173,8 +198,50 @@ impl From<v1::Agent> for AgentView {
             labels: agent.labels.into_iter().collect(),
             registered_at: time(agent.registered_at),
             registered_by: agent.registered_by,
+            state: AgentState::from(agent.state).to_string(),
+            changed_at: time(agent.changed_at),
+            changed_by: some(agent.changed_by),
+            change_reason: some(agent.change_reason),
+            owner_departed: agent.owner_departed,
             open_tasks: agent.open_tasks,
             live_credentials: agent.live_credentials,
+        }
+    }
+}
+
+impl From<v1::JoinToken> for KnownJoinTokenView {
+    fn from(token: v1::JoinToken) -> Self {
+        Self {
+            id: token.id,
+            agent: token.agent,
+            state: JoinTokenState::from(token.state).to_string(),
+            expires_at: time(token.expires_at),
+            created_by: token.created_by,
+        }
+    }
+}
+
+impl From<v1::FreezeAgentResponse> for StoppedView {
+    fn from(reply: v1::FreezeAgentResponse) -> Self {
+        Self {
+            agent: AgentView::from(reply.agent.unwrap_or_default()),
+            task_ids: reply.task_ids,
+            receipts: reply.receipts.into_iter().map(ReceiptView::from).collect(),
+        }
+    }
+}
+
+impl From<v1::Receipt> for ReceiptView {
+    fn from(receipt: v1::Receipt) -> Self {
+        Self {
+            credential_id: receipt.credential_id,
+            role: receipt.role,
+            state: CredentialState::from(receipt.state).to_string(),
+            revocation_class: RevocationClass::from(receipt.revocation_class).to_string(),
+            took_ms: receipt.took_ms,
+            may_live_until: time(receipt.may_live_until),
+            identity_until: time(receipt.identity_until),
+            proof: some(receipt.proof),
         }
     }
 }

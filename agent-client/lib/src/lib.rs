@@ -72,6 +72,6 @@ pub use svid::Leaf;
 pub use task::{Anchor, EndMode, Heartbeat, Task, TaskDetails, TaskFilter, TaskPage};
 pub use task_options::TaskOptions;
 pub use words::{
-    CallerKind, CircuitState, CredentialState, EndCause, ProviderState, RevocationClass,
-    RevokeCause, TaskState,
+    AgentState, CallerKind, CircuitState, CredentialState, EndCause, JoinTokenState, ProviderState,
+    RevocationClass, RevokeCause, TaskState,
 };

@@ -78,6 +78,36 @@ words! {
         HeartbeatLost = "heartbeat_lost",
         /// The delegating task ended.
         ParentEnded = "parent_ended",
+        /// The agent was frozen or retired.
+        Frozen = "frozen",
+        /// The agent logged in anew, which ends what its earlier identity had.
+        IdentityReplaced = "identity_replaced",
+    }
+}
+
+words! {
+    /// Where an agent stands.
+    AgentState {
+        /// It may attest and work.
+        Active = "active",
+        /// It is stopped until a person releases it.
+        Frozen = "frozen",
+        /// It is stopped for good.
+        Retired = "retired",
+    }
+}
+
+words! {
+    /// Where a join token stands.
+    JoinTokenState {
+        /// It can be used.
+        Unused = "unused",
+        /// An agent attested with it.
+        Used = "used",
+        /// An operator withdrew it, or its agent was stopped.
+        Withdrawn = "withdrawn",
+        /// It was not used until its end.
+        Expired = "expired",
     }
 }
 
@@ -189,6 +219,8 @@ mod tests {
     fn every_value_of_the_wire_has_a_word_and_a_newer_one_its_number() {
         check!(
             TaskState "TASK_STATE_",
+            AgentState "AGENT_STATE_",
+            JoinTokenState "JOIN_TOKEN_STATE_",
             EndCause "END_CAUSE_",
             CredentialState "CREDENTIAL_STATE_",
             RevocationClass "REVOCATION_CLASS_",

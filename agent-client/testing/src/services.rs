@@ -1,5 +1,6 @@
 //! The calls of the tests' broker: as little as shows whether the client asks for the right thing.
 
+mod agents;
 mod policy;
 
 use std::collections::HashMap;
@@ -407,60 +408,6 @@ fn moment() -> WireTime {
     WireTime {
         seconds: 1_795_341_600,
         nanos: 500_000_000,
-    }
-}
-
-fn agent(name: String) -> Agent {
-    Agent {
-        name,
-        owner: "alice@acme.test".to_owned(),
-        registered_at: Some(moment()),
-        registered_by: "spiffe://acme.test/operator/admin".to_owned(),
-        ..Agent::default()
-    }
-}
-
-#[tonic::async_trait]
-impl agent_service_server::AgentService for Shared {
-    async fn register_agent(
-        &self,
-        request: Request<RegisterAgentRequest>,
-    ) -> Reply<RegisterAgentResponse> {
-        self.enter("register_agent")?;
-        let agent = Some(agent(request.into_inner().name));
-        self.leave("register_agent", RegisterAgentResponse { agent })
-    }
-
-    async fn create_join_token(
-        &self,
-        request: Request<CreateJoinTokenRequest>,
-    ) -> Reply<CreateJoinTokenResponse> {
-        self.enter("create_join_token")?;
-        let reply = CreateJoinTokenResponse {
-            join_token: "tp1.j0123456789abcdef.x.y".to_owned(),
-            agent: request.into_inner().agent,
-            expires_at: Some(moment()),
-        };
-        self.leave("create_join_token", reply)
-    }
-
-    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Reply<GetAgentResponse> {
-        self.enter("get_agent")?;
-        let agent = Some(agent(request.into_inner().name));
-        self.leave("get_agent", GetAgentResponse { agent })
-    }
-
-    async fn list_agents(&self, _request: Request<ListAgentsRequest>) -> Reply<ListAgentsResponse> {
-        self.enter("list_agents")?;
-        let agents = vec![agent("builder".to_owned())];
-        let next_page_token = String::new();
-        self.leave(
-            "list_agents",
-            ListAgentsResponse {
-                agents,
-                next_page_token,
-            },
-        )
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, Digest, Identity, InvalidValue, JoinTokenId, LabelKey, Owner, SpiffeId, TaskId,
-    Text, Timestamp, limits,
+    Actor, AgentName, Digest, Identity, InvalidValue, JoinTokenId, LabelKey, Owner, SpiffeId,
+    TaskId, Text, Timestamp, limits,
 };
 
 /// Labels of an agent or a task.
@@ -44,6 +44,45 @@ impl Labels {
     }
 }
 
+/// Where an agent stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// It may attest and work.
+    #[default]
+    Active,
+    /// A person or the broker stopped it. A person may release it.
+    Frozen,
+    /// It never works again, and its name is never given out again.
+    Retired,
+}
+
+impl AgentState {
+    /// The word used in the API, the ledger and the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Frozen => "frozen",
+            Self::Retired => "retired",
+        }
+    }
+
+    const fn is_active(&self) -> bool {
+        matches!(self, Self::Active)
+    }
+}
+
+/// How an agent came into its present state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentChange {
+    /// When.
+    pub at: Timestamp,
+    /// The actor that changed it.
+    pub by: Actor,
+    /// Why, in the actor's words.
+    pub reason: Text,
+}
+
 /// A registered AI workload and the person who answers for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
@@ -64,6 +103,15 @@ pub struct Agent {
     pub registered_at: Timestamp,
     /// The operator that registered it.
     pub registered_by: SpiffeId,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "AgentState::is_active")]
+    pub state: AgentState,
+    /// How it came into its state; absent until the first change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<AgentChange>,
+    /// Whether its owner left. It stays frozen until another person answers for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owner_departed: bool,
 }
 
 /// A single-use token that an agent attests with the first time. Only a digest of its secret is
@@ -91,6 +139,21 @@ pub enum SvidState {
     Pending,
     /// In use.
     Active,
+}
+
+/// How the holder of an SVID came to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SvidOrigin {
+    /// An agent logged in with a join token. The first use of the SVID ends everything that the
+    /// earlier identity of the agent had.
+    Login,
+    /// The holder renewed an SVID.
+    Renewal,
+    /// An agent started the task that the SVID is bound to.
+    Task,
+    /// `taskpassd init` or `taskpassd operator issue` made it on the broker's own machine.
+    Machine,
 }
 
 /// An X.509-SVID that was issued.

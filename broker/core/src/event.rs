@@ -5,14 +5,15 @@
 
 mod topic;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
-    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, ProviderName,
-    RevokeCause, SpiffeId, Svid, Task, TaskId, Timestamp, TrustDomain, limits,
+    Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
+    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
+    ProviderName, RevokeCause, SpiffeId, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
+    TrustDomain, limits,
 };
 
 pub use self::topic::{
@@ -163,6 +164,57 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
     },
+    /// An agent was stopped: its tasks end, its SVIDs stop counting, its unused join tokens are
+    /// withdrawn.
+    AgentFrozen {
+        /// The agent.
+        agent: AgentName,
+        /// Why.
+        reason: Text,
+        /// The actor that stopped it.
+        by: Actor,
+    },
+    /// A frozen agent may attest and work again. Nothing of what it had comes back.
+    AgentReleased {
+        /// The agent.
+        agent: AgentName,
+        /// Why.
+        reason: Text,
+        /// The actor that released it.
+        by: Actor,
+    },
+    /// An agent was stopped for good.
+    AgentRetired {
+        /// The agent.
+        agent: AgentName,
+        /// Why.
+        reason: Text,
+        /// The actor that stopped it.
+        by: Actor,
+    },
+    /// Another person answers for an agent from now on.
+    AgentOwnerChanged {
+        /// The agent.
+        agent: AgentName,
+        /// The person from now on.
+        owner: Owner,
+        /// The person until then.
+        previous: Owner,
+        /// The actor that changed it.
+        by: Actor,
+    },
+    /// The owner of an agent left. The agent is frozen, and is not released before another person
+    /// answers for it.
+    AgentOwnerDeparted {
+        /// The agent.
+        agent: AgentName,
+        /// The person that left.
+        owner: Owner,
+        /// Why the agent is frozen.
+        reason: Text,
+        /// The actor that said so.
+        by: Actor,
+    },
     /// An operator made a join token.
     JoinTokenCreated {
         /// The token, without its secret.
@@ -170,6 +222,13 @@ pub enum Event {
         /// The caller's name for the request.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<IdempotencyKey>,
+    },
+    /// An unused join token was withdrawn, so that it gives no SVID.
+    JoinTokenWithdrawn {
+        /// The token.
+        token: JoinTokenId,
+        /// The actor that withdrew it.
+        by: Actor,
     },
     /// An SVID was issued.
     SvidIssued {
@@ -185,6 +244,10 @@ pub enum Event {
         /// The serial number of the SVID that asked for this renewal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<String>,
+        /// How its holder came to it. Absent in entries from before the use of superseded SVIDs
+        /// was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<SvidOrigin>,
     },
     /// An operator got an SVID, signed by the root so that it outlives the issuing authorities.
     OperatorSvidIssued {
@@ -204,11 +267,26 @@ pub enum Event {
         /// from here on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         local: bool,
+        /// How its holder came to it. Absent in entries from before the use of superseded SVIDs
+        /// was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<SvidOrigin>,
     },
     /// A caller used an SVID for the first time; the others of its identity are superseded.
     SvidActivated {
         /// Its serial.
         serial: String,
+    },
+    /// A caller showed an SVID that is superseded. Two parties may hold the identity. Recorded once
+    /// for each such SVID.
+    IdentityConflict {
+        /// The serial of the superseded SVID.
+        serial: String,
+        /// The identity in it.
+        holder: SpiffeId,
+        /// The address of the caller.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<IpAddr>,
     },
     /// The policy decided about a request.
     Decided {

@@ -38,7 +38,7 @@ mod text;
 mod timestamp;
 mod variable;
 
-pub use agent::{Agent, JoinToken, Labels, Svid, SvidState};
+pub use agent::{Agent, AgentChange, AgentState, JoinToken, Labels, Svid, SvidOrigin, SvidState};
 pub use anchor::{Anchor, AnchorState};
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;

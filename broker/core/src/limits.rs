@@ -38,6 +38,10 @@ pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 /// SVIDs of one identity that were issued but not yet used. A newer one takes the place of the
 /// oldest.
 pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
+/// Superseded SVIDs of one identity that are remembered until their end, to notice their use. Of
+/// more, the oldest half and the newest half stay: a thief that renews again and again pushes out
+/// neither its victim's SVID nor its own.
+pub const SUPERSEDED_SVIDS_PER_IDENTITY_MAX: usize = 16;
 /// SVIDs are valid from this long before they are signed, for machines with a clock that lags.
 pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
 /// The life of an operator's SVID: people renew it with `taskpass svid renew`.

@@ -48,6 +48,10 @@ pub enum EndCause {
     HeartbeatLost,
     /// Its parent ended.
     ParentEnded,
+    /// Its agent was frozen or retired.
+    Frozen,
+    /// Its agent logged in anew with a join token, and what the earlier identity had ended.
+    IdentityReplaced,
 }
 
 impl EndCause {
@@ -59,6 +63,8 @@ impl EndCause {
             Self::Deadline => "deadline",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::ParentEnded => "parent_ended",
+            Self::Frozen => "frozen",
+            Self::IdentityReplaced => "identity_replaced",
         }
     }
 }

@@ -9,7 +9,7 @@ use taskpass_metrics::Metrics;
 use taskpass_store::Store;
 use tokio_util::task::TaskTracker;
 
-use crate::{Attestors, Timer};
+use crate::{Attestors, Connections, Timer};
 
 /// The parts that the engine works with. Everything that can change at run time is in the
 /// [`Snapshot`](super::Snapshot).
@@ -33,6 +33,8 @@ pub struct Context {
     pub timer: Arc<dyn Timer>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// The open connections of agents.
+    pub connections: Arc<dyn Connections>,
     /// Counts the committed events.
     pub metrics: Arc<Metrics>,
     /// Where background work is spawned, so that draining waits for it.

@@ -4,7 +4,8 @@
 use std::{error::Error as StdError, time::Duration};
 
 use taskpass_core::{
-    ClockDoubt, CredentialId, EntropyError, ParamName, ProviderName, ScopeError, TaskId, Timestamp,
+    AgentName, AgentState, ClockDoubt, CredentialId, EntropyError, ParamName, ProviderName,
+    ScopeError, TaskId, Timestamp,
 };
 use taskpass_provider::ProviderError;
 use taskpass_store::{GuardFailure, StoreError};
@@ -66,6 +67,14 @@ pub enum Error {
         reason: String,
         /// Which policies or rules decided.
         policies: Vec<String>,
+    },
+    /// The calling agent is frozen or retired.
+    #[error("agent `{agent}` is {}", not_active(.agent, *.state))]
+    AgentNotActive {
+        /// The agent.
+        agent: AgentName,
+        /// Its state.
+        state: AgentState,
     },
     /// There is no such thing.
     #[error("{what} does not exist; {advice}")]
@@ -201,6 +210,14 @@ impl Error {
     pub(crate) fn from_guard(failure: &GuardFailure) -> Self {
         let message = failure.to_string();
         match failure {
+            GuardFailure::AgentUnknown(name) => Self::NotFound {
+                what: format!("agent `{name}`"),
+                advice: "see `taskpass agent list`",
+            },
+            GuardFailure::AgentNotActive(agent, state) => Self::AgentNotActive {
+                agent: agent.clone(),
+                state: *state,
+            },
             GuardFailure::TaskGone(id)
             | GuardFailure::TaskNotOpen(id, _)
             | GuardFailure::TaskOverdue(id) => Self::TaskEnded(*id),
@@ -229,6 +246,7 @@ impl Error {
             },
             GuardFailure::JoinTokenUnknown(_)
             | GuardFailure::JoinTokenUsed(_)
+            | GuardFailure::JoinTokenWithdrawn(_)
             | GuardFailure::JoinTokenExpired(_)
             | GuardFailure::SvidNotLive(_) => Self::Unauthenticated(message),
             GuardFailure::CredentialGone(id) => Self::no_credential(*id),
@@ -249,6 +267,20 @@ impl Error {
         Self::NotFound {
             what: format!("credential `{id}`"),
             advice: "see `taskpass credential list`",
+        }
+    }
+}
+
+/// The state of an agent that is refused, and the remedy.
+fn not_active(agent: &AgentName, state: AgentState) -> String {
+    match state {
+        AgentState::Active => "active".to_owned(),
+        AgentState::Frozen => format!(
+            "frozen; an operator releases it with `taskpass agent release {agent}`, and then it logs in with a new join token"
+        ),
+        AgentState::Retired => {
+            "retired for good; an operator registers another one with `taskpass agent register`"
+                .to_owned()
         }
     }
 }

@@ -4,10 +4,17 @@ mod agents;
 mod attest;
 mod authenticate;
 mod authorities;
+mod conflict;
+mod join_tokens;
+mod owner;
 mod renew;
+mod stop;
 
-pub use agents::{AgentView, CreateJoinToken, CreatedJoinToken, RegisterAgent};
+pub use agents::{AgentView, RegisterAgent};
 pub use attest::{
     Attest, Attestor, Attestors, Claims, Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText,
     Refusal,
 };
+pub use join_tokens::{CreateJoinToken, CreatedJoinToken, JoinTokenView};
+pub use owner::{ChangeOwner, OwnerDeparted};
+pub use stop::{ReleaseAgent, StopAgent, StoppedAgent};

@@ -20,6 +20,7 @@
 
 mod authorize;
 mod call;
+mod connections;
 mod context;
 mod credentials;
 mod engine;
@@ -46,6 +47,7 @@ mod timer;
 mod wait;
 
 pub use call::{Call, Caller};
+pub use connections::{Connections, NoConnections};
 pub use context::Context;
 pub use credentials::{
     CredentialView, Delivery, IssueCredential, IssuedCredential, RenewCredential,
@@ -55,8 +57,9 @@ pub use engine::{CLOCK_LAG_MAX, Engine};
 pub use error::{Error, Field};
 pub use idempotency::RequestKey;
 pub use identities::{
-    AgentView, Attest, Attestor, Attestors, Claims, CreateJoinToken, CreatedJoinToken, Evidence,
-    IssuedSvid, JoinTokenAttestor, JoinTokenText, Refusal, RegisterAgent,
+    AgentView, Attest, Attestor, Attestors, ChangeOwner, Claims, CreateJoinToken, CreatedJoinToken,
+    Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText, JoinTokenView, OwnerDeparted, Refusal,
+    RegisterAgent, ReleaseAgent, StopAgent, StoppedAgent,
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use policy::{AccessDecisions, AccessQuestion, AgentAccess};
@@ -64,7 +67,9 @@ pub use providers::{
     BackendStatus, CallCounts, ConfiguredProvider, ProviderChange, ProviderState, ProviderView,
 };
 pub use reload::ReloadedFiles;
-pub use settings::{Credentials, ProviderSettings, Rate, Requests, Settings, Tasks};
+pub use settings::{
+    Agents, Credentials, OnIdentityConflict, ProviderSettings, Rate, Requests, Settings, Tasks,
+};
 pub use snapshot::{Change, Configuration, Snapshot};
 pub use tasks::{
     EndTask, Ended, Ending, Heartbeat, Receipt, StartTask, StartedTask, TaskRoles, TaskView,

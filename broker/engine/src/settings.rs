@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+use taskpass_config::Setting;
 use taskpass_core::Ttl;
 
 pub use crate::rate::Rate;
@@ -12,6 +14,8 @@ pub use crate::rate::Rate;
 /// Limits and defaults of the engine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
+    /// `[agents]`
+    pub agents: Agents,
     /// `[tasks]`
     pub tasks: Tasks,
     /// `[credentials]`
@@ -20,6 +24,47 @@ pub struct Settings {
     pub requests: Requests,
     /// `[provider_calls]`
     pub provider: ProviderSettings,
+}
+
+taskpass_config::section! {
+    /// How the broker treats agents.
+    pub struct Agents in "agents" {
+        /// What follows when a superseded certificate of an agent is used for the first time. The
+        /// use is refused and on record as `identity_conflict` in any case. `"freeze"` also freezes
+        /// the agent until a person releases it; choose it where each agent keeps its identity in
+        /// one place, since a copy that is only old does the same as a thief.
+        on_identity_conflict: OnIdentityConflict = OnIdentityConflict::Record;
+    }
+}
+
+/// What follows from the use of a superseded certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIdentityConflict {
+    /// It is on record, and no more.
+    Record,
+    /// The agent is frozen.
+    Freeze,
+}
+
+impl Setting for OnIdentityConflict {
+    fn schema() -> Value {
+        json!({ "enum": ["record", "freeze"] })
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("freeze") => Ok(Self::Freeze),
+            // The schema has refused every other word.
+            _ => Ok(Self::Record),
+        }
+    }
+
+    fn write(&self) -> Value {
+        match self {
+            Self::Record => Value::from("record"),
+            Self::Freeze => Value::from("freeze"),
+        }
+    }
 }
 
 taskpass_config::section! {

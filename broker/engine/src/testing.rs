@@ -263,6 +263,7 @@ impl Bench {
             ledger_key,
             authority: Arc::new(authority),
             attestors: attestors(store.clone()),
+            connections: Arc::new(crate::NoConnections),
             clock: trusted,
             timer: Arc::new(SystemTimer),
             entropy,
@@ -482,6 +483,9 @@ fn builder() -> (Agent, Caller) {
         labels: Labels::default(),
         registered_at: NOW,
         registered_by: id.clone(),
+        state: taskpass_core::AgentState::Active,
+        changed: None,
+        owner_departed: false,
     };
     let caller = Caller::Agent {
         agent: Arc::new(agent.clone()),
@@ -514,6 +518,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             not_after: NOW.plus(Duration::from_secs(86_400)),
             renews: None,
             local: false,
+            origin: Some(taskpass_core::SvidOrigin::Machine),
         },
         Event::AgentRegistered {
             agent,
@@ -524,6 +529,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             join_token: None,
             evidence: None,
             renews: None,
+            origin: None,
         },
     ]
 }

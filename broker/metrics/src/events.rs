@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use taskpass_core::{DecisionRecord, EndCause, Event, Outcome, RevokeCause};
+use taskpass_core::{DecisionRecord, EndCause, Event, Outcome, RevokeCause, SpiffeId};
 
 use crate::OTHER;
 
@@ -30,6 +30,11 @@ struct OfHolder {
     holder: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfChange {
+    change: &'static str,
+}
+
 metrics! {
     struct Counters {
         decisions: Family<OfDecision, Counter> = "Decisions on record, by action and outcome";
@@ -39,6 +44,11 @@ metrics! {
         revocations: Family<OfOutcome, Counter> = "Attempts to revoke a credential, by outcome";
         credentials_expired: Counter = "Credentials that reached their own end";
         svids_issued: Family<OfHolder, Counter> = "X.509-SVIDs that were issued, by holder";
+        agent_changes: Family<OfChange, Counter> =
+            "Agents that were frozen, released, retired or got another owner, by change";
+        join_tokens: Family<OfOutcome, Counter> = "Join tokens that were made or withdrawn";
+        identity_conflicts: Family<OfHolder, Counter> =
+            "Superseded certificates that were used, by holder";
         tasks_started: Counter = "Tasks that were started";
         tasks_ended: Family<OfCause, Counter> = "Tasks that began to end, by cause";
     }
@@ -83,6 +93,14 @@ impl Events {
             Event::CredentialExpired { .. } => self.counters.credentials_expired.clone(),
             Event::SvidIssued { .. } => self.svid("agent"),
             Event::OperatorSvidIssued { .. } => self.svid("operator"),
+            Event::IdentityConflict { holder, .. } => self.conflict(holder),
+            Event::AgentFrozen { .. } => self.agent_change("frozen"),
+            Event::AgentReleased { .. } => self.agent_change("released"),
+            Event::AgentRetired { .. } => self.agent_change("retired"),
+            Event::AgentOwnerChanged { .. } => self.agent_change("owner_changed"),
+            Event::AgentOwnerDeparted { .. } => self.agent_change("owner_departed"),
+            Event::JoinTokenCreated { .. } => self.join_token("created"),
+            Event::JoinTokenWithdrawn { .. } => self.join_token("withdrawn"),
             Event::TaskStarted { .. } => self.counters.tasks_started.clone(),
             Event::TaskEnding { cause, .. } => self.task_ending(*cause),
             Event::Initialized { .. }
@@ -93,7 +111,6 @@ impl Events {
             | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
             | Event::AgentRegistered { .. }
-            | Event::JoinTokenCreated { .. }
             | Event::SvidActivated { .. }
             | Event::TaskEnded { .. }
             | Event::AnchorRecorded { .. }
@@ -130,6 +147,29 @@ impl Events {
     fn svid(&self, holder: &'static str) -> Counter {
         self.counters
             .svids_issued
+            .get_or_create_owned(&OfHolder { holder })
+    }
+
+    fn agent_change(&self, change: &'static str) -> Counter {
+        self.counters
+            .agent_changes
+            .get_or_create_owned(&OfChange { change })
+    }
+
+    fn join_token(&self, outcome: &'static str) -> Counter {
+        self.counters
+            .join_tokens
+            .get_or_create_owned(&OfOutcome { outcome })
+    }
+
+    fn conflict(&self, holder: &SpiffeId) -> Counter {
+        let holder = if holder.path().starts_with("/operator/") {
+            "operator"
+        } else {
+            "agent"
+        };
+        self.counters
+            .identity_conflicts
             .get_or_create_owned(&OfHolder { holder })
     }
 

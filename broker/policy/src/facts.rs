@@ -140,7 +140,18 @@ actions! {
     AgentRegister = "agent.register",
     /// Make a join token. By an operator, on a [`Resource::Agent`].
     AgentToken = "agent.token",
-    /// Read agents. By an operator: one ([`Resource::Agent`]) or all ([`Resource::Installation`]).
+    /// Freeze an agent, also because its owner left. By an operator, on a [`Resource::Agent`].
+    AgentFreeze = "agent.freeze",
+    /// Release a frozen agent. By an operator, on a [`Resource::Agent`].
+    AgentRelease = "agent.release",
+    /// Retire an agent for good. By an operator, on a [`Resource::Agent`].
+    AgentRetire = "agent.retire",
+    /// Make another person answer for an agent. By an operator, on the [`Resource::Agent`] as it
+    /// is.
+    AgentOwner = "agent.owner",
+    /// Withdraw a join token. By an operator, on the [`Resource::Agent`] that it is for.
+    AgentWithdrawToken = "agent.withdraw-token",
+    /// Read agents and their join tokens. By an operator: one ([`Resource::Agent`]) or all ([`Resource::Installation`]).
     AgentRead = "agent.read",
     /// Read providers and their roles. By an operator: one ([`Resource::Provider`]) or all
     /// ([`Resource::Installation`]).

@@ -98,6 +98,9 @@ pub(crate) fn agent(name: &str) -> Agent {
         labels: Labels::from_pairs([("tier", "batch")]).unwrap(),
         registered_at: NOW,
         registered_by: operator_id(),
+        state: taskpass_core::AgentState::Active,
+        changed: None,
+        owner_departed: false,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     config::Config,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
     reload::{self, Reloader, Reloads, control::ControlSocket},
-    transport::{ServerTls, Transport},
+    transport::{Connections, ServerTls, Transport},
 };
 
 /// How long background work may go on after the last connection is closed. The next start takes up
@@ -82,7 +82,9 @@ impl App {
         let clock = Arc::clone(&deps.clock);
         let observer = Observer::new(Arc::clone(&metrics), clock, deps.entropy.as_ref())
             .map_err(AppError::setup("naming this run of the broker"))?;
-        let (store, engine) = open_engine(&config, &deps, &metrics, &tasks).await?;
+        let connections = Connections::default();
+        let parts = (&metrics, &tasks, &connections);
+        let (store, engine) = open_engine(&config, &deps, parts).await?;
         let ServerCertificate { chain, key, .. } =
             ServerCertificate::new(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
@@ -97,7 +99,13 @@ impl App {
             .local_addr()
             .map_err(AppError::setup("reading the listening address"))?;
         let (service, observer) = (routes.prepare(), Arc::new(observer));
-        let transport = Transport::new(service, Arc::clone(&tls), config.limits, observer);
+        let transport = Transport::new(
+            service,
+            Arc::clone(&tls),
+            config.limits,
+            observer,
+            connections,
+        );
         let endpoint = match config.listen.metrics.address() {
             None => None,
             Some(address) => Some(listen_for_metrics(address).await?),
@@ -221,8 +229,7 @@ impl App {
 async fn open_engine(
     config: &Config,
     deps: &Deps,
-    metrics: &Arc<Metrics>,
-    tasks: &TaskTracker,
+    (metrics, tasks, connections): (&Arc<Metrics>, &TaskTracker, &Connections),
 ) -> Result<(Arc<LogStore>, Arc<Engine>), AppError> {
     let disk = ObservedDisk::new(
         Arc::new(SystemDisk),
@@ -244,6 +251,7 @@ async fn open_engine(
         authority,
         metrics: Arc::clone(metrics),
         attestors: attestors(Arc::<LogStore>::clone(&store)),
+        connections: Arc::new(connections.clone()),
         clock: Arc::clone(&deps.clock),
         timer: Arc::new(SystemTimer),
         entropy: Arc::clone(&deps.entropy),

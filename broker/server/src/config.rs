@@ -241,6 +241,7 @@ fn read(
         policy: sections.read(),
         limits: sections.read(),
         engine: Settings {
+            agents: sections.read(),
             tasks: sections.read(),
             credentials: sections.read(),
             requests: sections.read(),

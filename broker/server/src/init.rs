@@ -175,6 +175,7 @@ fn first_events(plan: &Plan, svid: &Issued) -> [Event; 2] {
             not_after: svid.not_after,
             renews: None,
             local: false,
+            origin: Some(taskpass_core::SvidOrigin::Machine),
         },
     ]
 }

@@ -189,6 +189,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
         not_after: svid.not_after,
         renews: None,
         local: true,
+        origin: Some(taskpass_core::SvidOrigin::Machine),
     };
     let recorded = store.commit(Batch::new([event])).await.map_err(|error| {
         remove_identity(&dir);

@@ -45,6 +45,12 @@ reasons! {
     Denied = "DENIED", PermissionDenied,
         "Policy, ownership or delegation rules refuse it; the metadata `policies` names the policies. The start of a task does not tell an agent why a role is refused, since an unknown role must look the same.",
         "Read the broker's log, or `taskpass ledger export`, outcome `deny`.";
+    AgentFrozen = "AGENT_FROZEN", PermissionDenied,
+        "The calling agent is frozen: its identity, tasks and credentials have ended.",
+        "An operator looks into it and releases the agent; then it logs in with a new join token.";
+    AgentRetired = "AGENT_RETIRED", PermissionDenied,
+        "The calling agent is retired for good.",
+        "An operator registers another agent.";
     NotFound = "NOT_FOUND", NotFound,
         "The broker knows no such thing.",
         "Check the name.";

@@ -74,6 +74,9 @@ impl Bench {
             labels: Labels::default(),
             registered_at: self.clock.now(),
             registered_by: "spiffe://bench.test/operator/admin".parse()?,
+            state: taskpass_core::AgentState::Active,
+            changed: None,
+            owner_departed: false,
         };
         let events = [
             Event::Initialized {

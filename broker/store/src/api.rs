@@ -6,7 +6,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinToken,
-    JoinTokenId, ProviderName, SpiffeId, SvidState, Task, TaskId, TaskState, Timestamp, limits,
+    JoinTokenId, ProviderName, SpiffeId, SvidOrigin, SvidState, Task, TaskId, TaskState, Timestamp,
+    limits,
 };
 
 use crate::{Batch, CommitError, Committed, IdempotencyRecord, StoreError};
@@ -33,6 +34,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The SVID with this serial, an agent's or an operator's, if it counts: on record, neither
     /// superseded nor expired, and its task is open.
     async fn svid(&self, serial: &str) -> Result<Option<Arc<SvidRecord>>, StoreError>;
+    /// The SVID with this serial, an agent's or an operator's, if another one of the same identity
+    /// took its place and it has not expired.
+    async fn superseded_svid(
+        &self,
+        serial: &str,
+    ) -> Result<Option<Arc<SupersededSvid>>, StoreError>;
     /// The task, in any state.
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError>;
     /// The credential, in any state.
@@ -52,6 +59,8 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Counts the agent's open tasks, live credentials and join tokens.
     async fn usage_of_agent(&self, name: &AgentName) -> Result<Usage, StoreError>;
+    /// The agent's open tasks, oldest first.
+    async fn open_tasks_of_agent(&self, name: &AgentName) -> Result<Vec<TaskId>, StoreError>;
     /// Live credentials of the task and of everything below it.
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError>;
     /// Counts the live credentials at the provider.
@@ -67,6 +76,12 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Agents by name.
     async fn list_agents(&self, page: &Page) -> Result<Listing<Arc<Agent>>, StoreError>;
+    /// Join tokens that are remembered, newest first: of one agent, or of all.
+    async fn list_join_tokens(
+        &self,
+        agent: Option<&AgentName>,
+        page: &Page,
+    ) -> Result<Listing<Arc<JoinTokenRecord>>, StoreError>;
     /// Tasks, newest first.
     async fn list_tasks(
         &self,
@@ -111,6 +126,37 @@ pub struct JoinTokenRecord {
     pub token: JoinToken,
     /// Whether an SVID was issued for it.
     pub used: bool,
+    /// Whether it was withdrawn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
+}
+
+/// Where a join token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinTokenState {
+    /// It can be used.
+    Unused,
+    /// An SVID was issued for it.
+    Used,
+    /// It was withdrawn.
+    Withdrawn,
+    /// It was not used until its end.
+    Expired,
+}
+
+impl JoinTokenRecord {
+    /// Where the token stands at `now`.
+    pub fn state(&self, now: Timestamp) -> JoinTokenState {
+        if self.used {
+            JoinTokenState::Used
+        } else if self.withdrawn {
+            JoinTokenState::Withdrawn
+        } else if self.token.expires_at <= now {
+            JoinTokenState::Expired
+        } else {
+            JoinTokenState::Unused
+        }
+    }
 }
 
 /// An SVID on record, of any holder. A certificate that is not on record does not count, even if
@@ -129,6 +175,29 @@ pub struct SvidRecord {
     pub state: SvidState,
     /// The position in the log of the entry that recorded it.
     pub entry: u64,
+    /// How its holder came to it; absent where an earlier version recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<SvidOrigin>,
+}
+
+/// An SVID that another one of the same identity took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SupersededSvid {
+    /// Its record as it was.
+    pub svid: SvidRecord,
+    /// Whether its use is on record.
+    pub noticed: bool,
+}
+
+/// How many agents stand where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgentCounts {
+    /// Agents that may work.
+    pub active: u64,
+    /// Agents that are stopped.
+    pub frozen: u64,
+    /// Agents that are stopped for good.
+    pub retired: u64,
 }
 
 impl SvidRecord {

@@ -59,6 +59,8 @@ impl Batch {
 /// A condition, checked in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guard {
+    /// The agent is registered, and neither frozen nor retired.
+    AgentActive(AgentName),
     /// The task is open and its deadline lies ahead.
     TaskOpen(TaskId),
     /// The agent has fewer open tasks than this.

@@ -1,8 +1,8 @@
 //! Reasons for which a commit or a read does not happen.
 
 use taskpass_core::{
-    AgentName, CredentialId, InvalidValue, JoinTokenId, ProviderName, RoleName, SpiffeId, TaskId,
-    TaskState,
+    AgentName, AgentState, CredentialId, InvalidValue, JoinTokenId, ProviderName, RoleName,
+    SpiffeId, TaskId, TaskState,
 };
 
 use crate::IdempotencyRecord;
@@ -41,6 +41,12 @@ pub enum CommitError {
 /// Which condition did not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuardFailure {
+    /// There is no such agent.
+    #[error("agent `{0}` is not registered")]
+    AgentUnknown(AgentName),
+    /// The agent is frozen or retired.
+    #[error("agent `{0}` is {state}", state = .1.as_str())]
+    AgentNotActive(AgentName, AgentState),
     /// There is no such task, or it has ended.
     #[error("task `{0}` is not known or has ended")]
     TaskGone(TaskId),
@@ -83,6 +89,9 @@ pub enum GuardFailure {
     /// The join token was used.
     #[error("join token `{0}` was used already; make a new one")]
     JoinTokenUsed(JoinTokenId),
+    /// The join token was withdrawn.
+    #[error("join token `{0}` was withdrawn; make a new one")]
+    JoinTokenWithdrawn(JoinTokenId),
     /// The join token has expired.
     #[error("join token `{0}` has expired; make a new one")]
     JoinTokenExpired(JoinTokenId),

@@ -51,8 +51,8 @@ mod testing;
 mod writer;
 
 pub use api::{
-    CredentialFilter, DueRevocation, JoinTokenRecord, Listing, Page, ProviderUsage, Revocations,
-    Store, SvidRecord, TaskFilter, Usage, Work,
+    AgentCounts, CredentialFilter, DueRevocation, JoinTokenRecord, JoinTokenState, Listing, Page,
+    ProviderUsage, Revocations, Store, SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use entry::Entry;

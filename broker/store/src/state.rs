@@ -20,6 +20,7 @@ mod installation;
 mod join_token;
 mod rebase;
 mod refusal;
+mod superseded;
 mod svid;
 mod table;
 mod task;
@@ -35,7 +36,7 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
-    JoinTokenId, ProviderName, TaskId, Timestamp, Topic, TrustDomain,
+    JoinTokenId, ProviderName, SvidStep, TaskId, TaskStep, Timestamp, Topic, TrustDomain,
 };
 
 use self::table::Table;
@@ -48,7 +49,7 @@ pub(crate) use self::{
     task::Node,
 };
 use crate::{
-    CommitError, Conflict, JoinTokenRecord, ProviderUsage, SvidRecord,
+    CommitError, Conflict, JoinTokenRecord, ProviderUsage, SupersededSvid, SvidRecord,
     index::{IndexError, LiveRows, Rows},
 };
 
@@ -126,6 +127,7 @@ tables! {
     Agent: agent::Agents,
     Token: join_token::JoinTokens,
     Svid: svid::Svids,
+    Superseded: superseded::SupersededSvids,
     Task: task::Tasks,
     Credential: credential::Credentials,
     Anchor: anchor::Anchors,
@@ -141,12 +143,16 @@ pub(crate) struct State {
     last_time: Timestamp,
     agents: BTreeMap<AgentName, Arc<Agent>>,
     agent_use: HashMap<AgentName, AgentUse>,
-    tokens: HashMap<JoinTokenId, Arc<JoinTokenRecord>>,
+    tokens: BTreeMap<JoinTokenId, Arc<JoinTokenRecord>>,
     tokens_by_end: BTreeSet<(Timestamp, JoinTokenId)>,
     svids: HashMap<String, Arc<SvidRecord>>,
     svids_by_end: BTreeSet<(Timestamp, String)>,
     /// By holder and ledger entry, oldest first.
     svids_of: HashMap<Identity, BTreeSet<(u64, String)>>,
+    superseded: HashMap<String, Arc<SupersededSvid>>,
+    superseded_by_end: BTreeSet<(Timestamp, String)>,
+    /// By holder and ledger entry, oldest first.
+    superseded_of: HashMap<Identity, BTreeSet<(u64, String)>>,
     tasks: BTreeMap<TaskId, Node>,
     /// Open tasks by deadline.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
@@ -203,7 +209,7 @@ impl State {
             Topic::Installation(step) => self.admit_installation(&step, time),
             Topic::Decision(_) => Ok(()),
             Topic::Agent(step) => self.admit_agent(&step),
-            Topic::JoinToken(step) => self.admit_token(&step),
+            Topic::JoinToken(step) => self.admit_token(&step, time),
             Topic::Svid(step) => self.admit_svid(&step, time),
             Topic::Task(id, step) => self.admit_task(id, &step, time, used),
             Topic::Anchor(id, step) => self.admit_anchor(id, &step, used),
@@ -218,8 +224,8 @@ impl State {
         match event.topic() {
             Topic::Installation(step) => Ok(self.installation_effects(&step)),
             Topic::Decision(decision) => Ok(Effects::default().about(mentioned(decision))),
-            Topic::Agent(step) => Ok(agent::effects(&step, time)),
-            Topic::JoinToken(step) => Ok(join_token::effects(&step, time)),
+            Topic::Agent(step) => self.agent_effects(&step, time),
+            Topic::JoinToken(step) => self.token_effects(&step, time),
             Topic::Svid(step) => self.svid_effects(&step),
             Topic::Task(id, step) => self.task_effects(id, &step, time),
             Topic::Anchor(id, step) => self.anchor_effects(id, &step, time),
@@ -227,10 +233,31 @@ impl State {
         }
     }
 
+    /// The events that follow from `event` in the same batch, as the state stands before it.
+    pub(crate) fn cascade(&self, event: &Event) -> Vec<Event> {
+        match event.topic() {
+            Topic::Task(task, TaskStep::Ending { cause, by }) => self.task_cascade(task, cause, by),
+            Topic::Agent(step) => self.agent_cascade(&step),
+            Topic::Svid(SvidStep::Activated { serial }) => self.login_cascade(serial),
+            Topic::Installation(_)
+            | Topic::Decision(_)
+            | Topic::JoinToken(_)
+            | Topic::Svid(
+                SvidStep::Issued { .. }
+                | SvidStep::OperatorIssued { .. }
+                | SvidStep::Conflict { .. },
+            )
+            | Topic::Task(_, TaskStep::Started { .. } | TaskStep::Ended)
+            | Topic::Anchor(..)
+            | Topic::Credential(..) => Vec::new(),
+        }
+    }
+
     /// Records that have no meaning any more at `now` and only take room. The rules look at the
     /// times themselves, so pruning early or late never changes an answer.
     pub(crate) fn stale(&self, now: Timestamp) -> Vec<Change> {
         self.expired_svids(now)
+            .chain(self.expired_superseded(now))
             .chain(self.forgotten_tokens(now))
             .chain(self.forgotten_keys(now))
             .collect()

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::open::{IndexReport, OpenReport, Opened, indexes_set_aside};
 use crate::{
-    BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
+    AgentCounts, BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
     applier::{Progress, ToIndex},
     index::Index,
     log::Entries,
@@ -103,6 +103,11 @@ impl LogStore {
     /// How many entries are durable.
     pub fn size(&self) -> u64 {
         self.entries.size()
+    }
+
+    /// How many agents stand where.
+    pub fn agent_counts(&self) -> AgentCounts {
+        self.shared.state.read().agent_counts()
     }
 
     /// How many tasks are open. Costs no more with many than with few.

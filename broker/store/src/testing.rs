@@ -6,10 +6,10 @@ use std::{
 };
 
 use taskpass_core::{
-    Actor, Agent, AgentName, Anchor, AnchorId, AnchorState, Credential, CredentialId,
+    Actor, Agent, AgentName, AgentState, Anchor, AnchorId, AnchorState, Credential, CredentialId,
     CredentialIntent, EndCause, Event, IdempotencyKey, JoinToken, JoinTokenId, Labels, Requester,
-    RevocationClass, RevokeCause, RoleName, Scope, SpiffeId, Svid, SvidState, Task, TaskId,
-    TaskState, Timestamp,
+    RevocationClass, RevokeCause, RoleName, Scope, SpiffeId, Svid, SvidOrigin, SvidState, Task,
+    TaskId, TaskState, Timestamp,
 };
 
 use crate::{
@@ -77,8 +77,68 @@ pub(crate) fn agent(n: u64) -> Event {
             labels: Labels::default(),
             registered_at: NOW,
             registered_by: admin(),
+            state: AgentState::Active,
+            changed: None,
+            owner_departed: false,
         },
         idempotency: None,
+    }
+}
+
+pub(crate) fn frozen(n: u64) -> Event {
+    Event::AgentFrozen {
+        agent: agent_name(n),
+        reason: "it misbehaves".parse().unwrap(),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn released(n: u64) -> Event {
+    Event::AgentReleased {
+        agent: agent_name(n),
+        reason: "it was looked at".parse().unwrap(),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn retired(n: u64) -> Event {
+    Event::AgentRetired {
+        agent: agent_name(n),
+        reason: "its work is over".parse().unwrap(),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn owner_departed(n: u64) -> Event {
+    Event::AgentOwnerDeparted {
+        agent: agent_name(n),
+        owner: "alice@acme.test".parse().unwrap(),
+        reason: "she left".parse().unwrap(),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn owner_changed(n: u64) -> Event {
+    Event::AgentOwnerChanged {
+        agent: agent_name(n),
+        owner: "bob@acme.test".parse().unwrap(),
+        previous: "alice@acme.test".parse().unwrap(),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn withdrawn(n: u64) -> Event {
+    Event::JoinTokenWithdrawn {
+        token: token_id(n),
+        by: Actor::Caller(admin()),
+    }
+}
+
+pub(crate) fn conflict(serial: &str) -> Event {
+    Event::IdentityConflict {
+        serial: serial.to_owned(),
+        holder: "spiffe://acme.test/agent/agent-1".parse().unwrap(),
+        ip: None,
     }
 }
 
@@ -109,10 +169,21 @@ pub(crate) fn svid(serial: &str, of_agent: u64, task: Option<TaskId>) -> Svid {
 
 pub(crate) fn svid_issued(svid: Svid) -> Event {
     Event::SvidIssued {
+        origin: svid.task.map(|_| SvidOrigin::Task),
         svid,
         join_token: None,
         evidence: None,
         renews: None,
+    }
+}
+
+pub(crate) fn renews(serial: &str, of_agent: u64, before: &str) -> Event {
+    Event::SvidIssued {
+        svid: svid(serial, of_agent, None),
+        join_token: None,
+        evidence: None,
+        renews: Some(before.to_owned()),
+        origin: Some(SvidOrigin::Renewal),
     }
 }
 
@@ -125,6 +196,10 @@ pub(crate) fn operator_svid(serial: &str, renews: Option<&str>) -> Event {
         not_after: NOW.plus(365 * 24 * HOUR),
         renews: renews.map(str::to_owned),
         local: false,
+        origin: Some(match renews {
+            Some(_) => SvidOrigin::Renewal,
+            None => SvidOrigin::Machine,
+        }),
     }
 }
 
@@ -149,6 +224,7 @@ pub(crate) fn joined(serial: &str, of_agent: u64, token: u64) -> Event {
         join_token: Some(token_id(token)),
         evidence: None,
         renews: None,
+        origin: Some(SvidOrigin::Login),
     }
 }
 
@@ -252,6 +328,13 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::IndexRebuilt { .. }
         | Event::ClockAccepted { .. }
         | Event::CaChanged { .. }
+        | Event::AgentFrozen { .. }
+        | Event::AgentReleased { .. }
+        | Event::AgentRetired { .. }
+        | Event::AgentOwnerChanged { .. }
+        | Event::AgentOwnerDeparted { .. }
+        | Event::JoinTokenWithdrawn { .. }
+        | Event::IdentityConflict { .. }
         | Event::SvidIssued { .. }
         | Event::OperatorSvidIssued { .. }
         | Event::SvidActivated { .. }

@@ -12,7 +12,13 @@ const READS: [&str; 7] = [
 ];
 
 /// RPCs without a key, and why repeating them does no harm.
-const NEED_NONE: [(&str, &str); 5] = [
+const NEED_NONE: [(&str, &str); 11] = [
+    ("FreezeAgent", "freezing twice changes nothing"),
+    ("ReleaseAgent", "releasing twice changes nothing"),
+    ("RetireAgent", "retiring twice changes nothing"),
+    ("ChangeAgentOwner", "naming the same owner changes nothing"),
+    ("DepartOwner", "an owner leaves once"),
+    ("WithdrawJoinToken", "withdrawing twice changes nothing"),
     ("Attest", "the join token can be used once"),
     (
         "RenewSvid",

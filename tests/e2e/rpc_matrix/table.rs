@@ -63,6 +63,35 @@ rows! {
     AgentService / CreateJoinToken, OPERATORS, |_s, _t| pb::CreateJoinTokenRequest { agent: "builder".to_owned(), ttl_seconds: 1, ..Default::default() };
     AgentService / GetAgent, OPERATORS, |_s, _t| pb::GetAgentRequest { name: "builder".to_owned() };
     AgentService / ListAgents, OPERATORS, |_s, _t| pb::ListAgentsRequest::default();
+    AgentService / FreezeAgent, OPERATORS, |stage, t| pb::FreezeAgentRequest {
+        name: other_agent(stage, t, "alice@acme.test"),
+        reason: "a row of the table".to_owned(),
+        wait_ms: 1,
+    };
+    AgentService / ReleaseAgent, OPERATORS, |stage, t| pb::ReleaseAgentRequest {
+        name: other_agent(stage, t, "alice@acme.test"),
+        reason: "a row of the table".to_owned(),
+    };
+    AgentService / ChangeAgentOwner, OPERATORS, |stage, t| pb::ChangeAgentOwnerRequest {
+        name: other_agent(stage, t, "alice@acme.test"),
+        owner: "bob@acme.test".to_owned(),
+    };
+    AgentService / RetireAgent, OPERATORS, |stage, t| pb::RetireAgentRequest {
+        name: other_agent(stage, t, "alice@acme.test"),
+        reason: "a row of the table".to_owned(),
+        wait_ms: 1,
+    };
+    AgentService / DepartOwner, OPERATORS, |stage, t| {
+        other_agent(stage, t, "left@acme.test");
+        pb::DepartOwnerRequest {
+            owner: "left@acme.test".to_owned(),
+            reason: "a row of the table".to_owned(),
+        }
+    };
+    AgentService / ListJoinTokens, OPERATORS, |_s, _t| pb::ListJoinTokensRequest::default();
+    AgentService / WithdrawJoinToken, OPERATORS, |stage, t| pb::WithdrawJoinTokenRequest {
+        id: spare_token(stage, t),
+    };
 
     TaskService / StartTask, AGENTS, |_s, t| pb::StartTaskRequest {
         purpose: "a task".to_owned(),
@@ -117,6 +146,37 @@ fn question() -> pb::AccessQuestion {
         role: "vault-main/config".to_owned(),
         ..Default::default()
     }
+}
+
+/// An agent that no other row uses, one for each owner and task.
+fn other_agent(stage: &Stage<'_>, target: &Target, owner: &str) -> String {
+    let owner_name = owner.split('@').next().unwrap_or_default();
+    let request = pb::RegisterAgentRequest {
+        name: format!("{owner_name}-for-{}", target.task),
+        owner: owner.to_owned(),
+        idempotency_key: format!("{owner_name}-for-{}", target.task),
+        ..Default::default()
+    };
+    // Another row may have registered it. A caller that is refused must not need the agent.
+    let made: Result<pb::RegisterAgentResponse, _> = stage
+        .operator
+        .ask("/taskpass.v1.AgentService/RegisterAgent", &request);
+    drop(made);
+    request.name
+}
+
+/// The id of a join token that lives too short for it to count against the agent's quota.
+fn spare_token(stage: &Stage<'_>, target: &Target) -> String {
+    let request = pb::CreateJoinTokenRequest {
+        agent: other_agent(stage, target, "carol@acme.test"),
+        ttl_seconds: 1,
+        ..Default::default()
+    };
+    let made: pb::CreateJoinTokenResponse = stage
+        .operator
+        .ask("/taskpass.v1.AgentService/CreateJoinToken", &request)
+        .expect("a join token");
+    made.id
 }
 
 /// An unused join token.

@@ -237,6 +237,7 @@ fn on_record(operator: &PeerIdentity) -> Event {
         not_after: operator.not_after,
         renews: None,
         local: false,
+        origin: Some(taskpass_core::SvidOrigin::Machine),
     }
 }
 
@@ -309,6 +310,7 @@ async fn parts(
         ledger_key: verifying,
         authority: Arc::clone(&authority),
         attestors: Attestors::new(vec![Arc::new(join_tokens)]),
+        connections: Arc::new(taskpass_engine::NoConnections),
         clock,
         timer: Arc::new(SystemTimer),
         entropy,

@@ -6,9 +6,9 @@
 //! catch-all arm.
 
 use crate::{
-    Actor, Agent, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, EndCause, Event,
-    Handle, IdempotencyKey, JoinToken, JoinTokenId, OperatorName, RevocationClass, RevokeCause,
-    Svid, Task, TaskId, Timestamp, TrustDomain,
+    Actor, Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, EndCause,
+    Event, Handle, IdempotencyKey, JoinToken, JoinTokenId, OperatorName, Owner, RevocationClass,
+    RevokeCause, Svid, SvidOrigin, Task, TaskId, Text, Timestamp, TrustDomain,
 };
 
 /// The subject of an event, and the step that the event is in the subject's life.
@@ -65,6 +65,37 @@ pub enum AgentStep<'a> {
         agent: &'a Agent,
         idempotency: Option<&'a IdempotencyKey>,
     },
+    /// [`Event::AgentFrozen`].
+    Frozen {
+        agent: &'a AgentName,
+        reason: &'a Text,
+        by: &'a Actor,
+    },
+    /// [`Event::AgentReleased`].
+    Released {
+        agent: &'a AgentName,
+        reason: &'a Text,
+        by: &'a Actor,
+    },
+    /// [`Event::AgentRetired`].
+    Retired {
+        agent: &'a AgentName,
+        reason: &'a Text,
+        by: &'a Actor,
+    },
+    /// [`Event::AgentOwnerChanged`].
+    OwnerChanged {
+        agent: &'a AgentName,
+        owner: &'a Owner,
+        previous: &'a Owner,
+    },
+    /// [`Event::AgentOwnerDeparted`].
+    OwnerDeparted {
+        agent: &'a AgentName,
+        owner: &'a Owner,
+        reason: &'a Text,
+        by: &'a Actor,
+    },
 }
 
 /// A step in the life of a join token. [`SvidStep::Issued`] uses one up.
@@ -76,6 +107,8 @@ pub enum JoinTokenStep<'a> {
         token: &'a JoinToken,
         idempotency: Option<&'a IdempotencyKey>,
     },
+    /// [`Event::JoinTokenWithdrawn`].
+    Withdrawn { token: JoinTokenId },
 }
 
 /// A step in the life of an SVID.
@@ -87,6 +120,7 @@ pub enum SvidStep<'a> {
         svid: &'a Svid,
         join_token: Option<JoinTokenId>,
         renews: Option<&'a str>,
+        origin: Option<SvidOrigin>,
     },
     /// [`Event::OperatorSvidIssued`].
     OperatorIssued {
@@ -95,10 +129,13 @@ pub enum SvidStep<'a> {
         key_sha256: &'a str,
         not_after: Timestamp,
         renews: Option<&'a str>,
-        origin: OperatorOrigin,
+        place: OperatorOrigin,
+        origin: Option<SvidOrigin>,
     },
     /// [`Event::SvidActivated`].
     Activated { serial: &'a str },
+    /// [`Event::IdentityConflict`].
+    Conflict { serial: &'a str },
 }
 
 /// Where an operator's SVID was made.
@@ -211,21 +248,56 @@ impl Event {
                 agent,
                 idempotency: idempotency.as_ref(),
             }),
+            Self::AgentFrozen { agent, reason, by } => {
+                Topic::Agent(AgentStep::Frozen { agent, reason, by })
+            }
+            Self::AgentReleased { agent, reason, by } => {
+                Topic::Agent(AgentStep::Released { agent, reason, by })
+            }
+            Self::AgentRetired { agent, reason, by } => {
+                Topic::Agent(AgentStep::Retired { agent, reason, by })
+            }
+            Self::AgentOwnerChanged {
+                agent,
+                owner,
+                previous,
+                by: _,
+            } => Topic::Agent(AgentStep::OwnerChanged {
+                agent,
+                owner,
+                previous,
+            }),
+            Self::AgentOwnerDeparted {
+                agent,
+                owner,
+                reason,
+                by,
+            } => Topic::Agent(AgentStep::OwnerDeparted {
+                agent,
+                owner,
+                reason,
+                by,
+            }),
             Self::JoinTokenCreated { token, idempotency } => {
                 Topic::JoinToken(JoinTokenStep::Created {
                     token,
                     idempotency: idempotency.as_ref(),
                 })
             }
+            Self::JoinTokenWithdrawn { token, by: _ } => {
+                Topic::JoinToken(JoinTokenStep::Withdrawn { token: *token })
+            }
             Self::SvidIssued {
                 svid,
                 join_token,
                 evidence: _,
                 renews,
+                origin,
             } => Topic::Svid(SvidStep::Issued {
                 svid,
                 join_token: *join_token,
                 renews: renews.as_deref(),
+                origin: *origin,
             }),
             Self::OperatorSvidIssued {
                 operator,
@@ -234,19 +306,22 @@ impl Event {
                 not_after,
                 renews,
                 local,
+                origin,
             } => Topic::Svid(SvidStep::OperatorIssued {
                 operator,
                 serial,
                 key_sha256,
                 not_after: *not_after,
                 renews: renews.as_deref(),
-                origin: if *local {
+                place: if *local {
                     OperatorOrigin::Local
                 } else {
                     OperatorOrigin::Broker
                 },
+                origin: *origin,
             }),
             Self::SvidActivated { serial } => Topic::Svid(SvidStep::Activated { serial }),
+            Self::IdentityConflict { serial, .. } => Topic::Svid(SvidStep::Conflict { serial }),
             Self::TaskStarted { task, idempotency } => Topic::Task(
                 task.id,
                 TaskStep::Started {
@@ -374,6 +449,14 @@ impl Event {
             ) => idempotency,
             Topic::Installation(_)
             | Topic::Decision(_)
+            | Topic::Agent(
+                AgentStep::Frozen { .. }
+                | AgentStep::Released { .. }
+                | AgentStep::Retired { .. }
+                | AgentStep::OwnerChanged { .. }
+                | AgentStep::OwnerDeparted { .. },
+            )
+            | Topic::JoinToken(JoinTokenStep::Withdrawn { .. })
             | Topic::Svid(_)
             | Topic::Task(_, TaskStep::Ending { .. } | TaskStep::Ended)
             | Topic::Anchor(..)

@@ -228,6 +228,7 @@ impl Engine {
         key: Option<&IdempotencyKey>,
     ) -> Vec<Guard> {
         let mut guards = vec![
+            Guard::AgentActive(credential.agent.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
             Guard::NothingInDoubt(credential.task, credential.role.provider().clone()),

@@ -162,6 +162,7 @@ impl Engine {
         key: Option<&IdempotencyKey>,
     ) -> Vec<Guard> {
         let mut guards = vec![
+            Guard::AgentActive(credential.agent.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
             Guard::CredentialState(credential.id, &[CredentialState::Active]),

@@ -8,7 +8,9 @@ mod join_token;
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{Agent, Event, Identity, SpiffeId, Svid, SvidState, Timestamp, excerpt};
+use taskpass_core::{
+    Agent, AgentState, Event, Identity, SpiffeId, Svid, SvidOrigin, SvidState, Timestamp, excerpt,
+};
 use taskpass_policy::Action;
 
 use crate::{Engine, Error, Field, Snapshot, failpoint};
@@ -69,6 +71,12 @@ impl Engine {
             return Err(refused());
         };
         self.rates.check_agent(snapshot.settings(), &agent.name)?;
+        if agent.state != AgentState::Active {
+            return Err(Error::AgentNotActive {
+                agent: agent.name.clone(),
+                state: agent.state,
+            });
+        }
         let identity = Identity::Agent(agent.name.clone());
         let key = PublicKey::from_csr(request.csr).map_err(|e| Error::invalid(Field::Csr, e))?;
         let allowed = self
@@ -83,6 +91,7 @@ impl Engine {
             Event::SvidIssued {
                 svid,
                 join_token: claims.uses_up,
+                origin: Some(SvidOrigin::Login),
                 evidence: Some(claims.into_record(kind)),
                 renews: None,
             },

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use taskpass_ca::PeerIdentity;
-use taskpass_core::{AgentName, Identity, OperatorName, SvidState, TaskId, TaskState};
+use taskpass_core::{AgentName, AgentState, Identity, OperatorName, SvidState, TaskId, TaskState};
 use taskpass_store::SvidRecord;
 
 use crate::{Call, Caller, Engine, Error};
@@ -12,7 +12,7 @@ use crate::{Call, Caller, Engine, Error};
 impl Engine {
     /// The caller behind a connection, as of now. The next request is refused, also on a connection
     /// that has long been open, once the certificate is superseded or not on record, its task has
-    /// ended, or its agent is not registered. `identity` comes from the certificate that the
+    /// ended, or its agent is frozen, retired or not registered. `identity` comes from the certificate that the
     /// transport checked; `ip` is the far end's address.
     pub async fn authenticate(
         &self,
@@ -26,9 +26,11 @@ impl Engine {
             ));
         };
         let caller = match &identity.identity {
-            Identity::Agent(name) => agent(self, identity, name, None).await?,
-            Identity::AgentTask(name, task) => agent(self, identity, name, Some(*task)).await?,
-            Identity::Operator(name) => operator(self, identity, name).await?,
+            Identity::Agent(name) => agent(self, (identity, ip), name, None).await?,
+            Identity::AgentTask(name, task) => {
+                agent(self, (identity, ip), name, Some(*task)).await?
+            }
+            Identity::Operator(name) => operator(self, (identity, ip), name).await?,
             Identity::Broker(_) => {
                 return Err(Error::Unauthenticated(
                     "a broker's own certificate is not a caller's identity".to_owned(),
@@ -45,13 +47,14 @@ impl Engine {
 
 async fn agent(
     engine: &Engine,
-    peer: &PeerIdentity,
+    (peer, ip): (&PeerIdentity, IpAddr),
     name: &AgentName,
     task: Option<TaskId>,
 ) -> Result<Caller, Error> {
+    require_active(engine, name).await?;
     let svid = on_record(
         engine,
-        peer,
+        (peer, ip),
         "it was replaced by a newer one, has expired, or its task has ended; log in again with a join token",
     )
     .await?;
@@ -79,14 +82,26 @@ async fn agent(
     })
 }
 
+/// Refuses a frozen or retired agent. Its SVIDs count no longer, and this tells it why. An agent
+/// that is not registered is refused by its SVID.
+async fn require_active(engine: &Engine, name: &AgentName) -> Result<(), Error> {
+    match engine.store().agent(name).await? {
+        Some(agent) if agent.state != AgentState::Active => Err(Error::AgentNotActive {
+            agent: name.clone(),
+            state: agent.state,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn operator(
     engine: &Engine,
-    peer: &PeerIdentity,
+    (peer, ip): (&PeerIdentity, IpAddr),
     name: &OperatorName,
 ) -> Result<Caller, Error> {
     let svid = on_record(
         engine,
-        peer,
+        (peer, ip),
         "it was replaced by a newer one, has expired, or is not in the ledger; use the one that `taskpass svid renew` wrote last, and if that was not you or there is none, have a new one made on the broker's machine with `taskpassd operator issue`",
     )
     .await?;
@@ -101,11 +116,13 @@ async fn operator(
 /// The record of the peer's certificate. A good signature alone does not make a certificate count.
 async fn on_record(
     engine: &Engine,
-    peer: &PeerIdentity,
+    (peer, ip): (&PeerIdentity, IpAddr),
     otherwise: &str,
 ) -> Result<Arc<SvidRecord>, Error> {
-    let svid = engine.store().svid(&peer.serial).await?;
-    let svid = svid.ok_or_else(|| no_longer(peer, otherwise))?;
+    let Some(svid) = engine.store().svid(&peer.serial).await? else {
+        engine.note_superseded(peer, ip).await;
+        return Err(no_longer(peer, otherwise));
+    };
     // The certificate names the caller; the record must agree, down to the key.
     if svid.holder != peer.identity || svid.key_sha256 != peer.key_sha256 {
         return Err(no_longer(
@@ -120,7 +137,7 @@ async fn on_record(
 async fn note_use(engine: &Engine, svid: &SvidRecord) -> Result<(), Error> {
     match svid.state {
         SvidState::Active => Ok(()),
-        SvidState::Pending => engine.activate_svid(&svid.serial).await,
+        SvidState::Pending => engine.activate_svid(svid).await,
     }
 }
 

@@ -1,8 +1,12 @@
 //! Renewal of SVIDs: a caller with an identity that counts gets a new certificate for a new key.
 
 use taskpass_ca::{IssueOptions, PublicKey};
-use taskpass_core::{Agent, Event, Identity, OperatorName, SpiffeId, SvidState, Task, Ttl, limits};
+use taskpass_core::{
+    Agent, AgentName, Event, Identity, OperatorName, SpiffeId, SvidOrigin, SvidState, Task, TaskId,
+    Ttl, limits,
+};
 use taskpass_policy::{Action, Resource};
+use taskpass_store::SvidRecord;
 
 use crate::{Call, Caller, Engine, Error, IssuedSvid};
 
@@ -67,6 +71,7 @@ impl Engine {
             join_token: None,
             evidence: None,
             renews: Some(before.to_owned()),
+            origin: Some(SvidOrigin::Renewal),
         };
         Ok((issued, event))
     }
@@ -90,25 +95,50 @@ impl Engine {
             key_sha256: signed.key_sha256.clone(),
             not_after: signed.not_after,
             renews: Some(before.to_owned()),
+            origin: Some(SvidOrigin::Renewal),
             local: false,
         };
         let id = id.clone();
         Ok((IssuedSvid { id, signed }, event))
     }
 
-    /// Notes the first use of an SVID: from now on the others of its identity do not count.
-    pub(crate) async fn activate_svid(&self, serial: &str) -> Result<(), Error> {
+    /// Notes the first use of an SVID: from now on the others of its identity do not count. After a
+    /// login with a join token the store also ends every task of the earlier identity.
+    pub(crate) async fn activate_svid(&self, svid: &SvidRecord) -> Result<(), Error> {
+        let serial = &svid.serial;
+        let login = match (&svid.holder, svid.origin) {
+            (Identity::Agent(name), Some(SvidOrigin::Login)) => {
+                let open = self.context.store.open_tasks_of_agent(name).await?;
+                Some((name, open))
+            }
+            _ => None,
+        };
         let event = Event::SvidActivated {
-            serial: serial.to_owned(),
+            serial: serial.clone(),
         };
         match self.commit(vec![event], Vec::new()).await {
-            Ok(_) => Ok(()),
+            Ok(_) => match login {
+                Some((name, open)) => self.identity_replaced(name, open).await,
+                None => Ok(()),
+            },
             // A concurrent first request has recorded it.
             Err(error) => match self.context.store.svid(serial).await? {
                 Some(svid) if svid.state == SvidState::Active => Ok(()),
                 _ => Err(error),
             },
         }
+    }
+
+    /// Cancels the calls for the tasks that a login ended.
+    async fn identity_replaced(&self, name: &AgentName, open: Vec<TaskId>) -> Result<(), Error> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            agent = %name, tasks = open.len(),
+            "an agent logged in anew: the tasks and credentials of its earlier identity end"
+        );
+        self.stop_tasks_of(name, open).await.map(drop)
     }
 
     /// An SVID bound to a task never outlives it.

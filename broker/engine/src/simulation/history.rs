@@ -191,6 +191,7 @@ impl History {
             ledger_key: self.fixture.ledger_key.clone(),
             authority: Arc::clone(&self.fixture.authority),
             attestors: attestors(Arc::<SimStore>::clone(store)),
+            connections: Arc::new(crate::NoConnections),
             clock: Arc::<SimTime>::clone(&self.time),
             timer: Arc::new(SimTimer(Arc::clone(&self.time))),
             entropy: Arc::<SeededEntropy>::clone(&self.entropy),
@@ -456,6 +457,7 @@ pub(super) fn first_entries(
             not_after,
             renews: None,
             local: false,
+            origin: Some(taskpass_core::SvidOrigin::Machine),
         },
     ];
     for number in 0..2_u8 {
@@ -474,6 +476,9 @@ pub(super) fn first_entries(
                 labels: Labels::default(),
                 registered_at: BEGIN,
                 registered_by: admin.spiffe_id.clone(),
+                state: taskpass_core::AgentState::Active,
+                changed: None,
+                owner_departed: false,
             },
             idempotency: None,
         });
@@ -490,6 +495,7 @@ pub(super) fn first_entries(
             join_token: None,
             evidence: None,
             renews: None,
+            origin: None,
         });
         known.identities.push(identity);
     }

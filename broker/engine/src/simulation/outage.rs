@@ -149,6 +149,7 @@ impl Site {
             ledger_key: fixture.ledger_key.clone(),
             authority: Arc::clone(&fixture.authority),
             attestors: Attestors::default(),
+            connections: Arc::new(crate::NoConnections),
             clock,
             timer: Arc::new(SimTimer(Arc::clone(&time))),
             entropy,

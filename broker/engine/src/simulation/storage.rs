@@ -11,8 +11,8 @@ use taskpass_core::{
 };
 use taskpass_store::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, Store, StoreError, SvidRecord,
-    TaskFilter, Usage, Work,
+    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, Store, StoreError,
+    SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
 };
 use tokio::sync::watch;
 
@@ -167,6 +167,13 @@ impl Store for SimStore {
         self.memory.svid(serial).await
     }
 
+    async fn superseded_svid(
+        &self,
+        serial: &str,
+    ) -> Result<Option<Arc<SupersededSvid>>, StoreError> {
+        self.memory.superseded_svid(serial).await
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {
         self.fate.others_first().await;
         self.memory.task(id).await
@@ -204,6 +211,10 @@ impl Store for SimStore {
         self.memory.usage_of_agent(name).await
     }
 
+    async fn open_tasks_of_agent(&self, name: &AgentName) -> Result<Vec<TaskId>, StoreError> {
+        self.memory.open_tasks_of_agent(name).await
+    }
+
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError> {
         self.memory.live_in_task(id).await
     }
@@ -228,6 +239,14 @@ impl Store for SimStore {
 
     async fn list_agents(&self, page: &Page) -> Result<Listing<Arc<Agent>>, StoreError> {
         self.memory.list_agents(page).await
+    }
+
+    async fn list_join_tokens(
+        &self,
+        agent: Option<&AgentName>,
+        page: &Page,
+    ) -> Result<Listing<Arc<JoinTokenRecord>>, StoreError> {
+        self.memory.list_join_tokens(agent, page).await
     }
 
     async fn list_tasks(

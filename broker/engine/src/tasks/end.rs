@@ -139,7 +139,7 @@ impl Engine {
             self.commit_allowed(call, allowed).await?;
         }
         failpoint::reached("end.intended");
-        self.stop_task(&family);
+        self.stop_tasks(&family);
         self.all_ended(&family, Self::wait_for(call, request.wait))
             .await?;
         self.ended(id, &family).await
@@ -161,7 +161,7 @@ impl Engine {
             .await?;
             failpoint::reached("end.by_broker");
         }
-        self.stop_task(&family);
+        self.stop_tasks(&family);
         Ok(())
     }
 
@@ -171,8 +171,8 @@ impl Engine {
     }
 
     /// Cancels the calls that run for these tasks, so that revoking need not wait for them.
-    fn stop_task(&self, family: &[TaskId]) {
-        for task in family {
+    pub(crate) fn stop_tasks(&self, tasks: &[TaskId]) {
+        for task in tasks {
             self.heartbeats.stop(*task);
             self.in_flight.cancel(*task);
         }

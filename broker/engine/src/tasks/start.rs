@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use serde::{Serialize, Serializer};
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
-    Agent, Event, Identity, InvalidValue, Labels, Requester, RoleName, Scope, Task, TaskId,
-    TaskState, Text, Timestamp, Ttl, limits,
+    Agent, Event, Identity, InvalidValue, Labels, Requester, RoleName, Scope, SvidOrigin, Task,
+    TaskId, TaskState, Text, Timestamp, Ttl, limits,
 };
 use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_store::{Guard, Subject};
@@ -126,10 +126,12 @@ impl Engine {
                 join_token: None,
                 evidence: None,
                 renews: None,
+                origin: Some(SvidOrigin::Task),
             });
             svid = Some(issued);
         }
         let mut guards = vec![
+            Guard::AgentActive(agent.name.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::AgentOpenTasksBelow(
                 agent.name.clone(),

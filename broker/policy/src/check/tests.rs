@@ -26,7 +26,7 @@ fn messages() {
         ),
         (
             "permit (principal, action, resource) when { context.nwo };",
-            "a.cedar:1:45: error: attribute `nwo` in context not found, for `agent.read` and 16 more; did you mean `now`?\n",
+            "a.cedar:1:45: error: attribute `nwo` in context not found, for `agent.freeze` and 21 more; did you mean `now`?\n",
         ),
         (
             "permit (principal, action in Taskpass::Action::\"read\", resource) when { context.scope.isEmpty() };",

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use prost_types::Timestamp as WireTime;
 use taskpass_core::{
-    Anchor, CredentialState, EndCause, EnvName, Labels, Requester, RevocationClass, RevokeCause,
-    RoleSpec, Scope, ShownState, Task, TaskState, Timestamp,
+    AgentState, Anchor, CredentialState, EndCause, EnvName, Labels, Requester, RevocationClass,
+    RevokeCause, RoleSpec, Scope, ShownState, Task, TaskState, Timestamp,
 };
 use taskpass_engine::{
-    AgentView, CredentialView, IssuedSvid, ProviderState, ProviderView, Receipt,
+    AgentView, CredentialView, IssuedSvid, JoinTokenView, ProviderState, ProviderView, Receipt,
 };
 use taskpass_proto::v1 as pb;
+use taskpass_store::JoinTokenState;
 
 pub(super) fn time(at: Timestamp) -> WireTime {
     let nanos = at.millis().rem_euclid(1000).saturating_mul(1_000_000);
@@ -50,6 +51,32 @@ pub(super) fn agent(view: &AgentView) -> pb::Agent {
         registered_by: agent.registered_by.to_string(),
         open_tasks: view.usage.open_tasks,
         live_credentials: view.usage.live_credentials,
+        state: match agent.state {
+            AgentState::Active => pb::AgentState::Active,
+            AgentState::Frozen => pb::AgentState::Frozen,
+            AgentState::Retired => pb::AgentState::Retired,
+        }
+        .into(),
+        changed_at: agent.changed.as_ref().map(|change| time(change.at)),
+        changed_by: or_empty(agent.changed.as_ref().map(|change| &change.by)),
+        change_reason: or_empty(agent.changed.as_ref().map(|change| &change.reason)),
+        owner_departed: agent.owner_departed,
+    }
+}
+
+pub(super) fn join_token(view: &JoinTokenView) -> pb::JoinToken {
+    pb::JoinToken {
+        id: view.token.id.to_string(),
+        agent: view.token.agent.to_string(),
+        state: match view.state {
+            JoinTokenState::Unused => pb::JoinTokenState::Unused,
+            JoinTokenState::Used => pb::JoinTokenState::Used,
+            JoinTokenState::Withdrawn => pb::JoinTokenState::Withdrawn,
+            JoinTokenState::Expired => pb::JoinTokenState::Expired,
+        }
+        .into(),
+        expires_at: Some(time(view.token.expires_at)),
+        created_by: view.token.created_by.to_string(),
     }
 }
 
@@ -103,6 +130,8 @@ pub(super) const fn end_cause(cause: Option<EndCause>) -> pb::EndCause {
         Some(EndCause::Deadline) => pb::EndCause::Deadline,
         Some(EndCause::HeartbeatLost) => pb::EndCause::HeartbeatLost,
         Some(EndCause::ParentEnded) => pb::EndCause::ParentEnded,
+        Some(EndCause::Frozen) => pb::EndCause::Frozen,
+        Some(EndCause::IdentityReplaced) => pb::EndCause::IdentityReplaced,
     }
 }
 

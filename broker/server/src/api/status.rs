@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
+use taskpass_core::AgentState;
 use taskpass_engine::{Error, Field};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -129,6 +130,11 @@ const fn classify(error: &Error) -> Reason {
     match error {
         Error::Unauthenticated(_) => Reason::Unauthenticated,
         Error::Denied { .. } => Reason::Denied,
+        Error::AgentNotActive {
+            state: AgentState::Retired,
+            ..
+        } => Reason::AgentRetired,
+        Error::AgentNotActive { .. } => Reason::AgentFrozen,
         Error::NotFound { .. } => Reason::NotFound,
         Error::Invalid { .. } => Reason::InvalidArgument,
         Error::AlreadyExists(_) => Reason::AlreadyExists,

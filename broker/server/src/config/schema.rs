@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use taskpass_config::{PATH, Section};
-use taskpass_engine::{Credentials, ProviderSettings, Requests, Tasks};
+use taskpass_engine::{Agents, Credentials, ProviderSettings, Requests, Tasks};
 use taskpass_provider::ProviderKinds;
 
 use super::{
@@ -43,6 +43,7 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
         transport::Limits::TABLE,
         both(transport::Limits::schema(), &Requests::schema()),
     );
+    add(Agents::TABLE, Agents::schema());
     add(Tasks::TABLE, Tasks::schema());
     add(Credentials::TABLE, Credentials::schema());
     add(ProviderSettings::TABLE, ProviderSettings::schema());

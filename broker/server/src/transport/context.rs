@@ -32,6 +32,7 @@ impl<S> Context<S> {
         tls: Arc<ServerTls>,
         limits: Limits,
         observer: Arc<Observer>,
+        connections: Connections,
     ) -> Self {
         Self {
             service,
@@ -39,7 +40,7 @@ impl<S> Context<S> {
             limits: LimitsInForce::new(limits),
             handshakes: Semaphore::new(limits.handshakes),
             arrivals: Limiter::default(),
-            connections: Connections::default(),
+            connections,
             observer,
             cut: AtomicUsize::new(0),
         }

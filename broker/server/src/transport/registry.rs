@@ -66,6 +66,12 @@ struct Connection {
     cut: CancellationToken,
 }
 
+impl taskpass_engine::Connections for Connections {
+    fn cut_agent(&self, name: &AgentName) -> usize {
+        Self::cut_agent(self, name)
+    }
+}
+
 impl Connections {
     /// Closes every open connection of an agent and its tasks at once, together with the requests
     /// on it, and returns how many there were. Later connections are not affected: the engine must

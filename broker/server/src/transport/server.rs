@@ -32,10 +32,17 @@ pub struct Transport<S> {
 }
 
 impl<S: RequestService> Transport<S> {
-    /// Serves `service` with the certificate in `tls`, and has `observer` count the requests.
-    pub fn new(service: S, tls: Arc<ServerTls>, limits: Limits, observer: Arc<Observer>) -> Self {
+    /// Serves `service` with the certificate in `tls`, has `observer` count the requests, and keeps
+    /// its open connections in `connections`.
+    pub fn new(
+        service: S,
+        tls: Arc<ServerTls>,
+        limits: Limits,
+        observer: Arc<Observer>,
+        connections: Connections,
+    ) -> Self {
         Self {
-            context: Arc::new(Context::new(service, tls, limits, observer)),
+            context: Arc::new(Context::new(service, tls, limits, observer, connections)),
         }
     }
 

@@ -166,7 +166,13 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let observer = Observer::new(Arc::clone(&metrics), clock.clone(), &SeededEntropy::new(5));
         let observer = Arc::new(observer.unwrap());
-        let transport = Transport::new(handler.clone(), Arc::clone(&tls), limits, observer);
+        let transport = Transport::new(
+            handler.clone(),
+            Arc::clone(&tls),
+            limits,
+            observer,
+            Connections::default(),
+        );
         let transport = Arc::new(transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

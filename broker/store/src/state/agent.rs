@@ -1,16 +1,15 @@
 //! Agents, with the tasks, credentials and join tokens of each.
 
+mod admit;
+mod effects;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use taskpass_core::{Agent, AgentName, AgentStep, JoinTokenId, Timestamp};
+use taskpass_core::{Agent, AgentName, AgentState, JoinTokenId, TaskId, Timestamp};
 
-use super::{
-    Change, Effects, State,
-    refusal::{Refusal, exists},
-    table::Table,
-};
+use super::{Change, State, table::Table};
 use crate::{
-    Subject, Usage,
+    AgentCounts, GuardFailure, Usage,
     index::{IndexError, LiveRows, Rows, Value, record},
 };
 
@@ -21,7 +20,7 @@ const AGENT: &str = "a/";
 /// tokens that have expired, since no event says so.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct AgentUse {
-    pub(super) open_tasks: u32,
+    pub(super) open_tasks: BTreeSet<TaskId>,
     pub(super) live_credentials: u32,
     pub(super) unused_tokens: BTreeSet<JoinTokenId>,
 }
@@ -55,22 +54,40 @@ impl Table for Agents {
 }
 
 impl State {
-    pub(super) fn admit_agent(&self, step: &AgentStep<'_>) -> Result<(), Refusal> {
-        match step {
-            AgentStep::Registered { agent, .. } if self.knows_agent(&agent.name) => {
-                Err(exists("agent", &agent.name))
-            }
-            AgentStep::Registered { .. } => Ok(()),
-        }
-    }
-
     pub(crate) fn agent(&self, name: &AgentName) -> Option<&Arc<Agent>> {
         self.agents.get(name)
     }
 
-    /// Whether the agent is registered.
-    pub(super) fn knows_agent(&self, name: &AgentName) -> bool {
-        self.agents.contains_key(name)
+    /// Refuses to give anything to an agent that is not registered, or is frozen or retired.
+    pub(super) fn agent_active(&self, name: &AgentName) -> Result<(), GuardFailure> {
+        match self.agents.get(name).map(|agent| agent.state) {
+            Some(AgentState::Active) => Ok(()),
+            Some(state @ (AgentState::Frozen | AgentState::Retired)) => {
+                Err(GuardFailure::AgentNotActive(name.clone(), state))
+            }
+            None => Err(GuardFailure::AgentUnknown(name.clone())),
+        }
+    }
+
+    /// The agent's open tasks, oldest first.
+    pub(crate) fn open_tasks_of(&self, name: &AgentName) -> Vec<TaskId> {
+        let held = self.agent_use.get(name);
+        held.into_iter()
+            .flat_map(|held| held.open_tasks.iter().copied())
+            .collect()
+    }
+
+    /// How many agents stand where.
+    pub(crate) fn agent_counts(&self) -> AgentCounts {
+        let mut counts = AgentCounts::default();
+        for agent in self.agents.values() {
+            *match agent.state {
+                AgentState::Active => &mut counts.active,
+                AgentState::Frozen => &mut counts.frozen,
+                AgentState::Retired => &mut counts.retired,
+            } += 1;
+        }
+        counts
     }
 
     /// Agents by name, after `after`.
@@ -92,7 +109,7 @@ impl State {
             .iter()
             .filter(|id| self.token_unused(**id, now).is_ok());
         Usage {
-            open_tasks: held.open_tasks,
+            open_tasks: u32::try_from(held.open_tasks.len()).unwrap_or(u32::MAX),
             live_credentials: held.live_credentials,
             join_tokens: u32::try_from(usable.count()).unwrap_or(u32::MAX),
         }
@@ -106,12 +123,4 @@ impl State {
             self.agent_use.remove(name);
         }
     }
-}
-
-pub(super) fn effects(step: &AgentStep<'_>, time: Timestamp) -> Effects {
-    let AgentStep::Registered { agent, idempotency } = step;
-    let name = &agent.name;
-    let registered = Change::Agent(name.clone(), Some(Arc::new((*agent).clone())));
-    let subject = Subject::Agent(name.clone());
-    Effects::of([registered]).remember(*idempotency, None, time, subject)
 }

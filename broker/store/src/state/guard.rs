@@ -9,6 +9,7 @@ impl State {
     /// Checks one condition at `now`.
     pub(crate) fn check(&self, guard: &Guard, now: Timestamp) -> Result<(), GuardFailure> {
         match guard {
+            Guard::AgentActive(agent) => self.agent_active(agent),
             Guard::TaskOpen(task) => self.task_open(*task, now),
             Guard::AgentOpenTasksBelow(agent, limit) => {
                 below(self.usage(agent, now).open_tasks, *limit, |limit| {

@@ -9,7 +9,7 @@ use std::{iter, sync::Arc};
 use taskpass_core::{Credential, Task, Timestamp, Ttl, limits};
 
 use super::{Change, State, table::Table};
-use crate::index::{Index, IndexError, Rows, Value, id_in, record};
+use crate::index::{IndexError, LiveRows, Rows, Value, id_in, record};
 
 /// Where the index keeps the accepted times, by the entry that moved the ledger's time.
 const REBASE: &str = "r/";
@@ -36,9 +36,9 @@ impl Table for Rebases {
         rows.put(record(REBASE, entry), Value::of(accepted));
     }
 
-    fn load(index: &Index, state: &mut State) -> Result<(), IndexError> {
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let mut found = Vec::new();
-        index.each_record(REBASE, |name, accepted: Arc<Timestamp>| {
+        rows.each_record(REBASE, |name, accepted: Arc<Timestamp>| {
             found.push((id_in(name, REBASE)?, accepted));
             Ok(())
         })?;

@@ -79,6 +79,24 @@ impl State {
             .ok_or_else(|| GuardFailure::SvidNotLive(serial.to_owned()))
     }
 
+    /// Takes out all SVIDs of a holder but one, and remembers them as superseded.
+    pub(super) fn superseded_svids(&self, holder: &Identity, but: &str) -> Vec<Change> {
+        let gone: Vec<Arc<SvidRecord>> = self
+            .serials_of(holder)
+            .filter(|serial| *serial != but)
+            .filter_map(|serial| self.svids.get(serial).cloned())
+            .collect();
+        self.supersede(holder, &gone)
+    }
+
+    /// Takes out SVIDs of a holder, and remembers them as superseded.
+    pub(super) fn supersede(&self, holder: &Identity, gone: &[Arc<SvidRecord>]) -> Vec<Change> {
+        let serials = gone.iter().map(|svid| svid.serial.clone());
+        let mut changes: Vec<Change> = serials.map(|serial| Change::Svid(serial, None)).collect();
+        changes.extend(self.remember_superseded(holder, gone));
+        changes
+    }
+
     /// Takes out all SVIDs of a holder but one.
     pub(super) fn other_svids(&self, holder: &Identity, but: &str) -> Vec<Change> {
         self.serials_of(holder)

@@ -80,7 +80,9 @@ impl Table for Tasks {
             let Some(record) = record else { continue };
             if record.state == TaskState::Open {
                 count.member(&mut state.deadlines, (record.deadline, *id));
-                state.with_agent(&record.agent, |held| count.on(&mut held.open_tasks));
+                state.with_agent(&record.agent, |held| {
+                    count.member(&mut held.open_tasks, *id)
+                });
             }
             if let Some(parent) = record.parent {
                 if let Some(node) = state.tasks.get_mut(&parent) {

@@ -1,5 +1,6 @@
 //! The rules that decide which event may follow which.
 
+mod agents;
 mod diagram;
 mod ends;
 mod keys;
@@ -8,7 +9,7 @@ mod random;
 use std::time::Duration;
 
 use taskpass_core::{
-    CredentialState, Event, RevocationClass, Scope, SvidState, Task, TaskState, limits,
+    CredentialState, Event, RevocationClass, Scope, SvidOrigin, SvidState, Task, TaskState, limits,
 };
 
 use crate::{
@@ -412,6 +413,7 @@ fn operators_come_from_the_installation_or_from_themselves() {
         join_token: None,
         evidence: None,
         renews: Some(serial.to_owned()),
+        origin: Some(SvidOrigin::Renewal),
     };
     assert!(invalid(model.commit(&renews(&agents, "o0"))));
     agents.agent = agent_name(2);

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::{Commits, LogStore};
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Revocations, Store, StoreError, SvidRecord, TaskFilter, Usage, Work,
+    Page, ProviderUsage, Revocations, Store, StoreError, SupersededSvid, SvidRecord, TaskFilter,
+    Usage, Work,
     applier::ToIndex,
     entry,
     index::{Index, IndexError},
@@ -102,6 +103,14 @@ impl Store for LogStore {
         Ok(self.alive(|state| state.live_svid(serial, now).cloned()))
     }
 
+    async fn superseded_svid(
+        &self,
+        serial: &str,
+    ) -> Result<Option<Arc<SupersededSvid>>, StoreError> {
+        let now = self.clock.now();
+        Ok(self.alive(|state| state.superseded(serial, now).cloned()))
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {
         let live = self.alive(|state| state.node(id).map(|node| Arc::clone(&node.task)));
         match live {
@@ -153,6 +162,10 @@ impl Store for LogStore {
         Ok(self.alive(|state| state.usage(name, now)))
     }
 
+    async fn open_tasks_of_agent(&self, name: &AgentName) -> Result<Vec<TaskId>, StoreError> {
+        Ok(self.alive(|state| state.open_tasks_of(name)))
+    }
+
     async fn live_in_task(&self, id: TaskId) -> Result<u32, StoreError> {
         Ok(self.alive(|state| state.node(id).map_or(0, |node| node.live_below)))
     }
@@ -179,6 +192,25 @@ impl Store for LogStore {
         let agents = state.agents_after(after.as_ref()).cloned();
         let rows: Vec<_> = agents.take(page.size().saturating_add(1)).collect();
         Ok(one_page(rows, page, |agent| agent.name.to_string()))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        agent: Option<&AgentName>,
+        page: &Page,
+    ) -> Result<Listing<Arc<JoinTokenRecord>>, StoreError> {
+        let before: Option<JoinTokenId> = place(page)?;
+        let rows = self.alive(|state| {
+            let tokens = state.tokens_before(before);
+            tokens
+                .filter(|record| agent.is_none_or(|agent| *agent == record.token.agent))
+                .take(page.size().saturating_add(1))
+                .cloned()
+                .collect()
+        });
+        Ok(one_page(rows, page, |record: &Arc<JoinTokenRecord>| {
+            record.token.id.to_string()
+        }))
     }
 
     async fn list_tasks(

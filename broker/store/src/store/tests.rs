@@ -137,6 +137,15 @@ async fn everything(store: &LogStore, tasks: u64) -> String {
 /// A history with everything in it: live, ending and ended tasks.
 async fn furnish(fixture: &Fixture) {
     let top = new_task(1, 1);
+    // The first use of a login ends all tasks of its agent.
+    fixture
+        .all([token(1, 1), token(2, 1), joined("s1", 1, 1)])
+        .await;
+    fixture
+        .all([Event::SvidActivated {
+            serial: "s1".to_owned(),
+        }])
+        .await;
     fixture
         .all([
             started(top.clone()),
@@ -145,17 +154,7 @@ async fn furnish(fixture: &Fixture) {
         ])
         .await;
     fixture
-        .all([
-            token(1, 1),
-            token(2, 1),
-            joined("s1", 1, 1),
-            svid_issued(svid("s2", 1, Some(task_id(3)))),
-        ])
-        .await;
-    fixture
-        .all([Event::SvidActivated {
-            serial: "s1".to_owned(),
-        }])
+        .all([svid_issued(svid("s2", 1, Some(task_id(3))))])
         .await;
     fixture
         .all([

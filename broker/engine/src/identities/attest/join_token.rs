@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use taskpass_core::{Digest, EvidenceKind, Timestamp, same_in_constant_time};
-use taskpass_store::Store;
+use taskpass_store::{JoinTokenState, Store};
 
 use super::{
     Evidence,
@@ -36,7 +36,7 @@ impl Attestor for JoinTokenAttestor {
     }
 
     fn refusal(&self) -> &'static str {
-        "the join token is unknown, used or expired; ask for a new one with `taskpass agent token`"
+        "the join token is unknown, used, withdrawn or expired; ask for a new one with `taskpass agent token`"
     }
 
     async fn verify(&self, evidence: &Evidence, now: Timestamp) -> Result<Claims, Refusal> {
@@ -48,7 +48,7 @@ impl Attestor for JoinTokenAttestor {
         // much of the digest is right.
         let digest = Digest::of(&shown.secret).to_string();
         let same = same_in_constant_time(digest.as_bytes(), token.secret_sha256.as_bytes());
-        if !same || record.used || token.expires_at <= now {
+        if !same || record.state(now) != JoinTokenState::Unused {
             return Err(Refusal::NotGood);
         }
         Ok(Claims {

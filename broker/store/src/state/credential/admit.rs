@@ -41,6 +41,7 @@ impl State {
         now: Timestamp,
         used: &dyn UsedIds,
     ) -> Result<(), Refusal> {
+        self.agent_active(&credential.agent)?;
         self.task_open(credential.task, now)?;
         let id = UsedId::new(CREDENTIAL, &credential.id);
         let is_alive = self.credentials.contains_key(&credential.id);
@@ -84,7 +85,10 @@ impl State {
                 self.own_anchor(credential.task, *anchor)?;
                 small_handle(*handle)
             }
-            CredentialStep::RenewIntended { .. } => Ok(self.task_open(credential.task, now)?),
+            CredentialStep::RenewIntended { .. } => {
+                self.agent_active(&credential.agent)?;
+                Ok(self.task_open(credential.task, now)?)
+            }
             CredentialStep::RevokeFailed { attempt, .. } => {
                 let so_far = credential.revocation.as_ref().map_or(0, |r| r.attempts);
                 if *attempt != so_far.saturating_add(1) {

@@ -1,10 +1,12 @@
 //! Which SVIDs may be recorded and activated.
 
-use taskpass_core::{Identity, JoinTokenId, OperatorOrigin, Svid, SvidState, SvidStep, Timestamp};
+use taskpass_core::{
+    Identity, JoinTokenId, OperatorOrigin, Svid, SvidOrigin, SvidState, SvidStep, TaskId, Timestamp,
+};
 
 use crate::state::{
     State,
-    refusal::{Refusal, exists, invalid, missing, wrong},
+    refusal::{Refusal, exists, invalid, wrong},
 };
 
 /// Where the ledger of a new installation names its first operator.
@@ -22,7 +24,10 @@ impl State {
                 svid,
                 join_token,
                 renews,
+                origin,
             } => {
+                let own = svid_origin(*join_token, *renews, svid.task);
+                admit_named_origin(*origin, own)?;
                 self.admit_agents_svid(svid, *join_token, now)?;
                 self.admit_renewal(&svid.identity(), *renews, now)?;
                 self.admit_certificate(&svid.serial, svid.not_after, now)
@@ -32,10 +37,16 @@ impl State {
                 serial,
                 not_after,
                 renews,
+                place,
                 origin,
                 ..
             } => {
-                self.admit_origin(renews.is_some(), *origin)?;
+                self.admit_origin(renews.is_some(), *place)?;
+                let own = match renews {
+                    Some(_) => SvidOrigin::Renewal,
+                    None => SvidOrigin::Machine,
+                };
+                admit_named_origin(*origin, Some(own))?;
                 let holder = Identity::Operator((*operator).clone());
                 self.admit_renewal(&holder, *renews, now)?;
                 self.admit_certificate(serial, *not_after, now)
@@ -44,6 +55,7 @@ impl State {
                 SvidState::Pending => Ok(()),
                 SvidState::Active => wrong(format!("SVID `{serial}`"), "active"),
             },
+            SvidStep::Conflict { serial } => self.admit_conflict(serial, now),
         }
     }
 
@@ -53,9 +65,7 @@ impl State {
         join_token: Option<JoinTokenId>,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if !self.knows_agent(&svid.agent) {
-            return Err(missing("agent", &svid.agent).into());
-        }
+        self.agent_active(&svid.agent)?;
         if let Some(task) = svid.task {
             self.task_open(task, now)?;
             let node = self.tasks.get(&task);
@@ -112,7 +122,7 @@ impl State {
         not_after: Timestamp,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if self.svids.contains_key(serial) {
+        if self.svids.contains_key(serial) || self.superseded.contains_key(serial) {
             return Err(exists("SVID", &serial));
         }
         if not_after <= now {
@@ -120,4 +130,27 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The only origin that an agent's SVID can have; `None` where the event leaves it open.
+const fn svid_origin(
+    join_token: Option<JoinTokenId>,
+    renews: Option<&str>,
+    task: Option<TaskId>,
+) -> Option<SvidOrigin> {
+    match (join_token, renews, task) {
+        (Some(_), ..) => Some(SvidOrigin::Login),
+        (None, Some(_), _) => Some(SvidOrigin::Renewal),
+        (None, None, Some(_)) => Some(SvidOrigin::Task),
+        (None, None, None) => None,
+    }
+}
+
+/// Refuses an event that names another origin than its own. Without its origin a login would end
+/// nothing that the earlier identity has.
+fn admit_named_origin(named: Option<SvidOrigin>, own: Option<SvidOrigin>) -> Result<(), Refusal> {
+    if own.is_none() || named == own {
+        return Ok(());
+    }
+    invalid("it does not say how its holder came to it")
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Identity, OperatorOrigin, SvidState, SvidStep, limits};
+use taskpass_core::{
+    Actor, EndCause, Event, Identity, OperatorOrigin, SvidOrigin, SvidState, SvidStep, limits,
+};
 
 use crate::{
     Conflict, SvidRecord,
@@ -14,7 +16,10 @@ impl State {
     pub(in crate::state) fn svid_effects(&self, step: &SvidStep<'_>) -> Result<Effects, Conflict> {
         match step {
             SvidStep::Issued {
-                svid, join_token, ..
+                svid,
+                join_token,
+                origin,
+                ..
             } => {
                 let mut changes = self.token_used(*join_token)?;
                 changes.extend(self.svid_recorded(SvidRecord {
@@ -24,6 +29,7 @@ impl State {
                     not_after: svid.not_after,
                     state: svid.state,
                     entry: self.next(),
+                    origin: *origin,
                 }));
                 Ok(Effects::of(changes).about(svid.task))
             }
@@ -32,6 +38,7 @@ impl State {
                 serial,
                 key_sha256,
                 not_after,
+                place,
                 origin,
                 ..
             } => {
@@ -42,8 +49,9 @@ impl State {
                     not_after: *not_after,
                     state: SvidState::Pending,
                     entry: self.next(),
+                    origin: *origin,
                 };
-                Ok(Effects::of(match origin {
+                Ok(Effects::of(match place {
                     OperatorOrigin::Broker => self.svid_recorded(record),
                     // A thief may hold any of the operator's other SVIDs, so they stop counting
                     // before this one is used.
@@ -51,17 +59,20 @@ impl State {
                 }))
             }
             SvidStep::Activated { serial } => self.svid_activated(serial),
+            SvidStep::Conflict { serial } => Ok(Effects::of([self.conflict_noticed(serial)?])),
         }
     }
 
-    /// Puts an SVID on record. The oldest SVIDs that wait for their first use make room for it.
+    /// Puts an SVID on record. The oldest SVIDs that wait for their first use make room for it:
+    /// renewed ones for a renewed one and none else, so that a thief who renews cannot push out the SVID of its
+    /// victim's login.
     fn svid_recorded(&self, svid: SvidRecord) -> Vec<Change> {
         if svid.state == SvidState::Active {
             return self.svid_alone(svid);
         }
         let is_pending = |serial: &&str| {
             let record = self.svids.get(*serial);
-            record.is_some_and(|record| record.state == SvidState::Pending)
+            record.is_some_and(|r| r.state == SvidState::Pending && r.origin == svid.origin)
         };
         let pending: Vec<&str> = self.serials_of(&svid.holder).filter(is_pending).collect();
         let surplus = (pending.len() + 1).saturating_sub(limits::PENDING_SVIDS_PER_IDENTITY_MAX);
@@ -74,7 +85,7 @@ impl State {
 
     /// Puts an SVID on record as the only one of its holder.
     fn svid_alone(&self, svid: SvidRecord) -> Vec<Change> {
-        let mut changes = self.other_svids(&svid.holder, &svid.serial);
+        let mut changes = self.superseded_svids(&svid.holder, &svid.serial);
         changes.push(Change::Svid(svid.serial.clone(), Some(Arc::new(svid))));
         changes
     }
@@ -84,10 +95,43 @@ impl State {
         let svid = svid.ok_or_else(|| missing("SVID", &serial))?;
         let mut active = svid.as_ref().clone();
         active.state = SvidState::Active;
-        let mut effects = Effects::of(self.other_svids(&svid.holder, serial));
+        let others: Vec<Arc<SvidRecord>> = self
+            .serials_of(&svid.holder)
+            .filter(|other| *other != serial)
+            .filter_map(|other| self.svids.get(other))
+            .filter(|other| !outlives_activation(other, svid))
+            .cloned()
+            .collect();
+        let mut effects = Effects::of(self.supersede(&svid.holder, &others));
         effects
             .changes
             .push(Change::Svid(serial.to_owned(), Some(Arc::new(active))));
         Ok(effects.about(svid.task()))
     }
+
+    /// The events that the first use of an SVID brings along. After a login with a join token the
+    /// tasks that the earlier identity had end with all their credentials: a thief of that identity
+    /// may have opened any of them. A renewal brings nothing along.
+    pub(in crate::state) fn login_cascade(&self, serial: &str) -> Vec<Event> {
+        let login = self.svids.get(serial);
+        let Some(login) = login.filter(|svid| svid.origin == Some(SvidOrigin::Login)) else {
+            return Vec::new();
+        };
+        let Identity::Agent(agent) = &login.holder else {
+            return Vec::new();
+        };
+        let domain = self.trust_domain.as_ref();
+        let id = domain.and_then(|domain| login.holder.spiffe_id(domain).ok());
+        let by = id.map_or(Actor::Broker, Actor::Caller);
+        self.tasks_ending(agent, EndCause::IdentityReplaced, &by)
+    }
+}
+
+/// Whether an SVID goes on counting after the first use of another one of its holder. The SVID of a
+/// login that waits for its first use does: otherwise a thief that goes on renewing could end it
+/// before its owner uses it. Only a later login ends it.
+fn outlives_activation(other: &SvidRecord, activated: &SvidRecord) -> bool {
+    let login = Some(SvidOrigin::Login);
+    let waits = other.state == SvidState::Pending && other.origin == login;
+    waits && (activated.origin != login || other.entry > activated.entry)
 }

@@ -65,9 +65,7 @@ impl State {
 
     /// Checks a new task: by itself, and against the one above it.
     fn admit_start(&self, task: &Task, now: Timestamp) -> Result<(), Refusal> {
-        if !self.knows_agent(&task.agent) {
-            return Err(missing("agent", &task.agent).into());
-        }
+        self.agent_active(&task.agent)?;
         let new = task.state == TaskState::Open
             && task.end_cause.is_none()
             && task.ending_at.is_none()

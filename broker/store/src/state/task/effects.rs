@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use taskpass_core::{
-    CredentialState, EndCause, Event, Identity, RevokeCause, TaskId, TaskState, TaskStep,
-    Timestamp, Topic,
+    Actor, AgentName, CredentialState, EndCause, Event, Identity, RevokeCause, TaskId, TaskState,
+    TaskStep, Timestamp,
 };
 
 use super::Node;
@@ -35,7 +35,12 @@ impl State {
                 ending.end_cause = Some(*cause);
                 ending.ending_at = Some(time);
                 let identity = Identity::AgentTask(task.agent.clone(), id);
-                let mut changes = self.other_svids(&identity, "");
+                // An SVID that is bound to a task of the earlier identity may be a thief's.
+                let mut changes = if *cause == EndCause::IdentityReplaced {
+                    self.superseded_svids(&identity, "")
+                } else {
+                    self.other_svids(&identity, "")
+                };
                 changes.push(Change::Task(id, Some(Arc::new(ending))));
                 Ok(Effects::of(changes).about([id]))
             }
@@ -62,14 +67,45 @@ impl State {
         self.tasks.get(&id).ok_or_else(|| missing("task", &id))
     }
 
+    /// The end of every open task of an agent, each with the events that it brings along.
+    pub(in crate::state) fn tasks_ending(
+        &self,
+        agent: &AgentName,
+        cause: EndCause,
+        by: &Actor,
+    ) -> Vec<Event> {
+        let is_ended_too = |id: TaskId| {
+            let task = self.tasks.get(&id).map(|node| &node.task);
+            task.is_some_and(|task| task.state == TaskState::Open && task.agent == *agent)
+        };
+        let mut events = Vec::new();
+        for task in self.open_tasks_of(agent) {
+            // The end of a task above it brings its own end along.
+            if self.ancestors(task).skip(1).any(is_ended_too) {
+                continue;
+            }
+            events.push(Event::TaskEnding {
+                task,
+                cause,
+                by: by.clone(),
+            });
+            events.extend(self.task_cascade(task, cause, by));
+        }
+        events
+    }
+
     /// The events that the end of a task brings along: the end of all tasks below, and the revoking
     /// of everything that is alive in any of them. They follow the first [`Event::TaskEnding`] in
     /// the same batch.
-    pub(crate) fn cascade(&self, event: &Event) -> Vec<Event> {
-        let Topic::Task(task, TaskStep::Ending { cause, by }) = event.topic() else {
-            return Vec::new();
-        };
+    pub(in crate::state) fn task_cascade(
+        &self,
+        task: TaskId,
+        cause: EndCause,
+        by: &Actor,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
+        let agent_of = |id: TaskId| self.tasks.get(&id).map(|node| &node.task.agent);
+        let agent = agent_of(task);
         for id in std::iter::once(task).chain(self.descendants(task)) {
             let Some(node) = self
                 .tasks
@@ -81,12 +117,13 @@ impl State {
             let cause = if id == task {
                 cause
             } else {
+                let cause = cause_below(cause, agent_of(id) == agent);
                 events.push(Event::TaskEnding {
                     task: id,
-                    cause: EndCause::ParentEnded,
+                    cause,
                     by: by.clone(),
                 });
-                EndCause::ParentEnded
+                cause
             };
             let alive = node.credentials.iter().filter(|c| {
                 self.credentials.get(c).is_some_and(|c| {
@@ -100,5 +137,20 @@ impl State {
             }));
         }
         events
+    }
+}
+
+/// Why a task below a task ends that ends for `cause`. All tasks of an agent end for the same cause
+/// if the agent itself is the cause.
+const fn cause_below(cause: EndCause, is_same_agents: bool) -> EndCause {
+    match cause {
+        EndCause::Frozen | EndCause::IdentityReplaced if is_same_agents => cause,
+        EndCause::Frozen
+        | EndCause::IdentityReplaced
+        | EndCause::Completed
+        | EndCause::Cancelled
+        | EndCause::Deadline
+        | EndCause::HeartbeatLost
+        | EndCause::ParentEnded => EndCause::ParentEnded,
     }
 }

@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use taskpass_core::{AnchorState, CredentialState, Event, SvidState, Task, TaskState};
+use taskpass_core::{AnchorState, CredentialState, Event, SvidState, Task, TaskState, limits};
 
 use super::super::{Change, State};
 use crate::testing::{
-    HOUR, Model, NOW, abandoned, agent_name, anchor, anchor_id, child, ended, ending, expired,
-    intended, issued, joined, keyed, local_operator_svid, new_task, operator_svid, renew_intended,
-    renewed, revoke_failed, revoked, revoking, started, svid, svid_activated, svid_issued, task_id,
-    token,
+    HOUR, Model, NOW, abandoned, agent_name, anchor, anchor_id, child, conflict, ended, ending,
+    expired, frozen, intended, issued, joined, keyed, local_operator_svid, new_task, operator_svid,
+    owner_changed, owner_departed, released, renew_intended, renewed, retired, revoke_failed,
+    revoked, revoking, started, svid, svid_activated, svid_issued, task_id, token, withdrawn,
 };
 
 /// An event from three random numbers; the state often refuses it.
@@ -65,6 +65,15 @@ fn event(kind: u8, a: u64, b: u64, model: &Model) -> Event {
             if b.is_multiple_of(2) { "s" } else { "o" }
         )),
         19 => keyed(renew_intended(a), &format!("r{a}")),
+        22 => match b % 4 {
+            0 => frozen(agent),
+            1 => released(agent),
+            2 => owner_departed(agent),
+            _ => owner_changed(agent),
+        },
+        23 => conflict(&format!("s{a}")),
+        24 => withdrawn(a),
+        25 if b == 0 => retired(agent),
         20 if b == 0 => local_operator_svid(&format!("o{a}")),
         20 => operator_svid(&format!("o{a}"), Some(&format!("o{b}"))),
         _ => keyed(renewed(a), &format!("r{a}")),
@@ -78,6 +87,9 @@ fn rebuilt(state: &State) -> State {
     fresh.set(&Change::TrustDomain(state.trust_domain.clone()));
     for (name, agent) in &state.agents {
         fresh.set(&Change::Agent(name.clone(), Some(agent.clone())));
+    }
+    for (serial, svid) in &state.superseded {
+        fresh.set(&Change::Superseded(serial.clone(), Some(svid.clone())));
     }
     for (id, token) in &state.tokens {
         fresh.set(&Change::Token(*id, Some(token.clone())));
@@ -158,6 +170,34 @@ fn check_counts(state: &State) {
         let held = live.iter().filter(|c| c.agent == *agent).count();
         assert_eq!(usage.live_credentials as usize, held);
     }
+    for node in state.tasks.values() {
+        if node.task.state == TaskState::Open {
+            assert!(
+                state.agent_active(&node.task.agent).is_ok(),
+                "a stopped agent works"
+            );
+        }
+    }
+    for svid in state.svids.values() {
+        if let Some(agent) = svid.holder.agent() {
+            assert!(
+                state.agent_active(agent).is_ok(),
+                "a stopped agent is heard"
+            );
+        }
+    }
+    let superseded = state.superseded_of.values();
+    assert!(
+        superseded
+            .clone()
+            .all(|of| of.len() <= limits::SUPERSEDED_SVIDS_PER_IDENTITY_MAX)
+    );
+    assert!(
+        !state
+            .superseded
+            .keys()
+            .any(|serial| state.svids.contains_key(serial))
+    );
     let in_state = |s| live.iter().filter(|c| c.state == s).count();
     assert_eq!(state.intended.len(), in_state(CredentialState::Intended));
     assert_eq!(state.expiries.len(), in_state(CredentialState::Active));
@@ -212,7 +252,7 @@ fn replayed(model: &Model) -> State {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn histories(steps in prop::collection::vec((0_u8..22, 0_u64..12, 0_u64..12, 0_u64..90), 1..250)) {
+    fn histories(steps in prop::collection::vec((0_u8..26, 0_u64..12, 0_u64..12, 0_u64..90), 1..250)) {
         let mut model = Model::new();
         let mut admitted = 0;
         for (kind, a, b, wait) in steps {
