@@ -77,11 +77,9 @@ impl SystemClock {
     /// The same clocks, where a supervisor told the process the name of the machine's run: a
     /// confined process may not be able to read it.
     #[must_use]
-    pub fn in_run(self, boot: &str) -> Self {
-        Self {
-            boot: Some(plain(boot)),
-            ..self
-        }
+    pub fn in_run(mut self, boot: &str) -> Self {
+        self.boot = Some(plain(boot));
+        self
     }
 }
 
