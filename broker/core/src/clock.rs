@@ -70,9 +70,22 @@ impl SystemClock {
         Self {
             #[cfg(not(target_os = "linux"))]
             started: std::time::Instant::now(),
-            boot: boot.map(|id| id.trim().to_owned()),
+            boot: boot.map(|id| plain(&id)),
         }
     }
+
+    /// The same clocks, where a supervisor told the process the name of the machine's run: a
+    /// confined process may not be able to read it.
+    #[must_use]
+    pub fn in_run(mut self, boot: &str) -> Self {
+        self.boot = Some(plain(boot));
+        self
+    }
+}
+
+/// The name of a run without line break and hyphens, which not every source of it has.
+fn plain(boot: &str) -> String {
+    boot.trim().replace('-', "")
 }
 
 impl Clock for SystemClock {

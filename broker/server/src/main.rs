@@ -217,7 +217,11 @@ fn machine_clock() -> Arc<dyn Clock> {
     if let Some(file) = process::environment("TASKPASS_CLOCK_SHIFT") {
         return Arc::new(taskpass_core::ShiftedClock::new(file));
     }
-    Arc::new(SystemClock::new())
+    let clock = SystemClock::new();
+    Arc::new(match process::environment("TASKPASS_BOOT_ID") {
+        Some(boot) => clock.in_run(&boot),
+        None => clock,
+    })
 }
 
 /// Prints to standard output. A reader that closed the pipe, such as `head`, is not an error.
