@@ -17,6 +17,11 @@ struct OfPeer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
     provider: String,
 }
@@ -54,6 +59,8 @@ pub struct Sample {
     pub ledger_queue: usize,
     /// Open tasks.
     pub open_tasks: usize,
+    /// Agents by state.
+    pub agents: Vec<(&'static str, u64)>,
     /// How long the oldest credential that has to be revoked has been waiting.
     pub oldest_pending_revocation: Duration,
     /// Bytes free on the volume of the data directory.
@@ -106,6 +113,7 @@ metrics! {
         disk_full_days: Family<Only, Float> =
             "Days until the volume of the data directory is full, at the pace of the last day";
         open_tasks: Gauge = "Open tasks";
+        agents: Family<OfState, Gauge> = "Registered agents, by state";
         live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
         pending_revocations: Family<OfProvider, Gauge> =
             "Credentials that have to be revoked, by provider";
@@ -134,6 +142,9 @@ impl Gauges {
         set(&self.ledger_entries, sample.ledger_entries);
         set(&self.ledger_queue_events, sample.ledger_queue);
         set(&self.open_tasks, sample.open_tasks);
+        for (state, count) in &sample.agents {
+            set(&self.agents.get_or_create_owned(&OfState { state }), *count);
+        }
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
         self.disk_free.clear();

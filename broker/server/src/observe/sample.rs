@@ -3,9 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use taskpass_core::AgentState;
 use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
 use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
-use taskpass_store::LogStore;
+use taskpass_store::{AgentCounts, LogStore};
 use tokio_util::sync::CancellationToken;
 
 use super::{forecast::Forecast, recent::Recent};
@@ -64,11 +65,27 @@ impl Sampler {
             ledger_entries: self.store.size(),
             ledger_queue: self.store.queued_events(),
             open_tasks: self.store.open_task_count(),
+            agents: self.agents(),
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
             providers: providers.ok(),
         }
+    }
+
+    fn agents(&self) -> Vec<(&'static str, u64)> {
+        let AgentCounts {
+            active,
+            frozen,
+            retired,
+        } = self.store.agent_counts();
+        [
+            (AgentState::Active, active),
+            (AgentState::Frozen, frozen),
+            (AgentState::Retired, retired),
+        ]
+        .map(|(state, count)| (state.as_str(), count))
+        .to_vec()
     }
 
     async fn providers(&self) -> Result<Vec<ProviderSample>, Error> {
