@@ -17,6 +17,11 @@ struct OfPeer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
     provider: String,
 }
@@ -56,6 +61,8 @@ pub struct Sample {
     pub indexes_set_aside: Option<usize>,
     /// Open tasks.
     pub open_tasks: usize,
+    /// Agents by state.
+    pub agents: Vec<(&'static str, u64)>,
     /// How long the oldest credential that has to be revoked has been waiting.
     pub oldest_pending_revocation: Duration,
     /// Bytes free on the volume of the data directory.
@@ -117,6 +124,7 @@ metrics! {
         clock_ahead: Float, Seconds =
             "How far the wall clock is ahead of the time that has passed while it is in doubt, else 0";
         open_tasks: Gauge = "Open tasks";
+        agents: Family<OfState, Gauge> = "Registered agents, by state";
         live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
         pending_revocations: Family<OfProvider, Gauge> =
             "Credentials that have to be revoked, by provider";
@@ -147,6 +155,9 @@ impl Gauges {
         set(&self.open_tasks, sample.open_tasks);
         set(&self.clock_in_doubt, u8::from(sample.clock_ahead.is_some()));
         self.clock_ahead.set(sample.clock_ahead.unwrap_or(0.0));
+        for (state, count) in &sample.agents {
+            set(&self.agents.get_or_create_owned(&OfState { state }), *count);
+        }
         let oldest = sample.oldest_pending_revocation.as_secs_f64();
         self.oldest_pending_revocation.set(oldest);
         self.index_set_aside.clear();

@@ -333,6 +333,15 @@ pub(super) fn of_operators() -> Vec<Row> {
         change(&mut request);
         row("AgentService/RegisterAgent", &request, field, part)
     };
+    let stop = |name: &str, reason: &str, field, part| {
+        let (name, reason) = (name.to_owned(), reason.to_owned());
+        let freeze = pb::FreezeAgentRequest {
+            name,
+            reason,
+            wait_ms: 1,
+        };
+        row("AgentService/FreezeAgent", &freeze, field, part)
+    };
     let export = |since: Option<Timestamp>, task_id: &str, field, part| {
         let request = pb::ExportLedgerRequest {
             since,
@@ -378,6 +387,17 @@ pub(super) fn of_operators() -> Vec<Row> {
             |r| r.idempotency_key = " ".to_owned(),
             "idempotency_key",
             "printable ASCII",
+        ),
+        stop("No Body", "why", "name", "`No Body`"),
+        stop("builder", "", "reason", ""),
+        stop("builder", &"x".repeat(513), "reason", "512"),
+        row(
+            "AgentService/WithdrawJoinToken",
+            &pb::WithdrawJoinTokenRequest {
+                id: "hunter2".to_owned(),
+            },
+            "id",
+            "is not a join token",
         ),
         token("No Body", 0, "agent", "`No Body`"),
         token("builder", 86_401, "ttl_seconds", "at most 24h"),

@@ -385,7 +385,7 @@ async fn wrong_arguments_are_told_apart_before_anything_is_sent() {
         ),
         (vec!["approval", "list"], "unrecognized subcommand"),
         (vec!["policy", "grant"], "unrecognized subcommand"),
-        (vec!["agent", "freeze", "b"], "unrecognized subcommand"),
+        (vec!["agent", "freeze", "b"], "--reason"),
         (vec!["run", "--purpose", "p", "--role", "v/r"], "COMMAND"),
         (
             vec![

@@ -3,9 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use taskpass_core::AgentState;
 use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
 use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
-use taskpass_store::{LogStore, indexes_set_aside};
+use taskpass_store::{AgentCounts, LogStore, indexes_set_aside};
 use tokio_util::sync::CancellationToken;
 
 use super::{forecast::Forecast, recent::Recent};
@@ -67,12 +68,28 @@ impl Sampler {
                 .ok()
                 .map(|found| found.len()),
             open_tasks: self.store.open_task_count(),
+            agents: self.agents(),
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
             clock_ahead: self.clock_ahead(),
             providers: providers.ok(),
         }
+    }
+
+    fn agents(&self) -> Vec<(&'static str, u64)> {
+        let AgentCounts {
+            active,
+            frozen,
+            retired,
+        } = self.store.agent_counts();
+        [
+            (AgentState::Active, active),
+            (AgentState::Frozen, frozen),
+            (AgentState::Retired, retired),
+        ]
+        .map(|(state, count)| (state.as_str(), count))
+        .to_vec()
     }
 
     async fn providers(&self) -> Result<Vec<ProviderSample>, Error> {

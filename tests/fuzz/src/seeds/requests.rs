@@ -63,7 +63,38 @@ fn about_identities(world: &World) -> Asked {
     let get = v1::GetAgentRequest {
         name: "builder".to_owned(),
     };
+    let (name, reason) = ("builder".to_owned(), "it misbehaves".to_owned());
+    let freeze = v1::FreezeAgentRequest {
+        name: name.clone(),
+        reason: reason.clone(),
+        wait_ms: 1,
+    };
+    let release = v1::ReleaseAgentRequest {
+        name: name.clone(),
+        reason: reason.clone(),
+    };
+    let owner = v1::ChangeAgentOwnerRequest {
+        name: name.clone(),
+        owner: "bob@acme.test".to_owned(),
+    };
+    let departed = v1::DepartOwnerRequest {
+        owner: "ann@acme.test".to_owned(),
+        reason,
+    };
+    let tokens = v1::ListJoinTokensRequest {
+        page: page(),
+        agent: name,
+    };
+    let withdraw = v1::WithdrawJoinTokenRequest {
+        id: "j06h1wrbrec46m5hj".to_owned(),
+    };
     vec![
+        ("FreezeAgent", freeze.encode_to_vec()),
+        ("ReleaseAgent", release.encode_to_vec()),
+        ("ChangeAgentOwner", owner.encode_to_vec()),
+        ("DepartOwner", departed.encode_to_vec()),
+        ("ListJoinTokens", tokens.encode_to_vec()),
+        ("WithdrawJoinToken", withdraw.encode_to_vec()),
         ("Attest", attest.encode_to_vec()),
         (
             "RenewSvid",

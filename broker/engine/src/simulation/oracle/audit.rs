@@ -33,6 +33,7 @@ impl Book {
         let page = TaskPage {
             task: task.clone(),
             state: TaskState::Open,
+            started: self.index(),
             ending: None,
         };
         self.tasks.insert(id, page);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use taskpass_core::{
     AgentName, AnchorStep, CredentialId, CredentialState, CredentialStep, DecisionRecord, Event,
-    Identity, Outcome, RoleName, Scope, Svid, SvidStep, Task, TaskId, TaskState, TaskStep,
-    Timestamp, Topic,
+    Identity, Outcome, RoleName, Scope, Svid, SvidOrigin, SvidStep, Task, TaskId, TaskState,
+    TaskStep, Timestamp, Topic,
 };
 use taskpass_store::Entry;
 
@@ -27,6 +27,8 @@ pub(super) struct Book {
     pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,
     pub(super) svids: BTreeMap<String, SvidPage>,
     pub(super) anchors: BTreeMap<taskpass_core::AnchorId, (TaskId, bool)>,
+    /// The entry of the first use of each agent's newest login.
+    logins: BTreeMap<AgentName, u64>,
     /// Permissions since the last entry that was not one.
     pub(super) allowed: Vec<DecisionRecord>,
 }
@@ -35,6 +37,8 @@ pub(super) struct Book {
 pub(super) struct TaskPage {
     pub(super) task: Task,
     pub(super) state: TaskState,
+    /// The entry that started it.
+    pub(super) started: u64,
     /// The entry that ended it.
     pub(super) ending: Option<u64>,
 }
@@ -56,6 +60,10 @@ pub(super) struct CredentialPage {
 #[derive(Debug)]
 pub(super) struct SvidPage {
     pub(super) svid: Svid,
+    origin: Option<SvidOrigin>,
+    /// The entry that issued it.
+    issued: u64,
+    used: bool,
     /// The entry after which it no longer counts.
     pub(super) superseded: Option<u64>,
 }
@@ -112,7 +120,7 @@ impl Book {
             Topic::Installation(_) | Topic::Decision(_) | Topic::Agent(_) | Topic::JoinToken(_) => {
                 Ok(())
             }
-            Topic::Svid(SvidStep::Issued { svid, .. }) => self.svid_issued(svid),
+            Topic::Svid(SvidStep::Issued { svid, origin, .. }) => self.svid_issued(svid, origin),
             Topic::Svid(SvidStep::Activated { serial }) => {
                 self.svid_activated(serial);
                 Ok(())
@@ -141,9 +149,12 @@ impl Book {
         checked
     }
 
-    fn svid_issued(&mut self, svid: &Svid) -> Checked {
+    fn svid_issued(&mut self, svid: &Svid, origin: Option<SvidOrigin>) -> Checked {
         let page = SvidPage {
             svid: svid.clone(),
+            origin,
+            issued: self.index,
+            used: false,
             superseded: None,
         };
         let is_first = self.index < 20 && self.allowed.is_empty();
@@ -158,12 +169,22 @@ impl Book {
     }
 
     fn svid_activated(&mut self, serial: &str) {
-        let identity = self.svids.get(serial).map(|page| page.svid.identity());
-        let Some(identity) = identity else { return };
         let index = self.index;
+        let Some(page) = self.svids.get_mut(serial) else {
+            return;
+        };
+        page.used = true;
+        let (identity, origin, issued) = (page.svid.identity(), page.origin, page.issued);
+        let login = Some(SvidOrigin::Login);
+        if origin == login {
+            self.logins.insert(page.svid.agent.clone(), index);
+        }
         for (other, page) in &mut self.svids {
             let is_same: bool = page.svid.identity() == identity;
-            if is_same && other != serial {
+            // A login waits for its first use, whatever is renewed meanwhile.
+            let waits = page.origin == login && !page.used;
+            let stays = waits && (origin != login || page.issued > issued);
+            if is_same && other != serial && !stays {
                 page.superseded.get_or_insert(index);
             }
         }
@@ -229,6 +250,13 @@ impl Book {
             if page.state == TaskState::Open && parent.is_some_and(|p| p.state != TaskState::Open) {
                 return Err(format!(
                     "8: task `{}` is open below an ended one",
+                    page.task.id
+                ));
+            }
+            let login = self.logins.get(&page.task.agent);
+            if page.state == TaskState::Open && login.is_some_and(|at| *at > page.started) {
+                return Err(format!(
+                    "16: task `{}` of an earlier identity is open after a login",
                     page.task.id
                 ));
             }

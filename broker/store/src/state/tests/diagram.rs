@@ -1,12 +1,13 @@
-//! `docs/states.md` draws the life of a credential as the rules admit it.
+//! `docs/states.md` draws the lives of an agent and of a credential as the rules admit them.
 
 use std::{collections::BTreeSet, fs};
 
 use taskpass_core::Event;
 
 use crate::testing::{
-    HOUR, Model, NOW, abandoned, credential_id, expired, intended, issued, new_task,
-    renew_intended, renewed, revoke_failed, revoked, revoking, started,
+    HOUR, Model, NOW, abandoned, agent, agent_name, credential_id, expired, frozen, intended,
+    issued, new_task, owner_changed, owner_departed, released, renew_intended, renewed, retired,
+    revoke_failed, revoked, revoking, started,
 };
 
 use super::ways;
@@ -65,11 +66,50 @@ fn name(event: &Event) -> String {
     json["type"].as_str().unwrap().to_owned()
 }
 
-/// The edges of the first diagram, without the edges to the end of the drawing.
-fn drawn() -> BTreeSet<Edge> {
+/// Every step of agent 1 that the rules admit.
+fn admitted_of_agent() -> BTreeSet<Edge> {
+    let steps = [
+        frozen(1),
+        released(1),
+        retired(1),
+        owner_changed(1),
+        owner_departed(1),
+    ];
+    let mut edges = BTreeSet::new();
+    let starts = [
+        vec![],
+        vec![frozen(1)],
+        vec![owner_departed(1)],
+        vec![owner_departed(1), owner_changed(1)],
+        vec![retired(1)],
+    ];
+    for start in &starts {
+        for step in &steps {
+            let mut model = Model::new();
+            model.all(start.clone());
+            let before = agent_state(&model);
+            if model.commit(step).is_ok() {
+                edges.insert((before, name(step), agent_state(&model)));
+            }
+        }
+    }
+    let mut model = Model::new();
+    assert!(model.state.agent(&agent_name(3)).is_none());
+    model.all([agent(3)]);
+    edges.insert(("[*]".to_owned(), name(&agent(3)), "active".to_owned()));
+    edges
+}
+
+fn agent_state(model: &Model) -> String {
+    let agent = model.state.agent(&agent_name(1)).unwrap();
+    agent.state.as_str().to_owned()
+}
+
+/// The edges of a section's diagram, without the edges to the end of the drawing.
+fn drawn(section: &str) -> BTreeSet<Edge> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
     let text = fs::read_to_string(path).unwrap();
-    let section = text.split("## Credential\n").nth(1).unwrap();
+    let section = text.split(&format!("## {section}\n")).nth(1).unwrap();
     let diagram = section.split("```").nth(1).unwrap();
     let mut edges = BTreeSet::new();
     for line in diagram.lines().filter(|line| line.contains(':')) {
@@ -84,5 +124,10 @@ fn drawn() -> BTreeSet<Edge> {
 
 #[test]
 fn the_diagram_of_a_credential_matches_the_rules() {
-    assert_eq!(drawn(), admitted());
+    assert_eq!(drawn("Credential"), admitted());
+}
+
+#[test]
+fn the_diagram_of_an_agent_matches_the_rules() {
+    assert_eq!(drawn("Agent"), admitted_of_agent());
 }
