@@ -22,7 +22,7 @@ impl Lapses {
             .filter(|credential| credential.expires_at.plus(ROUNDING_MAX) < deadline);
         let lapse = |credential: &IssuedCredential| {
             let life = credential.expires_at.since(credential.received_at);
-            (received() + life, credential.role.clone())
+            (Instant::now() + life, credential.role.clone())
         };
         let mut lapses: Vec<_> = early.map(lapse).collect();
         lapses.sort_by_key(|(when, _)| Reverse(*when));
@@ -50,13 +50,4 @@ impl Lapses {
         ));
         self.0.pop();
     }
-}
-
-/// The moment from which lifetimes are counted.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock of tokio's timers, which measures how long a credential still lives"
-)]
-fn received() -> Instant {
-    Instant::now()
 }
