@@ -238,7 +238,7 @@ fn a_command_is_stopped_when_its_identity_is_superseded() {
     );
     let task = only_task(&broker.operator());
     let shown = wait_for_state(&broker.operator(), text(&task, "task_id"), "ended");
-    assert_eq!(text(&shown, "end_cause"), "heartbeat_lost");
+    assert_eq!(text(&shown, "end_cause"), "identity_replaced");
     assert!(!world.bao.token_works(token));
 }
 
