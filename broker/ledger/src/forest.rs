@@ -88,7 +88,12 @@ pub(crate) fn file(ledger: &Path, level: u32, index: u64) -> PathBuf {
 
 /// A tile's file, if it is there and whole.
 pub(crate) fn read(ledger: &Path, level: u32, index: u64) -> Option<Tile> {
-    Tile::from_bytes(&fs::read(file(ledger, level, index)).ok()?)
+    Tile::from_bytes(&bytes(ledger, level, index)?)
+}
+
+/// The content of a tile's file, if it is there.
+pub(crate) fn bytes(ledger: &Path, level: u32, index: u64) -> Option<Vec<u8>> {
+    fs::read(file(ledger, level, index)).ok()
 }
 
 /// Keeps a full tile. A failure does no harm: the tile is made again from the entries when it is
