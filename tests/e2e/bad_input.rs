@@ -189,7 +189,9 @@ fn bad_join_tokens_are_refused_without_saying_which_part_is_wrong() {
         let status = attest(&bad).expect_err(&bad);
         assert_eq!(status.code(), Code::Unauthenticated, "{bad}: {status:?}");
         assert!(
-            status.message().contains("unknown, used or expired"),
+            status
+                .message()
+                .contains("unknown, used, withdrawn or expired"),
             "{status:?}"
         );
     }

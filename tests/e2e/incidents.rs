@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     process::{Command, Output},
 };
 
 use serde_json::Value;
-use taskpass_tests::{Broker, Cli, World, program, workspace};
+use taskpass_tests::{Broker, Cli, Installation, World, program, workspace};
 
 use crate::support::text;
 
@@ -16,15 +17,16 @@ const AGENT: &str = "nightly-builder";
 
 /// A playbook of the document while a test runs it.
 struct Playbook<'a> {
-    world: &'a World,
-    broker: &'a Broker<'a>,
+    installation: &'a Installation,
+    /// Where the broker listens.
+    address: String,
     /// The commands that did not run yet, in order.
     left: Vec<String>,
     variables: Vec<(&'static str, String)>,
 }
 
 impl<'a> Playbook<'a> {
-    fn read(title: &str, world: &'a World, broker: &'a Broker<'a>) -> Self {
+    fn read(title: &str, installation: &'a Installation, broker: &Broker<'_>) -> Self {
         let path = workspace().join("docs/incident-response.md");
         let document = fs::read_to_string(path).expect("the document");
         let (_, rest) = document
@@ -41,21 +43,33 @@ impl<'a> Playbook<'a> {
         left.reverse();
         assert!(!left.is_empty(), "`{title}` has no commands");
         Self {
-            world,
-            broker,
+            installation,
+            address: broker.address().to_owned(),
             left,
-            variables: Vec::new(),
+            variables: vec![("BROKER", installation.home().display().to_string())],
         }
     }
 
     /// Runs the next command, which begins like this, as an operator's shell does.
     fn step(&mut self, begins: &str) -> String {
-        let line = self.left.pop().expect("a command is left");
-        assert!(line.starts_with(begins), "`{line}` is not `{begins} …`");
-        let done = self.shell(&line);
+        let (line, done) = self.next(begins);
         let complaint = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{line}: {complaint}");
         String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// The same for a command that finds fault with something.
+    fn finds_fault(&mut self, begins: &str) -> String {
+        let (line, done) = self.next(begins);
+        assert!(!done.status.success(), "{line} finds no fault");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    fn next(&mut self, begins: &str) -> (String, Output) {
+        let line = self.left.pop().expect("a command is left");
+        assert!(line.starts_with(begins), "`{line}` is not `{begins} …`");
+        let done = self.shell(&line);
+        (line, done)
     }
 
     fn shell(&self, line: &str) -> Output {
@@ -63,12 +77,16 @@ impl<'a> Playbook<'a> {
         let programs = programs.parent().expect("a directory").display();
         Command::new("sh")
             .args(["-c", line])
-            .current_dir(self.world.installation.scratch())
+            .current_dir(self.installation.scratch())
             .env_clear()
             .env("PATH", format!("{programs}:/usr/bin:/bin"))
-            .env("HOME", self.world.installation.scratch())
-            .env("TASKPASS_ADDR", self.broker.address())
-            .env("TASKPASS_IDENTITY", self.broker.operator().identity())
+            .env("HOME", self.installation.scratch())
+            .env("TASKPASS_ADDR", &self.address)
+            .env(
+                "TASKPASS_IDENTITY",
+                self.installation.home().join("operator"),
+            )
+            .envs(self.installation.clock_env())
             .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .output()
             .expect("a shell")
@@ -85,13 +103,19 @@ fn issued(agent: &Cli) -> (String, Value) {
     (task, issued)
 }
 
+/// The ledger's key, as an auditor keeps it.
+fn keep_key(installation: &Installation) {
+    let key = installation.home().join("operator/ledger.vkey");
+    fs::copy(key, installation.scratch().join("ledger.vkey")).expect("a copy");
+}
+
 #[test]
 fn the_playbook_for_an_agent_that_misbehaves() {
     let world = World::new();
     let broker = world.start();
     let agent = broker.agent(AGENT);
     let (task, credential) = issued(&agent);
-    let mut steps = Playbook::read("An agent misbehaves", &world, &broker);
+    let mut steps = Playbook::read("An agent misbehaves", &world.installation, &broker);
 
     let receipts = steps.step("taskpass agent freeze");
     assert!(receipts.contains("revoked_verified"), "{receipts}");
@@ -136,7 +160,7 @@ fn the_playbook_for_a_stolen_identity() {
     let (task, credential) = issued(&thief);
     agent.refused(&["task", "list"]);
     let leaked = broker.operator().json(&["agent", "token", AGENT]);
-    let mut steps = Playbook::read("An identity was stolen", &world, &broker);
+    let mut steps = Playbook::read("An identity was stolen", &world.installation, &broker);
 
     steps.step("taskpass agent freeze");
     assert!(!world.bao.token_works(text(&credential["data"], "token")));
@@ -164,4 +188,88 @@ fn the_playbook_for_a_stolen_identity() {
     let released = steps.step("taskpass agent release");
     assert!(released.contains("active"), "{released}");
     steps.is_over();
+}
+
+#[test]
+fn the_playbook_for_a_breached_provider() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent(AGENT);
+    let (task, credential) = issued(&agent);
+    let mut steps = Playbook::read("A provider was breached", &world.installation, &broker);
+
+    steps.step("echo");
+    steps.step("taskpass policy check");
+    steps.step("taskpassd reload");
+    let issue = ["credential", "issue", "--task", &task, "--role", CONFIG];
+    assert_eq!(agent.refused(&issue).0, 3);
+    steps.step("for id in");
+    assert!(!world.bao.token_works(text(&credential["data"], "token")));
+    let live = steps.step("taskpass credential list");
+    assert!(!live.contains(text(&credential, "credential_id")), "{live}");
+    steps.step("taskpass provider check");
+    steps.step("rm");
+    steps.step("taskpassd reload");
+    agent.json(&issue);
+    steps.is_over();
+}
+
+#[test]
+fn the_playbook_for_a_breached_machine() {
+    let world = World::new();
+    let broker = world.start();
+    let agent = broker.agent(AGENT);
+    let (task, credential) = issued(&agent);
+    keep_key(&world.installation);
+    let kept = broker.operator().run(&["ledger", "checkpoint"]).stdout;
+    let scratch = world.installation.scratch();
+    fs::write(scratch.join("kept-checkpoint.txt"), kept).expect("a kept checkpoint");
+    issued(&agent);
+    let title = "The broker's machine was breached";
+    let mut steps = Playbook::read(title, &world.installation, &broker);
+
+    steps.step("taskpass ledger export");
+    steps.step("taskpass ledger verify");
+    steps.step("for id in");
+    assert!(!world.bao.token_works(text(&credential["data"], "token")));
+    let ended = broker.operator().json(&["task", "show", &task]);
+    assert_eq!(ended["state"], "ended");
+    let live = steps.step("taskpass credential list");
+    assert!(!live.contains(CONFIG), "{live}");
+    steps.step("taskpassd init");
+    let new = steps.step("cat new-installation");
+    assert_ne!(new, read(&scratch.join("ledger.vkey")));
+    steps.is_over();
+}
+
+#[test]
+fn the_playbook_for_a_clock_that_jumped() {
+    let mut installation = Installation::new();
+    installation.expect_error("the clock is in doubt");
+    installation.shift_clock(0);
+    let broker = installation.start();
+    broker.agent(AGENT);
+    broker.stop();
+    // While a broker starts, the clock is three weeks ahead.
+    installation.shift_clock(21 * 86_400);
+    let broker = installation.start();
+    keep_key(&installation);
+    let mut steps = Playbook::read("The clock jumped", &installation, &broker);
+    broker.stop();
+    installation.shift_clock(0);
+
+    let said = steps.finds_fault("taskpassd doctor");
+    assert!(said.contains("[fail] clock: "), "{said}");
+    steps.step("taskpassd clock accept");
+    let broker = installation.start();
+    broker.address().clone_into(&mut steps.address);
+    steps.step("taskpass ledger export");
+    steps.step("taskpass ledger verify");
+    steps.step("grep clock_accepted");
+    assert_eq!(broker.operator().json(&["agent", "list"])[0]["name"], AGENT);
+    steps.is_over();
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("a readable file")
 }

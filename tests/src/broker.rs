@@ -248,9 +248,14 @@ impl Installation {
         Command::new(program("taskpassd"))
             .args(args)
             .env_clear()
-            .envs(self.broker_clock_shift().map(|file| (CLOCK_VARIABLE, file)))
+            .envs(self.clock_env())
             .output()
             .expect("taskpassd starts")
+    }
+
+    /// The environment of commands that share the broker's clock.
+    pub fn clock_env(&self) -> Option<(&'static str, PathBuf)> {
+        self.broker_clock_shift().map(|file| (CLOCK_VARIABLE, file))
     }
 }
 

@@ -89,21 +89,14 @@ fn commands_in_the_documents_exist() {
     for command in commands {
         let command = command.split(" #").next().unwrap_or_default();
         let command = command.split(" -- ").next().unwrap_or_default();
-        let words: Vec<&str> = command
-            .split_whitespace()
-            .take_while(|word| !["<", ">", "|"].contains(word))
-            .collect();
-        let [name @ ("taskpass" | "taskpassd"), arguments @ ..] = &words[..] else {
+        let words = words_of(command);
+        let [name, arguments @ ..] = &words[..] else {
             continue;
         };
-        let mut arguments: Vec<String> = arguments
-            .iter()
-            .map(|a| a.trim_matches('"').to_owned())
-            .collect();
-        // Words in quotes are one argument; their number does not matter for help.
-        if let Some(at) = arguments.iter().position(|a| a == "--purpose") {
-            arguments.truncate(at);
+        if !["taskpass", "taskpassd"].contains(&name.as_str()) {
+            continue;
         }
+        let mut arguments = arguments.to_vec();
         // Placeholders stand for values that must have a form of their own.
         arguments.retain(|a| a != "NAME");
         seen += 1;
@@ -122,6 +115,23 @@ fn commands_in_the_documents_exist() {
     }
     assert!(seen > 25, "the documents show only {seen} commands");
     none(&complaints);
+}
+
+/// The words of a command up to a pipe or a redirection, as a shell splits them at double quotes.
+fn words_of(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in command.split('"').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    let end = words
+        .iter()
+        .position(|word| ["<", ">", "|"].contains(&word.as_str()));
+    words.truncate(end.unwrap_or(words.len()));
+    words
 }
 
 #[test]
