@@ -71,11 +71,18 @@ fn nothing_is_granted_until_a_policy_grants_it_and_operators_can_ask() {
     let builder = builder.through(broker.address());
     let task = World::task(&builder, &[ROLE]);
     World::issue(&builder, &task, ROLE, &[]);
-    let (code, _) = other.through(broker.address()).refused(&start);
+    let other = other.through(broker.address());
+    let (code, _) = other.refused(&start);
     assert_eq!(code, 3);
     // Asking changed nothing: no task and no credential came of it.
     let tasks = operator.json(&["task", "list"]);
     assert_eq!(tasks.as_array().map(Vec::len), Some(1), "{tasks}");
+
+    // A frozen agent has no role, whatever policy says.
+    let frozen = ["agent", "freeze", "builder", "--reason", "a test"];
+    operator.json(&frozen);
+    assert_eq!(operator.json(&["policy", "who", ROLE]), json!([]));
+    assert!(operator.refused(&explain).1.contains("frozen"));
 
     // Unknown names are told apart for operators; agents may not ask.
     let unknown = ["policy", "explain", "--agent", "nobody", "--role", ROLE];
@@ -87,5 +94,5 @@ fn nothing_is_granted_until_a_policy_grants_it_and_operators_can_ask() {
     );
     let unknown = ["policy", "who", "vault-main/none"];
     assert!(operator.refused(&unknown).1.contains("vault-main/none"));
-    assert_eq!(builder.refused(&["policy", "who", ROLE]).0, 3);
+    assert_eq!(other.refused(&["policy", "who", ROLE]).0, 3);
 }

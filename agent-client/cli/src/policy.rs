@@ -210,7 +210,7 @@ async fn explain(
         policy_set: reply.policy_set,
         agent: agent.to_string(),
         role: role.to_string(),
-        allowed: decisions.iter().all(|decision| decision.allowed),
+        allowed: !decisions.is_empty() && decisions.iter().all(|decision| decision.allowed),
         decisions,
     };
     context.print(&view, || {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use taskpass_core::{
-    Agent, AgentName, Credential, CredentialId, CredentialIntent, Labels, Requester, RoleName,
-    RoleSpec, Scope, Task, TaskId, TaskState, Text, Timestamp, Ttl,
+    Agent, AgentName, AgentState, Credential, CredentialId, CredentialIntent, Labels, Requester,
+    RoleName, RoleSpec, Scope, Task, TaskId, TaskState, Text, Timestamp, Ttl,
 };
 use taskpass_policy::{Action, CredentialRequest, Decision, Facts, PolicySet, Principal, Resource};
 use taskpass_store::{Listing, Page};
@@ -56,11 +56,17 @@ impl Engine {
     ) -> Result<AccessDecisions, Error> {
         self.policy_set(call).await?;
         let agent = self.existing_agent(agent).await?;
+        if agent.state != AgentState::Active {
+            return Err(Error::AgentNotActive {
+                agent: agent.name,
+                state: agent.state,
+            });
+        }
         self.decide_access(call, &agent, question).await
     }
 
-    /// The agents that the policy in force lets have a role: those with at least one of the
-    /// actions. A page leaves the others out.
+    /// The agents that the policy in force lets have a role: the active ones with at least one of
+    /// the actions. A page leaves the others out.
     pub async fn list_access(
         &self,
         call: &Call,
@@ -70,7 +76,8 @@ impl Engine {
         self.policy_set(call).await?;
         let listing = self.context.store.list_agents(page).await?;
         let mut rows = Vec::new();
-        for agent in &listing.rows {
+        let active = |agent: &&Arc<Agent>| agent.state == AgentState::Active;
+        for agent in listing.rows.iter().filter(active) {
             let decisions = self.decide_access(call, agent, question).await?;
             if decisions.iter().any(Decision::is_allowed) {
                 rows.push(AgentAccess {

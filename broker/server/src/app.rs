@@ -71,14 +71,7 @@ impl App {
             ..deps
         };
         let tasks = TaskTracker::new();
-        let metrics = Arc::new(Metrics::new(Labels {
-            methods: api::methods(),
-            actions: Action::ALL
-                .iter()
-                .map(|it| it.as_str().to_owned())
-                .collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }));
+        let metrics = Arc::new(Metrics::new(labels()));
         let clock = Arc::clone(&deps.clock);
         let observer = Observer::new(Arc::clone(&metrics), clock, deps.entropy.as_ref())
             .map_err(AppError::setup("naming this run of the broker"))?;
@@ -210,19 +203,36 @@ impl App {
                 "background work did not finish in time; it is taken up at the next start"
             );
         }
-        let stopped = Batch::reserved([Event::BrokerStopped {}]);
-        match self.store.commit(stopped).await {
-            Ok(_) => {}
-            Err(error @ CommitError::DiskFull) => {
-                tracing::warn!(%error, "the stop is not recorded");
-            }
-            Err(error) => return Err(AppError::setup("recording the stop")(error)),
-        }
-        self.store
-            .close()
-            .await
-            .map_err(AppError::setup("closing the store"))
+        record_stop(&self.store).await
     }
+}
+
+/// The values of the labels that are known beforehand.
+fn labels() -> Labels {
+    Labels {
+        methods: api::methods(),
+        actions: Action::ALL
+            .iter()
+            .map(|it| it.as_str().to_owned())
+            .collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Records the end of this run, and closes the store.
+async fn record_stop(store: &LogStore) -> Result<(), AppError> {
+    let stopped = Batch::reserved([Event::BrokerStopped {}]);
+    match store.commit(stopped).await {
+        Ok(_) => {}
+        Err(error @ CommitError::DiskFull) => {
+            tracing::warn!(%error, "the stop is not recorded");
+        }
+        Err(error) => return Err(AppError::setup("recording the stop")(error)),
+    }
+    store
+        .close()
+        .await
+        .map_err(AppError::setup("closing the store"))
 }
 
 /// Store, authority, policy and providers, and the engine over them.

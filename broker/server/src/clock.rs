@@ -87,7 +87,7 @@ impl ClockWatch {
         Self {
             clock,
             data_dir: config.data_dir.clone(),
-            config: quoted(&config.path).to_string(),
+            config: quoted(&config.path),
             health,
             left: None,
             told: None,

@@ -209,7 +209,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
 
 /// Refuses while the time is wrong: the entry's time would stay in the ledger for good.
 fn require_sane_clock(clock: &dyn Clock, ledger: Timestamp, config: &Config) -> Result<(), Error> {
-    let config = || quoted(&config.path).to_string();
+    let config = || quoted(&config.path);
     if let Some(doubt) = clock.doubt() {
         let config = config();
         return Err(Error::ClockInDoubt { doubt, config });

@@ -92,7 +92,9 @@ impl Issuing<'_> {
         Ok(Issued {
             data: fields,
             expires_at: end_on_record(order.expires_at, ends_by),
-            lives_for: Some(Duration::from_secs(lease_seconds)),
+            // Where the engine ends nothing with the lease, the life of the lease proves no end.
+            lives_for: matches!(revokes, EngineRevokes::Now)
+                .then_some(Duration::from_secs(lease_seconds)),
             revocation_class: revokes.class(),
             handle: Some(handle.minted_by(engine.as_deref(), reply.index.as_ref())),
             anchor: Some(session.anchor),

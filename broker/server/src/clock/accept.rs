@@ -158,7 +158,7 @@ fn check_time(
     config: &Config,
 ) -> Result<(), Error> {
     let Some(time) = time else {
-        let config = quoted(&config.path).to_string();
+        let config = quoted(&config.path);
         return Err(Error::TimeMissing {
             clock,
             ledger,

@@ -45,9 +45,9 @@ fn busy() -> Model {
     model
 }
 
-fn not_active(result: Result<(), CommitError>, state: AgentState) {
+fn not_active(result: &Result<(), CommitError>, state: AgentState) {
     let expected = GuardFailure::AgentNotActive(agent_name(1), state);
-    assert_eq!(result, Err(CommitError::Guard(expected)));
+    assert_eq!(*result, Err(CommitError::Guard(expected)));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn an_agent_that_is_stopped_gets_nothing() {
             started(new_task(9, 1)),
             intended(9, 1, 1),
         ] {
-            not_active(model.commit(&gift), state);
+            not_active(&model.commit(&gift), state);
         }
         // What the provider answers late is recorded, and stays to be revoked.
         model.all([issued(2)]);

@@ -170,6 +170,24 @@ fn check_counts(state: &State) {
         let held = live.iter().filter(|c| c.agent == *agent).count();
         assert_eq!(usage.live_credentials as usize, held);
     }
+    let in_state = |s| live.iter().filter(|c| c.state == s).count();
+    assert_eq!(state.intended.len(), in_state(CredentialState::Intended));
+    assert_eq!(state.expiries.len(), in_state(CredentialState::Active));
+    let due: usize = state
+        .retries
+        .values()
+        .map(std::collections::BTreeSet::len)
+        .sum();
+    assert_eq!(due, in_state(CredentialState::Revoking));
+    assert_eq!(state.revoking.len(), due);
+    let open_credential_in_ending_task = live.iter().any(|c| {
+        c.state != CredentialState::Revoking && state.tasks[&c.task].task.state != TaskState::Open
+    });
+    assert!(!open_credential_in_ending_task);
+}
+
+/// Only active agents work and are heard, each identity by one SVID in use.
+fn check_identities(state: &State) {
     for node in state.tasks.values() {
         if node.task.state == TaskState::Open {
             assert!(
@@ -198,20 +216,6 @@ fn check_counts(state: &State) {
             .keys()
             .any(|serial| state.svids.contains_key(serial))
     );
-    let in_state = |s| live.iter().filter(|c| c.state == s).count();
-    assert_eq!(state.intended.len(), in_state(CredentialState::Intended));
-    assert_eq!(state.expiries.len(), in_state(CredentialState::Active));
-    let due: usize = state
-        .retries
-        .values()
-        .map(std::collections::BTreeSet::len)
-        .sum();
-    assert_eq!(due, in_state(CredentialState::Revoking));
-    assert_eq!(state.revoking.len(), due);
-    let open_credential_in_ending_task = live.iter().any(|c| {
-        c.state != CredentialState::Revoking && state.tasks[&c.task].task.state != TaskState::Open
-    });
-    assert!(!open_credential_in_ending_task);
     let mut active = BTreeMap::new();
     for svid in state
         .svids
@@ -273,6 +277,7 @@ proptest! {
         }
         prop_assert!(admitted <= model.entries.len());
         check_counts(&model.state);
+        check_identities(&model.state);
         check_shortcuts(&model.state);
         check_keys(&model.state);
         prop_assert_eq!(&rebuilt(&model.state), &model.state);
