@@ -21,7 +21,7 @@ pub struct VerifyingKey {
 
 impl VerifyingKey {
     /// The key `public` under `name`. The caller has checked the name with
-    /// [`is_key_name`](crate::note::is_key_name).
+    /// [`is_key_name`].
     pub fn new(name: &str, public: [u8; 32]) -> Self {
         Self {
             name: name.to_owned(),
