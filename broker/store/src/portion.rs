@@ -42,12 +42,12 @@ pub(crate) fn write(portions: &[Portion], index: &Index) -> Result<(), IndexErro
 }
 
 /// Applies entries of the log to a state, and returns the changes that they made. Nothing is pruned
-/// that still has a meaning at `newest`: a person may have set the ledger's time back after these
-/// entries.
+/// that still has a meaning at `accepted`, the earliest time that a person accepted after these
+/// entries: the ledger goes on from there.
 pub(crate) fn replayed(
     state: &mut State,
     news: &Sealed,
-    newest: Timestamp,
+    accepted: Timestamp,
 ) -> Result<Portion, LogError> {
     let mut portion = Portion {
         head: Head {
@@ -78,7 +78,7 @@ pub(crate) fn replayed(
         portion.about.extend(about);
     }
     // A long replay would otherwise hold every SVID there ever was.
-    for change in state.stale(portion.head.time.min(newest)) {
+    for change in state.stale(portion.head.time.min(accepted)) {
         state.set(&change);
         portion.changes.push(change);
     }

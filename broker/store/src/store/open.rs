@@ -1,5 +1,7 @@
 //! Opening: the log, the index if it fits, and the entries that the index has not seen.
 
+mod accepted;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -9,16 +11,16 @@ use std::{
 
 use parking_lot::Mutex;
 use ring::hmac;
-use taskpass_core::{Clock, Event, Timestamp};
+use taskpass_core::{Clock, Event};
 use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
 use tokio::sync::{Semaphore, watch};
 
+use self::accepted::AcceptedTimes;
 use super::{Commits, Config, LogStore, QUEUE_EVENTS_MAX, Queue, UNINDEXED_EVENTS_MAX};
 use crate::{
     Batch, Entry, MemoryLog, OpenError,
     applier::{Applier, FLUSH_CHANGES, Feed, Progress},
     decider::Decider,
-    entry::time_of,
     history::is_full,
     index::{Index, IndexError},
     log::{Entries, InMemory, LocalLog, Log, LogError, Position},
@@ -421,7 +423,7 @@ fn follow(
     report: &mut IndexReport,
 ) -> Result<(), OpenError> {
     let mut dirty = 0;
-    let newest = newest_time(log.entries().as_ref());
+    let accepted = AcceptedTimes::read(log, Position(state.next())).map_err(unreadable)?;
     loop {
         let from = state.next();
         let news = log.news(Position(from)).map_err(unreadable)?;
@@ -429,7 +431,8 @@ fn follow(
             break;
         }
         for news in &news {
-            let portion = replayed(state, news, newest).map_err(unreadable)?;
+            let earliest = accepted.earliest_since(news.end());
+            let portion = replayed(state, news, earliest).map_err(unreadable)?;
             portion.changes.iter().for_each(|change| past.saw(change));
             if report.failed.is_some() {
                 continue;
@@ -448,14 +451,6 @@ fn follow(
         keep_going(index.flush(), past, report);
     }
     Ok(())
-}
-
-/// The time of the last entry. One that cannot be read is reported by the replay.
-fn newest_time(entries: &dyn Entries) -> Timestamp {
-    let last = entries.size().checked_sub(1);
-    let last = last.and_then(|index| entries.entry(index).ok());
-    last.and_then(|entry| time_of(&entry).ok())
-        .unwrap_or(Timestamp::MAX)
 }
 
 /// Goes on after a failed write of the index: live records are served from memory, so that revoking

@@ -152,10 +152,7 @@ async fn an_accepted_time_brings_an_installation_back_from_years_ahead() {
     let moved = fixture.all([accepted(later, now)]).await;
     assert_eq!(moved.time, now);
     // The index is built again, so that those who were forgotten come back.
-    fixture.store().close().await.unwrap();
-    fixture.store = None;
-    fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
-    fixture.open();
+    rebuild(&mut fixture).await;
     assert_eq!(fixture.store().last_time(), now);
 
     for serial in ["o1", "s1"] {
@@ -184,6 +181,41 @@ async fn an_accepted_time_brings_an_installation_back_from_years_ahead() {
     fixture.clock.advance(24 * HOUR);
     let remembered = fixture.store().idempotent(&again.caller, &again.key);
     assert!(remembered.await.unwrap().is_none(), "a day is over");
+}
+
+/// A replay reads the ledger in portions. One of them ends while the clock was three weeks ahead,
+/// and the index is built anew when real time is past all that the entries after it need.
+#[tokio::test]
+async fn a_rebuild_forgets_nothing_that_entries_after_an_accepted_time_need() {
+    let mut fixture = Fixture::new().await;
+    fixture.all([token(1, 1), local_operator_svid("o1")]).await;
+    let ahead = NOW.plus(20 * 24 * HOUR);
+    fixture.clock.set(ahead);
+    fixture.all((10..1200).map(agent)).await;
+    let now = NOW.plus(HOUR / 4);
+    fixture.clock.set(now);
+    fixture.all([accepted(ahead, now)]).await;
+    // As `taskpassd clock accept` does.
+    rebuild(&mut fixture).await;
+    fixture.all([joined("s1", 1, 1)]).await;
+    let later = NOW.plus(3 * 24 * HOUR);
+    fixture.clock.set(later);
+    fixture.all([agent(5)]).await;
+
+    rebuild(&mut fixture).await;
+
+    assert_eq!(fixture.store().last_time(), later);
+    assert!(fixture.store().svid("o1").await.unwrap().is_some());
+    let used = fixture.store().join_token(token_id(1)).await.unwrap();
+    assert_eq!(used, None, "the portion after the accepted time forgets it");
+}
+
+/// Opens the store without its index.
+async fn rebuild(fixture: &mut Fixture) {
+    fixture.store().close().await.unwrap();
+    fixture.store = None;
+    fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
+    fixture.open();
 }
 
 #[tokio::test]
