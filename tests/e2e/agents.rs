@@ -223,6 +223,33 @@ fn the_use_of_a_superseded_certificate_is_on_record_once() {
     assert_eq!(text(&shown, "state"), "active", "the default is a record");
 }
 
+/// The owner logs in anew while a command of its own works with the identity of a task.
+#[test]
+fn a_new_login_does_not_freeze_its_own_agent() {
+    let world = World::new();
+    world
+        .installation
+        .configure("\n[agents]\non_identity_conflict = \"freeze\"\n");
+    let broker = world.start();
+    let (operator, owner) = (broker.operator(), broker.agent("builder"));
+    let (_, bound) = crate::rpc_matrix::started(&Wire::new(
+        broker.address(),
+        Some(&Certificate::load(owner.identity())),
+    ));
+    let command = Wire::new(broker.address(), Some(&bound));
+    let who = "/taskpass.v1.IdentityService/WhoAmI";
+    command.call(who, Vec::new()).expect("it counts");
+
+    login_again(&broker, &owner, "builder");
+    owner.json(&["task", "list"]);
+
+    command.call(who, Vec::new()).expect_err("its task ended");
+    assert_eq!(conflicts(&world, &operator, "all.jsonl"), 0);
+    let shown = operator.json(&["agent", "show", "builder"]);
+    assert_eq!(text(&shown, "state"), "active");
+    owner.json(&["task", "list"]);
+}
+
 #[test]
 fn by_configuration_the_use_of_a_superseded_certificate_freezes_the_agent() {
     let world = World::new();

@@ -1,5 +1,5 @@
 //! SVIDs that another one of the same identity took the place of. They are remembered until their
-//! end, since their use means that two parties hold the identity.
+//! end, or the end of their task, since their use means that two parties hold the identity.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    Conflict, SupersededSvid, SvidRecord,
+    SupersededSvid, SvidRecord,
     index::{IndexError, LiveRows, Rows, Value, record},
 };
 
@@ -77,14 +77,14 @@ impl State {
         }
     }
 
-    pub(super) fn conflict_noticed(&self, serial: &str) -> Result<Change, Conflict> {
-        let svid = self.superseded.get(serial);
-        let svid = svid.ok_or_else(|| missing("superseded SVID", &serial))?;
+    /// Notes the first use. There is nothing to note in a ledger of an earlier version, which
+    /// remembered the SVIDs of ended tasks as well.
+    pub(super) fn conflict_noticed(&self, serial: &str) -> Option<Change> {
         let noticed = SupersededSvid {
-            svid: svid.svid.clone(),
+            svid: self.superseded.get(serial)?.svid.clone(),
             noticed: true,
         };
-        Ok(Change::Superseded(
+        Some(Change::Superseded(
             serial.to_owned(),
             Some(Arc::new(noticed)),
         ))
@@ -133,6 +133,19 @@ impl State {
             .filter(|serial| self.superseded.contains_key(**serial))
             .map(|serial| Change::Superseded((*serial).to_owned(), None));
         remembered.chain(dropped).collect()
+    }
+
+    /// The superseded SVIDs of a task that ends. The memory of them is bounded for each task, and
+    /// so for each agent by the number of its open tasks.
+    pub(super) fn forgotten_superseded(
+        &self,
+        holder: &Identity,
+    ) -> impl Iterator<Item = Change> + use<'_> {
+        let of_holder = self.superseded_of.get(holder);
+        of_holder
+            .into_iter()
+            .flatten()
+            .map(|(_, serial)| Change::Superseded(serial.clone(), None))
     }
 
     /// Superseded SVIDs past their end.

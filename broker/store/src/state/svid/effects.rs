@@ -59,7 +59,10 @@ impl State {
                 }))
             }
             SvidStep::Activated { serial } => self.svid_activated(serial),
-            SvidStep::Conflict { serial } => Ok(Effects::of([self.conflict_noticed(serial)?])),
+            SvidStep::Conflict { serial } => {
+                let noticed: Vec<Change> = self.conflict_noticed(serial).into_iter().collect();
+                Ok(Effects::of(noticed))
+            }
         }
     }
 

@@ -35,12 +35,10 @@ impl State {
                 ending.end_cause = Some(*cause);
                 ending.ending_at = Some(time);
                 let identity = Identity::AgentTask(task.agent.clone(), id);
-                // An SVID that is bound to a task of the earlier identity may be a thief's.
-                let mut changes = if *cause == EndCause::IdentityReplaced {
-                    self.superseded_svids(&identity, "")
-                } else {
-                    self.other_svids(&identity, "")
-                };
+                // These SVIDs are refused since their task has ended, and their use tells of no
+                // thief: `taskpass run` goes on using its own after a new login of its owner.
+                let mut changes = self.other_svids(&identity, "");
+                changes.extend(self.forgotten_superseded(&identity));
                 changes.push(Change::Task(id, Some(Arc::new(ending))));
                 Ok(Effects::of(changes).about([id]))
             }

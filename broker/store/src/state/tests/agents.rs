@@ -12,7 +12,7 @@ use super::wrong_state;
 use crate::{
     CommitError, Guard, GuardFailure,
     testing::{
-        HOUR, Model, NOW, agent, agent_name, child, conflict, credential_id, ended, frozen,
+        HOUR, Model, NOW, agent, agent_name, child, conflict, credential_id, ended, ending, frozen,
         intended, issued, joined, local_operator_svid, new_task, operator_svid, owner_changed,
         owner_departed, released, renew_intended, renews, retired, revoked, started, svid,
         svid_activated, svid_issued, task_id, token, token_id, withdrawn,
@@ -197,8 +197,10 @@ fn the_first_use_of_a_login_ends_all_that_the_earlier_identity_had() {
     model.all([svid_activated("login")]);
     for serial in ["main", "bound"] {
         assert!(model.state.live_svid(serial, NOW).is_none());
-        assert!(model.state.superseded(serial, NOW).is_some());
     }
+    // The owner's own command may still use the SVID of its task.
+    assert!(model.commit(&conflict("bound")).is_err());
+    model.all([conflict("main")]);
     for n in [1, 2] {
         let task = &model.state.node(task_id(n)).unwrap().task;
         assert_eq!(task.end_cause, Some(EndCause::IdentityReplaced));
@@ -299,12 +301,38 @@ fn superseded_svids_cannot_be_pushed_out_of_memory() {
     }
     model.all([joined("login", 1, 1), svid_activated("login")]);
     let remembered = model.state.superseded_of.values().map(|of| of.len());
-    // One more is the SVID of the task.
     assert_eq!(
         remembered.sum::<usize>(),
-        limits::SUPERSEDED_SVIDS_PER_IDENTITY_MAX + 1
+        limits::SUPERSEDED_SVIDS_PER_IDENTITY_MAX
     );
     model.all([conflict("main"), conflict(&before)]);
+}
+
+/// An agent opens task after task, and renews the SVID of each.
+#[test]
+fn the_end_of_a_task_forgets_its_superseded_svids() {
+    for end in [ending(1), frozen(1)] {
+        let mut model = busy();
+        let renewed = svid_issued(svid("bound-2", 1, Some(task_id(2))));
+        model.all([renewed, svid_activated("bound-2")]);
+        assert!(model.state.superseded("bound", NOW).is_some());
+        model.all([end]);
+        assert!(
+            model.state.superseded.is_empty(),
+            "{:?}",
+            model.state.superseded
+        );
+        assert!(model.state.superseded_by_end.is_empty());
+        assert!(model.commit(&conflict("bound")).is_err());
+    }
+}
+
+/// An earlier version remembered the SVIDs of ended tasks, and recorded their use.
+#[test]
+fn a_recorded_conflict_of_an_svid_that_is_forgotten_is_read() {
+    let model = busy();
+    let effects = model.state.effects(&conflict("bound"), NOW).unwrap();
+    assert!(effects.changes.is_empty());
 }
 
 #[test]
