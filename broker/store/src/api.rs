@@ -178,6 +178,9 @@ pub struct SvidRecord {
     /// How its holder came to it; absent where an earlier version recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<SvidOrigin>,
+    /// When; absent where an earlier version recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_at: Option<Timestamp>,
 }
 
 /// An SVID that another one of the same identity took the place of.

@@ -226,7 +226,7 @@ impl State {
             Topic::Decision(decision) => Ok(Effects::default().about(mentioned(decision))),
             Topic::Agent(step) => self.agent_effects(&step, time),
             Topic::JoinToken(step) => self.token_effects(&step, time),
-            Topic::Svid(step) => self.svid_effects(&step),
+            Topic::Svid(step) => self.svid_effects(&step, time),
             Topic::Task(id, step) => self.task_effects(id, &step, time),
             Topic::Anchor(id, step) => self.anchor_effects(id, &step, time),
             Topic::Credential(id, step) => self.credential_effects(id, &step, time),

@@ -187,6 +187,25 @@ impl Credential {
         self.renewals_unanswered = self.renewals_unanswered.saturating_sub(1);
     }
 
+    /// A person set the ledger's time back to `accepted`. An intent of a later time had a wrong one,
+    /// and so have the ends that were counted from it.
+    pub fn record_time_accepted(&mut self, accepted: Timestamp) {
+        let intended = self.intended_at;
+        if intended <= accepted {
+            return;
+        }
+        let counted_anew = |end: Timestamp| {
+            if end > intended {
+                end.min(accepted.plus(end.since(intended)))
+            } else {
+                end
+            }
+        };
+        self.intended_at = accepted;
+        self.expires_at = counted_anew(self.expires_at);
+        self.asked_until = self.asked_until.map(counted_anew);
+    }
+
     /// Takes over the provider's end, and keeps the end that was asked for if it is earlier.
     fn lives_until(&mut self, end: Timestamp) {
         let asked = self.asked_until.unwrap_or(self.expires_at);

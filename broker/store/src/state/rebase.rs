@@ -67,13 +67,16 @@ impl State {
             .collect()
     }
 
-    /// SVIDs with an end that no SVID can have that was made by now. Their certificates begin in
-    /// the future, and would come to life then.
+    /// SVIDs that were made at a later time. Their certificates begin in the future, and would come
+    /// to life then. Where the record does not say when it was made, it has an end that no SVID can
+    /// have that was made by now.
     fn early_svids(&self, accepted: Timestamp) -> impl Iterator<Item = Change> {
         let latest = accepted.plus(Ttl::MAX.duration());
         self.svids
             .values()
-            .filter(move |svid| svid.not_after > latest)
+            .filter(move |svid| {
+                svid.not_after > latest || svid.recorded_at.is_some_and(|at| at > accepted)
+            })
             .map(|svid| Change::Svid(svid.serial.clone(), None))
     }
 
@@ -134,10 +137,11 @@ impl State {
     }
 }
 
-/// The credential with its next attempt due at the accepted time at the latest.
+/// The credential with its next attempt due at the accepted time at the latest, and with an end
+/// that is no further away than it was.
 fn credential_due(credential: &Credential, accepted: Timestamp) -> Credential {
     let mut due = credential.clone();
-    due.intended_at = due.intended_at.min(accepted);
+    due.record_time_accepted(accepted);
     if let Some(revocation) = &mut due.revocation {
         revocation.since = revocation.since.min(accepted);
         revocation.retry_at = revocation.retry_at.min(accepted);

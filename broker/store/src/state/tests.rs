@@ -5,6 +5,7 @@ mod diagram;
 mod ends;
 mod keys;
 mod random;
+mod rebase;
 
 use std::time::Duration;
 

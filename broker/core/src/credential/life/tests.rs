@@ -167,6 +167,30 @@ fn a_renewal_without_answer_leaves_the_end_open() {
     assert!(!credential.in_doubt(), "its minting was never in doubt");
 }
 
+/// It was asked for an hour after the accepted time, by a wrong clock.
+#[test]
+fn an_accepted_time_moves_the_ends_that_a_wrong_clock_counted() {
+    let accepted = INTENDED.minus(SECOND * 3600);
+    let mut credential = intent();
+    credential.record_issued(at(1), at(200));
+    credential.record_time_accepted(accepted);
+    assert_eq!(credential.intended_at, accepted);
+    assert_eq!(credential.expires_at, accepted.plus(SECOND * 200));
+    assert_eq!(credential.ends_at(), accepted.plus(SECOND * 60));
+
+    // The back end named its own, right time.
+    let right = accepted.plus(SECOND * 600);
+    let mut credential = intent();
+    credential.record_issued(at(1), right);
+    credential.record_time_accepted(accepted);
+    assert_eq!(credential.expires_at, right);
+
+    let mut credential = intent();
+    let before = credential.clone();
+    credential.record_time_accepted(INTENDED);
+    assert_eq!(credential, before, "it was asked for before");
+}
+
 #[test]
 fn the_record_reads_as_it_always_did() {
     let mut credential = intent();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use taskpass_core::{
-    Actor, EndCause, Event, Identity, OperatorOrigin, SvidOrigin, SvidState, SvidStep, limits,
+    Actor, EndCause, Event, Identity, OperatorOrigin, SvidOrigin, SvidState, SvidStep, Timestamp,
+    limits,
 };
 
 use crate::{
@@ -13,7 +14,11 @@ use crate::{
 
 impl State {
     /// The changes by the issue or the first use of an SVID.
-    pub(in crate::state) fn svid_effects(&self, step: &SvidStep<'_>) -> Result<Effects, Conflict> {
+    pub(in crate::state) fn svid_effects(
+        &self,
+        step: &SvidStep<'_>,
+        time: Timestamp,
+    ) -> Result<Effects, Conflict> {
         match step {
             SvidStep::Issued {
                 svid,
@@ -30,6 +35,7 @@ impl State {
                     state: svid.state,
                     entry: self.next(),
                     origin: *origin,
+                    recorded_at: origin.map(|_| time),
                 }));
                 Ok(Effects::of(changes).about(svid.task))
             }
@@ -50,6 +56,7 @@ impl State {
                     state: SvidState::Pending,
                     entry: self.next(),
                     origin: *origin,
+                    recorded_at: origin.map(|_| time),
                 };
                 Ok(Effects::of(match place {
                     OperatorOrigin::Broker => self.svid_recorded(record),
