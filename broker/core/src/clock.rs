@@ -5,7 +5,7 @@
 mod trusted;
 
 pub use self::trusted::{
-    CLOCK_DISAGREEMENT_MAX, ClockDoubt, ClockMark, DOWNTIME_MAX, TrustedClock,
+    CLOCK_DISAGREEMENT_MAX, ClockDoubt, ClockMark, DOWNTIME_MAX, MarkError, TrustedClock,
 };
 
 use std::{

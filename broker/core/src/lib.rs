@@ -43,8 +43,8 @@ pub use anchor::{Anchor, AnchorState};
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
 pub use clock::{
-    CLOCK_DISAGREEMENT_MAX, Clock, ClockDoubt, ClockMark, DOWNTIME_MAX, ManualClock, SystemClock,
-    TrustedClock,
+    CLOCK_DISAGREEMENT_MAX, Clock, ClockDoubt, ClockMark, DOWNTIME_MAX, ManualClock, MarkError,
+    SystemClock, TrustedClock,
 };
 pub use credential::{
     Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,

@@ -96,6 +96,10 @@ impl ClockWatch {
 
     async fn tell(&mut self) -> Option<String> {
         let doubt = self.clock.doubt();
+        if let (None, Some(why)) = (self.told, self.clock.refused_mark()) {
+            let path = self.data_dir.join(MARK);
+            tracing::warn!(%why, path = %path.display(), "the mark of the clock is not believed");
+        }
         let now = doubt.map_or(Told::Right, |_| Told::InDoubt);
         let config = &self.config;
         let message = doubt.map(|doubt| {

@@ -10,14 +10,15 @@
 //!
 //! The first good time of a process comes from a [`ClockMark`] that an earlier process left since
 //! the machine was switched on. Without a mark it is the wall clock itself, unless that is further
-//! ahead of the ledger than [`DOWNTIME_MAX`].
+//! ahead of the ledger than [`DOWNTIME_MAX`]. Any program that writes the broker's data can write a
+//! mark, so one that does not fit the ledger counts as none: see [`MarkError`].
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -29,8 +30,8 @@ use crate::Timestamp;
 /// How far the wall clock may be from the time that has passed. Time servers step by seconds.
 pub const CLOCK_DISAGREEMENT_MAX: Duration = Duration::from_secs(300);
 
-/// How far the wall clock may be ahead of the newest ledger entry when a process starts without a
-/// mark. A broker that was stopped for longer needs a person to confirm the time.
+/// How far the first good time of a process may be ahead of the newest ledger entry. A broker that
+/// was stopped for longer needs a person to confirm the time.
 pub const DOWNTIME_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// The share of the time that has passed by which the wall clock may gain or lose for ever: a
@@ -85,6 +86,23 @@ pub struct ClockMark {
     pub ahead_ms: i64,
 }
 
+/// Why a mark is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MarkError {
+    /// The monotonic clock of this run of the machine has not come so far.
+    #[error("it is of a moment that this run of the machine has not reached yet")]
+    NotYet,
+    /// It leads to a time at which the newest ledger entry cannot have been made, or not within
+    /// [`DOWNTIME_MAX`].
+    #[error("it leads to {time}, which does not fit the newest ledger entry, of {newest}")]
+    Unfit {
+        /// The time that it leads to.
+        time: Timestamp,
+        /// The newest time on record.
+        newest: Timestamp,
+    },
+}
+
 /// A clock that notices when the machine's wall clock runs away.
 #[derive(Debug)]
 pub struct TrustedClock {
@@ -92,6 +110,8 @@ pub struct TrustedClock {
     mark: Option<ClockMark>,
     /// Absent until [`Clock::resumes_after`].
     course: Mutex<Option<Course>>,
+    /// Set by [`Clock::resumes_after`].
+    refused: OnceLock<MarkError>,
 }
 
 impl TrustedClock {
@@ -102,7 +122,14 @@ impl TrustedClock {
             machine,
             mark,
             course: Mutex::default(),
+            refused: OnceLock::new(),
         }
+    }
+
+    /// Why the mark that the last process left is not believed; `None` if it is, or if there is
+    /// none.
+    pub fn refused_mark(&self) -> Option<MarkError> {
+        self.refused.get().copied()
     }
 
     /// A mark for the next process; none while nothing is known, or where the machine does not name
@@ -164,7 +191,16 @@ impl Clock for TrustedClock {
                 boot: self.machine.boot(),
                 newest,
             };
-            *course = Some(start.course(self.mark.as_ref()));
+            let checked = self.mark.as_ref().map(|mark| (mark, start.check(mark)));
+            let mark = match checked {
+                Some((_, Err(error))) => {
+                    self.refused.get_or_init(|| error);
+                    None
+                }
+                Some((mark, Ok(()))) => Some(mark),
+                None => None,
+            };
+            *course = Some(start.course(mark));
         }
     }
 }
@@ -191,8 +227,33 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
+    fn is_of_this_run(&self, mark: &ClockMark) -> bool {
+        self.boot == Some(mark.boot.as_str())
+    }
+
+    /// A mark must not date entries in the far future, which no later mark could take back.
+    fn check(&self, mark: &ClockMark) -> Result<(), MarkError> {
+        let newest = self.newest;
+        let mut time = mark.time;
+        let mut earliest = Timestamp::EPOCH;
+        if self.is_of_this_run(mark) {
+            let passed = self
+                .at
+                .checked_sub(Duration::from_millis(mark.monotonic_ms));
+            let passed = passed.ok_or(MarkError::NotYet)?;
+            time = time.plus(passed);
+            // The wall clock may have gained so much on it before the last process ended.
+            earliest = newest.minus(CLOCK_DISAGREEMENT_MAX + passed / DRIFT_SHARE);
+        }
+        if time < earliest || time.since(newest) > DOWNTIME_MAX {
+            return Err(MarkError::Unfit { time, newest });
+        }
+        Ok(())
+    }
+
+    /// The mark has been checked.
     fn course(&self, mark: Option<&ClockMark>) -> Course {
-        if let Some(mark) = mark.filter(|mark| self.boot == Some(mark.boot.as_str())) {
+        if let Some(mark) = mark.filter(|mark| self.is_of_this_run(mark)) {
             let at = Duration::from_millis(mark.monotonic_ms);
             return Course::new(mark.time, at);
         }

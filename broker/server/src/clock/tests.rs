@@ -253,6 +253,29 @@ async fn the_watch_tells_people_and_the_next_process() {
     assert_eq!(watch.told, Some(Told::Right));
 }
 
+/// Another program wrote the mark.
+#[tokio::test]
+async fn a_forged_mark_dates_no_entry() {
+    let installation = Installation::new();
+    let data_dir = &installation.config.data_dir;
+    let forged = ClockMark {
+        boot: "this run".to_owned(),
+        monotonic_ms: 0,
+        time: BEGIN.plus(YEARS),
+        ahead_ms: 0,
+    };
+    leave(data_dir, &forged).unwrap();
+    let deps = Deps {
+        clock: trusted(data_dir, Arc::<Machine>::clone(&installation.machine)),
+        entropy: Arc::new(SeededEntropy::new(4)),
+    };
+    let opened = app::open_store(&installation.config, &deps, Arc::new(SystemDisk));
+    let store = opened.await.unwrap().store;
+    let stopped = Batch::reserved([Event::BrokerStopped {}]);
+    assert_eq!(store.commit(stopped).await.unwrap().time, BEGIN);
+    store.close().await.unwrap();
+}
+
 #[test]
 fn a_mark_that_cannot_be_read_is_none() {
     let dir = tempfile::tempdir().unwrap();

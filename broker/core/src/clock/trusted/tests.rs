@@ -179,6 +179,56 @@ fn switching_the_machine_off_and_on_does_not_clear_a_clock_that_was_in_doubt() {
     assert_eq!(clock.doubt(), None);
 }
 
+fn forged(boot: &str, time: Timestamp, up: Duration, ahead_ms: i64) -> ClockMark {
+    ClockMark {
+        boot: boot.to_owned(),
+        monotonic_ms: u64::try_from(up.as_millis()).unwrap(),
+        time,
+        ahead_ms,
+    }
+}
+
+/// Any program that writes the broker's data can write the mark.
+#[test]
+fn a_forged_mark_dates_nothing_in_the_far_future() {
+    let newest = NOW.minus(MINUTE);
+    for mark in [
+        forged("first", NOW.plus(YEARS), HOUR, 0),
+        forged("first", NOW.plus(DAY * 31), HOUR, 0),
+        forged("first", NOW.minus(YEARS), HOUR, 0),
+        forged("first", NOW.minus(DAY), HOUR, 0),
+        forged("first", NOW, HOUR + SECOND, 0),
+        // The clock was in doubt, and the machine was switched off and on.
+        forged("zeroth", NOW.plus(YEARS), MINUTE, 1),
+    ] {
+        let machine = machine(NOW, HOUR, "first");
+        let clock = trusted(&machine, Some(mark.clone()), newest);
+        assert!(clock.refused_mark().is_some(), "{mark:?}");
+        assert_eq!((clock.now(), clock.doubt()), (NOW, None), "{mark:?}");
+    }
+    // Together with a wall clock that agrees with it.
+    let far = NOW.plus(YEARS);
+    let machine = machine(far, HOUR, "first");
+    let clock = trusted(&machine, Some(forged("first", far, HOUR, 0)), newest);
+    assert_eq!(clock.now(), newest);
+    assert!(clock.doubt().is_some());
+}
+
+/// The newest entry is younger than the mark, which is written now and then.
+#[test]
+fn a_mark_from_before_the_newest_entry_is_believed() {
+    let machine = machine(NOW, DAY * 2, "first");
+    let newest = NOW.minus(HOUR).plus(CLOCK_DISAGREEMENT_MAX);
+    for mark in [
+        forged("first", NOW.minus(DAY), DAY, 0),
+        forged("zeroth", NOW.minus(DAY), DAY * 9, 0),
+    ] {
+        let clock = trusted(&machine, Some(mark), newest);
+        assert_eq!(clock.refused_mark(), None);
+        assert_eq!(clock.now(), NOW);
+    }
+}
+
 #[test]
 fn after_a_long_stop_a_person_has_to_confirm_the_time() {
     for (stopped, is_long) in [(DAY * 29, false), (DAY * 31, true), (YEARS, true)] {
