@@ -17,7 +17,7 @@ use taskpass_core::{
     ProviderName, RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId,
     Svid, SvidState, TaskId, Timestamp, TrustedClock, Ttl,
 };
-use taskpass_ledger::SigningKey;
+use taskpass_ledger::{SigningKey, disk::FaultyDisk};
 use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -77,6 +77,8 @@ pub(crate) struct Bench {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<LogStore>,
     pub(crate) clock: Arc<ManualClock>,
+    /// The ledger's.
+    pub(crate) disk: FaultyDisk,
     pub(crate) fakes: Vec<Arc<Fake>>,
     pub(crate) agent: Call,
     pub(crate) operator: Call,
@@ -239,7 +241,11 @@ impl Bench {
         let key_file = dir.path().join("ledger.key");
         let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
         let ledger_key = key.verifying_key().clone();
-        let config = taskpass_store::Config::new(dir.path().join("data"));
+        let disk = FaultyDisk::default();
+        let config = taskpass_store::Config {
+            disk: Arc::new(disk.clone()),
+            ..taskpass_store::Config::new(dir.path().join("data"))
+        };
         let opened = LogStore::open(&config, key, trusted.clone()).unwrap();
         let store = Arc::new(opened.store);
         let authority = authority(dir.path(), &domain, &trusted, &entropy);
@@ -285,6 +291,7 @@ impl Bench {
             engine,
             store,
             clock,
+            disk,
             fakes,
             agent,
             operator,

@@ -103,7 +103,9 @@ impl Engine {
     }
 
     /// Notes the first use of an SVID: from now on the others of its identity do not count. After a
-    /// login with a join token the store also ends every task of the earlier identity.
+    /// login with a join token the store also ends every task of the earlier identity. It may use
+    /// the reserve of a full disk, since it ends more than it gives; a full disk refuses the issue
+    /// that comes before each first use, so no caller can use up the reserve with it.
     pub(crate) async fn activate_svid(&self, svid: &SvidRecord) -> Result<(), Error> {
         let serial = &svid.serial;
         let login = match (&svid.holder, svid.origin) {
@@ -116,7 +118,7 @@ impl Engine {
         let event = Event::SvidActivated {
             serial: serial.clone(),
         };
-        match self.commit(vec![event], Vec::new()).await {
+        match self.commit_reserved(vec![event], Vec::new()).await {
             Ok(_) => match login {
                 Some((name, open)) => self.identity_replaced(name, open).await,
                 None => Ok(()),
@@ -153,3 +155,6 @@ impl Engine {
             .map_err(Error::authority)
     }
 }
+
+#[cfg(test)]
+mod tests;
