@@ -8,7 +8,7 @@ use taskpass_policy::{Action, Resource};
 use taskpass_store::{Guard, Page};
 
 use super::{AgentView, stop::retired};
-use crate::{Call, Engine, Error};
+use crate::{Call, Engine, Error, authorize::Allowed};
 
 /// An agent that gets another owner.
 #[derive(Debug, Clone, Serialize)]
@@ -65,46 +65,80 @@ impl Engine {
 
     /// Freezes every agent that a person answers for, because the person left. None of them is
     /// released before another person answers for it. Returns these agents; doing it twice changes
-    /// nothing. Each agent is decided before the first one is frozen.
+    /// nothing. Each agent is decided before the first one is frozen, and one that cannot be frozen
+    /// keeps none of the others from it.
     pub async fn depart_owner(
         &self,
         call: &Call,
         request: &OwnerDeparted,
     ) -> Result<Vec<AgentView>, Error> {
+        let decided = self.decide_departure(call, &request.owner).await?;
+        self.freeze_decided(call, request, decided).await
+    }
+
+    /// The agents of a person who left, each with the decision that it may be frozen.
+    pub(super) async fn decide_departure(
+        &self,
+        call: &Call,
+        owner: &Owner,
+    ) -> Result<Vec<(Arc<Agent>, Allowed)>, Error> {
         const ACTION: Action = Action::AgentFreeze;
         self.require_operator(call, ACTION).await?;
-        let agents = self.agents_of(&request.owner).await?;
+        let agents = self.agents_of(owner).await?;
         if agents.is_empty() {
             return Err(Error::NotFound {
-                what: format!("an agent of `{}`", request.owner),
+                what: format!("an agent of `{owner}`"),
                 advice: "see `taskpass agent list`",
             });
         }
         let mut decided = Vec::with_capacity(agents.len());
-        for agent in &agents {
-            let resource = Resource::Agent(agent);
+        for agent in agents {
+            let resource = Resource::Agent(&agent);
             let verdict = self.authorize(call, ACTION, resource, None).await;
             decided.push((agent, verdict.granted()?));
         }
+        Ok(decided)
+    }
+
+    pub(super) async fn freeze_decided(
+        &self,
+        call: &Call,
+        request: &OwnerDeparted,
+        decided: Vec<(Arc<Agent>, Allowed)>,
+    ) -> Result<Vec<AgentView>, Error> {
         let mut views = Vec::with_capacity(decided.len());
+        let mut failed = Vec::new();
         for (agent, allowed) in decided {
-            if agent.owner_departed {
-                self.commit_allowed(call, allowed).await?;
-            } else {
-                let departed = Event::AgentOwnerDeparted {
-                    agent: agent.name.clone(),
-                    owner: request.owner.clone(),
-                    reason: request.reason.clone(),
-                    by: Actor::Caller(call.caller.id().clone()),
-                };
-                let events = vec![allowed.into_event(), departed];
-                let guard = Guard::SvidLive(call.caller.serial().to_owned());
-                self.commit_stop(&agent.name, events, vec![guard]).await?;
+            match self.owner_departed(call, request, &agent, allowed).await {
+                Ok(view) => views.push(view),
+                Err(error) => failed.push((agent, error)),
             }
-            let agent = self.existing_agent(&agent.name).await?;
-            views.push(self.agent_view(&agent).await?);
         }
-        Ok(views)
+        not_frozen(&request.owner, views.len(), failed).map_or(Ok(views), Err)
+    }
+
+    async fn owner_departed(
+        &self,
+        call: &Call,
+        request: &OwnerDeparted,
+        agent: &Agent,
+        allowed: Allowed,
+    ) -> Result<AgentView, Error> {
+        if agent.owner_departed {
+            self.commit_allowed(call, allowed).await?;
+        } else {
+            let departed = Event::AgentOwnerDeparted {
+                agent: agent.name.clone(),
+                owner: request.owner.clone(),
+                reason: request.reason.clone(),
+                by: Actor::Caller(call.caller.id().clone()),
+            };
+            let events = vec![allowed.into_event(), departed];
+            let guard = Guard::SvidLive(call.caller.serial().to_owned());
+            self.commit_stop(&agent.name, events, vec![guard]).await?;
+        }
+        let agent = self.existing_agent(&agent.name).await?;
+        self.agent_view(&agent).await
     }
 
     /// The agents that a person answers for, without retired ones.
@@ -123,4 +157,23 @@ impl Engine {
             }
         }
     }
+}
+
+/// The error about agents that were not frozen, if there are any. One of them may have got another
+/// owner meanwhile, so the same request finds out what is left.
+fn not_frozen(owner: &Owner, frozen: usize, mut failed: Vec<(Arc<Agent>, Error)>) -> Option<Error> {
+    if frozen == 0 && failed.len() == 1 {
+        return failed.pop().map(|(_, error)| error);
+    }
+    let reasons: Vec<String> = failed
+        .iter()
+        .map(|(agent, error)| format!("`{}`: {}", agent.name, error.message()))
+        .collect();
+    (!reasons.is_empty()).then(|| {
+        Error::Precondition(format!(
+            "{frozen} agents of `{owner}` are frozen, and {} are not ({}); run `taskpass agent owner --departed {owner} --reason TEXT` again",
+            reasons.len(),
+            reasons.join("; ")
+        ))
+    })
 }

@@ -225,6 +225,46 @@ async fn the_agents_of_an_owner_who_left_stay_frozen_until_another_person_owns_t
     assert!(matches!(nothing_left, Err(Error::NotFound { .. })));
 }
 
+/// One of two agents gets another owner while the first one's departure is carried out.
+#[tokio::test]
+async fn an_agent_that_changes_its_owner_keeps_no_other_one_from_being_frozen() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (engine, operator) = (&bench.engine, &bench.operator);
+    let mut second = bench.store.agent(&name()).await.unwrap().unwrap();
+    Arc::make_mut(&mut second).name = "helper".parse().unwrap();
+    let registered = Event::AgentRegistered {
+        agent: second.as_ref().clone(),
+        idempotency: None,
+    };
+    let registered = taskpass_store::Batch::new([registered]);
+    bench.store.commit(registered).await.unwrap();
+    let departed = OwnerDeparted {
+        owner: "alice@acme.test".parse().unwrap(),
+        reason: "she left".parse().unwrap(),
+    };
+    let decided = engine.decide_departure(operator, &departed.owner).await;
+    let decided = decided.unwrap();
+    assert_eq!(decided[0].0.name, name());
+    let change = ChangeOwner {
+        agent: name(),
+        owner: "bob@acme.test".parse().unwrap(),
+    };
+    engine.change_agent_owner(operator, &change).await.unwrap();
+
+    let told = engine.freeze_decided(operator, &departed, decided).await;
+
+    let told = told.unwrap_err().message();
+    assert!(
+        told.contains("`builder`") && told.contains("1 agents"),
+        "{told}"
+    );
+    assert_eq!(state_of(&bench).await, AgentState::Active);
+    let views = engine.depart_owner(operator, &departed).await.unwrap();
+    let frozen: Vec<_> = views.iter().map(|view| view.agent.name.as_str()).collect();
+    assert_eq!(frozen, ["helper"]);
+    assert_eq!(views[0].agent.state, AgentState::Frozen);
+}
+
 #[tokio::test]
 async fn join_tokens_are_listed_and_withdrawn() {
     let bench = Bench::new(&["a"], Settings::default()).await;
