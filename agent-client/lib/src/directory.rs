@@ -12,12 +12,20 @@
 //! and the open file is judged: it belongs to this user, and no other user can write it. Against a
 //! user who puts back older files of this directory only the directory's own mode helps, which is
 //! 0700 when this library makes it.
+//!
+//! A program of this user that may not read the directory, such as the command behind `taskpass
+//! run --hide-identity`, may still rename it and put a link in its place. A connection therefore
+//! holds the directory open, and reaches each file through the open directory and not by its path.
 
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{fs::OFlags, io::Errno, process::geteuid};
@@ -49,10 +57,20 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const NOT_A_FILE: &str = "it is no regular file";
 
 /// The directory that an identity is kept in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct IdentityDirectory {
     path: PathBuf,
+    /// The directory itself, wherever its path leads by now. Clones share it.
+    held: Option<Arc<File>>,
 }
+
+impl PartialEq for IdentityDirectory {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for IdentityDirectory {}
 
 /// The identity that the directory holds, with the roots to verify brokers by.
 pub(crate) struct StoredIdentity {
@@ -79,7 +97,48 @@ struct Content {
 impl IdentityDirectory {
     /// The directory `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            held: None,
+        }
+    }
+
+    /// The directory that the path leads to now, held open. Everything below it is read and written
+    /// there, even when the path leads elsewhere later. Fails without `/proc`.
+    pub(crate) fn hold(&self) -> Result<Self, Error> {
+        if self.held.is_some() || !cfg!(target_os = "linux") {
+            return Ok(self.clone());
+        }
+        let directory = open(&self.path, OFlags::DIRECTORY).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.missing(),
+            _ => self.error("open", e),
+        })?;
+        let held = Self {
+            path: self.path.clone(),
+            held: Some(Arc::new(directory)),
+        };
+        fs::metadata(held.base()).map_err(|source| Error::File {
+            action: "reach the identity directory through",
+            path: held.base(),
+            source,
+        })?;
+        Ok(held)
+    }
+
+    /// Where the files are reached.
+    fn base(&self) -> PathBuf {
+        match &self.held {
+            None => self.path.clone(),
+            Some(directory) => format!("/proc/self/fd/{}", directory.as_raw_fd()).into(),
+        }
+    }
+
+    /// Makes the directory, unless it is held and so was there.
+    fn create(&self) -> Result<(), Error> {
+        match &self.held {
+            None => create_dir_all(&self.path).map_err(|e| self.failed(e)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Its path.
@@ -109,7 +168,7 @@ impl IdentityDirectory {
 
     /// Reads the identity, and first finishes a change that a crash has interrupted.
     pub(crate) fn load(&self) -> Result<StoredIdentity, Error> {
-        if !self.path.is_dir() {
+        if !self.base().is_dir() {
             return Err(self.missing());
         }
         let _lock = self.lock()?;
@@ -127,7 +186,7 @@ impl IdentityDirectory {
 
     /// Makes the pair durable beside the present one. From here on a crash cannot lose it.
     pub(crate) fn stage(&self, svid: &Svid) -> Result<(), Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         self.discard_locked()?;
         self.write(STAGED_KEY, pem::from_key(&svid.key).as_bytes())?;
@@ -153,7 +212,7 @@ impl IdentityDirectory {
         bundle: &[CertificateDer<'_>],
         seen: &Pinned,
     ) -> Result<(), Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         self.pin(seen)?;
         self.write(BUNDLE, pem::from_certificates(bundle).as_bytes())
@@ -199,7 +258,7 @@ impl IdentityDirectory {
     ///
     /// Returns what was kept before. It stays beside the new key, in `*.old`.
     pub fn accept_ledger_key(&self, key: &VerifyingKey) -> Result<Pinned, Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         let before = self.pinned().unwrap_or_default();
         if let Some(old) = self.read(VKEY)? {
@@ -272,7 +331,7 @@ impl IdentityDirectory {
     /// Locks the directory until the file is dropped. A lock file of its own would have to be
     /// removed.
     fn lock(&self) -> Result<File, Error> {
-        let directory = open(&self.path, OFlags::DIRECTORY).map_err(|e| self.error("open", e))?;
+        let directory = open(&self.base(), OFlags::DIRECTORY).map_err(|e| self.error("open", e))?;
         directory.lock().map_err(|e| self.error("lock", e))?;
         Ok(directory)
     }
@@ -303,9 +362,8 @@ impl IdentityDirectory {
 
     fn discard_locked(&self) -> Result<(), Error> {
         for name in [STAGED_KEY, STAGED_SVID] {
-            let path = self.path.join(name);
-            match remove(&path) {
-                Err(e) if e.source.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            match remove(&self.base().join(name)) {
+                Err(e) if e.source.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
                 _ => {}
             }
         }
@@ -358,7 +416,8 @@ impl IdentityDirectory {
             path: path.clone(),
             source,
         };
-        let mut file = match open(&path, OFlags::NOFOLLOW | OFlags::NONBLOCK) {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = match open(&self.base().join(name), flags) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => {
@@ -414,20 +473,21 @@ impl IdentityDirectory {
 
     /// Writes a private file that is there completely or not at all.
     fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
-        replace(&self.path.join(name), content, Access::Private).map_err(failed)
+        replace(&self.base().join(name), content, Access::Private).map_err(|e| self.failed(e))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        rename(&self.path.join(from), &self.path.join(to)).map_err(failed)
+        let base = self.base();
+        rename(&base.join(from), &base.join(to)).map_err(|e| self.failed(e))
     }
 
     /// Makes renames and removals durable.
     fn sync(&self) -> Result<(), Error> {
-        sync_dir(&self.path).map_err(failed)
+        sync_dir(&self.base()).map_err(|e| self.failed(e))
     }
 
     fn exists(&self, name: &str) -> bool {
-        self.path.join(name).exists()
+        self.base().join(name).exists()
     }
 
     fn missing(&self) -> Error {
@@ -441,6 +501,20 @@ impl IdentityDirectory {
             action,
             path: self.path.clone(),
             source,
+        }
+    }
+
+    /// Names the path that the person knows, and not the open directory.
+    fn failed(&self, error: taskpass_files::Error) -> Error {
+        let path = match error.path.strip_prefix(self.base()) {
+            Ok(below) if below.as_os_str().is_empty() => self.path.clone(),
+            Ok(below) => self.path.join(below),
+            Err(_elsewhere) => error.path,
+        };
+        Error::File {
+            action: error.action,
+            path,
+            source: error.source,
         }
     }
 
@@ -472,14 +546,6 @@ fn open(path: &Path, flags: OFlags) -> io::Result<File> {
 /// The owner of a file, unless it is this user.
 fn other_owner(metadata: &Metadata, user: u32) -> Option<u32> {
     Some(metadata.uid()).filter(|owner| *owner != user)
-}
-
-fn failed(error: taskpass_files::Error) -> Error {
-    Error::File {
-        action: error.action,
-        path: error.path,
-        source: error.source,
-    }
 }
 
 #[cfg(test)]
