@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     /// The end of the task to which the identity is bound, if it is bound to one.
     pub(crate) task_end: Option<Timestamp>,
     pub(crate) link: ArcSwap<Link>,
-    /// One renewal at a time.
+    /// One renewal at a time in this process.
     pub(crate) renewing: tokio::sync::Mutex<()>,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the last client is dropped.

@@ -1,15 +1,11 @@
 //! One renewal or login at a time in one identity directory, among all processes that share it.
 //!
 //! Two that renew at once would each have the broker drop the other's certificate, and one would
-//! remove the pair that the other has staged: the directory could lose its identity, and the broker
-//! would see a certificate that was replaced, as if a thief used it. The lock has a file of its own,
-//! since the lock on the directory is held for single steps, and readers take that one too.
+//! remove the pair that the other has staged. The directory could lose its identity, and the broker
+//! would see a certificate that was replaced, as if a thief used it. The lock has a file of
+//! its own, since readers take the lock on the directory, too, and must not wait for a broker.
 
-use std::{
-    fs::File,
-    io,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io, time::Duration};
 
 use crate::{Error, IdentityDirectory, link::blocking};
 
@@ -20,21 +16,23 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits for the lock, which lasts until the file is dropped.
 pub(crate) async fn acquire(directory: &IdentityDirectory) -> Result<File, Error> {
-    let begun = Instant::now();
-    loop {
-        let directory = directory.clone();
-        let path = directory.renew_lock_path();
-        if let Some(lock) = blocking(move || directory.try_renew_lock()).await? {
-            return Ok(lock);
+    let waiting = async {
+        loop {
+            let directory = directory.clone();
+            if let Some(lock) = blocking(move || directory.try_renew_lock()).await? {
+                return Ok(lock);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        if begun.elapsed() >= WAIT_MAX {
+    };
+    tokio::time::timeout(WAIT_MAX, waiting)
+        .await
+        .unwrap_or_else(|_elapsed| {
             let why = "another process has been renewing or logging in for 90 seconds";
-            return Err(Error::File {
+            Err(Error::File {
                 action: "lock",
-                path,
+                path: directory.renew_lock_path(),
                 source: io::Error::new(io::ErrorKind::TimedOut, why),
-            });
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+            })
+        })
 }
