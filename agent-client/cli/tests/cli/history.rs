@@ -137,3 +137,19 @@ async fn a_login_names_the_ledger_key_that_a_person_has_compared() {
     let accepted = run(&fake, &[&args[..], &accepting].concat()).await;
     assert!(accepted.status.success(), "{accepted:?}");
 }
+
+/// The identity is fresh, so no renewal compares the ledger.
+#[tokio::test]
+async fn run_starts_nothing_at_a_broker_with_another_ledger() {
+    let fake = logged_in().await;
+    let other = tempfile::tempdir().unwrap();
+    fake.state().ledger = Some(FakeLedger::create(other.path()));
+    let args = ["run", "--purpose", "p", "--role", "vault-main/ci-db", "--"];
+    let refused = run(&fake, &[&args[..], &["echo", "must not run"]].concat()).await;
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    assert!(refused.stdout.is_empty() && fake.state().tasks.is_empty());
+    assert!(
+        text(&refused.stderr).contains("try: taskpass ledger accept-key"),
+        "{refused:?}"
+    );
+}
