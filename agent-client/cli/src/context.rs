@@ -71,8 +71,10 @@ impl Context {
     }
 }
 
-/// Renews an SVID that is due, and fails only if the broker shows another ledger.
+/// Renews an SVID that is due. Fails only if the broker shows another ledger, or if the files that
+/// tell this ledger from another cannot be used.
 pub(crate) async fn refresh(client: &Client) -> Result<(), Error> {
+    client.config().directory.pinned()?;
     match client.renew_svid_if_due().await {
         // Going on would hide the other history until the identity has expired.
         Err(error) if error.is_other_ledger() => Err(error),

@@ -255,17 +255,24 @@ impl IdentityDirectory {
     }
 
     /// The pinned key of the ledger, and the newest checkpoint that was seen.
+    ///
+    /// Every login pins the key before it stores an identity. A missing key beside an identity is
+    /// therefore refused: pinning the next one would trust any broker anew.
     pub fn pinned(&self) -> Result<Pinned, Error> {
         let Some(text) = self.read(VKEY)? else {
+            if self.exists(SVID) {
+                return Err(self.unanchored(VKEY, "it is missing beside an identity"));
+            }
             return Ok(Pinned::default());
         };
         let text = String::from_utf8_lossy(&text);
-        let key: VerifyingKey = text.trim().parse().map_err(|e| {
-            self.bad(VKEY, format!("{e}; compare the ledger's key with the broker's, and pin it with `taskpass ledger accept-key VKEY`"))
-        })?;
+        let key: VerifyingKey = text
+            .trim()
+            .parse()
+            .map_err(|e| self.unanchored(VKEY, &format!("{e}")))?;
         let newest = self.read(CHECKPOINT)?.map(|note| {
             Checkpoint::open(&String::from_utf8_lossy(&note), &key)
-                .map_err(|e| self.misplaced(CHECKPOINT, &e.to_string()))
+                .map_err(|e| self.unanchored(CHECKPOINT, &e.to_string()))
         });
         Ok(Pinned {
             newest: newest.transpose()?,
@@ -292,21 +299,42 @@ impl IdentityDirectory {
     /// Pins `key` in place of the pinned key, and drops the kept checkpoint. Only for a person who
     /// has compared the key with the broker's.
     ///
-    /// Returns what was kept before. It stays beside the new key, in `*.old`.
+    /// Returns what was kept before. It stays beside the new key, in `*.old`; what later calls
+    /// replace is in `*.old.2` and so on, so that the first evidence is not lost.
     pub fn accept_ledger_key(&self, key: &VerifyingKey) -> Result<Pinned, Error> {
         self.create()?;
         let _lock = self.lock()?;
         let before = self.pinned().unwrap_or_default();
         if let Some(old) = self.read(VKEY)? {
-            self.write(OLD_VKEY, &old)?;
+            self.write(&self.unused(OLD_VKEY), &old)?;
         }
         if self.exists(CHECKPOINT) {
-            self.rename(CHECKPOINT, OLD_CHECKPOINT)?;
+            self.rename(CHECKPOINT, &self.unused(OLD_CHECKPOINT))?;
             self.sync()?;
         }
         // The key comes last: after a crash the old key still refuses the broker.
         self.write(VKEY, format!("{key}\n").as_bytes())?;
         Ok(before)
+    }
+
+    /// A file without which this broker's ledger cannot be told from another. Moving it away would
+    /// give that up in silence, so a person compares the key.
+    fn unanchored(&self, name: &str, what: &str) -> Error {
+        self.bad(
+            name,
+            format!(
+                "{what}; compare the ledger's key with the broker's, and pin it with `taskpass ledger accept-key VKEY`, which keeps what is there for an auditor"
+            ),
+        )
+    }
+
+    /// The first of `name`, `name.2`, `name.3` … that is no file yet.
+    fn unused(&self, name: &str) -> String {
+        let numbered = (2_u64..).map(|number| format!("{name}.{number}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        names
+            .find(|name| !self.exists(name))
+            .unwrap_or_else(|| name.to_owned())
     }
 
     /// The stored root certificates, as far as they can be read.
