@@ -54,13 +54,7 @@ impl Context {
         let mut config = self.config()?;
         config.renewal = Renewal::OnDemand;
         let client = Client::connect(config).await?;
-        if let Err(error) = client.renew_svid_if_due().await {
-            // Going on would hide the other history until the identity has expired.
-            if error.is_other_ledger() {
-                return Err(error.into());
-            }
-            tracing::debug!(%error, "the identity could not be renewed");
-        }
+        refresh(&client).await?;
         Ok(client)
     }
 
@@ -74,6 +68,21 @@ impl Context {
             Format::Json => output::write_json(value),
             Format::Table => output::write_text(&human()),
         }
+    }
+}
+
+/// Renews an SVID that is due. Fails only if the broker shows another ledger, or if the files that
+/// tell this ledger from another cannot be used.
+pub(crate) async fn refresh(client: &Client) -> Result<(), Error> {
+    client.config().directory.pinned()?;
+    match client.renew_svid_if_due().await {
+        // Going on would hide the other history until the identity has expired.
+        Err(error) if error.is_other_ledger() => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the identity could not be renewed");
+            Ok(())
+        }
+        Ok(_leaf) => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use taskpass_client::{
 use taskpass_core::{Text, Ttl};
 
 use super::{
-    context::Context,
+    context::{Context, refresh},
     failure::{self, Usage},
     output::note,
     parse::{self, Pair, PinnedRole, RolePair},
@@ -75,6 +75,10 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
         screen: screen(args.hide_identity, config.directory.path())?,
     };
     let client = Client::connect(config).await?;
+    // The ledger of another history would have the task and its credentials on record, and the one
+    // that this agent knows would not.
+    refresh(&client).await?;
+    client.check_ledger_key().await?;
     let mut options = TaskOptions::new(args.purpose.as_str()).heartbeat(args.heartbeat);
     for Wanted { pinned, .. } in &wanted {
         options = options.role_within(pinned.role.clone(), pinned.scope.clone());

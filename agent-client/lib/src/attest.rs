@@ -14,7 +14,7 @@ use taskpass_spiffe_verify::PeerVerifier;
 use tonic::transport::Channel;
 
 use crate::{
-    ClientConfig, Error, JoinToken, Leaf, Pinned, RPC_TIMEOUT, channel, link,
+    ClientConfig, Error, JoinToken, Leaf, Pinned, RPC_TIMEOUT, channel, link, renew_lock,
     svid::{PrivateKey, Svid, new_key_and_csr},
     tls::{self, Trust},
     wire,
@@ -47,6 +47,7 @@ pub(crate) async fn attest(
     token: &JoinToken,
     login: &Login,
 ) -> Result<Leaf, Error> {
+    let _lock = renew_lock::acquire(&config.directory).await?;
     let installation = installation(config, token, login.predecessor).await?;
     let holder = match login.predecessor {
         Predecessor::Same => holder(config).await?,
@@ -97,7 +98,7 @@ pub(crate) async fn attest(
         // first.
         directory.save_trust(&roots, &seen)?;
         directory.stage(&svid)?;
-        directory.promote()
+        directory.promote(&svid.leaf.serial)
     })
     .await?;
     Ok(leaf)

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use taskpass_core::{Timestamp, hex};
 use taskpass_proto::v1::{
-    WhoAmIRequest, WhoAmIResponse, identity_service_client::IdentityServiceClient,
+    GetBundleRequest, WhoAmIRequest, WhoAmIResponse, identity_service_client::IdentityServiceClient,
 };
 use tokio_util::sync::DropGuard;
 use tonic::{Response, Status, transport::Channel};
@@ -13,7 +13,7 @@ use tonic::{Response, Status, transport::Channel};
 use crate::{
     CallerKind, ClientConfig, Error, JoinToken, Leaf, RPC_TIMEOUT, Renewal,
     attest::{self, Login, Predecessor},
-    link::Connection,
+    link::{Connection, blocking},
     renewal, wire,
 };
 
@@ -129,6 +129,24 @@ impl Client {
     /// Replaces the SVID if two thirds of its life are over, and returns the one in use.
     pub async fn renew_svid_if_due(&self) -> Result<Leaf, Error> {
         self.connection.renew(renewal::When::Due).await
+    }
+
+    /// Asks for the ledger's key and compares it with the pinned one. A renewal compares the
+    /// history, too, but an SVID that is not due is not renewed.
+    pub async fn check_ledger_key(&self) -> Result<(), Error> {
+        let directory = self.config().directory.clone();
+        let pinned = blocking(move || directory.pinned()).await?;
+        let reply = self
+            .call(RPC_TIMEOUT, |channel| async move {
+                IdentityServiceClient::new(channel)
+                    .get_bundle(GetBundleRequest {})
+                    .await
+            })
+            .await?;
+        let bundle = wire::required(reply.bundle, "bundle")?;
+        pinned
+            .check_key(&bundle, &self.config().directory)
+            .map(drop)
     }
 
     /// Makes a call for which this library has no method of its own.

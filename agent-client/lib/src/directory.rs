@@ -5,27 +5,38 @@
 //! old one (`key.pem.new`, `svid.pem.new`), made durable, and then renamed into place, key before
 //! certificate. Wherever a crash falls, [`IdentityDirectory::load`] finds a pair. A complete staged
 //! pair wins, since the broker counts the newest certificate that it has issued; a staged half is
-//! removed. A lock on the directory itself keeps processes that share it apart.
+//! removed. A lock on the directory itself keeps the steps of processes that share it apart, and
+//! `renew.lock` keeps their renewals and logins apart ([`crate::renew_lock`]).
 //!
 //! Another user who can write into the directory must not choose which file of this user is read.
 //! Each file is therefore opened without following a link and without waiting for a pipe's writer,
 //! and the open file is judged: it belongs to this user, and no other user can write it. Against a
 //! user who puts back older files of this directory only the directory's own mode helps, which is
 //! 0700 when this library makes it.
+//!
+//! A program of this user that may not read the directory, such as the command behind `taskpass
+//! run --hide-identity`, may still rename it and put a link in its place. A connection therefore
+//! holds the directory open, and reaches each file through the open directory and not by its path.
+
+mod files;
 
 use std::{
-    fs::{self, File, Metadata},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File, TryLockError},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use rustix::{fs::OFlags, io::Errno, process::geteuid};
+use rustix::fs::OFlags;
 use rustls_pki_types::CertificateDer;
-use taskpass_files::{Access, create_dir_all, exposed_mode, remove, rename, replace, sync_dir};
+use taskpass_files::{create_dir_all, remove};
 use taskpass_ledger_verify::{Checkpoint, VerifyingKey};
-use zeroize::Zeroizing;
 
+use self::files::open;
 use crate::{
     Error, Pinned,
     ledger_pin::hashes,
@@ -43,16 +54,24 @@ const OLD_VKEY: &str = "ledger.vkey.old";
 const OLD_CHECKPOINT: &str = "ledger.checkpoint.old";
 const STAGED_KEY: &str = "key.pem.new";
 const STAGED_SVID: &str = "svid.pem.new";
-/// Bytes of any file here; chains and bundles are far smaller.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// What is wrong with a pipe, a socket, a directory or a device.
-const NOT_A_FILE: &str = "it is no regular file";
+/// Stays, and is always empty: processes that share the directory lock it.
+const RENEW_LOCK: &str = "renew.lock";
 
 /// The directory that an identity is kept in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct IdentityDirectory {
     path: PathBuf,
+    /// The directory itself, wherever its path leads by now. Clones share it.
+    held: Option<Arc<File>>,
 }
+
+impl PartialEq for IdentityDirectory {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for IdentityDirectory {}
 
 /// The identity that the directory holds, with the roots to verify brokers by.
 pub(crate) struct StoredIdentity {
@@ -70,16 +89,51 @@ impl StoredIdentity {
     }
 }
 
-/// The content of a file, with the metadata of the same open file.
-struct Content {
-    bytes: Zeroizing<Vec<u8>>,
-    metadata: Metadata,
-}
-
 impl IdentityDirectory {
     /// The directory `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            held: None,
+        }
+    }
+
+    /// The directory that the path leads to now, held open. Everything below it is read and written
+    /// there, even when the path leads elsewhere later. Fails without `/proc`.
+    pub(crate) fn hold(&self) -> Result<Self, Error> {
+        if self.held.is_some() || !cfg!(target_os = "linux") {
+            return Ok(self.clone());
+        }
+        let directory = open(&self.path, OFlags::DIRECTORY).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.missing(),
+            _ => self.error("open", e),
+        })?;
+        let held = Self {
+            path: self.path.clone(),
+            held: Some(Arc::new(directory)),
+        };
+        fs::metadata(held.base()).map_err(|source| Error::File {
+            action: "reach the identity directory through",
+            path: held.base(),
+            source,
+        })?;
+        Ok(held)
+    }
+
+    /// Where the files are reached.
+    fn base(&self) -> PathBuf {
+        match &self.held {
+            None => self.path.clone(),
+            Some(directory) => format!("/proc/self/fd/{}", directory.as_raw_fd()).into(),
+        }
+    }
+
+    /// Makes the directory, unless it is held and so was there.
+    fn create(&self) -> Result<(), Error> {
+        match &self.held {
+            None => create_dir_all(&self.path).map_err(|e| self.failed(e)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Its path.
@@ -109,7 +163,7 @@ impl IdentityDirectory {
 
     /// Reads the identity, and first finishes a change that a crash has interrupted.
     pub(crate) fn load(&self) -> Result<StoredIdentity, Error> {
-        if !self.path.is_dir() {
+        if !self.base().is_dir() {
             return Err(self.missing());
         }
         let _lock = self.lock()?;
@@ -127,23 +181,64 @@ impl IdentityDirectory {
 
     /// Makes the pair durable beside the present one. From here on a crash cannot lose it.
     pub(crate) fn stage(&self, svid: &Svid) -> Result<(), Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         self.discard_locked()?;
         self.write(STAGED_KEY, pem::from_key(&svid.key).as_bytes())?;
         self.write(STAGED_SVID, pem::from_certificates(&svid.chain).as_bytes())
     }
 
-    /// Puts the staged pair into place, if there is one.
-    pub(crate) fn promote(&self) -> Result<(), Error> {
+    /// Puts the staged pair with this serial into place. Any other pair is left alone: a process
+    /// that knows no `renew.lock` may have staged it meanwhile.
+    pub(crate) fn promote(&self, serial: &str) -> Result<(), Error> {
         let _lock = self.lock()?;
-        self.recover()
+        if self.is_staged(serial)? {
+            self.recover()?;
+        }
+        Ok(())
     }
 
-    /// Removes a staged pair that the broker does not accept.
-    pub(crate) fn discard(&self) -> Result<(), Error> {
+    /// Removes the staged pair with this serial, which the broker does not accept.
+    pub(crate) fn discard(&self, serial: &str) -> Result<(), Error> {
         let _lock = self.lock()?;
-        self.discard_locked()
+        if self.is_staged(serial)? {
+            self.discard_locked()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock for a renewal or a login; `None` while another process has it.
+    pub(crate) fn try_renew_lock(&self) -> Result<Option<File>, Error> {
+        self.create()?;
+        let failed = |action, source| Error::File {
+            action,
+            path: self.renew_lock_path(),
+            source,
+        };
+        // The bits are the same in both types: `open(2)` takes an `int`.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        let flags = i32::try_from(flags).map_err(|e| failed("open", io::Error::other(e)))?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(self.base().join(RENEW_LOCK))
+            .map_err(|e| failed("open", e))?;
+        let metadata = file.metadata().map_err(|e| failed("read", e))?;
+        self.judge(RENEW_LOCK, &metadata)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(failed("lock", e)),
+        }
+    }
+
+    /// The path of that lock, for messages.
+    pub(crate) fn renew_lock_path(&self) -> PathBuf {
+        self.path.join(RENEW_LOCK)
     }
 
     /// Replaces the root certificates, pins the ledger's key if none is pinned, and keeps the
@@ -153,24 +248,31 @@ impl IdentityDirectory {
         bundle: &[CertificateDer<'_>],
         seen: &Pinned,
     ) -> Result<(), Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         self.pin(seen)?;
         self.write(BUNDLE, pem::from_certificates(bundle).as_bytes())
     }
 
     /// The pinned key of the ledger, and the newest checkpoint that was seen.
+    ///
+    /// Every login pins the key before it stores an identity. A missing key beside an identity is
+    /// therefore refused: pinning the next one would trust any broker anew.
     pub fn pinned(&self) -> Result<Pinned, Error> {
         let Some(text) = self.read(VKEY)? else {
+            if self.exists(SVID) {
+                return Err(self.unanchored(VKEY, "it is missing beside an identity"));
+            }
             return Ok(Pinned::default());
         };
         let text = String::from_utf8_lossy(&text);
-        let key: VerifyingKey = text.trim().parse().map_err(|e| {
-            self.bad(VKEY, format!("{e}; compare the ledger's key with the broker's, and pin it with `taskpass ledger accept-key VKEY`"))
-        })?;
+        let key: VerifyingKey = text
+            .trim()
+            .parse()
+            .map_err(|e| self.unanchored(VKEY, &format!("{e}")))?;
         let newest = self.read(CHECKPOINT)?.map(|note| {
             Checkpoint::open(&String::from_utf8_lossy(&note), &key)
-                .map_err(|e| self.misplaced(CHECKPOINT, &e.to_string()))
+                .map_err(|e| self.unanchored(CHECKPOINT, &e.to_string()))
         });
         Ok(Pinned {
             newest: newest.transpose()?,
@@ -197,21 +299,42 @@ impl IdentityDirectory {
     /// Pins `key` in place of the pinned key, and drops the kept checkpoint. Only for a person who
     /// has compared the key with the broker's.
     ///
-    /// Returns what was kept before. It stays beside the new key, in `*.old`.
+    /// Returns what was kept before. It stays beside the new key, in `*.old`; what later calls
+    /// replace is in `*.old.2` and so on, so that the first evidence is not lost.
     pub fn accept_ledger_key(&self, key: &VerifyingKey) -> Result<Pinned, Error> {
-        create_dir_all(&self.path).map_err(failed)?;
+        self.create()?;
         let _lock = self.lock()?;
         let before = self.pinned().unwrap_or_default();
         if let Some(old) = self.read(VKEY)? {
-            self.write(OLD_VKEY, &old)?;
+            self.write(&self.unused(OLD_VKEY), &old)?;
         }
         if self.exists(CHECKPOINT) {
-            self.rename(CHECKPOINT, OLD_CHECKPOINT)?;
+            self.rename(CHECKPOINT, &self.unused(OLD_CHECKPOINT))?;
             self.sync()?;
         }
         // The key comes last: after a crash the old key still refuses the broker.
         self.write(VKEY, format!("{key}\n").as_bytes())?;
         Ok(before)
+    }
+
+    /// A file without which this broker's ledger cannot be told from another. Moving it away would
+    /// give that up in silence, so a person compares the key.
+    fn unanchored(&self, name: &str, what: &str) -> Error {
+        self.bad(
+            name,
+            format!(
+                "{what}; compare the ledger's key with the broker's, and pin it with `taskpass ledger accept-key VKEY`, which keeps what is there for an auditor"
+            ),
+        )
+    }
+
+    /// The first of `name`, `name.2`, `name.3` … that is no file yet.
+    fn unused(&self, name: &str) -> String {
+        let numbered = (2_u64..).map(|number| format!("{name}.{number}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        names
+            .find(|name| !self.exists(name))
+            .unwrap_or_else(|| name.to_owned())
     }
 
     /// The stored root certificates, as far as they can be read.
@@ -272,7 +395,7 @@ impl IdentityDirectory {
     /// Locks the directory until the file is dropped. A lock file of its own would have to be
     /// removed.
     fn lock(&self) -> Result<File, Error> {
-        let directory = open(&self.path, OFlags::DIRECTORY).map_err(|e| self.error("open", e))?;
+        let directory = open(&self.base(), OFlags::DIRECTORY).map_err(|e| self.error("open", e))?;
         directory.lock().map_err(|e| self.error("lock", e))?;
         Ok(directory)
     }
@@ -301,11 +424,19 @@ impl IdentityDirectory {
         self.sync()
     }
 
+    fn is_staged(&self, serial: &str) -> Result<bool, Error> {
+        let Some(chain) = self.read(STAGED_SVID)? else {
+            return Ok(false);
+        };
+        let leaf = pem::to_certificates(&chain).ok();
+        let leaf = leaf.and_then(|chain| Leaf::parse(chain.first()?).ok());
+        Ok(leaf.is_some_and(|leaf| leaf.serial == serial))
+    }
+
     fn discard_locked(&self) -> Result<(), Error> {
         for name in [STAGED_KEY, STAGED_SVID] {
-            let path = self.path.join(name);
-            match remove(&path) {
-                Err(e) if e.source.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            match remove(&self.base().join(name)) {
+                Err(e) if e.source.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
                 _ => {}
             }
         }
@@ -326,171 +457,43 @@ impl IdentityDirectory {
             other => other,
         })
     }
-
-    /// Reads a private key. A key that others can read is not private any more, and is not used.
-    fn read_private(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-        let Some(Content { bytes, metadata }) = self.read_with_metadata(name)? else {
-            return Ok(None);
-        };
-        if let Some(mode) = exposed_mode(&metadata) {
-            let path = self.path.join(name);
-            return Err(self.bad(
-                name,
-                format!(
-                    "others may read it (mode {mode:03o}); run `chmod 600 {}`, and log in again if others did",
-                    path.display()
-                ),
-            ));
-        }
-        Ok(Some(bytes))
-    }
-
-    fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-        let read = self.read_with_metadata(name)?;
-        Ok(read.map(|content| content.bytes))
-    }
-
-    /// Reads a file; `None` when there is none.
-    fn read_with_metadata(&self, name: &str) -> Result<Option<Content>, Error> {
-        let path = self.path.join(name);
-        let failed = |source| Error::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        };
-        let mut file = match open(&path, OFlags::NOFOLLOW | OFlags::NONBLOCK) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => {
-                return Err(match Errno::from_io_error(&e) {
-                    Some(Errno::LOOP) => self.misplaced(name, "it is a symbolic link"),
-                    // A socket.
-                    Some(Errno::NXIO) => self.misplaced(name, NOT_A_FILE),
-                    _ => failed(e),
-                });
-            }
-        };
-        let metadata = file.metadata().map_err(failed)?;
-        self.judge(name, &metadata)?;
-        let size = usize::try_from(metadata.len()).unwrap_or(0);
-        // Room for everything at once: a growing buffer would leave copies of a key behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(size));
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        Ok(Some(Content { bytes, metadata }))
-    }
-
-    /// Refuses an open file that this user cannot have written here.
-    fn judge(&self, name: &str, metadata: &Metadata) -> Result<(), Error> {
-        if !metadata.is_file() {
-            return Err(self.misplaced(name, NOT_A_FILE));
-        }
-        let user = geteuid().as_raw();
-        if let Some(owner) = other_owner(metadata, user) {
-            let path = self.path.join(name);
-            let path = path.display();
-            return Err(self.bad(
-                name,
-                format!(
-                    "it belongs to user {owner}, and this program runs as user {user}; run it as user {owner}, or, if you trust the file, run `chown -h {user} {path}`"
-                ),
-            ));
-        }
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o022 != 0 {
-            let path = self.path.join(name);
-            let path = path.display();
-            return Err(self.bad(
-                name,
-                format!(
-                    "others may write it (mode {mode:03o}); run `chmod go-w {path}`, and log in again if others did"
-                ),
-            ));
-        }
-        if metadata.len() > FILE_BYTES_MAX {
-            return Err(self.bad(name, "it is larger than 1 MiB"));
-        }
-        Ok(())
-    }
-
-    /// Writes a private file that is there completely or not at all.
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
-        replace(&self.path.join(name), content, Access::Private).map_err(failed)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        rename(&self.path.join(from), &self.path.join(to)).map_err(failed)
-    }
-
-    /// Makes renames and removals durable.
-    fn sync(&self) -> Result<(), Error> {
-        sync_dir(&self.path).map_err(failed)
-    }
-
-    fn exists(&self, name: &str) -> bool {
-        self.path.join(name).exists()
-    }
-
-    fn missing(&self) -> Error {
-        Error::NoIdentity {
-            dir: self.path.clone(),
-        }
-    }
-
-    fn error(&self, action: &'static str, source: io::Error) -> Error {
-        Error::File {
-            action,
-            path: self.path.clone(),
-            source,
-        }
-    }
-
-    /// Something that this library did not put there. Moving it away loses nothing.
-    fn misplaced(&self, name: &str, what: &str) -> Error {
-        let path = self.path.join(name);
-        let path = path.display();
-        self.bad(
-            name,
-            format!("{what}; run `mv {path} {path}.old`, and log in again"),
-        )
-    }
-
-    fn bad(&self, name: &str, why: impl Into<String>) -> Error {
-        Error::IdentityFile {
-            path: self.path.join(name),
-            why: why.into(),
-        }
-    }
-}
-
-/// Opens for reading, with more flags than [`File::open`] sets.
-fn open(path: &Path, flags: OFlags) -> io::Result<File> {
-    // The bits are the same in both types: `open(2)` takes an `int`.
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    File::options().read(true).custom_flags(flags).open(path)
-}
-
-/// The owner of a file, unless it is this user.
-fn other_owner(metadata: &Metadata, user: u32) -> Option<u32> {
-    Some(metadata.uid()).filter(|owner| *owner != user)
-}
-
-fn failed(error: taskpass_files::Error) -> Error {
-    Error::File {
-        action: error.action,
-        path: error.path,
-        source: error.source,
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use taskpass_client_testing::pki::{self, Pki};
+
     use super::*;
+    use crate::svid::PrivateKey;
+
+    /// A pair of its own, as a login or a renewal gets it.
+    fn pair(pki: &Pki) -> Svid {
+        let bearer = pki.bearer(&pki::Leaf::named("/agent/builder"));
+        Svid::new(PrivateKey::from_pkcs8(bearer.key), bearer.chain).unwrap()
+    }
 
     #[test]
-    fn a_file_of_another_user_is_told_apart() {
-        let metadata = fs::metadata(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let owner = metadata.uid();
-        assert_eq!(other_owner(&metadata, owner), None);
-        assert_eq!(other_owner(&metadata, owner + 1), Some(owner));
+    fn a_login_between_the_staging_and_the_promotion_of_a_renewal_is_not_lost() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = IdentityDirectory::new(scratch.path().join("identity"));
+        let pki = Pki::generate();
+        let (renewed, login) = (pair(&pki), pair(&pki));
+        directory.stage(&renewed.duplicate()).unwrap();
+        directory.stage(&login).unwrap();
+        for _ in 0..2 {
+            // Neither answer of the broker to the renewal touches the pair of the login.
+            directory.promote(&renewed.leaf.serial).unwrap();
+            directory.discard(&renewed.leaf.serial).unwrap();
+            assert!(directory.is_staged(&login.leaf.serial).unwrap());
+        }
+        assert!(!directory.exists(SVID));
+        directory.promote(&login.leaf.serial).unwrap();
+        directory.discard(&renewed.leaf.serial).unwrap();
+        assert_eq!(directory.holder().unwrap().serial, login.leaf.serial);
+        assert!(directory.exists(KEY) && !directory.exists(STAGED_KEY));
+
+        directory.stage(&renewed).unwrap();
+        directory.discard(&renewed.leaf.serial).unwrap();
+        assert!(!directory.exists(STAGED_KEY) && !directory.exists(STAGED_SVID));
     }
 }

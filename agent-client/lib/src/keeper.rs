@@ -5,9 +5,13 @@
 //! broker does not accept it. The identity of a task is worth nothing after the task, so its key
 //! never touches the disk.
 
+use std::fs::File;
+
 use arc_swap::ArcSwapOption;
 
-use crate::{Error, IdentityDirectory, Pinned, directory::StoredIdentity, link::blocking};
+use crate::{
+    Error, IdentityDirectory, Pinned, directory::StoredIdentity, link::blocking, renew_lock,
+};
 
 /// Keeps the identity of one connection.
 pub(crate) enum Keeper {
@@ -21,6 +25,15 @@ impl Keeper {
     /// Memory without a staged identity.
     pub(crate) fn memory() -> Self {
         Self::Memory(ArcSwapOption::empty())
+    }
+
+    /// Keeps other processes that share the directory from renewing until the file is dropped. They
+    /// do not share memory.
+    pub(crate) async fn lock(&self) -> Result<Option<File>, Error> {
+        match self {
+            Self::Directory(directory) => renew_lock::acquire(directory).await.map(Some),
+            Self::Memory(_) => Ok(None),
+        }
     }
 
     /// The newest identity that is kept apart from the one in use.
@@ -54,12 +67,12 @@ impl Keeper {
         }
     }
 
-    /// The broker has accepted the staged identity: it is the one in use now.
-    pub(crate) async fn promote(&self) -> Result<(), Error> {
+    /// The broker has accepted the staged identity with this serial: it is the one in use now.
+    pub(crate) async fn promote(&self, serial: &str) -> Result<(), Error> {
         match self {
             Self::Directory(directory) => {
-                let directory = directory.clone();
-                blocking(move || directory.promote()).await
+                let (directory, serial) = (directory.clone(), serial.to_owned());
+                blocking(move || directory.promote(&serial)).await
             }
             Self::Memory(staged) => {
                 staged.store(None);
@@ -68,12 +81,12 @@ impl Keeper {
         }
     }
 
-    /// The broker does not accept the staged identity.
-    pub(crate) async fn discard(&self) -> Result<(), Error> {
+    /// The broker does not accept the staged identity with this serial.
+    pub(crate) async fn discard(&self, serial: &str) -> Result<(), Error> {
         match self {
             Self::Directory(directory) => {
-                let directory = directory.clone();
-                blocking(move || directory.discard()).await
+                let (directory, serial) = (directory.clone(), serial.to_owned());
+                blocking(move || directory.discard(&serial)).await
             }
             Self::Memory(staged) => {
                 staged.store(None);

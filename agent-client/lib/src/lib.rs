@@ -45,6 +45,7 @@ mod link;
 mod live_task;
 mod pem;
 mod receipt;
+mod renew_lock;
 mod renewal;
 mod retry;
 mod svid;

@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     /// The end of the task to which the identity is bound, if it is bound to one.
     pub(crate) task_end: Option<Timestamp>,
     pub(crate) link: ArcSwap<Link>,
-    /// One renewal at a time.
+    /// One renewal at a time in this process.
     pub(crate) renewing: tokio::sync::Mutex<()>,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the last client is dropped.
@@ -44,10 +44,16 @@ pub(crate) struct Link {
 }
 
 impl Connection {
-    /// Connects with the stored identity.
-    pub(crate) async fn open(config: ClientConfig) -> Result<Self, Error> {
+    /// Connects with the stored identity, and holds its directory open.
+    pub(crate) async fn open(mut config: ClientConfig) -> Result<Self, Error> {
         let directory = config.directory.clone();
-        let identity = blocking(move || directory.load()).await?;
+        let (held, identity) = blocking(move || {
+            let held = directory.hold()?;
+            let identity = held.load()?;
+            Ok((held, identity))
+        })
+        .await?;
+        config.directory = held;
         let link = Link::open(&config, identity).await?;
         Ok(Self {
             keeper: Keeper::Directory(config.directory.clone()),

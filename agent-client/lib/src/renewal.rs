@@ -76,7 +76,9 @@ pub(crate) async fn run(connection: Arc<Connection>) {
 impl Connection {
     /// Replaces the SVID, and proves the new one before the old one is dropped.
     pub(crate) async fn renew(&self, when: When) -> Result<Leaf, Error> {
-        let _lock = self.renewing.lock().await;
+        let _here = self.renewing.lock().await;
+        // What another process renewed meanwhile is adopted, and is not renewed again.
+        let _elsewhere = self.keeper.lock().await?;
         if let Err(error) = self.adopt_stored(&self.link.load_full()).await {
             tracing::debug!(%error, "the stored identity is not used; renewing the one in use");
         }
@@ -123,12 +125,12 @@ impl Connection {
                 // After any other failure the pair stays staged: the broker may have seen it, and
                 // then it counts only the new certificate.
                 if error.is_unknown_identity() {
-                    self.keeper.discard().await?;
+                    self.keeper.discard(&leaf.serial).await?;
                 }
                 return Err(error);
             }
         };
-        self.keeper.promote().await?;
+        self.keeper.promote(&leaf.serial).await?;
         self.link.store(Arc::new(fresh));
         Ok(leaf)
     }

@@ -11,7 +11,7 @@ use crate::{InvalidValue, RoleName, excerpt, limits};
 /// The name of an environment variable: a letter or `_`, then letters, digits and `_`, at most 255.
 ///
 /// Shells can name such a variable, and it cannot smuggle a `=` or a zero byte into the block of
-/// variables that a process is started with. Variables that make programs run code, such as
+/// variables that a process is started with. Known variables that make programs run code, such as
 /// `LD_PRELOAD`, have no [`EnvName`]: configuration, broker and client all parse names into this
 /// type, so each of them refuses such a name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,7 +177,10 @@ mod tests {
         }
         for good in [
             "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
             "AWS_SESSION_TOKEN",
+            "CI_DB_SERIAL_NUMBER",
+            "CI_DB_SIGNED_KEY",
             "CARGO_REGISTRY_TOKEN",
             "CI_DB_PASSWORD",
             "GITHUB_TOKEN",
@@ -188,6 +191,40 @@ mod tests {
             "VAULT_TOKEN",
         ] {
             assert!(good.parse::<EnvName>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn names_that_tools_find_programs_by_are_refused() {
+        for bad in [
+            "DELTA_PAGER",
+            "CRONTAB_EDITOR",
+            "RESTIC_PASSWORD_COMMAND",
+            "BORG_RSH",
+            "SBT_OPTS",
+            "PYTEST_ADDOPTS",
+            "PYTEST_PLUGINS",
+            "RSYNC_CONNECT_PROG",
+            "ANSIBLE_STRATEGY_PLUGINS",
+            "ANSIBLE_CONFIG",
+            "PIP_CONFIG_FILE",
+            "PIP_PYTHON",
+            "GOCACHEPROG",
+            "GOAUTH",
+            "GOPROXY",
+            "VAULT_CONFIG_PATH",
+            "KUBECTL_EXTERNAL_DIFF",
+            "CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS",
+            "PSModulePath",
+            "CONFIG_SITE",
+            "PKG_CONFIG",
+            "JAVACMD",
+            "ODBCSYSINI",
+            "ZIPOPT",
+            "GNUPGHOME",
+            "CONTAINERS_CONF",
+        ] {
+            assert!(bad.parse::<EnvName>().is_err(), "{bad}");
         }
     }
 }

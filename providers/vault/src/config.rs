@@ -140,7 +140,7 @@ pub struct RoleConfig {
     /// `access_key`, `secret_key`, `security_token`, `session_token`, `token`, `certificate`,
     /// `private_key`, `issuing_ca`, `serial_number` and `signed_key`. A field that neither names sets
     /// no variable, so a `kv` role needs this key: the writer of a secret must not choose names.
-    /// Variables that make programs run code, such as `LD_PRELOAD` and `PATH`, are refused.
+    /// Known variables that make programs run code, such as `LD_PRELOAD` and `PATH`, are refused.
     #[serde(default)]
     pub env: EnvConfig,
 }

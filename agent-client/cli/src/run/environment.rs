@@ -11,7 +11,7 @@ use crate::failure::Usage;
 /// broker and to the identity.
 const OURS: &str = "TASKPASS_";
 /// Part of a name of a secret, at the end of a word: `PGPASSWORD`, `GITHUB_TOKEN`, `DB_SECRETS`.
-const ENDINGS: [&str; 13] = [
+const ENDINGS: [&str; 18] = [
     "TOKEN",
     "SECRET",
     "SECRETS",
@@ -25,6 +25,21 @@ const ENDINGS: [&str; 13] = [
     "CREDS",
     "APIKEY",
     "PRIVKEY",
+    "PRIVATEKEY",
+    "SECRETKEY",
+    "ACCESSKEY",
+    "PASS",
+    "CONNECTIONSTRING",
+];
+/// Words that end in `PASS` and are no passwords.
+const NO_PASSWORDS: [&str; 2] = ["COMPASS", "BYPASS"];
+/// git reads configuration from these, in pairs that are of no use alone. A value may be a header
+/// with a token, so the command gets all of them or none.
+const GIT_CONFIG: [&str; 4] = [
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_KEY_",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_VALUE_",
 ];
 /// The same where only a whole word counts: `AWS_ACCESS_KEY_ID`, `DB_PASS`, `SSH_AUTH_SOCK`.
 const WORDS: [&str; 11] = [
@@ -69,7 +84,9 @@ pub(super) fn inherited(caller: &[(OsString, OsString)], keep: &[KeptName]) -> I
     let (mut passed, mut withheld) = (Vec::new(), Vec::new());
     for (name, value) in caller {
         let shown = name.to_string_lossy();
-        let kept = keep.iter().any(|k| k.0 == *name);
+        let kept = keep.iter().any(|k| {
+            k.0 == *name || (is_git_config(&shown) && is_git_config(&k.0.to_string_lossy()))
+        });
         if is_ours(&shown) {
             continue;
         }
@@ -87,24 +104,41 @@ fn is_ours(name: &str) -> bool {
     name.to_ascii_uppercase().starts_with(OURS)
 }
 
-fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    // The working directory is in PWD and OLDPWD; MYSQL_PWD is a password.
-    let password = name.ends_with("_PWD");
-    password
-        || words.any(|word| WORDS.contains(&word) || ENDINGS.iter().any(|end| word.ends_with(end)))
+fn is_git_config(name: &str) -> bool {
+    GIT_CONFIG.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether a value is a URL with a password, or a private key.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let ends_as_secret = |word: &str| {
+        ENDINGS.iter().any(|end| word.ends_with(end))
+            && !NO_PASSWORDS.iter().any(|end| word.ends_with(end))
+    };
+    // `TOKEN2` is a token as well.
+    let mut words = name
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()));
+    // The working directory is in PWD and OLDPWD; MYSQL_PWD is a password.
+    let whole = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+    whole.ends_with("_PWD")
+        || whole.ends_with("CONNECTION_STRING")
+        || is_git_config(&name)
+        || words.any(|word| WORDS.contains(&word) || ends_as_secret(word))
+}
+
+/// Whether a value is a URL with a user or a password, or a private key. A token may stand in the
+/// place of the user: `https://TOKEN@host`.
 fn holds_password(value: &str) -> bool {
     let mut after_schemes = value.split("://").skip(1);
-    let in_url = after_schemes.any(|rest| {
+    let user_in_url = after_schemes.any(|rest| {
         let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
-        let user = authority.rsplit_once('@').map(|(user, _)| user);
-        user.is_some_and(|user| user.contains(':'))
+        authority.contains('@')
     });
-    in_url || (value.contains("-----BEGIN ") && value.contains("PRIVATE KEY-----"))
+    let lower = value.to_ascii_lowercase();
+    let parameter_of_url = lower.contains("://") && lower.contains("password=");
+    user_in_url
+        || parameter_of_url
+        || (value.contains("-----BEGIN ") && value.contains("PRIVATE KEY-----"))
 }
 
 /// The variables that the roles declare. Two credentials must not set the same one, and each sets
@@ -171,6 +205,19 @@ mod tests {
             "db_password",
             "SENTRY_DSN",
             "GITLAB_PAT",
+            "SSHPASS",
+            "DBPASS",
+            "DEPLOY_PRIVATEKEY",
+            "S3SECRETKEY",
+            "S3_ACCESSKEY",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "SERVICEBUS_CONNECTIONSTRING",
+            "GITHUB_TOKEN2",
+            "DB_PASSWORD1",
+            "MYSQL_PWD_2",
+            "GIT_CONFIG_COUNT",
+            "GIT_CONFIG_KEY_0",
+            "GIT_CONFIG_VALUE_0",
         ] {
             assert_eq!(divided(name, "x").withheld, [name], "{name}");
         }
@@ -187,6 +234,10 @@ mod tests {
             "XDG_SESSION_ID",
             "AUTHOR",
             "COMPASS_HOME",
+            "COMPASS",
+            "PROXY_BYPASS",
+            "PYTHON3",
+            "GIT_CONFIG_GLOBAL",
         ] {
             assert!(divided(name, "x").withheld.is_empty(), "{name}");
         }
@@ -197,11 +248,14 @@ mod tests {
         for value in [
             "postgres://ci:pw@db/x",
             "a b redis://:pw@cache",
+            "https://ghp_token@github.com/x",
+            "ssh://git@host/x",
+            "jdbc:postgresql://db/x?user=ci&Password=pw",
             "-----BEGIN EC PRIVATE KEY-----\nx",
         ] {
             assert_eq!(divided("DATABASE", value).withheld, ["DATABASE"], "{value}");
         }
-        for value in ["https://proxy:3128/a@b:c", "ssh://git@host/x", "a:b@c", ""] {
+        for value in ["https://proxy:3128/a@b:c", "a:b@c", "password=", ""] {
             assert!(divided("X", value).withheld.is_empty(), "{value}");
         }
     }
@@ -219,6 +273,10 @@ mod tests {
         let both = inherited(&caller, &["NPM_TOKEN".parse().unwrap()]);
         assert_eq!(both.passed, [("NPM_TOKEN".into(), "n".into())]);
         assert_eq!(both.withheld, ["GH_TOKEN"]);
+        let git = ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0"];
+        let git = git.map(|name| (name.into(), "x".into()));
+        let all = inherited(&git, &["GIT_CONFIG_COUNT".parse().unwrap()]);
+        assert_eq!(all.passed, git);
         for bad in ["", "A=B", "TASKPASS_IDENTITY", "TASKPASS_ADDR"] {
             assert!(bad.parse::<KeptName>().is_err(), "{bad}");
         }

@@ -137,3 +137,58 @@ async fn a_login_names_the_ledger_key_that_a_person_has_compared() {
     let accepted = run(&fake, &[&args[..], &accepting].concat()).await;
     assert!(accepted.status.success(), "{accepted:?}");
 }
+
+/// The identity is fresh, so no renewal compares the ledger.
+#[tokio::test]
+async fn run_starts_nothing_at_a_broker_with_another_ledger() {
+    let fake = logged_in().await;
+    let other = tempfile::tempdir().unwrap();
+    fake.state().ledger = Some(FakeLedger::create(other.path()));
+    let args = ["run", "--purpose", "p", "--role", "vault-main/ci-db", "--"];
+    let refused = run(&fake, &[&args[..], &["echo", "must not run"]].concat()).await;
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    assert!(refused.stdout.is_empty() && fake.state().tasks.is_empty());
+    assert!(
+        text(&refused.stderr).contains("try: taskpass ledger accept-key"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_anchor_is_refused_until_a_person_accepts_the_key() {
+    let fake = logged_in().await;
+    let vkey = fake.state().ledger.as_ref().unwrap().vkey.clone();
+    let file = |name: &str| fake.identity().join(name);
+    let refused = async |name: &str| {
+        let refused = run(&fake, &["task", "list"]).await;
+        let words = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{name}: {words}");
+        let path = file(name).display().to_string();
+        assert!(words.contains(&path), "{words}");
+        assert!(words.contains("taskpass ledger accept-key VKEY"), "{words}");
+        assert!(!words.contains("`mv "), "{words}");
+    };
+    let accept = async || {
+        json(&fake, &["ledger", "accept-key", &vkey]).await;
+        assert!(run(&fake, &["task", "list"]).await.status.success());
+        assert!(run(&fake, &["svid", "renew"]).await.status.success());
+    };
+    let checkpoint = std::fs::read(file("ledger.checkpoint")).unwrap();
+
+    std::fs::write(file("ledger.vkey"), "no key").unwrap();
+    refused("ledger.vkey").await;
+    accept().await;
+    std::fs::write(file("ledger.checkpoint"), "no checkpoint").unwrap();
+    refused("ledger.checkpoint").await;
+    accept().await;
+    std::fs::remove_file(file("ledger.vkey")).unwrap();
+    refused("ledger.vkey").await;
+    accept().await;
+
+    // The first evidence is the oldest.
+    let kept = |name: &str| std::fs::read(file(name)).unwrap();
+    assert_eq!(kept("ledger.vkey.old"), b"no key");
+    assert_eq!(kept("ledger.vkey.old.2"), format!("{vkey}\n").as_bytes());
+    assert_eq!(kept("ledger.checkpoint.old"), checkpoint);
+    assert_eq!(kept("ledger.checkpoint.old.2"), b"no checkpoint");
+}

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use taskpass_client::Client;
 use taskpass_client_testing::{fake::Fake, services::refusal};
 use taskpass_proto::v1::{EndCause, TaskState};
 use tonic::Code;
@@ -185,6 +186,35 @@ async fn a_hidden_identity_can_be_read_in_no_way_and_all_else_can() {
 
     let (seen, _) = behind(&fake, "never", r#"cat "$1/key.pem""#).await;
     assert!(seen.contains("PRIVATE KEY"), "the test can fail: {seen}");
+}
+
+/// The command may rename the directory that it cannot read, and put a link of its own there.
+#[tokio::test]
+async fn a_renewal_follows_no_link_that_the_command_put_in_place_of_a_hidden_identity() {
+    let fake = Fake::start().await;
+    // Backdated by 10 s: due some five seconds from now, when the command has begun.
+    fake.state().svid_life = time::Duration::seconds(14);
+    Client::login(&fake.config(), &fake.token()).await.unwrap();
+    fake.state().svid_life = time::Duration::hours(1);
+    let key = std::fs::read(fake.identity().join("key.pem")).unwrap();
+    std::fs::create_dir_all(fake.dir.path().join("beside/trap")).unwrap();
+    let script = r#"
+        cd "$1/../beside" && touch stamp && mv "$1" "$1.moved" && ln -s beside/trap "$1" || exit 1
+        for try in $(seq 150); do
+            [ -n "$(ls trap)" ] && break
+            [ "$1.moved/svid.pem" -nt stamp ] && break
+            sleep 0.1
+        done
+        sleep 0.2
+        ls trap
+        cat trap/*.pem "$1.moved"/*.pem"#;
+    let (seen, notes) = behind(&fake, "always", script).await;
+    assert_eq!(seen, "", "{notes}");
+    let calls = fake.state().calls.clone();
+    let at = |call| calls.iter().position(|c| *c == call);
+    assert!(at("renew_svid") > at("issue_credential"), "{calls:?}");
+    let moved = fake.identity().with_extension("moved");
+    assert_ne!(std::fs::read(moved.join("key.pem")).unwrap(), key);
 }
 
 #[tokio::test]

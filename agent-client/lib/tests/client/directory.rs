@@ -166,13 +166,13 @@ async fn written_files_are_for_the_owner_only() {
     drop(fake.client().await);
     let directory = fake.identity();
     assert_eq!(mode(&directory), 0o700);
-    for name in FILES {
+    for name in FILES.into_iter().chain(["renew.lock"]) {
         assert_eq!(mode(&directory.join(name)), 0o600, "{name}");
     }
     assert_eq!(
         fs::read_dir(&directory).unwrap().count(),
-        FILES.len(),
-        "nothing else is left"
+        FILES.len() + 1,
+        "nothing else is left but `renew.lock`"
     );
     let identity = IdentityDirectory::new(&directory);
     assert!(identity.permission_findings().is_empty());

@@ -5,7 +5,8 @@
 //! environment of the command. Sources: the table of bad variables of sudo (`env.c`), the list that
 //! glibc drops for setuid programs (`unsecvars.h`), and the manuals of the programs named below.
 //!
-//! The list is a second line. The first is that a role's configuration alone names variables.
+//! The list is a second line, and not complete: any program may run what some variable of its own
+//! names. The first line is that a role's configuration alone names variables.
 
 /// One group of names, and the reason in words that follow "which".
 struct Group {
@@ -86,6 +87,7 @@ const GROUPS: &[Group] = &[
             "NODE_PATH",
             "PHPRC",
             "PHP_INI_SCAN_DIR",
+            "PSMODULEPATH",
             "R_ENVIRON",
             "R_ENVIRON_USER",
             "R_LIBS",
@@ -100,7 +102,7 @@ const GROUPS: &[Group] = &[
         prefixes: &[
             "CORECLR_", "COR_", "DOTNET_", "GUILE_", "JULIA_", "LUA_", "PERL", "PYTHON",
         ],
-        suffixes: &[],
+        suffixes: &["_ADDOPTS", "_OPTS", "_PLUGINS"],
     },
     // git(1) ENVIRONMENT VARIABLES: commands that git runs, and the places of hooks and
     // configuration, which name commands.
@@ -142,6 +144,7 @@ const GROUPS: &[Group] = &[
             "HGMERGE",
             "HGRCPATH",
             "KUBE_EDITOR",
+            "KUBECTL_EXTERNAL_DIFF",
             "LESS",
             "LESSCLOSE",
             "LESSEDIT",
@@ -171,7 +174,8 @@ const GROUPS: &[Group] = &[
             "VISUAL",
         ],
         prefixes: &[],
-        suffixes: &[],
+        // RSYNC_CONNECT_PROG is one.
+        suffixes: &["_COMMAND", "_EDITOR", "_PAGER", "_PROG", "_RSH"],
     },
     // Build tools and package managers: the compilers they call, and options that run programs.
     Group {
@@ -184,21 +188,27 @@ const GROUPS: &[Group] = &[
             "CARGO",
             "CARGO_ENCODED_RUSTFLAGS",
             "CARGO_HOME",
+            "CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS",
             "CC",
             "CFLAGS",
             "CMAKE_TOOLCHAIN_FILE",
+            "CONFIG_SITE",
             "CPP",
             "CXX",
             "CXXFLAGS",
             "GEM_HOME",
             "GEM_PATH",
             "GNUMAKEFLAGS",
+            "GOAUTH",
+            "GOCACHEPROG",
             "GOENV",
             "GOFLAGS",
+            "GOPROXY",
             "GOROOT",
             "GOTOOLCHAIN",
             "GRADLE_OPTS",
             "GRADLE_USER_HOME",
+            "JAVACMD",
             "LDFLAGS",
             "MAKEFILES",
             "MAKEFLAGS",
@@ -206,7 +216,7 @@ const GROUPS: &[Group] = &[
             "MAVEN_ARGS",
             "MAVEN_OPTS",
             "MFLAGS",
-            "PIP_PYTHON",
+            "PKG_CONFIG",
             "RUSTC",
             "RUSTC_WRAPPER",
             "RUSTC_WORKSPACE_WRAPPER",
@@ -219,8 +229,15 @@ const GROUPS: &[Group] = &[
             "TAR_OPTIONS",
             "YARN_RC_FILENAME",
             "YARN_YARN_PATH",
+            "ZIPOPT",
         ],
-        prefixes: &["CARGO_BUILD_", "CARGO_TARGET_", "CGO_", "NPM_CONFIG_"],
+        prefixes: &[
+            "CARGO_BUILD_",
+            "CARGO_TARGET_",
+            "CGO_",
+            "NPM_CONFIG_",
+            "PIP_",
+        ],
         suffixes: &[],
     },
     // Configuration that names commands: `credential_process` and `exec` of cloud tools, Docker's
@@ -228,18 +245,19 @@ const GROUPS: &[Group] = &[
     Group {
         why: "chooses a configuration that can name programs",
         names: &[
-            "ANSIBLE_CONFIG",
-            "ANSIBLE_LIBRARY",
             "BOTO_CONFIG",
             "CLOUDSDK_CONFIG",
             "CLOUDSDK_PYTHON",
             "CLOUDSDK_PYTHON_ARGS",
+            "CONTAINERS_CONF",
             "CURL_HOME",
             "DOCKER_CONFIG",
+            "GNUPGHOME",
             "HELM_PLUGINS",
             "HOME",
             "KRB5_CONFIG",
             "KUBECONFIG",
+            "ODBCSYSINI",
             "PGSERVICEFILE",
             "PGSYSCONFDIR",
             "SSLKEYLOGFILE",
@@ -254,8 +272,8 @@ const GROUPS: &[Group] = &[
             "WGETRC",
             "WGET_HOME",
         ],
-        prefixes: &["TF_CLI_ARGS", "XDG_"],
-        suffixes: &["_CONFIG_FILE", "_CREDENTIALS_FILE"],
+        prefixes: &["ANSIBLE_", "TF_CLI_ARGS", "XDG_"],
+        suffixes: &["_CONFIG_FILE", "_CONFIG_PATH", "_CREDENTIALS_FILE"],
     },
     Group {
         why: "is for Taskpass itself",
