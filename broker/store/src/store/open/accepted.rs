@@ -48,8 +48,8 @@ fn accepted_in(entry: &[u8]) -> Option<Timestamp> {
     if !text.contains(NAME) {
         return None;
     }
-    match Entry::parse(entry).ok()?.event {
-        Event::ClockAccepted { accepted, .. } => Some(accepted),
-        _ => None,
+    if let Event::ClockAccepted { accepted, .. } = Entry::parse(entry).ok()?.event {
+        return Some(accepted);
     }
+    None
 }
