@@ -1,4 +1,5 @@
-//! Clocks that run away: what is refused, what goes on, where people see it, and the way back.
+//! Clocks that run away: the broker refuses to issue, goes on revoking, shows the doubt, and finds
+//! back.
 
 use std::fs;
 

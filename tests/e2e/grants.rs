@@ -67,7 +67,7 @@ fn nothing_is_granted_until_a_policy_grants_it_and_operators_can_ask() {
     assert_eq!(who.as_array().map(Vec::len), Some(1), "{who}");
     assert_eq!(who[0]["agent"], "builder");
 
-    // What was explained is what happens.
+    // The broker acts as it explained.
     let builder = builder.through(broker.address());
     let task = World::task(&builder, &[ROLE]);
     World::issue(&builder, &task, ROLE, &[]);

@@ -269,8 +269,8 @@ fn two_roles_that_would_set_the_same_variable_are_refused_and_nothing_stays() {
     assert!(world.bao.task_tokens().is_empty());
 }
 
-/// What the command sees must not be enough to act as the agent: it gets the way to the broker here,
-/// and still neither the identity nor any other role.
+/// What the command sees must not be enough to act as the agent: it gets the way to the broker
+/// here, and still neither the identity nor any other role.
 #[test]
 fn the_command_cannot_act_as_the_agent() {
     let world = World::new();

@@ -14,8 +14,8 @@ use crate::{
     process::{Server, program},
 };
 
-/// The file that holds the error of the clients' clocks in milliseconds, and how much time has passed
-/// beyond the real time.
+/// The file that holds the error of the clients' clocks in milliseconds, and how much time has
+/// passed beyond the real time.
 const CLOCK_SHIFT: &str = "clock-shift";
 /// The same of the broker's clock.
 const BROKER_CLOCK_SHIFT: &str = "broker-clock-shift";
@@ -161,7 +161,8 @@ impl Installation {
         write_clocks(self.dir.path(), &[BROKER_CLOCK_SHIFT], &shift);
     }
 
-    /// Lets the time pass for which [`Installation::made_before`] was earlier. All clocks are right.
+    /// Lets the time pass for which [`Installation::made_before`] was earlier. All clocks are
+    /// right.
     pub fn let_pass(&self) {
         write_clocks(self.dir.path(), &CLOCKS, "0");
     }

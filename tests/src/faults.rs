@@ -56,8 +56,8 @@ pub enum Fault {
     ClockForwards(Jump),
     /// The broker's clock jumps back and is corrected later.
     ClockBackwards(Jump),
-    /// The broker's clock runs twice too fast, until it is noticed, and is corrected later. A person
-    /// sets the ledger back.
+    /// The broker's clock runs twice too fast, until it is noticed, and is corrected later. A
+    /// person sets the ledger back.
     ClockFast,
     /// The clocks were ahead by an hour while the broker started, and are right again, so that the
     /// ledger is ahead of them. A person sets it back.
@@ -98,7 +98,7 @@ impl Jump {
         }
     }
 
-    /// Whether the broker takes the clock for one that ran away.
+    /// Whether the broker notices that the clock ran away.
     const fn is_noticed(self) -> bool {
         match self {
             Self::Second | Self::Minute => false,

@@ -1,4 +1,5 @@
-//! `taskpass agent`: registers and shows agents, issues join tokens, stops agents and releases them.
+//! `taskpass agent`: registers and shows agents, issues join tokens, stops agents and releases
+//! them.
 
 mod stop;
 

@@ -31,8 +31,8 @@ pub(crate) struct LoginArgs {
     /// Overwrite another agent's or an operator's identity in the directory. That identity is lost.
     #[arg(long)]
     replace: bool,
-    /// Pin this ledger key (C2SP vkey), or the one in a file, in place of the pinned one. Compare it
-    /// first with `operator/ledger.vkey` on the broker's machine, or ask an operator.
+    /// Pin this ledger key (C2SP vkey), or the one in a file, in place of the pinned one. Compare
+    /// it first with `operator/ledger.vkey` on the broker's machine, or ask an operator.
     #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
     accept_ledger_key: Option<String>,
 }

@@ -133,7 +133,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<Vec<Wanted>> {
     Ok(wanted)
 }
 
-/// What the command finds besides its credentials.
+/// The surroundings of the command: everything that it finds besides its credentials.
 struct Place {
     inherited: Inherited,
     screen: Option<Screen>,
@@ -210,8 +210,8 @@ async fn issue(task: &TaskGuard, wanted: &[Wanted]) -> anyhow::Result<Vec<Issued
     Ok(issued)
 }
 
-/// Prints one line, and one more for each credential that is not proven dead, or of which an identity
-/// is left.
+/// Prints one line. Each credential that is not proven dead, or that leaves an identity behind,
+/// gets another line.
 fn summarise(ended: &EndedTask) {
     let verified = ended.receipts.iter().filter(|r| r.is_verified()).count();
     let issued = ended

@@ -424,7 +424,7 @@ fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
 }
 
-/// What is left of a credential although its holder is denied all access.
+/// The identity that a revoked credential still has, although its holder is denied all access.
 pub(crate) fn identity_words(receipt: &ReceiptView) -> Option<String> {
     let until = receipt.identity_until?;
     let is_denied = receipt.state == CredentialState::RevokedVerified.to_string();

@@ -30,7 +30,7 @@ pub enum Predecessor {
     Any,
 }
 
-/// What a person has decided about a login beforehand.
+/// The decisions that a person made about a login beforehand.
 #[derive(Debug, Clone, Default)]
 pub struct Login {
     /// Which stored identity the new one may overwrite.

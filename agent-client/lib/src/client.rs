@@ -91,7 +91,7 @@ impl Client {
         Self::login_with(config, token, &login).await
     }
 
-    /// As [`Client::login`], with what a person has decided beforehand.
+    /// As [`Client::login`], with the decisions that a person made beforehand.
     pub async fn login_with(
         config: &ClientConfig,
         token: &JoinToken,

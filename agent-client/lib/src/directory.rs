@@ -242,7 +242,7 @@ impl IdentityDirectory {
     }
 
     /// Replaces the root certificates, pins the ledger's key if none is pinned, and keeps the
-    /// checkpoint if it is newer. Changes nothing when it contradicts what is kept.
+    /// checkpoint if it is newer. Changes nothing when it contradicts the kept ones.
     pub(crate) fn save_trust(
         &self,
         bundle: &[CertificateDer<'_>],
@@ -299,8 +299,8 @@ impl IdentityDirectory {
     /// Pins `key` in place of the pinned key, and drops the kept checkpoint. Only for a person who
     /// has compared the key with the broker's.
     ///
-    /// Returns what was kept before. It stays beside the new key, in `*.old`; what later calls
-    /// replace is in `*.old.2` and so on, so that the first evidence is not lost.
+    /// Returns the key and checkpoint from before. They stay beside the new key, in `*.old`. Later
+    /// calls keep theirs in `*.old.2` and so on, so that the first evidence is not lost.
     pub fn accept_ledger_key(&self, key: &VerifyingKey) -> Result<Pinned, Error> {
         self.create()?;
         let _lock = self.lock()?;

@@ -47,8 +47,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps a new identity beside the one in use. A directory also keeps how much of the ledger was
-    /// seen with it.
+    /// Keeps a new identity beside the one in use. A directory also keeps how much of the ledger
+    /// was seen with it.
     pub(crate) async fn stage(&self, fresh: &StoredIdentity, seen: Pinned) -> Result<(), Error> {
         let fresh = fresh.duplicate();
         match self {

@@ -57,7 +57,8 @@ impl Pinned {
         Ok(key)
     }
 
-    /// Compares the broker's answer with what is kept. Returns what is to be kept from now on.
+    /// Compares the broker's answer with the kept key and checkpoint. Returns the pair to keep from
+    /// now on.
     pub(crate) fn check(
         &self,
         bundle: &Bundle,

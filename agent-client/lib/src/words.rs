@@ -80,7 +80,7 @@ words! {
         ParentEnded = "parent_ended",
         /// The agent was frozen or retired.
         Frozen = "frozen",
-        /// The agent logged in anew, which ends what its earlier identity had.
+        /// The agent logged in anew, which ends everything of its earlier identity.
         IdentityReplaced = "identity_replaced",
     }
 }

@@ -52,8 +52,8 @@ pub fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
     Status::with_error_details(code, format!("refused: {reason}"), details)
 }
 
-/// The caller. A replaced certificate does not count, nor one that is bound to a task that has
-/// ended. The first use of a new certificate replaces the old one.
+/// The caller. Neither a replaced certificate nor the certificate of an ended task counts. The
+/// first use of a new certificate replaces the old one.
 fn caller<T>(shared: &Shared, request: &Request<T>) -> Result<PeerInfo, Status> {
     let peer = request
         .extensions()

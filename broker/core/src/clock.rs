@@ -127,9 +127,9 @@ impl Clock for SystemClock {
 /// while they run.
 ///
 /// The file holds up to three words: by how many milliseconds the wall clock is wrong, how many
-/// milliseconds have passed beyond the real ones (on both clocks; may be negative), and the name of the machine's
-/// run, as [`Clock::boot`] gives it. Missing words mean 0, 0 and no name. The file is read at each
-/// call, and at the start for the name.
+/// milliseconds have passed beyond the real ones (on both clocks; may be negative), and the name of
+/// the machine's run, as [`Clock::boot`] gives it. Missing words mean 0, 0 and no name. The file is
+/// read at each call, and at the start for the name.
 #[cfg(feature = "failpoints")]
 #[derive(Debug)]
 pub struct ShiftedClock {

@@ -174,7 +174,8 @@ pub enum Event {
         /// The actor that stopped it.
         by: Actor,
     },
-    /// A frozen agent may attest and work again. Nothing of what it had comes back.
+    /// A frozen agent may attest and work again. Its earlier identities, tasks and credentials stay
+    /// ended.
     AgentReleased {
         /// The agent.
         agent: AgentName,

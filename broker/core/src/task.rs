@@ -50,7 +50,7 @@ pub enum EndCause {
     ParentEnded,
     /// Its agent was frozen or retired.
     Frozen,
-    /// Its agent logged in anew with a join token, and what the earlier identity had ended.
+    /// Its agent logged in anew with a join token, which ends everything of the earlier identity.
     IdentityReplaced,
 }
 

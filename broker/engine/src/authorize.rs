@@ -142,9 +142,9 @@ impl Engine {
         self.commit_allowed(call, allowed).await
     }
 
-    /// Records a permission of an action that changes nothing. An operator's may go into the part of
-    /// the reserve that is kept for readers, so that people can look at the broker when the disk is
-    /// full. A dashboard must not use up the room that is kept for revocations.
+    /// Records a permission of an action that changes nothing. An operator's may go into the part
+    /// of the reserve that is kept for readers, so that people can look at the broker when the disk
+    /// is full. A dashboard must not use up the room that is kept for revocations.
     pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
         let priority = if call.agent().is_some() {
             Priority::Normal

@@ -1,4 +1,4 @@
-//! Reading the policy set, and asking what it would decide.
+//! Reading the policy set, and asking it about requests that no agent has made.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -24,8 +24,7 @@ pub struct AccessQuestion {
     pub ip: Option<IpAddr>,
 }
 
-/// What policy says about each action that gives access, in the order in which an agent takes
-/// them.
+/// The decisions about each action that gives access, in the order in which an agent takes them.
 pub type AccessDecisions = [Decision; 3];
 
 /// The decisions about one agent.
@@ -46,8 +45,8 @@ impl Engine {
         Ok(Arc::clone(call.snapshot.policy()))
     }
 
-    /// What the policy in force says if the agent asks for a role now, in a new task. It grants
-    /// nothing: the decisions are about a request that was not made, so they are not recorded.
+    /// The decisions of the policy in force if the agent asks for a role now, in a new task. They
+    /// grant nothing and are not recorded, because no agent made the request.
     pub async fn explain_access(
         &self,
         call: &Call,

@@ -99,8 +99,8 @@ taskpass_config::section! {
 taskpass_config::section! {
     /// How often a caller may ask, and how many of its idempotency keys the broker remembers.
     pub struct Requests in "limits" {
-        /// Requests per second of one agent, or of one operator, in the long run. Heartbeats of open
-        /// tasks have a rate of their own.
+        /// Requests per second of one agent, or of one operator, in the long run. Heartbeats of
+        /// open tasks have a rate of their own.
         agent_requests_per_second: u32 = 100, 1..=100_000;
         /// Requests of one agent, or of one operator, that may come at once.
         agent_requests_burst: u32 = 500, 1..=1_000_000;

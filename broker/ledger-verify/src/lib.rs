@@ -1,5 +1,5 @@
-//! What a reader needs to verify a ledger: its public key, signed checkpoints, and the proofs of its
-//! Merkle tree. Pure: knows no files.
+//! The parts that verify a ledger: its public key, signed checkpoints, and the proofs of its Merkle
+//! tree. They know no files.
 //!
 //! The broker's ledger and its clients share it, so both follow the same rules. A client links
 //! nothing else of a ledger.

@@ -1,6 +1,6 @@
 //! Reads and hashes all segments of a ledger, on every core. Changes nothing.
 //!
-//! A start waits for this, so each core takes a segment at a time. What it hands on is small: the
+//! A start waits for this, so each core takes a segment at a time. The result is small: the
 //! roots of full tiles, and single leaves only where a tile crosses the border of a segment or the
 //! signed size.
 

@@ -57,7 +57,8 @@ pub struct Sample {
     pub ledger_entries: u64,
     /// Events that wait for the ledger's writer.
     pub ledger_queue: usize,
-    /// Indexes that did not fit the ledger and were moved aside; `None` when that could not be read.
+    /// Indexes that did not fit the ledger and were moved aside; `None` when that could not be
+    /// read.
     pub indexes_set_aside: Option<usize>,
     /// Open tasks.
     pub open_tasks: usize,

@@ -151,7 +151,8 @@ actions! {
     AgentOwner = "agent.owner",
     /// Withdraw a join token. By an operator, on the [`Resource::Agent`] that it is for.
     AgentWithdrawToken = "agent.withdraw-token",
-    /// Read agents and their join tokens. By an operator: one ([`Resource::Agent`]) or all ([`Resource::Installation`]).
+    /// Read agents and their join tokens. By an operator: one ([`Resource::Agent`]) or all
+    /// ([`Resource::Installation`]).
     AgentRead = "agent.read",
     /// Read providers and their roles. By an operator: one ([`Resource::Provider`]) or all
     /// ([`Resource::Installation`]).

@@ -100,7 +100,7 @@ impl PolicySet {
 }
 
 /// Whether a policy names a counter. The JSON form has no comments; a counter's name in a text is
-/// taken for the counter. A policy that has no JSON form counts as one that reads them.
+/// taken for the counter. A policy without a JSON form is taken to read them.
 fn reads_counts(policy: &Policy) -> bool {
     policy.to_json().map_or(true, |json| {
         let text = json.to_string();

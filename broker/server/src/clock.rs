@@ -1,5 +1,5 @@
-//! The clock of a broker's machine: whether it is believed, and what the next process on this
-//! machine is told about it.
+//! The clock of a broker's machine: whether the broker believes it, and the mark for the next
+//! process on this machine.
 //!
 //! `clock.json` in the data directory keeps a good time together with the machine's monotonic
 //! clock. A broker that starts again on the same run of the machine therefore notices a clock that
@@ -41,7 +41,7 @@ pub(crate) fn trusted(data_dir: &Path, machine: Arc<dyn Clock>) -> Arc<TrustedCl
     Arc::new(TrustedClock::new(machine, mark(data_dir)))
 }
 
-/// The mark of the last process. One that cannot be read is no reason not to start: the ledger is
+/// The mark of the last process. The broker also starts without a readable mark: the ledger is
 /// asked then.
 pub(crate) fn mark(data_dir: &Path) -> Option<ClockMark> {
     let path = data_dir.join(MARK);

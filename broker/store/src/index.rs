@@ -169,7 +169,7 @@ impl Index {
         LiveRows::new(self)
     }
 
-    /// Whether the records that were loaded are those that were sealed with `meta`. From here on
+    /// Whether `meta` seals exactly the records that were loaded. From here on
     /// the seal follows them.
     pub(crate) fn accept(&self, meta: &Meta, loaded: &LiveRows<'_>) -> Result<bool, IndexError> {
         let Some(seal) = &self.seal else {
@@ -227,7 +227,7 @@ impl Index {
     }
 }
 
-/// What is sealed of `meta`: all but the seal.
+/// The sealed part of `meta`: all but the seal.
 fn unsealed(meta: &Meta) -> Result<Vec<u8>, IndexError> {
     rows::json(&Meta {
         seal: String::new(),

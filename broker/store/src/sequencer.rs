@@ -319,7 +319,7 @@ impl Sequencer {
     }
 
     fn prune(&mut self) {
-        // What a clock in doubt calls over may still count.
+        // A record that a clock in doubt calls over may still count.
         if self.clock.doubt().is_some() {
             return;
         }

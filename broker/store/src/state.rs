@@ -264,8 +264,8 @@ impl State {
     }
 }
 
-/// Where the index has the record of a task, and those that stand under it: the beginnings of their
-/// keys.
+/// The beginnings of the keys under which the index has the record of a task and the records that
+/// belong to it.
 pub(crate) fn rows_of_task(id: TaskId) -> [Vec<u8>; 3] {
     [
         task::row_of(id),

@@ -150,8 +150,8 @@ pub fn param_rules(configs: &ParamConfigs) -> Result<BTreeMap<ParamName, ParamRu
         .collect()
 }
 
-/// The parameters that no agent may leave out: all but the optional ones. `used` are those that the
-/// role cannot do without.
+/// The parameters that no agent may leave out: all but the optional ones. The role cannot do
+/// without `used`.
 pub fn required_params<'a>(
     configs: &ParamConfigs,
     used: impl IntoIterator<Item = &'a ParamName>,

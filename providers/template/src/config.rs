@@ -81,8 +81,8 @@ fn default_max_ttl() -> Ttl {
 }
 
 /// The fields of a credential, with the variables in which the directory's own tools look for them.
-/// Where the fields depend on the back end, `env_of_usual_fields` names those that are known. A field
-/// that is in neither sets no variable: its name is in the hands of the back end.
+/// Where the fields depend on the back end, `env_of_usual_fields` names the usual ones. No other
+/// field sets a variable, since the back end chooses its name.
 const ENVIRONMENT: [(&str, &str); 2] = [
     ("username", "DIRECTORY_USER"),
     ("password", "DIRECTORY_PASSWORD"),

@@ -184,7 +184,7 @@ impl Reply {
     }
 }
 
-/// Makes one call. With `after`, only a place that has seen what the index stands for answers.
+/// Makes one call. With `after`, only a place answers whose storage has come as far as this index.
 pub(crate) async fn call<E: Endpoint>(
     transport: &Transport,
     endpoint: E,

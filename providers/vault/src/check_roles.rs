@@ -34,7 +34,7 @@ enum KnownPath {
     Beginning(String),
 }
 
-/// What is to be said about roles. A `token` role has no path to ask about. Whether a path with
+/// The findings about roles. A `token` role has no path to ask about. Whether a path with
 /// parameters can be used shows only when a credential is requested.
 pub(crate) async fn check_roles(vault: &Vault, roles: &Roles) -> Result<Vec<Found>, ProviderError> {
     let mut checking = Vec::new();

@@ -98,10 +98,10 @@ pub struct RoleConfig {
     #[serde(default)]
     pub ttl_field: Option<String>,
     /// What revoking a lease does in the engine of a `dynamic` role: `"now"` makes the credential
-    /// useless, `"at_expiry"` leaves it alone until its own end, `"never"` for ever. The type of the
-    /// mounted engine decides, and this key can only say less: `"now"` does not help an engine that
-    /// is not known to revoke. The broker takes every type that it does not know for `"at_expiry"`,
-    /// and never calls such a credential `revoked_verified`. Without it, `"now"`.
+    /// useless, `"at_expiry"` leaves it alone until its own end, `"never"` for ever. The type of
+    /// the mounted engine decides, and this key can only say less: `"now"` does not help an engine
+    /// that is not known to revoke. The broker takes every type that it does not know for
+    /// `"at_expiry"`, and never calls such a credential `revoked_verified`. Without it, `"now"`.
     #[serde(default)]
     pub engine_revokes: Option<EngineRevokes>,
     /// The version of a `kv` engine. Without it, 2.
@@ -136,11 +136,13 @@ pub struct RoleConfig {
     pub renewable: Option<bool>,
     /// The environment variable that `taskpass run` sets from a field of the credential:
     /// `{ username = "PGUSER" }`. Without it, a `token` role sets `VAULT_TOKEN`, and a `dynamic`
-    /// role sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`, from the fields `username`, `password`,
+    /// role sets `<ROLE>_<FIELD>`, such as `CI_DB_USERNAME`, from the fields `username`,
+    /// `password`,
     /// `access_key`, `secret_key`, `security_token`, `session_token`, `token`, `certificate`,
-    /// `private_key`, `issuing_ca`, `serial_number` and `signed_key`. A field that neither names sets
-    /// no variable, so a `kv` role needs this key: the writer of a secret must not choose names.
-    /// Known variables that make programs run code, such as `LD_PRELOAD` and `PATH`, are refused.
+    /// `private_key`, `issuing_ca`, `serial_number` and `signed_key`. A field that neither names
+    /// sets no variable, so a `kv` role needs this key: the writer of a secret must not choose
+    /// names. Known variables that make programs run code, such as `LD_PRELOAD` and `PATH`, are
+    /// refused.
     #[serde(default)]
     pub env: EnvConfig,
 }
@@ -151,8 +153,8 @@ pub struct RoleConfig {
 pub enum RoleType {
     /// A credential that a secrets engine mints, under a lease.
     Dynamic,
-    /// A Vault token with just `policies`. Its class is `inherits`: what it was used to mint ends as
-    /// the engines behind it allow.
+    /// A Vault token with just `policies`. Its class is `inherits`: what it was used to mint ends
+    /// as the engines behind it allow.
     Token,
     /// A static secret, which ending the task cannot revoke.
     Kv,

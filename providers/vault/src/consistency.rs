@@ -1,7 +1,7 @@
 //! Which place of a cluster may prove a death.
 //!
 //! A standby that serves reads may lag behind. It does not know a token or lease that was just
-//! minted, and says the same of it as of one that is dead. So "there is no such thing" proves a
+//! minted, and says the same of it as of a dead one. So "there is no such thing" proves a
 //! death only where the answering place has seen the minting: it was told the storage index of the
 //! minting and did not refuse, or there is no other place.
 //!
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// In an answer: how far its storage was. In a request: how far the storage must be.
 pub(crate) const INDEX_HEADER: HeaderName = HeaderName::from_static("x-vault-index");
-/// In a request: what a place does that is not as far.
+/// In a request: the conduct of a place that is not as far.
 pub(crate) const INCONSISTENT_HEADER: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 /// It hands the request to the active node. A server that may not do so refuses, and the broker
 /// tries again later.

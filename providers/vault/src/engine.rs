@@ -58,7 +58,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// Mounts that the broker remembers; a role has one or two.
 const KNOWN_MAX: usize = 256;
 
-/// What the engine does to a credential when its lease is revoked; the later ones promise less.
+/// The effect of an engine on a credential when its lease is revoked; the later ones promise less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineRevokes {
@@ -185,7 +185,7 @@ async fn engine_by_broker(
     Ok(Some(engine.to_owned()))
 }
 
-/// What the engine does to a credential on record, whose lease is at `path`.
+/// The effect of the engine on a credential on record with a lease at `path`.
 ///
 /// A record of this release has the type of the engine, and the class that follows from it. An
 /// intent, and a record of an earlier release, have only the role's class: the mount tells then,

@@ -51,8 +51,8 @@ pub(crate) async fn renew(vault: &Vault, order: &RenewOrder) -> Result<Renewed, 
     let ends_by = vault.clock.now().plus(Duration::from_secs(granted));
     Ok(Renewed {
         expires_at: end_on_record(order.until, ends_by),
-        // Whether the engine ends the credential with the lease is not asked again here, so the life
-        // of the lease proves no end: the broker revokes the credential then. For tokens see
+        // Whether the engine ends the credential with the lease is not asked again here, so the
+        // life of the lease proves no end: the broker revokes the credential then. For tokens see
         // `Issuing::issue_token`.
         lives_for: None,
     })

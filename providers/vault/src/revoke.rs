@@ -65,7 +65,7 @@ enum SessionsProof {
     /// The broker revoked one, and Vault's storage was as far as this then: a place that is as far
     /// has seen everything that was issued through any of them.
     RevokedAt(Index),
-    /// They are dead, and it is not known what the answering place has seen of their leases.
+    /// They are dead; whether the answering place has seen their leases is not known.
     Dead,
     /// The answering place may not have seen them.
     Unseen,

@@ -183,7 +183,7 @@ impl Vault {
         Ok(RevokedToken { death, revoked_at })
     }
 
-    /// What it means that a place knows nothing, of which it is not known what it has seen.
+    /// The meaning of "there is no such thing" from a place that may not have seen the minting.
     pub(crate) async fn believed(&self) -> Death {
         if self.may_lag().await {
             Death::Unknown

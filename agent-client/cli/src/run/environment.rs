@@ -53,7 +53,7 @@ pub(super) type Variables = BTreeMap<String, Secret>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptName(OsString);
 
-/// The caller's variables for the command, and the names of those that it does not get.
+/// The caller's variables: the ones that the command gets, and the names of the withheld ones.
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) passed: Vec<(OsString, OsString)>,

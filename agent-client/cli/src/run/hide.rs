@@ -41,7 +41,7 @@ pub(super) enum Hide {
 #[derive(Debug)]
 pub(super) struct Screen(RulesetCreated);
 
-/// What was decided about a directory.
+/// The decision about a directory.
 #[derive(Debug)]
 pub(super) enum Sight {
     /// The command cannot read it.
@@ -131,7 +131,7 @@ fn permit_beside(
     };
     for entry in fs::read_dir(parent).map_err(unlistable)? {
         let path = entry.map_err(unlistable)?.path();
-        // A link is not followed: it could lead to what is hidden, and what it leads to has a rule
+        // A link could lead into the hidden directory, so it is not followed; its target has a rule
         // of its own. An entry that is gone or that this user cannot reach needs no rule.
         let Some(beside) = Some(&path)
             .filter(|path| *path != hidden && !path.is_symlink())

@@ -73,7 +73,7 @@ async fn a_credential_that_ends_before_its_task_is_told_when_that_matters() {
     );
 }
 
-/// The command's own list of its variables, and what was said about them.
+/// The command's own list of its variables, and the messages of `taskpass` about them.
 async fn environment(fake: &Fake, more: &[&str], caller: &[(&str, &str)]) -> (String, String) {
     let mut command = command(fake, &[&HEAD[..], more, &["--", "env"]].concat());
     command.envs(caller.iter().copied());

@@ -16,7 +16,7 @@ use crate::Error;
 
 /// Bytes of any file here; chains and bundles are far smaller.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// What is wrong with a pipe, a socket, a directory or a device.
+/// The complaint about a pipe, a socket, a directory or a device.
 const NOT_A_FILE: &str = "it is no regular file";
 
 /// The content of a file, with the metadata of the same open file.

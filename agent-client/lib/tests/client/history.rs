@@ -81,8 +81,8 @@ async fn another_ledger_key_is_refused_at_a_renewal_and_nothing_is_stored() {
 
 #[tokio::test]
 async fn a_history_that_does_not_continue_the_kept_checkpoint_is_refused() {
-    // Under the same key: entries before the kept end are others, in a longer, an equally long and a
-    // shorter ledger.
+    // Under the same key: entries before the kept end are others, in a longer, an equally long and
+    // a shorter ledger.
     for (entries, why) in [
         (vec!["a", "b", "c", "d", "e"], "begin otherwise"),
         (vec!["a", "b", "c"], "another root"),

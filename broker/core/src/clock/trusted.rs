@@ -11,7 +11,7 @@
 //! The first good time of a process comes from a [`ClockMark`] that an earlier process left since
 //! the machine was switched on. Without a mark it is the wall clock itself, unless that is further
 //! ahead of the ledger than [`DOWNTIME_MAX`]. Any program that writes the broker's data can write a
-//! mark, so one that does not fit the ledger counts as none: see [`MarkError`].
+//! mark, so a mark that does not fit the ledger counts as none: see [`MarkError`].
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +45,7 @@ const DRIFT_EVERY: Duration = Duration::from_secs(60);
 /// Why the machine's wall clock is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockDoubt {
-    /// What the wall clock says.
+    /// The time by the wall clock.
     pub wall: Timestamp,
     /// The last good time, counted on.
     pub trusted: Timestamp,
@@ -115,7 +115,7 @@ pub struct TrustedClock {
 }
 
 impl TrustedClock {
-    /// Watches the machine's clock. `mark` is what the last process left. Until the newest time on
+    /// Watches the machine's clock. The last process left `mark`. Until the newest time on
     /// record is known, the wall clock is believed.
     pub fn new(machine: Arc<dyn Clock>, mark: Option<ClockMark>) -> Self {
         Self {
@@ -181,7 +181,7 @@ impl Clock for TrustedClock {
         self.look().doubt
     }
 
-    /// Only the first call counts: from then on the clock goes by what it has seen itself.
+    /// Only the first call counts: from then on the clock goes by its own observations.
     fn resumes_after(&self, newest: Timestamp) {
         let mut course = self.course();
         if course.is_none() {
@@ -217,7 +217,7 @@ impl Seen {
     }
 }
 
-/// What is known at the start of a process.
+/// The times that a process knows at its start.
 struct Start<'a> {
     wall: Timestamp,
     at: Duration,

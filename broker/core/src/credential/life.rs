@@ -187,8 +187,8 @@ impl Credential {
         self.renewals_unanswered = self.renewals_unanswered.saturating_sub(1);
     }
 
-    /// A person set the ledger's time back to `accepted`. An intent of a later time had a wrong one,
-    /// and so have the ends that were counted from it.
+    /// A person set the ledger's time back to `accepted`. An intent of a later time had a wrong
+    /// one, and so have the ends that were counted from it.
     pub fn record_time_accepted(&mut self, accepted: Timestamp) {
         let intended = self.intended_at;
         if intended <= accepted {

@@ -60,7 +60,7 @@ impl Lives {
     }
 }
 
-/// What the broker does with a credential when its end comes by the wall clock.
+/// The treatment of a credential when its end comes by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtEnd {
     /// It is dead, and is called expired.

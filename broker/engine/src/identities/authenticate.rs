@@ -12,8 +12,8 @@ use crate::{Call, Caller, Engine, Error};
 impl Engine {
     /// The caller behind a connection, as of now. The next request is refused, also on a connection
     /// that has long been open, once the certificate is superseded or not on record, its task has
-    /// ended, or its agent is frozen, retired or not registered. `identity` comes from the certificate that the
-    /// transport checked; `ip` is the far end's address.
+    /// ended, or its agent is frozen, retired or not registered. `identity` comes from the
+    /// certificate that the transport checked; `ip` is the far end's address.
     pub async fn authenticate(
         &self,
         identity: Option<&PeerIdentity>,

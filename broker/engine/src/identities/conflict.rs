@@ -1,6 +1,6 @@
-//! The use of a superseded SVID. Two parties hold the identity: the one that renewed it, or logged
-//! in, and the one that still shows the SVID from before. Which of the two is a thief is not known,
-//! so a person is told, and by configuration the agent is frozen.
+//! The use of a superseded SVID. Two parties hold the identity: one renewed it or logged in, and
+//! the other still shows the SVID from before. The broker cannot tell which of them is a thief. So
+//! it tells a person, and freezes the agent where the configuration says so.
 
 use std::net::IpAddr;
 

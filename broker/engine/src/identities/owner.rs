@@ -65,8 +65,8 @@ impl Engine {
 
     /// Freezes every agent that a person answers for, because the person left. None of them is
     /// released before another person answers for it. Returns these agents; doing it twice changes
-    /// nothing. Each agent is decided before the first one is frozen, and one that cannot be frozen
-    /// keeps none of the others from it.
+    /// nothing. Policy decides about each agent before the first is frozen. An agent that cannot be
+    /// frozen does not keep the others from it.
     pub async fn depart_owner(
         &self,
         call: &Call,
@@ -159,8 +159,8 @@ impl Engine {
     }
 }
 
-/// The error about agents that were not frozen, if there are any. One of them may have got another
-/// owner meanwhile, so the same request finds out what is left.
+/// The error about agents that were not frozen, if there are any. Another owner may have taken some
+/// of them meanwhile, so the same request finds out which are left.
 fn not_frozen(owner: &Owner, frozen: usize, mut failed: Vec<(Arc<Agent>, Error)>) -> Option<Error> {
     if frozen == 0 && failed.len() == 1 {
         return failed.pop().map(|(_, error)| error);

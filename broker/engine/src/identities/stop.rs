@@ -80,7 +80,7 @@ impl Engine {
             .await
     }
 
-    /// Releases a frozen agent. It attests anew; nothing of what it had comes back.
+    /// Releases a frozen agent. It attests anew; its earlier tasks and credentials stay ended.
     pub async fn release_agent(
         &self,
         call: &Call,
@@ -172,8 +172,8 @@ impl Engine {
         self.stop_tasks_of(name, open).await
     }
 
-    /// Cancels the calls for tasks that the store ended: those that were `open` before the commit,
-    /// and those that began meanwhile.
+    /// Cancels the calls for tasks that the store ended: tasks that were `open` before the commit,
+    /// and tasks that began meanwhile.
     pub(super) async fn stop_tasks_of(
         &self,
         name: &AgentName,

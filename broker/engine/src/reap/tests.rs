@@ -1,4 +1,4 @@
-//! What the broker makes of a credential whose end came by the wall clock.
+//! Credentials with an end that came by the wall clock.
 
 use taskpass_core::RevokeCause;
 
@@ -31,8 +31,8 @@ async fn a_life_that_passed_on_both_clocks_makes_a_credential_expired() {
     assert_eq!(state(&bench, id).await, CredentialState::Expired);
 }
 
-/// A wall clock that is ahead by less than the broker notices ends no life: the provider is asked to
-/// revoke. A clock that is further ahead is not believed, so no end comes by it.
+/// A wall clock that is ahead by less than the broker notices ends no life: the provider is asked
+/// to revoke. A clock that is further ahead is not believed, so no end comes by it.
 #[tokio::test]
 async fn a_wall_clock_that_is_ahead_makes_no_credential_expired() {
     let (bench, id) = issued().await;

@@ -40,7 +40,7 @@ const SKEW_MAX: u64 = 290_000;
 /// How far a wrong clock is off that the broker does not follow: an hour, a day, five years.
 const GREAT_SKEWS: [i64; 3] = [3_600_000, 86_400_000, 5 * 365 * 86_400_000];
 
-/// What the machine's wall clock does in a history.
+/// The behaviour of the machine's wall clock in a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wall {
     /// It is right.
@@ -72,7 +72,7 @@ pub(super) struct History {
     entries: Vec<Vec<u8>>,
     steps: u64,
     wall: Wall,
-    /// What the last process left for the next one to know the time by.
+    /// The mark by which the next process knows the time.
     mark: Option<ClockMark>,
 }
 
@@ -386,7 +386,7 @@ impl History {
         self.resume(process).await;
     }
 
-    /// Once the clock is right, the broker issues again, and nobody was forgotten meanwhile.
+    /// Once the clock is right, the broker issues again, and has forgotten no operator meanwhile.
     async fn resume(&self, process: &Process) {
         // A ledger that is ahead is so by no more than the broker let pass.
         let caught_up = u64::try_from(CLOCK_DISAGREEMENT_MAX.as_millis()).unwrap() + 60_000;

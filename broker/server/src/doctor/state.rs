@@ -66,8 +66,8 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
     }
 }
 
-/// The broker builds an index that does not fit again by itself. A person should know: a bad disk or
-/// another program may have changed it.
+/// The broker builds an index that does not fit again by itself. A person should know: a bad disk
+/// or another program may have changed it.
 fn index(config: &Config, diagnosis: &mut Diagnosis) {
     for aside in indexes_set_aside(&config.data_dir).unwrap_or_default() {
         diagnosis.warn(

@@ -111,8 +111,8 @@ impl Observed {
     /// Puts the id on the response. A response without a body ends the request.
     pub(crate) fn answered<B>(&mut self, response: &mut Response<B>) {
         if let Ok(mut id) = HeaderValue::from_str(&self.id.0) {
-            // No id is ever sent twice. HPACK puts a value that is not sensitive into its table, and
-            // takes one out for it that other responses have, too (RFC 7541 section 7.1.3).
+            // No id is ever sent twice. HPACK puts a value that is not sensitive into its table,
+            // and takes one out for it that other responses have, too (RFC 7541 section 7.1.3).
             id.set_sensitive(true);
             response.headers_mut().insert(ID_HEADER, id);
         }

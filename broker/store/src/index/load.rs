@@ -1,5 +1,5 @@
-//! Reading the records that are alive, as a start does. Each record that it reads is counted for the
-//! seal. The credentials and anchors of tasks are read on every core.
+//! Reading the records that are alive, as a start does. Each record that it reads is counted for
+//! the seal. The credentials and anchors of tasks are read on every core.
 
 use std::{
     fmt::Display,
@@ -37,7 +37,7 @@ impl<'a> LiveRows<'a> {
         }
     }
 
-    /// What the records come to that were read so far.
+    /// The tally of the records that were read so far.
     pub(super) fn tally(&self) -> Tally {
         *self.tally.lock()
     }

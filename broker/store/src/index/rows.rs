@@ -23,7 +23,7 @@ pub(crate) enum Value<'a> {
     Ended(TaskId),
 }
 
-/// What a row has to do with the records that a start loads.
+/// Whether and until when a row is one of the records that a start loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Nothing: it lists or finds other rows.

@@ -4,7 +4,7 @@
 //! Another program that writes the files could otherwise give an agent another class, make a used
 //! join token new, revive a certificate, or hide a credential from revoking. The seal is written in
 //! the same atomic batch as the rows. An older index with its older seal is genuine, too: the start
-//! replays the entries behind it, and all of those were hashed.
+//! replays the entries behind it, and has hashed all of them.
 //!
 //! The records are a set that changes all the time, so the seal stands over the XOR of one code for
 //! each record: a change costs two codes, however many records there are. The XOR itself is never

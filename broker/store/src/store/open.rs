@@ -252,7 +252,7 @@ fn record_rebuild(sequencer: &mut Sequencer, shared: &Shared, report: &IndexRepo
     }
 }
 
-/// What the index needs to know of the ledger's key.
+/// The parts of the ledger's key that the index needs.
 struct LedgerKey {
     origin: String,
     /// Seals the records.

@@ -147,7 +147,7 @@ async fn a_revoked_session_still_has_an_identity_and_the_receipt_says_until_when
         assert_eq!(may_read(&cloud, &issued).await, !with_revoker);
         let name = identity(&cloud, &issued).await.unwrap();
         assert!(name.contains("assumed-role/reader"), "{name}");
-        // A second of rounding, and what the call took.
+        // A second of rounding, and the time of the call.
         let until = revoked.identity_until.unwrap();
         let life = until.since(began);
         assert!((899..=905).contains(&life.as_secs()), "{life:?}");

@@ -17,7 +17,7 @@ use crate::server::{Bao, Proxy, REQUEST_MAX, Weather};
 pub(crate) struct Cluster {
     pub(crate) standby: Bao,
     _voter: Bao,
-    /// Through which the active server sends the standby what is written.
+    /// The link through which the active server sends its writes to the standby.
     replication: Proxy,
     _dir: tempfile::TempDir,
 }

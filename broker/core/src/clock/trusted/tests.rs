@@ -93,7 +93,7 @@ fn the_last_good_time_is_counted_on() {
     assert_eq!(clock.now(), NOW.plus(MINUTE));
 }
 
-/// The wall clock gains a second for each second, as one that a host steps again and again.
+/// The wall clock gains a second for each second, as when its host steps it again and again.
 #[test]
 fn a_clock_that_runs_twice_too_fast_is_caught() {
     for (pace, caught_within) in [(1000, Duration::from_secs(301)), (10, HOUR * 10)] {

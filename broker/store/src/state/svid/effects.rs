@@ -74,8 +74,8 @@ impl State {
     }
 
     /// Puts an SVID on record. The oldest SVIDs that wait for their first use make room for it:
-    /// renewed ones for a renewed one and none else, so that a thief who renews cannot push out the SVID of its
-    /// victim's login.
+    /// renewed ones for a renewed one only, so that a thief who renews cannot push out the SVID of
+    /// its victim's login.
     fn svid_recorded(&self, svid: SvidRecord) -> Vec<Change> {
         if svid.state == SvidState::Active {
             return self.svid_alone(svid);

@@ -1,5 +1,5 @@
-//! Agents that are frozen, released and retired, logins that end what was before, and SVIDs that
-//! are used after they are superseded.
+//! Agents that are frozen, released and retired, logins that end the earlier identity, and SVIDs
+//! that are used after they are superseded.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn an_agent_that_is_stopped_gets_nothing() {
         ] {
             not_active(&model.commit(&gift), state);
         }
-        // What the provider answers late is recorded, and stays to be revoked.
+        // A late answer of the provider is recorded, and its credential stays to be revoked.
         model.all([issued(2)]);
         let late = model.state.credential(credential_id(2)).unwrap();
         assert_eq!(late.state, CredentialState::Revoking);

@@ -1,4 +1,4 @@
-//! A wall clock that runs away, and the way back from one that did.
+//! A wall clock that runs away, and the way back to the right time.
 
 use std::{fs, sync::Arc, time::Duration};
 
