@@ -1,6 +1,8 @@
 //! Engines that revoke nothing are never the reason for a death.
 
-use taskpass_core::{RevocationClass, Timestamp};
+use std::sync::Arc;
+
+use taskpass_core::{Clock as _, ManualClock, RevocationClass, SystemClock, Timestamp};
 use taskpass_provider::{
     Liveness, Provider, ProviderError, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
@@ -89,7 +91,8 @@ async fn a_record_without_the_type_of_its_engine_is_believed_as_far_as_the_mount
 /// Of a credential in doubt, only the path is on record.
 #[tokio::test]
 async fn a_credential_in_doubt_of_an_engine_that_revokes_nothing_is_unverified() {
-    let world = World::new("no-op").await;
+    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
+    let world = World::with_clock("no-op", clock.clone()).await;
     let (order, anchors) = (
         world.order_for(world.new_task(), "no-op", &[]),
         RecordedAnchors::new(),
@@ -107,7 +110,7 @@ async fn a_credential_in_doubt_of_an_engine_that_revokes_nothing_is_unverified()
     let receipt = loop {
         match restarted.revoke(&revoke).await.unwrap().remove(0) {
             Err(ProviderError::Retryable { after, .. }) => {
-                tokio::time::sleep(after.unwrap()).await;
+                clock.advance(after.unwrap());
             }
             settled => break settled.unwrap(),
         }
