@@ -175,7 +175,7 @@ impl History {
         let providers: Vec<_> = Kind::ALL
             .into_iter()
             .map(|kind| {
-                let wire = Wire::new(&self.world, &self.time, &self.fate);
+                let wire = Wire::new(kind, &self.world, &self.time, &self.fate);
                 Arc::new(SimProvider::new(kind, wire, &self.oracle))
             })
             .collect();

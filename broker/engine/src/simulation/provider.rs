@@ -22,7 +22,7 @@ use super::{
     oracle::Oracle,
     time::Millis,
     wire::{LATE_MAX, Wire},
-    world::{Effect, Kind, Life, Reply},
+    world::{Effect, Index, Kind, Life, Reply},
 };
 
 /// The life of a session while its anchor is not yet on record.
@@ -39,11 +39,28 @@ pub(super) struct SimProvider {
     pub(super) wire: Wire,
     oracle: Arc<Oracle>,
     /// The session of each task through which credentials are issued.
-    sessions: Mutex<BTreeMap<TaskId, (usize, AnchorId)>>,
+    sessions: Mutex<BTreeMap<TaskId, Session>>,
     /// When the engine first asked to revoke a credential in doubt.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
-    /// Credentials in doubt with a session that was seen alive when no call was under way any more.
+    /// Credentials in doubt with sessions that were alive when no call was under way any more.
     outlived: Mutex<BTreeSet<CredentialId>>,
+}
+
+/// A session on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Session {
+    number: usize,
+    /// A place that has not seen this write does not know the session.
+    minted: Index,
+    anchor: AnchorId,
+}
+
+/// A thing, and what is known of it from the answer.
+struct Minted {
+    thing: usize,
+    index: Index,
+    anchor: Option<AnchorId>,
+    expires_at: Timestamp,
 }
 
 impl SimProvider {
@@ -65,7 +82,7 @@ impl SimProvider {
         &self,
         order: &IssueOrder,
         anchors: &dyn Anchors,
-    ) -> Result<(usize, AnchorId), ProviderError> {
+    ) -> Result<Session, ProviderError> {
         if let Some(found) = self.sessions.lock().get(&order.task) {
             return Ok(*found);
         }
@@ -73,11 +90,12 @@ impl SimProvider {
         let probation = Clock::now(self.wire.time.as_ref()).plus(PROBATION);
         let expires = self.wire.time.truth(probation).min(ends);
         let task = order.task;
-        let reply = self.wire.call(Effect::OpenSession { expires }).await?;
+        let open = Effect::OpenSession { expires };
+        let (reply, minted) = self.wire.call_after(open, 0).await?;
         let Reply::Session(session) = reply else {
             return Err(unexpected(reply));
         };
-        let handle = json!({ "session": session });
+        let handle = json!({ "session": session, "index": minted });
         let anchor = match anchors.record(handle, order.task_deadline).await {
             Ok(anchor) => anchor,
             Err(error) => {
@@ -91,8 +109,13 @@ impl SimProvider {
             Reply::Done => {}
             other => return Err(unexpected(other)),
         }
-        self.sessions.lock().insert(task, (session, anchor));
-        Ok((session, anchor))
+        let session = Session {
+            number: session,
+            minted,
+            anchor,
+        };
+        self.sessions.lock().insert(task, session);
+        Ok(session)
     }
 
     async fn mint(
@@ -100,19 +123,19 @@ impl SimProvider {
         order: &IssueOrder,
         expires_at: Timestamp,
         anchors: &dyn Anchors,
-    ) -> Result<(usize, Option<AnchorId>, Timestamp), ProviderError> {
+    ) -> Result<Minted, ProviderError> {
         let life = self.life(expires_at);
         let credential = order.credential;
         let (effect, session) = match self.kind {
             Kind::Session => {
-                let (session, anchor) = self.session(order, anchors).await?;
+                let session = self.session(order, anchors).await?;
                 self.oracle.asked_to_issue(credential);
                 let request = Effect::CredentialRequest {
-                    session,
+                    session: session.number,
                     credential,
                     life,
                 };
-                (request, Some((session, anchor)))
+                (request, Some(session))
             }
             kind => {
                 let mint = Effect::Mint {
@@ -123,12 +146,14 @@ impl SimProvider {
                 (mint, None)
             }
         };
-        match self.wire.call(effect).await? {
-            Reply::Thing(thing) => {
-                let anchor = session.map(|(_, anchor)| anchor);
-                Ok((thing, anchor, self.ends_by(expires_at, life)))
-            }
-            other => {
+        match self.wire.call_after(effect, 0).await? {
+            (Reply::Thing(thing), index) => Ok(Minted {
+                thing,
+                index,
+                anchor: session.map(|session| session.anchor),
+                expires_at: self.ends_by(expires_at, life),
+            }),
+            (other, _) => {
                 let mut sessions = self.sessions.lock();
                 if sessions.get(&order.task).copied() == session {
                     sessions.remove(&order.task);
@@ -173,46 +198,41 @@ impl SimProvider {
         left.map(Duration::from_millis)
     }
 
+    /// Ends the sessions of an order. A place that has written the end of a session, or has seen
+    /// its minting and does not know it, proves that it is gone.
     async fn end_sessions(&self, order: &RevokeOrder) -> Result<(), ProviderError> {
         let handles = order.anchors.iter().map(|(_, handle)| handle);
-        let named = handles.filter_map(|handle| number(handle, "session"));
-        let mut numbers: BTreeSet<usize> = named.collect();
+        let named = handles.filter_map(|handle| Some((number(handle, "session")?, index(handle))));
+        let mut numbers: BTreeMap<usize, Index> = named.collect();
         if let Entry::Occupied(held) = self.sessions.lock().entry(order.task) {
-            let (session, _) = *held.get();
+            let session = *held.get();
             // The held session may be newer than the credential in doubt. The provider then leaves
             // it alone, since the task may be getting credentials through it.
-            if order.scope == RevokeScope::Task || numbers.contains(&session) {
-                numbers.insert(session);
+            if order.scope == RevokeScope::Task || numbers.contains_key(&session.number) {
+                numbers.insert(session.number, session.minted);
                 held.remove();
             }
         }
-        self.see_who_is_outlived(order, &numbers).await?;
-        for session in numbers {
-            self.wire.call(Effect::EndSession { session }).await?;
-            match self.wire.call(Effect::IsSessionAlive { session }).await? {
-                Reply::No => {}
+        let mut were_alive = true;
+        for (session, minted) in numbers {
+            let end = Effect::EndSession { session };
+            let (ended, at) = self.wire.call_after(end, minted).await?;
+            were_alive &= ended == Reply::Done;
+            let after = if ended == Reply::Done { at } else { minted };
+            let look = Effect::IsSessionAlive { session };
+            match self.wire.call_after(look, after).await? {
+                (Reply::No, _) => {}
                 _ => return Err(ProviderError::retryable("the session is still there")),
             }
         }
-        Ok(())
-    }
-
-    /// Only a session that is still alive has outlived a call. A lease that the back end files
-    /// under an ended session hangs on nothing.
-    async fn see_who_is_outlived(
-        &self,
-        order: &RevokeOrder,
-        sessions: &BTreeSet<usize>,
-    ) -> Result<(), ProviderError> {
-        let in_doubt = order.items.iter().filter(|item| !item.outcome_known);
-        let in_doubt: Vec<CredentialId> = in_doubt.map(|item| item.credential).collect();
-        for session in sessions {
-            let session = *session;
-            if self.wire.call(Effect::IsSessionAlive { session }).await? != Reply::Yes {
-                return Ok(());
-            }
+        // Only a session that was still alive has outlived a call. A lease that the back end files
+        // under an ended session hangs on nothing. A standby may take a session for alive that has
+        // ended, so the end must have been written.
+        if were_alive {
+            let in_doubt = order.items.iter().filter(|item| !item.outcome_known);
+            let in_doubt = in_doubt.map(|item| item.credential);
+            self.outlived.lock().extend(in_doubt);
         }
-        self.outlived.lock().extend(in_doubt);
         Ok(())
     }
 
@@ -252,8 +272,10 @@ impl SimProvider {
                 });
             }
         };
-        self.wire.call(end).await?;
-        if self.wire.call(look).await? == dead {
+        let minted = item.handle.as_ref().map_or(0, index);
+        let (ended, at) = self.wire.call_after(end, minted).await?;
+        let after = if ended == Reply::Refused { minted } else { at };
+        if self.wire.call_after(look, after).await?.0 == dead {
             return Ok(proven("the back end says so"));
         }
         Err(ProviderError::retryable("it is still there"))
@@ -357,7 +379,12 @@ impl Provider for SimProvider {
         };
         let asked = order.expires_at.plus(more);
         let lives_for = self.life(asked).span();
-        let (thing, anchor, expires_at) = self.mint(order, asked, anchors).await?;
+        let Minted {
+            thing,
+            index,
+            anchor,
+            expires_at,
+        } = self.mint(order, asked, anchors).await?;
         let mut data = SecretFields::new();
         let secret = Secret::new(self.wire.world.secret_of(thing));
         data.insert("secret", secret).unwrap();
@@ -366,7 +393,7 @@ impl Provider for SimProvider {
             expires_at,
             lives_for,
             revocation_class: class_of(self.kind),
-            handle: Some(json!({ "thing": thing })),
+            handle: Some(json!({ "thing": thing, "index": index })),
             anchor,
         };
         if self.wire.fate.wrong(10) {
@@ -438,6 +465,7 @@ fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
         )]),
         required: Vec::new(),
         max_ttl: Ttl::from_seconds(60).unwrap(),
+        max_total_ttl: None,
         impact,
         environment: String::new(),
         data_classes: Vec::new(),
@@ -453,6 +481,11 @@ fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
 
 fn number(handle: &Value, name: &str) -> Option<usize> {
     usize::try_from(handle.get(name)?.as_u64()?).ok()
+}
+
+/// The write that minted a thing or session, of its handle.
+fn index(handle: &Value) -> Index {
+    handle.get("index").and_then(Value::as_u64).unwrap_or(0)
 }
 
 fn thing_of(item: &RevokeItem) -> Option<usize> {

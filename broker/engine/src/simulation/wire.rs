@@ -12,7 +12,7 @@ use taskpass_provider::ProviderError;
 use super::{
     fate::Fate,
     time::{Millis, SimTime, SimTimer},
-    world::{Effect, Reply, World},
+    world::{Answer, Effect, Index, Kind, Place, Reply, World},
 };
 use crate::Timer;
 
@@ -37,6 +37,7 @@ pub(super) enum Mood {
 /// The connection of one provider to its back end.
 #[derive(Debug)]
 pub(super) struct Wire {
+    kind: Kind,
     pub(super) world: Arc<World>,
     pub(super) time: Arc<SimTime>,
     pub(super) fate: Arc<Fate>,
@@ -63,8 +64,14 @@ struct Sent<'a> {
 }
 
 impl Wire {
-    pub(super) fn new(world: &Arc<World>, time: &Arc<SimTime>, fate: &Arc<Fate>) -> Self {
+    pub(super) fn new(
+        kind: Kind,
+        world: &Arc<World>,
+        time: &Arc<SimTime>,
+        fate: &Arc<Fate>,
+    ) -> Self {
         Self {
+            kind,
             world: Arc::clone(world),
             time: Arc::clone(time),
             fate: Arc::clone(fate),
@@ -76,13 +83,23 @@ impl Wire {
         *self.mood.lock() = mood;
     }
 
-    /// One round trip.
+    /// One round trip, to any place.
     pub(super) async fn call(&self, effect: Effect) -> Result<Reply, ProviderError> {
+        self.call_after(effect, 0).await.map(|(reply, _)| reply)
+    }
+
+    /// One round trip, to a place that has seen so many writes.
+    pub(super) async fn call_after(
+        &self,
+        effect: Effect,
+        after: Index,
+    ) -> Result<Answer, ProviderError> {
         self.fate.place().await;
         let turn = self.turn(&effect);
         let delay = self.delay();
         self.fate
             .note(|| format!("  at {} {effect:?}: {turn:?}, {delay} ms", self.time.now()));
+        let effect = (effect, after);
         let reply = match turn {
             Turn::LostBefore => {
                 self.wait(delay).await;
@@ -113,7 +130,11 @@ impl Wire {
         reply
     }
 
-    async fn answer(&self, effect: Effect, delay: Millis) -> Result<Reply, ProviderError> {
+    async fn answer(
+        &self,
+        effect: (Effect, Index),
+        delay: Millis,
+    ) -> Result<Answer, ProviderError> {
         let mut sent = self.send(effect, delay);
         self.wait(delay).await;
         sent.is_answered = true;
@@ -121,13 +142,23 @@ impl Wire {
         reply.ok_or_else(|| ProviderError::retryable("no answer"))
     }
 
-    fn send(&self, effect: Effect, delay: Millis) -> Sent<'_> {
+    fn send(&self, effect: (Effect, Index), delay: Millis) -> Sent<'_> {
         let now = self.time.now();
-        let number = self.world.send(effect, now, now + delay);
+        let number = self.world.send(effect, self.place(), now, now + delay);
         Sent {
             wire: self,
             number,
             is_answered: false,
+        }
+    }
+
+    /// Behind the address of a back end with sessions there are standbys, too, and they lag.
+    fn place(&self) -> Place {
+        match self.kind {
+            Kind::Session if self.fate.percent(40) => Place::Standby {
+                behind: self.fate.below(30),
+            },
+            _ => Place::Active,
         }
     }
 

@@ -36,14 +36,29 @@ pub(super) struct Thing {
     pub(super) credential: CredentialId,
     pub(super) secret: String,
     pub(super) session: Option<usize>,
-    expires: Millis,
-    ended: bool,
+    life: Recorded,
 }
 
-#[derive(Debug)]
-struct Session {
+/// The life of a thing or session, with the writes that a standby may not have seen.
+#[derive(Debug, Clone)]
+struct Recorded {
+    minted: Index,
     expires: Millis,
-    ended: bool,
+    ended: Option<Index>,
+}
+
+/// How many writes a place has seen. A back end with standbys tells it with each answer.
+pub(super) type Index = u64;
+
+/// The place that carries out a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It has seen everything.
+    Active,
+    /// A standby that misses so many of the latest writes. It answers from what it knows, and hands
+    /// a request on to the active place if the request has something to write there, or asks for
+    /// more than the standby has seen.
+    Standby { behind: Index },
 }
 
 /// How long a thing is to live.
@@ -130,18 +145,23 @@ pub(super) enum Reply {
     Done,
     Yes,
     No,
-    /// The session or thing does not exist, or is dead.
+    /// The session or thing does not exist, or is dead. Nothing was written.
     Refused,
 }
+
+/// A reply, and how far the answering place was.
+pub(super) type Answer = (Reply, Index);
 
 /// A request that has reached a back end, which carries it out at its time even if the provider no
 /// longer waits.
 #[derive(Debug)]
 struct UnderWay {
     effect: Effect,
+    /// What the answering place must have seen.
+    after: Index,
+    place: Place,
     /// Whether the session was alive when the request came in.
     was_let_in: bool,
-    reply: Option<Reply>,
 }
 
 #[derive(Debug, Default)]
@@ -150,35 +170,45 @@ pub(super) struct World(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     things: Vec<Thing>,
-    sessions: Vec<Session>,
+    sessions: Vec<Recorded>,
     denied: BTreeSet<CredentialId>,
     under_way: BTreeMap<(Millis, u64), UnderWay>,
-    answered: BTreeMap<u64, Reply>,
+    answered: BTreeMap<u64, Answer>,
     requests: u64,
+    writes: Index,
 }
 
 impl World {
     /// Sends a request that is carried out at `at`. Returns its number.
-    pub(super) fn send(&self, effect: Effect, now: Millis, at: Millis) -> u64 {
+    pub(super) fn send(
+        &self,
+        (effect, after): (Effect, Index),
+        place: Place,
+        now: Millis,
+        at: Millis,
+    ) -> u64 {
         let mut inner = self.0.lock();
         inner.run(now);
         inner.requests += 1;
         let number = inner.requests;
         let was_let_in = match effect {
-            Effect::CredentialRequest { session, .. } => inner.is_session_alive(session, now),
+            Effect::CredentialRequest { session, .. } => {
+                inner.is_session_alive(session, now, inner.writes)
+            }
             _ => true,
         };
         let under_way = UnderWay {
             effect,
+            after,
+            place,
             was_let_in,
-            reply: None,
         };
         inner.under_way.insert((at, number), under_way);
         number
     }
 
     /// The reply, once the request was carried out.
-    pub(super) fn reply(&self, number: u64, now: Millis) -> Option<Reply> {
+    pub(super) fn reply(&self, number: u64, now: Millis) -> Option<Answer> {
         let mut inner = self.0.lock();
         inner.run(now);
         inner.answered.remove(&number)
@@ -195,7 +225,7 @@ impl World {
         let mut inner = self.0.lock();
         inner.run(now);
         for (number, thing) in inner.things.iter().enumerate() {
-            see(thing, inner.is_alive(number, now));
+            see(thing, inner.is_alive(number, now, inner.writes));
         }
     }
 
@@ -217,37 +247,68 @@ impl Inner {
             if at > now {
                 return;
             }
-            let mut request = first.remove();
-            let reply = self.carry_out(&request, at);
-            request.reply = Some(reply);
-            self.answered.insert(number, reply);
+            let request = first.remove();
+            let answer = self.answer(&request, at);
+            self.answered.insert(number, answer);
+        }
+    }
+
+    fn answer(&mut self, request: &UnderWay, at: Millis) -> Answer {
+        if let Place::Standby { behind } = request.place {
+            let seen = self.writes.saturating_sub(behind);
+            if seen >= request.after
+                && let Some(reply) = self.known_to(seen, &request.effect, at)
+            {
+                return (reply, seen);
+            }
+        }
+        let reply = self.carry_out(request, at);
+        if !matches!(reply, Reply::Yes | Reply::No | Reply::Refused) {
+            self.writes += 1;
+        }
+        (reply, self.writes)
+    }
+
+    /// The answer of a place that has seen so many writes, if it need not ask the active one.
+    fn known_to(&self, seen: Index, effect: &Effect, at: Millis) -> Option<Reply> {
+        match *effect {
+            Effect::IsSessionAlive { .. } | Effect::IsAlive { .. } => {
+                Some(yes(self.is_so(effect, at, seen)))
+            }
+            Effect::EndSession { session } => {
+                (!self.is_session_alive(session, at, seen)).then_some(Reply::Refused)
+            }
+            Effect::End { thing } => (!self.is_alive(thing, at, seen)).then_some(Reply::Refused),
+            _ => None,
         }
     }
 
     fn carry_out(&mut self, request: &UnderWay, at: Millis) -> Reply {
         match request.effect {
             Effect::OpenSession { expires } => {
-                self.sessions.push(Session {
-                    expires,
-                    ended: false,
-                });
+                let minted = self.recorded(expires);
+                self.sessions.push(minted);
                 Reply::Session(self.sessions.len() - 1)
             }
             Effect::ExtendSession { session, expires } => {
-                if !self.is_session_alive(session, at) {
+                if !self.is_session_alive(session, at, self.writes) {
                     return Reply::Refused;
                 }
                 self.sessions[session].expires = expires;
                 Reply::Done
             }
             Effect::EndSession { session } => {
+                if !self.is_session_alive(session, at, self.writes) {
+                    return Reply::Refused;
+                }
                 // Leases of the session die with it; leases that the back end files under it later
                 // do not.
+                let write = self.writes + 1;
                 let of_session = self.things.iter_mut();
                 for thing in of_session.filter(|t| t.session == Some(session)) {
-                    thing.ended = true;
+                    thing.life.ended.get_or_insert(write);
                 }
-                self.sessions[session].ended = true;
+                self.sessions[session].ended.get_or_insert(write);
                 Reply::Done
             }
             Effect::CredentialRequest {
@@ -260,7 +321,7 @@ impl Inner {
                 }
                 // The back end files this lease after its session has ended: the lease hangs on
                 // nothing and lives out its time.
-                let alive = self.is_session_alive(session, at);
+                let alive = self.is_session_alive(session, at, self.writes);
                 self.mint(
                     Kind::Session,
                     credential,
@@ -275,13 +336,15 @@ impl Inner {
             } => self.mint(kind, credential, None, life.ends(at)),
             Effect::Extend { thing, life } => self.extend(thing, life, at),
             Effect::End { thing } => {
-                self.things[thing].ended = true;
+                let write = self.writes + 1;
+                self.things[thing].life.ended.get_or_insert(write);
                 Reply::Done
             }
             Effect::EndNamed { credential } => {
+                let write = self.writes + 1;
                 let named = self.things.iter_mut();
                 for thing in named.filter(|t| t.credential == credential) {
-                    thing.ended = true;
+                    thing.life.ended.get_or_insert(write);
                 }
                 Reply::Done
             }
@@ -292,29 +355,37 @@ impl Inner {
             Effect::IsSessionAlive { .. }
             | Effect::IsAlive { .. }
             | Effect::IsNamedAlive { .. }
-            | Effect::IsDenied { .. } => yes(self.is_so(&request.effect, at)),
+            | Effect::IsDenied { .. } => yes(self.is_so(&request.effect, at, self.writes)),
         }
     }
 
     fn extend(&mut self, thing: usize, life: Life, at: Millis) -> Reply {
-        if !self.is_alive(thing, at) {
+        if !self.is_alive(thing, at, self.writes) {
             return Reply::Refused;
         }
-        self.things[thing].expires = life.ends(at);
+        self.things[thing].life.expires = life.ends(at);
         Reply::Done
     }
 
-    /// The answer to a question about the present state.
-    fn is_so(&self, question: &Effect, at: Millis) -> bool {
+    /// The answer to a question, by a place that has seen so many writes.
+    fn is_so(&self, question: &Effect, at: Millis, seen: Index) -> bool {
         match *question {
-            Effect::IsSessionAlive { session } => self.is_session_alive(session, at),
-            Effect::IsAlive { thing } => self.is_alive(thing, at),
+            Effect::IsSessionAlive { session } => self.is_session_alive(session, at, seen),
+            Effect::IsAlive { thing } => self.is_alive(thing, at, seen),
             Effect::IsNamedAlive { credential } => {
                 let mut all = 0..self.things.len();
-                all.any(|n| self.things[n].credential == credential && self.is_alive(n, at))
+                all.any(|n| self.things[n].credential == credential && self.is_alive(n, at, seen))
             }
             Effect::IsDenied { credential } => self.denied.contains(&credential),
             _ => false,
+        }
+    }
+
+    const fn recorded(&self, expires: Millis) -> Recorded {
+        Recorded {
+            minted: self.writes + 1,
+            expires,
+            ended: None,
         }
     }
 
@@ -331,26 +402,31 @@ impl Inner {
             credential,
             secret: format!("secret-{number}-of-{credential}"),
             session,
-            expires,
-            ended: false,
+            life: self.recorded(expires),
         });
         Reply::Thing(number)
     }
 
-    fn is_session_alive(&self, session: usize, now: Millis) -> bool {
+    fn is_session_alive(&self, session: usize, now: Millis, seen: Index) -> bool {
         let found = self.sessions.get(session);
-        found.is_some_and(|s| !s.ended && s.expires > now)
+        found.is_some_and(|session| session.is_alive(now, seen))
     }
 
-    fn is_alive(&self, thing: usize, now: Millis) -> bool {
+    fn is_alive(&self, thing: usize, now: Millis, seen: Index) -> bool {
         let Some(thing) = self.things.get(thing) else {
             return false;
         };
-        let hangs_on_life = thing.session.is_none_or(|s| self.is_session_alive(s, now));
-        !thing.ended
-            && thing.expires > now
-            && hangs_on_life
+        let of_session = |session| self.is_session_alive(session, now, seen);
+        thing.life.is_alive(now, seen)
+            && thing.session.is_none_or(of_session)
             && !self.denied.contains(&thing.credential)
+    }
+}
+
+impl Recorded {
+    /// Whether a place that has seen so many writes takes it for alive.
+    fn is_alive(&self, now: Millis, seen: Index) -> bool {
+        self.minted <= seen && self.ended.is_none_or(|write| write > seen) && self.expires > now
     }
 }
 
