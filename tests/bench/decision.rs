@@ -215,6 +215,7 @@ fn role() -> RoleSpec {
         params: BTreeMap::new(),
         required: Vec::new(),
         max_ttl: Ttl::from_seconds(900).expect("a lifetime"),
+        max_total_ttl: None,
         impact: Impact::ReversibleWrite,
         environment: "prod".to_owned(),
         data_classes: vec!["customer".to_owned()],

@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EnvName, InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, breaks_line, excerpt,
+    EnvName, InvalidValue, ParamName, RevocationClass, RoleName, Scope, Ttl, excerpt, is_hidden,
 };
 
 /// The most memory of a compiled pattern. It bounds the time to compile one, too: the compiler
@@ -83,7 +83,7 @@ impl ParamRule {
             ))
         };
         // A caller that breaks the rule is shown it, on one line.
-        if expression.contains(breaks_line) {
+        if expression.contains(is_hidden) {
             return Err(InvalidValue(format!(
                 "`{}` has a control character or a line break; write it as an escape, like `\\n`",
                 excerpt(expression)
@@ -194,8 +194,11 @@ pub struct RoleSpec {
     pub params: BTreeMap<ParamName, ParamRule>,
     /// The parameters an agent must give, because the template uses them.
     pub required: Vec<ParamName>,
-    /// The longest lifetime of one credential.
+    /// The longest lifetime that one request or renewal gives.
     pub max_ttl: Ttl,
+    /// The longest lifetime of one credential with all its renewals. `None`: to the end of its
+    /// task.
+    pub max_total_ttl: Option<Ttl>,
     /// How much harm it can do.
     pub impact: Impact,
     /// The environment it touches, such as `prod`; empty when not said.
@@ -288,6 +291,7 @@ mod tests {
             ]),
             required: vec!["bucket".parse().unwrap()],
             max_ttl: Ttl::from_seconds(900).unwrap(),
+            max_total_ttl: None,
             impact: Impact::Read,
             environment: String::new(),
             data_classes: Vec::new(),

@@ -139,6 +139,7 @@ pub(crate) fn role(impact: u8) -> RoleSpec {
         params: BTreeMap::new(),
         required: Vec::new(),
         max_ttl: Ttl::from_seconds(900).unwrap(),
+        max_total_ttl: None,
         impact: Impact::try_from(impact).unwrap(),
         environment: "prod".to_owned(),
         data_classes: vec!["customer".to_owned()],

@@ -68,6 +68,7 @@ impl Role {
             required: required_params(&config.params, template.params()).map_err(Error::Name)?,
             params,
             max_ttl: config.max_ttl,
+            max_total_ttl: None,
             impact: config.impact,
             environment: config.environment.clone(),
             data_classes: config.data_classes.clone(),

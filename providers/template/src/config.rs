@@ -104,6 +104,7 @@ impl RoleConfig {
             params,
             required: required_params(&self.params, [])?,
             max_ttl: self.max_ttl,
+            max_total_ttl: None,
             impact: self.impact,
             environment: self.environment.clone(),
             data_classes: self.data_classes.clone(),

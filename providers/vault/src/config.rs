@@ -115,9 +115,13 @@ pub struct RoleConfig {
     /// `{ name = { pattern = "[a-z]+" } }`.
     #[serde(default)]
     pub params: ParamConfigs,
-    /// The longest life of one credential.
+    /// The longest life that one request or renewal gives a credential.
     #[serde(default = "default_max_ttl")]
     pub max_ttl: Ttl,
+    /// The longest life of one credential with all its renewals. Without it, a credential can be
+    /// renewed to the end of its task. `max_ttl` or longer.
+    #[serde(default)]
+    pub max_total_ttl: Option<Ttl>,
     /// How much harm a credential can do: 0 reads, 1 writes that can be undone, 2 cannot be undone
     /// or is seen outside, 3 administration. The default is 2, so that a role is not taken for
     /// harmless because the key was forgotten.

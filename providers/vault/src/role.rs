@@ -128,6 +128,7 @@ impl Role {
             params,
             required,
             max_ttl: config.max_ttl,
+            max_total_ttl: max_total_ttl(config)?,
             impact: config.impact,
             environment: config.environment.clone(),
             data_classes: config.data_classes.clone(),
@@ -140,6 +141,17 @@ impl Role {
             policies: config.policies.clone(),
             source,
         })
+    }
+}
+
+/// The longest life with renewals, which cannot be shorter than one without.
+fn max_total_ttl(config: &RoleConfig) -> Result<Option<Ttl>, InvalidValue> {
+    match config.max_total_ttl {
+        Some(total) if total < config.max_ttl => Err(InvalidValue::new(format!(
+            "`max_total_ttl` is {total}, shorter than `max_ttl`, which is {}",
+            config.max_ttl
+        ))),
+        total => Ok(total),
     }
 }
 

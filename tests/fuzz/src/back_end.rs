@@ -36,6 +36,7 @@ impl BackEnd {
             ]),
             required: vec!["bucket".parse().expect("a name")],
             max_ttl: Ttl::from_seconds(900).expect("15 minutes"),
+            max_total_ttl: None,
             impact: Impact::Read,
             environment: String::new(),
             data_classes: Vec::new(),

@@ -20,7 +20,7 @@ use crate::{
     providers::{Backend, IssuePermit},
 };
 
-use super::renewals::Renewing;
+use super::{renewals::Renewing, told::told};
 
 /// A credential to renew.
 #[derive(Debug, Clone, Serialize)]
@@ -78,6 +78,7 @@ impl Engine {
         let credential = self.context.store.credential(id).await?;
         let credential = credential.ok_or_else(|| Error::no_credential(id))?;
         let until = now.plus(ttl.duration()).min(task.deadline);
+        let until = within_total(&credential, spec, until);
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.check_task(call.snapshot.settings(), task.id)?;
@@ -289,7 +290,7 @@ impl Engine {
                 // The intent stays on record: the ledger has the later end, and the outcome is
                 // unknown. A credential that ended meanwhile needs no other reason.
                 Err(error) => match engine.lives_until(order.credential).await {
-                    Ok(_) => Err(backend.error(error)),
+                    Ok(_) => Err(backend.error(told(order.credential, error))),
                     Err(ended) => Err(ended),
                 },
             };
@@ -324,6 +325,15 @@ fn not_before_its_end(credential: &Credential, until: Timestamp, deadline: Times
         return until.max(credential.expires_at.min(deadline));
     }
     until
+}
+
+/// An end within the longest life that the role gives with renewals. It counts from the intent,
+/// which is before the minting.
+fn within_total(credential: &Credential, spec: &RoleSpec, until: Timestamp) -> Timestamp {
+    match spec.max_total_ttl {
+        Some(total) => until.min(credential.intended_at.plus(total.duration())),
+        None => until,
+    }
 }
 
 /// Refuses to renew a credential of a kind that has a fixed life, or that is not alive.

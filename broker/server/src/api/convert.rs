@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use prost_types::Timestamp as WireTime;
 use taskpass_core::{
     AgentState, Anchor, CredentialState, EndCause, EnvName, Labels, Requester, RevocationClass,
-    RevokeCause, RoleSpec, Scope, ShownState, Task, TaskState, Timestamp,
+    RevokeCause, RoleSpec, Scope, ShownState, Task, TaskState, Timestamp, Ttl,
 };
 use taskpass_engine::{
     AgentView, CredentialView, IssuedSvid, JoinTokenView, ProviderState, ProviderView, Receipt,
@@ -274,6 +274,7 @@ fn role(spec: &RoleSpec) -> pb::Role {
             .collect(),
         required_params: spec.required.iter().map(ToString::to_string).collect(),
         env: env(&spec.env),
+        max_total_ttl_seconds: spec.max_total_ttl.map(Ttl::seconds),
     }
 }
 

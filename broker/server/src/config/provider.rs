@@ -65,8 +65,9 @@ impl ProviderConfig {
     /// Digests of the configuration that revoking needs: of the table without its roles, and of
     /// each role by name. The keys that only the broker's own rules read are left out.
     pub fn place(&self) -> BTreeMap<String, String> {
-        const RULES: [&str; 6] = [
+        const RULES: [&str; 7] = [
             "max_ttl",
+            "max_total_ttl",
             "impact",
             "environment",
             "data_classes",

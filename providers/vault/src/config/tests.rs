@@ -125,6 +125,10 @@ fn roles_table() {
         ("type = \"lease\"\npath = \"a/b\"", "unknown variant"),
         ("type = \"token\"\nttl = \"1h\"", "unknown field"),
         ("type = \"token\"\nmax_ttl = \"0s\"", "not a lifetime"),
+        (
+            "type = \"token\"\nmax_ttl = \"1h\"\nmax_total_ttl = \"1m\"",
+            "shorter than `max_ttl`",
+        ),
     ] {
         let said = role(bad).unwrap_err();
         assert!(said.contains(words), "{bad}: {said}");

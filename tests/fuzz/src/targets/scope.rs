@@ -85,6 +85,7 @@ fn check(
         params,
         required: required.clone(),
         max_ttl: Ttl::MAX,
+        max_total_ttl: None,
         impact: Impact::Read,
         environment: String::new(),
         data_classes: Vec::new(),

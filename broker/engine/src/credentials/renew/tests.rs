@@ -7,7 +7,7 @@ use taskpass_policy::{PolicyFile, PolicySet};
 use super::*;
 use crate::{
     Configuration, ProviderSettings, RevokeCredential, Settings,
-    testing::{Bench, NOW, key_of},
+    testing::{Bench, NOW, fake_role, key_of},
 };
 
 const HALF: Duration = Duration::from_secs(1800);
@@ -323,4 +323,22 @@ async fn what_is_revoked_before_its_turn_is_not_renewed() {
         "{refused}"
     );
     assert_eq!(fake.renewals.load(Ordering::SeqCst), 1);
+}
+
+/// A role with `max_total_ttl` ends the renewals of a credential at that age, counted from the
+/// intent.
+#[tokio::test]
+async fn renewals_end_at_the_longest_life_with_renewals() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let id = bench.issued(fake, task, HALF).await.id;
+    let credential = bench.credential(id).await;
+    let mut spec = fake_role("a");
+    let late = NOW.plus(8 * HALF);
+    assert_eq!(within_total(&credential, &spec, late), late);
+    spec.max_total_ttl = Some(Ttl::from_seconds(2 * HALF.as_secs()).unwrap());
+    let end = credential.intended_at.plus(2 * HALF);
+    assert_eq!(within_total(&credential, &spec, late), end);
+    let early = NOW.plus(HALF);
+    assert_eq!(within_total(&credential, &spec, early), early);
 }
