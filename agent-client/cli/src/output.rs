@@ -9,6 +9,7 @@ use std::{
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use taskpass_core::is_hidden;
 
 /// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,10 +87,11 @@ pub(crate) fn pairs(map: &BTreeMap<String, String>) -> String {
     each.join(", ")
 }
 
-/// Replaces control characters: text from the broker must not move the cursor or change colours.
+/// Replaces hidden characters: text from the broker must not move the cursor, change colours or
+/// reverse the order in which a person reads it.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .map(|c| if is_hidden(c) && c != '\n' { '?' } else { c })
         .collect()
 }
 
@@ -103,6 +105,8 @@ mod tests {
         let text = table(&["one", "two"], rows);
         assert_eq!(text.lines().next(), Some("ONE     TWO"));
         assert!(text.contains("a?[31m") && !text.contains('\u{1b}'));
+        // A purpose that reads as another one: U+202E shows what follows from right to left.
+        assert_eq!(printable("drop\u{202e}daer\u{200b}"), "drop?daer?");
         assert_eq!(table(&["one"], Vec::new()), "nothing found");
     }
 }

@@ -57,7 +57,11 @@ impl std::str::FromStr for BrokerAddr {
         if port_is_good && bare {
             Ok(Self(s.to_owned()))
         } else {
-            let shown: String = s.chars().filter(|c| !c.is_control()).take(80).collect();
+            let shown: String = s
+                .chars()
+                .filter(|c| !taskpass_core::is_hidden(*c))
+                .take(80)
+                .collect();
             Err(InvalidValue::new(format!(
                 "`{shown}` is not an address: write HOST:PORT, like 127.0.0.1:7443"
             )))

@@ -400,7 +400,7 @@ fn one_line(message: &str, code: Code) -> String {
     }
     message
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if taskpass_core::is_hidden(c) { ' ' } else { c })
         .collect()
 }
 

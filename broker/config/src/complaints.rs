@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use taskpass_core::breaks_line;
+use taskpass_core::is_hidden;
 
 /// The most complaints that are gathered. After the first two hundred a person mends some and
 /// checks again.
@@ -65,7 +65,7 @@ impl<'t> Complaints<'t> {
         let mut shown: String = message
             .chars()
             .take(MESSAGE_CHARS_MAX)
-            .map(|c| if breaks_line(c) { '?' } else { c })
+            .map(|c| if is_hidden(c) { '?' } else { c })
             .collect();
         if message.chars().nth(MESSAGE_CHARS_MAX).is_some() {
             shown.push('…');

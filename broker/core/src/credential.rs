@@ -10,7 +10,7 @@ use crate::{
 
 pub use life::{CredentialIntent, Minting};
 
-/// What revoking a credential can truly do.
+/// What revoking a credential can truly do, from the strongest to the weakest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationClass {
@@ -36,6 +36,11 @@ impl RevocationClass {
             Self::ExpiryOnly => "expiry_only",
             Self::None => "none",
         }
+    }
+
+    /// Whether revoking does less than `other` says.
+    pub const fn is_weaker_than(self, other: Self) -> bool {
+        self as u8 > other as u8
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::{InvalidValue, is_hidden, limits};
+
 /// The handle by which a provider finds a credential or an anchor; never a secret. It is JSON that
 /// only the provider understands. The broker keeps it as text: each live credential has one, and a
 /// parsed value takes far more memory.
@@ -21,6 +23,19 @@ impl Handle {
     /// How many bytes it takes as JSON.
     pub fn bytes(&self) -> usize {
         self.0.len()
+    }
+
+    /// The handle that a provider gave just now, if it can go on record: of at most
+    /// [`limits::HANDLE_BYTES_MAX`] bytes, without hidden characters, which a lying back end could
+    /// use to change how an auditor's terminal shows an export.
+    pub fn recordable(given: Value) -> Result<Self, InvalidValue> {
+        let handle = Self::from(given);
+        let why = match &handle.0 {
+            _ if handle.bytes() > limits::HANDLE_BYTES_MAX => "is too long to be recorded",
+            text if text.contains(is_hidden) => "has invisible characters",
+            _ => return Ok(handle),
+        };
+        Err(InvalidValue(format!("the provider's handle {why}")))
     }
 }
 

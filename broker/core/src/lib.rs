@@ -92,10 +92,25 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether `c` can begin a new line or change how other characters are shown: control characters,
-/// and Unicode's separators of lines and paragraphs, which are not among them.
-pub fn breaks_line(c: char) -> bool {
+/// Whether `c` can begin a new line: control characters, and Unicode's separators of lines and
+/// paragraphs, which are not among them.
+fn breaks_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Whether a reader cannot see `c`, although it can begin a line, change the order of other
+/// characters, or make two equal-looking texts differ: control characters, separators of lines and
+/// paragraphs, and format characters (Unicode general category Cf, as of version 17). An agent
+/// could hide what it asks for from the person who reads its purpose.
+pub fn is_hidden(c: char) -> bool {
+    breaks_line(c)
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 /// Shortens a caller's input to 80 characters on one line before it goes into an error text.
@@ -104,7 +119,7 @@ pub fn excerpt(input: &str) -> String {
     let mut shown: String = input
         .chars()
         .take(EXCERPT_CHARS_MAX)
-        .map(|c| if breaks_line(c) { '?' } else { c })
+        .map(|c| if is_hidden(c) { '?' } else { c })
         .collect();
     if input.chars().nth(EXCERPT_CHARS_MAX).is_some() {
         shown.push('…');

@@ -12,6 +12,7 @@ mod renew;
 mod renewals;
 mod revocation;
 mod revoke;
+mod told;
 mod wanted;
 
 pub use delivery::Delivery;
@@ -23,4 +24,5 @@ pub use renew::{RenewCredential, RenewedCredential};
 pub(crate) use renewals::Renewals;
 pub(crate) use revocation::GroupOutcome;
 pub use revoke::RevokeCredential;
+pub(crate) use told::Reader;
 pub(crate) use wanted::lifetime;

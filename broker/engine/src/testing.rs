@@ -44,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Answer {
     /// A credential that lives so long.
     Give(Duration),
+    /// The same, but nothing ends it earlier. The role said otherwise.
+    GiveIrrevocable(Duration),
     /// An error that leaves the outcome unknown.
     Doubt,
 }
@@ -143,7 +145,11 @@ impl Provider for Fake {
         self.issues.lock().insert(order.credential, answer);
         self.happened.send_replace(());
         match answered.await {
-            Ok(Answer::Give(life)) => {
+            Ok(answer @ (Answer::Give(life) | Answer::GiveIrrevocable(life))) => {
+                let revocation_class = match answer {
+                    Answer::GiveIrrevocable(_) => RevocationClass::ExpiryOnly,
+                    _ => RevocationClass::Immediate,
+                };
                 let mut data = SecretFields::new();
                 data.insert("token", Secret::new("s3cret".to_owned()))
                     .unwrap();
@@ -151,7 +157,7 @@ impl Provider for Fake {
                     data,
                     expires_at: self.clock.now().plus(life),
                     lives_for: Some(life),
-                    revocation_class: RevocationClass::Immediate,
+                    revocation_class,
                     handle: None,
                     anchor: Some(anchor),
                 })
@@ -448,6 +454,7 @@ pub(crate) fn fake_role(provider: &str) -> RoleSpec {
         params: BTreeMap::new(),
         required: Vec::new(),
         max_ttl: Ttl::from_seconds(3600).unwrap(),
+        max_total_ttl: None,
         impact: Impact::try_from(0).unwrap(),
         environment: String::new(),
         data_classes: Vec::new(),

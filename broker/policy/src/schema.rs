@@ -20,6 +20,8 @@ use cedar_policy_core::{
     extensions::Extensions,
 };
 
+use taskpass_core::is_hidden;
+
 use crate::{
     Action,
     view::{self, Kind, Uid, Value, View},
@@ -228,11 +230,4 @@ pub(crate) fn one_line(error: &dyn std::fmt::Display) -> String {
     line.chars()
         .map(|c| if is_hidden(c) { '\u{fffd}' } else { c })
         .collect()
-}
-
-/// Whether a character is invisible and changes how others are shown: control characters, and
-/// characters that set the direction of text (Unicode Standard Annex 9, section 2).
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

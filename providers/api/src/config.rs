@@ -8,7 +8,7 @@ use std::{
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use taskpass_core::{EnvName, InvalidValue, ParamName, ParamRule, RoleName, breaks_line};
+use taskpass_core::{EnvName, InvalidValue, ParamName, ParamRule, RoleName, is_hidden};
 
 /// A path of a file without secrets, relative to [`Parts::base_dir`](crate::Parts::base_dir).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -169,7 +169,7 @@ pub fn required_params<'a>(
 fn param_rule(name: &ParamName, config: &ParamConfig) -> Result<ParamRule, InvalidValue> {
     match (&config.pattern, &config.one_of, config.max) {
         (Some(pattern), None, None) => ParamRule::pattern(pattern),
-        (None, Some(values), None) if values.iter().any(|value| value.contains(breaks_line)) => {
+        (None, Some(values), None) if values.iter().any(|value| value.contains(is_hidden)) => {
             Err(InvalidValue::new(format!(
                 "a value in `one_of` of parameter `{name}` has a control character or a line break, which no scope may have"
             )))

@@ -4,7 +4,7 @@
 //! Only the service's error code decides. Its message is shown to people on one line; STS and IAM
 //! never repeat secrets in it.
 
-use taskpass_core::breaks_line;
+use taskpass_core::is_hidden;
 use taskpass_provider::ProviderError;
 
 /// Characters of AWS's own message that are passed on.
@@ -96,7 +96,7 @@ pub(crate) fn reason(error: &dyn std::error::Error) -> String {
 
 fn one_line(text: &str) -> String {
     text.chars()
-        .map(|c| if breaks_line(c) { ' ' } else { c })
+        .map(|c| if is_hidden(c) { ' ' } else { c })
         .take(MESSAGE_CHARS_MAX)
         .collect()
 }

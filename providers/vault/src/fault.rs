@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use taskpass_core::breaks_line;
+use taskpass_core::is_hidden;
 use taskpass_provider::ProviderError;
 
 /// Characters of Vault's own words that are passed on.
 const WORDS_CHARS_MAX: usize = 160;
 /// A longer run of letters and digits is more likely a token, a password or a key than a word.
 const WORD_CHARS_MAX: usize = 15;
+/// A shorter run with digits and letters of both cases is more likely a password than a word.
+const PASSWORD_CHARS_MIN: usize = 8;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -156,12 +158,14 @@ fn own_words(error: &str) -> Option<String> {
         .find(|line| !line.is_empty() && !line.ends_with("occurred:"))?;
     let mut shown = String::new();
     let mut word = String::new();
-    for c in sentence.chars().filter(|c| !breaks_line(*c)).chain([' ']) {
+    for c in sentence.chars().filter(|c| !is_hidden(*c)).chain([' ']) {
         if c.is_alphanumeric() || matches!(c, '_' | '+' | '=' | '-' | '.') {
             word.push(c);
             continue;
         }
-        shown.push_str(if looks_secret(&word) { "…" } else { &word });
+        // What stands before `@` in a connection string is a password.
+        let is_hidden = c == '@' || looks_secret(&word);
+        shown.push_str(if is_hidden { "…" } else { &word });
         word.clear();
         shown.push(c);
     }
@@ -178,8 +182,13 @@ fn looks_secret(word: &str) -> bool {
         && word
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-'));
-    let mixed = word.chars().any(|c| c.is_ascii_digit() || c.is_uppercase());
-    word.chars().count() > WORD_CHARS_MAX && (is_token || mixed) && !is_host
+    let has = |is: fn(char) -> bool| word.chars().any(is);
+    let mixed = has(|c| c.is_ascii_digit() || c.is_uppercase());
+    let is_password =
+        has(|c| c.is_ascii_digit()) && has(char::is_lowercase) && has(char::is_uppercase);
+    let length = word.chars().count();
+    let is_long = length > WORD_CHARS_MAX && (is_token || mixed);
+    (is_long || length >= PASSWORD_CHARS_MIN && is_password) && !is_host
 }
 
 #[cfg(test)]
@@ -225,6 +234,14 @@ mod tests {
         assert!(
             !message.contains("aB3d") && !message.contains("W4tM") && !message.contains('\n'),
             "{message}"
+        );
+        let short = refused(
+            500,
+            "dial postgres://vault:hunter@db.acme.test failed for Tr0ub4dor",
+        );
+        assert!(
+            !short.to_string().contains("hunter") && !short.to_string().contains("Tr0ub4dor"),
+            "{short}"
         );
         let host = refused(
             500,

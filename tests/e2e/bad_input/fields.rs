@@ -58,6 +58,12 @@ pub(super) fn of_start_task() -> Vec<Row> {
             "purpose",
             "control character",
         ),
+        // Shown from right to left from the third character on.
+        bad(
+            |r| r.purpose = "rm\u{202e}txt.exe".to_owned(),
+            "purpose",
+            "character 3 of `rm?txt.exe` is invisible",
+        ),
         bad(
             |r| r.requester = "tab\there".to_owned(),
             "requester",
@@ -110,6 +116,11 @@ pub(super) fn of_start_task() -> Vec<Row> {
             |r| r.labels = pairs("k", "line\nbreak"),
             "labels",
             "control character",
+        ),
+        bad(
+            |r| r.labels = pairs("k", "zero\u{200b}width"),
+            "labels",
+            "character 5",
         ),
         bad(
             |r| r.labels = (0..17).map(|i| (format!("k{i}"), "v".to_owned())).collect(),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
     Anchor, AnchorId, AnchorState, CredentialId, CredentialState, Event, Handle, ProviderName,
-    TaskId, Timestamp, limits,
+    TaskId, Timestamp,
 };
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
@@ -28,12 +28,8 @@ impl Anchors for AnchorRecorder<'_> {
         handle: Value,
         expires_at: Timestamp,
     ) -> Result<AnchorId, ProviderError> {
-        let handle = Handle::from(handle);
-        if handle.bytes() > limits::HANDLE_BYTES_MAX {
-            return Err(ProviderError::Unsupported(
-                "the provider's handle is too long to be recorded".to_owned(),
-            ));
-        }
+        let handle =
+            Handle::recordable(handle).map_err(|e| ProviderError::Unsupported(e.to_string()))?;
         let refused = |why: String| {
             ProviderError::retryable(format!("the anchor could not be recorded: {why}"))
         };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use taskpass_core::{
     Credential, CredentialId, CredentialIntent, CredentialState, EnvName, Event, Handle,
     IdempotencyKey, RevocationClass, RevokeCause, RoleName, RoleSpec, Scope, SecretFields, Task,
-    TaskId, TaskState, Timestamp, Ttl, limits,
+    TaskId, TaskState, Timestamp, Ttl, is_hidden, limits,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
@@ -22,7 +22,7 @@ use crate::{
     providers::{Backend, IssuePermit},
 };
 
-use super::{anchors::AnchorRecorder, in_flight::InFlightCall};
+use super::{anchors::AnchorRecorder, in_flight::InFlightCall, told::told};
 
 /// How long a provider call may run on after its task ended. A call that ends by itself has a known
 /// outcome, and a credential with a known outcome is revoked more surely than one in doubt.
@@ -122,8 +122,17 @@ impl Engine {
             }
         };
         failpoint::reached("issue.intended");
-        self.mint(Arc::clone(backend), &task, spec.clone(), intended)
-            .await
+        let issued = self
+            .mint(Arc::clone(backend), &task, spec.clone(), intended)
+            .await?;
+        if issued
+            .revocation_class
+            .is_weaker_than(spec.revocation_class)
+        {
+            self.decide_again(call, &wanted, issued.revocation_class)
+                .await?;
+        }
+        Ok(issued)
     }
 
     /// Has policy decide, and records the decision together with the intent.
@@ -179,6 +188,32 @@ impl Engine {
             permit,
             running,
         })
+    }
+
+    /// Has policy decide on the class that the provider found while it minted, which is weaker than
+    /// the one that policy saw. If policy refuses, the secret is dropped, which revokes the
+    /// credential.
+    async fn decide_again(
+        &self,
+        call: &Call,
+        wanted: &Wanted<'_>,
+        class: RevocationClass,
+    ) -> Result<(), Error> {
+        let spec = RoleSpec {
+            revocation_class: class,
+            ..wanted.spec.clone()
+        };
+        let mut request = self
+            .policy_request(wanted.task, wanted.scope, wanted.expires_at, wanted.now)
+            .await?;
+        // By now the counts include this credential.
+        request.live_in_task = request.live_in_task.saturating_sub(1);
+        request.live_of_agent = request.live_of_agent.saturating_sub(1);
+        let resource = Resource::Role(&spec);
+        let verdict = self.authorize(call, Action::CredentialIssue, resource, Some(request));
+        let allowed = verdict.await.granted()?;
+        self.commit(vec![allowed.into_event()], Vec::new()).await?;
+        Ok(())
     }
 
     /// The caller's open task, and the parameters that it fixes for the role.
@@ -320,11 +355,11 @@ impl Engine {
         took: Duration,
         spec: &RoleSpec,
     ) -> Result<IssuedCredential, Error> {
-        let issued = match result.and_then(checked) {
+        let (issued, handle) = match result.and_then(with_handle) {
             Ok(issued) => issued,
             Err(error) => {
                 self.commit_failure(order.credential, &error).await;
-                return Err(backend.error(error));
+                return Err(backend.error(told(order.credential, error)));
             }
         };
         let event = Event::CredentialIssued {
@@ -332,7 +367,7 @@ impl Engine {
             expires_at: issued.expires_at,
             revocation_class: issued.revocation_class,
             anchor: issued.anchor,
-            handle: issued.handle.map(Handle::from),
+            handle,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         };
         let answered = self.context.clock.monotonic();
@@ -434,20 +469,18 @@ fn variables(role: &RoleSpec, data: &SecretFields) -> BTreeMap<String, EnvName> 
         .collect()
 }
 
-/// Refuses a handle that is too long for the ledger: the credential could not be found again.
-fn checked(issued: Issued) -> Result<Issued, ProviderError> {
-    match &issued.handle {
-        Some(handle) if handle.to_string().len() > limits::HANDLE_BYTES_MAX => Err(
-            ProviderError::retryable("the provider's handle is too long to be recorded"),
-        ),
-        _ => Ok(issued),
-    }
+/// The credential and its handle. If the handle cannot go on record, the credential could not be
+/// found again, so its outcome counts as unknown.
+fn with_handle(mut issued: Issued) -> Result<(Issued, Option<Handle>), ProviderError> {
+    let handle = issued.handle.take().map(Handle::recordable).transpose();
+    let handle = handle.map_err(|e| ProviderError::retryable(e.to_string()))?;
+    Ok((issued, handle))
 }
 
 /// A provider's text, shortened for the ledger.
 pub(crate) fn shortened(text: &str) -> String {
     text.chars()
         .take(limits::ERROR_TEXT_CHARS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_hidden(c) { ' ' } else { c })
         .collect()
 }

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use taskpass_core::{CredentialId, CredentialState, Labels, RevokeCause, TaskState, Ttl};
+use taskpass_core::{
+    CredentialId, CredentialState, Labels, RevocationClass, RevokeCause, TaskState, Ttl,
+};
 use taskpass_policy::{PolicyFile, PolicySet};
 use taskpass_provider::{Anchors, RevokeScope};
 use taskpass_store::Store;
@@ -366,8 +368,14 @@ async fn an_anchor_is_not_shown_while_credentials_are_being_revoked() {
     let view = view.unwrap();
     assert_eq!(view.task.state, TaskState::Ending);
     assert!(view.anchors.is_empty(), "{:?}", view.anchors);
+    // The provider's own words are for operators.
     let why = &view.receipts[0].proof;
-    assert!(why.contains("it is down"), "{why}");
+    assert!(
+        why.starts_with("not yet: ") && !why.contains("it is down"),
+        "{why}"
+    );
+    let view = bench.engine.task(&bench.operator, task).await.unwrap();
+    assert_eq!(view.receipts[0].proof, "not yet: it is down");
 }
 
 /// While an anchor cannot be revoked, its task does not end, and people see the anchor.
@@ -459,4 +467,65 @@ async fn a_renewed_credential_does_not_count_against_itself() {
         .renew_credential(&call, None, &request)
         .await
         .unwrap();
+}
+
+/// Policy decides again when the provider finds, while it mints, that the credential can be revoked
+/// less well than the role said. A refusal keeps the secret in the broker.
+#[tokio::test]
+async fn policy_decides_again_on_a_class_that_only_the_provider_knew() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    let limits = |class: &str| PolicyFile {
+        name: "limits.cedar".to_owned(),
+        text: format!(
+            "@id(\"limits\") forbid (principal, action == Taskpass::Action::\"credential.issue\", resource) \
+             when {{ context.liveInTask >= 1 || resource.revocationClass == \"{class}\" }};"
+        ),
+    };
+    let swap = |class: &str| {
+        bench.swap(Configuration {
+            policy: Arc::new(PolicySet::parse(&[grants(), limits(class)]).unwrap()),
+            ..bench.configuration()
+        });
+    };
+    let issue = async |task| {
+        let call = bench.again(&bench.agent);
+        let issuing = bench.begin_as(&call, fake, task).await;
+        fake.answer(Answer::GiveIrrevocable(HALF));
+        issuing.await.unwrap()
+    };
+
+    swap("expiry_only");
+    let refused = issue(task).await.unwrap_err();
+    assert!(matches!(refused, Error::Denied { .. }), "{refused}");
+    let all = bench.store.credentials_of_task(task).await.unwrap();
+    let id = all[0].id;
+    bench
+        .eventually("it is revoked", async || {
+            bench.credential(id).await.state == CredentialState::Revoking
+        })
+        .await;
+
+    // A policy that allows the class allows it, and does not count the credential itself.
+    let task = bench.task().await;
+    swap("none");
+    let issued = issue(task).await.unwrap();
+    issued.delivery.confirm();
+    assert_eq!(issued.revocation_class, RevocationClass::ExpiryOnly);
+}
+
+/// The words of a back end go to the log and to operators. An agent learns whether trying again
+/// helps.
+#[tokio::test]
+async fn an_agent_is_not_told_the_words_of_a_back_end() {
+    let bench = Bench::new(&["a"], Settings::default()).await;
+    let (fake, task) = (&bench.fakes[0], bench.task().await);
+    fake.is_down.store(true, Ordering::SeqCst);
+    let failed = bench.begin(fake, task).await.await.unwrap().unwrap_err();
+    let told = failed.message();
+    assert!(!told.contains("it is down"), "{told}");
+    assert!(
+        told.contains("try again later") && told.contains("log"),
+        "{told}"
+    );
 }

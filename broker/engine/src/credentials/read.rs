@@ -9,6 +9,8 @@ use taskpass_store::{CredentialFilter, Listing, Page};
 
 use crate::{Call, Engine, Error};
 
+use super::told::Reader;
+
 /// A credential, without its secret.
 #[derive(Debug, Clone)]
 pub struct CredentialView {
@@ -32,10 +34,10 @@ impl Engine {
         self.authorize_read(call, Action::CredentialRead, resource)
             .await?;
         let renewable = role.is_some_and(|spec| spec.renewable);
-        Ok(CredentialView {
+        Ok(Reader::of(call).view(CredentialView {
             credential,
             renewable,
-        })
+        }))
     }
 
     /// Credentials, newest first.
@@ -68,6 +70,7 @@ impl Engine {
                 renewable: renewable(&credential),
                 credential,
             })
+            .map(|view| Reader::of(call).view(view))
             .collect();
         Ok(Listing {
             rows,

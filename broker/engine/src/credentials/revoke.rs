@@ -7,6 +7,8 @@ use taskpass_policy::{Action, Resource};
 
 use crate::{Call, Engine, Error, Receipt, failpoint};
 
+use super::told::Reader;
+
 /// A credential to revoke.
 #[derive(Debug, Clone)]
 pub struct RevokeCredential {
@@ -65,7 +67,7 @@ impl Engine {
         let now = self.now();
         let credential = self.context.store.credential(id).await?;
         let credential = credential.ok_or_else(|| Error::no_credential(id))?;
-        Ok(Receipt::of(&credential, now))
+        Ok(Receipt::of(&credential, now, Reader::of(call)))
     }
 
     async fn is_active(&self, id: CredentialId) -> Result<bool, Error> {

@@ -11,7 +11,7 @@ use taskpass_policy::{Action, Resource};
 use taskpass_store::{Guard, Page, TaskFilter};
 
 use super::AgentView;
-use crate::{Call, Engine, Error, Receipt, failpoint};
+use crate::{Call, Engine, Error, Receipt, credentials::Reader, failpoint};
 
 /// An agent to freeze or to retire.
 #[derive(Debug, Clone)]
@@ -201,7 +201,11 @@ impl Engine {
         let mut receipts = Vec::new();
         for task in &tasks {
             let credentials = self.context.store.credentials_of_task(*task).await?;
-            receipts.extend(credentials.iter().map(|c| Receipt::of(c, now)));
+            receipts.extend(
+                credentials
+                    .iter()
+                    .map(|c| Receipt::of(c, now, Reader::Operator)),
+            );
         }
         let agent: Agent = self.existing_agent(name).await?;
         Ok(StoppedAgent {

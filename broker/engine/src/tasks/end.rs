@@ -8,7 +8,7 @@ use taskpass_core::{
 };
 use taskpass_policy::{Action, Resource};
 
-use crate::{Call, Engine, Error, failpoint};
+use crate::{Call, Engine, Error, credentials::Reader, failpoint};
 
 /// A task to end.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// The receipt of a credential as it stands at `now`.
-    pub(crate) fn of(credential: &Credential, now: Timestamp) -> Self {
+    pub(crate) fn of(credential: &Credential, now: Timestamp, reader: Reader) -> Self {
         let revocation = credential.revocation.as_ref();
         let took = revocation.map_or(Duration::ZERO, |r| r.done_at.unwrap_or(now).since(r.since));
         let may_live_until = match credential.state {
@@ -81,9 +81,11 @@ impl Receipt {
         };
         let proof = revocation
             .and_then(|r| {
-                r.proof
-                    .clone()
-                    .or_else(|| r.last_error.clone().map(|e| format!("not yet: {e}")))
+                r.proof.clone().or_else(|| {
+                    r.last_error
+                        .as_ref()
+                        .map(|e| format!("not yet: {}", reader.failure(e)))
+                })
             })
             .unwrap_or_default();
         Self {
@@ -142,7 +144,7 @@ impl Engine {
         self.stop_tasks(&family);
         self.all_ended(&family, Self::wait_for(call, request.wait))
             .await?;
-        self.ended(id, &family).await
+        self.ended(id, &family, Reader::of(call)).await
     }
 
     /// Ends a task on the broker's own account: deadline, lost heartbeat.
@@ -178,12 +180,12 @@ impl Engine {
         }
     }
 
-    async fn ended(&self, id: TaskId, family: &[TaskId]) -> Result<Ended, Error> {
+    async fn ended(&self, id: TaskId, family: &[TaskId], reader: Reader) -> Result<Ended, Error> {
         let now = self.now();
         let mut receipts = Vec::new();
         for task in family {
             let credentials = self.context.store.credentials_of_task(*task).await?;
-            receipts.extend(credentials.iter().map(|c| Receipt::of(c, now)));
+            receipts.extend(credentials.iter().map(|c| Receipt::of(c, now, reader)));
         }
         let task = self.existing_task(id).await?;
         Ok(Ended {

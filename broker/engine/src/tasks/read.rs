@@ -6,7 +6,7 @@ use taskpass_core::{Anchor, AnchorState, Task, TaskId, TaskState};
 use taskpass_policy::{Action, Resource};
 use taskpass_store::{Listing, Page, TaskFilter};
 
-use crate::{Call, Engine, Error, Receipt};
+use crate::{Call, Engine, Error, Receipt, credentials::Reader};
 
 /// A task and the receipts of its credentials.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Engine {
         let receipts = credentials
             .iter()
             .filter(|c| c.revocation.is_some() || c.state.is_final())
-            .map(|c| Receipt::of(c, now))
+            .map(|c| Receipt::of(c, now, Reader::of(call)))
             .collect();
         let mut anchors = Vec::new();
         // While credentials are alive, the task waits for them and their receipts say so. After the

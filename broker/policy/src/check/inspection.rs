@@ -11,11 +11,12 @@ use cedar_policy::{
     Validator,
 };
 use miette::Diagnostic;
+use taskpass_core::is_hidden;
 
 use super::catalogue::{Catalogue, KnownNames, nearest};
 use crate::{
     Finding, PolicyFile, Report, Severity, limits,
-    schema::{Language, is_hidden, one_line},
+    schema::{Language, one_line},
     source,
 };
 
@@ -85,7 +86,8 @@ impl<'a> Inspection<'a> {
             .find(|c| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t'))
         {
             let range = offset..offset;
-            let message = "a control character, which can make a policy read as another than it is";
+            let message =
+                "an invisible character, which can make a policy read as another than it is";
             self.at(
                 &Place { file, range },
                 Severity::Error,

@@ -90,11 +90,11 @@ fn messages() {
         ),
         (
             "permit (principal, action, resource) when { principal.name == \"b\u{202e}a\" };",
-            "a.cedar:1:65: error: a control character, which can make a policy read as another than it is; remove it\n",
+            "a.cedar:1:65: error: an invisible character, which can make a policy read as another than it is; remove it\n",
         ),
         (
             "\u{1b}[2J permit (principal, action, resource);",
-            "a.cedar:1:1: error: a control character, which can make a policy read as another than it is; remove it\na.cedar:1:1: error: invalid token\n",
+            "a.cedar:1:1: error: an invisible character, which can make a policy read as another than it is; remove it\na.cedar:1:1: error: invalid token\n",
         ),
         (
             "",
@@ -278,7 +278,7 @@ fn findings_are_one_clean_line() {
         assert!(report.has_errors(), "{text:?}");
         for finding in &report.findings {
             let line = finding.to_string();
-            assert!(!line.chars().any(crate::schema::is_hidden), "{line:?}");
+            assert!(!line.chars().any(taskpass_core::is_hidden), "{line:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use prost_types::Timestamp as WireTime;
 use taskpass_ca::PublicKey;
-use taskpass_core::{InvalidValue, Labels, Scope, TaskState, Timestamp, Ttl};
+use taskpass_core::{InvalidValue, Labels, Scope, TaskState, Timestamp, Ttl, excerpt, is_hidden};
 use taskpass_engine::{Evidence, JoinTokenText, RequestKey};
 use taskpass_proto::v1::{self as pb, attest_request};
 use taskpass_store::Page;
@@ -28,7 +28,22 @@ pub(super) fn value<T: FromStr<Err = InvalidValue>>(
     field: &'static str,
     text: &str,
 ) -> Result<T, Refusal> {
-    text.parse().in_field(field)
+    let value = text.parse().in_field(field)?;
+    visible(text).in_field(field)?;
+    Ok(value)
+}
+
+/// Refuses characters that people do not see, so that a purpose or a reason reads as it is. The
+/// types themselves take them, because older ledgers have such texts.
+fn visible(text: &str) -> Result<(), InvalidValue> {
+    match text.chars().position(is_hidden) {
+        None => Ok(()),
+        Some(before) => Err(InvalidValue::new(format!(
+            "character {} of `{}` is invisible or changes how the text is shown; leave it out",
+            before + 1,
+            excerpt(text)
+        ))),
+    }
 }
 
 /// A value that may be left out, which protobuf shows as an empty text.
@@ -70,11 +85,19 @@ pub(super) fn key(text: &str) -> Result<Option<RequestKey>, Refusal> {
 }
 
 pub(super) fn scope(field: &'static str, pairs: HashMap<String, String>) -> Result<Scope, Refusal> {
-    Scope::from_pairs(sorted(pairs)).in_field(field)
+    let scope = Scope::from_pairs(sorted(pairs)).in_field(field)?;
+    for (_, value) in scope.iter() {
+        visible(value).in_field(field)?;
+    }
+    Ok(scope)
 }
 
 pub(super) fn labels(pairs: HashMap<String, String>) -> Result<Labels, Refusal> {
-    Labels::from_pairs(sorted(pairs)).in_field("labels")
+    let labels = Labels::from_pairs(sorted(pairs)).in_field("labels")?;
+    for (_, value) in labels.iter() {
+        visible(value).in_field("labels")?;
+    }
+    Ok(labels)
 }
 
 /// Sorts the pairs, so that a request with several mistakes gets the same complaint each time.

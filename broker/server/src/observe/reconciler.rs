@@ -68,7 +68,7 @@ impl From<Failure> for LastError {
         let Failure { at, message } = failure;
         Self {
             at,
-            message: message.replace(char::is_control, " "),
+            message: message.replace(taskpass_core::is_hidden, " "),
         }
     }
 }

@@ -265,6 +265,6 @@ fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
 fn one_line(text: &str) -> String {
     text.chars()
         .take(taskpass_core::limits::ERROR_TEXT_CHARS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if taskpass_core::is_hidden(c) { ' ' } else { c })
         .collect()
 }
