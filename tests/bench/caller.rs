@@ -36,8 +36,20 @@ pub(crate) fn issue(agent: &Wire, task: &str, role: &str) -> Duration {
     began.elapsed()
 }
 
+/// The method that issues.
+pub(crate) const ISSUE: &str = "/taskpass.v1.CredentialService/IssueCredential";
+
 /// Issues a credential.
 pub(crate) async fn issue_async(agent: &Wire, task: &str, role: &str) {
+    let request = issue_request(task, role).encode_to_vec();
+    agent
+        .call_async(ISSUE, request)
+        .await
+        .expect("a credential");
+}
+
+/// A request for a credential.
+pub(crate) fn issue_request(task: &str, role: &str) -> pb::IssueCredentialRequest {
     let mut request = pb::IssueCredentialRequest {
         task_id: task.to_owned(),
         role: role.to_owned(),
@@ -47,9 +59,7 @@ pub(crate) async fn issue_async(agent: &Wire, task: &str, role: &str) {
         let name = ("common_name".to_owned(), "a.bench.test".to_owned());
         request.scope.extend([name]);
     }
-    let method = "/taskpass.v1.CredentialService/IssueCredential";
-    let issued = agent.call_async(method, request.encode_to_vec()).await;
-    issued.expect("a credential");
+    request
 }
 
 /// Ends a task. Returns the time until every receipt was there, and the receipts. One request waits

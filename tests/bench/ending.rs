@@ -67,13 +67,8 @@ fn leases(effort: &Effort, bao: &RaftBao, installation: &Installation, report: &
 }
 
 fn through(agent: &Wire, leases: usize) -> Duration {
-    let task = Arc::new(caller::start(agent, CERT));
-    let issuing = agent.clone();
-    let of_task = Arc::clone(&task);
-    closed_loop_of(ISSUING, leases, move |_| {
-        let (agent, task) = (issuing.clone(), Arc::clone(&of_task));
-        async move { caller::issue_async(&agent, &task, CERT).await }
-    });
+    let task = caller::start(agent, CERT);
+    issue_leases(agent, &task, leases);
     let (took, receipts) = caller::end(agent, &task);
     assert_eq!(receipts.len(), leases);
     let proven = receipts
@@ -83,8 +78,17 @@ fn through(agent: &Wire, leases: usize) -> Duration {
     took
 }
 
+/// Issues so many leases, several at a time.
+pub(crate) fn issue_leases(agent: &Wire, task: &str, leases: usize) {
+    let (issuing, of_task) = (agent.clone(), Arc::<str>::from(task));
+    closed_loop_of(ISSUING, leases, move |_| {
+        let (agent, task) = (issuing.clone(), Arc::clone(&of_task));
+        async move { caller::issue_async(&agent, &task, CERT).await }
+    });
+}
+
 /// Revokes the token and polls until the last lease is gone, which the broker proves too.
-fn directly(root: &Client, leases: usize) -> Duration {
+pub(crate) fn directly(root: &Client, leases: usize) -> Duration {
     let session = runtime().block_on(session(root, "ci"));
     let issuing = session.clone();
     closed_loop_of(ISSUING, leases, move |_| {

@@ -17,6 +17,7 @@ mod caller;
 mod decision;
 mod ending;
 mod fill;
+mod freeze;
 mod history;
 mod load;
 mod machine;
@@ -112,15 +113,16 @@ const QUICK: Effort = Effort {
 };
 
 type Area = (&'static str, fn(&Effort, &mut Report));
-const AREAS: [Area; 6] = [
+const AREAS: [Area; 7] = [
     ("rest", rest::measure),
     ("svid", svid::measure),
     ("decision", decision::measure),
     ("share", share::measure),
     ("ending", ending::measure),
+    ("freeze", freeze::measure),
     ("history", history::measure),
 ];
-const USAGE: &str = "usage: taskpass-bench [--quick] [rest|svid|decision|share|ending|history]…
+const USAGE: &str = "usage: taskpass-bench [--quick] [rest|svid|decision|share|ending|freeze|history]…
        taskpass-bench check
 
   AREA…       only these areas; all of them when none is named
@@ -173,14 +175,6 @@ fn measure(effort: &Effort, names: &[&str]) -> ExitCode {
 
 /// Budgets for which this bench has nothing to measure.
 fn not_here(report: &mut Report) {
-    const FREEZE: &str = "Freeze";
-    for (name, most) in [
-        ("until the next issue is refused", 10.0),
-        ("until open connections are cut", 100.0),
-    ] {
-        let (limit, why) = (Limit::AtMost(most), "freezing is not built yet");
-        report.add(Figure::open(FREEZE, name, "ms", limit, why));
-    }
     let why = "timed by the CI run itself";
     report.add(Figure::open(
         "Build",
