@@ -32,6 +32,7 @@ mod role;
 mod schema;
 mod scope;
 mod secret;
+mod share;
 mod spiffe_id;
 mod task;
 mod text;
@@ -64,6 +65,7 @@ pub use name::{AgentName, LabelKey, OperatorName, Owner, ProviderName, RoleName,
 pub use role::{Impact, ParamRule, RoleSpec, ScopeError};
 pub use scope::{ParamName, Scope};
 pub use secret::{Secret, SecretFields};
+pub use share::Share;
 pub use spiffe_id::{Identity, SpiffeId, TrustDomain};
 pub use task::{EndCause, Requester, Task, TaskState};
 pub use timestamp::{Timestamp, Ttl};

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::{
         EndTask, Ending, Settings,
-        testing::{Bench, Fake, NOW},
+        testing::{Bench, Fake, NOW, builder_name},
     };
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -282,7 +282,7 @@ mod tests {
             };
             engine.end_task(&bench.agent, &end).await.unwrap();
             let name = "a".parse().unwrap();
-            let permit = engine.revoke_permit(&name, true).unwrap();
+            let permit = engine.revoke_permit(&name, &builder_name(), true).unwrap();
             engine
                 .revoke_group(&name, task, &[id], permit)
                 .await

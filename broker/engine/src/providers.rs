@@ -5,6 +5,7 @@ mod backends;
 mod configured;
 mod gate;
 mod pacer;
+mod places;
 
 pub(crate) use backend::{Backend, IssuePermit, RevokePermit};
 pub use backend::{BackendStatus, CallCounts};
@@ -15,7 +16,7 @@ pub(crate) use pacer::Pacer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use taskpass_core::{AnchorState, ProviderName, RoleSpec, TaskState, limits};
+use taskpass_core::{AgentName, AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{Health, ProviderError};
 use taskpass_store::{Page, ProviderUsage, TaskFilter};
@@ -154,11 +155,16 @@ impl Engine {
         Ok(false)
     }
 
-    /// A permit to revoke at a provider, if there is one now. Revocations at a provider that is not
-    /// configured get one too, at the pace of an outage, and fail.
-    pub(crate) fn revoke_permit(&self, name: &ProviderName, is_new: bool) -> Option<RevokePermit> {
+    /// A permit to revoke credentials of an agent at a provider, if there is one now. Revocations at
+    /// a provider that is not configured get one too, at the pace of an outage, and fail.
+    pub(crate) fn revoke_permit(
+        &self,
+        name: &ProviderName,
+        agent: &AgentName,
+        is_new: bool,
+    ) -> Option<RevokePermit> {
         match self.snapshot().backends().revoking(name) {
-            Some(backend) => backend.revoke_permit(is_new),
+            Some(backend) => backend.revoke_permit(agent, is_new),
             None => {
                 let pacer = Arc::clone(self.unconfigured.lock().entry(name.clone()).or_default());
                 let permit = pacer.acquire(is_new, self.context.clock.monotonic())?;
@@ -195,3 +201,6 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

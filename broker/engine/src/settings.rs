@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use taskpass_config::Setting;
-use taskpass_core::Ttl;
+use taskpass_core::{Share, Ttl};
 
 pub use crate::rate::Rate;
 
@@ -127,7 +127,7 @@ taskpass_config::section! {
 }
 
 taskpass_config::section! {
-    /// How the broker calls providers. Each provider has queues and a breaker of its own.
+    /// How the broker calls providers. Each provider has queues of its own, and each role a breaker.
     pub struct ProviderSettings in "provider_calls" {
         /// The deadline of one call to issue or renew.
         issue_timeout: Duration = Duration::from_secs(15), CALL_MIN..=Duration::from_secs(300);
@@ -139,8 +139,15 @@ taskpass_config::section! {
         issue_queue: usize = 256, 0..=65_536;
         /// Calls to revoke at the same time. They have permits of their own, so that issuing cannot
         /// starve revoking.
-        revoke_concurrency: usize = 8, 1..=4096;
-        /// Failures in a row after which the broker refuses to issue for a while.
+        revoke_concurrency: usize = 16, 1..=4096;
+        /// The part of the calls to issue that run, of all that run or wait, and of the calls to
+        /// revoke, in percent, that one agent may take while no other agent takes any. Each share
+        /// shrinks as more agents take some: at 50, an agent never takes more than it leaves free,
+        /// so there is always a place for one more agent. The broker refuses a request over the
+        /// share with `RESOURCE_EXHAUSTED`; a revocation waits.
+        agent_share: u32 = 50, 1..=100;
+        /// Failures in a row of one role after which the broker refuses to issue from this role for
+        /// a while. As many failures in a row to reach the provider at all stop all its roles.
         breaker_failures: u32 = 5, 1..=1000;
         /// How long it then refuses before one call may try again.
         breaker_pause: Duration = Duration::from_secs(5), CALL_MIN..=Duration::from_secs(300);
@@ -151,6 +158,13 @@ taskpass_config::section! {
 const WAIT_MAX: Duration = Duration::from_secs(600);
 /// No call to a provider is shorter.
 const CALL_MIN: Duration = Duration::from_millis(100);
+
+impl ProviderSettings {
+    /// How much of a provider one agent may take.
+    pub(crate) fn agent_share(&self) -> Share {
+        Share::percent(self.agent_share)
+    }
+}
 
 impl Requests {
     /// How often one agent, or one operator, may ask for anything.

@@ -1,5 +1,7 @@
 //! An engine over a real store in a temporary directory, with providers that a test controls.
 
+mod callers;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -13,9 +15,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
-    Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, OperatorName,
-    ProviderName, RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId,
-    Svid, SvidState, TaskId, Timestamp, TrustedClock, Ttl,
+    Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, ProviderName,
+    RevocationClass, RoleName, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, TaskId,
+    Timestamp, TrustedClock, Ttl,
 };
 use taskpass_ledger::{SigningKey, disk::FaultyDisk};
 use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
@@ -28,14 +30,15 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Attestors, Call, Caller, Change, Configuration, ConfiguredProvider, Context, Engine, Error,
+    Attestors, Call, Change, Configuration, ConfiguredProvider, Context, Engine, Error,
     IssueCredential, IssuedCredential, JoinTokenAttestor, RequestKey, Settings, StartTask,
     SystemTimer, TaskRoles,
 };
 
+pub(crate) use callers::builder_name;
+use callers::{agent, builder, first_events, operator, svid, svid_issued};
+
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
-const SERIAL: &str = "00000000000000000000000000000001";
-const OPERATOR_SERIAL: &str = "00000000000000000000000000000002";
 /// Nothing here takes this long; a test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,6 +71,8 @@ pub(crate) struct Fake {
     pub(crate) orders: Mutex<Vec<RevokeOrder>>,
     /// Whether calls to issue, to renew and to revoke fail.
     pub(crate) is_down: AtomicBool,
+    /// Why calls to issue from one role fail, if they do.
+    pub(crate) sick: Mutex<Option<(RoleName, ProviderError)>>,
     happened: Happened,
 }
 
@@ -92,7 +97,7 @@ impl Fake {
     fn new(name: &str, clock: &Arc<ManualClock>, happened: &Happened) -> Arc<Self> {
         Arc::new(Self {
             name: name.parse().unwrap(),
-            roles: vec![fake_role(name)],
+            roles: vec![fake_role(name), other_role(name)],
             clock: Arc::clone(clock),
             issues: Mutex::default(),
             renewals: AtomicUsize::new(0),
@@ -102,8 +107,19 @@ impl Fake {
             revoking_most: AtomicUsize::new(0),
             orders: Mutex::default(),
             is_down: false.into(),
+            sick: Mutex::default(),
             happened: Arc::clone(happened),
         })
+    }
+
+    /// Its first role.
+    pub(crate) fn role(&self) -> &RoleName {
+        &self.roles[0].name
+    }
+
+    /// Its second role.
+    pub(crate) fn other_role(&self) -> &RoleName {
+        &self.roles[1].name
     }
 
     /// Answers the call for the credential that has waited longest.
@@ -138,6 +154,10 @@ impl Provider for Fake {
     ) -> Result<Issued, ProviderError> {
         if self.is_down.load(Ordering::SeqCst) {
             return Err(ProviderError::retryable("it is down"));
+        }
+        let sick = self.sick.lock().clone();
+        if let Some((_, error)) = sick.filter(|(role, _)| *role == order.role) {
+            return Err(error);
         }
         let (answer, answered) = oneshot::channel();
         let handle = serde_json::json!({"session": order.credential});
@@ -332,13 +352,36 @@ impl Bench {
         }
     }
 
-    /// A task with the role of every provider.
+    /// Another agent that works with this broker.
+    pub(crate) async fn join(&self, name: &str) -> Call {
+        let (record, caller) = agent(name);
+        let svid = svid(&record.name, caller.serial());
+        let registered = Event::AgentRegistered {
+            agent: record,
+            idempotency: None,
+        };
+        let events = Batch::new([registered, svid_issued(svid)]);
+        self.store.commit(events).await.unwrap();
+        Call {
+            caller,
+            ip: None,
+            snapshot: self.engine.snapshot(),
+        }
+    }
+
+    /// A task with the roles of every provider.
     pub(crate) async fn task(&self) -> TaskId {
-        let role = |fake: &Arc<Fake>| (fake.roles[0].name.clone(), Scope::default());
+        self.task_of(&self.agent).await
+    }
+
+    /// The same of another agent.
+    pub(crate) async fn task_of(&self, call: &Call) -> TaskId {
+        let roles = self.fakes.iter().flat_map(|fake| &fake.roles);
+        let roles = roles.map(|role| (role.name.clone(), Scope::default()));
         let request = StartTask {
             purpose: "a test".parse().unwrap(),
             requester: None,
-            roles: TaskRoles::from_pairs(self.fakes.iter().map(role)).unwrap(),
+            roles: TaskRoles::from_pairs(roles).unwrap(),
             ttl: Some(Ttl::from_seconds(7200).unwrap()),
             heartbeat: None,
             parent: None,
@@ -346,7 +389,7 @@ impl Bench {
             max_credentials: None,
             key: None,
         };
-        let started = self.engine.start_task(&self.agent, None, &request).await;
+        let started = self.engine.start_task(call, None, &request).await;
         started.unwrap().task.id
     }
 
@@ -366,9 +409,18 @@ impl Bench {
         fake: &Arc<Fake>,
         task: TaskId,
     ) -> tokio::task::JoinHandle<Result<IssuedCredential, Error>> {
+        self.begin_with(call, fake, wish(fake, task)).await
+    }
+
+    /// The same for any request.
+    pub(crate) async fn begin_with(
+        &self,
+        call: &Call,
+        fake: &Arc<Fake>,
+        request: IssueCredential,
+    ) -> tokio::task::JoinHandle<Result<IssuedCredential, Error>> {
         let before = fake.issues.lock().len();
         let (engine, call) = (Arc::clone(&self.engine), call.clone());
-        let request = wish(fake, task);
         let over = Arc::new(AtomicBool::new(false));
         let (is_over, happened) = (Arc::clone(&over), Arc::clone(&self.happened));
         let issuing = self.engine.tasks().spawn(async move {
@@ -448,8 +500,17 @@ pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
 
 /// The role `<provider>/r`, without parameters.
 pub(crate) fn fake_role(provider: &str) -> RoleSpec {
+    role_named(&format!("{provider}/r"))
+}
+
+/// The role `<provider>/s`.
+fn other_role(provider: &str) -> RoleSpec {
+    role_named(&format!("{provider}/s"))
+}
+
+fn role_named(name: &str) -> RoleSpec {
     RoleSpec {
-        name: format!("{provider}/r").parse().unwrap(),
+        name: name.parse().unwrap(),
         kind: "fake".to_owned(),
         params: BTreeMap::new(),
         required: Vec::new(),
@@ -477,73 +538,4 @@ pub(crate) fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
 /// The key of a request; none when the text is empty.
 pub(crate) fn key_of(text: &str) -> Option<RequestKey> {
     (!text.is_empty()).then(|| text.parse().unwrap())
-}
-
-fn operator(name: OperatorName) -> Caller {
-    Caller::Operator {
-        name,
-        id: "spiffe://acme.test/operator/admin".parse().unwrap(),
-        serial: OPERATOR_SERIAL.to_owned(),
-    }
-}
-
-fn builder() -> (Agent, Caller) {
-    let id: SpiffeId = "spiffe://acme.test/agent/builder".parse().unwrap();
-    let agent = Agent {
-        name: "builder".parse().unwrap(),
-        owner: "alice@acme.test".parse().unwrap(),
-        team: None,
-        class: None,
-        labels: Labels::default(),
-        registered_at: NOW,
-        registered_by: id.clone(),
-        state: taskpass_core::AgentState::Active,
-        changed: None,
-        owner_departed: false,
-    };
-    let caller = Caller::Agent {
-        agent: Arc::new(agent.clone()),
-        id,
-        serial: SERIAL.to_owned(),
-        bound_to: None,
-    };
-    (agent, caller)
-}
-
-fn first_events(agent: Agent) -> [Event; 4] {
-    let svid = Svid {
-        serial: SERIAL.to_owned(),
-        agent: agent.name.clone(),
-        task: None,
-        key_sha256: String::new(),
-        not_before: NOW,
-        not_after: NOW.plus(Duration::from_secs(86_400)),
-        state: SvidState::Pending,
-    };
-    [
-        Event::Initialized {
-            trust_domain: "acme.test".parse().unwrap(),
-            version: "0".to_owned(),
-        },
-        Event::OperatorSvidIssued {
-            operator: "admin".parse().unwrap(),
-            serial: OPERATOR_SERIAL.to_owned(),
-            key_sha256: String::new(),
-            not_after: NOW.plus(Duration::from_secs(86_400)),
-            renews: None,
-            local: false,
-            origin: Some(taskpass_core::SvidOrigin::Machine),
-        },
-        Event::AgentRegistered {
-            agent,
-            idempotency: None,
-        },
-        Event::SvidIssued {
-            svid,
-            join_token: None,
-            evidence: None,
-            renews: None,
-            origin: None,
-        },
-    ]
 }

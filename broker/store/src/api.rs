@@ -251,6 +251,8 @@ pub struct DueRevocation {
     pub provider: ProviderName,
     /// The task.
     pub task: TaskId,
+    /// Its agent.
+    pub agent: AgentName,
     /// The credentials. Empty where only anchors of an ending task without live credentials are
     /// left to revoke.
     pub credentials: Vec<CredentialId>,

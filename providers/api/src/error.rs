@@ -8,13 +8,28 @@ use std::time::Duration;
 /// are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// The back end is down, slow or busy: try again later. It may have minted the thing or not.
+    /// The back end fails, is slow or busy, perhaps for this role alone: try again later. It may have
+    /// minted the thing or not.
     #[error("{message}")]
     Retryable {
         /// The failure, in words.
         message: String,
         /// How long to wait, if the back end tells.
         after: Option<Duration>,
+    },
+    /// The back end cannot be reached for any role: it takes no connection, TLS fails, it is sealed,
+    /// or it says itself that it does not work. It may have minted the thing or not. Only a
+    /// provider that can tell this from the failure of one role says so.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The agent of the order has used up its share of something at the back end that other agents
+    /// need, too.
+    #[error("{message}")]
+    Exhausted {
+        /// What is used up, with the name of its limit.
+        message: String,
+        /// When some of it is free again.
+        after: Duration,
     },
     /// The back end refused: trying again fails until an operator changes its permissions.
     #[error("{0}")]
@@ -39,16 +54,28 @@ impl ProviderError {
         }
     }
 
-    /// Whether trying again later can help.
+    /// Whether the back end failed, and trying again later can help.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Retryable { .. })
+        matches!(self, Self::Retryable { .. } | Self::Unreachable(_))
+    }
+
+    /// How long to wait before the next try, where it is known.
+    pub const fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Retryable { after, .. } => *after,
+            Self::Exhausted { after, .. } => Some(*after),
+            _ => None,
+        }
     }
 
     /// Whether the error promises that [`crate::Provider::issue`] minted nothing.
     pub const fn nothing_was_minted(&self) -> bool {
         matches!(
             self,
-            Self::Denied(_) | Self::Misconfigured(_) | Self::Unsupported(_)
+            Self::Denied(_)
+                | Self::Misconfigured(_)
+                | Self::Unsupported(_)
+                | Self::Exhausted { .. }
         )
     }
 
@@ -56,6 +83,8 @@ impl ProviderError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Retryable { .. } => "retryable",
+            Self::Unreachable(_) => "unreachable",
+            Self::Exhausted { .. } => "exhausted",
             Self::Denied(_) => "denied",
             Self::Misconfigured(_) => "misconfigured",
             Self::Gone(_) => "gone",

@@ -71,8 +71,8 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     ///
     /// A minted credential must be revocable later from the order alone, or from an anchor that was
     /// recorded through `anchors` before the credential could live long. An error of kind
-    /// [`ProviderError::Denied`], `Misconfigured` or `Unsupported` promises that nothing was
-    /// minted. After any other error the outcome is unknown, and the broker revokes.
+    /// [`ProviderError::Denied`], `Misconfigured`, `Unsupported` or `Exhausted` promises that
+    /// nothing was minted. After any other error the outcome is unknown, and the broker revokes.
     async fn issue(
         &self,
         order: &IssueOrder,

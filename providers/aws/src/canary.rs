@@ -16,7 +16,7 @@ use taskpass_provider::ProviderError;
 
 use crate::{
     config::ProbeConfig,
-    deny_list::{CREDENTIAL_TAG, TASK_TAG},
+    deny_list::{AGENT_TAG, CREDENTIAL_TAG, TASK_TAG},
     failure,
     role::Role,
     session_policy::single_action,
@@ -28,7 +28,7 @@ use crate::{
 const CANARY_DURATION_SECONDS: i32 = 900;
 /// The canary's lifetime by its session policy.
 const CANARY_LIFE: Duration = Duration::from_secs(300);
-/// The tag value of sessions without a task or credential.
+/// The tag value of sessions without a task, credential or agent.
 const UNTAGGED: &str = "probe";
 /// The first pause between two tries; it doubles up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -39,6 +39,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Tags<'a> {
     /// A task's id.
     pub(crate) task: Option<&'a str>,
+    /// The name of its agent.
+    pub(crate) agent: Option<&'a str>,
     /// A credential's id.
     pub(crate) credential: Option<&'a str>,
 }
@@ -121,6 +123,7 @@ impl Prober {
         let tags = [
             (TASK_TAG, tags.task.unwrap_or(UNTAGGED)),
             (CREDENTIAL_TAG, tags.credential.unwrap_or(UNTAGGED)),
+            (AGENT_TAG, tags.agent.unwrap_or(UNTAGGED)),
         ];
         let request = SessionRequest {
             role_arn: &role.arn,

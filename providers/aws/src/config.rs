@@ -79,6 +79,13 @@ pub struct RevokerConfig {
     #[serde(default = "default_policy_characters_max")]
     #[schemars(range(min = 1024, max = 10_240))]
     pub policy_characters_max: usize,
+    /// The part of a deny list, in percent, that one agent may take while no other agent takes any.
+    /// Every task with a session that may still live takes about 25 characters. Each share shrinks
+    /// as more agents take some: at 50, an agent never takes more than it leaves free. An agent over
+    /// its share gets no further session (`RESOURCE_EXHAUSTED`), while revoking goes on.
+    #[serde(default = "default_agent_share")]
+    #[schemars(range(min = 1, max = 100))]
+    pub agent_share: u32,
     /// How long one revocation waits for the proof before it is tried again later.
     #[serde(default = "default_proof_timeout")]
     #[schemars(extend("formatMaximum" = "60s"))]
@@ -149,6 +156,10 @@ fn default_policy_name() -> String {
 
 const fn default_policy_characters_max() -> usize {
     8192
+}
+
+const fn default_agent_share() -> u32 {
+    50
 }
 
 fn default_proof_timeout() -> Ttl {

@@ -60,6 +60,12 @@ pub(crate) fn refused(action: &str, status: u16, code: &str, message: &str) -> P
     }
 }
 
+/// No connection, or no answer at all, which no role or agent is to blame for. AWS may have carried
+/// out the call.
+pub(crate) fn not_reached(action: &str, reason: &str) -> ProviderError {
+    ProviderError::Unreachable(format!("{action} got no usable answer: {reason}"))
+}
+
 /// No answer, or an unreadable one: AWS may have carried out the call.
 pub(crate) fn no_answer(action: &str, reason: &str) -> ProviderError {
     ProviderError::retryable(format!("{action} got no usable answer: {reason}"))

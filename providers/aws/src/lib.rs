@@ -67,6 +67,7 @@ mod revocation;
 mod revoker;
 mod role;
 mod session_policy;
+mod share;
 mod sts;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use taskpass_core::{
     AgentName, Clock, ProviderName, RevocationClass, RoleName, RoleSpec, Scope, Secret,
-    SecretFields, Timestamp,
+    SecretFields, Share, Timestamp,
 };
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -18,18 +18,16 @@ use crate::{
     canary::Prober,
     config::CredentialsConfig,
     credentials::{Kind, Source},
-    deny_list::{CREDENTIAL_TAG, TASK_TAG},
+    deny_list::{AGENT_TAG, CREDENTIAL_TAG, TASK_TAG},
     endpoints::Endpoints,
     iam::IamPolicy,
     revocation::{ROLE_KEY, Revocation, UNTIL_KEY},
     revoker::{POLICY_CHARACTERS_MIN, RoleDenyList},
     role::Role,
-    sts::{SdkTime, SessionRequest, Sts},
+    sts::{SdkTime, Session, SessionRequest, Sts},
     transport::{Transport, sdk_client},
 };
 
-/// The session tag with the agent's name.
-const AGENT_TAG: &str = "taskpass-agent";
 /// The least duration that STS takes.
 pub(crate) const SESSION_SECONDS_MIN: u64 = 900;
 /// IAM's limit for all inline policies of a role.
@@ -93,7 +91,8 @@ impl AwsProvider {
                 // Several roles may share one IAM role, which has one list and one writer.
                 lists.entry(role.arn.clone()).or_insert_with(|| {
                     let (role, max) = (role.iam_name.clone(), revoker.policy_characters_max);
-                    RoleDenyList::new(role, store.clone(), clock.clone(), max)
+                    let share = Share::percent(revoker.agent_share);
+                    RoleDenyList::new(role, store.clone(), clock.clone(), max, share)
                 });
             }
         }
@@ -119,6 +118,28 @@ impl AwsProvider {
             revocation,
             clock,
         })
+    }
+}
+
+impl AwsProvider {
+    /// Mints a session, if the role's deny list has room for its task.
+    async fn deniable_session(
+        &self,
+        order: &IssueOrder,
+        deadline: Timestamp,
+        request: &SessionRequest<'_>,
+    ) -> Result<Session, ProviderError> {
+        let reservation = match self.revocation.lists.get(request.role_arn) {
+            Some(list) => Some(list.reserve(&order.agent, order.task, deadline)?),
+            None => None,
+        };
+        let minted = self.sts.assume(request).await;
+        if let (Err(error), Some(reservation)) = (&minted, reservation)
+            && error.nothing_was_minted()
+        {
+            reservation.give_back();
+        }
+        minted
     }
 }
 
@@ -215,19 +236,9 @@ impl Provider for AwsProvider {
                 (AGENT_TAG, order.agent.as_str()),
             ],
         };
-        let session = self.sts.assume(&request).await?;
-        let mut data = SecretFields::new();
-        let token = session.credentials.session_token().unwrap_or_default();
-        for (field, value) in [
-            ("access_key_id", session.credentials.access_key_id()),
-            ("secret_access_key", session.credentials.secret_access_key()),
-            ("session_token", token),
-        ] {
-            data.insert(field, Secret::new(value.to_owned()))
-                .map_err(|e| ProviderError::Misconfigured(e.to_string()))?;
-        }
+        let session = self.deniable_session(order, deadline, &request).await?;
         Ok(Issued {
-            data,
+            data: secret_fields(&session)?,
             expires_at: deadline.min(session.expires_at),
             // The policy that ends the session earlier goes by AWS's clock.
             lives_for: Some(Duration::from_secs(u64::from(seconds.unsigned_abs()))),
@@ -262,6 +273,20 @@ impl Provider for AwsProvider {
     async fn maintain(&self) -> Result<(), ProviderError> {
         self.revocation.maintain().await
     }
+}
+
+fn secret_fields(session: &Session) -> Result<SecretFields, ProviderError> {
+    let mut data = SecretFields::new();
+    let token = session.credentials.session_token().unwrap_or_default();
+    for (field, value) in [
+        ("access_key_id", session.credentials.access_key_id()),
+        ("secret_access_key", session.credentials.secret_access_key()),
+        ("session_token", token),
+    ] {
+        data.insert(field, Secret::new(value.to_owned()))
+            .map_err(|e| ProviderError::Misconfigured(e.to_string()))?;
+    }
+    Ok(data)
 }
 
 /// Checks all but the roles. A mistake has a JSON pointer to its place.
@@ -314,6 +339,13 @@ pub(crate) fn check(config: &AwsConfig) -> Result<(), (&'static str, Error)> {
             revoker.policy_characters_max
         );
         return fail("/revoker/policy_characters_max", message);
+    }
+    if !(1..=100).contains(&revoker.agent_share) {
+        let message = format!(
+            "`agent_share` is {}; it is 1 to 100 percent",
+            revoker.agent_share
+        );
+        return fail("/revoker/agent_share", message);
     }
     if revoker.proof_timeout.seconds() > PROOF_TIMEOUT_SECONDS_MAX {
         let message = format!("`proof_timeout` is {}; at most 60s", revoker.proof_timeout);

@@ -17,7 +17,7 @@ use taskpass_provider::{
 
 use crate::{
     canary::{Prober, Proof, Tags, Verdict},
-    deny_list::{CLOCK_MARGIN, Mark},
+    deny_list::{CLOCK_MARGIN, Mark, Windows},
     provider::SESSION_SECONDS_MIN,
     revoker::{Moment, RoleDenyList, Written},
     role::Role,
@@ -103,7 +103,7 @@ impl Revocation {
         list: &RoleDenyList,
         items: Vec<(usize, &RevokeItem)>,
     ) -> Result<Vec<(usize, Outcome)>, (Vec<usize>, ProviderError)> {
-        let task = order.task.to_string();
+        let (task, agent) = (order.task.to_string(), order.agent.as_str());
         let marks: Vec<(Mark, Timestamp)> = match order.scope {
             RevokeScope::Task => {
                 let end = items.iter().map(|(_, item)| item.expires_at).max();
@@ -115,7 +115,10 @@ impl Revocation {
                 .collect(),
         };
         let places = || items.iter().map(|(place, _)| *place).collect();
-        let written = list.deny(&marks).await.map_err(|error| (places(), error))?;
+        let written = list
+            .deny(&order.agent, &marks)
+            .await
+            .map_err(|error| (places(), error))?;
         let mut outcomes = Vec::new();
         let mut of_task = None;
         for (place, item) in items {
@@ -128,19 +131,23 @@ impl Revocation {
                 (_, RevokeScope::Task) => {
                     let tags = Tags {
                         task: Some(&task),
+                        agent: Some(agent),
                         credential: None,
                     };
+                    let deny = || list.deny(&order.agent, &marks);
                     of_task
-                        .insert(self.prove(role, list, &marks, tags, written).await)
+                        .insert(self.prove(role, deny, tags, written).await)
                         .clone()
                 }
                 (_, RevokeScope::Credentials) => {
                     let id = item.credential.to_string();
                     let tags = Tags {
                         task: None,
+                        agent: Some(agent),
                         credential: Some(&id),
                     };
-                    self.prove(role, list, &marks, tags, written).await
+                    let deny = || list.deny(&order.agent, &marks);
+                    self.prove(role, deny, tags, written).await
                 }
             };
             outcomes.push((place, proved.map(|proved| proved.revoked(item))));
@@ -148,22 +155,26 @@ impl Revocation {
         Ok(outcomes)
     }
 
-    /// Proves that the deny list is in force for `tags`; it holds `marks` since `written`.
-    async fn prove(
+    /// Proves that the deny list is in force for `tags`, which it holds since `written`. `deny` puts
+    /// them there again.
+    async fn prove<F, R>(
         &self,
         role: &Role,
-        list: &RoleDenyList,
-        marks: &[(Mark, Timestamp)],
+        deny: F,
         tags: Tags<'_>,
         written: Written,
-    ) -> Result<Proved, ProviderError> {
+    ) -> Result<Proved, ProviderError>
+    where
+        F: Fn() -> R + Send + Sync,
+        R: Future<Output = Result<Written, ProviderError>> + Send,
+    {
         let Some(probe) = &role.probe else {
             return Ok(Proved::unproven(
                 written,
                 "it is on the role's deny list; the role has no `probe` to try it with",
             ));
         };
-        let repair = || async { list.deny(marks).await.map(drop) };
+        let repair = || async { deny().await.map(drop) };
         match self
             .prober
             .prove(role, probe, tags, self.proof_timeout, repair)
@@ -261,12 +272,13 @@ impl Revocation {
             }
             let tags = Tags {
                 task: Some(&task),
+                agent: Some(order.agent.as_str()),
                 credential: credential.as_deref(),
             };
             let (canary, control) = self.prober.sessions(role, probe, tags).await?;
             match self.prober.compare(probe, &canary, &control).await? {
                 // A window denies only sessions issued before it was folded, and a canary is new.
-                Proof::Allowed(_) if list.windows().await > 0 => {
+                Proof::Allowed(_) if list.windows().await.all > 0 => {
                     return Ok(Liveness::Unknown(
                         "the role's deny list is folded, and a canary cannot be as old as the sessions it denies".to_owned(),
                     ));
@@ -362,10 +374,10 @@ impl Revocation {
                     .warnings
                     .push(format!("deny list of `{arn}`: {error}")),
             }
-            if let windows @ 1.. = list.windows().await {
-                health.warnings.push(format!(
-                    "deny list of `{arn}`: overflowed into {windows} windows of time; other tasks that began in them had to have sessions issued again"
-                ));
+            if let Some(words) = overflow(list.windows().await) {
+                health
+                    .warnings
+                    .push(format!("deny list of `{arn}`: {words}"));
             }
         }
         health.findings.push(IDENTITY_STAYS.to_owned());
@@ -420,6 +432,21 @@ fn identity_words(until: Timestamp) -> String {
     format!("; access denied, identity until {until}")
 }
 
+/// The harm of a list that overflowed.
+fn overflow(windows: Windows) -> Option<String> {
+    let of_whom = match windows {
+        Windows { all: 0, .. } => return None,
+        Windows {
+            of_any_agent: 0, ..
+        } => "of the same agents",
+        Windows { .. } => "of any agent",
+    };
+    Some(format!(
+        "the list overflowed: it denies {} windows of time, with older sessions {of_whom} in them",
+        windows.all
+    ))
+}
+
 /// The outcome of a write and its proof.
 #[derive(Debug, Clone)]
 struct Proved {
@@ -439,11 +466,8 @@ impl Proved {
 
     fn revoked(&self, item: &RevokeItem) -> Revoked {
         let mut proof = self.how.clone();
-        if self.written.windows > 0 {
-            proof.push_str(&format!(
-                "; the list overflowed: it denies {} windows of time, with other tasks' older sessions in them",
-                self.written.windows
-            ));
+        if let Some(words) = overflow(self.written.windows) {
+            proof.push_str(&format!("; {words}"));
         }
         let verified = self.verified && recorded_arn(item).is_some();
         if verified != self.verified {

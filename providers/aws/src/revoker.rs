@@ -12,13 +12,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use taskpass_core::{Clock, Timestamp};
+use taskpass_core::{AgentName, Clock, Share, TaskId, Timestamp};
 use taskpass_provider::ProviderError;
 use tokio::sync::Mutex;
 
 use crate::{
-    deny_list::{DenyList, Mark},
+    deny_list::{CLOCK_MARGIN, DenyList, Mark, Windows},
     iam::{Found, PolicyStore, Room},
+    share::{ListShares, Reservation},
 };
 
 /// The fixed parts of the policy do not fit into less.
@@ -31,6 +32,7 @@ pub(crate) struct RoleDenyList {
     store: Arc<dyn PolicyStore>,
     clock: Arc<dyn Clock>,
     characters_max: usize,
+    shares: ListShares,
     queue: parking_lot::Mutex<Queue>,
     state: Mutex<State>,
 }
@@ -38,8 +40,8 @@ pub(crate) struct RoleDenyList {
 /// The list after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Windows that deny more than exact ids; zero unless the list overflowed.
-    pub(crate) windows: usize,
+    /// Windows that deny more than exact ids; none unless the list overflowed.
+    pub(crate) windows: Windows,
     /// The time of the write by both clocks.
     pub(crate) at: Moment,
 }
@@ -66,7 +68,7 @@ impl Moment {
 struct Queue {
     /// Counts arrivals; an arrival is served by the first round that began after it.
     last: u64,
-    waiting: BTreeMap<Mark, Timestamp>,
+    waiting: BTreeMap<Mark, (AgentName, Timestamp)>,
 }
 
 #[derive(Debug, Default)]
@@ -84,23 +86,44 @@ impl RoleDenyList {
         store: Arc<dyn PolicyStore>,
         clock: Arc<dyn Clock>,
         characters_max: usize,
+        share: Share,
     ) -> Self {
         Self {
             role,
             store,
             clock,
             characters_max,
+            shares: ListShares::new(share, characters_max),
             queue: parking_lot::Mutex::default(),
             state: Mutex::default(),
         }
     }
 
-    /// Returns once the role's policy denies all `marks`, each until the end of its last session.
-    pub(crate) async fn deny(&self, marks: &[(Mark, Timestamp)]) -> Result<Written, ProviderError> {
+    /// Counts a session of a task before it is minted, or says that its agent has too many that the
+    /// list might have to deny.
+    pub(crate) fn reserve<'a>(
+        &'a self,
+        agent: &'a AgentName,
+        task: TaskId,
+        session_end: Timestamp,
+    ) -> Result<Reservation<'a>, ProviderError> {
+        self.shares
+            .reserve(agent, task, session_end, self.clock.now())
+    }
+
+    /// Returns once the role's policy denies all `marks` of an agent, each until the end of its last
+    /// session.
+    pub(crate) async fn deny(
+        &self,
+        agent: &AgentName,
+        marks: &[(Mark, Timestamp)],
+    ) -> Result<Written, ProviderError> {
         let arrival = {
             let mut queue = self.queue.lock();
             for (mark, session_end) in marks {
-                let end = queue.waiting.entry(*mark).or_insert(*session_end);
+                self.shares.count(agent, *mark, *session_end);
+                let waiting = queue.waiting.entry(*mark);
+                let (_, end) = waiting.or_insert_with(|| (agent.clone(), *session_end));
                 *end = (*end).max(*session_end);
             }
             queue.last += 1;
@@ -141,8 +164,8 @@ impl RoleDenyList {
     }
 
     /// Windows of time on the list after the last write.
-    pub(crate) async fn windows(&self) -> usize {
-        self.state.lock().await.list.window_count()
+    pub(crate) async fn windows(&self) -> Windows {
+        self.state.lock().await.list.windows()
     }
 
     async fn round(&self, state: &mut State) -> Result<Written, ProviderError> {
@@ -157,14 +180,15 @@ impl RoleDenyList {
         let at = Moment::new(self.clock.now(), found.at);
         let served = {
             let mut queue = self.queue.lock();
-            for (mark, end) in std::mem::take(&mut queue.waiting) {
+            for (mark, (agent, end)) in std::mem::take(&mut queue.waiting) {
                 // From here on they are on the list, so a round that is cancelled loses none of
                 // them.
-                state.list.add(mark, end, at.latest);
+                state.list.add(&agent, mark, end, at.latest);
             }
             queue.last
         };
         let outcome = self.synchronise(state, found, at).await;
+        self.shares.set_unattributed(state.list.unattributed());
         state.round = Some((served, outcome.clone()));
         outcome
     }
@@ -185,25 +209,30 @@ impl RoleDenyList {
         {
             tracing::warn!(role = %self.role, "the deny list was replaced by text that is no policy document; it is written again");
         }
+        if !ours {
+            for (agent, mark, until) in list.attributed() {
+                self.shares.count(agent, mark, until.minus(CLOCK_MARGIN));
+            }
+        }
         list.prune(at.earliest);
         if found.is_none() && list.is_empty(at.earliest) {
-            return Ok(Written { windows: 0, at });
+            let windows = Windows::default();
+            return Ok(Written { windows, at });
         }
         let mut characters_max = self.characters_max;
         loop {
-            let windows_before = list.window_count();
+            let before = list.windows();
             let document = list.document(at.earliest, characters_max);
-            if list.window_count() > windows_before {
+            let windows = list.windows();
+            if windows.all > before.all {
                 tracing::warn!(
                     role = %self.role,
-                    windows = list.window_count(),
-                    "the deny list overflowed: other tasks that began in the same windows of time must have sessions issued again"
+                    windows = windows.all,
+                    of_any_agent = windows.of_any_agent,
+                    "the deny list overflowed: other tasks of the same agents that began in the same windows of time must have sessions issued again"
                 );
             }
-            let written = Written {
-                windows: list.window_count(),
-                at,
-            };
+            let written = Written { windows, at };
             let unchanged = match &found {
                 Some(found) if ours => *found == document,
                 Some(found) => same_document(found, &document),
@@ -224,6 +253,7 @@ impl RoleDenyList {
                 )));
             }
             characters_max = (characters_max / 2).max(POLICY_CHARACTERS_MIN);
+            self.shares.shrink(characters_max);
             tracing::warn!(role = %self.role, characters_max, "the role's policies leave less room than configured; the deny list is folded");
         }
     }

@@ -191,7 +191,11 @@ where
             let message = format!("{action} could not be made: {reason}");
             (false, ProviderError::Misconfigured(message))
         }
-        // Dispatch, timeout, an unreadable answer: STS may have minted a session.
+        // STS may have minted a session.
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => {
+            (false, failure::not_reached(action, &failure::reason(error)))
+        }
+        // An unreadable answer: the same.
         _ => (false, failure::no_answer(action, &failure::reason(error))),
     }
 }

@@ -158,7 +158,7 @@ impl Engine {
         // Policy decides first: the parameters of a role are not told to callers whom policy
         // refuses.
         fits(spec, wanted.scope, wanted.ttl)?;
-        let permit = backend.acquire()?;
+        let permit = backend.acquire(&task.agent, &spec.name)?;
         let handle = backend
             .provider()
             .locator(&spec.name, wanted.scope)

@@ -15,7 +15,7 @@ use taskpass_store::Store;
 use crate::{
     Call, CallCounts, Configuration, CreateJoinToken, Credentials, EndTask, Ending, Error,
     ProviderSettings, RegisterAgent, RenewCredential, Requests, Settings,
-    testing::{Answer, Bench, NOW, grants, key_of, wish},
+    testing::{Answer, Bench, NOW, builder_name, grants, key_of, wish},
 };
 
 use super::{GroupOutcome, anchors::AnchorRecorder};
@@ -50,7 +50,10 @@ async fn a_credential_issued_through_an_anchor_in_doubt_is_never_active() {
     // it revokes anything.
     let group = async || {
         let name = "a".parse().unwrap();
-        let permit = bench.engine.revoke_permit(&name, true).unwrap();
+        let permit = bench
+            .engine
+            .revoke_permit(&name, &builder_name(), true)
+            .unwrap();
         let ids = &ids[..1];
         bench.engine.revoke_group(&name, task, ids, permit).await
     };
@@ -101,7 +104,10 @@ async fn a_doubt_leaves_later_anchors_alone() {
     let running = bench.begin(fake, task).await;
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name, &builder_name(), true)
+        .unwrap();
     let doubts = [doubt];
     let group = bench.engine.revoke_group(&name, task, &doubts, permit);
     assert_eq!(group.await.unwrap(), GroupOutcome::Done);
@@ -304,7 +310,10 @@ async fn one_task_never_uses_up_the_keys_of_its_agent() {
     bench.engine.end_task(&bench.agent, &end).await.unwrap();
     fake.revokes.add_permits(1);
     let name = "a".parse().unwrap();
-    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name, &builder_name(), true)
+        .unwrap();
     let done = bench
         .engine
         .revoke_group(&name, greedy, &[id], permit)
@@ -327,6 +336,7 @@ async fn the_queue_of_a_provider_has_an_end() {
         provider: ProviderSettings {
             issue_concurrency: 2,
             issue_queue: 3,
+            agent_share: 100,
             ..ProviderSettings::default()
         },
         ..Settings::default()
@@ -334,8 +344,10 @@ async fn the_queue_of_a_provider_has_an_end() {
     let bench = Bench::new(&["a"], settings).await;
     let snapshot = bench.engine.snapshot();
     let (backend, _) = snapshot.backends().named(&"a".parse().unwrap()).unwrap();
-    let mut permits: Vec<_> = (0..5).map(|_| backend.acquire().unwrap()).collect();
-    assert!(matches!(backend.acquire(), Err(Error::Exhausted { .. })));
+    let role = bench.fakes[0].role();
+    let acquire = || backend.acquire(&builder_name(), role);
+    let mut permits: Vec<_> = (0..5).map(|_| acquire().unwrap()).collect();
+    assert!(matches!(acquire(), Err(Error::Exhausted { .. })));
     assert_eq!(backend.status().in_flight(), 5);
     let none_runs = CallCounts {
         running: 0,
@@ -343,7 +355,7 @@ async fn the_queue_of_a_provider_has_an_end() {
     };
     assert_eq!(backend.status().issue, none_runs);
     permits.pop();
-    assert!(backend.acquire().is_ok());
+    assert!(acquire().is_ok());
 }
 
 /// A task that ends in good order waits for its credentials alone, and its anchor is not shown.
@@ -361,7 +373,10 @@ async fn an_anchor_is_not_shown_while_credentials_are_being_revoked() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name, &builder_name(), true)
+        .unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[id], permit).await;
     assert_eq!(progress.unwrap(), GroupOutcome::Failed);
     let view = bench.engine.task(&bench.agent, task).await;
@@ -394,7 +409,10 @@ async fn an_anchor_that_cannot_be_ended_is_shown() {
     fake.is_down.store(true, Ordering::SeqCst);
     fake.revokes.add_permits(9);
     let name = "a".parse().unwrap();
-    let permit = bench.engine.revoke_permit(&name, true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name, &builder_name(), true)
+        .unwrap();
     let progress = bench.engine.revoke_group(&name, task, &[], permit).await;
     assert!(matches!(progress, Ok(GroupOutcome::AnchorsLeft(_))));
     let view = bench.engine.task(&bench.agent, task).await;

@@ -105,7 +105,7 @@ impl Engine {
             self.commit(events, guards).await?;
             return Ok(renewed(self.lives_until(id).await?));
         }
-        let permit = backend.acquire()?;
+        let permit = backend.acquire(&credential.agent, &credential.role)?;
         self.commit(events, guards).await?;
         failpoint::reached("renew.intended");
         let running = Renewal {

@@ -295,12 +295,9 @@ fn may_live_until(credential: &Credential, revoked: &Revoked) -> Option<Timestam
 /// The pause before the next attempt: as long as the provider asks for, or doubling. A part of it
 /// is random, so that many failures do not return as one wave.
 fn retry_pause(attempt: u32, error: &ProviderError, random: u64) -> Duration {
-    if let ProviderError::Retryable {
-        after: Some(after), ..
-    } = error
-    {
+    if let Some(after) = error.after() {
         let spread = Duration::from_millis(random % ASKED_SPREAD_MS);
-        return (*after + spread).clamp(limits::REVOKE_RETRY_MIN, limits::REVOKE_RETRY_MAX);
+        return (after + spread).clamp(limits::REVOKE_RETRY_MIN, limits::REVOKE_RETRY_MAX);
     }
     let doublings = attempt.saturating_sub(1).min(16);
     let full = limits::REVOKE_RETRY_MIN

@@ -2,8 +2,9 @@
 //! circuit breaker.
 //!
 //! Issuing and revoking have permits of their own, so that neither can starve the other, and one
-//! provider's failure does not affect another. The breaker only stops issuing. Revoking never
-//! stops: while the provider is out, one call at a time goes on (see `pacer.rs`).
+//! provider's failure does not affect another. Agents share the permits (see `places.rs`). The
+//! breakers only stop issuing. Revoking never stops: while the provider is out, one call at a time
+//! goes on (see `pacer.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -15,25 +16,28 @@ use std::{
     time::Duration,
 };
 
-use taskpass_core::Clock;
+use taskpass_core::{AgentName, Clock, RoleName};
 use taskpass_provider::{Provider, ProviderError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{ConfiguredProvider, Error, ProviderSettings, Timer, timer};
 
 use super::{
     gate::{Closed, Gate, Passed},
-    pacer::{Attempt, Pacer, PacerPermit},
+    pacer::{Attempt, Pacer, PacerPermit, Pause},
+    places::{Full, Holder, Place, Places},
 };
 
 /// The state of a provider, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendStatus {
-    /// Whether issuing is refused for a while because the provider failed often.
+    /// Whether issuing from all roles is refused for a while, because the provider could not be
+    /// reached several times.
     pub circuit_open: bool,
+    /// The roles from which issuing is refused for a while, because calls for them failed often.
+    pub paused_roles: Vec<RoleName>,
     /// Its calls to issue, renew and check.
     pub issue: CallCounts,
-    /// Its calls to revoke and maintain. A revocation waits in the ledger, without a call.
+    /// Its calls to revoke. A revocation waits in the ledger, without a call.
     pub revoke: CallCounts,
 }
 
@@ -59,14 +63,19 @@ const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 /// The right to one call to issue. It counts as running or waiting until it is dropped.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held, never looked at")]
-pub(crate) struct IssuePermit(Passed, OwnedSemaphorePermit);
+pub(crate) struct IssuePermit {
+    #[expect(dead_code, reason = "held, never looked at")]
+    passed: Passed,
+    queued: Place,
+    /// The role to issue from; `None` for a check.
+    role: Option<RoleName>,
+}
 
 /// The right to one call to revoke at a back end. There is no back end to call for a provider that
 /// is not configured.
 #[derive(Debug)]
 pub(crate) struct RevokePermit {
-    called: Option<(Arc<Backend>, OwnedSemaphorePermit)>,
+    called: Option<(Arc<Backend>, Place)>,
     paced: PacerPermit,
 }
 
@@ -80,7 +89,7 @@ impl RevokePermit {
     }
 
     /// Uses the permit. Returns the back end to call, if there is one, with its concurrency permit.
-    pub(crate) fn spend(self) -> (Option<(Arc<Backend>, OwnedSemaphorePermit)>, Attempt) {
+    pub(crate) fn spend(self) -> (Option<(Arc<Backend>, Place)>, Attempt) {
         (self.called, self.paced.spend())
     }
 }
@@ -95,10 +104,11 @@ pub(crate) struct Backend {
     clock: Arc<dyn Clock>,
     gate: Gate,
     /// Calls to issue that run or wait: `issue_concurrency` and `issue_queue` together.
-    issue_queue: Arc<Semaphore>,
+    issue_queue: Places,
     timer: Arc<dyn Timer>,
-    issue_permits: Semaphore,
-    revoke_permits: Arc<Semaphore>,
+    /// Calls to issue that run.
+    issuing: Places,
+    revoking: Places,
     /// Due groups of credentials that rested or had no permit when the revoker last looked.
     revokes_waiting: AtomicUsize,
     pacer: Arc<Pacer>,
@@ -111,16 +121,17 @@ impl Backend {
         clock: Arc<dyn Clock>,
         timer: Arc<dyn Timer>,
     ) -> Self {
+        let share = settings.agent_share();
         Self {
             provider: configured.provider,
             fingerprint: configured.fingerprint,
             place: configured.place,
             clock,
             gate: Gate::new(),
-            issue_queue: Arc::new(Semaphore::new(issue_queue(&settings))),
+            issue_queue: Places::new(issue_queue(&settings), share),
             timer,
-            issue_permits: Semaphore::new(settings.issue_concurrency),
-            revoke_permits: Arc::new(Semaphore::new(settings.revoke_concurrency)),
+            issuing: Places::new(settings.issue_concurrency, share),
+            revoking: Places::new(settings.revoke_concurrency, share),
             revokes_waiting: AtomicUsize::new(0),
             pacer: Arc::default(),
             settings,
@@ -185,18 +196,17 @@ impl Backend {
     }
 
     pub(crate) fn status(&self) -> BackendStatus {
-        let busy =
-            |permits: &Semaphore, all: usize| all.saturating_sub(permits.available_permits());
-        let queued = busy(&self.issue_queue, issue_queue(&self.settings));
-        let issuing = busy(&self.issue_permits, self.settings.issue_concurrency);
+        let (queued, issuing) = (self.issue_queue.taken(), self.issuing.taken());
+        let now = self.clock.monotonic();
         BackendStatus {
-            circuit_open: self.issue_pause().is_some(),
+            circuit_open: self.pacer.provider_pause(now).is_some(),
+            paused_roles: self.pacer.paused_roles(now),
             issue: CallCounts {
                 running: issuing,
                 waiting: queued.saturating_sub(issuing),
             },
             revoke: CallCounts {
-                running: busy(&self.revoke_permits, self.settings.revoke_concurrency),
+                running: self.revoking.taken(),
                 waiting: self.revokes_waiting.load(Ordering::Relaxed),
             },
         }
@@ -207,35 +217,58 @@ impl Backend {
         self.revokes_waiting.store(groups, Ordering::Relaxed);
     }
 
-    /// A permit for one call to issue. It is asked for before the intent is recorded, so that a
-    /// call that the breaker or the queue would refuse leaves no intent.
-    pub(crate) fn acquire(&self) -> Result<IssuePermit, Error> {
-        if let Some(left) = self.issue_pause() {
+    /// A permit for one call of an agent to issue from a role. It is asked for before the intent is
+    /// recorded, so that a call that a breaker or the queue would refuse leaves no intent.
+    pub(crate) fn acquire(&self, agent: &AgentName, role: &RoleName) -> Result<IssuePermit, Error> {
+        if let Some(pause) = self.pacer.issue_pause(role, self.clock.monotonic()) {
+            // Without the provider's own words: they may name things of another agent.
+            let (why, left) = match pause {
+                Pause::Provider(left) => ("it could not be reached".to_owned(), left),
+                Pause::Role(left) => (format!("calls for role `{role}` failed"), left),
+            };
             return Err(self.error(ProviderError::Retryable {
-                // Without the provider's own words: they may name things of another agent.
-                message: "it failed several times in a row and is given a pause; operators find why in the broker's log".to_owned(),
+                message: format!(
+                    "{why} several times in a row, so there is a pause; operators find why in the broker's log"
+                ),
                 after: Some(left),
             }));
         }
-        self.acquire_regardless()
+        self.enter(&Some(agent.clone()), Some(role.clone()))
     }
 
     /// The same for a health check, which goes through although the breaker is open.
     pub(crate) fn acquire_regardless(&self) -> Result<IssuePermit, Error> {
+        self.enter(&None, None)
+    }
+
+    fn enter(&self, holder: &Holder, role: Option<RoleName>) -> Result<IssuePermit, Error> {
         let passed = self.gate.pass().ok_or_else(|| {
             self.error(ProviderError::retryable(
                 "its configuration was replaced meanwhile; try again",
             ))
         })?;
-        match Arc::clone(&self.issue_queue).try_acquire_owned() {
-            Ok(permit) => Ok(IssuePermit(passed, permit)),
-            Err(_full) => Err(Error::Exhausted {
-                message: format!(
-                    "too many requests wait for provider `{}`",
-                    self.provider.name()
-                ),
-                retry_after: QUEUE_RETRY,
-            }),
+        let queued = self
+            .issue_queue
+            .try_acquire(holder)
+            .map_err(|full| self.no_place(holder, full))?;
+        Ok(IssuePermit {
+            passed,
+            queued,
+            role,
+        })
+    }
+
+    fn no_place(&self, holder: &Holder, full: Full) -> Error {
+        let name = self.provider.name();
+        let message = match (full, holder) {
+            (Full::Share(held), Some(agent)) => format!(
+                "agent `{agent}` has {held} requests at provider `{name}`, which is its share (`provider_calls.agent_share`)"
+            ),
+            _ => format!("too many requests wait for provider `{name}`"),
+        };
+        Error::Exhausted {
+            message,
+            retry_after: QUEUE_RETRY,
         }
     }
 
@@ -254,13 +287,13 @@ impl Backend {
     /// The pacer learns nothing then: the provider was not called.
     pub(crate) async fn issue_if<T>(
         &self,
-        _permit: IssuePermit,
+        permit: IssuePermit,
         wanted: impl Future<Output = Result<(), ProviderError>> + Send,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
         let limit = self.settings.issue_timeout;
-        let permit = timer::within(self.timer.as_ref(), limit, self.issue_permits.acquire()).await;
-        let Some(Ok(_permit)) = permit else {
+        let turn = self.issuing.acquire(permit.queued.holder());
+        let Some(_running) = timer::within(self.timer.as_ref(), limit, turn).await else {
             // Nothing was sent, so nothing was minted.
             return Err(ProviderError::Unsupported(
                 "the provider was too busy to be called in time".to_owned(),
@@ -270,6 +303,7 @@ impl Backend {
         let result = self.within(limit, call).await;
         let result = result.unwrap_or_else(|| Err(no_answer(limit)));
         self.pacer.issued(
+            permit.role.as_ref(),
             result.as_ref().err(),
             &self.settings,
             self.clock.monotonic(),
@@ -280,7 +314,7 @@ impl Backend {
     /// Runs a call to revoke, within the deadline, with the permit that it was given.
     pub(crate) async fn revoke<T>(
         &self,
-        _permit: OwnedSemaphorePermit,
+        _running: Place,
         attempt: Attempt,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, ProviderError> {
@@ -297,12 +331,10 @@ impl Backend {
         result
     }
 
-    /// Runs the provider's own maintenance under the next permit to revoke. Its result says nothing
-    /// about revoking.
+    /// Runs the provider's own maintenance. It takes no place of revocations: those that hang would
+    /// delay it, and with it the maintenance of the other providers. There is one call at a time,
+    /// since one reconciler maintains all providers. Its result says nothing about revoking.
     pub(crate) async fn maintain(&self) -> Result<(), ProviderError> {
-        let permit = self.revoke_permits.acquire().await;
-        let _permit =
-            permit.map_err(|_closed| ProviderError::retryable("the broker is stopping"))?;
         let limit = self.settings.revoke_timeout;
         let maintained = self.within(limit, self.provider.maintain()).await;
         maintained.unwrap_or_else(|| Err(no_answer(limit)))
@@ -324,9 +356,13 @@ impl Backend {
         }
     }
 
-    /// A permit to revoke, if there is one right now.
-    pub(crate) fn revoke_permit(self: &Arc<Self>, is_new: bool) -> Option<RevokePermit> {
-        let permit = Arc::clone(&self.revoke_permits).try_acquire_owned().ok()?;
+    /// A permit to revoke credentials of an agent, if there is one right now.
+    pub(crate) fn revoke_permit(
+        self: &Arc<Self>,
+        agent: &AgentName,
+        is_new: bool,
+    ) -> Option<RevokePermit> {
+        let permit = self.revoking.try_acquire(&Some(agent.clone())).ok()?;
         let paced = self.pacer.acquire(is_new, self.clock.monotonic())?;
         Some(RevokePermit {
             called: Some((Arc::clone(self), permit)),
@@ -340,10 +376,6 @@ impl Backend {
             provider: self.provider.name().clone(),
             source,
         }
-    }
-
-    fn issue_pause(&self) -> Option<Duration> {
-        self.pacer.issue_pause(self.clock.monotonic())
     }
 
     async fn within<T>(&self, limit: Duration, call: impl Future<Output = T> + Send) -> Option<T> {

@@ -1,7 +1,9 @@
 //! The pace at which a provider is called: whether it may be called now, else when.
 //!
-//! Issuing stops for a while after some failures in a row: the *breaker* is open. Callers learn
-//! when to come back, and the provider gets a rest.
+//! Issuing from a role stops for a while after some failures of that role in a row: its *breaker* is
+//! open. Callers learn when to come back, and what is behind the role gets a rest. An agent that
+//! makes one role fail stops no other role. Only failures to reach the provider at all open the
+//! breaker of the provider, which stops issuing from all its roles.
 //!
 //! Revoking never stops. In an *outage* one revocation at a time tries the provider. A provider is
 //! out when it is down, when it refuses the broker's token, or when it is not configured. Each
@@ -9,9 +11,10 @@
 //! million a day. The revocations that wait stay due, so once one attempt gets through, all others
 //! follow at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use taskpass_core::RoleName;
 use taskpass_provider::ProviderError;
 
 use crate::ProviderSettings;
@@ -70,9 +73,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// The provider answered: it works, for issuing as well. Returns whether that ends an outage.
+    /// The provider answered, so it can be reached for issuing as well. What this shows of a role is
+    /// not known. Returns whether that ends an outage.
     pub(crate) fn succeeded(self) -> bool {
-        std::mem::take(&mut *self.pacer.0.lock()).outage.is_known()
+        let state = &mut *self.pacer.0.lock();
+        state.of_provider = Breaker::default();
+        std::mem::take(&mut state.outage).is_known()
     }
 
     /// The provider cannot revoke. Returns whether an outage begins with this.
@@ -87,29 +93,69 @@ pub(crate) struct Pacer(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    breaker: Breaker,
+    of_provider: Breaker,
+    /// Of roles that failed since they last worked.
+    of_roles: BTreeMap<RoleName, Breaker>,
     outage: Outage,
 }
 
+/// The breaker that refuses to issue, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// The provider's.
+    Provider(Duration),
+    /// The role's.
+    Role(Duration),
+}
+
 impl Pacer {
-    /// How long issuing is still refused. One failure after that refuses it again.
-    pub(crate) fn issue_pause(&self, now: Duration) -> Option<Duration> {
-        let left = self.0.lock().breaker.open_until.checked_sub(now)?;
-        (!left.is_zero()).then_some(left)
+    /// How long issuing from a role is still refused. One failure after that refuses it again.
+    pub(crate) fn issue_pause(&self, role: &RoleName, now: Duration) -> Option<Pause> {
+        let state = self.0.lock();
+        let of_provider = state.of_provider.left(now).map(Pause::Provider);
+        let of_role = || state.of_roles.get(role)?.left(now).map(Pause::Role);
+        of_provider.or_else(of_role)
     }
 
-    /// A call to issue or renew is over.
+    /// How long issuing from every role is still refused.
+    pub(crate) fn provider_pause(&self, now: Duration) -> Option<Duration> {
+        self.0.lock().of_provider.left(now)
+    }
+
+    /// The roles with an open breaker of their own.
+    pub(crate) fn paused_roles(&self, now: Duration) -> Vec<RoleName> {
+        let state = self.0.lock();
+        let roles = state.of_roles.iter();
+        let paused = roles.filter(|(_, breaker)| breaker.left(now).is_some());
+        paused.map(|(role, _)| role.clone()).collect()
+    }
+
+    /// A call to issue from a role or to renew is over; a check of the provider has no role.
     pub(crate) fn issued(
         &self,
+        role: Option<&RoleName>,
         error: Option<&ProviderError>,
         settings: &ProviderSettings,
         now: Duration,
     ) {
-        let breaker = &mut self.0.lock().breaker;
-        if error.is_some_and(ProviderError::is_retryable) {
-            breaker.failed(settings, now);
-        } else {
-            *breaker = Breaker::default();
+        let state = &mut *self.0.lock();
+        match (error, role) {
+            // The back end was not called.
+            (Some(ProviderError::Exhausted { .. }), _) => {}
+            (Some(ProviderError::Unreachable(_)), _) => state.of_provider.failed(settings, now),
+            // Neither the provider nor the other roles need be any worse.
+            (Some(ProviderError::Retryable { .. }), Some(role)) => {
+                let of_role = state.of_roles.entry(role.clone()).or_default();
+                of_role.failed(settings, now);
+            }
+            (Some(ProviderError::Retryable { .. }), None) => {}
+            // A refusal is an answer.
+            (_, role) => {
+                state.of_provider = Breaker::default();
+                if let Some(role) = role {
+                    state.of_roles.remove(role);
+                }
+            }
         }
     }
 
@@ -134,6 +180,12 @@ struct Breaker {
 }
 
 impl Breaker {
+    /// How long it stays open.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let left = self.open_until.checked_sub(now)?;
+        (!left.is_zero()).then_some(left)
+    }
+
     fn failed(&mut self, settings: &ProviderSettings, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= settings.breaker_failures {
@@ -266,33 +318,77 @@ mod tests {
         drop(late);
         assert!(ask(&pacer, false, now).is_none());
     }
+
+    fn role(name: &str) -> RoleName {
+        format!("vault-main/{name}").parse().unwrap()
+    }
+
     #[test]
-    fn failures_in_a_row_pause_issuing_until_the_provider_answers() {
+    fn failures_in_a_row_of_a_role_pause_that_role_until_it_answers() {
         let settings = ProviderSettings::default();
         let (pacer, error) = (Arc::<Pacer>::default(), ProviderError::retryable("down"));
+        let (sick, sound) = (role("sick"), role("sound"));
         let now = Duration::from_secs(7);
-        let fail = |now| pacer.issued(Some(&error), &settings, now);
+        let fail = |now| pacer.issued(Some(&sick), Some(&error), &settings, now);
+        let paused = Some(Pause::Role(settings.breaker_pause));
         for _ in 1..settings.breaker_failures {
             fail(now);
-            assert_eq!(pacer.issue_pause(now), None);
+            assert_eq!(pacer.issue_pause(&sick, now), None);
         }
         fail(now);
-        assert_eq!(pacer.issue_pause(now), Some(settings.breaker_pause));
+        assert_eq!(pacer.issue_pause(&sick, now), paused);
+        assert_eq!(pacer.issue_pause(&sound, now), None);
+        assert_eq!(pacer.provider_pause(now), None);
+        assert_eq!(pacer.paused_roles(now), [sick.clone()]);
+        // What shows that others work shows nothing of this role.
+        pacer.issued(Some(&sound), None, &settings, now);
+        assert!(!answers(&pacer, now));
+        pacer.issued(None, None, &settings, now);
+        assert_eq!(pacer.issue_pause(&sick, now), paused);
         let over = now + settings.breaker_pause;
-        assert_eq!(pacer.issue_pause(over), None);
+        assert_eq!(pacer.issue_pause(&sick, over), None);
+        assert!(pacer.paused_roles(over).is_empty());
         // One more failure is enough.
         fail(over);
-        assert_eq!(pacer.issue_pause(over), Some(settings.breaker_pause));
-        // A refusal is an answer: the provider works.
+        assert_eq!(pacer.issue_pause(&sick, over), paused);
+        // A refusal is an answer: the role works.
         let refused = ProviderError::Denied("no".to_owned());
-        pacer.issued(Some(&refused), &settings, over);
-        assert_eq!(pacer.issue_pause(over), None);
-        // A revocation that gets through shows that it works, too.
-        for _ in 0..settings.breaker_failures {
-            fail(over);
-        }
-        assert!(pacer.issue_pause(over).is_some());
-        assert!(!answers(&pacer, over), "there was no outage of revoking");
-        assert_eq!(pacer.issue_pause(over), None);
+        pacer.issued(Some(&sick), Some(&refused), &settings, over);
+        assert_eq!(pacer.issue_pause(&sick, over), None);
+        assert!(pacer.0.lock().of_roles.is_empty(), "it is forgotten");
+    }
+
+    #[test]
+    fn a_provider_that_cannot_be_reached_pauses_all_its_roles() {
+        let settings = ProviderSettings::default();
+        let pacer = Arc::<Pacer>::default();
+        let (one, other) = (role("one"), role("other"));
+        let now = Duration::from_secs(7);
+        let gone = ProviderError::Unreachable("connection refused".to_owned());
+        let paused = Some(Pause::Provider(settings.breaker_pause));
+        let lose = || {
+            for _ in 0..settings.breaker_failures {
+                assert_eq!(pacer.provider_pause(now), None);
+                pacer.issued(Some(&one), Some(&gone), &settings, now);
+            }
+            assert_eq!(pacer.issue_pause(&other, now), paused);
+            assert!(pacer.paused_roles(now).is_empty(), "no role is to blame");
+        };
+        lose();
+        // A role that fails does not show that the provider works.
+        let failed = ProviderError::retryable("down");
+        pacer.issued(Some(&other), Some(&failed), &settings, now);
+        let share = ProviderError::Exhausted {
+            message: "full".to_owned(),
+            after: Duration::ZERO,
+        };
+        pacer.issued(Some(&other), Some(&share), &settings, now);
+        assert_eq!(pacer.issue_pause(&other, now), paused);
+        pacer.issued(None, None, &settings, now);
+        assert_eq!(pacer.issue_pause(&other, now), None);
+        // A revocation that gets through shows that it is reached, too.
+        lose();
+        assert!(!answers(&pacer, now), "there was no outage of revoking");
+        assert_eq!(pacer.issue_pause(&other, now), None);
     }
 }

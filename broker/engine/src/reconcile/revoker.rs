@@ -3,8 +3,9 @@
 //! It never gives up and keeps nothing: due revocations, attempts and pauses are in the ledger. At
 //! each provider it works on as many groups as there are permits for revoking
 //! (`provider_calls.revoke_concurrency`); the others stay in the ledger until a permit is free. So
-//! a provider that hangs delays only its own revocations, and many groups cost no memory. In an
-//! outage one group at a time finds out whether the provider works again.
+//! a provider that hangs delays only its own revocations, and many groups cost no memory. An agent
+//! takes no more of these permits than its share, so an agent with many groups that hang delays no
+//! other agent's. In an outage one group at a time finds out whether the provider works again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -128,7 +129,7 @@ fn begin(engine: &Arc<Engine>, busy: &Arc<Busy>, due: DueRevocation) -> Begun {
     if let Some(standing) = busy.standing(&group, engine.clock().monotonic()) {
         return standing;
     }
-    let Some(permit) = engine.revoke_permit(&group.0, due.attempts == 0) else {
+    let Some(permit) = engine.revoke_permit(&group.0, &due.agent, due.attempts == 0) else {
         return Begun::Waits;
     };
     let attempts = busy.begin(&group);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     ConfiguredProvider, Settings,
-    testing::{Bench, configured},
+    testing::{Bench, builder_name, configured},
 };
 
 fn files(from: &str, to: &str) -> ReloadedFiles {
@@ -149,7 +149,7 @@ async fn a_back_end_that_is_called_is_not_moved_and_mints_nothing_once_it_is() {
         .named(&name)
         .unwrap()
         .0
-        .acquire()
+        .acquire(&builder_name(), bench.fakes[0].role())
         .unwrap();
     let mut narrower = bench.configuration();
     narrower.settings.provider.issue_concurrency = 1;
@@ -228,6 +228,6 @@ async fn a_back_end_whose_replacement_cannot_be_recorded_goes_on() {
         .named(&name)
         .unwrap()
         .0
-        .acquire()
+        .acquire(&builder_name(), bench.fakes[0].role())
         .unwrap();
 }

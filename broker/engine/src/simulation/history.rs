@@ -421,9 +421,9 @@ fn settings() -> Settings {
         provider: ProviderSettings {
             issue_timeout: Duration::from_secs(5),
             revoke_timeout: Duration::from_secs(8),
-            issue_concurrency: 3,
-            issue_queue: 4,
-            revoke_concurrency: 2,
+            issue_concurrency: 6,
+            issue_queue: 8,
+            revoke_concurrency: 4,
             ..ProviderSettings::default()
         },
         ..Settings::default()

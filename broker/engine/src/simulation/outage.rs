@@ -400,6 +400,8 @@ fn settings() -> Settings {
         },
         provider: ProviderSettings {
             revoke_concurrency: SLOTS,
+            // All tasks are of one agent.
+            agent_share: 100,
             ..ProviderSettings::default()
         },
         ..Settings::default()

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     CallCounts, Credentials, EndTask, Ending, Engine, Error, ProviderState, Requests,
     credentials::GroupOutcome,
-    testing::{Answer, Bench},
+    testing::{Answer, Bench, builder_name},
 };
 
 const HALF: Duration = Duration::from_secs(1800);
@@ -103,13 +103,13 @@ async fn a_back_end_with_the_same_configuration_goes_on() {
         let task = bench.task().await;
         assert!(bench.begin(fake, task).await.await.unwrap().is_err());
     }
-    assert!(backend.status().circuit_open);
+    assert_eq!(backend.status().paused_roles, [fake.role().clone()]);
     let mut configuration = bench.configuration();
     configuration.settings.provider.issue_concurrency = 1;
     bench.swap(configuration);
     let snapshot = bench.engine.snapshot();
     let status = |name| snapshot.backends().named(name).unwrap().0.status();
-    assert!(status(&name()).circuit_open);
+    assert_eq!(status(&name()).paused_roles, [fake.role().clone()]);
 
     // Another configuration may mend the provider, so it begins with a closed breaker.
     let mut configuration = bench.configuration();
@@ -118,7 +118,7 @@ async fn a_back_end_with_the_same_configuration_goes_on() {
     assert_eq!(change.providers, providers(ProviderChange::Replaced));
     let snapshot = bench.engine.snapshot();
     let status = |name| snapshot.backends().named(name).unwrap().0.status();
-    assert!(!status(&name()).circuit_open);
+    assert!(status(&name()).paused_roles.is_empty());
 }
 
 /// A back end that left the configuration revokes the credentials that it minted until none is
@@ -165,7 +165,10 @@ async fn a_back_end_that_is_taken_out_keeps_revoking() {
     bench.engine.maintain_providers().await.unwrap();
     assert!(is_retired());
     fake.revokes.add_permits(9);
-    let permit = bench.engine.revoke_permit(&name(), true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name(), &builder_name(), true)
+        .unwrap();
     let ids = [id, late.id];
     let done = bench.engine.revoke_group(&name(), task, &ids, permit).await;
     assert_eq!(done.unwrap(), GroupOutcome::Done);
@@ -210,7 +213,10 @@ async fn settle(bench: &Bench, task: TaskId, ids: &[CredentialId]) {
     let ended = bench.engine.end_by_broker(task, EndCause::Cancelled).await;
     ended.unwrap();
     bench.fakes[0].revokes.add_permits(9);
-    let permit = bench.engine.revoke_permit(&name(), true).unwrap();
+    let permit = bench
+        .engine
+        .revoke_permit(&name(), &builder_name(), true)
+        .unwrap();
     let done = bench.engine.revoke_group(&name(), task, ids, permit).await;
     assert_eq!(done.unwrap(), GroupOutcome::Done);
     bench.engine.reap().await.unwrap();

@@ -103,8 +103,9 @@ fn of_engine(error: &Error) -> Status {
         Error::Provider { provider, source } => {
             metadata.insert("provider".to_owned(), provider.to_string());
             metadata.insert("kind".to_owned(), source.kind().to_owned());
-            if let taskpass_provider::ProviderError::Retryable { after, .. } = source {
-                details.set_retry_info(Some(after.unwrap_or(RETRY_DEFAULT)));
+            let retry = source.is_retryable().then_some(RETRY_DEFAULT);
+            if let Some(after) = source.after().or(retry) {
+                details.set_retry_info(Some(after));
             }
         }
         Error::AlreadyIssued { credential } => {
@@ -144,7 +145,11 @@ const fn classify(error: &Error) -> Reason {
         Error::Precondition(_) => Reason::FailedPrecondition,
         Error::Exhausted { .. } | Error::CountsGrew { .. } => Reason::LimitExceeded,
         Error::Provider {
-            source: P::Retryable { .. },
+            source: P::Exhausted { .. },
+            ..
+        } => Reason::LimitExceeded,
+        Error::Provider {
+            source: P::Retryable { .. } | P::Unreachable(_),
             ..
         } => Reason::ProviderUnavailable,
         Error::Provider {

@@ -1,11 +1,11 @@
 //! The work of reconcilers, found in the orders that the tables keep.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
-use taskpass_core::{CredentialId, ProviderName, TaskId, Timestamp};
+use taskpass_core::{AgentName, CredentialId, ProviderName, TaskId, Timestamp};
 
 use super::State;
 use crate::{DueRevocation, Revocations, Work};
@@ -61,6 +61,7 @@ impl State {
                     due.push(DueRevocation {
                         provider: provider.clone(),
                         task: credential.task,
+                        agent: credential.agent.clone(),
                         credentials: Vec::new(),
                         attempts: u32::MAX,
                     });
@@ -75,7 +76,7 @@ impl State {
     }
 
     fn waiting_anchors(&self, limit: usize, due: &mut Vec<DueRevocation>) {
-        let mut groups: BTreeSet<(&ProviderName, TaskId)> = BTreeSet::new();
+        let mut groups: BTreeMap<(&ProviderName, TaskId), &AgentName> = BTreeMap::new();
         // Each provider has the limit for itself: a provider that is down must not hide the
         // others'.
         let mut of_provider: HashMap<&ProviderName, usize> = HashMap::new();
@@ -85,13 +86,15 @@ impl State {
                 let count = of_provider.entry(&anchor.provider).or_default();
                 if *count < limit {
                     *count += 1;
-                    groups.insert((&anchor.provider, anchor.task));
+                    groups.insert((&anchor.provider, anchor.task), &node.task.agent);
                 }
             }
         }
-        due.extend(groups.into_iter().map(|(provider, task)| DueRevocation {
+        let groups = groups.into_iter();
+        due.extend(groups.map(|((provider, task), agent)| DueRevocation {
             provider: provider.clone(),
             task,
+            agent: agent.clone(),
             credentials: Vec::new(),
             // Not a first attempt: their credentials were tried before.
             attempts: 1,

@@ -430,11 +430,9 @@ async fn revoke_all(fixture: &dyn Fixture, revoke: &RevokeOrder) -> Vec<Revoked>
                 Ok(revoked) => return revoked,
                 Err(error) => error,
             };
-            let ProviderError::Retryable { message, after } = error else {
-                panic!("revoking ends as {error:?}");
-            };
-            *last.lock() = message;
-            tokio::time::sleep(after.unwrap_or_default().max(REVOKE_PAUSE)).await;
+            assert!(error.is_retryable(), "revoking ends as {error:?}");
+            *last.lock() = error.to_string();
+            tokio::time::sleep(error.after().unwrap_or_default().max(REVOKE_PAUSE)).await;
         }
     };
     let outcome = tokio::time::timeout(REVOKE_WAIT_MAX, trying).await;

@@ -14,6 +14,10 @@ fn ids(count: usize) -> (ManualClock, Vec<TaskId>) {
     (clock, ids)
 }
 
+fn agent(name: &str) -> AgentName {
+    name.parse().unwrap()
+}
+
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
@@ -25,9 +29,9 @@ fn the_document_is_the_store() {
     let mut list = DenyList::default();
     let end = now().plus(Duration::from_secs(900));
     for id in &ids {
-        list.add(Mark::Task(*id), end, now());
+        list.add(&agent("a"), Mark::Task(*id), end, now());
     }
-    list.add(Mark::Credential(credential), end, now());
+    list.add(&agent("a"), Mark::Credential(credential), end, now());
     let document = list.document(now(), 8192);
     let mut read = DenyList::default();
     assert!(read.merge(&document, now()));
@@ -66,8 +70,8 @@ fn an_id_expires_by_its_own_time_although_the_document_still_has_it() {
         now().plus(Duration::from_secs(10)),
         now().plus(Duration::from_secs(900)),
     );
-    list.add(Mark::Task(ids[0]), soon, now());
-    list.add(Mark::Task(ids[1]), late, now());
+    list.add(&agent("a"), Mark::Task(ids[0]), soon, now());
+    list.add(&agent("a"), Mark::Task(ids[1]), late, now());
     let document = list.document(now(), 8192);
     let then = soon.plus(CLOCK_MARGIN);
     for _ in 0..2 {
@@ -86,6 +90,7 @@ fn folding_fits_keeps_the_newest_and_uses_the_narrowest_windows() {
         let mut list = DenyList::default();
         for (n, id) in ids.iter().enumerate() {
             list.add(
+                &agent("a"),
                 Mark::Task(*id),
                 end,
                 now().plus(Duration::from_millis(n as u64)),
@@ -98,9 +103,9 @@ fn folding_fits_keeps_the_newest_and_uses_the_narrowest_windows() {
             document.len()
         );
         assert!(
-            list.window_count() >= windows_at_least,
+            list.windows().all >= windows_at_least,
             "{}",
-            list.window_count()
+            list.windows().all
         );
         assert!(
             document.contains(&ids[999].to_string()),
@@ -120,8 +125,9 @@ fn the_smallest_configurable_size_holds_the_worst_case() {
     let mut list = DenyList::default();
     let end = now().plus(Duration::from_secs(900));
     for id in &ids {
-        list.add(Mark::Task(*id), end, now());
+        list.add(&agent("a"), Mark::Task(*id), end, now());
         list.add(
+            &agent("a"),
             Mark::Credential(id.to_string().replace('t', "c").parse().unwrap()),
             end,
             now(),
@@ -131,4 +137,106 @@ fn the_smallest_configurable_size_holds_the_worst_case() {
         .document(now(), crate::revoker::POLICY_CHARACTERS_MIN)
         .len();
     assert!(size <= crate::revoker::POLICY_CHARACTERS_MIN, "{size}");
+}
+
+/// The statements of a document that fold ids, with the agents that they name.
+fn folds(document: &str) -> Vec<Vec<String>> {
+    let document: Value = serde_json::from_str(document).unwrap();
+    let statements = document["Statement"].as_array().unwrap();
+    let folds = statements
+        .iter()
+        .filter(|statement| statement["Condition"].get("StringLike").is_some());
+    let named = |statement: &Value| {
+        let agents = values(Some(&statement["Condition"]), AGENT_OPERATOR, &agent_key());
+        agents.into_iter().collect()
+    };
+    folds.map(named).collect()
+}
+
+/// One agent ends hundreds of tasks, and another one a few. Only the first one's ids are folded, in
+/// a statement that names it, also after another broker has read the list.
+#[test]
+fn the_agent_with_the_most_ids_is_folded_and_named() {
+    let (_, ids) = ids(600);
+    let end = now().plus(Duration::from_secs(900));
+    let mut list = DenyList::default();
+    for (n, id) in ids.iter().enumerate() {
+        let name = if n % 20 == 0 { "b" } else { "a" };
+        list.add(&agent(name), Mark::Task(*id), end, now());
+    }
+    let document = list.document(now(), 8192);
+    assert!(document.len() <= 8192, "{}", document.len());
+    assert_eq!(folds(&document), [["a"]]);
+    for id in ids.iter().step_by(20) {
+        assert!(document.contains(&id.to_string()), "{id} stays exact");
+    }
+    let mut read = DenyList::default();
+    assert!(read.merge(&document, now()));
+    assert_eq!(read.document(now(), 8192), document);
+    assert_eq!(read.windows().of_any_agent, 0);
+    // The broker that read it goes on to fold the same agent.
+    for id in &self::ids(900).1[600..] {
+        read.add(&agent("a"), Mark::Task(*id), end, now());
+    }
+    let document = read.document(now(), 8192);
+    assert!(document.len() <= 8192, "{}", document.len());
+    assert_eq!(folds(&document), [["a"]]);
+}
+
+/// Many agents with a few ids each: a statement for each would be longer than their ids.
+#[test]
+fn many_small_agents_are_folded_together_and_named() {
+    let (_, ids) = ids(600);
+    let end = now().plus(Duration::from_secs(900));
+    let mut list = DenyList::default();
+    for (n, id) in ids.iter().enumerate() {
+        let name = format!("agent-{}", n % 60);
+        list.add(&agent(&name), Mark::Task(*id), end, now());
+    }
+    let document = list.document(now(), 8192);
+    assert!(document.len() <= 8192, "{}", document.len());
+    let folds = folds(&document);
+    assert!(folds.len() == 1 && folds[0].len() == 60, "{folds:?}");
+    // With less room than their names take, any agent's older sessions are denied.
+    let document = list.document(now(), 1024);
+    assert!(document.len() <= 1024, "{}", document.len());
+    assert!(list.windows().of_any_agent > 0);
+}
+
+/// As many ids as the shares of all agents allow fit without folding.
+#[test]
+fn what_shares_allow_fits() {
+    for (characters, agents) in [(1024, 1), (8192, 1), (8192, 4), (8192, 70), (10_240, 5)] {
+        let all = ids_within(characters);
+        let (_, ids) = ids(all);
+        let end = now().plus(Duration::from_secs(900));
+        let mut list = DenyList::default();
+        for (n, id) in ids.iter().enumerate() {
+            let name = format!("{}-{}", "x".repeat(60), n % agents);
+            list.add(&agent(&name), Mark::Task(*id), end, now());
+        }
+        let document = list.document(now(), characters);
+        let shown = (document.len(), list.windows().all);
+        assert!(shown.0 <= characters && shown.1 == 0, "{shown:?}, {agents}");
+    }
+}
+
+/// Each `Sid` of a policy must be unique, or IAM refuses it.
+#[test]
+fn sids_are_unique() {
+    let (_, ids) = ids(400);
+    let end = now().plus(Duration::from_secs(900));
+    let mut list = DenyList::default();
+    for (n, id) in ids.iter().enumerate() {
+        let name = format!("agent-{}", n % 3);
+        list.add(&agent(&name), Mark::Task(*id), end, now());
+        let credential = id.to_string().replace('t', "c").parse().unwrap();
+        list.add(&agent(&name), Mark::Credential(credential), end, now());
+    }
+    for characters in [100_000, 10_240, 4096] {
+        let document = list.document(now(), characters);
+        let statements = statements(&document).unwrap();
+        let sids: BTreeSet<_> = statements.iter().map(|s| s["Sid"].as_str()).collect();
+        assert_eq!(sids.len(), statements.len(), "{document}");
+    }
 }

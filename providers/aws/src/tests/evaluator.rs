@@ -80,10 +80,11 @@ fn applies(statement: &Value, request: &Request) -> bool {
         .iter()
         .all(|(operator, keys)| {
             keys.as_object().unwrap().iter().all(|(key, expected)| {
-                let actual = request.keys.get(&key.to_lowercase());
-                actual.is_some_and(|actual| {
-                    texts(expected).iter().any(|e| holds(operator, actual, e))
-                })
+                let Some(actual) = request.keys.get(&key.to_lowercase()) else {
+                    return operator.ends_with("IfExists");
+                };
+                let operator = operator.trim_end_matches("IfExists");
+                texts(expected).iter().any(|e| holds(operator, actual, e))
             })
         });
     met && hit("Action", "NotAction", &request.action)

@@ -351,6 +351,59 @@ async fn two_hundred_tasks_end_at_once() {
     assert!(list.len() <= 8192, "{} characters", list.len());
 }
 
+/// One agent ends five hundred tasks, more than the list holds. The session of another agent, which
+/// began among them, goes on to work. The first agent gets no further session, and the other does.
+#[tokio::test]
+async fn an_agent_that_ends_many_tasks_ends_no_session_of_another_agent() {
+    let (cloud, orders) = (cloud().await, Orders::new());
+    let mut config = config(&cloud.url, true);
+    // Without proofs, which take five requests for each task.
+    config.roles[0].probe = None;
+    let clock = Arc::new(SystemClock::new());
+    let provider = Arc::new(AwsProvider::new(&config, cloud.dir.path(), clock).unwrap());
+    let greedy = |mut order: taskpass_provider::IssueOrder| {
+        order.agent = "greedy".parse().unwrap();
+        order
+    };
+    let now = SystemClock::new().now();
+    let end = async |tasks: usize| {
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..tasks {
+            let order = greedy(orders.order(orders.task(), LIFE, SCOPE));
+            let items = vec![intent_item(&*provider, &order, now)];
+            let order = revoke_order(&order, RevokeScope::Task, &RecordedAnchors::new(), items);
+            let provider = Arc::clone(&provider);
+            running.spawn(async move { provider.revoke(&order).await.unwrap().remove(0) });
+        }
+        while let Some(outcome) = running.join_next().await {
+            outcome.unwrap().unwrap();
+        }
+    };
+    end(250).await;
+    let order = greedy(orders.order(orders.task(), LIFE, SCOPE));
+    let refused = provider.issue(&order, &RecordedAnchors::new()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), "exhausted", "{refused}");
+    assert!(refused.to_string().contains("`agent_share`"), "{refused}");
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (other, item) = issue(&*provider, &order).await;
+    end(250).await;
+    let list = cloud.deny_list("reader").await;
+    assert!(list.len() <= 8192 && list.contains("Windows"), "{list}");
+    assert!(may_read(&cloud, &other).await, "{list}");
+    let order = orders.order(orders.task(), LIFE, SCOPE);
+    let (again, _) = issue(&*provider, &order).await;
+    assert!(may_read(&cloud, &again).await);
+    let order = revoke_order(
+        &order,
+        RevokeScope::Credentials,
+        &RecordedAnchors::new(),
+        vec![item],
+    );
+    revoke(&*provider, &order).await;
+    assert!(!may_read(&cloud, &other).await);
+}
+
 #[tokio::test]
 async fn errors_name_their_cause() {
     let (cloud, orders) = (cloud().await, Orders::new());

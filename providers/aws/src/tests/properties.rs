@@ -5,14 +5,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use taskpass_core::{Clock, ManualClock, Scope, SeededEntropy, TaskId, Timestamp};
+use taskpass_core::{
+    AgentName, Clock, ManualClock, Scope, SeededEntropy, Share, TaskId, Timestamp,
+};
 
 use super::{
     evaluator::{Request, Token, allowed, matches},
     scale::{MemoryIam, exact_ids},
 };
 use crate::{
-    deny_list::{CLOCK_MARGIN, Mark, TASK_TAG},
+    deny_list::{AGENT_TAG, CLOCK_MARGIN, Mark, TASK_TAG},
     revoker::RoleDenyList,
     session_policy::Template,
 };
@@ -125,6 +127,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 struct Session {
+    agent: AgentName,
     task: TaskId,
     issued: Timestamp,
     end: Timestamp,
@@ -154,7 +157,16 @@ async fn history(
     let entropy = SeededEntropy::new(seed);
     let iam = Arc::new(MemoryIam::default());
     *iam.clock.lock() = Some(clock.clone());
-    let broker = || RoleDenyList::new("r".to_owned(), iam.clone(), clock.clone(), characters_max);
+    let share = Share::percent(50);
+    let broker = || {
+        RoleDenyList::new(
+            "r".to_owned(),
+            iam.clone(),
+            clock.clone(),
+            characters_max,
+            share,
+        )
+    };
     let mut list = broker();
     let mut sessions: Vec<Session> = Vec::new();
     let (mut overflowed, mut restarted) = (false, false);
@@ -164,7 +176,10 @@ async fn history(
                 for _ in 0..count {
                     clock.advance(Duration::from_millis(700));
                     let now = clock.now();
+                    // One agent begins nine of ten tasks.
+                    let name = if sessions.len() % 10 == 0 { "b" } else { "a" };
                     sessions.push(Session {
+                        agent: name.parse().unwrap(),
                         task: TaskId::generate(&*clock, &entropy).unwrap(),
                         issued: now,
                         end: now.plus(Duration::from_secs(900)),
@@ -181,7 +196,8 @@ async fn history(
                     let session = open.swap_remove(place % open.len());
                     session.ended = true;
                     let marks = [(Mark::Task(session.task), session.end)];
-                    overflowed |= list.deny(&marks).await.unwrap().windows > 0;
+                    let written = list.deny(&session.agent, &marks).await.unwrap();
+                    overflowed |= written.windows.all > 0;
                 }
             }
             Happening::Wait(seconds) => clock.advance(Duration::from_secs(seconds)),
@@ -216,6 +232,19 @@ async fn history(
     Ok(())
 }
 
+/// Whether the document has windows of time for sessions of an agent.
+fn folds_over(document: &str, agent: &AgentName) -> bool {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    let statements = document["Statement"].as_array().cloned();
+    statements.unwrap_or_default().iter().any(|statement| {
+        let condition = &statement["Condition"];
+        let named = &condition["StringEqualsIfExists"]["aws:PrincipalTag/taskpass-agent"];
+        let named = named.as_array().cloned();
+        condition.get("StringLike").is_some()
+            && named.is_none_or(|named| named.iter().any(|name| name == agent.as_str()))
+    })
+}
+
 fn check(
     sessions: &[Session],
     iam: &MemoryIam,
@@ -228,11 +257,18 @@ fn check(
     prop_assert!(document.len() <= characters_max);
     for session in sessions.iter().filter(|session| session.end > now) {
         let task = session.task.to_string();
-        let ask = |issued| Request::new("s3:GetObject", "x", now, issued, &[(TASK_TAG, &task)]);
+        let tags = [
+            (TASK_TAG, task.as_str()),
+            (AGENT_TAG, session.agent.as_str()),
+        ];
+        let ask = |issued| Request::new("s3:GetObject", "x", now, issued, &tags);
         let may = allowed(&[EVERYTHING, document], EVERYTHING, &ask(session.issued));
         if session.ended {
             prop_assert!(!may, "{task} has ended and is allowed by {document}");
-        } else if !overflowed {
+            // The same for a session of a release that set no tag with the agent.
+            let untagged = Request::new("s3:GetObject", "x", now, session.issued, &tags[..1]);
+            prop_assert!(!allowed(&[EVERYTHING, document], EVERYTHING, &untagged));
+        } else if !overflowed || !folds_over(document, &session.agent) {
             prop_assert!(may, "{task} is open and denied by {document}");
         } else {
             // Another task gets a working session by requesting again, once the folding is a minute

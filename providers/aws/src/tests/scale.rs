@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use taskpass_core::{ManualClock, SeededEntropy, TaskId, Timestamp};
+use taskpass_core::{AgentName, ManualClock, SeededEntropy, Share, TaskId, Timestamp};
 use taskpass_provider::ProviderError;
 
 use crate::{
@@ -66,6 +66,10 @@ pub(super) fn exact_ids(document: &str) -> BTreeSet<String> {
         .collect()
 }
 
+fn builder() -> AgentName {
+    "builder".parse().unwrap()
+}
+
 fn start() -> (Arc<ManualClock>, SeededEntropy, Arc<MemoryIam>) {
     let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
     let clock = Arc::new(ManualClock::new(now));
@@ -75,7 +79,14 @@ fn start() -> (Arc<ManualClock>, SeededEntropy, Arc<MemoryIam>) {
 }
 
 fn list(iam: &Arc<MemoryIam>, clock: &Arc<ManualClock>, characters_max: usize) -> RoleDenyList {
-    RoleDenyList::new("r".to_owned(), iam.clone(), clock.clone(), characters_max)
+    let share = Share::percent(50);
+    RoleDenyList::new(
+        "r".to_owned(),
+        iam.clone(),
+        clock.clone(),
+        characters_max,
+        share,
+    )
 }
 
 #[tokio::test]
@@ -95,7 +106,7 @@ async fn over_five_thousand_tasks_the_list_is_exact_pruned_and_within_its_limit(
             wanted.push((task.to_string(), end.plus(CLOCK_MARGIN)));
         }
         let now = taskpass_core::Clock::now(&*clock);
-        assert_eq!(list.deny(&marks).await.unwrap().windows, 0);
+        assert_eq!(list.deny(&builder(), &marks).await.unwrap().windows.all, 0);
         wanted.retain(|(_, until)| *until > now);
         let document = iam.document.lock().clone().unwrap();
         let ids: BTreeSet<String> = wanted.iter().map(|(id, _)| id.clone()).collect();
@@ -127,7 +138,7 @@ async fn revocations_that_come_together_are_written_together() {
         .iter()
         .map(|task| {
             let (list, task) = (list.clone(), *task);
-            tokio::spawn(async move { list.deny(&[(Mark::Task(task), end)]).await })
+            tokio::spawn(async move { list.deny(&builder(), &[(Mark::Task(task), end)]).await })
         })
         .collect();
     for outcome in running {
@@ -147,7 +158,7 @@ async fn a_failed_write_fails_all_that_wait_and_the_next_has_their_ids() {
     let lost = TaskId::generate(&*clock, &entropy).unwrap();
     *iam.down.lock() = true;
     assert!(
-        list.deny(&[(Mark::Task(lost), end)])
+        list.deny(&builder(), &[(Mark::Task(lost), end)])
             .await
             .unwrap_err()
             .is_retryable()
@@ -165,12 +176,15 @@ async fn a_call_that_is_cancelled_loses_nothing() {
     let cut = TaskId::generate(&*clock, &entropy).unwrap();
     {
         let marks = [(Mark::Task(cut), end)];
-        let mut deny = Box::pin(list.deny(&marks));
+        let builder = builder();
+        let mut deny = Box::pin(list.deny(&builder, &marks));
         // Polled once, up to the write, and then dropped.
         tokio::select! { biased; _ = &mut deny => panic!("finished"), () = std::future::ready(()) => {} }
     }
     let next = TaskId::generate(&*clock, &entropy).unwrap();
-    list.deny(&[(Mark::Task(next), end)]).await.unwrap();
+    list.deny(&builder(), &[(Mark::Task(next), end)])
+        .await
+        .unwrap();
     let ids = exact_ids(&iam.document.lock().clone().unwrap());
     assert!(ids.contains(&cut.to_string()) && ids.contains(&next.to_string()));
 }
@@ -183,7 +197,10 @@ async fn two_brokers_on_one_role_keep_each_others_ids() {
     let mut all = BTreeSet::new();
     for broker in [&one, &two, &one, &two] {
         let task = TaskId::generate(&*clock, &entropy).unwrap();
-        broker.deny(&[(Mark::Task(task), end)]).await.unwrap();
+        broker
+            .deny(&builder(), &[(Mark::Task(task), end)])
+            .await
+            .unwrap();
         all.insert(task.to_string());
         assert_eq!(exact_ids(&iam.document.lock().clone().unwrap()), all);
     }
@@ -209,8 +226,8 @@ async fn a_role_with_less_room_than_configured_gets_a_smaller_list_or_a_clear_re
             )
         })
         .collect();
-    let written = list.deny(&marks).await.unwrap();
-    assert!(written.windows > 0);
+    let written = list.deny(&builder(), &marks).await.unwrap();
+    assert!(written.windows.all > 0);
     assert!(iam.document.lock().as_ref().unwrap().len() <= 3000);
     iam.limit.store(100, Ordering::SeqCst);
     let more = (
@@ -218,7 +235,7 @@ async fn a_role_with_less_room_than_configured_gets_a_smaller_list_or_a_clear_re
         end,
     );
     assert_eq!(
-        list.deny(&[more]).await.unwrap_err().kind(),
+        list.deny(&builder(), &[more]).await.unwrap_err().kind(),
         "misconfigured"
     );
 }
@@ -232,7 +249,10 @@ async fn a_clock_that_jumps_forward_removes_no_id() {
     let end = taskpass_core::Clock::now(&*clock).plus(life);
     let ended = TaskId::generate(&*clock, &entropy).unwrap();
     let before = list(&iam, &clock, 8192);
-    before.deny(&[(Mark::Task(ended), end)]).await.unwrap();
+    before
+        .deny(&builder(), &[(Mark::Task(ended), end)])
+        .await
+        .unwrap();
     let is_denied =
         || exact_ids(&iam.document.lock().clone().unwrap()).contains(&ended.to_string());
     clock.set(taskpass_core::Clock::now(&*clock).plus(Duration::from_secs(3600)));
@@ -267,7 +287,7 @@ async fn ids_folded_by_a_slow_clock_stay_denied() {
         .map(|_| Mark::Task(TaskId::generate(&*clock, &entropy).unwrap()))
         .map(|mark| (mark, issued.plus(Duration::from_secs(900))))
         .collect();
-    assert!(list.deny(&marks).await.unwrap().windows > 0);
+    assert!(list.deny(&builder(), &marks).await.unwrap().windows.all > 0);
     let document = iam.document.lock().clone().unwrap();
     let cutoff = document.split("aws:TokenIssueTime\":\"").nth(1).unwrap();
     let cutoff: Timestamp = cutoff.split('"').next().unwrap().parse().unwrap();

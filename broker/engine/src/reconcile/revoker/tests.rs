@@ -20,6 +20,7 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     let settings = Settings {
         provider: ProviderSettings {
             revoke_concurrency: SLOTS,
+            agent_share: 100,
             ..ProviderSettings::default()
         },
         ..Settings::default()
@@ -83,6 +84,57 @@ async fn a_provider_is_asked_no_more_than_it_may_be_and_holds_up_no_other() {
     for fake in [&hangs, &works] {
         assert!(fake.revoking_most.load(Ordering::SeqCst) <= SLOTS);
     }
+    stop.cancel();
+    revoker.await.unwrap();
+}
+
+/// Twenty tasks of one agent are to be revoked at a provider that hangs. The agent holds no more
+/// than its share of the permits, so a revocation of another agent is called at once.
+#[tokio::test]
+async fn an_agent_whose_revocations_hang_delays_no_other_agents() {
+    let settings = Settings {
+        provider: ProviderSettings {
+            revoke_concurrency: 2 * SLOTS,
+            ..ProviderSettings::default()
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::new(&["hangs"], settings).await;
+    let (fake, other) = (&bench.fakes[0], bench.join("tester").await);
+    let stop = CancellationToken::new();
+    let revoker = drive(&bench.engine, Revoker::new(&bench.engine), &stop);
+    let end_one = async |call: &crate::Call| {
+        let task = bench.task_of(call).await;
+        let issuing = bench.begin_as(call, fake, task).await;
+        fake.answer(crate::testing::Answer::Give(Duration::from_secs(900)));
+        issuing.await.unwrap().unwrap().delivery.confirm();
+        let ended = bench.engine.end_by_broker(task, EndCause::Cancelled);
+        ended.await.unwrap();
+        task
+    };
+    for _ in 0..TASKS {
+        end_one(&bench.agent).await;
+    }
+    bench
+        .eventually("the share is used up", || async {
+            fake.revoking.load(Ordering::SeqCst) == SLOTS
+        })
+        .await;
+    let task = end_one(&other).await;
+    bench
+        .eventually("the other agent's task is revoked", || async {
+            fake.orders.lock().iter().any(|order| order.task == task)
+        })
+        .await;
+    assert_eq!(fake.revoking.load(Ordering::SeqCst), SLOTS + 1);
+    fake.revokes.add_permits(1000);
+    bench
+        .eventually("all are done", || async {
+            let name = "hangs".parse().unwrap();
+            let usage = bench.store.usage_of_provider(&name).await.unwrap();
+            usage.live_credentials == 0
+        })
+        .await;
     stop.cancel();
     revoker.await.unwrap();
 }
