@@ -85,13 +85,21 @@ async fn list(limit: Option<usize>, context: &Context) -> anyhow::Result<()> {
                 p.kind.clone(),
                 p.state.clone(),
                 p.circuit.clone(),
+                p.paused_roles.len().to_string(),
                 p.roles.len().to_string(),
                 p.live_credentials.to_string(),
                 p.pending_revocations.to_string(),
             ]
         });
         let headings = [
-            "name", "kind", "state", "circuit", "roles", "live", "revoking",
+            "name",
+            "kind",
+            "state",
+            "circuit",
+            "paused roles",
+            "roles",
+            "live",
+            "revoking",
         ];
         output::table(&headings, rows.collect())
     })
@@ -116,6 +124,7 @@ async fn show(name: &ProviderName, context: &Context) -> anyhow::Result<()> {
             ("kind", view.kind.clone()),
             ("state", view.state.clone()),
             ("circuit", view.circuit.clone()),
+            ("paused roles", view.paused_roles.join(", ")),
             ("calls in flight", view.in_flight.to_string()),
             ("live credentials", view.live_credentials.to_string()),
             ("pending revocations", view.pending_revocations.to_string()),

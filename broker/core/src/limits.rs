@@ -62,3 +62,6 @@ pub const REVOKE_ATTEMPTS_BEFORE_STUCK: u32 = 10;
 /// A credential is not stuck before revoking it was due for this long, which is more than any
 /// provider asks the broker to wait.
 pub const REVOKE_TIME_BEFORE_STUCK: Duration = Duration::from_secs(180);
+
+/// Refused attempts to attest that the log shows in one minute; it counts the others.
+pub const REFUSALS_LOGGED_PER_MINUTE: u64 = 10;

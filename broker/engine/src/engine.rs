@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
     credentials::{InFlight, Lives, Renewals},
+    identities::RefusalLog,
     providers::Pacer,
     rate_limits::RateLimits,
     reconcile::Statuses,
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) renewals: Renewals,
     pub(crate) lives: Lives,
     pub(crate) rates: RateLimits,
+    pub(crate) refusals: RefusalLog,
     pub(crate) reconcilers: Statuses,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
@@ -69,6 +71,7 @@ impl Engine {
             renewals: Renewals::default(),
             lives: Lives::default(),
             rates: RateLimits::new(Arc::clone(&context.clock)),
+            refusals: RefusalLog::default(),
             reconcilers: Statuses::default(),
             newest: Mutex::new(newest),
             context,

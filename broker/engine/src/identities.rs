@@ -11,6 +11,7 @@ mod renew;
 mod stop;
 
 pub use agents::{AgentView, RegisterAgent};
+pub(crate) use attest::RefusalLog;
 pub use attest::{
     Attest, Attestor, Attestors, Claims, Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText,
     Refusal,

@@ -99,7 +99,23 @@ impl Engine {
         )
         .await?;
         let permit = backend.acquire_regardless()?;
-        Ok(backend.issue(permit, backend.provider().check()).await)
+        let mut checked = backend.issue(permit, backend.provider().check()).await;
+        if let Ok(health) = &mut checked {
+            let paused = backend.status().paused_roles.into_iter();
+            health.warnings.extend(paused.map(|role| format!(
+                "role `{role}`: calls for it failed several times in a row, so issuing from it is given a pause; the broker's log has the errors"
+            )));
+        }
+        Ok(checked)
+    }
+
+    /// The back ends with an open breaker, of their own or of a role, for the broker itself.
+    pub fn open_breakers(&self) -> Vec<(ProviderName, BackendStatus)> {
+        let snapshot = self.snapshot();
+        let all = snapshot.backends().all();
+        all.map(|(backend, _)| (backend.provider().name().clone(), backend.status()))
+            .filter(|(_, status)| status.circuit_open || !status.paused_roles.is_empty())
+            .collect()
     }
 
     /// Has every back end maintain itself, retired ones included. A retired back end is dropped

@@ -7,7 +7,7 @@ use prometheus_client::{
     encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{family::Family, gauge::Gauge},
 };
-use taskpass_core::ProviderName;
+use taskpass_core::{ProviderName, RoleName};
 
 type Float = Gauge<f64, AtomicU64>;
 
@@ -24,6 +24,11 @@ struct OfState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
     provider: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRole {
+    role: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,8 +88,10 @@ pub struct Sample {
 pub struct ProviderSample {
     /// Its name.
     pub name: ProviderName,
-    /// Whether issuing is refused for a while because the provider failed often.
+    /// Whether issuing is refused for a while because the provider could not be reached.
     pub circuit_open: bool,
+    /// The roles from which issuing is refused for a while because calls for them failed often.
+    pub paused_roles: Vec<RoleName>,
     /// Whether it left the configuration and only revokes what it minted.
     pub is_retired: bool,
     /// Its calls to issue and renew.
@@ -132,7 +139,9 @@ metrics! {
         oldest_pending_revocation: Float, Seconds =
             "How long the oldest credential that has to be revoked has been waiting";
         provider_circuit_open: Family<OfProvider, Gauge> =
-            "1 while issuing is refused because the provider failed often";
+            "1 while issuing is refused because the provider could not be reached";
+        role_circuit_open: Family<OfRole, Gauge> =
+            "1 while issuing from the role is refused because calls for it failed often";
         provider_retired: Family<OfProvider, Gauge> =
             "1 for a provider that left the configuration and only revokes what it minted";
         provider_calls_running: Family<OfCall, Gauge> =
@@ -189,6 +198,7 @@ impl Gauges {
         for family in families {
             family.clear();
         }
+        self.role_circuit_open.clear();
         self.provider_calls_running.clear();
         self.provider_calls_waiting.clear();
         for sample in providers {
@@ -204,6 +214,10 @@ impl Gauges {
                     &self.provider_calls_waiting.get_or_create(&of),
                     calls.waiting,
                 );
+            }
+            for role in &sample.paused_roles {
+                let role = role.to_string();
+                set(&self.role_circuit_open.get_or_create(&OfRole { role }), 1);
             }
             let of = OfProvider { provider };
             let values = [

@@ -114,6 +114,7 @@ fn a_sample_shows_the_providers_of_now_only() {
     let provider = |name: &str| ProviderSample {
         name: name.parse().unwrap(),
         circuit_open: true,
+        paused_roles: vec![format!("{name}/ci-db").parse().unwrap()],
         is_retired: name == "old",
         issue: CallSample {
             running: 3,
@@ -150,6 +151,7 @@ fn a_sample_shows_the_providers_of_now_only() {
             "taskpass_disk_full_days inf",
             "taskpass_oldest_pending_revocation_seconds 1.5",
             r#"taskpass_provider_circuit_open{provider="vault-main"} 1"#,
+            r#"taskpass_role_circuit_open{role="vault-main/ci-db"} 1"#,
             r#"taskpass_provider_calls_running{provider="vault-main",call="issue"} 3"#,
             r#"taskpass_provider_calls_waiting{provider="vault-main",call="issue"} 7"#,
             r#"taskpass_provider_calls_running{provider="vault-main",call="revoke"} 1"#,

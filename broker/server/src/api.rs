@@ -24,18 +24,17 @@ use taskpass_proto::v1::{
     policy_service_server::PolicyServiceServer, provider_service_server::ProviderServiceServer,
     task_service_server::TaskServiceServer,
 };
-use tokio::sync::Semaphore;
 use tonic::{Extensions, Request, Response, Status, service::Routes};
 
 pub(crate) use methods::methods;
 
-use crate::{authn, transport::Peer};
+use crate::{
+    authn,
+    transport::{Limits, Peer},
+};
 
+use ledger::Exports;
 use status::Refusal;
-
-/// Exports at a time. Each holds a thread for as long as its reader takes, and other reads need
-/// threads, too.
-const EXPORTS_MAX: usize = 16;
 
 /// The answer of a handler.
 type Answer<M> = Result<Response<M>, Status>;
@@ -44,8 +43,7 @@ type Answer<M> = Result<Response<M>, Status>;
 #[derive(Debug, Clone)]
 struct Api {
     engine: Arc<Engine>,
-    /// Permits for exports of the ledger.
-    exports: Arc<Semaphore>,
+    exports: Exports,
 }
 
 impl Api {
@@ -100,12 +98,13 @@ impl Api {
 /// All services of `taskpass.v1` with health, and reflection if it is wanted.
 pub(crate) fn routes(
     engine: Arc<Engine>,
-    message_bytes_max: usize,
+    limits: Limits,
     reflection: bool,
 ) -> Result<(Routes, tonic_health::server::HealthReporter), tonic_reflection::server::Error> {
+    let message_bytes_max = limits.request_bytes;
     let api = Api {
+        exports: Exports::new(limits, Arc::clone(engine.clock())),
         engine,
-        exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
     };
     macro_rules! limited {
         ($server:ident) => {

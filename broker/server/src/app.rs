@@ -84,8 +84,8 @@ impl App {
         let tls = ServerTls::new(chain, key, authority, Arc::clone(&deps.clock))
             .map_err(AppError::setup("setting up TLS"))?;
         let tls = Arc::new(tls);
-        let (request_bytes, reflection) = (config.limits.request_bytes, config.listen.reflection);
-        let (routes, health) = api::routes(Arc::clone(&engine), request_bytes, reflection)
+        let reflection = config.listen.reflection;
+        let (routes, health) = api::routes(Arc::clone(&engine), config.limits, reflection)
             .map_err(AppError::setup("setting up gRPC reflection"))?;
         let listener = listen(config.listen.grpc).await?;
         let address = listener

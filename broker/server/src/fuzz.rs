@@ -8,12 +8,16 @@ use tonic::service::Routes;
 
 use crate::{
     api,
-    transport::{ConnectionId, Peer},
+    transport::{ConnectionId, Limits, Peer},
 };
 
 /// The services as the transport gets them.
 pub fn services(engine: Arc<Engine>, message_bytes_max: usize) -> Option<Routes> {
-    let services = api::routes(engine, message_bytes_max, false);
+    let limits = Limits {
+        request_bytes: message_bytes_max,
+        ..Limits::default()
+    };
+    let services = api::routes(engine, limits, false);
     services.ok().map(|(routes, _)| routes)
 }
 

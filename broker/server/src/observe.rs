@@ -5,8 +5,9 @@
 //! know HTTP, files and sockets: `request` gives each request its id and span, `disk` and
 //! `provider` measure the disk and the providers that they wrap, `sample` reads the state of the
 //! broker, `recent` spares a second look within a second, and `endpoint` serves it all to
-//! Prometheus. `reconciler` is what `doctor` asks a running broker for.
+//! Prometheus. `reconciler` and `breaker` are what `doctor` asks a running broker for.
 
+pub mod breaker;
 pub(crate) mod disk;
 pub(crate) mod endpoint;
 mod forecast;

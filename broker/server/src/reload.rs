@@ -19,10 +19,13 @@ use taskpass_provider::{ProviderFactory, ProviderKinds};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{control::look, outcome::forget};
 pub use self::{
     control::{AskError, ask},
     outcome::{Outcome, Verdict},
+};
+pub(crate) use self::{
+    control::{look, look_at_breakers},
+    outcome::forget,
 };
 use crate::{
     app::{Deps, configuration},

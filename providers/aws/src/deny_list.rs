@@ -253,10 +253,10 @@ impl DenyList {
     }
 
     /// How much of the list is of no known agent: ids from a document that does not tell, and
-    /// windows.
+    /// windows for any agent.
     pub(crate) fn unattributed(&self) -> usize {
         let of_none = self.exact.values().filter(|entry| entry.agent.is_none());
-        of_none.count() + self.windows.len()
+        of_none.count() + self.windows().of_any_agent
     }
 }
 

@@ -77,10 +77,12 @@ impl ListShares {
             marks.retain(|_, until| *until > now);
             !marks.is_empty()
         });
-        let counted: usize = taken.values().map(BTreeMap::len).sum();
+        let all = self.all.load(Ordering::Relaxed);
+        // What an agent takes beyond its share, by revoking, is folded into few windows.
+        let most = self.share.alone(all);
+        let counted: usize = taken.values().map(|marks| marks.len().min(most)).sum();
         let others = self.unattributed.load(Ordering::Relaxed);
-        let free = self.all.load(Ordering::Relaxed);
-        let free = free.saturating_sub(counted).saturating_sub(others);
+        let free = all.saturating_sub(counted).saturating_sub(others);
         let mark = Mark::Task(task);
         let marks = taken.entry(agent.clone()).or_default();
         let is_new = !marks.contains_key(&mark);
@@ -162,6 +164,11 @@ mod tests {
         shares.set_unattributed(ids_within(1024));
         assert!(shares.reserve(&b, task(), end, now).is_err());
         shares.set_unattributed(0);
+        // Revoking is not refused, and takes no other agent's share.
+        for _ in 0..ids_within(1024) {
+            shares.count(&a, Mark::Task(task()), end);
+        }
+        shares.reserve(&b, task(), end, now).unwrap().give_back();
         let later = end.plus(CLOCK_MARGIN);
         let _kept = shares.reserve(&a, task(), later.plus(life), later).unwrap();
         assert_eq!(shares.taken.lock()[&a].len(), 1);

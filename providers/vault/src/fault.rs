@@ -24,9 +24,12 @@ pub(crate) enum Fault {
         retry_after: Option<Duration>,
         says: Says,
     },
-    /// No answer; Vault may have carried out the call.
+    /// No connection.
     #[error("{0}")]
     Unreachable(String),
+    /// No answer; Vault may have carried out the call.
+    #[error("{0}")]
+    Silent(String),
     /// An unreadable answer; Vault may have carried out the call.
     #[error("{0}")]
     Garbled(String),
@@ -103,6 +106,9 @@ impl Fault {
         match self {
             Self::Token(error) => error,
             Self::Unreachable(why) => {
+                ProviderError::Unreachable(format!("Vault did not answer to {doing}: {why}"))
+            }
+            Self::Silent(why) => {
                 ProviderError::retryable(format!("Vault did not answer to {doing}: {why}"))
             }
             Self::Garbled(why) => {

@@ -62,6 +62,7 @@ mod leases;
 mod path;
 mod probe;
 mod provider;
+mod reach;
 mod renew;
 mod revoke;
 mod role;

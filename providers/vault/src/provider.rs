@@ -18,6 +18,7 @@ use crate::{
     in_doubt::CallsInDoubt,
     issue::Issuing,
     probe::probe,
+    reach::judged,
     renew::renew,
     revoke::Revoking,
     roles::Roles,
@@ -107,11 +108,17 @@ impl Provider for VaultProvider {
             order,
             anchors,
         };
-        issuing.issue().await
+        match issuing.issue().await {
+            Err(error) => Err(judged(&self.vault, error).await),
+            issued => issued,
+        }
     }
 
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
-        renew(&self.vault, order).await
+        match renew(&self.vault, order).await {
+            Err(error) => Err(judged(&self.vault, error).await),
+            renewed => renewed,
+        }
     }
 
     async fn revoke(

@@ -144,19 +144,12 @@ impl Transport {
         if !body.is_empty() {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let mut response = builder
-            .send()
-            .await
-            .map_err(|e| Fault::Unreachable(reason(&e)))?;
+        let mut response = builder.send().await.map_err(|e| unanswered(&e))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let index = response.headers().get(INDEX_HEADER).and_then(Index::read);
         let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|e| Fault::Unreachable(reason(&e)))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(|e| unanswered(&e))? {
             if body.len().saturating_add(chunk.len()) > ANSWER_BYTES_MAX {
                 return Err(Fault::Garbled(format!(
                     "the answer is larger than {ANSWER_BYTES_MAX} bytes"
@@ -209,6 +202,16 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
         .map_err(|e| describe(&e))?
         .collect();
     certificates.map_err(|e| describe(&e))
+}
+
+/// Without a connection no other call would be answered either. A call on a connection may be slow
+/// by itself: the database of one role hangs.
+fn unanswered(error: &reqwest::Error) -> Fault {
+    if error.is_connect() {
+        Fault::Unreachable(reason(error))
+    } else {
+        Fault::Silent(reason(error))
+    }
 }
 
 /// The innermost cause, which helps most; without the URL, because its path may hold scope values.

@@ -4,6 +4,7 @@
 mod attestor;
 mod evidence;
 mod join_token;
+mod refusals;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -15,6 +16,8 @@ use taskpass_policy::Action;
 
 use crate::{Engine, Error, Field, Snapshot, failpoint};
 
+use self::refusals::Line;
+pub(crate) use self::refusals::RefusalLog;
 pub use self::{
     attestor::{Attestor, Attestors, Claims, Refusal},
     evidence::Evidence,
@@ -66,8 +69,10 @@ impl Engine {
             // All unauthenticated callers share this limit. Only refusals count against it, so a
             // caller that guesses keeps out no agent with good evidence.
             self.rates.check_attestation(snapshot.settings())?;
-            let ip = request.ip.map(tracing::field::display);
-            tracing::warn!(evidence = %request.evidence, ip, "evidence was refused");
+            if self.refusals.note(self.context.clock.monotonic()) == Line::Whole {
+                let ip = request.ip.map(tracing::field::display);
+                tracing::warn!(evidence = %request.evidence, ip, "evidence was refused");
+            }
             return Err(refused());
         };
         self.rates.check_agent(snapshot.settings(), &agent.name)?;
@@ -104,6 +109,11 @@ impl Engine {
             Err(Error::Unauthenticated(_)) => Err(refused()),
             other => other.map(|_| issued),
         }
+    }
+
+    /// Says in the log how many refusals it does not show, once their minute is over.
+    pub(crate) fn report_refusals(&self) {
+        self.refusals.report(self.context.clock.monotonic());
     }
 
     /// The claims of good evidence and the registered agent that they are for; `None` when the

@@ -224,11 +224,11 @@ impl Backend {
             // Without the provider's own words: they may name things of another agent.
             let (why, left) = match pause {
                 Pause::Provider(left) => ("it could not be reached".to_owned(), left),
-                Pause::Role(left) => (format!("calls for role `{role}` failed"), left),
+                Pause::Role(left) => (format!("role `{role}` failed"), left),
             };
             return Err(self.error(ProviderError::Retryable {
                 message: format!(
-                    "{why} several times in a row, so there is a pause; operators find why in the broker's log"
+                    "{why} several times in a row and is given a pause; operators find why in the broker's log"
                 ),
                 after: Some(left),
             }));

@@ -55,7 +55,7 @@ async fn a_role_that_fails_closes_no_other_role() {
     break_first_role(&bench, ProviderError::retryable("its database is down")).await;
     let refused = issue_from(&bench, fake.role()).await.unwrap_err();
     let words = refused.message();
-    assert!(words.contains("calls for role `a/r` failed"), "{words}");
+    assert!(words.contains("role `a/r` failed several times"), "{words}");
     let shown = status(&bench);
     assert!(!shown.circuit_open);
     assert_eq!(shown.paused_roles, [fake.role().clone()]);

@@ -24,6 +24,7 @@ impl Reconciler for Maintenance {
     }
 
     async fn round(&mut self) -> Round {
+        self.0.report_refusals();
         match self.0.maintain_providers().await {
             Ok(()) => Round::Done(PAUSE),
             Err(error) => {

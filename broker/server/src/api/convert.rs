@@ -254,7 +254,12 @@ pub(super) fn provider(view: &ProviderView) -> pb::Provider {
             ProviderState::Retired => pb::ProviderState::Retired,
         }
         .into(),
+        paused_roles: texts(&view.status.paused_roles),
     }
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 fn role(spec: &RoleSpec) -> pb::Role {

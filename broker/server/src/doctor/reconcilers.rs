@@ -1,4 +1,4 @@
-//! The reconcilers of the broker that runs, if one does.
+//! The reconcilers of the broker that runs, if one does, and its open breakers.
 
 use std::{io::ErrorKind, path::Path};
 
@@ -7,7 +7,7 @@ use taskpass_core::with_sources;
 use super::Diagnosis;
 use crate::{
     observe::reconciler::ReconcilerReport,
-    reload::{AskError, look},
+    reload::{AskError, look, look_at_breakers},
 };
 
 const CHECK: &str = "reconcilers";
@@ -29,6 +29,7 @@ pub(super) async fn ask(data_dir: &Path, diagnosis: &mut Diagnosis) -> Result<()
     let unknown = match look(data_dir).await {
         Ok(reports) => {
             judge(reports, diagnosis);
+            breakers(data_dir, diagnosis).await;
             return Ok(());
         }
         Err(AskError::NotRunning { source, .. })
@@ -45,6 +46,18 @@ pub(super) async fn ask(data_dir: &Path, diagnosis: &mut Diagnosis) -> Result<()
     let advice = "run `taskpassd doctor` as the user of the broker; if this is that user, look at the broker's log";
     diagnosis.warn(CHECK, unknown, advice);
     Ok(())
+}
+
+/// Open breakers close by themselves. A broker of an earlier release does not know the question.
+async fn breakers(data_dir: &Path, diagnosis: &mut Diagnosis) {
+    for open in look_at_breakers(data_dir).await.unwrap_or_default() {
+        let check = format!("breaker {}", open.provider);
+        let advice = format!(
+            "find why with `taskpass provider check {}` and in the broker's log; issuing goes on by itself",
+            open.provider
+        );
+        diagnosis.warn(&check, &open, &advice);
+    }
 }
 
 /// A reconciler tries again for ever, so a failure is no more than a warning. What it has to do is

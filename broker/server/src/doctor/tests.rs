@@ -381,6 +381,10 @@ async fn a_provider_that_cannot_be_built_is_reported() {
     );
 }
 
+/// What the broker of [`answering`] says of its breakers.
+const BREAKERS: &str =
+    r#"[{"provider": "vault-main", "circuit_open": false, "paused_roles": ["vault-main/ci-db"]}]"#;
+
 /// A broker's end of the control socket that tells this to each who asks.
 #[expect(
     clippy::disallowed_methods,
@@ -393,9 +397,15 @@ fn answering(installation: &Installation, answer: &'static str) {
     tokio::spawn(async move {
         loop {
             let (mut peer, _) = listener.accept().await.unwrap();
-            let mut command = [0; 12];
-            peer.read_exact(&mut command).await.unwrap();
-            assert_eq!(command, *b"reconcilers\n");
+            let mut command = Vec::new();
+            while !command.ends_with(b"\n") {
+                command.push(peer.read_u8().await.unwrap());
+            }
+            let answer = match command.as_slice() {
+                b"reconcilers\n" => answer,
+                b"breakers\n" => BREAKERS,
+                other => panic!("{other:?}"),
+            };
             peer.write_all(answer.as_bytes()).await.unwrap();
         }
     });
@@ -425,6 +435,7 @@ async fn reconcilers_that_fail_are_a_warning_and_without_a_broker_there_are_none
     assert!(!diagnosis.has_failed(), "{diagnosis}");
     for line in [
         "[warn] reconciler reaper: failed 2 times in a row, last succeeded at 2026-11-22T10:00:00.000Z (7 runs, 3 failed); last error at 2026-11-22T10:00:05.000Z: the disk is full; mend what the error names; the broker tries again by itself, and its log has each attempt",
+        "[warn] breaker vault-main: calls for `vault-main/ci-db` failed several times, so nothing is issued from there for a while; find why with `taskpass provider check vault-main` and in the broker's log; issuing goes on by itself",
         "[ok]   reconciler revoker: last succeeded at 2026-11-22T10:00:06.000Z (9 runs, 0 failed)",
     ] {
         let found = diagnosis.to_string().lines().any(|it| it == line);

@@ -97,6 +97,7 @@ impl Sampler {
         let of_view = |view: ProviderView| ProviderSample {
             name: view.name,
             circuit_open: view.status.circuit_open,
+            paused_roles: view.status.paused_roles,
             is_retired: view.state == ProviderState::Retired,
             issue: calls(view.status.issue),
             revoke: calls(view.status.revoke),

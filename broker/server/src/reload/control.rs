@@ -3,8 +3,8 @@
 //!
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
-//! command, and one answer in JSON: `reload` does what SIGHUP does, and `reconcilers` asks how the
-//! reconcilers stand. Nothing else can be asked for.
+//! command, and one answer in JSON: `reload` does what SIGHUP does, `reconcilers` asks how the
+//! reconcilers stand, and `breakers` which breakers are open. Nothing else can be asked for.
 
 use std::{
     fs, io,
@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::process::geteuid;
+use serde::de::DeserializeOwned;
 use taskpass_engine::Engine;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -26,11 +27,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outcome, Reloads};
-use crate::observe::reconciler::ReconcilerReport;
+use crate::observe::{breaker::BreakerReport, reconciler::ReconcilerReport};
 
 const SOCKET: &str = "control.sock";
 const RELOAD: &[u8] = b"reload\n";
 const RECONCILERS: &[u8] = b"reconcilers\n";
+const BREAKERS: &[u8] = b"breakers\n";
 /// No command is as long.
 const COMMAND_BYTES_MAX: u64 = 32;
 /// Connections at the same time. A person needs one.
@@ -128,6 +130,7 @@ async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> i
             None => return Ok(()),
         },
         RECONCILERS => serde_json::to_vec(&ReconcilerReport::all(engine))?,
+        BREAKERS => serde_json::to_vec(&BreakerReport::open(engine))?,
         _ => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -169,19 +172,32 @@ pub fn ask(data_dir: &Path) -> Result<Outcome, AskError> {
 
 /// Asks the broker that runs with a data directory how its reconcilers stand.
 pub(crate) async fn look(data_dir: &Path) -> Result<Vec<ReconcilerReport>, AskError> {
+    look_at(data_dir, RECONCILERS).await
+}
+
+/// Asks the broker that runs with a data directory which breakers are open.
+pub(crate) async fn look_at_breakers(data_dir: &Path) -> Result<Vec<BreakerReport>, AskError> {
+    look_at(data_dir, BREAKERS).await
+}
+
+async fn look_at<T: DeserializeOwned>(data_dir: &Path, command: &[u8]) -> Result<T, AskError> {
     let socket = data_dir.join(SOCKET);
     let looking = async {
         let mut stream = UnixStream::connect(&socket)
             .await
             .map_err(|source| AskError::NotRunning { socket, source })?;
-        exchange_look(&mut stream).await.map_err(AskError::NoAnswer)
+        let exchange = exchange_look(&mut stream, command);
+        exchange.await.map_err(AskError::NoAnswer)
     };
     let looked = timeout(LOOK_DEADLINE, looking).await;
     looked.unwrap_or_else(|late| Err(AskError::NoAnswer(late.into())))
 }
 
-async fn exchange_look(stream: &mut UnixStream) -> io::Result<Vec<ReconcilerReport>> {
-    stream.write_all(RECONCILERS).await?;
+async fn exchange_look<T: DeserializeOwned>(
+    stream: &mut UnixStream,
+    command: &[u8],
+) -> io::Result<T> {
+    stream.write_all(command).await?;
     let mut text = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text).await?;
     Ok(serde_json::from_slice(&text)?)

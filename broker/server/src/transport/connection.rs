@@ -182,7 +182,7 @@ async fn run<S: RequestService>(
     let activity = Arc::new(Activity::default());
     let ends = Ends {
         limits: &limits,
-        clock: context.tls.clock(),
+        clock: context.tls.clock().as_ref(),
         shutdown,
         id: peer.connection_id,
         not_after: peer.identity.as_ref().map(|it| it.not_after),
@@ -197,6 +197,8 @@ async fn run<S: RequestService>(
         all: Arc::clone(context.connections.requests()),
         of_caller: Arc::clone(&registration.requests),
         activity: Arc::clone(&activity),
+        unauthenticated: Arc::clone(&context.unauthenticated),
+        clock: Arc::clone(context.tls.clock()),
         observer: Arc::clone(&context.observer),
     };
     let streams = Streams {

@@ -21,6 +21,8 @@ pub(super) struct Context<S> {
     pub(super) handshakes: Semaphore,
     /// How often new connections come from each network.
     pub(super) arrivals: Limiter<Network>,
+    /// How often requests without a client certificate come from each network.
+    pub(super) unauthenticated: Arc<Limiter<Network>>,
     pub(super) connections: Connections,
     pub(super) observer: Arc<Observer>,
     cut: AtomicUsize,
@@ -40,6 +42,7 @@ impl<S> Context<S> {
             limits: LimitsInForce::new(limits),
             handshakes: Semaphore::new(limits.handshakes),
             arrivals: Limiter::default(),
+            unauthenticated: Arc::default(),
             connections,
             observer,
             cut: AtomicUsize::new(0),

@@ -39,6 +39,12 @@ taskpass_config::section! {
         requests_per_caller: usize = 512, 1..=1_000_000;
         /// Requests in flight from one address without a client certificate.
         unauthenticated_requests_per_address: usize = 16, 1..=65_536;
+        /// Requests per second without a client certificate (bundles, health, logins) from one IPv4
+        /// address or one IPv6 /64 network, in the long run. Further ones are refused with
+        /// `RESOURCE_EXHAUSTED`.
+        unauthenticated_requests_per_second: u32 = 200, 1..=100_000;
+        /// Such requests that may come at once.
+        unauthenticated_requests_burst: u32 = 1000, 1..=1_000_000;
         /// How long it may take until a response begins, waits that the caller asked for included.
         request_timeout: Duration = seconds(120), seconds(1)..=HOUR;
         /// How long it may take until a request has arrived whole.
@@ -60,6 +66,17 @@ taskpass_config::section! {
         unauthenticated_connection_age: Duration = seconds(60), seconds(1)..=HOUR;
         /// How long requests in flight may go on when their connection is to be closed.
         connection_grace: Duration = seconds(30), Duration::ZERO..=HOUR;
+        /// Exports of the ledger at the same time. Each holds a thread for as long as its reader
+        /// takes, and other reads need threads, too. Set at the start.
+        exports: usize = 16, 1..=1024;
+        /// Exports of the ledger of one operator at the same time. Set at the start.
+        exports_per_operator: usize = 4, 1..=1024;
+        /// How long an export may wait for its reader to take anything. Then the broker ends it with
+        /// `RESOURCE_EXHAUSTED`. Set at the start.
+        export_stall: Duration = seconds(30), SHORT..=HOUR;
+        /// Bytes per second that the reader of an export must take, counted over the time for which
+        /// the export waits for it, from `export_stall` on. Set at the start.
+        export_bytes_per_second: u32 = 16 * 1024, 1..=1024 * 1024 * 1024;
         /// How long requests in flight may go on after SIGTERM. Then their connections are cut.
         drain_timeout: Duration = seconds(20), Duration::ZERO..=seconds(600);
     }
@@ -82,6 +99,14 @@ impl Limits {
         Rate {
             per_second: self.new_connections_per_second,
             burst: self.new_connections_burst,
+        }
+    }
+
+    /// How often requests without a client certificate may come from one address or network.
+    pub(super) const fn unauthenticated(&self) -> Rate {
+        Rate {
+            per_second: self.unauthenticated_requests_per_second,
+            burst: self.unauthenticated_requests_burst,
         }
     }
 

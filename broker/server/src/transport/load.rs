@@ -17,12 +17,14 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use taskpass_core::Clock;
+use taskpass_engine::rate::Limiter;
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::ServiceExt;
 
-use super::{Limits, Peer, delivery::OnDelivered, drain::Activity};
+use super::{Limits, Peer, delivery::OnDelivered, drain::Activity, peer::Network};
 use crate::observe::request::{Observed, Observer};
 
 /// How long a refused caller should wait.
@@ -94,6 +96,9 @@ pub(super) struct Gate<S> {
     /// Requests in flight of this connection's caller.
     pub(super) of_caller: Arc<AtomicUsize>,
     pub(super) activity: Arc<Activity>,
+    /// How often requests without a client certificate come, by network.
+    pub(super) unauthenticated: Arc<Limiter<Network>>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) observer: Arc<Observer>,
 }
 
@@ -153,6 +158,7 @@ impl<S: RequestService> hyper::service::Service<Request<Incoming>> for Gate<S> {
 impl<S> Gate<S> {
     /// Checks the caller's own share first: a caller over its share must hear that it is the cause.
     fn acquire(&self) -> Result<[Permit; 3], Status> {
+        self.check_rate()?;
         let share = match self.peer.identity {
             Some(_) => self.limits.requests_per_caller,
             None => self.limits.unauthenticated_requests_per_address,
@@ -173,6 +179,26 @@ impl<S> Gate<S> {
         // idle.
         let of_connection = Permit::unlimited(&self.activity.in_flight);
         Ok([of_caller, all, of_connection])
+    }
+
+    /// A caller with a certificate has a rate of its own in the engine.
+    fn check_rate(&self) -> Result<(), Status> {
+        if self.peer.identity.is_some() {
+            return Ok(());
+        }
+        let (rate, from) = (
+            self.limits.unauthenticated(),
+            Network::of(self.peer.remote_addr),
+        );
+        let checked = self
+            .unauthenticated
+            .check_rate(rate, from, self.clock.monotonic());
+        checked.map_err(|wait| {
+            let message = "requests without a client certificate come too fast from your address \
+                           (`limits.unauthenticated_requests_per_second`); wait";
+            let details = ErrorDetails::with_retry_info(Some(wait));
+            Status::with_error_details(Code::ResourceExhausted, message, details)
+        })
     }
 }
 

@@ -82,8 +82,8 @@ impl ServerTls {
         chain.map(|chain| self.verifier.verify(chain)).transpose()
     }
 
-    pub(super) fn clock(&self) -> &dyn Clock {
-        self.verifier.clock.as_ref()
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.verifier.clock
     }
 }
 

@@ -186,17 +186,17 @@ fn the_agent_with_the_most_ids_is_folded_and_named() {
 /// Many agents with a few ids each: a statement for each would be longer than their ids.
 #[test]
 fn many_small_agents_are_folded_together_and_named() {
-    let (_, ids) = ids(600);
+    let (_, ids) = ids(440);
     let end = now().plus(Duration::from_secs(900));
     let mut list = DenyList::default();
     for (n, id) in ids.iter().enumerate() {
-        let name = format!("agent-{}", n % 60);
+        let name = format!("agent-with-a-long-name-{}", n % 44);
         list.add(&agent(&name), Mark::Task(*id), end, now());
     }
     let document = list.document(now(), 8192);
     assert!(document.len() <= 8192, "{}", document.len());
     let folds = folds(&document);
-    assert!(folds.len() == 1 && folds[0].len() == 60, "{folds:?}");
+    assert!(folds.len() == 1 && folds[0].len() == 44, "{folds:?}");
     // With less room than their names take, any agent's older sessions are denied.
     let document = list.document(now(), 1024);
     assert!(document.len() <= 1024, "{}", document.len());

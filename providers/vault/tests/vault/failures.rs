@@ -205,6 +205,43 @@ async fn a_sealed_or_busy_server_is_retryable() {
     assert!(fake.provider.maintain().await.unwrap_err().is_retryable());
 }
 
+/// A failure of one role must not be taken for a failure of the server, nor the other way round.
+#[tokio::test]
+async fn a_role_that_fails_is_told_from_a_server_that_nothing_reaches() {
+    const UP: &str = r#"{"initialized":true,"sealed":false,"standby":false}"#;
+    for (health, kind) in [
+        (answer("200 OK", "", UP), "retryable"),
+        (answer("503 Sealed", "", "{}"), "unreachable"),
+        (answer("502 Bad Gateway", "", ""), "unreachable"),
+        // Something in front of the server hides its health.
+        (answer("404 Not Found", "", ""), "retryable"),
+    ] {
+        let fake = Fake::start(move |line| {
+            if line.contains("/v1/sys/health ") {
+                health.clone()
+            } else if line.contains("pki") {
+                refusal("500 Internal Server Error", "dial tcp: connection refused")
+            } else {
+                token_answer()
+            }
+        })
+        .await;
+        let error = fake.issue().await;
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.to_string().contains("dial tcp"), "{error:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_secret(&dir, "token", "hvs.fake");
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = unused.local_addr().unwrap().port();
+    drop(unused);
+    let config = config(port, "token_file = \"token\"\ntimeout = \"1s\"");
+    let provider = VaultProvider::new(&config, dir.path(), clock()).unwrap();
+    let anchors = RecordedAnchors::new();
+    let error = provider.issue(&order(), &anchors).await.unwrap_err();
+    assert_eq!(error.kind(), "unreachable", "{error:?}");
+}
+
 #[tokio::test]
 async fn silence_ends_after_the_timeout_with_the_outcome_open() {
     let fake = Fake::start(|line| {

@@ -68,6 +68,34 @@ async fn connections_from_one_address_cannot_come_faster_than_their_rate() {
     server.stop().await;
 }
 
+/// A connection that stays open costs no arrival, so its requests have a rate as well.
+#[tokio::test]
+async fn requests_without_a_certificate_cannot_come_faster_than_their_rate() {
+    let limits = Limits {
+        unauthenticated_requests_per_second: 1,
+        unauthenticated_requests_burst: 2,
+        ..patient()
+    };
+    let server = Server::start(limits).await;
+    let (mut one, mut other) = (server.client(None), server.client(None));
+    one.hello().await.unwrap();
+    other.hello().await.unwrap();
+    for client in [&mut one, &mut other] {
+        let response = client.send("/hello").await.unwrap();
+        let refused = tonic::Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let wait = refused.get_details_retry_info().unwrap().retry_delay;
+        assert_eq!(wait, Some(Duration::from_secs(1)));
+    }
+    server.agent("builder").hello().await.unwrap();
+    server.clock.advance(Duration::from_secs(1));
+    one.hello().await.unwrap();
+    let refused = other.send("/hello").await.unwrap();
+    let code = status(&refused);
+    assert_eq!(code, Some(tonic::Code::ResourceExhausted), "they share it");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn one_caller_cannot_take_all_connections() {
     let limits = Limits {
