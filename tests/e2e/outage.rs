@@ -152,7 +152,7 @@ fn issuing_from_a_hung_provider_fails_with_a_hint_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_refusal_while_a_provider_is_given_a_pause_says_where_to_look() {
+fn a_role_that_is_given_a_pause_stops_no_other_role_and_is_shown() {
     let world = World::new();
     world.installation.configure(
         "[provider_calls]\nissue_timeout = \"1s\"\nbreaker_failures = 1\nbreaker_pause = \"5m\"\n",
@@ -172,4 +172,25 @@ fn a_refusal_while_a_provider_is_given_a_pause_says_where_to_look() {
         assert!(complaint.contains(words), "{words}: {complaint}");
     }
     world.bao.resume();
+
+    // The other roles of the provider work, and operators see which one does not.
+    let task = World::task(&agent, &["vault-main/cert"]);
+    World::issue(
+        &agent,
+        &task,
+        "vault-main/cert",
+        &["common_name=ci.acme.test"],
+    );
+    let operator = broker.operator();
+    let listed = operator.json(&["provider", "list"]);
+    assert_eq!(listed[0]["circuit"], "closed");
+    assert_eq!(listed[0]["paused_roles"][0], "vault-main/config");
+    let checked = operator.run(&["provider", "check", "vault-main"]).stdout;
+    let warning = "role `vault-main/config`: calls for it failed";
+    assert!(checked.contains(warning), "{checked}");
+    let config = world.installation.home().join("taskpass.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let doctor = world.installation.daemon(&["doctor", "--config", config]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("[warn] breaker vault-main: "), "{said}");
 }

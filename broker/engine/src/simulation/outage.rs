@@ -311,7 +311,7 @@ impl Plant {
         use crate::Timer as _;
         if self.is_down.load(Ordering::SeqCst) {
             self.timer.sleep(REFUSAL).await;
-            return Err(ProviderError::retryable("connection refused"));
+            return Err(ProviderError::Unreachable("connection refused".to_owned()));
         }
         self.timer.sleep(LATENCY).await;
         Ok(())

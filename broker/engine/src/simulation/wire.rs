@@ -103,7 +103,9 @@ impl Wire {
         let reply = match turn {
             Turn::LostBefore => {
                 self.wait(delay).await;
-                Err(ProviderError::retryable("the connection broke"))
+                Err(ProviderError::Unreachable(
+                    "the connection broke".to_owned(),
+                ))
             }
             Turn::Refused(error) => {
                 self.wait(delay).await;

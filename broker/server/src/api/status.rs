@@ -176,3 +176,39 @@ const fn classify(error: &Error) -> Reason {
         Error::Entropy(_) => Reason::NoRandomness,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use taskpass_provider::ProviderError;
+
+    use super::*;
+
+    #[test]
+    fn a_share_of_a_back_end_that_is_used_up_is_a_limit_with_a_time() {
+        let after = Duration::from_secs(7);
+        let message = "the share is used up".to_owned();
+        for (source, code, wait) in [
+            (
+                ProviderError::Exhausted { message, after },
+                Code::ResourceExhausted,
+                Some(after),
+            ),
+            (
+                ProviderError::Unreachable("connection refused".to_owned()),
+                Code::Unavailable,
+                Some(RETRY_DEFAULT),
+            ),
+            (
+                ProviderError::Denied("no".to_owned()),
+                Reason::ProviderDenied.code(),
+                None,
+            ),
+        ] {
+            let provider = "aws-prod".parse().unwrap();
+            let status = of_engine(&Error::Provider { provider, source });
+            assert_eq!(status.code(), code);
+            let retry = status.get_details_retry_info();
+            assert_eq!(retry.and_then(|info| info.retry_delay), wait);
+        }
+    }
+}

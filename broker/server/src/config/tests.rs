@@ -346,7 +346,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         AWS,
         "[provider.revoker]\ncredentials = { source = \"instance\" }\npolicy = \"x\"",
-        "9:1: unknown key `policy` in [provider.revoker]; known keys are `credentials`, `policy_name`, `policy_characters_max` and `proof_timeout`",
+        "9:1: unknown key `policy` in [provider.revoker]; known keys are `credentials`, `policy_name`, `policy_characters_max`, `agent_share` and `proof_timeout`",
     ),
     (
         AWS,

@@ -198,6 +198,11 @@ fn many_small_agents_are_folded_together_and_named() {
     let folds = folds(&document);
     assert!(folds.len() == 1 && folds[0].len() == 44, "{folds:?}");
     // With less room than their names take, any agent's older sessions are denied.
+    let mut list = DenyList::default();
+    for (n, id) in ids.iter().take(60).enumerate() {
+        let name = format!("agent-with-a-long-name-{n}");
+        list.add(&agent(&name), Mark::Task(*id), end, now());
+    }
     let document = list.document(now(), 1024);
     assert!(document.len() <= 1024, "{}", document.len());
     assert!(list.windows().of_any_agent > 0);

@@ -2,7 +2,10 @@
 
 use std::{
     os::unix::fs::PermissionsExt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -216,10 +219,15 @@ async fn a_role_that_fails_is_told_from_a_server_that_nothing_reaches() {
         // Something in front of the server hides its health.
         (answer("404 Not Found", "", ""), "retryable"),
     ] {
+        let has_failed = AtomicBool::new(false);
         let fake = Fake::start(move |line| {
             if line.contains("/v1/sys/health ") {
-                health.clone()
+                match has_failed.load(Ordering::SeqCst) {
+                    true => health.clone(),
+                    false => answer("200 OK", "", UP),
+                }
             } else if line.contains("pki") {
+                has_failed.store(true, Ordering::SeqCst);
                 refusal("500 Internal Server Error", "dial tcp: connection refused")
             } else {
                 token_answer()

@@ -149,15 +149,16 @@ impl Stream for ExportStream {
         if self.of_caller.is_none() {
             return Poll::Ready(None);
         }
-        // The messages that wait are dropped: more of them would hide from the reader for how long
-        // it was too slow.
+        let next = self.receiver.poll_recv(cx);
+        // Looked at last: the writer ends the messages right after it says why. Those that wait are
+        // dropped, or the reader would learn late that it was too slow.
         if let Some(status) = self.cut.get().cloned() {
             self.receiver.close();
             while self.receiver.try_recv().is_ok() {}
             self.of_caller = None;
             return Poll::Ready(Some(Err(status)));
         }
-        self.receiver.poll_recv(cx)
+        next
     }
 }
 
@@ -242,8 +243,8 @@ impl Lines {
         }
         let waited = self.clock.monotonic().saturating_sub(began);
         self.waited = self.waited.saturating_add(waited);
-        let least = u64::from(self.limits.export_bytes_per_second);
-        if self.waited >= stall && self.sent < least.saturating_mul(self.waited.as_secs()) {
+        if is_too_slow(&self.limits, self.waited, self.sent) {
+            let least = self.limits.export_bytes_per_second;
             let message = format!(
                 "it was read at less than {least} bytes a second (`limits.export_bytes_per_second`)"
             );
@@ -263,6 +264,12 @@ impl Lines {
         let _first = self.cut.set(Refusal::from(refused).into());
         io::ErrorKind::TimedOut.into()
     }
+}
+
+/// Whether a reader took too few bytes for the time that it was waited for.
+fn is_too_slow(limits: &Limits, waited: Duration, sent: u64) -> bool {
+    let least = u64::from(limits.export_bytes_per_second);
+    waited >= limits.export_stall && sent < least.saturating_mul(waited.as_secs())
 }
 
 impl io::Write for Lines {
@@ -288,10 +295,9 @@ mod tests {
 
     use super::*;
 
-    fn exports(limits: Limits) -> (Exports, Arc<ManualClock>) {
+    fn exports(limits: Limits) -> Exports {
         let now = taskpass_core::Timestamp::from_millis(1_760_000_000_000);
-        let clock = Arc::new(ManualClock::new(now));
-        (Exports::new(limits, clock.clone()), clock)
+        Exports::new(limits, Arc::new(ManualClock::new(now)))
     }
 
     fn line() -> Vec<u8> {
@@ -307,7 +313,7 @@ mod tests {
             exports_per_operator: 2,
             ..Limits::default()
         };
-        let (exports, _) = exports(limits);
+        let exports = exports(limits);
         let mut of_alice: Vec<_> = (0..2).map(|_| exports.begin("alice").unwrap()).collect();
         let refused = exports.begin("alice").unwrap_err().message();
         assert!(refused.contains("exports_per_operator"), "{refused}");
@@ -327,7 +333,7 @@ mod tests {
             export_stall: Duration::from_millis(10),
             ..Limits::default()
         };
-        let (exports, _) = exports(limits);
+        let exports = exports(limits);
         let (running, mut lines, mut stream) = exports.begin("alice").unwrap();
         let writing = tokio::task::spawn_blocking(move || {
             let result = (0..20).try_for_each(|_| lines.write_all(&line()));
@@ -343,32 +349,17 @@ mod tests {
         assert!(stream.next().await.is_none());
     }
 
-    /// Each message is taken before the stall, after two seconds that the test's clock counts.
-    #[tokio::test]
-    async fn a_reader_that_trickles_is_cut() {
+    /// A reader that takes each message just before the stall would hold the export for hours.
+    #[test]
+    fn the_reader_has_a_least_speed_once_it_was_waited_for() {
         let limits = Limits {
-            export_stall: Duration::from_secs(20),
-            export_bytes_per_second: 1024 * 1024,
+            export_stall: Duration::from_secs(30),
+            export_bytes_per_second: 1000,
             ..Limits::default()
         };
-        let (exports, clock) = exports(limits);
-        let (_running, mut lines, mut stream) = exports.begin("alice").unwrap();
-        let writing = tokio::task::spawn_blocking(move || {
-            let result = (0..1000).try_for_each(|_| lines.write_all(&line()));
-            lines.end(Ok(()));
-            result
-        });
-        let cut = loop {
-            match stream.next().await.unwrap() {
-                Ok(_message) => clock.advance(Duration::from_secs(2)),
-                Err(cut) => break cut,
-            }
-        };
-        assert!(writing.await.unwrap().is_err());
-        let words = cut.message();
-        assert!(
-            words.contains("`limits.export_bytes_per_second`"),
-            "{words}"
-        );
+        let is_cut = |seconds, sent| is_too_slow(&limits, Duration::from_secs(seconds), sent);
+        assert!(!is_cut(29, 0), "the stall is not over");
+        assert!(is_cut(30, 29_999) && !is_cut(30, 30_000));
+        assert!(is_cut(3600, 2_000_000) && !is_cut(3600, 4_000_000));
     }
 }
