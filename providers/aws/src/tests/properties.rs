@@ -5,9 +5,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use taskpass_core::{
-    AgentName, Clock, ManualClock, Scope, SeededEntropy, Share, TaskId, Timestamp,
-};
+use taskpass_core::{AgentName, Clock, ManualClock, Scope, SeededEntropy, TaskId, Timestamp};
 
 use super::{
     evaluator::{Request, Token, allowed, matches},
@@ -15,7 +13,6 @@ use super::{
 };
 use crate::{
     deny_list::{AGENT_TAG, CLOCK_MARGIN, Mark, TASK_TAG},
-    revoker::RoleDenyList,
     session_policy::Template,
 };
 
@@ -148,6 +145,18 @@ proptest! {
     }
 }
 
+/// The session of the `n`th task. One agent begins nine of ten.
+fn session(n: usize, task: TaskId, issued: Timestamp) -> Session {
+    let name = if n.is_multiple_of(10) { "b" } else { "a" };
+    Session {
+        agent: name.parse().unwrap(),
+        task,
+        issued,
+        end: issued.plus(Duration::from_secs(900)),
+        ended: false,
+    }
+}
+
 async fn history(
     happenings: Vec<Happening>,
     characters_max: usize,
@@ -157,16 +166,7 @@ async fn history(
     let entropy = SeededEntropy::new(seed);
     let iam = Arc::new(MemoryIam::default());
     *iam.clock.lock() = Some(clock.clone());
-    let share = Share::percent(50);
-    let broker = || {
-        RoleDenyList::new(
-            "r".to_owned(),
-            iam.clone(),
-            clock.clone(),
-            characters_max,
-            share,
-        )
-    };
+    let broker = || super::scale::list(&iam, &clock, characters_max);
     let mut list = broker();
     let mut sessions: Vec<Session> = Vec::new();
     let (mut overflowed, mut restarted) = (false, false);
@@ -175,16 +175,8 @@ async fn history(
             Happening::Begin(count) => {
                 for _ in 0..count {
                     clock.advance(Duration::from_millis(700));
-                    let now = clock.now();
-                    // One agent begins nine of ten tasks.
-                    let name = if sessions.len() % 10 == 0 { "b" } else { "a" };
-                    sessions.push(Session {
-                        agent: name.parse().unwrap(),
-                        task: TaskId::generate(&*clock, &entropy).unwrap(),
-                        issued: now,
-                        end: now.plus(Duration::from_secs(900)),
-                        ended: false,
-                    });
+                    let task = TaskId::generate(&*clock, &entropy).unwrap();
+                    sessions.push(session(sessions.len(), task, clock.now()));
                 }
             }
             Happening::End(place, count) => {

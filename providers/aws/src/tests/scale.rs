@@ -78,7 +78,11 @@ fn start() -> (Arc<ManualClock>, SeededEntropy, Arc<MemoryIam>) {
     (clock, SeededEntropy::new(5), Arc::new(iam))
 }
 
-fn list(iam: &Arc<MemoryIam>, clock: &Arc<ManualClock>, characters_max: usize) -> RoleDenyList {
+pub(super) fn list(
+    iam: &Arc<MemoryIam>,
+    clock: &Arc<ManualClock>,
+    characters_max: usize,
+) -> RoleDenyList {
     let share = Share::percent(50);
     RoleDenyList::new(
         "r".to_owned(),
