@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(pacer.issue_pause(&sick, now), paused);
         assert_eq!(pacer.issue_pause(&sound, now), None);
         assert_eq!(pacer.provider_pause(now), None);
-        assert_eq!(pacer.paused_roles(now), [sick.clone()]);
+        assert_eq!(pacer.paused_roles(now), std::slice::from_ref(&sick));
         // What shows that others work shows nothing of this role.
         pacer.issued(Some(&sound), None, &settings, now);
         assert!(!answers(&pacer, now));
