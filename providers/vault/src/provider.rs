@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use taskpass_core::{Clock, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
@@ -89,6 +89,15 @@ impl Provider for VaultProvider {
 
     fn locator(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
         Some(self.roles.locator(role, scope)?.to_json())
+    }
+
+    fn anchor_key(
+        &self,
+        role: &RoleName,
+        _scope: &Scope,
+        credential: CredentialId,
+    ) -> Option<AnchorKey> {
+        self.roles.anchor_key(role, credential)
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

@@ -299,9 +299,7 @@ async fn a_token_that_could_not_be_recorded_is_revoked_at_once() {
 async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
     let world = World::new("reader").await;
     let anchors = RecordedAnchors::new();
-    let mut order = world.order(world.new_task());
-    // The task's session has more policies than the token.
-    order.task_roles.push("vault-test/pki".parse().unwrap());
+    let order = world.order(world.new_task());
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
     let handle = issued.handle.clone().unwrap();
     let found = world

@@ -87,6 +87,25 @@ params = { common_name = { pattern = "[a-z.]+" } }
 engine_revokes = "at_expiry"
 
 [[role]]
+name = "shelf"
+type = "kv"
+path = "secret/data/${app}"
+policies = ["reader"]
+params = { app = { pattern = "[a-z]+" } }
+
+[[role]]
+name = "payroll"
+type = "kv"
+path = "secret/data/payroll"
+policies = ["payroll"]
+
+[[role]]
+name = "shared"
+type = "kv"
+path = "secret/data/payroll"
+policies = ["reader", "payroll"]
+
+[[role]]
 name = "denied"
 type = "dynamic"
 path = "pki/issue/web"
@@ -98,8 +117,12 @@ params = { common_name = { pattern = "[a-z.]+" } }
 const TOKEN_FILE: &str = "token_file = \"token\"";
 
 /// The policies of the roles, and the broker's own.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     ("broker", BROKER_POLICY),
+    (
+        "payroll",
+        "path \"secret/data/payroll\" { capabilities = [\"read\"] }",
+    ),
     (
         "web",
         "path \"pki/issue/*\" { capabilities = [\"update\"] }",
@@ -187,7 +210,6 @@ impl World {
             task,
             agent: "builder".parse().unwrap(),
             task_deadline: now.plus(Duration::from_secs(1800)),
-            task_roles: vec![role.clone()],
             role,
             scope: Scope::from_pairs(scope.iter().copied()).unwrap(),
             expires_at: now.plus(Duration::from_secs(600)),
