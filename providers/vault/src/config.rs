@@ -38,6 +38,13 @@ pub struct VaultConfig {
     /// Logs in with AppRole instead of a token.
     #[serde(default)]
     pub approle: Option<AppRoleConfig>,
+    /// The token role through which the broker makes the tokens of tasks, with
+    /// `auth/token/create/<token_role>`. Its `allowed_policies` and `allowed_policies_glob` are all
+    /// that a thief of the broker's token could get. Without it, the broker needs `sudo` on
+    /// `auth/token/create-orphan`, which gives tokens with any policy but root, and a check of the
+    /// provider warns.
+    #[serde(default)]
+    pub token_role: Option<String>,
     /// How long one request may take, connecting included.
     #[serde(default = "default_timeout")]
     pub timeout: Ttl,

@@ -130,8 +130,10 @@ impl Issuing<'_> {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
             // The holder of a renewable token may renew it behind the broker's back, so the broker
-            // revokes it at its end.
-            lives_for: (!role.spec.renewable).then_some(token.granted),
+            // revokes it at its end. At a renewal Vault takes the longest life from the token role
+            // and forgets the one that the broker asked for, so there each token is renewable.
+            lives_for: (!role.spec.renewable && self.vault.token_role.is_none())
+                .then_some(token.granted),
             revocation_class: RevocationClass::Inherits,
             handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
             anchor: Some(token.anchor),

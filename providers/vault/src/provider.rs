@@ -62,6 +62,7 @@ impl VaultProvider {
                 token: BrokerToken::new(source, Arc::clone(&clock)),
                 clock,
                 namespace: plain_namespace(config.namespace.as_deref()),
+                token_role: config.token_role.clone(),
                 request_max: config.max_request_duration.duration(),
                 lag: parking_lot::Mutex::default(),
                 mounts: KnownMounts::default(),

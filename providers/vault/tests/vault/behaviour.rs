@@ -297,7 +297,14 @@ async fn a_token_that_could_not_be_recorded_is_revoked_at_once() {
 
 #[tokio::test]
 async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
-    let world = World::new("reader").await;
+    let by_role = World::new("reader").await;
+    let orphan = World::new("reader").await.without_token_role().await;
+    for world in [by_role, orphan] {
+        an_issued_token_has_only_its_policies(&world).await;
+    }
+}
+
+async fn an_issued_token_has_only_its_policies(world: &World) {
     let anchors = RecordedAnchors::new();
     let order = world.order(world.new_task());
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
@@ -327,7 +334,7 @@ async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
 /// The policies of the role allow `auth/token/renew-self`.
 #[tokio::test]
 async fn the_holder_of_a_token_cannot_renew_it_beyond_its_end() {
-    let world = World::new("reader").await;
+    let world = World::new("reader").await.without_token_role().await;
     for (role, longest) in [("reader", 600), ("reader-renewable", 1800)] {
         let order = world.order_for(world.new_task(), role, &[]);
         let anchors = RecordedAnchors::new();
@@ -350,6 +357,29 @@ async fn the_holder_of_a_token_cannot_renew_it_beyond_its_end() {
         assert!(receipt.verified && receipt.proof.contains("as its engines allow"));
         assert!(!world.usable(&issued).await);
     }
+}
+
+/// At a renewal Vault takes the longest life from the token role. The broker must not call such a
+/// token expired, and its end at Vault is that of the token role.
+#[tokio::test]
+async fn a_token_of_a_token_role_is_never_called_expired() {
+    let world = World::new("reader").await;
+    world
+        .set_token_role(json!({"token_explicit_max_ttl": "20m"}))
+        .await;
+    let (order, anchors) = (world.order(world.new_task()), RecordedAnchors::new());
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    assert_eq!(issued.lives_for, None);
+    let token = issued.data.field("token").unwrap().expose().to_owned();
+    let (path, longer) = ("auth/token/renew-self", json!({"increment": "2h"}));
+    let (status, renewed) = world.bao.call_as(&token, "POST", path, longer).await;
+    assert_eq!(status, 200, "{renewed}");
+    let life = renewed["auth"]["lease_duration"].as_i64().unwrap();
+    assert!((1190..=1200).contains(&life), "{life} s");
+    let item = known_item(&order, &issued, &anchors, world.now());
+    let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let receipt = world.provider.revoke(&revoke).await.unwrap().remove(0);
+    assert!(receipt.unwrap().verified && !world.usable(&issued).await);
 }
 
 #[tokio::test]
@@ -434,7 +464,7 @@ async fn approle_logs_in_and_logs_in_again() {
         secret_id["data"]["secret_id"].as_str().unwrap(),
     );
     let access = format!(
-        "approle = {{ role_id = {}, secret_id_file = \"secret-id\" }}",
+        "token_role = \"taskpass\"\napprole = {{ role_id = {}, secret_id_file = \"secret-id\" }}",
         role_id["data"]["role_id"]
     );
     let known: Vec<String> = world.accessors().await;

@@ -19,6 +19,7 @@ mod engines;
 mod failures;
 mod http2;
 mod in_doubt;
+mod rights;
 mod server;
 mod sessions;
 mod world;
