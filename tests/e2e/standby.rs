@@ -101,7 +101,9 @@ async fn prepare(active: &Bao) -> String {
     let read = r#"path "secret/data/ci" { capabilities = ["read"] }"#;
     for (name, policy) in [("broker", policy.as_str()), ("config", read)] {
         let path = format!("sys/policies/acl/{name}");
-        active.must("POST", &path, json!({ "policy": policy })).await;
+        active
+            .must("POST", &path, json!({ "policy": policy }))
+            .await;
     }
     let secret = json!({ "data": { "answer": "42" } });
     active.must("POST", "secret/data/ci", secret).await;
@@ -144,7 +146,10 @@ fn tasks_that_end_at_a_follower_that_was_cut_off_leave_no_false_word() {
             let is_over = !stage.works(issued);
             is_over || shown["revocation"]["attempts"].as_u64() >= Some(2)
         };
-        tasks.iter().all(|(_, issued)| attempts(issued)).then_some(())
+        tasks
+            .iter()
+            .all(|(_, issued)| attempts(issued))
+            .then_some(())
     });
     stage.cluster.heal();
     for (_, issued) in &tasks {

@@ -41,7 +41,9 @@ impl AnchorKey {
         }
         let mut key = [0; Self::BYTES];
         let digest = Digest::of(&hashed);
-        key.iter_mut().zip(digest.bytes()).for_each(|(k, d)| *k = *d);
+        key.iter_mut()
+            .zip(digest.bytes())
+            .for_each(|(k, d)| *k = *d);
         Self(key)
     }
 
@@ -135,7 +137,13 @@ mod tests {
         assert_eq!(key.to_string().parse(), Ok(key));
         let json = serde_json::to_string(&key).unwrap();
         assert_eq!(serde_json::from_str::<AnchorKey>(&json).unwrap(), key);
-        for wrong in ["", "0", "ABCDEF0123456789", "+123456789abcdef", "0123456789abcdef0"] {
+        for wrong in [
+            "",
+            "0",
+            "ABCDEF0123456789",
+            "+123456789abcdef",
+            "0123456789abcdef0",
+        ] {
             assert!(wrong.parse::<AnchorKey>().is_err(), "{wrong}");
         }
         assert_ne!(AnchorKey::of(["ab", "c"]), AnchorKey::of(["a", "bc"]));

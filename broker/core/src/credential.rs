@@ -5,7 +5,8 @@ mod life;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AnchorId, AnchorKey, CredentialId, EndCause, Handle, RoleName, Scope, TaskId, Timestamp,
+    AgentName, AnchorId, AnchorKey, CredentialId, EndCause, Handle, RoleName, Scope, TaskId,
+    Timestamp,
 };
 
 pub use life::{CredentialIntent, Minting};

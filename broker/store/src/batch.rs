@@ -1,7 +1,8 @@
 //! Batches of events, and the conditions under which they are committed.
 
 use taskpass_core::{
-    AgentName, AnchorKey, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId, Timestamp,
+    AgentName, AnchorKey, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId,
+    Timestamp,
 };
 
 /// Events that one batch may bring, before the store adds the events that follow from them.

@@ -121,7 +121,11 @@ fn wider_than_needed(settings: &Value, gives_tokens: bool) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if settings.get("token_no_default_policy").and_then(Value::as_bool) != Some(true) {
+    if settings
+        .get("token_no_default_policy")
+        .and_then(Value::as_bool)
+        != Some(true)
+    {
         found.push(
             "its tokens can have the default policy; set `token_no_default_policy=true`".to_owned(),
         );

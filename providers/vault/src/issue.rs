@@ -135,7 +135,11 @@ impl Issuing<'_> {
             lives_for: (!role.spec.renewable && self.vault.token_role.is_none())
                 .then_some(token.granted),
             revocation_class: RevocationClass::Inherits,
-            handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
+            handle: Some(Handle::of_token(
+                token.accessor,
+                token.minted.as_ref(),
+                self.vault.token_role.as_deref(),
+            )),
             anchor: Some(token.anchor),
         })
     }

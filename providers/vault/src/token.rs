@@ -156,7 +156,10 @@ pub(crate) fn misfit(
     let asked: Vec<String> = wanted.policies.iter().map(|p| p.to_lowercase()).collect();
     let more = auth.policies.iter().find(|policy| !asked.contains(policy));
     let problem = if auth.token_type != "service" {
-        format!("are of type `{}` and cannot be revoked; set `token_type=service`", auth.token_type)
+        format!(
+            "are of type `{}` and cannot be revoked; set `token_type=service`",
+            auth.token_type
+        )
     } else if !auth.orphan {
         "end with the broker's own token; set `orphan=true`".to_owned()
     } else if wanted.renewable && !auth.renewable {

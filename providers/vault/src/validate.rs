@@ -44,7 +44,11 @@ impl VaultConfig {
             ),
             _ => {}
         }
-        if self.token_role.as_deref().is_some_and(|role| role.contains('/') || !is_plain_path(role)) {
+        if self
+            .token_role
+            .as_deref()
+            .is_some_and(|role| role.contains('/') || !is_plain_path(role))
+        {
             note(
                 "/token_role",
                 self.complaint("`token_role` must be the name of a token role, like `taskpass`"),

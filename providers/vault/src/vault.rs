@@ -18,7 +18,7 @@ use vaultrs::api::{
 };
 
 use crate::{
-    api::{self, CreateToken, ListLeases, NewToken, LookupLease, RenewLease, Reply, RevokeLease},
+    api::{self, CreateToken, ListLeases, LookupLease, NewToken, RenewLease, Reply, RevokeLease},
     broker_token::BrokerToken,
     consistency::{Death, Index, may_lag},
     engine::KnownMounts,

@@ -6,7 +6,9 @@
 //! fields of the record hold this, and only this file reads and writes them.
 
 use super::{Credential, CredentialState, RevocationClass};
-use crate::{AgentName, AnchorKey, CredentialId, Handle, RoleName, Scope, TaskId, Timestamp, limits};
+use crate::{
+    AgentName, AnchorKey, CredentialId, Handle, RoleName, Scope, TaskId, Timestamp, limits,
+};
 
 /// The record of the provider's answer to the request for a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

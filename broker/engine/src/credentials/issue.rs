@@ -159,7 +159,8 @@ impl Engine {
         // refuses.
         fits(spec, wanted.scope, wanted.ttl)?;
         let permit = backend.acquire()?;
-        let id = CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?;
+        let id =
+            CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?;
         let provider = backend.provider();
         let credential = Credential::from(CredentialIntent {
             id,
@@ -171,9 +172,7 @@ impl Engine {
             intended_at: wanted.now,
             expires_at: wanted.expires_at,
             anchor_key: provider.anchor_key(&spec.name, wanted.scope, id),
-            handle: provider
-                .locator(&spec.name, wanted.scope)
-                .map(Handle::from),
+            handle: provider.locator(&spec.name, wanted.scope).map(Handle::from),
         });
         let running = self.in_flight.enter(credential.id, task.id);
         let mut guards = Self::intent_guards(call, &credential, wanted.idempotency.as_ref());

@@ -359,6 +359,42 @@ async fn the_holder_of_a_token_cannot_renew_it_beyond_its_end() {
     }
 }
 
+/// What a token was used to mint may outlive it, and nothing that the broker says denies that.
+#[tokio::test]
+async fn the_receipt_of_a_token_speaks_of_the_token_alone() {
+    let world = World::new("web-token").await;
+    let (order, anchors) = (world.order(world.new_task()), RecordedAnchors::new());
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    let token = issued.data.field("token").unwrap().expose().to_owned();
+    let name = json!({"common_name": "web.test"});
+    let path = "pki/issue/unleased";
+    let (status, minted) = world.bao.call_as(&token, "POST", path, name).await;
+    assert_eq!(status, 200, "{minted}");
+    let item = known_item(&order, &issued, &anchors, world.now());
+    let end = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    let receipt = world.provider.revoke(&end).await.unwrap().remove(0);
+    let receipt = receipt.unwrap();
+    let path = format!(
+        "pki/cert/{}",
+        minted["data"]["serial_number"].as_str().unwrap()
+    );
+    let cert = world.bao.must("GET", &path, Value::Null).await;
+    assert_eq!(cert["data"]["revocation_time"], 0, "the certificate lives");
+    assert!(receipt.verified && receipt.proof.contains("ends as its engines allow"));
+    for class in [
+        issued.revocation_class,
+        world
+            .provider
+            .roles()
+            .iter()
+            .find(|role| role.name == order.role)
+            .unwrap()
+            .revocation_class,
+    ] {
+        assert_eq!(class, RevocationClass::Inherits);
+    }
+}
+
 /// At a renewal Vault takes the longest life from the token role. The broker must not call such a
 /// token expired, and its end at Vault is that of the token role.
 #[tokio::test]

@@ -11,7 +11,9 @@ mod token {
 }
 
 mod token_without_token_role {
-    taskpass_provider::conformance!(async { super::World::new("reader").await.without_token_role().await });
+    taskpass_provider::conformance!(async {
+        super::World::new("reader").await.without_token_role().await
+    });
 }
 
 mod kv {

@@ -187,7 +187,9 @@ async fn the_brokers_token_gets_no_policy_that_the_token_role_does_not_allow() {
         json!({"id": "a-token-of-mine"}),
     ] {
         let mut body = json!({"policies": ["reader"]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         let (status, answer) = ask(by_role, body).await;
         assert!((400..=403).contains(&status), "{more}: {answer}");
     }
@@ -206,7 +208,11 @@ async fn the_brokers_token_gets_no_policy_that_the_token_role_does_not_allow() {
     let (status, answer) = ask(by_role, json!({})).await;
     assert_eq!(status, 200);
     let policies = answer["auth"]["policies"].as_array().unwrap();
-    assert!(policies.iter().all(|one| one != "broker" && one != "default"));
+    assert!(
+        policies
+            .iter()
+            .all(|one| one != "broker" && one != "default")
+    );
     assert_eq!(answer["auth"]["orphan"], true);
 }
 
@@ -247,13 +253,25 @@ async fn a_token_role_that_makes_other_tokens_is_refused() {
     assert_eq!(world.accessors().await.len(), before, "a token was left");
     for (wide, word) in [
         (json!({"allowed_policies_glob": ["*"]}), "every policy"),
-        (json!({"token_no_default_policy": false}), "token_no_default_policy=true"),
-        (json!({"allowed_entity_aliases": ["admin"]}), "allowed_entity_aliases="),
-        (json!({"token_explicit_max_ttl": 0}), "token_explicit_max_ttl"),
+        (
+            json!({"token_no_default_policy": false}),
+            "token_no_default_policy=true",
+        ),
+        (
+            json!({"allowed_entity_aliases": ["admin"]}),
+            "allowed_entity_aliases=",
+        ),
+        (
+            json!({"token_explicit_max_ttl": 0}),
+            "token_explicit_max_ttl",
+        ),
     ] {
         world.set_token_role(wide.clone()).await;
         let warnings = world.provider.check().await.unwrap().warnings;
-        assert!(warnings.iter().any(|w| w.contains(word)), "{wide}: {warnings:?}");
+        assert!(
+            warnings.iter().any(|w| w.contains(word)),
+            "{wide}: {warnings:?}"
+        );
         world.set_token_role(json!({"allowed_policies_glob": [], "allowed_entity_aliases": [], "token_explicit_max_ttl": "8h"})).await;
     }
     world
@@ -289,5 +307,8 @@ async fn rights_that_are_wider_than_needed_are_named() {
     let wide = BROKER_POLICY.replacen("[\"update\"]", "[\"update\", \"sudo\"]", 1);
     world.set_broker_policy(&wide).await;
     let warnings = world.restarted().check().await.unwrap().warnings;
-    assert!(warned(&warnings, "sudo on `auth/token/create/taskpass`"), "{warnings:?}");
+    assert!(
+        warned(&warnings, "sudo on `auth/token/create/taskpass`"),
+        "{warnings:?}"
+    );
 }

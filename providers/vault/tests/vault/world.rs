@@ -45,6 +45,11 @@ type = "token"
 policies = ["reader"]
 
 [[role]]
+name = "web-token"
+type = "token"
+policies = ["web"]
+
+[[role]]
 name = "reader-renewable"
 type = "token"
 policies = ["reader"]

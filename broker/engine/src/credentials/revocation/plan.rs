@@ -17,7 +17,9 @@ use std::{
     sync::Arc,
 };
 
-use taskpass_core::{Anchor, AnchorKey, Credential, CredentialId, CredentialState, Task, TaskState};
+use taskpass_core::{
+    Anchor, AnchorKey, Credential, CredentialId, CredentialState, Task, TaskState,
+};
 use taskpass_provider::RevokeScope;
 
 /// The records of one task at one provider, and the calls that run there.

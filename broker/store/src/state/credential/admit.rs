@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use taskpass_core::{
-    AnchorId, AnchorKey, Credential, CredentialId, CredentialState, CredentialStep, ProviderName, TaskId,
-    Timestamp,
+    AnchorId, AnchorKey, Credential, CredentialId, CredentialState, CredentialStep, ProviderName,
+    TaskId, Timestamp,
 };
 
 use super::CREDENTIAL;
