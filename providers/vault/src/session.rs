@@ -170,3 +170,39 @@ fn lasts(session: &AnchoredToken, vault: &Vault, order: &IssueOrder, now: Timest
     };
     session.usable_until > now.plus(needed)
 }
+
+#[cfg(test)]
+mod tests {
+    use taskpass_core::{Clock as _, CredentialId, ManualClock, Scope, SeededEntropy};
+
+    use super::*;
+
+    #[test]
+    fn a_task_has_as_many_sessions_as_roles_and_no_more() {
+        let (clock, entropy) = (ManualClock::new(Timestamp::EPOCH), SeededEntropy::new(1));
+        let order = || IssueOrder {
+            credential: CredentialId::generate(&clock, &entropy).unwrap(),
+            task: TaskId::generate(&clock, &entropy).unwrap(),
+            agent: "builder".parse().unwrap(),
+            task_deadline: clock.now().plus(Duration::from_secs(60)),
+            role: "vault-main/ci".parse().unwrap(),
+            scope: Scope::default(),
+            expires_at: clock.now(),
+        };
+        let (sessions, one) = (Sessions::default(), order());
+        let slot = |order: &IssueOrder, n: usize| {
+            let policies = Policies([format!("p{n}")].into());
+            sessions.slot(order, &policies, clock.now())
+        };
+        for n in 0..SESSIONS_PER_TASK_MAX {
+            slot(&one, n).unwrap();
+        }
+        let refused = slot(&one, SESSIONS_PER_TASK_MAX);
+        assert!(
+            matches!(refused, Err(ProviderError::Denied(_))),
+            "{refused:?}"
+        );
+        assert!(slot(&one, 0).is_ok() && slot(&order(), 0).is_ok());
+        assert_eq!(SESSIONS_PER_TASK_MAX, limits::TASK_ROLES_MAX);
+    }
+}

@@ -30,6 +30,9 @@ const PROBATION: Duration = Duration::from_secs(8);
 /// The extra life that some back ends add to the requested one.
 const GENEROSITY: Duration = Duration::from_secs(30);
 
+/// The sessions of one task.
+type ByScope = BTreeMap<AnchorKey, Session>;
+
 /// One provider in one broker process.
 #[derive(Debug)]
 pub(super) struct SimProvider {
@@ -39,7 +42,7 @@ pub(super) struct SimProvider {
     pub(super) wire: Wire,
     oracle: Arc<Oracle>,
     /// The sessions of each task through which credentials are issued, one for each scope.
-    sessions: Mutex<BTreeMap<TaskId, BTreeMap<AnchorKey, Session>>>,
+    sessions: Mutex<BTreeMap<TaskId, ByScope>>,
     /// When the engine first asked to revoke a credential in doubt.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
     /// Credentials in doubt with sessions that were alive when no call was under way any more.
