@@ -22,4 +22,5 @@ mod in_doubt;
 mod rights;
 mod server;
 mod sessions;
+mod tokens;
 mod world;
