@@ -1,15 +1,18 @@
-# The rights of the broker's own token in Vault or OpenBao. `taskpass provider check NAME` names
-# missing ones.
+# The rights of the broker's own token in Vault or OpenBao, for a provider with
+# `token_role = "taskpass"`. `taskpass provider check NAME` names missing ones and superfluous ones.
 #
-#     vault policy write taskpass-broker vault-broker-policy.hcl
-#     vault token create -orphan -period=24h -policy=taskpass-broker
+#     vault write auth/token/roles/taskpass allowed_policies_glob="taskpass-*" \
+#         orphan=true token_no_default_policy=true token_type=service
+#     vault policy write broker-of-taskpass vault-broker-policy.hcl
+#     vault token create -orphan -period=24h -policy=broker-of-taskpass
 #
-# It never holds the rights of the tasks itself: every task gets an orphan token with the policies
-# of its roles. Vault asks for sudo on create-orphan for that, and sudo lets the broker give a token
-# any policy but root. Guard this token as you guard the broker.
+# The broker never holds the rights of the tasks itself: it makes tokens for them, and the token role
+# allows the policies of the roles and no others. So a thief of this token gets what the roles give,
+# and can revoke tokens and leases with known names. The name of this policy must not begin with
+# `taskpass-`, since such a thief could then keep it with a token of his own.
 
-path "auth/token/create-orphan" {
-  capabilities = ["update", "sudo"]
+path "auth/token/create/taskpass" {
+  capabilities = ["update"]
 }
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
@@ -48,6 +51,15 @@ path "auth/token/lookup-self" {
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
+
+# For `taskpass provider check`: what this token may do, whether a token with the policies of a role
+# could use the role's path, and whether the token role allows no more than it must.
 path "sys/capabilities-self" {
   capabilities = ["update"]
+}
+path "sys/capabilities-accessor" {
+  capabilities = ["update"]
+}
+path "auth/token/roles/taskpass" {
+  capabilities = ["read"]
 }

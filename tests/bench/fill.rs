@@ -205,6 +205,7 @@ impl Fill {
             revocation_class,
             intended_at: now,
             expires_at: now.plus(LIFE),
+            anchor_key: None,
             handle: None,
         });
         let issued = Event::CredentialIssued {

@@ -110,6 +110,7 @@ kind = "vault"
 address = "{address}"
 ca_file = "{directory}/tls.pem"
 token_file = "{directory}/broker-token"
+token_role = "taskpass"
 
   [[provider.role]]
   name = "cert"
@@ -161,6 +162,11 @@ token_file = "{directory}/broker-token"
             )
             .await;
         }
+        let token_role = json!({
+            "allowed_policies": ["ci"], "orphan": true, "token_type": "service",
+            "token_no_default_policy": true,
+        });
+        put("auth/token/roles/taskpass", token_role).await;
         let order = json!({ "policies": ["taskpass-broker"], "period": "24h" });
         let made = self
             .client

@@ -305,7 +305,9 @@ fn a_refused_request_makes_no_provider_call_and_its_reason_is_in_the_ledger() {
     let issued = issue(&agent, &once).expect("a credential");
     let before = stage.on_demand();
     assert!(
-        before.iter().any(|r| r.contains("create-orphan")),
+        before
+            .iter()
+            .any(|r| r.contains("auth/token/create/taskpass")),
         "the relay sees nothing: {before:?}"
     );
 

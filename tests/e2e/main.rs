@@ -37,4 +37,5 @@ mod random_kills;
 mod reload;
 mod rpc_matrix;
 mod run;
+mod standby;
 mod support;

@@ -36,6 +36,7 @@ kind = "vault"
 address = "{bao}"
 allow_plaintext = true
 token_file = "secrets/vault-token"
+token_role = "taskpass"
 
   [[provider.role]]
   name = "ci-config"
@@ -247,17 +248,21 @@ def lifetime(credential):
 
 
 def prepare_openbao(address):
-    """A secret, a PKI that gives leases, the policies of the two roles, and the broker's token."""
+    """A secret, a PKI that gives leases, the policies of the two roles, and the broker's token and token role."""
     call = lambda method, path, body=None: openbao(address, ROOT_TOKEN, method, path, body)
     call("POST", "secret/data/ci", {"data": {"answer": "42"}})
     call("POST", "sys/mounts/pki", {"type": "pki"})
     call("POST", "pki/root/generate/internal", {"common_name": "acme.test", "ttl": "24h"})
     call("POST", "pki/roles/ci", {"allow_any_name": True, "generate_lease": True, "max_ttl": "1h"})
     policy = (ROOT / "deploy" / "examples" / "vault-broker-policy.hcl").read_text()
-    call("PUT", "sys/policies/acl/taskpass-broker", {"policy": policy})
+    call("PUT", "sys/policies/acl/broker-of-taskpass", {"policy": policy})
+    call("POST", "auth/token/roles/taskpass", {
+        "allowed_policies_glob": "ci-*", "orphan": True, "token_type": "service",
+        "token_no_default_policy": True, "token_explicit_max_ttl": "8h",
+    })
     call("PUT", "sys/policies/acl/ci-config", {"policy": 'path "secret/data/ci" { capabilities = ["read"] }'})
     call("PUT", "sys/policies/acl/ci-cert", {"policy": 'path "pki/issue/ci" { capabilities = ["update"] }'})
-    own = call("POST", "auth/token/create", {"policies": ["taskpass-broker"], "period": "1h"})
+    own = call("POST", "auth/token/create", {"policies": ["broker-of-taskpass"], "period": "1h"})
     return own["auth"]["client_token"]
 
 

@@ -74,6 +74,7 @@ kind = "vault"
 address = "{address}"
 allow_plaintext = true
 token_file = "{token}"
+token_role = "taskpass"
 max_request_duration = "{REQUEST_MAX}"
 
   [[provider.role]]
@@ -337,6 +338,11 @@ max_request_duration = "{REQUEST_MAX}"
                 json!({ "policy": policy }),
             );
         }
+        let token_role = json!({
+            "allowed_policies": ["config", "cert"], "orphan": true, "token_type": "service",
+            "token_no_default_policy": true, "token_explicit_max_ttl": "24h",
+        });
+        call("POST", "auth/token/roles/taskpass", token_role);
         write_secret(
             &self.dir.path().join("broker-token"),
             &self.make_broker_token(),

@@ -5,7 +5,8 @@ mod life;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AnchorId, CredentialId, EndCause, Handle, RoleName, Scope, TaskId, Timestamp,
+    AgentName, AnchorId, AnchorKey, CredentialId, EndCause, Handle, RoleName, Scope, TaskId,
+    Timestamp,
 };
 
 pub use life::{CredentialIntent, Minting};
@@ -187,6 +188,9 @@ pub struct Credential {
     /// what it asked for from that time on. Ask [`Credential::renewal_in_doubt`].
     #[serde(default, skip_serializing_if = "is_zero")]
     renewals_unanswered: u32,
+    /// The key of the anchor it is issued through, if it is issued through one that has a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_key: Option<AnchorKey>,
     /// The anchor it was issued through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,

@@ -40,7 +40,7 @@ mod timestamp;
 mod variable;
 
 pub use agent::{Agent, AgentChange, AgentState, JoinToken, Labels, Svid, SvidOrigin, SvidState};
-pub use anchor::{Anchor, AnchorState};
+pub use anchor::{Anchor, AnchorKey, AnchorState};
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
 pub use clock::{

@@ -187,6 +187,7 @@ impl Engine {
             revocation_class: spec.revocation_class,
             intended_at: now,
             expires_at: task.deadline,
+            anchor_key: None,
             handle: None,
         });
         credential.record_issued(now, task.deadline);

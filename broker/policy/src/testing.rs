@@ -160,6 +160,7 @@ pub(crate) fn credential(task: &Task, role: &RoleSpec) -> Credential {
         revocation_class: role.revocation_class,
         intended_at: NOW,
         expires_at: NOW,
+        anchor_key: None,
         handle: None,
     });
     credential.record_issued(NOW, NOW);

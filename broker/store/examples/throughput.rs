@@ -125,6 +125,7 @@ impl Bench {
             revocation_class: RevocationClass::Immediate,
             intended_at: now,
             expires_at: now.plus(std::time::Duration::from_secs(3600)),
+            anchor_key: None,
             handle: None,
         }))
     }

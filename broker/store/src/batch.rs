@@ -1,7 +1,8 @@
 //! Batches of events, and the conditions under which they are committed.
 
 use taskpass_core::{
-    AgentName, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId, Timestamp,
+    AgentName, AnchorKey, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId,
+    Timestamp,
 };
 
 /// Events that one batch may bring, before the store adds the events that follow from them.
@@ -95,9 +96,9 @@ pub enum Guard {
         /// Keys of the caller that are remembered at a time.
         limit: u32,
     },
-    /// No anchor of the task at the provider is about to be revoked for a credential in doubt. A
-    /// credential that is issued through such an anchor would die with it.
-    NothingInDoubt(TaskId, ProviderName),
+    /// No anchor of the task at the provider that can have this key is about to be revoked for a
+    /// credential in doubt. A credential that is issued through such an anchor would die with it.
+    NothingInDoubt(TaskId, ProviderName, Option<AnchorKey>),
     /// The credential is in one of these states.
     CredentialState(CredentialId, &'static [CredentialState]),
 }

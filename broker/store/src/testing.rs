@@ -283,6 +283,7 @@ pub(crate) fn anchor(n: u64, of_task: u64) -> Event {
             id: anchor_id(n),
             task: task_id(of_task),
             provider: role().provider().clone(),
+            key: None,
             handle: serde_json::json!({"accessor": n}).into(),
             recorded_at: NOW,
             expires_at: NOW.plus(HOUR),
@@ -301,6 +302,7 @@ pub(crate) fn credential(n: u64, of_task: u64, of_agent: u64) -> Credential {
         revocation_class: RevocationClass::Immediate,
         intended_at: NOW,
         expires_at: NOW.plus(HOUR),
+        anchor_key: None,
         handle: None,
     })
 }

@@ -35,7 +35,7 @@ pub use order::{
 
 use async_trait::async_trait;
 use serde_json::Value;
-use taskpass_core::{ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{AnchorKey, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
 
 /// One configured back end that mints credentials.
 #[async_trait]
@@ -53,6 +53,19 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     /// configuration may have changed by then. It is never a secret, and takes no call to the back
     /// end. It is the [`RevokeItem::handle`] until [`Issued::handle`] replaces it.
     fn locator(&self, _role: &RoleName, _scope: &Scope) -> Option<Value> {
+        None
+    }
+
+    /// What the anchor of a credential has in common with the credential: `issue` must use anchors
+    /// that were recorded for the same key, and no others. While a credential is in doubt, the
+    /// broker revokes the task's anchors with its key and leaves the others alone. `None` where any
+    /// anchor of the task may be used, or where there are none. Makes no call to the back end.
+    fn anchor_key(
+        &self,
+        _role: &RoleName,
+        _scope: &Scope,
+        _credential: CredentialId,
+    ) -> Option<AnchorKey> {
         None
     }
 

@@ -32,8 +32,6 @@ pub struct IssueOrder {
     /// The latest end of the task. No credential may outlive it where the back end can enforce
     /// that.
     pub task_deadline: Timestamp,
-    /// The roles of this provider that the task may use, `role` included.
-    pub task_roles: Vec<RoleName>,
     /// The role.
     pub role: RoleName,
     /// The scope, already checked against the role's parameters.
@@ -137,10 +135,11 @@ pub struct RevokeOrder {
     pub task_deadline: Timestamp,
     /// All of the task, or some credentials.
     pub scope: RevokeScope,
-    /// Handles of all anchors that the task recorded at this provider and that may still be alive.
+    /// Handles of anchors that the task recorded at this provider and that may still be alive.
     ///
-    /// With [`RevokeScope::Credentials`] they are for items with an unknown outcome. Such a
-    /// credential was issued through one of these anchors or not at all, and the provider may have
+    /// With [`RevokeScope::Task`] they are all of them. With [`RevokeScope::Credentials`] they are
+    /// for items with an unknown outcome: those with the [key](crate::Provider::anchor_key) of such
+    /// an item. It was issued through one of these anchors or not at all, and the provider may have
     /// to revoke the anchors to be sure. Before that, the broker has marked all other credentials
     /// of these anchors as being revoked.
     pub anchors: Vec<(AnchorId, Value)>,

@@ -72,7 +72,6 @@ impl World {
             task,
             agent: "builder".parse().unwrap(),
             task_deadline: now.plus(std::time::Duration::from_secs(3600)),
-            task_roles: vec![role.clone()],
             role,
             scope: Scope::from_pairs(scope.iter().copied()).unwrap(),
             expires_at: now.plus(std::time::Duration::from_secs(600)),

@@ -1,5 +1,7 @@
 //! The endpoints of Vault that this provider calls, and Vault's answers, as types.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use rustify::{
     endpoint::Endpoint,
@@ -20,6 +22,64 @@ use crate::{
 
 /// A stand-in: the transport replaces it by the configured address.
 const ORIGIN: &str = "http://vault.invalid/";
+
+/// A token to create.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NewToken {
+    pub(crate) display_name: String,
+    pub(crate) meta: BTreeMap<&'static str, String>,
+    pub(crate) policies: Vec<String>,
+    pub(crate) no_default_policy: bool,
+    /// With its unit, as the next one.
+    pub(crate) ttl: String,
+    pub(crate) explicit_max_ttl: String,
+    pub(crate) renewable: bool,
+    #[serde(rename = "type")]
+    pub(crate) token_type: &'static str,
+}
+
+/// Creates a token: through a token role, which allows certain policies, or as an orphan with any
+/// policies, which takes `sudo`. The typed requests of `vaultrs` are one for each path.
+#[derive(Debug)]
+pub(crate) struct CreateToken<'a> {
+    pub(crate) role: Option<&'a str>,
+    pub(crate) token: &'a NewToken,
+}
+
+#[async_trait]
+impl Endpoint for CreateToken<'_> {
+    type Response = Value;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        create_path(self.role)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::POST
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        rustify::http::build_body(self.token, Self::REQUEST_BODY_TYPE).map(Some)
+    }
+}
+
+/// Where tokens are created.
+pub(crate) fn create_path(token_role: Option<&str>) -> String {
+    match token_role {
+        Some(role) => format!("auth/token/create/{role}"),
+        None => "auth/token/create-orphan".to_owned(),
+    }
+}
+
+/// Reads the settings of a token role.
+#[derive(Endpoint)]
+#[endpoint(path = "auth/token/roles/{self.role}", method = "GET")]
+pub(crate) struct TokenRole<'a> {
+    #[endpoint(skip)]
+    pub(crate) role: &'a str,
+}
 
 /// Looks a lease up. `vaultrs` has neither this endpoint nor the next two.
 #[derive(Endpoint, Serialize)]
@@ -70,6 +130,14 @@ pub(crate) struct Mounts {}
 #[derive(Endpoint, Serialize)]
 #[endpoint(path = "sys/capabilities-self", method = "POST")]
 pub(crate) struct CapabilitiesSelf<'a> {
+    pub(crate) paths: &'a [String],
+}
+
+/// Asks for the capabilities of another token.
+#[derive(Endpoint, Serialize)]
+#[endpoint(path = "sys/capabilities-accessor", method = "POST")]
+pub(crate) struct CapabilitiesOf<'a> {
+    pub(crate) accessor: &'a str,
     pub(crate) paths: &'a [String],
 }
 

@@ -6,8 +6,9 @@ use taskpass_core::Scope;
 use taskpass_provider::{Health, ProviderError};
 
 use crate::{
-    api::CapabilitiesSelf,
+    api::{CapabilitiesSelf, create_path},
     check_roles::{Found, check_roles},
+    check_token_role::{TokenCreation, check_token_role},
     role::{CredentialSource, Role},
     roles::Roles,
     vault::Vault,
@@ -16,9 +17,9 @@ use crate::{
 /// The Vault policy that the broker's own token needs, in HCL.
 pub const BROKER_POLICY: &str = include_str!("../../../deploy/examples/vault-broker-policy.hcl");
 
-/// The rights that the token needs; the same as in [`BROKER_POLICY`].
-const NEEDED: [(&str, &[&str]); 7] = [
-    ("auth/token/create-orphan", &["update", "sudo"]),
+/// The rights that the token needs beside the one to create tokens; the same as in
+/// [`BROKER_POLICY`].
+const NEEDED: [(&str, &[&str]); 6] = [
     ("auth/token/renew-accessor", &["update"]),
     ("auth/token/lookup-accessor", &["update"]),
     ("auth/token/revoke-accessor", &["update"]),
@@ -26,6 +27,17 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("sys/leases/renew", &["update"]),
     ("sys/leases/revoke", &["update"]),
 ];
+
+/// The right to create tokens as orphans.
+const CREATE_ORPHAN: &[&str] = &["update", "sudo"];
+/// The right to create them through a token role.
+const CREATE_BY_ROLE: &[&str] = &["update"];
+
+/// Tells the broker's token whether a session could use the path of a role.
+const CAPABILITIES: &str = "sys/capabilities-accessor";
+
+/// Where orphans are created.
+const ORPHAN: &str = "auth/token/create-orphan";
 
 /// Tells the types of engines to the broker's token.
 const MOUNTS: &str = "sys/mounts";
@@ -35,7 +47,8 @@ const NO_INDEX: &str = "standbys of this cluster may answer with what they knew 
 
 pub(crate) async fn check(vault: &Vault, roles: &Roles) -> Result<Health, ProviderError> {
     let mut health = check_server(vault).await?;
-    check_own_token(vault, roles, &mut health).await?;
+    let create = check_own_token(vault, roles, &mut health).await?;
+    check_token_role(vault, roles, create, &mut health).await?;
     let found = check_roles(vault, roles).await?;
     if !found.iter().any(|found| matches!(found, Found::Wrong(_))) {
         health
@@ -68,12 +81,17 @@ async fn check_own_token(
     vault: &Vault,
     roles: &Roles,
     health: &mut Health,
-) -> Result<(), ProviderError> {
+) -> Result<TokenCreation, ProviderError> {
     let searched = searched_paths(roles);
-    let paths: Vec<String> = NEEDED
-        .iter()
-        .map(|(path, _)| (*path).to_owned())
-        .chain([MOUNTS.to_owned()])
+    let create = create_path(vault.token_role.as_deref());
+    let create_needs = match vault.token_role {
+        Some(_) => CREATE_BY_ROLE,
+        None => CREATE_ORPHAN,
+    };
+    let all_needed = || [(create.as_str(), create_needs)].into_iter().chain(NEEDED);
+    let paths: Vec<String> = all_needed()
+        .map(|(path, _)| path.to_owned())
+        .chain([MOUNTS, CAPABILITIES, ORPHAN].map(str::to_owned))
         .chain(searched.iter().cloned())
         .collect();
     let reply = vault.call(|| CapabilitiesSelf { paths: &paths }).await;
@@ -82,8 +100,7 @@ async fn check_own_token(
         return Err(ProviderError::Misconfigured(NO_INDEX.to_owned()));
     }
     let granted = reply.data.unwrap_or_default();
-    let missing: Vec<String> = NEEDED
-        .iter()
+    let missing: Vec<String> = all_needed()
         .filter(|(path, needed)| !allows(&granted, path, needed))
         .map(|(path, needed)| format!("{} on `{path}`", needed.join("+")))
         .collect();
@@ -109,7 +126,18 @@ async fn check_own_token(
             ));
         }
     }
-    Ok(())
+    if !allows(&granted, CAPABILITIES, &["update"]) {
+        health.warnings.push(format!(
+            "without update on `{CAPABILITIES}` a check cannot tell whether the credentials of a role can be issued"
+        ));
+    }
+    let orphans = allows(&granted, ORPHAN, CREATE_ORPHAN);
+    let sudo = allows(&granted, &create, &["sudo"]);
+    Ok(match (orphans, sudo) {
+        (true, _) => TokenCreation::AnyOrphan,
+        (false, true) => TokenCreation::AnyOfRole,
+        (false, false) => TokenCreation::AsTheRoleAllows,
+    })
 }
 
 /// The paths where overdue leases are searched: paths of dynamic roles without parameters.

@@ -1,18 +1,19 @@
 //! Whether the roles work: asks with a token like a task's session, which is revoked at once.
 
+use std::collections::BTreeMap;
+
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use taskpass_core::{Scope, Secret};
 use taskpass_provider::ProviderError;
-use vaultrs::api::token::requests::CreateOrphanTokenRequest;
 
 use crate::{
-    api::{CapabilitiesSelf, MountOf, Reply},
+    api::{CapabilitiesOf, MountOf, NewToken, Reply},
     consistency::Index,
     engine::{EngineRevokes, is_mixed},
     role::{CredentialSource, Dynamic, Role},
     roles::Roles,
-    token::PROBATION,
+    token::{PROBATION, misfit},
     vault::{CONCURRENT_CALLS_MAX, Vault},
 };
 
@@ -34,14 +35,19 @@ enum KnownPath {
     Beginning(String),
 }
 
-/// The findings about roles. A `token` role has no path to ask about. Whether a path with
-/// parameters can be used shows only when a credential is requested.
+/// A token like a session of the role.
+struct Trial {
+    secret: Secret,
+    accessor: String,
+    minted: Option<Index>,
+}
+
+/// The findings about roles. A `token` role has no path to ask about: that its token can be made is
+/// all. Whether a path with parameters can be used shows only when a credential is requested.
 pub(crate) async fn check_roles(vault: &Vault, roles: &Roles) -> Result<Vec<Found>, ProviderError> {
     let mut checking = Vec::new();
     for role in roles.iter() {
-        if let Some(path) = known_path(role) {
-            checking.push(check_role(vault, role, path));
-        }
+        checking.push(check_role(vault, role));
     }
     let found = stream::iter(checking).buffered(CONCURRENT_CALLS_MAX);
     // All of them run to their end, also after a failure: each revokes its token.
@@ -49,17 +55,22 @@ pub(crate) async fn check_roles(vault: &Vault, roles: &Roles) -> Result<Vec<Foun
     found.into_iter().filter_map(Result::transpose).collect()
 }
 
-async fn check_role(
-    vault: &Vault,
-    role: &Role,
-    path: KnownPath,
-) -> Result<Option<Found>, ProviderError> {
-    let doing = "create a token to try the roles with";
-    let (auth, minted) = vault.create_token(|| trial_token(role), doing).await?;
-    let token = Secret::new(auth.client_token);
-    let found = try_role(vault, role, &path, (&token, minted.as_ref())).await;
-    vault.discard_token(&auth.accessor, minted.as_ref()).await;
+async fn check_role(vault: &Vault, role: &Role) -> Result<Option<Found>, ProviderError> {
     let about = |words: String| format!("role `{}`: {words}", role.spec.name);
+    let trial = match trial_token(vault, role).await {
+        Ok(trial) => trial,
+        Err(ProviderError::Misconfigured(problem) | ProviderError::Denied(problem)) => {
+            return Ok(Some(Found::Wrong(about(problem))));
+        }
+        Err(error) => return Err(error),
+    };
+    let found = match known_path(role) {
+        Some(path) => try_role(vault, role, &path, &trial).await,
+        None => Ok(None),
+    };
+    vault
+        .discard_token(&trial.accessor, trial.minted.as_ref())
+        .await;
     Ok(match (found, &role.source) {
         (Err(problem), _) => Some(Found::Wrong(about(problem))),
         (Ok(engine), CredentialSource::Dynamic(dynamic)) => {
@@ -107,8 +118,9 @@ async fn try_role(
     vault: &Vault,
     role: &Role,
     path: &KnownPath,
-    (token, minted): (&Secret, Option<&Index>),
+    trial: &Trial,
 ) -> Result<Option<String>, String> {
+    let (token, minted) = (&trial.secret, trial.minted.as_ref());
     let path = match path {
         KnownPath::Beginning(path) => {
             let asked = vault.call_with(token, minted, MountOf { path }).await;
@@ -117,25 +129,28 @@ async fn try_role(
         KnownPath::Fixed(path) => path.as_str(),
     };
     let paths = [path.to_owned()];
-    let asked = vault
-        .call_with(token, minted, CapabilitiesSelf { paths: &paths })
-        .await;
-    let reply = asked.map_err(|e| {
-        let error = e.while_doing("tell what a task may do");
-        format!("whether its credentials can be issued is unknown: {error}")
-    })?;
-    let needed = role.source.capabilities();
-    let granted = reply
-        .data
-        .as_ref()
-        .and_then(|data| data.get(path)?.as_array());
-    let mut granted = granted.into_iter().flatten().filter_map(Value::as_str);
-    if !granted.any(|one| needed.contains(&one)) {
-        return Err(format!(
-            "its policies ({}) do not allow {} on `{path}`, or do not exist; write them in Vault",
-            role.policies.join(", "),
-            needed.join(" or ")
-        ));
+    // The trial token cannot ask for itself: that takes Vault's default policy.
+    let question = || CapabilitiesOf {
+        accessor: &trial.accessor,
+        paths: &paths,
+    };
+    match vault.call_after(minted, question).await {
+        Ok(reply) if !allows(&reply, path, role.source.capabilities()) => {
+            return Err(format!(
+                "its policies ({}) do not allow {} on `{path}`, or do not exist; write them in Vault",
+                role.policies.join(", "),
+                role.source.capabilities().join(" or ")
+            ));
+        }
+        Ok(_) => {}
+        // The check of the broker's own token says that it must not ask.
+        Err(fault) if fault.status() == Some(403) => {}
+        Err(fault) => {
+            let error = fault.while_doing("tell what a task may do");
+            return Err(format!(
+                "whether its credentials can be issued is unknown: {error}"
+            ));
+        }
     }
     match vault.call_with(token, minted, MountOf { path }).await {
         Err(fault) if matches!(fault.status(), Some(400..=404)) => Err(format!(
@@ -143,6 +158,14 @@ async fn try_role(
         )),
         asked => Ok(asked.ok().and_then(|reply| type_of(&reply))),
     }
+}
+
+/// Whether the answer grants one of the capabilities on the path.
+fn allows(reply: &Reply, path: &str, needed: &[&str]) -> bool {
+    let data = reply.data.as_ref();
+    let granted = data.and_then(|data| data.get(path)?.as_array());
+    let mut granted = granted.into_iter().flatten().filter_map(Value::as_str);
+    granted.any(|one| needed.contains(&one))
 }
 
 fn type_of(reply: &Reply) -> Option<String> {
@@ -162,16 +185,38 @@ fn known_path(role: &Role) -> Option<KnownPath> {
     }
 }
 
-/// It has Vault's default policy, which lets a token ask for its own capabilities, and lives no
-/// longer than an unrecorded token.
-fn trial_token(role: &Role) -> CreateOrphanTokenRequest {
-    CreateOrphanTokenRequest {
-        display_name: Some("taskpass-check".to_owned()),
-        ttl: Some(format!("{}s", PROBATION.as_secs())),
-        explicit_max_ttl: Some(format!("{}s", PROBATION.as_secs())),
-        policies: Some(role.policies.clone()),
-        renewable: Some(false),
-        token_type: Some("service".to_owned()),
-        ..CreateOrphanTokenRequest::default()
+/// A token with the policies of the role. It lives no longer than an unrecorded token.
+async fn trial_token(vault: &Vault, role: &Role) -> Result<Trial, ProviderError> {
+    let seconds = format!("{}s", PROBATION.as_secs());
+    let wanted = NewToken {
+        display_name: "taskpass-check".to_owned(),
+        meta: BTreeMap::new(),
+        policies: role.policies.clone(),
+        no_default_policy: true,
+        ttl: seconds.clone(),
+        explicit_max_ttl: seconds,
+        renewable: true,
+        token_type: "service",
+    };
+    let created = vault.create_token(&wanted).await;
+    let (auth, minted) = created.map_err(|fault| {
+        let is_refused = fault.status() == Some(400);
+        let error = fault.while_doing("create a token with its policies");
+        match &vault.token_role {
+            Some(token_role) if is_refused => ProviderError::Misconfigured(format!(
+                "{error}; let token role `{token_role}` allow {}",
+                role.policies.join(", ")
+            )),
+            _ => error,
+        }
+    })?;
+    if let Some(problem) = misfit(&auth, &wanted, vault.token_role.as_deref()) {
+        vault.discard_token(&auth.accessor, minted.as_ref()).await;
+        return Err(problem);
     }
+    Ok(Trial {
+        secret: Secret::new(auth.client_token),
+        accessor: auth.accessor,
+        minted,
+    })
 }

@@ -10,8 +10,8 @@ use taskpass_provider::config::{EnvConfig, FilePath, ParamConfigs, SecretFile};
 
 use crate::engine::EngineRevokes;
 
-/// HashiCorp Vault or OpenBao. A task gets a Vault token of its own, through which its credentials
-/// are issued.
+/// HashiCorp Vault or OpenBao. A task gets Vault tokens of its own, through which its credentials are
+/// issued: one for each set of `policies` of the roles that it uses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultConfig {
@@ -38,6 +38,13 @@ pub struct VaultConfig {
     /// Logs in with AppRole instead of a token.
     #[serde(default)]
     pub approle: Option<AppRoleConfig>,
+    /// The token role through which the broker makes the tokens of tasks, with
+    /// `auth/token/create/<token_role>`. Its `allowed_policies` and `allowed_policies_glob` are all
+    /// that a thief of the broker's token could get. Without it, the broker needs `sudo` on
+    /// `auth/token/create-orphan`, which gives tokens with any policy but root, and a check of the
+    /// provider warns.
+    #[serde(default)]
+    pub token_role: Option<String>,
     /// How long one request may take, connecting included.
     #[serde(default = "default_timeout")]
     pub timeout: Ttl,
@@ -108,8 +115,8 @@ pub struct RoleConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 2))]
     pub version: Option<u8>,
-    /// The Vault policies that the task's token needs for this role. A `token` role gives exactly
-    /// these.
+    /// The Vault policies that the task's token needs for this role. Roles with the same policies
+    /// share a token. A `token` role gives exactly these.
     pub policies: Vec<String>,
     /// The parameters that an agent may give, each with exactly one rule:
     /// `{ name = { pattern = "[a-z]+" } }`.

@@ -40,6 +40,15 @@ pub(crate) fn is_token(item: &RevokeItem) -> bool {
     }
 }
 
+/// Marks a token that was created through a token role: Vault takes its latest end from the role as
+/// it is at each renewal, so its holder may have given it a later end than any on record.
+const BY_TOKEN_ROLE: &str = "by_token_role";
+
+/// Whether the holder of the token may have renewed it beyond every end on record.
+pub(crate) fn is_by_token_role(handle: Option<&Value>) -> bool {
+    handle.is_some_and(|handle| handle.get(BY_TOKEN_ROLE).is_some())
+}
+
 /// How a session, or a token that is a credential, is found at Vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AnchorHandle {
@@ -82,11 +91,25 @@ impl Handle {
         value
     }
 
+    /// The handle of a token, with its mark if it was created through a token role.
+    pub(crate) fn of_token(
+        accessor: String,
+        index: Option<&Index>,
+        token_role: Option<&str>,
+    ) -> Value {
+        let mut value = Self::Accessor(accessor).minted_at(index);
+        if let (Some(_), Some(fields)) = (token_role, value.as_object_mut()) {
+            fields.insert(BY_TOKEN_ROLE.to_owned(), Value::from(true));
+        }
+        value
+    }
+
     pub(crate) fn parse(value: &Value) -> Result<Self, ProviderError> {
         let mut value = value.clone();
         if let Some(fields) = value.as_object_mut() {
-            fields.remove(Index::KEY);
-            fields.remove(ENGINE_KEY);
+            for key in [Index::KEY, ENGINE_KEY, BY_TOKEN_ROLE] {
+                fields.remove(key);
+            }
         }
         parse(&value, "handle")
     }
@@ -138,6 +161,14 @@ mod tests {
             r#"{"lease_id":"a/b/c","engine":"pki"}"#
         );
         assert_eq!(Handle::parse(&by_engine), Ok(lease));
+        let token = Handle::of_token("x".to_owned(), None, Some("taskpass"));
+        assert_eq!(
+            token.to_string(),
+            r#"{"accessor":"x","by_token_role":true}"#
+        );
+        assert_eq!(Handle::parse(&token), Ok(Handle::Accessor("x".to_owned())));
+        let orphan = Handle::of_token("x".to_owned(), None, None);
+        assert!(is_by_token_role(Some(&token)) && !is_by_token_role(Some(&orphan)));
         let mut anchor = AnchorHandle {
             accessor: "x".to_owned(),
             credential: None,

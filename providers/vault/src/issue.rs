@@ -14,7 +14,7 @@ use crate::{
     path::PathTemplate,
     role::{CredentialSource, Dynamic, KvVersion, Role},
     roles::Roles,
-    session::Sessions,
+    session::{Policies, Sessions},
     token::{AnchoredToken, TokenSpec, mint_token},
     vault::Vault,
 };
@@ -35,17 +35,25 @@ impl Issuing<'_> {
     pub(crate) async fn issue(&self) -> Result<Issued, ProviderError> {
         let role = self.roles.get(&self.order.role)?;
         match &role.source {
-            CredentialSource::Dynamic(dynamic) => self.issue_dynamic(dynamic).await,
+            CredentialSource::Dynamic(dynamic) => {
+                self.issue_dynamic(dynamic, &Policies::of(role)).await
+            }
             CredentialSource::Token => self.issue_token(role).await,
-            CredentialSource::Kv { path, version } => self.issue_kv(path, *version).await,
+            CredentialSource::Kv { path, version } => {
+                self.issue_kv(path, *version, &Policies::of(role)).await
+            }
         }
     }
 
-    async fn issue_dynamic(&self, dynamic: &Dynamic) -> Result<Issued, ProviderError> {
+    async fn issue_dynamic(
+        &self,
+        dynamic: &Dynamic,
+        policies: &Policies,
+    ) -> Result<Issued, ProviderError> {
         let order = self.order;
         let path = dynamic.lease_path(&order.scope).map_err(|e| hostile(&e))?;
         // Session and engine come first, so that the lifetime counts from the call to the engine.
-        let session = self.session().await?;
+        let session = self.session(policies).await?;
         let engine = engine_by_session(self.vault, &session, &path).await?;
         let now = self.vault.clock.now();
         let ttl = Ttl::from_seconds(order.expires_at.since(now).as_secs())
@@ -53,7 +61,7 @@ impl Issuing<'_> {
         let call = dynamic
             .engine_call(&order.scope, ttl)
             .map_err(|e| hostile(&e))?;
-        let (mut reply, session) = self.call_engine(&call).await?;
+        let (mut reply, session) = self.call_engine(&call, policies).await?;
         let data = reply.data.take();
         if reply.lease_id.is_empty() {
             self.roles.mark_unleased(&order.role);
@@ -122,10 +130,16 @@ impl Issuing<'_> {
             data,
             expires_at: end_on_record(order.expires_at, token.dead_by),
             // The holder of a renewable token may renew it behind the broker's back, so the broker
-            // revokes it at its end.
-            lives_for: (!role.spec.renewable).then_some(token.granted),
+            // revokes it at its end. At a renewal Vault takes the longest life from the token role
+            // and forgets the one that the broker asked for, so there each token is renewable.
+            lives_for: (!role.spec.renewable && self.vault.token_role.is_none())
+                .then_some(token.granted),
             revocation_class: RevocationClass::Inherits,
-            handle: Some(Handle::Accessor(token.accessor).minted_at(token.minted.as_ref())),
+            handle: Some(Handle::of_token(
+                token.accessor,
+                token.minted.as_ref(),
+                self.vault.token_role.as_deref(),
+            )),
             anchor: Some(token.anchor),
         })
     }
@@ -134,10 +148,11 @@ impl Issuing<'_> {
         &self,
         path: &PathTemplate,
         version: KvVersion,
+        policies: &Policies,
     ) -> Result<Issued, ProviderError> {
         let path = path.render(&self.order.scope).map_err(|e| hostile(&e))?;
         let call = EngineCall { path, body: None };
-        let (mut reply, session) = self.call_engine(&call).await?;
+        let (mut reply, session) = self.call_engine(&call, policies).await?;
         let data = match (reply.data.take(), version) {
             (Some(Value::Object(mut outer)), KvVersion::Two) => outer.remove("data"),
             (data, _) => data,
@@ -152,14 +167,15 @@ impl Issuing<'_> {
         })
     }
 
-    /// Calls an engine with the task's session. If an operator has revoked the session, a new one
+    /// Calls an engine with the task's session for these policies. If an operator has revoked the session, a new one
     /// is minted and the call is made once more.
     async fn call_engine(
         &self,
         call: &EngineCall,
+        policies: &Policies,
     ) -> Result<(Reply, Arc<AnchoredToken>), ProviderError> {
         let doing = format!("issue `{}`", self.order.role);
-        let session = self.session().await?;
+        let session = self.session(policies).await?;
         let refused = match self.call_once(&session, call).await {
             Ok(reply) => return Ok((reply, session)),
             Err(fault) if fault.status() == Some(403) => fault,
@@ -174,7 +190,7 @@ impl Issuing<'_> {
         }
         let dead = [session.accessor.clone()].into();
         self.sessions.remove_any_of(self.order.task, &dead).await;
-        let session = self.session().await?;
+        let session = self.session(policies).await?;
         match self.call_once(&session, call).await {
             Ok(reply) => Ok((reply, session)),
             Err(fault) => Err(fault.while_doing(&doing)),
@@ -188,8 +204,7 @@ impl Issuing<'_> {
             .await
     }
 
-    async fn session(&self) -> Result<Arc<AnchoredToken>, ProviderError> {
-        let policies = || self.roles.policies_of_task(self.order);
+    async fn session(&self, policies: &Policies) -> Result<Arc<AnchoredToken>, ProviderError> {
         self.sessions
             .get_or_mint(self.vault, self.order, policies, self.anchors)
             .await

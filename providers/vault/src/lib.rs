@@ -47,6 +47,7 @@ mod api;
 mod broker_token;
 mod check;
 mod check_roles;
+mod check_token_role;
 mod config;
 mod consistency;
 mod engine;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use taskpass_core::{Clock, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
@@ -63,6 +63,7 @@ impl VaultProvider {
                 token: BrokerToken::new(source, Arc::clone(&clock)),
                 clock,
                 namespace: plain_namespace(config.namespace.as_deref()),
+                token_role: config.token_role.clone(),
                 request_max: config.max_request_duration.duration(),
                 lag: parking_lot::Mutex::default(),
                 mounts: KnownMounts::default(),
@@ -90,6 +91,15 @@ impl Provider for VaultProvider {
 
     fn locator(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
         Some(self.roles.locator(role, scope)?.to_json())
+    }
+
+    fn anchor_key(
+        &self,
+        role: &RoleName,
+        _scope: &Scope,
+        credential: CredentialId,
+    ) -> Option<AnchorKey> {
+        self.roles.anchor_key(role, credential)
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

@@ -13,7 +13,7 @@ use taskpass_provider::{ProviderError, RevokeItem, RevokeOrder, RevokeScope, Rev
 use crate::{
     consistency::{Death, Index, UNSEEN},
     engine::{EngineRevokes, engine_revokes, forgotten},
-    handle::{AnchorHandle, Handle, is_token},
+    handle::{AnchorHandle, Handle, is_by_token_role, is_token},
     identity::must_have_minted,
     in_doubt::CallsInDoubt,
     leases::{LeaseOutcomes, Search, await_revoked, search_overdue},
@@ -227,7 +227,7 @@ impl Revoking<'_> {
                     Death::Proven => proven(
                         "Vault revoked the token, and does not know it any more; what it was used to mint ends as its engines allow",
                     ),
-                    Death::Unknown => unproven(item, UNSEEN),
+                    Death::Unknown => unproven_until(self.token_ends_by(item), UNSEEN),
                 },
             ),
             Some(Handle::Unleased(ends_at)) => Ok(unleased(item, ends_at)),
@@ -243,6 +243,14 @@ impl Revoking<'_> {
                 self.revoke_in_doubt(item, locator, sessions).await
             }
         }
+    }
+
+    /// The latest end that the holder of a token can have given it.
+    fn token_ends_by(&self, item: &RevokeItem) -> Timestamp {
+        if is_by_token_role(item.handle.as_ref()) {
+            return Timestamp::MAX;
+        }
+        self.order.task_deadline.max(item.expires_at)
     }
 
     /// Revokes a lease, unless it ended with its session. That Vault does not know the lease is a

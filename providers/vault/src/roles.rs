@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use taskpass_core::{RoleName, RoleSpec, Scope};
-use taskpass_provider::{IssueOrder, ProviderError};
+use taskpass_core::{AnchorKey, CredentialId, RoleName, RoleSpec, Scope};
+use taskpass_provider::ProviderError;
 
 use crate::{
     handle::Handle,
     role::{CredentialSource, Role},
+    session::Policies,
 };
 
 #[derive(Debug)]
@@ -43,14 +44,19 @@ impl Roles {
         })
     }
 
-    /// The policies of all roles that the order's task may use.
-    pub(crate) fn policies_of_task(&self, order: &IssueOrder) -> Vec<String> {
-        let names = order.task_roles.iter().chain([&order.role]);
-        let policies: BTreeSet<String> = names
-            .filter_map(|name| self.find(name))
-            .flat_map(|role| role.policies.iter().cloned())
-            .collect();
-        policies.into_iter().collect()
+    /// What a credential of the role and its anchor have in common. A token is its own anchor.
+    pub(crate) fn anchor_key(
+        &self,
+        name: &RoleName,
+        credential: CredentialId,
+    ) -> Option<AnchorKey> {
+        let role = self.find(name)?;
+        Some(match role.source {
+            CredentialSource::Token => AnchorKey::of([credential.to_string().as_str()]),
+            CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => {
+                Policies::of(role).anchor_key()
+            }
+        })
     }
 
     /// Where to search for a lease of `scope` if the answer is lost.

@@ -4,13 +4,13 @@
 //! A broker that dies before the record leaves a token that no ledger names; its short life ends
 //! it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use taskpass_core::{AnchorId, CredentialId, Secret, Timestamp};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
-use vaultrs::api::token::requests::CreateOrphanTokenRequest;
+use vaultrs::api::AuthInfo;
 
-use crate::{consistency::Index, handle::AnchorHandle, vault::Vault};
+use crate::{api::NewToken, consistency::Index, handle::AnchorHandle, vault::Vault};
 
 /// The life of a token that is not on record yet: longer than recording takes on a busy disk.
 pub(crate) const PROBATION: Duration = Duration::from_secs(20);
@@ -53,10 +53,12 @@ pub(crate) async fn mint_token(
     let life = whole_seconds(spec.until.since(now))?;
     let life_max = whole_seconds(spec.until_at_most.since(now))?;
     let probation = life.min(PROBATION.as_secs());
-    let request = || token_request(order, &spec.policies, probation, life_max);
-    let (auth, index) = vault
-        .create_token(request, "create the task's token")
-        .await?;
+    let wanted = new_token(order, &spec.policies, probation, life_max);
+    let created = vault.create_token(&wanted).await;
+    let (auth, index) = created.map_err(|e| e.while_doing("create the task's token"))?;
+    if let Some(fault) = misfit(&auth, &wanted, vault.token_role.as_deref()) {
+        return Err(discarded(vault, &auth.accessor, index.as_ref(), fault).await);
+    }
     let (secret, accessor) = (Secret::new(auth.client_token), auth.accessor);
     let handle = AnchorHandle {
         accessor: accessor.clone(),
@@ -127,26 +129,51 @@ async fn record(
 
 /// An orphan that lives for `ttl` seconds and can be extended until it is `ttl_max` seconds old.
 /// Were it a child of the broker's own token, revoking that would revoke the sessions of all tasks.
-fn token_request(
-    order: &IssueOrder,
-    policies: &[String],
-    ttl: u64,
-    ttl_max: u64,
-) -> CreateOrphanTokenRequest {
-    CreateOrphanTokenRequest {
-        display_name: Some(format!("taskpass-{}", order.task)),
-        meta: Some(HashMap::from([
-            ("task".to_owned(), order.task.to_string()),
-            ("agent".to_owned(), order.agent.to_string()),
-        ])),
-        explicit_max_ttl: Some(format!("{ttl_max}s")),
-        ttl: Some(format!("{ttl}s")),
-        no_default_policy: Some(true),
-        policies: Some(policies.to_vec()),
-        renewable: Some(true),
-        token_type: Some("service".to_owned()),
-        ..CreateOrphanTokenRequest::default()
+fn new_token(order: &IssueOrder, policies: &[String], ttl: u64, ttl_max: u64) -> NewToken {
+    NewToken {
+        display_name: format!("taskpass-{}", order.task),
+        meta: BTreeMap::from([
+            ("task", order.task.to_string()),
+            ("agent", order.agent.to_string()),
+        ]),
+        policies: policies.to_vec(),
+        no_default_policy: true,
+        ttl: format!("{ttl}s"),
+        explicit_max_ttl: format!("{ttl_max}s"),
+        renewable: true,
+        token_type: "service",
     }
+}
+
+/// Why a new token is not the one that was asked for: the settings of a token role come before
+/// those of the request.
+pub(crate) fn misfit(
+    auth: &AuthInfo,
+    wanted: &NewToken,
+    token_role: Option<&str>,
+) -> Option<ProviderError> {
+    // Vault writes the names of policies in lower case.
+    let asked: Vec<String> = wanted.policies.iter().map(|p| p.to_lowercase()).collect();
+    let more = auth.policies.iter().find(|policy| !asked.contains(policy));
+    let problem = if auth.token_type != "service" {
+        format!(
+            "are of type `{}` and cannot be revoked; set `token_type=service`",
+            auth.token_type
+        )
+    } else if !auth.orphan {
+        "end with the broker's own token; set `orphan=true`".to_owned()
+    } else if wanted.renewable && !auth.renewable {
+        "cannot be renewed; set `renewable=true`".to_owned()
+    } else if let Some(more) = more {
+        format!("get policy `{more}`, which was not asked for; set `token_no_default_policy=true`")
+    } else {
+        return None;
+    };
+    let what = match token_role {
+        Some(role) => format!("tokens of token role `{role}`"),
+        None => "its orphan tokens".to_owned(),
+    };
+    Some(ProviderError::Misconfigured(format!("{what} {problem}")))
 }
 
 /// Rounded down, so that no token outlives the requested end.

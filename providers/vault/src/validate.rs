@@ -44,6 +44,16 @@ impl VaultConfig {
             ),
             _ => {}
         }
+        if self
+            .token_role
+            .as_deref()
+            .is_some_and(|role| role.contains('/') || !is_plain_path(role))
+        {
+            note(
+                "/token_role",
+                self.complaint("`token_role` must be the name of a token role, like `taskpass`"),
+            );
+        }
         let odd = |text: &String| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic());
         if self.namespace.as_ref().is_some_and(odd) {
             note(

@@ -18,7 +18,7 @@ use vaultrs::api::{
 };
 
 use crate::{
-    api::{self, ListLeases, LookupLease, RenewLease, Reply, RevokeLease},
+    api::{self, CreateToken, ListLeases, LookupLease, NewToken, RenewLease, Reply, RevokeLease},
     broker_token::BrokerToken,
     consistency::{Death, Index, may_lag},
     engine::KnownMounts,
@@ -43,6 +43,8 @@ pub(crate) struct Vault {
     pub(crate) clock: Arc<dyn Clock>,
     /// Without slashes around it; `None` is the root namespace.
     pub(crate) namespace: Option<String>,
+    /// The token role through which tokens are created, if there is one.
+    pub(crate) token_role: Option<String>,
     /// The longest that Vault works on one request.
     pub(crate) request_max: Duration,
     /// Whether a place may lag behind, and when that was learnt (monotonic).
@@ -117,17 +119,16 @@ impl Vault {
         lags
     }
 
-    /// Creates a token; `doing` names the purpose. Returns also how far the storage was then.
-    pub(crate) async fn create_token<E: Endpoint>(
+    /// Creates a token, an orphan. Returns also how far the storage was then.
+    pub(crate) async fn create_token(
         &self,
-        request: impl Fn() -> E + Send + Sync,
-        doing: &str,
-    ) -> Result<(AuthInfo, Option<Index>), ProviderError> {
-        let created = self.call(request).await;
-        let reply = created.map_err(|e| e.while_doing(doing))?;
-        let auth = reply.auth.ok_or_else(|| {
-            ProviderError::retryable(format!("Vault's answer to {doing} has no token"))
-        })?;
+        token: &NewToken,
+    ) -> Result<(AuthInfo, Option<Index>), Fault> {
+        let role = self.token_role.as_deref();
+        let reply = self.call(|| CreateToken { role, token }).await?;
+        let auth = reply
+            .auth
+            .ok_or_else(|| Fault::Garbled("it has no token".to_owned()))?;
         Ok((auth, reply.index))
     }
 

@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
+use serde_json::Value;
 use taskpass_tests::{Installation, program, workspace};
 
 use super::{files, none, read};
@@ -74,6 +75,72 @@ fn session_policies_are_policies() {
     }
 }
 
+/// `iam:PutRolePolicy` would let a thief of the revoker's key write any rights into a role. A role
+/// with a permissions boundary gets no more than the boundary, whatever is written into it, and the
+/// revoker may write into no other.
+#[test]
+fn the_revoker_of_the_aws_example_cannot_widen_a_role() {
+    let load = |name: &str| -> Value {
+        let path = format!("deploy/examples/aws/{name}.json");
+        serde_json::from_str(&read(&path)).expect(&path)
+    };
+    let each = |policy: &Value, effect: &str| -> Vec<(String, Value)> {
+        let statements = policy["Statement"].as_array().expect("statements");
+        let of_effect = statements.iter().filter(|s| s["Effect"] == effect);
+        let actions = of_effect.flat_map(|s| {
+            let actions = match &s["Action"] {
+                Value::Array(all) => all.clone(),
+                one => vec![one.clone()],
+            };
+            let text = |action: Value| action.as_str().expect("an action").to_owned();
+            actions.into_iter().map(move |a| (text(a), s.clone()))
+        });
+        actions.collect()
+    };
+    let role = "arn:aws:iam::123456789012:role/artifact-reader";
+    assert!(read("deploy/examples/taskpass.toml").contains(role));
+    let revoker = each(&load("revoker"), "Allow");
+    let actions: Vec<&str> = revoker.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(actions, ["iam:GetRolePolicy", "iam:PutRolePolicy"]);
+    assert!(revoker.iter().all(|(_, s)| s["Resource"] == role));
+    let bounded = &revoker[1].1["Condition"]["StringEquals"]["iam:PermissionsBoundary"];
+    let name = bounded.as_str().and_then(|arn| arn.rsplit('/').next());
+    let boundary = load(name.expect("the boundary of the roles"));
+    for (action, statement) in each(&boundary, "Allow") {
+        let may = action.split(':').next().expect("a service");
+        assert!(
+            !["*", "iam", "sts", "organizations"].contains(&may),
+            "{action}"
+        );
+        assert_ne!(statement["Resource"], "*", "{action}");
+    }
+    let denied = each(&boundary, "Deny");
+    for never in ["iam:*", "sts:Assume*"] {
+        assert!(denied.iter().any(|(action, _)| action == never), "{never}");
+    }
+    // Its session policy allows what the example's role may do, and the boundary must as well.
+    let example = each(&load("../policies/artifact-reader"), "Allow");
+    let allowed = each(&boundary, "Allow");
+    for (action, _) in example {
+        assert!(allowed.iter().any(|(a, _)| *a == action), "{action}");
+    }
+    let own = each(&load("taskpass-revoker-boundary"), "Allow");
+    let own: Vec<&str> = own.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(own, actions);
+    let broker = each(&load("broker"), "Allow");
+    assert!(
+        broker
+            .iter()
+            .all(|(a, s)| a.starts_with("sts:") && s["Resource"] == role)
+    );
+    for policy in files("deploy/examples/aws", ".json") {
+        assert!(
+            read(&policy).len() <= 6144,
+            "IAM takes no longer policy: {policy}"
+        );
+    }
+}
+
 /// The policy of the broker's own Vault token grants no path through which the broker could give
 /// itself more.
 #[test]
@@ -84,7 +151,7 @@ fn the_brokers_vault_policy_names_the_paths_it_needs() {
         .filter_map(|line| line.trim().strip_prefix("path \"")?.split('"').next())
         .collect();
     for needed in [
-        "auth/token/create-orphan",
+        "auth/token/create/taskpass",
         "auth/token/renew-accessor",
         "auth/token/revoke-accessor",
         "auth/token/lookup-accessor",
@@ -95,7 +162,8 @@ fn the_brokers_vault_policy_names_the_paths_it_needs() {
         assert!(
             !path.starts_with('*')
                 && !path.starts_with("sys/policies")
-                && !path.starts_with("auth/token/*"),
+                && !path.starts_with("auth/token/*")
+                && path != "auth/token/create-orphan",
             "`{path}` is too much"
         );
     }

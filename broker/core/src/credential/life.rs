@@ -6,7 +6,9 @@
 //! fields of the record hold this, and only this file reads and writes them.
 
 use super::{Credential, CredentialState, RevocationClass};
-use crate::{AgentName, CredentialId, Handle, RoleName, Scope, TaskId, Timestamp, limits};
+use crate::{
+    AgentName, AnchorKey, CredentialId, Handle, RoleName, Scope, TaskId, Timestamp, limits,
+};
 
 /// The record of the provider's answer to the request for a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct CredentialIntent {
     pub intended_at: Timestamp,
     /// The end that is asked for.
     pub expires_at: Timestamp,
+    /// The key of the anchor that it will be issued through, if it needs one that has a key.
+    pub anchor_key: Option<AnchorKey>,
     /// How the provider finds it, where that is known before it is minted; never a secret.
     pub handle: Option<Handle>,
 }
@@ -66,6 +70,7 @@ impl From<CredentialIntent> for Credential {
             expires_at: intent.expires_at,
             asked_until: None,
             renewals_unanswered: 0,
+            anchor_key: intent.anchor_key,
             anchor: None,
             handle: intent.handle,
             revocation: None,

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
-    Anchor, AnchorId, AnchorState, CredentialId, CredentialState, Event, Handle, ProviderName,
-    TaskId, Timestamp,
+    Anchor, AnchorId, AnchorKey, AnchorState, CredentialId, CredentialState, Event, Handle,
+    ProviderName, TaskId, Timestamp,
 };
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
@@ -19,6 +19,8 @@ pub(crate) struct AnchorRecorder<'a> {
     pub(crate) task: TaskId,
     pub(crate) credential: CredentialId,
     pub(crate) provider: ProviderName,
+    /// Of the credential.
+    pub(crate) key: Option<AnchorKey>,
 }
 
 #[async_trait]
@@ -42,6 +44,7 @@ impl Anchors for AnchorRecorder<'_> {
             id,
             task: self.task,
             provider: self.provider.clone(),
+            key: self.key,
             handle,
             recorded_at: self.engine.now(),
             expires_at,

@@ -159,12 +159,11 @@ impl Engine {
         // refuses.
         fits(spec, wanted.scope, wanted.ttl)?;
         let permit = backend.acquire(&task.agent, &spec.name)?;
-        let handle = backend
-            .provider()
-            .locator(&spec.name, wanted.scope)
-            .map(Handle::from);
+        let id =
+            CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?;
+        let provider = backend.provider();
         let credential = Credential::from(CredentialIntent {
-            id: CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
+            id,
             task: task.id,
             agent: task.agent.clone(),
             role: spec.name.clone(),
@@ -172,7 +171,8 @@ impl Engine {
             revocation_class: spec.revocation_class,
             intended_at: wanted.now,
             expires_at: wanted.expires_at,
-            handle,
+            anchor_key: provider.anchor_key(&spec.name, wanted.scope, id),
+            handle: provider.locator(&spec.name, wanted.scope).map(Handle::from),
         });
         let running = self.in_flight.enter(credential.id, task.id);
         let mut guards = Self::intent_guards(call, &credential, wanted.idempotency.as_ref());
@@ -266,7 +266,11 @@ impl Engine {
             Guard::AgentActive(credential.agent.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
-            Guard::NothingInDoubt(credential.task, credential.role.provider().clone()),
+            Guard::NothingInDoubt(
+                credential.task,
+                credential.role.provider().clone(),
+                credential.anchor_key,
+            ),
             Guard::AgentLiveCredentialsBelow(
                 credential.agent.clone(),
                 call.snapshot.settings().credentials.live_per_agent,
@@ -291,17 +295,12 @@ impl Engine {
             running,
         } = intended;
         let provider = backend.provider().name().clone();
+        let key = credential.anchor_key;
         let order = IssueOrder {
             credential: credential.id,
             task: task.id,
             agent: task.agent.clone(),
             task_deadline: task.deadline,
-            task_roles: task
-                .roles
-                .keys()
-                .filter(|role| *role.provider() == provider)
-                .cloned()
-                .collect(),
             role: credential.role.clone(),
             scope: credential.scope.clone(),
             expires_at: credential.expires_at,
@@ -314,6 +313,7 @@ impl Engine {
                 task: order.task,
                 credential: order.credential,
                 provider,
+                key,
             };
             let began = engine.context.clock.monotonic();
             // An answer that is ready counts, even if the task ended in the same moment.

@@ -109,6 +109,7 @@ mod tests {
             revocation_class: class,
             intended_at: Timestamp::EPOCH,
             expires_at: END,
+            anchor_key: None,
             handle: None,
         });
         credential.record_issued(Timestamp::EPOCH, END);

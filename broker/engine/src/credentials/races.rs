@@ -130,6 +130,7 @@ async fn a_revoking_credential_records_no_anchor() {
         task,
         credential: issued,
         provider: "a".parse().unwrap(),
+        key: None,
     };
     let refused = late.record(serde_json::json!({}), NOW.plus(HALF)).await;
     assert!(refused.is_err(), "{refused:?}");

@@ -442,6 +442,7 @@ fn issued_task(clock: &SimTime, entropy: &SeededEntropy) -> (TaskId, [Event; 3])
         revocation_class: RevocationClass::Immediate,
         intended_at: now,
         expires_at: now.plus(TASK_LIFE),
+        anchor_key: None,
         handle: None,
     });
     let issued = Event::CredentialIssued {

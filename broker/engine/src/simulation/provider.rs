@@ -1,7 +1,7 @@
 //! Providers that do their part right, over a wire that does not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use taskpass_core::{
-    AnchorId, Clock, CredentialId, Impact, ProviderName, RevocationClass, RoleSpec, Secret,
-    SecretFields, TaskId, Timestamp, Ttl,
+    AnchorId, AnchorKey, Clock, CredentialId, Impact, ProviderName, RevocationClass, RoleName,
+    RoleSpec, Scope, Secret, SecretFields, TaskId, Timestamp, Ttl,
 };
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -30,6 +30,9 @@ const PROBATION: Duration = Duration::from_secs(8);
 /// The extra life that some back ends add to the requested one.
 const GENEROSITY: Duration = Duration::from_secs(30);
 
+/// The sessions of one task.
+type ByScope = BTreeMap<AnchorKey, Session>;
+
 /// One provider in one broker process.
 #[derive(Debug)]
 pub(super) struct SimProvider {
@@ -38,8 +41,8 @@ pub(super) struct SimProvider {
     roles: Vec<RoleSpec>,
     pub(super) wire: Wire,
     oracle: Arc<Oracle>,
-    /// The session of each task through which credentials are issued.
-    sessions: Mutex<BTreeMap<TaskId, Session>>,
+    /// The sessions of each task through which credentials are issued, one for each scope.
+    sessions: Mutex<BTreeMap<TaskId, ByScope>>,
     /// When the engine first asked to revoke a credential in doubt.
     doubts: Mutex<BTreeMap<CredentialId, Millis>>,
     /// Credentials in doubt with sessions that were alive when no call was under way any more.
@@ -83,8 +86,9 @@ impl SimProvider {
         order: &IssueOrder,
         anchors: &dyn Anchors,
     ) -> Result<Session, ProviderError> {
-        if let Some(found) = self.sessions.lock().get(&order.task) {
-            return Ok(*found);
+        let key = key_of(&order.scope);
+        if let Some(found) = self.held(order.task, key) {
+            return Ok(found);
         }
         let ends = self.wire.time.truth(order.task_deadline);
         let probation = Clock::now(self.wire.time.as_ref()).plus(PROBATION);
@@ -114,8 +118,18 @@ impl SimProvider {
             minted,
             anchor,
         };
-        self.sessions.lock().insert(task, session);
+        let mut sessions = self.sessions.lock();
+        let of_task = sessions.entry(task).or_default();
+        of_task.insert(key, session);
         Ok(session)
+    }
+
+    fn held(&self, task: TaskId, key: AnchorKey) -> Option<Session> {
+        self.sessions.lock().get(&task)?.get(&key).copied()
+    }
+
+    fn held(&self, task: TaskId, key: AnchorKey) -> Option<(usize, AnchorId)> {
+        self.sessions.lock().get(&task)?.get(&key).copied()
     }
 
     async fn mint(
@@ -154,9 +168,8 @@ impl SimProvider {
                 expires_at: self.ends_by(expires_at, life),
             }),
             (other, _) => {
-                let mut sessions = self.sessions.lock();
-                if sessions.get(&order.task).copied() == session {
-                    sessions.remove(&order.task);
+                if let Some(of_task) = self.sessions.lock().get_mut(&order.task) {
+                    of_task.retain(|_, held| Some(*held) != session);
                 }
                 Err(unexpected(other))
             }
@@ -204,14 +217,18 @@ impl SimProvider {
         let handles = order.anchors.iter().map(|(_, handle)| handle);
         let named = handles.filter_map(|handle| Some((number(handle, "session")?, index(handle))));
         let mut numbers: BTreeMap<usize, Index> = named.collect();
-        if let Entry::Occupied(held) = self.sessions.lock().entry(order.task) {
-            let session = *held.get();
-            // The held session may be newer than the credential in doubt. The provider then leaves
-            // it alone, since the task may be getting credentials through it.
-            if order.scope == RevokeScope::Task || numbers.contains_key(&session.number) {
-                numbers.insert(session.number, session.minted);
-                held.remove();
-            }
+        if let Some(of_task) = self.sessions.lock().get_mut(&order.task) {
+            of_task.retain(|_, session| {
+                // A held session may be newer than the credential in doubt, or of another scope.
+                // The provider then leaves it alone, since the task may be getting credentials
+                // through it.
+                let ends =
+                    order.scope == RevokeScope::Task || numbers.contains_key(&session.number);
+                if ends {
+                    numbers.insert(session.number, session.minted);
+                }
+                !ends
+            });
         }
         let mut were_alive = true;
         for (session, minted) in numbers {
@@ -359,6 +376,10 @@ impl Provider for SimProvider {
         &self.roles
     }
 
+    fn anchor_key(&self, _: &RoleName, scope: &Scope, _: CredentialId) -> Option<AnchorKey> {
+        (self.kind == Kind::Session).then(|| key_of(scope))
+    }
+
     async fn check(&self) -> Result<Health, ProviderError> {
         Err(ProviderError::Unsupported("nobody asks".to_owned()))
     }
@@ -477,6 +498,11 @@ fn roles(kind: Kind, provider: &ProviderName) -> Vec<RoleSpec> {
         role("read", Impact::Read),
         role("rule", Impact::Administration),
     ]
+}
+
+/// Each scope has a session of its own.
+fn key_of(scope: &Scope) -> AnchorKey {
+    AnchorKey::of(scope.iter().map(|(_, value)| value))
 }
 
 fn number(handle: &Value, name: &str) -> Option<usize> {

@@ -6,7 +6,7 @@ mod tests;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use taskpass_core::{Clock, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
 use taskpass_metrics::{Call, Metrics, ProviderMetrics};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -88,6 +88,15 @@ impl Provider for ObservedProvider {
 
     fn locator(&self, role: &RoleName, scope: &Scope) -> Option<Value> {
         self.inner.locator(role, scope)
+    }
+
+    fn anchor_key(
+        &self,
+        role: &RoleName,
+        scope: &Scope,
+        credential: CredentialId,
+    ) -> Option<AnchorKey> {
+        self.inner.anchor_key(role, scope, credential)
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

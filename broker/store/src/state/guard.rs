@@ -56,7 +56,9 @@ impl State {
                 task,
                 limit,
             } => self.keys_within(caller, *task, *limit, now),
-            Guard::NothingInDoubt(task, provider) => self.nothing_in_doubt(*task, provider),
+            Guard::NothingInDoubt(task, provider, key) => {
+                self.nothing_in_doubt(*task, provider, *key)
+            }
             Guard::CredentialState(id, states) => self.credential_in(*id, states),
         }
     }

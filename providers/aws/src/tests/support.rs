@@ -312,7 +312,6 @@ impl Orders {
             task,
             agent: "b".parse::<AgentName>().unwrap(),
             task_deadline: now.plus(Duration::from_secs(3600)),
-            task_roles: vec![],
             role,
             scope: Scope::from_pairs(scope.iter().copied()).unwrap(),
             expires_at: now.plus(life),

@@ -296,65 +296,6 @@ async fn a_token_that_could_not_be_recorded_is_revoked_at_once() {
 }
 
 #[tokio::test]
-async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
-    let world = World::new("reader").await;
-    let anchors = RecordedAnchors::new();
-    let mut order = world.order(world.new_task());
-    // The task's session has more policies than the token.
-    order.task_roles.push("vault-test/pki".parse().unwrap());
-    let issued = world.provider.issue(&order, &anchors).await.unwrap();
-    let handle = issued.handle.clone().unwrap();
-    let found = world
-        .bao
-        .must("POST", "auth/token/lookup-accessor", handle)
-        .await;
-    let data = &found["data"];
-    assert_eq!(data["policies"], json!(["reader"]));
-    assert_eq!(
-        (&data["orphan"], &data["type"]),
-        (&json!(true), &json!("service"))
-    );
-    let life = data["explicit_max_ttl"].as_i64().unwrap();
-    assert!((590..=600).contains(&life), "may be renewed to {life} s");
-    let ttl = data["ttl"].as_i64().unwrap();
-    assert!((590..=600).contains(&ttl), "asked for 600 s, has {ttl} s");
-    let token = issued.data.field("token").unwrap().expose().to_owned();
-    let (status, _) = world
-        .bao
-        .call_as(&token, "GET", "auth/token/lookup-self", Value::Null)
-        .await;
-    assert_eq!(status, 403, "it has the default policy");
-}
-
-/// The policies of the role allow `auth/token/renew-self`.
-#[tokio::test]
-async fn the_holder_of_a_token_cannot_renew_it_beyond_its_end() {
-    let world = World::new("reader").await;
-    for (role, longest) in [("reader", 600), ("reader-renewable", 1800)] {
-        let order = world.order_for(world.new_task(), role, &[]);
-        let anchors = RecordedAnchors::new();
-        let began = world.clock.now();
-        let issued = world.provider.issue(&order, &anchors).await.unwrap();
-        assert_eq!(issued.revocation_class, RevocationClass::Inherits);
-        // A longer life than the broker knows of is never called expired.
-        assert_eq!(issued.lives_for.is_some(), role == "reader", "{role}");
-        let token = issued.data.field("token").unwrap().expose().to_owned();
-        let longer = json!({"increment": "2h"});
-        let path = "auth/token/renew-self";
-        let (status, renewed) = world.bao.call_as(&token, "POST", path, longer).await;
-        assert_eq!(status, 200, "{role}: {renewed}");
-        let life = renewed["auth"]["lease_duration"].as_i64().unwrap();
-        assert!((longest - 10..=longest).contains(&life), "{role}: {life} s");
-        let item = known_item(&order, &issued, &anchors, began);
-        let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
-        let receipt = world.provider.revoke(&revoke).await.unwrap().remove(0);
-        let receipt = receipt.unwrap();
-        assert!(receipt.verified && receipt.proof.contains("as its engines allow"));
-        assert!(!world.usable(&issued).await);
-    }
-}
-
-#[tokio::test]
 async fn a_credential_without_a_lease_is_recorded_until_its_own_end() {
     let world = World::new("pki").await;
     let anchors = RecordedAnchors::new();
@@ -436,7 +377,7 @@ async fn approle_logs_in_and_logs_in_again() {
         secret_id["data"]["secret_id"].as_str().unwrap(),
     );
     let access = format!(
-        "approle = {{ role_id = {}, secret_id_file = \"secret-id\" }}",
+        "token_role = \"taskpass\"\napprole = {{ role_id = {}, secret_id_file = \"secret-id\" }}",
         role_id["data"]["role_id"]
     );
     let known: Vec<String> = world.accessors().await;

@@ -30,7 +30,7 @@ async fn the_check_names_the_rights_that_the_brokers_token_lacks() {
     let text = error.to_string();
     assert!(
         matches!(error, ProviderError::Denied(_))
-            && text.contains("update+sudo on `auth/token/create-orphan`"),
+            && text.contains("update on `auth/token/create/taskpass`"),
         "{text}"
     );
     assert!(

@@ -1,17 +1,17 @@
 //! Three OpenBao servers that share one storage, of which one can be cut off from what the others
-//! write, and goes on answering reads with what it knew.
+//! write, and goes on answering reads with what it knew. The end-to-end tests use this file too.
 
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::server::{Bao, Proxy, REQUEST_MAX, Weather};
+use super::server::{Bao, Proxy, REQUEST_MAX, Weather, program};
 
 /// The standbys of a cluster, of which one can be cut off.
 pub(crate) struct Cluster {
@@ -129,8 +129,7 @@ default_max_request_duration = "{REQUEST_MAX}"
         data = data.display()
     );
     fs::write(&config, text).unwrap();
-    let bao = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/bao");
-    let child = Command::new(bao)
+    let child = Command::new(program())
         .args(["server", "-log-level=error"])
         .arg(format!("-config={}", config.display()))
         .stdin(Stdio::null())

@@ -10,6 +10,12 @@ mod token {
     taskpass_provider::conformance!(super::World::new("reader"));
 }
 
+mod token_without_token_role {
+    taskpass_provider::conformance!(async {
+        super::World::new("reader").await.without_token_role().await
+    });
+}
+
 mod kv {
     taskpass_provider::conformance!(super::World::new("static"));
 }

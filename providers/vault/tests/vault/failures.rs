@@ -166,7 +166,6 @@ pub(crate) fn order() -> IssueOrder {
         task: "t0123456789abcdef".parse::<TaskId>().unwrap(),
         agent: "builder".parse().unwrap(),
         task_deadline: now.plus(Duration::from_secs(1800)),
-        task_roles: Vec::new(),
         role: "vault-test/pki".parse().unwrap(),
         scope: taskpass_core::Scope::from_pairs([("common_name", "web.test")]).unwrap(),
         expires_at: now.plus(Duration::from_secs(600)),

@@ -19,5 +19,8 @@ mod engines;
 mod failures;
 mod http2;
 mod in_doubt;
+mod rights;
 mod server;
+mod sessions;
+mod tokens;
 mod world;

@@ -157,13 +157,15 @@ fn authority(dir: &Path) -> reqwest::Certificate {
     reqwest::Certificate::from_pem(&pem).unwrap()
 }
 
+/// The server's program, which `make tools` puts below the workspace.
+pub(crate) fn program() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut places = package.ancestors().map(|d| d.join("target/tools/bin/bao"));
+    let found = places.find(|program| program.exists());
+    found.unwrap_or_else(|| panic!("`target/tools/bin/bao` is missing: run `make tools`"))
+}
+
 fn start_once(tls: Option<&Path>) -> Option<(Child, u16)> {
-    let bao = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/bao");
-    assert!(
-        bao.exists(),
-        "`{}` is missing: run `make tools`",
-        bao.display()
-    );
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -171,7 +173,7 @@ fn start_once(tls: Option<&Path>) -> Option<(Child, u16)> {
         .port();
     let mut config = tempfile::NamedTempFile::with_suffix(".hcl").unwrap();
     writeln!(config, "default_max_request_duration = \"{REQUEST_MAX}\"").unwrap();
-    let mut command = Command::new(bao);
+    let mut command = Command::new(program());
     command.args(["server", "-dev", "-dev-no-store-token", "-log-level=error"]);
     if let Some(dir) = tls {
         let dir = format!("-dev-tls-cert-dir={}", dir.display());

@@ -45,6 +45,11 @@ type = "token"
 policies = ["reader"]
 
 [[role]]
+name = "web-token"
+type = "token"
+policies = ["web"]
+
+[[role]]
 name = "reader-renewable"
 type = "token"
 policies = ["reader"]
@@ -87,6 +92,25 @@ params = { common_name = { pattern = "[a-z.]+" } }
 engine_revokes = "at_expiry"
 
 [[role]]
+name = "shelf"
+type = "kv"
+path = "secret/data/${app}"
+policies = ["reader"]
+params = { app = { pattern = "[a-z]+" } }
+
+[[role]]
+name = "payroll"
+type = "kv"
+path = "secret/data/payroll"
+policies = ["payroll"]
+
+[[role]]
+name = "shared"
+type = "kv"
+path = "secret/data/payroll"
+policies = ["reader", "payroll"]
+
+[[role]]
 name = "denied"
 type = "dynamic"
 path = "pki/issue/web"
@@ -95,11 +119,22 @@ policies = ["nobody-wrote-this"]
 params = { common_name = { pattern = "[a-z.]+" } }
 "#;
 
-const TOKEN_FILE: &str = "token_file = \"token\"";
+const TOKEN_FILE: &str = "token_file = \"token\"\ntoken_role = \"taskpass\"";
+
+/// The policies that the token role allows; the last one does not exist.
+const ALLOWED: [&str; 4] = ["web", "reader", "payroll", "nobody-wrote-this"];
+
+/// What the broker's policy needs beside the example where there is no token role.
+pub(crate) const CREATE_ORPHAN: &str =
+    "path \"auth/token/create-orphan\" { capabilities = [\"update\", \"sudo\"] }";
 
 /// The policies of the roles, and the broker's own.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     ("broker", BROKER_POLICY),
+    (
+        "payroll",
+        "path \"secret/data/payroll\" { capabilities = [\"read\"] }",
+    ),
     (
         "web",
         "path \"pki/issue/*\" { capabilities = [\"update\"] }",
@@ -187,7 +222,6 @@ impl World {
             task,
             agent: "builder".parse().unwrap(),
             task_deadline: now.plus(Duration::from_secs(1800)),
-            task_roles: vec![role.clone()],
             role,
             scope: Scope::from_pairs(scope.iter().copied()).unwrap(),
             expires_at: now.plus(Duration::from_secs(600)),
@@ -216,14 +250,44 @@ impl World {
                 .must("POST", &path, json!({ "policy": text }))
                 .await;
         }
+        let path = format!("{name}/auth/token/roles/taskpass");
+        self.bao.must("POST", &path, token_role()).await;
         let path = format!("{name}/auth/token/create-orphan");
         let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
         let created = self.bao.must("POST", &path, body).await;
         let token = created["auth"]["client_token"].as_str().unwrap();
         write_secret(&self.dir, "token-of-namespace", token);
-        let access = format!("token_file = \"token-of-namespace\"\nnamespace = \"{name}\"");
+        let access = format!(
+            "token_file = \"token-of-namespace\"\ntoken_role = \"taskpass\"\nnamespace = \"{name}\""
+        );
         let config = self.config(&access);
         VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+    }
+
+    /// A world in which the broker uses no token role, and may create orphans of any kind.
+    pub(crate) async fn without_token_role(mut self) -> Self {
+        let policy = format!("{BROKER_POLICY}\n{CREATE_ORPHAN}");
+        self.set_broker_policy(&policy).await;
+        let config = self.config("token_file = \"token\"");
+        let clock = Arc::clone(&self.clock);
+        self.provider = VaultProvider::new(&config, self.dir.path(), clock).unwrap();
+        self
+    }
+
+    /// Writes the policy that the broker's token has.
+    pub(crate) async fn set_broker_policy(&self, policy: &str) {
+        let policy = json!({ "policy": policy });
+        let path = "sys/policies/acl/broker";
+        self.bao.must("POST", path, policy).await;
+    }
+
+    /// Writes settings of the token role, beside those that make it work.
+    pub(crate) async fn set_token_role(&self, more: Value) {
+        let mut settings = token_role();
+        let more = more.as_object().unwrap().clone();
+        settings.as_object_mut().unwrap().extend(more);
+        let path = "auth/token/roles/taskpass";
+        self.bao.must("POST", path, settings).await;
     }
 
     /// Another broker process on the same Vault, without sessions in memory.
@@ -399,7 +463,17 @@ async fn prepare(bao: &Bao) -> String {
         )
         .await;
     }
+    bao.must("POST", "auth/token/roles/taskpass", token_role())
+        .await;
     let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
     let created = bao.must("POST", "auth/token/create-orphan", body).await;
     created["auth"]["client_token"].as_str().unwrap().to_owned()
+}
+
+/// The settings that the example policy advises.
+fn token_role() -> Value {
+    json!({
+        "allowed_policies": ALLOWED, "orphan": true, "token_no_default_policy": true,
+        "token_type": "service", "token_explicit_max_ttl": "8h",
+    })
 }

@@ -20,6 +20,7 @@ fn intent() -> Credential {
         revocation_class: RevocationClass::Immediate,
         intended_at: INTENDED,
         expires_at: at(60),
+        anchor_key: None,
         handle: None,
     }
     .into()

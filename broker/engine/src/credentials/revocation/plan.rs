@@ -3,17 +3,23 @@
 //!
 //! A credential that the provider answered for is revoked by itself. A credential in doubt is dead
 //! for certain only when every anchor is gone that it may have been issued through, and an anchor
-//! takes all with it that was issued through it. Three rules follow, and each is a row of the
-//! tests:
+//! takes all with it that was issued through it. A credential is issued through an anchor with its
+//! own key, so anchors with other keys stay. Three rules follow, and each is a row of the tests:
 //!
-//! 1. All credentials in doubt are revoked together, whenever each is due.
+//! 1. All credentials in doubt that may have been issued through the same anchors are revoked
+//!    together, whenever each is due.
 //! 2. The ledger marks everything that dies with an anchor before the anchor ends.
 //! 3. No anchor ends while a call may still issue through it: a credential minted afterwards would
 //!    hang on nothing.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use taskpass_core::{Anchor, Credential, CredentialId, CredentialState, Task, TaskState};
+use taskpass_core::{
+    Anchor, AnchorKey, Credential, CredentialId, CredentialState, Task, TaskState,
+};
 use taskpass_provider::RevokeScope;
 
 /// The records of one task at one provider, and the calls that run there.
@@ -62,7 +68,7 @@ pub(super) fn plan_revocation(due: &BTreeSet<CredentialId>, situation: &Situatio
         chosen = situation.with_those_that_die(chosen, &doubted);
     }
     let ends_anchor = has_ended || !doubted.is_empty();
-    let must_wait = ends_anchor && situation.may_still_mint(&chosen);
+    let must_wait = ends_anchor && situation.may_still_mint(&chosen, has_ended, &doubted);
     if must_wait {
         // Nothing ends yet that would take a sibling along, so each keeps its own time: the plan is
         // made again every few milliseconds until the call is over.
@@ -88,9 +94,22 @@ impl Situation {
     /// may have to end.
     fn workable(&self, due: &BTreeSet<CredentialId>, has_ended: bool) -> Vec<Arc<Credential>> {
         let revoking = || self.credentials.iter().filter(|c| self.can_be_revoked(c));
-        let joined = has_ended || revoking().any(|c| c.in_doubt() && due.contains(&c.id));
-        let chosen = revoking().filter(|c| due.contains(&c.id) || (joined && c.in_doubt()));
+        let doubts = revoking().filter(|c| c.in_doubt() && due.contains(&c.id));
+        let doubts: BTreeSet<Option<AnchorKey>> = doubts.map(|c| c.anchor_key).collect();
+        let by_key = self.every_doubt_has_its_own_anchors();
+        let joined = |c: &Credential| {
+            let shares = doubts.contains(&c.anchor_key) || (!by_key && !doubts.is_empty());
+            c.in_doubt() && (has_ended || shares)
+        };
+        let chosen = revoking().filter(|c| due.contains(&c.id) || joined(c));
         chosen.cloned().collect()
+    }
+
+    /// Whether credentials in doubt with different keys have no anchor in common. A record of an
+    /// earlier release has no key, and may have been used with any other.
+    fn every_doubt_has_its_own_anchors(&self) -> bool {
+        let mut in_doubt = self.credentials.iter().filter(|c| c.in_doubt());
+        in_doubt.all(|c| c.anchor_key.is_some()) && self.anchors.iter().all(|a| a.key.is_some())
     }
 
     /// A credential waits until its running call is cancelled.
@@ -103,19 +122,26 @@ impl Situation {
     /// ([`Guard::NothingInDoubt`](taskpass_store::Guard::NothingInDoubt)), and a call whose
     /// credential is being revoked records no further anchor.
     fn doubted_anchors(&self, chosen: &[Arc<Credential>]) -> Vec<Arc<Anchor>> {
-        let in_doubt = chosen.iter().filter(|c| c.in_doubt());
-        let Some(until) = in_doubt.map(|c| c.asked_at_latest()).max() else {
-            return Vec::new();
+        // Many credentials in doubt have few different keys, and of each the latest counts.
+        let mut doubts = BTreeMap::new();
+        for credential in chosen.iter().filter(|c| c.in_doubt()) {
+            let asked = credential.asked_at_latest();
+            let until = doubts.entry(credential.anchor_key).or_insert(asked);
+            *until = asked.max(*until);
+        }
+        let is_doubted = |anchor: &&Arc<Anchor>| {
+            doubts.iter().any(|(key, until)| {
+                AnchorKey::may_match(*key, anchor.key) && anchor.recorded_at <= *until
+            })
         };
-        let earlier = self.anchors.iter().filter(|a| a.recorded_at <= until);
-        earlier.cloned().collect()
+        self.anchors.iter().filter(is_doubted).cloned().collect()
     }
 
     /// The credentials that die with these anchors and are not marked. A credential that is just
     /// being issued is one: it must not be delivered any more.
     fn issued_through(&self, anchors: &[Arc<Anchor>]) -> Vec<CredentialId> {
         let dies = |c: &&Arc<Credential>| match c.state {
-            CredentialState::Intended => true,
+            CredentialState::Intended => may_hang_on(c, anchors),
             CredentialState::Active => hangs_on(c, anchors),
             _ => false,
         };
@@ -137,12 +163,18 @@ impl Situation {
         chosen.into_iter().chain(dying.cloned()).collect()
     }
 
-    /// Whether the provider may still be minting for this task. No new call begins meanwhile, since
-    /// the task has ended or is in doubt.
-    fn may_still_mint(&self, chosen: &[Arc<Credential>]) -> bool {
+    /// Whether the provider may still be minting through an anchor that ends: through any of the
+    /// task once it has ended, else through a doubted one. No new such call begins meanwhile, since
+    /// the task has ended or the anchor is in doubt.
+    fn may_still_mint(
+        &self,
+        chosen: &[Arc<Credential>],
+        has_ended: bool,
+        doubted: &[Arc<Anchor>],
+    ) -> bool {
         let ids: BTreeSet<_> = chosen.iter().map(|c| c.id).collect();
         let mut others = self.credentials.iter().filter(|c| !ids.contains(&c.id));
-        others.any(|c| c.may_yet_be_minted())
+        others.any(|c| c.may_yet_be_minted() && (has_ended || may_hang_on(c, doubted)))
     }
 }
 
@@ -150,6 +182,13 @@ fn hangs_on(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
     credential
         .anchor
         .is_some_and(|id| anchors.iter().any(|anchor| anchor.id == id))
+}
+
+/// Whether the credential, which the provider has not answered for, may be issued through one of
+/// these anchors.
+fn may_hang_on(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
+    let mut keys = anchors.iter().map(|anchor| anchor.key);
+    keys.any(|key| AnchorKey::may_match(credential.anchor_key, key))
 }
 
 #[cfg(test)]

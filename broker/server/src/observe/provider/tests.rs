@@ -51,6 +51,11 @@ impl Provider for Recorder {
         Some(json!("a place"))
     }
 
+    fn anchor_key(&self, _: &RoleName, _: &Scope, _: CredentialId) -> Option<AnchorKey> {
+        self.note("anchor_key");
+        Some(AnchorKey::of(["a kind"]))
+    }
+
     fn may_overlap(&self) -> bool {
         self.note("may_overlap");
         false
@@ -132,7 +137,6 @@ async fn every_method_is_forwarded() {
         task,
         agent: "builder".parse().unwrap(),
         task_deadline: Timestamp::EPOCH,
-        task_roles: Vec::new(),
         role: role.clone(),
         scope: Scope::default(),
         expires_at: Timestamp::EPOCH,
@@ -158,6 +162,8 @@ async fn every_method_is_forwarded() {
     assert!(observed.roles().is_empty());
     let place = observed.locator(&role, &Scope::default());
     assert_eq!(place, Some(json!("a place")));
+    let key = observed.anchor_key(&role, &Scope::default(), credential);
+    assert_eq!(key, Some(AnchorKey::of(["a kind"])));
     assert!(!observed.may_overlap());
     assert_eq!(word(observed.check().await), "check");
     assert_eq!(word(observed.issue(&issue, &NoAnchors).await), "issue");

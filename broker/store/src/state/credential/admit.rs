@@ -1,8 +1,10 @@
 //! Which of a credential's steps may follow where it stands.
 
+use std::collections::BTreeMap;
+
 use taskpass_core::{
-    AnchorId, Credential, CredentialId, CredentialState, CredentialStep, ProviderName, TaskId,
-    Timestamp,
+    AnchorId, AnchorKey, Credential, CredentialId, CredentialState, CredentialStep, ProviderName,
+    TaskId, Timestamp,
 };
 
 use super::CREDENTIAL;
@@ -128,23 +130,33 @@ impl State {
         &self,
         task: TaskId,
         provider: &ProviderName,
+        key: Option<AnchorKey>,
     ) -> Result<(), GuardFailure> {
         let (Some(node), Some(revoking)) = (self.tasks.get(&task), self.retries.get(provider))
         else {
             return Ok(());
         };
         let anchors = self.live_anchors_of(node);
-        let of_provider = anchors.filter(|anchor| anchor.provider == *provider);
-        let Some(oldest) = of_provider.map(|anchor| anchor.recorded_at).min() else {
+        // The oldest anchor of each key through which the new credential may be issued.
+        let mut usable = BTreeMap::new();
+        for anchor in anchors {
+            if anchor.provider == *provider && AnchorKey::may_match(key, anchor.key) {
+                let oldest = usable.entry(anchor.key).or_insert(anchor.recorded_at);
+                *oldest = anchor.recorded_at.min(*oldest);
+            }
+        }
+        if usable.is_empty() {
             return Ok(());
-        };
+        }
         // An anchor that was made after the doubt began has nothing to do with it.
+        let ends_one = |c: &Credential| {
+            usable.iter().any(|(key, oldest)| {
+                AnchorKey::may_match(c.anchor_key, *key) && c.asked_at_latest() >= *oldest
+            })
+        };
         let is_in_doubt = |id: &CredentialId| {
             self.credentials.get(id).is_some_and(|c| {
-                c.task == task
-                    && c.role.provider() == provider
-                    && c.in_doubt()
-                    && c.asked_at_latest() >= oldest
+                c.task == task && c.role.provider() == provider && c.in_doubt() && ends_one(c)
             })
         };
         // The shorter of the two is searched: a task may hold thousands of credentials, and

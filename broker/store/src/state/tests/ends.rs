@@ -1,7 +1,7 @@
 //! When a credential's life is over, and which credentials are not issued while another one is in
 //! doubt.
 
-use taskpass_core::{Credential, Event, RevocationClass, Timestamp};
+use taskpass_core::{AnchorKey, Credential, Event, RevocationClass, Timestamp};
 
 use crate::{
     Guard,
@@ -103,7 +103,7 @@ fn a_credential_that_a_renewal_may_yet_extend_does_not_expire() {
 fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
     let mut model = Model::new();
     let free = |model: &Model, task: u64| {
-        let guard = Guard::NothingInDoubt(task_id(task), role().provider().clone());
+        let guard = Guard::NothingInDoubt(task_id(task), role().provider().clone(), None);
         model.state.check(&guard, NOW).is_ok()
     };
     model.all([
@@ -128,11 +128,53 @@ fn a_task_with_a_credential_in_doubt_draws_nothing_more_from_its_session() {
     model.all([earlier, anchor(2, 2), revoking(1)]);
     assert!(!free(&model, 1));
     assert!(free(&model, 2));
-    let elsewhere = Guard::NothingInDoubt(task_id(1), "aws-prod".parse().unwrap());
+    let elsewhere = Guard::NothingInDoubt(task_id(1), "aws-prod".parse().unwrap(), None);
     assert!(model.state.check(&elsewhere, NOW).is_ok());
     model.all([revoked(1)]);
     assert!(free(&model, 1), "it is settled");
     // Revoking a credential with a known outcome does not touch the session.
     model.all([intended(3, 1, 1), issued(3), revoking(3)]);
     assert!(free(&model, 1));
+}
+
+/// A doubt about one kind of session leaves the sessions of other kinds alone.
+#[test]
+fn a_doubt_reaches_the_anchors_with_its_key_and_those_without_a_key() {
+    let [a, b] = ["a", "b"].map(|part| Some(AnchorKey::of([part])));
+    let free = |model: &Model, key: Option<AnchorKey>| {
+        let guard = Guard::NothingInDoubt(task_id(1), role().provider().clone(), key);
+        model.state.check(&guard, NOW).is_ok()
+    };
+    let keyed_anchor = |n: u64, key: Option<AnchorKey>| {
+        let mut event = anchor(n, 1);
+        if let Event::AnchorRecorded { anchor } = &mut event {
+            anchor.key = key;
+        }
+        event
+    };
+    let keyed_intent = |n: u64, key: Option<AnchorKey>| {
+        let mut event = intended(n, 1, 1);
+        if let Event::CredentialIntended { credential, .. } = &mut event {
+            credential.anchor_key = key;
+        }
+        event
+    };
+    let with = |anchors: &[Option<AnchorKey>], doubt: Option<AnchorKey>| {
+        let mut model = Model::new();
+        model.all([started(new_task(1, 1)), keyed_intent(1, doubt)]);
+        for (n, key) in (1..).zip(anchors) {
+            model.all([keyed_anchor(n, *key)]);
+        }
+        model.all([revoking(1)]);
+        model
+    };
+    let model = with(&[a, b], a);
+    assert!(!free(&model, a) && free(&model, b));
+    assert!(!free(&model, None), "it may be issued through any of them");
+    assert!(free(&with(&[b], a), a), "nothing is issued through `a` yet");
+    // An anchor of an earlier release, and a credential in doubt of one.
+    let model = with(&[None], a);
+    assert!(!free(&model, a) && !free(&model, b));
+    let model = with(&[a, b], None);
+    assert!(!free(&model, a) && !free(&model, b));
 }

@@ -32,6 +32,8 @@ struct Row {
     credentials: &'static [(u64, Is)],
     /// Number, and when it was recorded.
     anchors: &'static [(u64, u32)],
+    /// The keys of credentials and anchors with these numbers; the others have none.
+    keys: &'static [(u64, &'static str)],
     in_flight: &'static [u64],
     due: &'static [u64],
     plan: &'static str,
@@ -42,6 +44,7 @@ const OPEN: Row = Row {
     ended: false,
     credentials: &[],
     anchors: &[],
+    keys: &[],
     in_flight: &[],
     due: &[],
     plan: "wait",
@@ -180,6 +183,80 @@ const TABLE: &[Row] = &[
         ..OPEN
     },
     Row {
+        why: "a doubt ends the anchors with its key; what hangs on others goes on",
+        credentials: &[(1, InDoubt(5)), (2, Active(Some(2))), (3, Asked)],
+        anchors: &[(1, 0), (2, 0)],
+        keys: &[(1, "a"), (2, "b"), (3, "b")],
+        due: &[1],
+        plan: "credentials 1, anchors 1",
+        ..OPEN
+    },
+    Row {
+        why: "an anchor that an earlier release recorded has no key, and may be any credential's",
+        credentials: &[(1, InDoubt(5)), (2, Active(Some(2))), (3, Asked)],
+        anchors: &[(1, 0), (2, 0)],
+        keys: &[(1, "a"), (3, "b")],
+        due: &[1],
+        plan: "mark 2 3",
+        ..OPEN
+    },
+    Row {
+        why: "what an earlier release asked for may hang on any anchor",
+        credentials: &[(1, InDoubt(5)), (3, Asked)],
+        anchors: &[(2, 0), (4, 0)],
+        keys: &[(2, "b"), (3, "b"), (4, "c")],
+        due: &[1],
+        plan: "mark 3",
+        ..OPEN
+    },
+    Row {
+        why: "doubts with anchors of their own are revoked each at its time",
+        credentials: &[(1, InDoubt(5)), (2, InDoubt(5)), (3, InDoubt(6))],
+        anchors: &[(1, 0), (2, 0)],
+        keys: &[(1, "a"), (2, "b"), (3, "a")],
+        due: &[1],
+        plan: "credentials 1 3, anchors 1",
+        ..OPEN
+    },
+    Row {
+        why: "beside an anchor without a key they are revoked together",
+        credentials: &[(1, InDoubt(5)), (2, InDoubt(5))],
+        anchors: &[(1, 0), (2, 0), (4, 0)],
+        keys: &[(1, "a"), (2, "b")],
+        due: &[1],
+        plan: "credentials 1 2, anchors 1 2 4",
+        ..OPEN
+    },
+    Row {
+        why: "a call through an anchor that stays is not waited for",
+        credentials: &[(1, InDoubt(5)), (3, InDoubt(6)), (5, Asked)],
+        anchors: &[(1, 0), (2, 0)],
+        keys: &[(1, "a"), (2, "b"), (3, "b"), (5, "b")],
+        in_flight: &[3, 5],
+        due: &[1],
+        plan: "credentials 1, anchors 1",
+        ..OPEN
+    },
+    Row {
+        why: "the task ended: a call through any anchor is waited for",
+        credentials: &[(1, Revoking(Some(1))), (3, InDoubt(6))],
+        anchors: &[(1, 0)],
+        keys: &[(1, "a"), (3, "b")],
+        in_flight: &[3],
+        due: &[1],
+        plan: "credentials 1, no anchor",
+        ..ENDED
+    },
+    Row {
+        why: "the task ended: every key's anchors end",
+        credentials: &[(1, InDoubt(5)), (2, Revoking(Some(2)))],
+        anchors: &[(1, 0), (2, 9)],
+        keys: &[(1, "a"), (2, "b")],
+        due: &[1],
+        plan: "task 1, anchors 1 2",
+        ..ENDED
+    },
+    Row {
         why: "the task ended: everything there is revoked as one, with its anchors",
         credentials: &[(1, Revoking(Some(1))), (2, Revoking(None)), (3, InDoubt(5))],
         anchors: &[(1, 0), (2, 9)],
@@ -295,6 +372,7 @@ fn credential(task: &Task, n: u64, is: Is) -> Credential {
         revocation_class: RevocationClass::Immediate,
         intended_at: BEGAN,
         expires_at: at(60),
+        anchor_key: None,
         handle: None,
     });
     if let Active(anchor) | Revoking(anchor) = is {
@@ -336,10 +414,15 @@ fn situation(row: &Row) -> Situation {
         ending_at: None,
         ended_at: None,
     };
+    let key = |n: u64| {
+        let named = row.keys.iter().find(|(of, _)| *of == n);
+        named.map(|(_, key)| AnchorKey::of([*key]))
+    };
     let anchor = |(n, recorded): &(u64, u32)| Anchor {
         id: anchor_id(*n),
         task: task.id,
         provider: role().provider().clone(),
+        key: key(*n),
         handle: serde_json::json!({ "accessor": n }).into(),
         recorded_at: at(*recorded),
         expires_at: at(60),
@@ -348,7 +431,11 @@ fn situation(row: &Row) -> Situation {
     let credentials = row.credentials.iter();
     Situation {
         credentials: credentials
-            .map(|(n, is)| Arc::new(credential(&task, *n, *is)))
+            .map(|(n, is)| {
+                let mut credential = credential(&task, *n, *is);
+                credential.anchor_key = key(*n);
+                Arc::new(credential)
+            })
             .collect(),
         anchors: row.anchors.iter().map(anchor).map(Arc::new).collect(),
         in_flight: row.in_flight.iter().map(|n| credential_id(*n)).collect(),
