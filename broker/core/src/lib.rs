@@ -16,6 +16,7 @@
 
 mod agent;
 mod anchor;
+mod budget;
 mod clock;
 mod credential;
 mod decision;
@@ -50,7 +51,8 @@ pub use credential::{
     Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,
     RevokeCause, ShownState,
 };
-pub use decision::{DecisionRecord, Outcome};
+pub use budget::Budget;
+pub use decision::{DecisionRecord, Outcome, Repeated};
 pub use digest::{Digest, hex, same_in_constant_time, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};
 pub use event::{

@@ -421,9 +421,52 @@ impl Bench {
         issued
     }
 
+    /// Registers another agent.
+    pub(crate) async fn another_agent(&self, name: &str) -> Call {
+        let serial = format!("{:032}", name.len() + 100);
+        let (record, caller) = agent(name, &serial);
+        let svid = svid(&record, &serial);
+        let registered = Event::AgentRegistered {
+            agent: record,
+            idempotency: None,
+        };
+        let batch = Batch::new([registered, svid]);
+        self.store.commit(batch).await.unwrap();
+        Call {
+            caller,
+            ip: None,
+            snapshot: self.engine.snapshot(),
+        }
+    }
+
+    /// The entries of the ledger from `first` on.
+    pub(crate) fn events_since(&self, first: u64) -> Vec<Event> {
+        let ledger = &self.engine.context.ledger;
+        let entry = |index| taskpass_store::Entry::parse(&ledger.entry(index).unwrap()).unwrap();
+        (first..self.store.size())
+            .map(|index| entry(index).event)
+            .collect()
+    }
+
+    /// Bytes of the ledger's files.
+    pub(crate) fn ledger_bytes(&self) -> u64 {
+        bytes_below(&self._dir.path().join("data/ledger"))
+    }
+
     pub(crate) async fn credential(&self, id: CredentialId) -> Arc<Credential> {
         self.store.credential(id).await.unwrap().unwrap()
     }
+}
+
+/// Bytes of the files in a directory and below it.
+fn bytes_below(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.metadata().unwrap() {
+            data if data.is_dir() => bytes_below(&entry.path()),
+            data => data.len(),
+        })
+        .sum()
 }
 
 /// The attestors of a broker: join tokens.
@@ -481,9 +524,13 @@ fn operator(name: OperatorName) -> Caller {
 }
 
 fn builder() -> (Agent, Caller) {
-    let id: SpiffeId = "spiffe://acme.test/agent/builder".parse().unwrap();
+    agent("builder", SERIAL)
+}
+
+fn agent(name: &str, serial: &str) -> (Agent, Caller) {
+    let id: SpiffeId = format!("spiffe://acme.test/agent/{name}").parse().unwrap();
     let agent = Agent {
-        name: "builder".parse().unwrap(),
+        name: name.parse().unwrap(),
         owner: "alice@acme.test".parse().unwrap(),
         team: None,
         class: None,
@@ -497,15 +544,15 @@ fn builder() -> (Agent, Caller) {
     let caller = Caller::Agent {
         agent: Arc::new(agent.clone()),
         id,
-        serial: SERIAL.to_owned(),
+        serial: serial.to_owned(),
         bound_to: None,
     };
     (agent, caller)
 }
 
-fn first_events(agent: Agent) -> [Event; 4] {
+fn svid(agent: &Agent, serial: &str) -> Event {
     let svid = Svid {
-        serial: SERIAL.to_owned(),
+        serial: serial.to_owned(),
         agent: agent.name.clone(),
         task: None,
         key_sha256: String::new(),
@@ -513,6 +560,17 @@ fn first_events(agent: Agent) -> [Event; 4] {
         not_after: NOW.plus(Duration::from_secs(86_400)),
         state: SvidState::Pending,
     };
+    Event::SvidIssued {
+        svid,
+        join_token: None,
+        evidence: None,
+        renews: None,
+        origin: None,
+    }
+}
+
+fn first_events(agent: Agent) -> [Event; 4] {
+    let svid = svid(&agent, SERIAL);
     [
         Event::Initialized {
             trust_domain: "acme.test".parse().unwrap(),
@@ -531,12 +589,6 @@ fn first_events(agent: Agent) -> [Event; 4] {
             agent,
             idempotency: None,
         },
-        Event::SvidIssued {
-            svid,
-            join_token: None,
-            evidence: None,
-            renews: None,
-            origin: None,
-        },
+        svid,
     ]
 }

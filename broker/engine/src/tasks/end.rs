@@ -136,7 +136,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         } else {
-            self.commit_allowed(call, allowed).await?;
+            self.commit_ended_before(call, allowed).await?;
         }
         failpoint::reached("end.intended");
         self.stop_tasks(&family);
