@@ -33,6 +33,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const RENEWALS: Duration = Duration::from_secs(3600 / 16);
 /// Bytes that an entry takes beside its event: the time, the frame, the checksum, the hashes.
 const ENTRY_BYTES: u64 = 96;
+/// Bytes of a short decision with its entry.
+const DECISION_BYTES: u64 = 512;
 /// Meters that are kept before whole ones are dropped.
 const METERS_KEPT: usize = 1024;
 
@@ -92,9 +94,9 @@ impl Spending {
         self.price_of_bytes(settings, ledger_bytes(events))
     }
 
-    /// The least that such a call costs.
-    pub(crate) fn least(self, settings: &Budgets) -> Price {
-        self.price_of_bytes(settings, 0)
+    /// The least that such a call costs, where `bytes` of the request go into the ledger.
+    pub(crate) fn least(self, settings: &Budgets, bytes: u64) -> Price {
+        self.price_of_bytes(settings, bytes + DECISION_BYTES)
     }
 
     fn price_of_bytes(self, settings: &Budgets, bytes: u64) -> Price {

@@ -23,7 +23,7 @@ use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
 };
-use taskpass_store::{Batch, LogStore, Store};
+use taskpass_store::{Batch, LogStore, MemoryLog, Store};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -233,6 +233,15 @@ pub(crate) fn grants() -> PolicyFile {
 impl Bench {
     /// With these providers, an agent `builder` and an operator `admin`.
     pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
+        Self::over(None, providers, settings).await
+    }
+
+    /// The same over a log in memory, for thousands of commits. The engine has no ledger to read.
+    pub(crate) async fn in_memory(log: &MemoryLog, providers: &[&str], settings: Settings) -> Self {
+        Self::over(Some(log), providers, settings).await
+    }
+
+    async fn over(log: Option<&MemoryLog>, providers: &[&str], settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
         let trusted = Arc::new(TrustedClock::new(clock.clone(), None));
@@ -247,7 +256,11 @@ impl Bench {
             ..taskpass_store::Config::new(dir.path().join("data"))
         };
         let opened = LogStore::open(&config, key, trusted.clone()).unwrap();
-        let store = Arc::new(opened.store);
+        let store = match log {
+            Some(log) => LogStore::in_memory(log, trusted.clone()).unwrap(),
+            None => opened.store,
+        };
+        let store = Arc::new(store);
         let authority = authority(dir.path(), &domain, &trusted, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = [starter_policy(&StarterOptions { admin: &admin }), grants()];
@@ -448,25 +461,9 @@ impl Bench {
             .collect()
     }
 
-    /// Bytes of the ledger's files.
-    pub(crate) fn ledger_bytes(&self) -> u64 {
-        bytes_below(&self._dir.path().join("data/ledger"))
-    }
-
     pub(crate) async fn credential(&self, id: CredentialId) -> Arc<Credential> {
         self.store.credential(id).await.unwrap().unwrap()
     }
-}
-
-/// Bytes of the files in a directory and below it.
-fn bytes_below(dir: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| match entry.metadata().unwrap() {
-            data if data.is_dir() => bytes_below(&entry.path()),
-            data => data.len(),
-        })
-        .sum()
 }
 
 /// The attestors of a broker: join tokens.

@@ -119,13 +119,19 @@ impl Engine {
         self.paid(call.account(), price, committed)
     }
 
-    /// Refuses a call that its agent has no budget for, before policy is asked. The commit asks
-    /// again, since other calls of the agent pay meanwhile.
-    pub(crate) fn require_budget(&self, call: &Call, spending: Spending) -> Result<(), Error> {
+    /// Refuses a call that its agent has no budget for, before policy is asked: a decision costs
+    /// more than a refusal. `bytes` is what is known of the record by then. The commit asks again,
+    /// since other calls of the agent pay meanwhile.
+    pub(crate) fn require_budget(
+        &self,
+        call: &Call,
+        spending: Spending,
+        bytes: u64,
+    ) -> Result<(), Error> {
         let Some((agent, settings)) = call.account() else {
             return Ok(());
         };
-        let checked = self.budgets.check(agent, &spending.least(settings));
+        let checked = self.budgets.check(agent, &spending.least(settings, bytes));
         checked.map_err(|spent| self.over_budget(agent, settings, spent))
     }
 

@@ -79,9 +79,9 @@ async fn end(bench: &Bench, task: TaskId) -> Result<Ended, Error> {
 /// Uses up the ledger bytes of the agent.
 fn use_up(bench: &Bench) {
     let (agent, settings) = bench.agent.account().unwrap();
-    let price = Spending::Issue.least(settings);
+    let price = Spending::Issue.least(settings, 0);
     while bench.engine.budgets.take(agent, &price).is_ok() {}
-    let price = Spending::Reading.least(settings);
+    let price = Spending::Reading.least(settings, 0);
     while bench.engine.budgets.take(agent, &price).is_ok() {}
 }
 
@@ -216,7 +216,7 @@ async fn hanging_up_gives_nothing_back_and_a_refused_commit_does() {
     bench.disk.set_free(Some(0));
     let full = loop {
         let filler = Event::IndexRebuilt {
-            reason: "x".repeat(1000),
+            reason: "x".repeat(60_000),
         };
         if let Err(error) = bench.engine.commit(vec![filler], Vec::new()).await {
             break error;

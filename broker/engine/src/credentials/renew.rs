@@ -83,7 +83,7 @@ impl Engine {
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.check_task(call.snapshot.settings(), task.id)?;
-        self.require_budget(call, Spending::Renewal)?;
+        self.require_budget(call, Spending::Renewal, 0)?;
         let (decided, counts) = self
             .decide_renewal(call, &task, &credential, (spec, until, now))
             .await?;

@@ -107,7 +107,7 @@ impl Engine {
                 svid: None,
             });
         }
-        self.require_budget(call, Spending::TaskStart)?;
+        self.require_budget(call, Spending::TaskStart, text_bytes(&task))?;
         let (mut events, counts) = self.authorize_start(call, &task, now).await?;
         check_pins(call, &task)?;
         let keys = Self::share_of_keys(call, idempotency.as_ref(), task.parent);
@@ -326,6 +326,14 @@ fn heartbeat_interval(settings: &Settings, asked: Option<Ttl>) -> Result<Option<
         )),
         _ => Ok(asked),
     }
+}
+
+/// Bytes of the texts that the caller chose.
+fn text_bytes(task: &Task) -> u64 {
+    let labels = task.labels.iter();
+    let labels = labels.map(|(key, value)| key.len() + value.len());
+    let bytes = labels.sum::<usize>() + task.purpose.as_str().len();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Checks the fixed parameters against the roles. Policy has allowed them by then.
