@@ -45,9 +45,8 @@ fn an_agent_at_full_rate_leaves_others_their_latency_and_the_disk_its_room() {
     let on = "[listen]\nmetrics = \"0\"";
     installation.edit(|text| text.replace("[listen]", on));
     // So that a few seconds of the flood use them up.
-    installation.configure(
-        "[limits]\nagent_task_starts_per_hour = 200\nagent_denials_per_hour = 100\n",
-    );
+    installation
+        .configure("[limits]\nagent_task_starts_per_hour = 200\nagent_denials_per_hour = 100\n");
     let broker = installation.start_after("true");
     let [flooding, other] =
         ["flooding", "other"].map(|name| Certificate::load(broker.agent(name).identity()));
@@ -81,7 +80,11 @@ fn an_agent_at_full_rate_leaves_others_their_latency_and_the_disk_its_room() {
     eventually("the ledger says so", || {
         let history = History::verified(&installation, &operator, "some.jsonl");
         fs::remove_file(installation.scratch().join("some.jsonl")).expect("the export");
-        history.of_type("budget_exceeded").next().is_some().then_some(())
+        history
+            .of_type("budget_exceeded")
+            .next()
+            .is_some()
+            .then_some(())
     });
     broker.stop();
     let broker = installation.start();
@@ -120,7 +123,8 @@ fn a_denial_that_is_repeated_is_two_entries_with_its_number() {
         let request = pb::GetTaskRequest {
             task_id: task_id.to_owned(),
         };
-        wire.call(GET, request.encode_to_vec()).expect_err("a denial")
+        wire.call(GET, request.encode_to_vec())
+            .expect_err("a denial")
     };
     let (one, two) = ("t0000000000000001", "t0000000000000002");
     for _ in 0..5 {

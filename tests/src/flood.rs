@@ -59,7 +59,10 @@ pub struct Noted {
 impl Flood {
     /// Begins to flood.
     pub fn begin(address: &str, agent: &Certificate) -> Self {
-        let (wire, stop) = (Wire::new(address, Some(agent)), Arc::<AtomicBool>::default());
+        let (wire, stop) = (
+            Wire::new(address, Some(agent)),
+            Arc::<AtomicBool>::default(),
+        );
         let callers = (0..CALLERS).map(|number| {
             let (wire, stop) = (wire.clone(), Arc::clone(&stop));
             runtime().spawn(call_until(stop, wire, number))

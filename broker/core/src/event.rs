@@ -10,8 +10,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, AgentName, Anchor, AnchorId, Budget, Credential, CredentialId, DecisionRecord, Digest, EndCause,
-    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
+    Agent, AgentName, Anchor, AnchorId, Budget, Credential, CredentialId, DecisionRecord, Digest,
+    EndCause, EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
     ProviderName, Repeated, RevokeCause, SpiffeId, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
     TrustDomain, limits,
 };

@@ -41,6 +41,7 @@ mod variable;
 
 pub use agent::{Agent, AgentChange, AgentState, JoinToken, Labels, Svid, SvidOrigin, SvidState};
 pub use anchor::{Anchor, AnchorState};
+pub use budget::Budget;
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
 pub use clock::{
@@ -51,7 +52,6 @@ pub use credential::{
     Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,
     RevokeCause, ShownState,
 };
-pub use budget::Budget;
 pub use decision::{DecisionRecord, Outcome, Repeated};
 pub use digest::{Digest, hex, same_in_constant_time, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};

@@ -174,9 +174,7 @@ impl Engine {
             Answer::Allowed(Allowed(record))
         } else {
             let account = match principal {
-                Principal::Agent { agent, .. } => {
-                    Some((&agent.name, &snapshot.settings().budgets))
-                }
+                Principal::Agent { agent, .. } => Some((&agent.name, &snapshot.settings().budgets)),
                 Principal::Operator(_) => None,
             };
             Answer::Refused(self.refuse(account, record).await)

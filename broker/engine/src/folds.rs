@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hash, Hasher, RandomState},
+    hash::{BuildHasher as _, RandomState},
     time::Duration,
 };
 
@@ -98,9 +98,7 @@ fn caller(record: &DecisionRecord) -> &str {
 
 impl Folds {
     fn place(&self, record: &DecisionRecord) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        parts(record).hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one(parts(record))
     }
 
     /// Counts a decision that an entry of the last minute stands for. `false`: it needs an entry.
@@ -154,7 +152,10 @@ impl Folds {
     /// process all.
     pub(crate) fn due(&self, now: Duration, all: bool) -> Vec<Folded> {
         let mut table = self.table.lock();
-        let over = table.open.iter().filter(|(_, fold)| all || fold.is_over(now));
+        let over = table
+            .open
+            .iter()
+            .filter(|(_, fold)| all || fold.is_over(now));
         let over: Vec<u64> = over.map(|(place, _)| *place).collect();
         for place in over {
             table.close(place);

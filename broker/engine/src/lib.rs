@@ -70,7 +70,8 @@ pub use providers::{
 };
 pub use reload::ReloadedFiles;
 pub use settings::{
-    Agents, Budgets, Credentials, OnIdentityConflict, ProviderSettings, Rate, Requests, Settings, Tasks,
+    Agents, Budgets, Credentials, OnIdentityConflict, ProviderSettings, Rate, Requests, Settings,
+    Tasks,
 };
 pub use snapshot::{Change, Configuration, Snapshot};
 pub use tasks::{

@@ -256,11 +256,10 @@ impl Bench {
             ..taskpass_store::Config::new(dir.path().join("data"))
         };
         let opened = LogStore::open(&config, key, trusted.clone()).unwrap();
-        let store = match log {
+        let store = Arc::new(match log {
             Some(log) => LogStore::in_memory(log, trusted.clone()).unwrap(),
             None => opened.store,
-        };
-        let store = Arc::new(store);
+        });
         let authority = authority(dir.path(), &domain, &trusted, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = [starter_policy(&StarterOptions { admin: &admin }), grants()];

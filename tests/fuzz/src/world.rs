@@ -10,8 +10,7 @@ use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
 use taskpass_engine::{
     Attestors, Budgets, Configuration, ConfiguredProvider, Context, Credentials, Engine,
-    JoinTokenAttestor,
-    Requests, Settings, SystemTimer,
+    JoinTokenAttestor, Requests, Settings, SystemTimer,
 };
 use taskpass_ledger::Reader;
 use taskpass_policy::{PolicyFile, PolicySet};

@@ -6,8 +6,7 @@ use taskpass_core::{Budget, Repeated, Ttl};
 
 use super::*;
 use crate::{
-    Budgets, EndTask, Ended, Ending, RevokeCredential, Settings, StartTask, StartedTask,
-    TaskRoles,
+    Budgets, EndTask, Ended, Ending, RevokeCredential, Settings, StartTask, StartedTask, TaskRoles,
     budgets::Spending,
     testing::{Bench, key_of},
 };
@@ -149,7 +148,10 @@ async fn denials_beyond_the_budget_leave_one_entry_and_hold_up_nothing_else() {
         let error = denied(&bench, stranger(number)).await;
         assert!(is_over(&error, Budget::Denials), "{error}");
         let message = error.message();
-        assert!(message.contains("limits.agent_denials_per_hour"), "{message}");
+        assert!(
+            message.contains("limits.agent_denials_per_hour"),
+            "{message}"
+        );
     }
     // A repeat of a denial on record costs nothing.
     let error = denied(&bench, stranger(0)).await;
@@ -161,7 +163,10 @@ async fn denials_beyond_the_budget_leave_one_entry_and_hold_up_nothing_else() {
 
     bench.engine.write_counted(false).await.unwrap();
     for number in 0..50 {
-        assert!(is_over(&denied(&bench, stranger(200 + number)).await, Budget::Denials));
+        assert!(is_over(
+            &denied(&bench, stranger(200 + number)).await,
+            Budget::Denials
+        ));
     }
     bench.engine.write_counted(false).await.unwrap();
     let exceeded = |first| {
@@ -233,7 +238,10 @@ async fn hanging_up_gives_nothing_back_and_a_refused_commit_does() {
         started = start(&bench) => drop(started.unwrap()),
         () = std::future::ready(()) => {}
     }
-    assert!(is_over(&start(&bench).await.unwrap_err(), Budget::TaskStarts));
+    assert!(is_over(
+        &start(&bench).await.unwrap_err(),
+        Budget::TaskStarts
+    ));
 }
 
 /// Two calls that race for the last of a budget: one gets it.
@@ -284,7 +292,10 @@ async fn no_budget_refuses_an_end_or_a_revocation() {
     let task = bench.task().await;
     let credential = bench.issued(fake, task, HOUR / 2).await.id;
     use_up(&bench);
-    assert!(is_over(&start(&bench).await.unwrap_err(), Budget::LedgerBytes));
+    assert!(is_over(
+        &start(&bench).await.unwrap_err(),
+        Budget::LedgerBytes
+    ));
     let reading = bench.engine.task(&bench.agent, task).await.unwrap_err();
     assert!(is_over(&reading, Budget::LedgerBytes), "{reading}");
     // The provider is not asked for what cannot be recorded.

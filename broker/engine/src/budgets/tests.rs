@@ -33,7 +33,10 @@ fn a_budget_may_be_used_at_once_and_comes_back_bit_by_bit() {
     }
     let spent = meters.take(&agent, &price).unwrap_err();
     let quarter = HOUR / 4;
-    assert_eq!((spent.budget, spent.retry_after), (Budget::TaskStarts, quarter));
+    assert_eq!(
+        (spent.budget, spent.retry_after),
+        (Budget::TaskStarts, quarter)
+    );
     assert_eq!(meters.check(&agent, &price), Err(spent));
     meters.take(&other, &price).unwrap();
     clock.advance(quarter);
@@ -74,7 +77,9 @@ fn a_call_takes_from_all_its_budgets_or_from_none() {
     let (clock, meters) = meters();
     let (agent, settings) = (name("builder"), starts(2));
     let start = Spending::TaskStart.least(&settings, 0);
-    meters.take(&agent, &Spending::Denial.least(&settings, 0)).unwrap();
+    meters
+        .take(&agent, &Spending::Denial.least(&settings, 0))
+        .unwrap();
     let bytes = |meters: &Meters| meters.of.lock().meters[&agent][0];
     meters.take(&agent, &start).unwrap();
     meters.take(&agent, &start).unwrap();
@@ -100,7 +105,10 @@ fn renewals_of_svids_have_bytes_of_their_own() {
             .count()
     };
     let of_issue = 2048 + DECISION_BYTES;
-    assert_eq!(used_up(Spending::Issue), 1024 * 1024 / of_issue as usize);
+    assert_eq!(
+        used_up(Spending::Issue),
+        1024 * 1024 / usize::try_from(of_issue).unwrap()
+    );
     used_up(Spending::Reading);
     assert!(used_up(Spending::SvidRenewal) > 1024 * 1024 / 16 / 1024);
     assert_eq!(used_up(Spending::Issue), 0);

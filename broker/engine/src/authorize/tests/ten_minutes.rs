@@ -51,7 +51,10 @@ impl Flood<'_> {
             }
             // One of the many that have ended.
             1 => {
-                if let Some(task) = self.ended.get(self.calls as usize % self.ended.len().max(1)) {
+                if let Some(task) = self
+                    .ended
+                    .get(usize::try_from(self.calls).unwrap() % self.ended.len().max(1))
+                {
                     end(self.bench, *task).await.unwrap();
                 }
             }
