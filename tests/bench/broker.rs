@@ -14,6 +14,9 @@ new_connections_burst = 1000000
 requests_per_caller = 4096
 agent_requests_per_second = 100000
 agent_requests_burst = 1000000
+agent_ledger_bytes_per_hour = 4000000000
+agent_task_starts_per_hour = 100000000
+agent_denials_per_hour = 100000000
 task_requests_per_second = 100000
 task_requests_burst = 1000000
 [tasks]

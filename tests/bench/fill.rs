@@ -237,5 +237,8 @@ fn decided(role: &RoleName) -> Event {
         input_sha256: "0".repeat(64),
         duration_us: 60,
     };
-    Event::Decided { decision }
+    Event::Decided {
+        decision,
+        repeated: None,
+    }
 }

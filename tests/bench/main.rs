@@ -16,6 +16,7 @@ mod broker;
 mod caller;
 mod decision;
 mod ending;
+mod fairness;
 mod fill;
 mod freeze;
 mod history;
@@ -66,6 +67,11 @@ pub(crate) struct Effort {
     pub(crate) restarts: usize,
     /// How long an idle server is watched.
     pub(crate) tail: Duration,
+    /// Tasks of an agent beside another one that floods the broker, in one round.
+    pub(crate) tasks: u32,
+    /// How long the flood lasts under which the ledger's growth is measured. `--flood SECONDS` sets
+    /// it.
+    pub(crate) flood: Duration,
 }
 
 impl Effort {
@@ -94,6 +100,8 @@ const FULL: Effort = Effort {
     live: &[10_000, 100_000],
     restarts: 3,
     tail: Duration::from_secs(5),
+    tasks: 200,
+    flood: Duration::from_secs(120),
 };
 const QUICK: Effort = Effort {
     name: "quick",
@@ -110,22 +118,27 @@ const QUICK: Effort = Effort {
     live: &[100, 1_000],
     restarts: 1,
     tail: Duration::from_millis(300),
+    tasks: 20,
+    flood: Duration::from_secs(5),
 };
 
 type Area = (&'static str, fn(&Effort, &mut Report));
-const AREAS: [Area; 7] = [
+const AREAS: [Area; 8] = [
     ("rest", rest::measure),
     ("svid", svid::measure),
     ("decision", decision::measure),
     ("share", share::measure),
     ("ending", ending::measure),
     ("freeze", freeze::measure),
+    ("fairness", fairness::measure),
     ("history", history::measure),
 ];
-const USAGE: &str = "usage: taskpass-bench [--quick] [rest|svid|decision|share|ending|freeze|history]…
+const USAGE: &str = "usage: taskpass-bench [--quick] [--flood SECONDS] [rest|svid|decision|share|ending|freeze|fairness|history]â¦
        taskpass-bench check
 
   AREA…       only these areas; all of them when none is named
+  --flood SECONDS
+              how long one agent floods the broker in `fairness` [default: 120; the budget is for 600]
   --quick     about a minute, to see whether it still runs; its figures are worth nothing
   check       whether the last report has lost against tests/bench/REPORT.json; measures nothing
   -h, --help  this text
@@ -143,10 +156,24 @@ fn main() -> ExitCode {
         words if words.iter().any(|word| ["-h", "--help"].contains(word)) => println!("{USAGE}"),
         [bare::ARGUMENT, directory] => bare::serve(Path::new(directory)),
         ["check"] => return check(),
-        ["--quick", areas @ ..] => return measure(&QUICK, areas),
-        areas => return measure(&FULL, areas),
+        ["--quick", words @ ..] => return flooded(QUICK, words),
+        words => return flooded(FULL, words),
     }
     ExitCode::SUCCESS
+}
+
+/// Measures, with another length of the flood where the arguments begin with one.
+fn flooded(effort: Effort, words: &[&str]) -> ExitCode {
+    let (seconds, areas) = match words {
+        ["--flood", seconds, areas @ ..] => (seconds.parse().ok(), areas),
+        areas => (Some(effort.flood.as_secs()), areas),
+    };
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0) else {
+        eprintln!("error: `--flood` takes a number of seconds\n{USAGE}");
+        return ExitCode::from(2);
+    };
+    let flood = Duration::from_secs(seconds);
+    measure(&Effort { flood, ..effort }, areas)
 }
 
 /// Measures the named areas, or all.

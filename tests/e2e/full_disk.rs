@@ -40,7 +40,8 @@ fn start_on_a_full_disk(harm: &str) {
     world.installation.launch_with(disk.enter());
     world.installation.configure(
         "[tasks]\nopen_per_agent = 100000\n\n\
-         [limits]\nagent_requests_per_second = 100000\nagent_requests_burst = 1000000\n",
+         [limits]\nagent_requests_per_second = 100000\nagent_requests_burst = 1000000\n\
+         agent_ledger_bytes_per_hour = 4000000000\nagent_task_starts_per_hour = 100000000\n",
     );
     for text in [
         "the index of history",

@@ -13,6 +13,7 @@ mod abuse;
 mod agents;
 mod aws;
 mod bad_input;
+mod budgets;
 mod canary;
 mod clock;
 mod crash;

@@ -44,6 +44,9 @@ const LIMITS: &str = "
 [limits]
 agent_requests_per_second = 10000
 agent_requests_burst = 10000
+agent_ledger_bytes_per_hour = 4000000000
+agent_task_starts_per_hour = 100000000
+agent_denials_per_hour = 100000000
 attestations_per_second = 10000
 [tasks]
 open_per_agent = 10000

@@ -19,6 +19,7 @@ mod broker;
 mod cli;
 mod disk;
 pub mod faults;
+pub mod flood;
 mod history;
 mod journal;
 pub mod kills;

@@ -114,6 +114,10 @@ fn next_step(error: &Error, context: &Context) -> Option<String> {
                 "ask an operator, who sees the policies and changes them",
             ),
             "TASK_ENDED" | "LIMIT_EXCEEDED" => Some("taskpass task list --state open".to_owned()),
+            "BUDGET_EXCEEDED" => Some(
+                "wait until there is room, and look for a loop in the agent; an operator can raise the limit in `taskpass.toml` and run `taskpassd reload`"
+                    .to_owned(),
+            ),
             reason if reason.starts_with("PROVIDER_") => {
                 let provider = refusal.metadata.get("provider")?;
                 by_kind(

@@ -10,9 +10,9 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Digest, EndCause,
-    EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
-    ProviderName, RevokeCause, SpiffeId, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
+    Agent, AgentName, Anchor, AnchorId, Budget, Credential, CredentialId, DecisionRecord, Digest,
+    EndCause, EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
+    ProviderName, Repeated, RevokeCause, SpiffeId, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
     TrustDomain, limits,
 };
 
@@ -293,6 +293,22 @@ pub enum Event {
     Decided {
         /// The decision and its provenance.
         decision: DecisionRecord,
+        /// Present where the entry stands for repeats: the same decision was taken so many times
+        /// more within a minute after an entry of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repeated: Option<Repeated>,
+    },
+    /// An agent used up one of its budgets, and calls were refused for that. The first entry comes
+    /// at once, and a second one at the end of the hour where more calls were refused.
+    BudgetExceeded {
+        /// The agent.
+        agent: AgentName,
+        /// The budget.
+        budget: Budget,
+        /// How much it is in an hour.
+        per_hour: u64,
+        /// The refused calls that no earlier entry counts.
+        refused: Repeated,
     },
     /// A task began.
     TaskStarted {

@@ -16,6 +16,7 @@
 
 mod agent;
 mod anchor;
+mod budget;
 mod clock;
 mod credential;
 mod decision;
@@ -41,6 +42,7 @@ mod variable;
 
 pub use agent::{Agent, AgentChange, AgentState, JoinToken, Labels, Svid, SvidOrigin, SvidState};
 pub use anchor::{Anchor, AnchorKey, AnchorState};
+pub use budget::Budget;
 #[cfg(feature = "failpoints")]
 pub use clock::ShiftedClock;
 pub use clock::{
@@ -51,7 +53,7 @@ pub use credential::{
     Credential, CredentialIntent, CredentialState, Minting, Revocation, RevocationClass,
     RevokeCause, ShownState,
 };
-pub use decision::{DecisionRecord, Outcome};
+pub use decision::{DecisionRecord, Outcome, Repeated};
 pub use digest::{Digest, hex, same_in_constant_time, sha256_hex};
 pub use entropy::{Entropy, EntropyError, SeededEntropy, SystemEntropy};
 pub use event::{

@@ -24,6 +24,17 @@ pub const TASK_DESCENDANTS_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of memory that one remembered idempotency key takes at most, however long the key and the
+/// names of its caller are: only hashes of them are kept.
+pub const IDEMPOTENCY_RECORD_BYTES_MAX: usize = 512;
+/// How long repeats of one denial, or of one reading, are counted before an entry says how many
+/// there were.
+pub const FOLD_WINDOW: Duration = Duration::from_secs(60);
+/// Decisions, over all callers, whose repeats are counted at a time. A further one is recorded each
+/// time, and a denial then counts against its agent's budget each time.
+pub const FOLDS_MAX: usize = 8192;
+/// The same of one agent with all its tasks, or of one operator, so that no caller takes all places.
+pub const FOLDS_PER_CALLER_MAX: usize = 128;
 /// How much later than asked a credential may end and still count as ending when asked: clocks
 /// differ, and providers round.
 pub const EXPIRY_SLACK: Duration = Duration::from_secs(2);

@@ -13,9 +13,11 @@ use taskpass_core::{
     Task, TaskId, sha256_hex,
 };
 use taskpass_policy::{Action, CredentialRequest, Facts, Principal, Resource};
-use taskpass_store::Priority;
 
+use self::record::Account;
 use crate::{Call, Engine, Error, Snapshot};
+
+mod record;
 
 /// The name of the rule that keeps agents to their own tasks, in place of a policy's id.
 const OWNERSHIP: &str = "taskpass.ownership";
@@ -65,7 +67,10 @@ pub(crate) struct Allowed(DecisionRecord);
 impl Allowed {
     /// The event to commit together with the permitted ones.
     pub(crate) fn into_event(self) -> Event {
-        Event::Decided { decision: self.0 }
+        Event::Decided {
+            decision: self.0,
+            repeated: None,
+        }
     }
 }
 
@@ -142,20 +147,6 @@ impl Engine {
         self.commit_allowed(call, allowed).await
     }
 
-    /// Records a permission of an action that changes nothing. An operator's may go into the part
-    /// of the reserve that is kept for readers, so that people can look at the broker when the disk
-    /// is full. A dashboard must not use up the room that is kept for revocations.
-    pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
-        let priority = if call.agent().is_some() {
-            Priority::Normal
-        } else {
-            Priority::Reading
-        };
-        self.commit_with(vec![allowed.into_event()], Vec::new(), priority)
-            .await
-            .map(drop)
-    }
-
     async fn decide(
         &self,
         snapshot: &Snapshot,
@@ -182,7 +173,11 @@ impl Engine {
         Verdict(if allowed {
             Answer::Allowed(Allowed(record))
         } else {
-            Answer::Refused(self.refuse(record).await)
+            let account = match principal {
+                Principal::Agent { agent, .. } => Some((&agent.name, &snapshot.settings().budgets)),
+                Principal::Operator(_) => None,
+            };
+            Answer::Refused(self.refuse(account, record).await)
         })
     }
 
@@ -293,7 +288,7 @@ impl Engine {
     ) -> Error {
         let principal = call.caller.id();
         let record = self.denial_by_rule(&call.snapshot, principal, action, resource, reason);
-        self.refuse(record).await
+        self.refuse(call.account(), record).await
     }
 
     /// The record of a refusal by a rule, not yet in the ledger.
@@ -331,23 +326,23 @@ impl Engine {
         }
     }
 
-    /// Records a refusal. When that fails the caller is refused all the same. Refusals do not use
-    /// the disk reserve: a caller without rights must not use up the room for revocations.
-    async fn refuse(&self, record: DecisionRecord) -> Error {
+    /// Records a refusal. When that fails the caller is refused all the same. An agent without a
+    /// budget for it is told of its budget instead.
+    async fn refuse(&self, account: Account<'_>, record: DecisionRecord) -> Error {
         let denied = Error::Denied {
             reason: record.reason.clone(),
             policies: record.policies.clone(),
         };
-        tracing::info!(
-            principal = %record.principal, action = %record.action, resource = %record.resource,
-            reason = %record.reason, "denied"
-        );
-        if let Err(error) = self
-            .commit(vec![Event::Decided { decision: record }], Vec::new())
-            .await
-        {
-            tracing::warn!(error = %error.message(), "a refusal could not be recorded");
+        match self.commit_denial(account, record).await {
+            Ok(()) => denied,
+            Err(over @ Error::BudgetExceeded { .. }) => over,
+            Err(error) => {
+                tracing::warn!(error = %error.message(), "a refusal could not be recorded");
+                denied
+            }
         }
-        denied
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
+    budgets::{Exceeded, Meters},
     credentials::{InFlight, Lives, Renewals},
+    folds::Folds,
     identities::RefusalLog,
     providers::Pacer,
     rate_limits::RateLimits,
@@ -43,6 +45,11 @@ pub struct Engine {
     pub(crate) lives: Lives,
     pub(crate) rates: RateLimits,
     pub(crate) refusals: RefusalLog,
+    pub(crate) budgets: Meters,
+    pub(crate) exceeded: Exceeded,
+    pub(crate) folds: Folds,
+    /// Held over an entry for things that had ended before, by callers without a budget.
+    pub(crate) ended_before: tokio::sync::Mutex<()>,
     pub(crate) reconcilers: Statuses,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
@@ -72,6 +79,10 @@ impl Engine {
             lives: Lives::default(),
             rates: RateLimits::new(Arc::clone(&context.clock)),
             refusals: RefusalLog::default(),
+            budgets: Meters::new(Arc::clone(&context.clock)),
+            exceeded: Exceeded::default(),
+            folds: Folds::default(),
+            ended_before: tokio::sync::Mutex::default(),
             reconcilers: Statuses::default(),
             newest: Mutex::new(newest),
             context,

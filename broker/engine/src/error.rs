@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use taskpass_core::{
-    AgentName, AgentState, ClockDoubt, CredentialId, EntropyError, ParamName, ProviderName,
+    AgentName, AgentState, Budget, ClockDoubt, CredentialId, EntropyError, ParamName, ProviderName,
     ScopeError, TaskId, Timestamp,
 };
 use taskpass_provider::ProviderError;
@@ -118,6 +118,20 @@ pub enum Error {
         /// Which.
         message: String,
         /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// The calling agent has used up one of its budgets.
+    #[error(
+        "agent `{agent}` has used up its budget of {per_hour} {} in an hour (`{}`); there is room again in {retry_after:?}", .budget.unit(), .budget.key()
+    )]
+    BudgetExceeded {
+        /// The agent.
+        agent: AgentName,
+        /// The budget.
+        budget: Budget,
+        /// How much it is in an hour.
+        per_hour: u32,
+        /// When there is room for this call.
         retry_after: Duration,
     },
     /// Policy decided on counts of live credentials that grew meanwhile.

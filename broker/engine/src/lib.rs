@@ -19,6 +19,7 @@
 //! ```
 
 mod authorize;
+mod budgets;
 mod call;
 mod connections;
 mod context;
@@ -26,6 +27,7 @@ mod credentials;
 mod engine;
 mod error;
 pub mod failpoint;
+mod folds;
 mod idempotency;
 mod identities;
 mod ledger;
@@ -68,7 +70,8 @@ pub use providers::{
 };
 pub use reload::ReloadedFiles;
 pub use settings::{
-    Agents, Credentials, OnIdentityConflict, ProviderSettings, Rate, Requests, Settings, Tasks,
+    Agents, Budgets, Credentials, OnIdentityConflict, ProviderSettings, Rate, Requests, Settings,
+    Tasks,
 };
 pub use snapshot::{Change, Configuration, Snapshot};
 pub use tasks::{

@@ -4,6 +4,7 @@
 //! driver runs them all, on a signal and on a timer, and keeps how their last rounds went.
 
 mod authority;
+mod counts;
 mod driver;
 mod maintenance;
 mod reaper;
@@ -26,6 +27,7 @@ pub fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
     start_revoking(engine, stop);
     drive(engine, authority::Rotation::new(engine), stop);
     drive(engine, maintenance::Maintenance::new(engine), stop);
+    drive(engine, counts::Counts::new(engine), stop);
 }
 
 /// Starts the reconcilers that end tasks and revoke credentials.

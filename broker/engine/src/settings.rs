@@ -22,6 +22,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// The engine's part of `[limits]`.
     pub requests: Requests,
+    /// The budgets in `[limits]`.
+    pub budgets: Budgets,
     /// `[provider_calls]`
     pub provider: ProviderSettings,
 }
@@ -113,16 +115,35 @@ taskpass_config::section! {
         /// Heartbeats of one task that may come at once.
         task_heartbeats_burst: u32 = 20, 1..=10_000;
         /// Idempotency keys that the broker remembers of one agent with all its tasks, or of one
-        /// operator; each takes about 300 bytes of memory. A key of a request to a task is
-        /// remembered until the task has ended, and any key for 24 hours at most. One task may use
-        /// all keys that its agent has left. A request with one more key is refused with
-        /// `RESOURCE_EXHAUSTED`. The default is more than one request a second, day and night.
-        idempotency_keys_per_caller: u32 = 100_000, 1..=100_000_000;
+        /// operator; each takes about 300 bytes of memory and never more than 512, however long the
+        /// key is. A key of a request to a task is remembered until the task has ended, and any key
+        /// for 24 hours at most. One task may use all keys that its agent has left. A request with
+        /// one more key is refused with `RESOURCE_EXHAUSTED`: no key is forgotten early, since a
+        /// repeated request would then be carried out twice.
+        idempotency_keys_per_caller: u32 = 10_000, 1..=100_000_000;
         /// Refused attempts to attest per second, over all callers, in the long run: before an
         /// attempt succeeds, the broker does not know the caller. A good token is never delayed.
         attestations_per_second: u32 = 50, 1..=100_000;
         /// Refused attempts to attest, over all callers, that may come at once.
         attestations_burst: u32 = 200, 1..=1_000_000;
+    }
+}
+
+taskpass_config::section! {
+    /// What one agent may use up in an hour of things that all agents share. A budget fills up again
+    /// all the time: after half an hour, half of it is there. Operators have no budget, and no
+    /// budget refuses the end of a task or a revocation.
+    pub struct Budgets in "limits" {
+        /// Bytes that one agent may write to the ledger in an hour: its decisions, tasks, SVIDs and
+        /// credentials, with their ends. A call beyond it is refused with `BUDGET_EXCEEDED`.
+        /// The default allows some 3,500 credentials an hour, and in ten minutes less than 16 MB.
+        agent_ledger_bytes_per_hour: u32 = 12 * 1024 * 1024, 1024 * 1024..=u32::MAX;
+        /// Tasks that one agent may start in an hour.
+        agent_task_starts_per_hour: u32 = 2000, 1..=100_000_000;
+        /// Denials of one agent that are recorded in an hour. Repeats of a denial within a minute
+        /// are one entry with their number, and cost nothing. A further call that would be denied is
+        /// refused with `BUDGET_EXCEEDED` instead.
+        agent_denials_per_hour: u32 = 1000, 1..=100_000_000;
     }
 }
 

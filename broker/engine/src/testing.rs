@@ -25,7 +25,7 @@ use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
 };
-use taskpass_store::{Batch, LogStore, Store};
+use taskpass_store::{Batch, LogStore, MemoryLog, Store};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -259,6 +259,15 @@ pub(crate) fn grants() -> PolicyFile {
 impl Bench {
     /// With these providers, an agent `builder` and an operator `admin`.
     pub(crate) async fn new(providers: &[&str], settings: Settings) -> Self {
+        Self::over(None, providers, settings).await
+    }
+
+    /// The same over a log in memory, for thousands of commits. The engine has no ledger to read.
+    pub(crate) async fn in_memory(log: &MemoryLog, providers: &[&str], settings: Settings) -> Self {
+        Self::over(Some(log), providers, settings).await
+    }
+
+    async fn over(log: Option<&MemoryLog>, providers: &[&str], settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
         let trusted = Arc::new(TrustedClock::new(clock.clone(), None));
@@ -273,7 +282,10 @@ impl Bench {
             ..taskpass_store::Config::new(dir.path().join("data"))
         };
         let opened = LogStore::open(&config, key, trusted.clone()).unwrap();
-        let store = Arc::new(opened.store);
+        let store = Arc::new(match log {
+            Some(log) => LogStore::in_memory(log, trusted.clone()).unwrap(),
+            None => opened.store,
+        });
         let authority = authority(dir.path(), &domain, &trusted, &entropy);
         let admin = "admin".parse().unwrap();
         let policy = [starter_policy(&StarterOptions { admin: &admin }), grants()];
@@ -477,6 +489,15 @@ impl Bench {
         let issued = issuing.await.unwrap().unwrap();
         issued.delivery.confirm();
         issued
+    }
+
+    /// The entries of the ledger from `first` on.
+    pub(crate) fn events_since(&self, first: u64) -> Vec<Event> {
+        let ledger = &self.engine.context.ledger;
+        let entry = |index| taskpass_store::Entry::parse(&ledger.entry(index).unwrap()).unwrap();
+        (first..self.store.size())
+            .map(|index| entry(index).event)
+            .collect()
     }
 
     pub(crate) async fn credential(&self, id: CredentialId) -> Arc<Credential> {

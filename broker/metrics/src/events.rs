@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use taskpass_core::{DecisionRecord, EndCause, Event, Outcome, RevokeCause, SpiffeId};
+use taskpass_core::{Budget, DecisionRecord, EndCause, Event, Outcome, RevokeCause, SpiffeId};
 
 use crate::OTHER;
 
@@ -35,9 +35,14 @@ struct OfChange {
     change: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBudget {
+    budget: &'static str,
+}
+
 metrics! {
     struct Counters {
-        decisions: Family<OfDecision, Counter> = "Decisions on record, by action and outcome";
+        decisions: Family<OfDecision, Counter> = "Decisions on record, by action and outcome, those that one entry counts included";
         credential_issues: Family<OfOutcome, Counter> =
             "Credentials that a provider was asked for, by outcome";
         credential_renewals: Counter = "Credentials that were renewed";
@@ -49,6 +54,8 @@ metrics! {
         join_tokens: Family<OfOutcome, Counter> = "Join tokens that were made or withdrawn";
         identity_conflicts: Family<OfHolder, Counter> =
             "Superseded certificates that were used, by holder";
+        budget_refusals: Family<OfBudget, Counter> =
+            "Calls that were refused because their agent had used up a budget, by budget";
         tasks_started: Counter = "Tasks that were started";
         tasks_ended: Family<OfCause, Counter> = "Tasks that began to end, by cause";
     }
@@ -74,9 +81,30 @@ impl Events {
         Prepared(events.iter().filter_map(|it| self.counter(it)).collect())
     }
 
+    /// A decision that an entry on record stands for already.
+    pub fn repeated(&self, decision: &DecisionRecord) {
+        self.decision(decision).inc();
+    }
+
+    /// A call was refused, since its agent had used up a budget.
+    pub fn over_budget(&self, budget: Budget) {
+        let budget = budget.as_str();
+        self.counters
+            .budget_refusals
+            .get_or_create_owned(&OfBudget { budget })
+            .inc();
+    }
+
     fn counter(&self, event: &Event) -> Option<Counter> {
         Some(match event {
-            Event::Decided { decision } => self.decision(decision),
+            Event::Decided {
+                decision,
+                repeated: None,
+            } => self.decision(decision),
+            // Each repeat was counted when it happened.
+            Event::Decided {
+                repeated: Some(_), ..
+            } => return None,
             Event::CredentialIssued { .. } => self.issue("issued"),
             Event::CredentialAbandoned { .. } => self.issue("abandoned"),
             Event::CredentialRevoking { cause, .. } => match cause {
@@ -111,6 +139,7 @@ impl Events {
             | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
             | Event::AgentRegistered { .. }
+            | Event::BudgetExceeded { .. }
             | Event::SvidActivated { .. }
             | Event::TaskEnded { .. }
             | Event::AnchorRecorded { .. }

@@ -24,6 +24,7 @@ fn decision(action: &str, outcome: Outcome) -> Event {
             input_sha256: String::new(),
             duration_us: 1,
         },
+        repeated: None,
     }
 }
 
@@ -104,6 +105,36 @@ fn events_are_counted_by_their_content() {
             r#"taskpass_revocations_total{outcome="failed"} 1"#,
             "taskpass_credentials_expired_total 1",
             r#"taskpass_tasks_ended_total{cause="deadline"} 1"#,
+        ],
+    );
+}
+
+/// A repeat counts when it happens, and not once more when its entry is written.
+#[test]
+fn repeats_and_refusals_over_a_budget_are_counted_once() {
+    let metrics = metrics();
+    let Event::Decided { decision, .. } = decision("task.end", Outcome::Deny) else {
+        unreachable!()
+    };
+    metrics.events.repeated(&decision);
+    metrics.events.repeated(&decision);
+    let folded = Event::Decided {
+        decision,
+        repeated: Some(taskpass_core::Repeated {
+            times: 2,
+            first: Timestamp::EPOCH,
+            last: Timestamp::EPOCH,
+        }),
+    };
+    metrics.events.prepare(&[folded]).committed();
+    metrics
+        .events
+        .over_budget(taskpass_core::Budget::TaskStarts);
+    assert_has(
+        &metrics.encode(&Sample::default()),
+        &[
+            r#"taskpass_decisions_total{action="task.end",outcome="deny"} 2"#,
+            r#"taskpass_budget_refusals_total{budget="task_starts"} 1"#,
         ],
     );
 }

@@ -203,6 +203,9 @@ impl App {
                 "background work did not finish in time; it is taken up at the next start"
             );
         }
+        if let Err(error) = self.engine.close_counts().await {
+            tracing::warn!(error = %error.message(), "how often decisions of the last minute were repeated is not recorded");
+        }
         record_stop(&self.store).await
     }
 }

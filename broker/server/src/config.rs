@@ -245,6 +245,7 @@ fn read(
             tasks: sections.read(),
             credentials: sections.read(),
             requests: sections.read(),
+            budgets: sections.read(),
             provider: sections.read(),
         },
         log: sections.read(),

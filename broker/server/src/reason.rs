@@ -75,6 +75,9 @@ reasons! {
     LimitExceeded = "LIMIT_EXCEEDED", ResourceExhausted,
         "A quota, rate or queue is used up; `RetryInfo` says when to try again.",
         "Wait as `RetryInfo` says.";
+    BudgetExceeded = "BUDGET_EXCEEDED", ResourceExhausted,
+        "The agent has used up one of its budgets for an hour; the metadata `budget` names it, `key` is its key in the configuration, and `RetryInfo` says when there is room. Ending tasks and revoking go on.",
+        "Wait as `RetryInfo` says, and look for a loop in the agent; an operator raises the key if the work needs it.";
     ProviderUnavailable = "PROVIDER_UNAVAILABLE", Unavailable,
         "The provider is down or slow.",
         "Wait as `RetryInfo` says.";

@@ -341,6 +341,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::OperatorSvidIssued { .. }
         | Event::SvidActivated { .. }
         | Event::Decided { .. }
+        | Event::BudgetExceeded { .. }
         | Event::TaskEnding { .. }
         | Event::TaskEnded { .. }
         | Event::AnchorRecorded { .. }

@@ -287,6 +287,7 @@ fn a_flood_of_connections_from_one_address_leaves_others_their_latency() {
     // The measuring caller asks more often than an agent should.
     installation.configure(
         "[limits]\nagent_requests_per_second = 100000\n\
+         agent_ledger_bytes_per_hour = 4000000000\n\
          new_connections_per_second = 20\nnew_connections_burst = 50\n",
     );
     let broker = installation.start_after("true");

@@ -23,7 +23,8 @@ fn installation(permits: usize, requests_per_caller: usize) -> Installation {
     let installation = Installation::new();
     installation.configure(&format!(
         "[limits]\nrequests = {permits}\nrequests_per_caller = {requests_per_caller}\n\
-         agent_requests_per_second = 100000\nagent_requests_burst = 1000000\n"
+         agent_requests_per_second = 100000\nagent_requests_burst = 1000000\n\
+         agent_ledger_bytes_per_hour = 4000000000\n"
     ));
     installation
 }

@@ -17,6 +17,9 @@ task_requests_per_second = 10_000
 task_requests_burst = 100_000
 agent_requests_per_second = 10_000
 agent_requests_burst = 100_000
+agent_ledger_bytes_per_hour = 4000000000
+agent_task_starts_per_hour = 100000000
+agent_denials_per_hour = 100000000
 
 [credentials]
 live_per_agent = 100_000

@@ -9,8 +9,8 @@ use taskpass_broker::fuzz;
 use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
 use taskpass_engine::{
-    Attestors, Configuration, ConfiguredProvider, Context, Credentials, Engine, JoinTokenAttestor,
-    Requests, Settings, SystemTimer,
+    Attestors, Budgets, Configuration, ConfiguredProvider, Context, Credentials, Engine,
+    JoinTokenAttestor, Requests, Settings, SystemTimer,
 };
 use taskpass_ledger::Reader;
 use taskpass_policy::{PolicyFile, PolicySet};
@@ -325,6 +325,11 @@ async fn parts(
         }],
         settings: Settings {
             requests,
+            budgets: Budgets {
+                agent_ledger_bytes_per_hour: u32::MAX,
+                agent_task_starts_per_hour: u32::MAX,
+                agent_denials_per_hour: u32::MAX,
+            },
             credentials: Credentials {
                 revoke_wait_max: Duration::ZERO,
                 revoke_wait_default: Duration::ZERO,

@@ -96,6 +96,8 @@ pub enum AgentStep<'a> {
         reason: &'a Text,
         by: &'a Actor,
     },
+    /// [`Event::BudgetExceeded`].
+    BudgetExceeded { agent: &'a AgentName },
 }
 
 /// A step in the life of a join token. [`SvidStep::Issued`] uses one up.
@@ -243,7 +245,11 @@ impl Event {
                 })
             }
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
-            Self::Decided { decision } => Topic::Decision(decision),
+            Self::Decided {
+                decision,
+                repeated: _,
+            } => Topic::Decision(decision),
+            Self::BudgetExceeded { agent, .. } => Topic::Agent(AgentStep::BudgetExceeded { agent }),
             Self::AgentRegistered { agent, idempotency } => Topic::Agent(AgentStep::Registered {
                 agent,
                 idempotency: idempotency.as_ref(),
@@ -454,7 +460,8 @@ impl Event {
                 | AgentStep::Released { .. }
                 | AgentStep::Retired { .. }
                 | AgentStep::OwnerChanged { .. }
-                | AgentStep::OwnerDeparted { .. },
+                | AgentStep::OwnerDeparted { .. }
+                | AgentStep::BudgetExceeded { .. },
             )
             | Topic::JoinToken(JoinTokenStep::Withdrawn { .. })
             | Topic::Svid(_)

@@ -18,7 +18,9 @@ use taskpass_store::{Guard, Subject};
 use tracing::Instrument as _;
 
 use crate::{
-    Call, Delivery, Engine, Error, Field, RequestKey, failpoint,
+    Call, Delivery, Engine, Error, Field, RequestKey,
+    budgets::Spending,
+    failpoint,
     providers::{Backend, IssuePermit},
 };
 
@@ -102,6 +104,7 @@ impl Engine {
             return Err(self.repeated(backend, earlier).await?);
         }
         self.rates.check_task(call.snapshot.settings(), task.id)?;
+        self.require_budget(call, Spending::Issue, 0)?;
         let scope = requested_scope(&pins, &request.scope)?;
         let ttl = request.ttl.unwrap_or(spec.max_ttl);
         let expires_at = now.plus(ttl.duration()).min(task.deadline);
@@ -181,7 +184,8 @@ impl Engine {
             credential: Box::new(credential.clone()),
             idempotency: wanted.idempotency.clone(),
         };
-        self.commit(vec![allowed.into_event(), intent], guards)
+        let events = vec![allowed.into_event(), intent];
+        self.commit_for(call, Spending::Issue, events, guards)
             .await?;
         Ok(Intended {
             credential,

@@ -16,7 +16,9 @@ use taskpass_store::{Guard, Subject};
 use tracing::Instrument as _;
 
 use crate::{
-    Call, Engine, Error, RequestKey, failpoint,
+    Call, Engine, Error, RequestKey,
+    budgets::Spending,
+    failpoint,
     providers::{Backend, IssuePermit},
 };
 
@@ -82,6 +84,7 @@ impl Engine {
         let until = not_before_its_end(&credential, until, task.deadline);
         renewable(&credential, spec, now)?;
         self.rates.check_task(call.snapshot.settings(), task.id)?;
+        self.require_budget(call, Spending::Renewal, 0)?;
         let (decided, counts) = self
             .decide_renewal(call, &task, &credential, (spec, until, now))
             .await?;
@@ -102,11 +105,13 @@ impl Engine {
                 expires_at: credential.expires_at,
                 idempotency,
             });
-            self.commit(events, guards).await?;
+            self.commit_for(call, Spending::Renewal, events, guards)
+                .await?;
             return Ok(renewed(self.lives_until(id).await?));
         }
         let permit = backend.acquire(&credential.agent, &credential.role)?;
-        self.commit(events, guards).await?;
+        self.commit_for(call, Spending::Renewal, events, guards)
+            .await?;
         failpoint::reached("renew.intended");
         let running = Renewal {
             permit,

@@ -60,7 +60,7 @@ impl Engine {
                 "credential `{id}` is just being issued; try again"
             )));
         } else {
-            self.commit_allowed(call, allowed).await?;
+            self.commit_ended_before(call, allowed).await?;
         }
         failpoint::reached("revoke.intended");
         self.settled(id, Self::wait_for(call, request.wait)).await?;

@@ -158,8 +158,8 @@ impl Engine {
         let resource = format!("agent {}", agent.name);
         let decision = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
         // Nothing is answered that is not on record.
-        self.commit(vec![Event::Decided { decision }], Vec::new())
-            .await?;
+        let account = Some((&agent.name, &snapshot.settings().budgets));
+        self.commit_denial(account, decision).await?;
         let kind = evidence.kind();
         // Evidence that counts more than once is not used up by a login that succeeds either.
         let unused = match claims.uses_up {

@@ -8,7 +8,7 @@ use taskpass_core::{
 use taskpass_policy::{Action, Resource};
 use taskpass_store::SvidRecord;
 
-use crate::{Call, Caller, Engine, Error, IssuedSvid};
+use crate::{Call, Caller, Engine, Error, IssuedSvid, budgets::Spending};
 
 impl Engine {
     /// Signs a new SVID for the caller, over `key`. The old one counts until the new one is first
@@ -43,7 +43,9 @@ impl Engine {
         };
         // The renewed certificate must still count when the new one is recorded: a stolen and
         // superseded one cannot be renewed.
-        self.commit(vec![decided, event], Vec::new()).await?;
+        let events = vec![decided, event];
+        self.commit_for(call, Spending::SvidRenewal, events, Vec::new())
+            .await?;
         Ok(issued)
     }
 

@@ -138,7 +138,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         } else {
-            self.commit_allowed(call, allowed).await?;
+            self.commit_ended_before(call, allowed).await?;
         }
         failpoint::reached("end.intended");
         self.stop_tasks(&family);

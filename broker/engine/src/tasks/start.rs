@@ -12,7 +12,8 @@ use taskpass_policy::{Action, CredentialRequest, Resource};
 use taskpass_store::{Guard, Subject};
 
 use crate::{
-    Call, Engine, Error, Field, IssuedSvid, RequestKey, Settings, credentials::lifetime, failpoint,
+    Call, Engine, Error, Field, IssuedSvid, RequestKey, Settings, budgets::Spending,
+    credentials::lifetime, failpoint,
 };
 
 /// A task to start.
@@ -106,6 +107,7 @@ impl Engine {
                 svid: None,
             });
         }
+        self.require_budget(call, Spending::TaskStart, text_bytes(&task))?;
         let (mut events, counts) = self.authorize_start(call, &task, now).await?;
         check_pins(call, &task)?;
         let keys = Self::share_of_keys(call, idempotency.as_ref(), task.parent);
@@ -142,7 +144,8 @@ impl Engine {
         guards.extend(counts);
         guards.extend(parent.iter().map(|parent| Guard::TaskOpen(parent.id)));
         self.heartbeats.begin(&task);
-        if let Err(error) = self.commit(events, guards).await {
+        let started = self.commit_for(call, Spending::TaskStart, events, guards);
+        if let Err(error) = started.await {
             self.heartbeats.stop(task.id);
             return Err(error);
         }
@@ -323,6 +326,14 @@ fn heartbeat_interval(settings: &Settings, asked: Option<Ttl>) -> Result<Option<
         )),
         _ => Ok(asked),
     }
+}
+
+/// Bytes of the texts that the caller chose.
+fn text_bytes(task: &Task) -> u64 {
+    let labels = task.labels.iter();
+    let labels = labels.map(|(key, value)| key.len() + value.len());
+    let bytes = labels.sum::<usize>() + task.purpose.as_str().len();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Checks the fixed parameters against the roles. Policy has allowed them by then.

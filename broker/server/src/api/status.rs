@@ -100,6 +100,15 @@ fn of_engine(error: &Error) -> Status {
         Error::Exhausted { retry_after, .. } | Error::CountsGrew { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
         }
+        Error::BudgetExceeded {
+            budget,
+            retry_after,
+            ..
+        } => {
+            metadata.insert("budget".to_owned(), budget.to_string());
+            metadata.insert("key".to_owned(), budget.key().to_owned());
+            details.set_retry_info(Some(*retry_after));
+        }
         Error::Provider { provider, source } => {
             metadata.insert("provider".to_owned(), provider.to_string());
             metadata.insert("kind".to_owned(), source.kind().to_owned());
@@ -144,6 +153,7 @@ const fn classify(error: &Error) -> Reason {
         Error::TaskEnded(_) => Reason::TaskEnded,
         Error::Precondition(_) => Reason::FailedPrecondition,
         Error::Exhausted { .. } | Error::CountsGrew { .. } => Reason::LimitExceeded,
+        Error::BudgetExceeded { .. } => Reason::BudgetExceeded,
         Error::Provider {
             source: P::Exhausted { .. },
             ..

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use taskpass_config::{PATH, Section};
-use taskpass_engine::{Agents, Credentials, ProviderSettings, Requests, Tasks};
+use taskpass_engine::{Agents, Budgets, Credentials, ProviderSettings, Requests, Tasks};
 use taskpass_provider::ProviderKinds;
 
 use super::{
@@ -41,7 +41,9 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
     add(Policy::TABLE, Policy::schema());
     add(
         transport::Limits::TABLE,
-        both(transport::Limits::schema(), &Requests::schema()),
+        [Requests::schema(), Budgets::schema()]
+            .iter()
+            .fold(transport::Limits::schema(), both),
     );
     add(Agents::TABLE, Agents::schema());
     add(Tasks::TABLE, Tasks::schema());

@@ -203,6 +203,7 @@ async fn a_broker_tells_how_its_reconcilers_stand() {
         "authority",
         "certificate",
         "clock",
+        "counts",
         "maintenance",
         "reaper",
         "revoker",

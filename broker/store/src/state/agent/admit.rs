@@ -50,6 +50,11 @@ impl State {
                 }
                 Ok(())
             }
+            // An agent that was frozen or retired meanwhile has used it up all the same.
+            AgentStep::BudgetExceeded { agent } => {
+                let known = self.agents.get(*agent).map(drop);
+                known.ok_or_else(|| missing("agent", agent).into())
+            }
         }
     }
 

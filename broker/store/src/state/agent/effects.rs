@@ -47,6 +47,7 @@ impl State {
                 left.owner_departed = true;
                 Ok(Effects::of([set(left)]))
             }
+            AgentStep::BudgetExceeded { .. } => Ok(Effects::default()),
         }
     }
 
@@ -96,7 +97,8 @@ impl State {
             }
             AgentStep::Registered { .. }
             | AgentStep::Released { .. }
-            | AgentStep::OwnerChanged { .. } => Vec::new(),
+            | AgentStep::OwnerChanged { .. }
+            | AgentStep::BudgetExceeded { .. } => Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskpass_core::{Event, IdempotencyKey, SpiffeId, limits};
 
-use super::super::key_hash;
+use super::super::{Remembered, key_hash};
 use crate::{
     CommitError, Guard, GuardFailure, Subject,
     testing::{
@@ -47,6 +47,25 @@ fn draw(model: &mut Model, n: u64, ids: std::ops::Range<u64>) -> (u64, Option<Gu
         model.all([intent, abandoned(id)]);
     }
     (u64::MAX, None)
+}
+
+/// The number of keys bounds their memory: a key of any length, of a caller with any name, takes
+/// no more than [`limits::IDEMPOTENCY_RECORD_BYTES_MAX`].
+#[test]
+fn a_remembered_key_takes_bounded_memory() {
+    let name = "n".repeat(limits::NAME_BYTES_MAX);
+    let caller: SpiffeId = format!("spiffe://acme.test/agent/{name}").parse().unwrap();
+    let text = "k".repeat(limits::IDEMPOTENCY_KEY_BYTES_MAX);
+    let key = IdempotencyKey::new(caller, &text, &[0; 65_536]).unwrap();
+    let made = Subject::Agent(name.parse().unwrap());
+    let (hash, remembered) = Remembered::new(&key, Some(task_id(1)), NOW, made);
+    let texts = name.len() + key.request_sha256.len();
+    // The record with its counts, an entry in the map, in the caller's set and in the task's set.
+    let record = size_of_val(&remembered) + 2 * size_of::<usize>() + texts;
+    let places = size_of_val(&hash) + size_of::<usize>() + 2 * size_of_val(&(NOW, hash));
+    // Maps keep up to half of their places free, and sets up to two thirds.
+    let bytes = record + 3 * places;
+    assert!(bytes <= limits::IDEMPOTENCY_RECORD_BYTES_MAX, "{bytes}");
 }
 
 /// No task can use up all keys of its caller, and its end gives its keys back.

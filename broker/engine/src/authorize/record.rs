@@ -1,0 +1,246 @@
+//! Recording decisions that change nothing: denials and readings. Repeats are folded, and an agent
+//! pays from its budgets for what is recorded.
+
+use taskpass_core::{AgentName, DecisionRecord, Event};
+use taskpass_store::{Committed, Guard, Priority};
+
+use super::Allowed;
+use crate::{
+    Budgets, Call, Engine, Error,
+    budgets::{Price, Spending, Spent},
+};
+
+/// The resource of a decision about things that had ended, of an agent without a budget for an
+/// entry each.
+const ENDED_BEFORE: &str = "things that had ended before";
+
+/// Who pays for an entry, and by which settings. Operators pay nothing.
+pub(crate) type Account<'a> = Option<(&'a AgentName, &'a Budgets)>;
+
+impl Call {
+    /// The agent whose budgets the call uses up.
+    pub(crate) fn account(&self) -> Account<'_> {
+        let agent = self.agent()?;
+        Some((&agent.name, &self.snapshot.settings().budgets))
+    }
+}
+
+impl Engine {
+    /// Records a permission of an action that changes nothing. An operator's may go into the part
+    /// of the reserve that is kept for readers, so that people can look at the broker when the disk
+    /// is full. A dashboard must not use up the room that is kept for revocations.
+    pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
+        let Allowed(record) = allowed;
+        if self.repeats(&record) {
+            return Ok(());
+        }
+        let events = [decided(&record)];
+        let price = self.pay(call.account(), Spending::Reading, &events)?;
+        self.commit_reading(call, record, events, price).await
+    }
+
+    /// The same for ending or revoking a thing that had ended before. No budget refuses it, since
+    /// its caller may have missed the first answer. Without a budget for an entry of its own it is
+    /// counted in one that names no thing: its agent could ask a thousand times for each of a
+    /// thousand ended tasks.
+    pub(crate) async fn commit_ended_before(
+        &self,
+        call: &Call,
+        allowed: Allowed,
+    ) -> Result<(), Error> {
+        let Allowed(mut record) = allowed;
+        if self.repeats(&record) {
+            return Ok(());
+        }
+        let events = [decided(&record)];
+        if let Ok(price) = self.take(call.account(), Spending::Reading, &events) {
+            return self.commit_reading(call, record, events, price).await;
+        }
+        ENDED_BEFORE.clone_into(&mut record.resource);
+        // One at a time: calls that come together would have an entry each otherwise.
+        let _turn = self.ended_before.lock().await;
+        if self.repeats(&record) {
+            return Ok(());
+        }
+        let events = [decided(&record)];
+        self.commit_reading(call, record, events, None).await
+    }
+
+    async fn commit_reading(
+        &self,
+        call: &Call,
+        record: DecisionRecord,
+        events: [Event; 1],
+        price: Option<Price>,
+    ) -> Result<(), Error> {
+        let priority = if call.agent().is_some() {
+            Priority::Normal
+        } else {
+            Priority::Reading
+        };
+        let committed = self.commit_with(events.into(), Vec::new(), priority).await;
+        self.paid(call.account(), price, committed)?;
+        self.folds.begin(record, self.context.clock.monotonic());
+        Ok(())
+    }
+
+    /// Records a denial, unless an entry of the last minute stands for it. Denials do not use the
+    /// disk reserve: a caller without rights must not use up the room for revocations.
+    pub(crate) async fn commit_denial(
+        &self,
+        account: Account<'_>,
+        record: DecisionRecord,
+    ) -> Result<(), Error> {
+        if self.repeats(&record) {
+            return Ok(());
+        }
+        let events = [decided(&record)];
+        let price = self.pay(account, Spending::Denial, &events)?;
+        tracing::info!(
+            principal = %record.principal, action = %record.action, resource = %record.resource,
+            reason = %record.reason, "denied"
+        );
+        let committed = self.commit(events.into(), Vec::new()).await;
+        self.paid(account, price, committed)?;
+        self.folds.begin(record, self.context.clock.monotonic());
+        Ok(())
+    }
+
+    /// Commits what a caller asked for. An agent pays for it, and for what follows from it.
+    pub(crate) async fn commit_for(
+        &self,
+        call: &Call,
+        spending: Spending,
+        events: Vec<Event>,
+        guards: Vec<Guard>,
+    ) -> Result<Committed, Error> {
+        let price = self.pay(call.account(), spending, &events)?;
+        let committed = self.commit(events, guards).await;
+        self.paid(call.account(), price, committed)
+    }
+
+    /// Refuses a call that its agent has no budget for, before policy is asked: a decision costs
+    /// more than a refusal. `bytes` is what is known of the record by then. The commit asks again,
+    /// since other calls of the agent pay meanwhile.
+    pub(crate) fn require_budget(
+        &self,
+        call: &Call,
+        spending: Spending,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let Some((agent, settings)) = call.account() else {
+            return Ok(());
+        };
+        let checked = self.budgets.check(agent, &spending.least(settings, bytes));
+        checked.map_err(|spent| self.over_budget(agent, settings, spent))
+    }
+
+    fn pay(
+        &self,
+        account: Account<'_>,
+        spending: Spending,
+        events: &[Event],
+    ) -> Result<Option<Price>, Error> {
+        let taken = self.take(account, spending, events);
+        taken.map_err(|(agent, settings, spent)| self.over_budget(agent, settings, spent))
+    }
+
+    fn take<'a>(
+        &self,
+        account: Account<'a>,
+        spending: Spending,
+        events: &[Event],
+    ) -> Result<Option<Price>, (&'a AgentName, &'a Budgets, Spent)> {
+        let Some((agent, settings)) = account else {
+            return Ok(None);
+        };
+        let price = spending.price(settings, events);
+        match self.budgets.take(agent, &price) {
+            Ok(()) => Ok(Some(price)),
+            Err(spent) => Err((agent, settings, spent)),
+        }
+    }
+
+    /// Gives back the price of a batch that the store refused.
+    fn paid(
+        &self,
+        account: Account<'_>,
+        price: Option<Price>,
+        committed: Result<Committed, Error>,
+    ) -> Result<Committed, Error> {
+        if committed.is_err()
+            && let (Some((agent, _)), Some(price)) = (account, price)
+        {
+            self.budgets.give_back(agent, &price);
+        }
+        committed
+    }
+
+    fn over_budget(&self, agent: &AgentName, settings: &Budgets, spent: Spent) -> Error {
+        let (budget, per_hour) = (spent.budget, settings.per_hour(spent.budget));
+        self.context.metrics.events.over_budget(budget);
+        let now = self.context.clock.monotonic();
+        self.exceeded
+            .count(agent, (budget, per_hour), self.now(), now);
+        tracing::debug!(%agent, %budget, "a call was refused over budget");
+        Error::over_budget(agent, settings, spent)
+    }
+
+    /// Counts a decision that an entry of the last minute stands for.
+    fn repeats(&self, record: &DecisionRecord) -> bool {
+        let now = self.context.clock.monotonic();
+        let repeats = self.folds.repeats(record, self.now(), now);
+        if repeats {
+            self.context.metrics.events.repeated(record);
+        }
+        repeats
+    }
+
+    /// Writes the entries that stand for repeats and for calls that were refused over a budget: at
+    /// the end of the process all, else those whose time has come. What cannot be written is tried
+    /// again. Returns how long until the next ones are due.
+    pub(crate) async fn write_counted(&self, all: bool) -> Result<std::time::Duration, Error> {
+        let now = self.context.clock.monotonic();
+        let (mut folded, mut over) = (self.folds.due(now, all), self.exceeded.due(now, all));
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !folded.is_empty() {
+            let rest = folded.split_off(folded.len().min(ENTRIES_AT_ONCE));
+            let events = folded.iter().map(super::super::folds::Folded::event);
+            match self.commit(events.collect(), Vec::new()).await {
+                Ok(_) => folded = rest,
+                Err(error) => {
+                    folded.extend(rest);
+                    outcome = Err(error);
+                }
+            }
+        }
+        self.folds.put_back(folded);
+        if outcome.is_ok() && !over.is_empty() {
+            let events = over.iter().map(crate::budgets::OverBudget::event).collect();
+            match self.commit(events, Vec::new()).await {
+                Ok(_) => over.clear(),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        self.exceeded.put_back(over, now);
+        outcome?;
+        let next = [self.folds.next(now), self.exceeded.next(now)];
+        let window = taskpass_core::limits::FOLD_WINDOW;
+        Ok(next.into_iter().flatten().fold(window, std::cmp::min))
+    }
+
+    /// Writes the numbers of the last minute when the broker stops.
+    pub async fn close_counts(&self) -> Result<(), Error> {
+        self.write_counted(true).await.map(drop)
+    }
+}
+
+/// Entries of one batch.
+const ENTRIES_AT_ONCE: usize = 256;
+
+fn decided(record: &DecisionRecord) -> Event {
+    Event::Decided {
+        decision: record.clone(),
+        repeated: None,
+    }
+}
