@@ -14,15 +14,16 @@ use parking_lot::Mutex;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{
-    Clock, Digest, Entropy, Identity, OperatorName, Timestamp, TrustDomain, Ttl, limits, sha256_hex,
+    Clock, Digest, Entropy, Identity, OperatorName, RootNumber, RootStage, Timestamp, TrustDomain,
+    Ttl, limits, sha256_hex,
 };
 
 use crate::{
-    Bundle, CaRecord, CaStep, Error, NewKey, PeerVerifier, PublicKey, RootStage, Stage,
+    Bundle, CaRecord, CaStep, Error, NewKey, PeerVerifier, PublicKey, Stage,
     custody::Custody,
     pem,
     rotation::{self, Move},
-    state::{FIRST_ROOT, STATE, State},
+    state::{STATE, State},
     template::{self, LeafOrder, Serial, Tier, Validity},
 };
 use loaded::{ROOT_CERTIFICATE, Root, Signer, Snapshot, adopt_first_root, issuer};
@@ -41,6 +42,8 @@ pub struct Config {
     pub ca_ttl: Ttl,
     /// The life of a root; 3,650 days. Used when one is made.
     pub root_ttl: Duration,
+    /// The life of an operator's X.509-SVID; 30 days.
+    pub operator_ttl: Ttl,
 }
 
 impl Config {
@@ -50,8 +53,18 @@ impl Config {
             svid_ttl,
             ca_ttl,
             root_ttl,
+            ..Self::default()
         };
         config.check().map(|()| config)
+    }
+
+    /// The same with another life of an operator's X.509-SVID.
+    #[must_use]
+    pub const fn with_operator_ttl(self, operator_ttl: Ttl) -> Self {
+        Self {
+            operator_ttl,
+            ..self
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -82,6 +95,7 @@ impl Default for Config {
             svid_ttl: ttl(3600),
             ca_ttl: ttl(24 * 3600),
             root_ttl: Duration::from_secs(3650 * 24 * 3600),
+            operator_ttl: ttl(limits::OPERATOR_SVID_SECONDS_DEFAULT),
         }
     }
 }
@@ -109,7 +123,7 @@ pub struct Issued {
     /// SHA-256 of the certified public key (SubjectPublicKeyInfo), in hex.
     pub key_sha256: String,
     /// The number of the root that it hangs on.
-    pub root: u32,
+    pub root: RootNumber,
 }
 
 impl Issued {
@@ -169,7 +183,7 @@ impl Authority {
         if custody.read(ROOT_CERTIFICATE)?.is_some() || custody.read(STATE)?.is_some() {
             return Err(Error::Exists(dir.into()));
         }
-        let made = replacement::make_root(FIRST_ROOT, &deps)?;
+        let made = replacement::make_root(RootNumber::FIRST, &deps)?;
         // The certificate comes last: without it there is no installation, and a key alone has
         // signed nothing.
         made.write(&custody)?;
@@ -220,15 +234,10 @@ impl Authority {
         self.sign(signer, now, identity, key, ttl, &options.server_names)
     }
 
-    /// Signs a long-lived identity for an operator with the root itself, so that it outlives the
-    /// issuing authorities. For `init` and for operators without another way to log in; `ttl` is at
-    /// most 366 days.
-    pub fn issue_operator(
-        &self,
-        name: &OperatorName,
-        key: &PublicKey,
-        ttl: Ttl,
-    ) -> Result<Issued, Error> {
+    /// Signs an identity for an operator with the root itself, so that it outlives the issuing
+    /// authorities.
+    pub fn issue_operator(&self, name: &OperatorName, key: &PublicKey) -> Result<Issued, Error> {
+        let ttl = self.deps.config.operator_ttl;
         let snapshot = self.snapshot.load();
         let root = &snapshot.roots.active;
         let signer = Signer {
@@ -494,7 +503,7 @@ impl Authority {
 
     /// SHA-256 of the active root's public key (SubjectPublicKeyInfo), which a join token pins, and
     /// the root's number.
-    pub fn pinned_root(&self) -> (Digest, u32) {
+    pub fn pinned_root(&self) -> (Digest, RootNumber) {
         let root = &self.snapshot.load().roots.active;
         (root.key.digest(), root.record.number)
     }

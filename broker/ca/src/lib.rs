@@ -50,6 +50,6 @@ pub use authority::{Authority, Config, Deps, IssueOptions, Issued, RootActivated
 pub use bundle::Bundle;
 pub use error::Error;
 pub use public_key::{CsrError, NewKey, PublicKey};
-pub use state::{CaRecord, CaStep, RootRecord, RootStage, Stage};
+pub use state::{CaRecord, CaStep, RootRecord, Stage};
 // The type that `Authority::peer_verifier` returns.
 pub use taskpass_spiffe_verify::{PeerError, PeerIdentity, PeerVerifier};

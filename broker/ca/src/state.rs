@@ -1,14 +1,12 @@
 //! The roots, the issuing authorities, and how far each has come, in one small file, `state.json`.
 
 use serde::{Deserialize, Serialize};
-use taskpass_core::Timestamp;
+use taskpass_core::{RootNumber, RootStage, Timestamp};
 
 use crate::{Error, custody::Custody};
 
 pub(crate) const STATE: &str = "state.json";
 const VERSION: u32 = 1;
-/// The number of the root that the installation was made with.
-pub(crate) const FIRST_ROOT: u32 = 1;
 /// The content of the bundle that the installation was made with.
 const FIRST_SEQUENCE: u64 = 1;
 
@@ -38,35 +36,11 @@ impl Stage {
     }
 }
 
-/// How far a root has come. It only ever moves down this list, and then leaves the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RootStage {
-    /// It is in the bundle; it does not sign yet.
-    Prepared,
-    /// It signs issuing authorities and operators.
-    Active,
-    /// It signs no more and its key is erased. It stays in the bundle, and its signatures are
-    /// accepted, until it is retired.
-    Outgoing,
-}
-
-impl RootStage {
-    /// The word for it in the ledger.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Active => "active",
-            Self::Outgoing => "outgoing",
-        }
-    }
-}
-
 /// One root of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootRecord {
-    /// Counts the roots of the installation, from 1. No number is given out twice.
-    pub number: u32,
+    /// Its number.
+    pub number: RootNumber,
     /// How far it has come.
     pub stage: RootStage,
     /// The certificate's serial number as 32 hex digits.
@@ -96,18 +70,18 @@ impl RootRecord {
     }
 
     fn stem(&self) -> String {
-        match self.number {
-            FIRST_ROOT => "root".to_owned(),
-            number => format!("{ROOT_PREFIX}{number}"),
+        if self.number.is_first() {
+            return "root".to_owned();
         }
+        format!("{ROOT_PREFIX}{}", self.number)
     }
 
     /// An outgoing root has no key any more. The certificate across from it is shown while both
     /// roots are in the bundle.
     fn needs(&self, name: &str, of_several: bool) -> bool {
         name == self.certificate_file()
-            || (name == self.key_file() && self.stage != RootStage::Outgoing)
-            || (name == self.cross_file() && self.stage != RootStage::Outgoing && of_several)
+            || (name == self.key_file() && self.stage < RootStage::Outgoing)
+            || (name == self.cross_file() && self.stage < RootStage::Outgoing && of_several)
     }
 }
 
@@ -125,8 +99,8 @@ pub struct CaRecord {
     /// SHA-256 of its certificate, in hex.
     pub certificate_sha256: String,
     /// The number of the root that signed it.
-    #[serde(default = "first_root", skip_serializing_if = "is_first_root")]
-    pub root: u32,
+    #[serde(default, skip_serializing_if = "RootNumber::is_first")]
+    pub root: RootNumber,
 }
 
 impl CaRecord {
@@ -164,15 +138,6 @@ pub(crate) struct State {
     pub(crate) sequence: u64,
 }
 
-const fn first_root() -> u32 {
-    FIRST_ROOT
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-const fn is_first_root(number: &u32) -> bool {
-    *number == FIRST_ROOT
-}
-
 const fn first_sequence() -> u64 {
     FIRST_SEQUENCE
 }
@@ -183,7 +148,7 @@ const fn is_first_sequence(sequence: &u64) -> bool {
 }
 
 fn is_first_alone(roots: &[RootRecord]) -> bool {
-    matches!(roots, [root] if root.number == FIRST_ROOT)
+    matches!(roots, [root] if root.number.is_first())
 }
 
 impl State {

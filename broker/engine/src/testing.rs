@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
     Agent, Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, OperatorName,
-    ProviderName, RevocationClass, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, SpiffeId,
-    Svid, SvidState, TaskId, Timestamp, TrustedClock, Ttl,
+    ProviderName, RevocationClass, RoleSpec, RootNumber, Scope, Secret, SecretFields,
+    SeededEntropy, SpiffeId, Svid, SvidState, TaskId, Timestamp, TrustedClock, Ttl,
 };
 use taskpass_ledger::{SigningKey, disk::FaultyDisk};
 use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
@@ -519,6 +519,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
         not_before: NOW,
         not_after: NOW.plus(Duration::from_secs(86_400)),
         state: SvidState::Pending,
+        root: RootNumber::FIRST,
     };
     [
         Event::Initialized {
@@ -533,6 +534,7 @@ fn first_events(agent: Agent) -> [Event; 4] {
             renews: None,
             local: false,
             origin: Some(taskpass_core::SvidOrigin::Machine),
+            root: RootNumber::FIRST,
         },
         Event::AgentRegistered {
             agent,

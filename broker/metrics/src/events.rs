@@ -110,6 +110,8 @@ impl Events {
             | Event::IndexRebuilt { .. }
             | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
+            | Event::RootChanged { .. }
+            | Event::OperatorWithdrawn { .. }
             | Event::AgentRegistered { .. }
             | Event::SvidActivated { .. }
             | Event::TaskEnded { .. }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use taskpass_core::{Timestamp, TrustDomain, sha256_hex};
+use taskpass_core::{RootNumber, RootStage, Timestamp, TrustDomain, sha256_hex};
 use taskpass_spiffe_verify::certificate;
 
 use crate::{
-    Bundle, CaRecord, Error, PeerError, PeerVerifier, PublicKey, RootRecord, RootStage, Stage,
+    Bundle, CaRecord, Error, PeerError, PeerVerifier, PublicKey, RootRecord, Stage,
     custody::Custody,
     pem,
-    state::{FIRST_ROOT, State},
+    state::State,
     template::{self, Validity},
 };
 
@@ -30,11 +30,7 @@ pub(super) struct Root {
 }
 
 impl Root {
-    fn load(
-        custody: &Custody,
-        domain: &TrustDomain,
-        record: &RootRecord,
-    ) -> Result<Self, Error> {
+    fn load(custody: &Custody, domain: &TrustDomain, record: &RootRecord) -> Result<Self, Error> {
         let name = record.certificate_file();
         let certificate = read_certificate(custody, &name)?
             .filter(|der| sha256_hex(der) == record.certificate_sha256)
@@ -51,8 +47,8 @@ impl Root {
     /// Reads the private key; its file must hold the key that the certificate names.
     pub(super) fn private_key(&self, custody: &Custody) -> Result<KeyPair, Error> {
         let name = self.record.key_file();
-        let pair = read_key(custody, &name)?
-            .ok_or_else(|| damaged(custody, &name, "it is missing"))?;
+        let pair =
+            read_key(custody, &name)?.ok_or_else(|| damaged(custody, &name, "it is missing"))?;
         if public_half(&pair).as_ref() != Some(&self.key) {
             return Err(damaged(custody, &name, "it is not the root's key"));
         }
@@ -77,7 +73,7 @@ pub(super) fn adopt_first_root(
     let unreadable = |e: PeerError| damaged(custody, ROOT_CERTIFICATE, &e.to_string());
     let parsed = certificate::read(&certificate).map_err(unreadable)?;
     state.roots.push(RootRecord {
-        number: FIRST_ROOT,
+        number: RootNumber::FIRST,
         stage: RootStage::Active,
         serial: certificate::serial_hex(&parsed).map_err(unreadable)?,
         not_before: validity.not_before,
@@ -156,7 +152,7 @@ pub(super) struct Signer {
     /// The certificate that follows the leaf in a chain.
     pub(super) chain_der: Option<CertificateDer<'static>>,
     /// The number of the root that the chain ends in.
-    pub(super) root: u32,
+    pub(super) root: RootNumber,
 }
 
 /// All that readers need. Rotation replaces it as a whole.
@@ -178,7 +174,9 @@ impl Snapshot {
     ) -> Result<Self, Error> {
         let roots = Roots::load(state, custody, domain)?;
         // A prepared root has signed nothing yet.
-        let signs = roots.iter().filter(|root| root.record.stage >= RootStage::Active);
+        let signs = roots
+            .iter()
+            .filter(|root| root.record.stage >= RootStage::Active);
         let mut accepted: Vec<_> = signs
             .map(|root| (root.validity.not_after, root.certificate.clone()))
             .collect();

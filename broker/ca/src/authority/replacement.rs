@@ -11,15 +11,11 @@
 //! from its bundle or from a join token, verifies it until the old root is retired.
 
 use rustls_pki_types::CertificateDer;
-use taskpass_core::{Timestamp, sha256_hex};
+use taskpass_core::{RootNumber, RootStage, Timestamp, sha256_hex};
 
-use super::{
-    Authority, Deps, Directory,
-    loaded::Root,
-    validity,
-};
+use super::{Authority, Deps, Directory, loaded::Root, validity};
 use crate::{
-    CaRecord, CaStep, Error, NewKey, PublicKey, RootRecord, RootStage, Stage,
+    CaRecord, CaStep, Error, NewKey, PublicKey, RootRecord, Stage,
     custody::Custody,
     pem,
     template::{self, Serial, Tier, Validity},
@@ -46,7 +42,7 @@ pub(super) struct MadeRoot {
 }
 
 /// Makes key and self-signed certificate of a root.
-pub(super) fn make_root(number: u32, deps: &Deps) -> Result<MadeRoot, Error> {
+pub(super) fn make_root(number: RootNumber, deps: &Deps) -> Result<MadeRoot, Error> {
     let domain = &deps.trust_domain;
     let now = deps.clock.now();
     let validity = validity(now, now.plus(deps.config.root_ttl));
@@ -127,7 +123,7 @@ impl Authority {
         let active = &snapshot.roots.active;
         require_valid(active, self.deps.clock.now())?;
         rotation.directory = Directory::Unswept;
-        let made = make_root(active.record.number.saturating_add(1), &self.deps)?;
+        let made = make_root(active.record.number.next(), &self.deps)?;
         let cross = self.sign_across(&made, active)?;
         made.write(&self.custody)?;
         let cross = pem::certificate(&cross);
@@ -191,6 +187,7 @@ impl Authority {
             root.stage = match root.stage {
                 RootStage::Prepared => RootStage::Active,
                 RootStage::Active | RootStage::Outgoing => RootStage::Outgoing,
+                RootStage::Retired => RootStage::Retired,
             };
         }
         self.advance(&mut rotation, after)?;
@@ -230,7 +227,9 @@ fn in_the_way(other: &RootRecord) -> String {
     let (number, stage) = (other.number, other.stage.as_str());
     let next = match other.stage {
         RootStage::Prepared => "activate",
-        RootStage::Active | RootStage::Outgoing => "retire",
+        RootStage::Active | RootStage::Outgoing | RootStage::Retired => "retire",
     };
-    format!("root {number} is {stage} already; finish its replacement with `taskpassd root {next}` first")
+    format!(
+        "root {number} is {stage} already; finish its replacement with `taskpassd root {next}` first"
+    )
 }

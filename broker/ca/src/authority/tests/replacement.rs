@@ -20,8 +20,7 @@ fn shown(authority: &Authority) -> Vec<CertificateDer<'static>> {
 fn operator(authority: &Authority) -> Issued {
     let key = NewKey::generate().unwrap();
     let name = "admin".parse().unwrap();
-    let month = "30d".parse().unwrap();
-    authority.issue_operator(&name, key.public_key(), month).unwrap()
+    authority.issue_operator(&name, key.public_key()).unwrap()
 }
 
 fn sequence(authority: &Authority) -> u64 {
@@ -33,9 +32,10 @@ fn sequence(authority: &Authority) -> u64 {
     jwks["spiffe_sequence"].as_u64().unwrap()
 }
 
-fn stages(authority: &Authority) -> Vec<(u32, &'static str)> {
+fn stages(authority: &Authority) -> Vec<(String, &'static str)> {
     let roots = authority.roots();
-    roots.iter().map(|it| (it.number, it.stage.as_str())).collect()
+    let shown = |it: &crate::RootRecord| (it.number.to_string(), it.stage.as_str());
+    roots.iter().map(shown).collect()
 }
 
 /// Old and new peers verify the broker, and the broker verifies old and new identities, at every
@@ -55,34 +55,56 @@ fn old_and_new_peers_are_served_until_the_old_root_is_retired() {
         let old = authority.bundle().roots_der.clone();
         let (old_pin, first) = authority.pinned_root();
         let (old_agent, old_operator) = (issue(&authority), operator(&authority));
-        assert_eq!((first, old_agent.root, old_operator.root), (1, 1, 1));
-        assert_eq!((stages(&authority), sequence(&authority)), (vec![(1, "active")], 1));
+        let (one, two) = (RootNumber::FIRST, RootNumber::FIRST.next());
+        assert_eq!((first, old_agent.root, old_operator.root), (one, one, one));
+        assert_eq!(
+            (stages(&authority), sequence(&authority)),
+            (vec![("1".to_owned(), "active")], 1)
+        );
 
         authority.prepare_root().unwrap();
         authority = reopened(authority);
-        assert_eq!(stages(&authority), [(1, "active"), (2, "prepared")]);
+        assert_eq!(
+            stages(&authority),
+            [("1".to_owned(), "active"), ("2".to_owned(), "prepared")]
+        );
         assert_eq!(sequence(&authority), 2);
         let both = authority.bundle().roots_der.clone();
         let new = vec![both[1].clone()];
-        assert_eq!(authority.pinned_root(), (old_pin, 1));
+        assert_eq!(authority.pinned_root(), (old_pin, one));
         assert_eq!(shown(&authority).last(), old.last());
         for known in [&old, &both] {
-            knows(known).verify_server(&shown(&authority), START).unwrap();
+            knows(known)
+                .verify_server(&shown(&authority), START)
+                .unwrap();
         }
-        assert!(knows(&new).verify_server(&shown(&authority), START).is_err());
+        assert!(
+            knows(&new)
+                .verify_server(&shown(&authority), START)
+                .is_err()
+        );
 
         let changed = authority.activate_root().unwrap();
-        assert_eq!((changed.active.number, changed.outgoing.number), (2, 1));
+        assert_eq!((changed.active.number, changed.outgoing.number), (two, one));
         authority = reopened(authority);
-        assert_eq!(stages(&authority), [(2, "active"), (1, "outgoing")]);
+        assert_eq!(
+            stages(&authority),
+            [("2".to_owned(), "active"), ("1".to_owned(), "outgoing")]
+        );
         assert_eq!(sequence(&authority), 2, "the bundle is the same");
         assert!(!home.dir.join("root.key").exists(), "the old key is erased");
         assert_ne!(authority.pinned_root().0, old_pin);
-        assert_eq!(shown(&authority).last(), old.last(), "old join tokens pin it");
+        assert_eq!(
+            shown(&authority).last(),
+            old.last(),
+            "old join tokens pin it"
+        );
         let (new_agent, new_operator) = (issue(&authority), operator(&authority));
-        assert_eq!((new_agent.root, new_operator.root), (2, 2));
+        assert_eq!((new_agent.root, new_operator.root), (two, two));
         for known in [&old, &both, &new] {
-            knows(known).verify_server(&shown(&authority), START).unwrap();
+            knows(known)
+                .verify_server(&shown(&authority), START)
+                .unwrap();
         }
         for issued in [&old_agent, &old_operator, &new_agent, &new_operator] {
             assert!(is_accepted(&authority, issued, START));
@@ -90,14 +112,20 @@ fn old_and_new_peers_are_served_until_the_old_root_is_retired() {
 
         authority.retire_root().unwrap();
         authority = reopened(authority);
-        assert_eq!(stages(&authority), [(2, "active")]);
+        assert_eq!(stages(&authority), [("2".to_owned(), "active")]);
         assert_eq!(sequence(&authority), 3);
         assert_eq!(authority.bundle().roots_der, new);
         assert!(!home.dir.join("root.pem").exists() && home.files(".cross.pem") == 0);
         for known in [&both, &new] {
-            knows(known).verify_server(&shown(&authority), START).unwrap();
+            knows(known)
+                .verify_server(&shown(&authority), START)
+                .unwrap();
         }
-        assert!(knows(&old).verify_server(&shown(&authority), START).is_err());
+        assert!(
+            knows(&old)
+                .verify_server(&shown(&authority), START)
+                .is_err()
+        );
         for (issued, counts) in [
             (&old_agent, false),
             (&old_operator, false),
@@ -106,11 +134,14 @@ fn old_and_new_peers_are_served_until_the_old_root_is_retired() {
         ] {
             assert_eq!(is_accepted(&authority, issued, START), counts);
         }
-        assert!(matches!(home.try_create(), Err(Error::Exists(_) | Error::InUse(_))));
+        assert!(matches!(
+            home.try_create(),
+            Err(Error::Exists(_) | Error::InUse(_))
+        ));
 
         // The next replacement takes the next number.
-        assert_eq!(authority.prepare_root().unwrap().number, 3);
-        assert_eq!(authority.activate_root().unwrap().outgoing.number, 2);
+        assert_eq!(authority.prepare_root().unwrap().number, two.next());
+        assert_eq!(authority.activate_root().unwrap().outgoing.number, two);
         drop(authority);
         assert!(matches!(home.try_create(), Err(Error::Exists(_))));
     }
@@ -133,7 +164,7 @@ fn moves_out_of_turn_are_refused_with_the_next_command() {
     assert!(text(activate()).contains("taskpassd root prepare"));
     assert!(text(prepare()).contains("taskpassd root retire"));
     retire().unwrap();
-    assert_eq!(stages(&authority), [(2, "active")]);
+    assert_eq!(stages(&authority), [("2".to_owned(), "active")]);
 }
 
 /// The issuing authorities rotate on through the whole replacement, and nothing outlives the root
@@ -152,7 +183,7 @@ fn issuing_authorities_rotate_under_the_active_root() {
         authority.rotate().unwrap();
         let now = home.clock.now();
         let issued = issue(&authority);
-        assert_eq!(issued.root, 2);
+        assert_eq!(issued.root, RootNumber::FIRST.next());
         assert_eq!(issued.not_after.since(now.floor_to_second()), HOUR);
         assert!(is_accepted(&authority, &issued, now));
     }
@@ -223,5 +254,9 @@ fn is_whole(authority: &Authority, home: &Home) {
     assert_eq!(home.files(".tmp"), 0);
     let signs = |root: &&crate::RootRecord| root.stage != RootStage::Outgoing;
     let keys = authority.roots().iter().filter(signs).count();
-    assert_eq!(home.files(".key"), keys + 1, "those roots, and one authority");
+    assert_eq!(
+        home.files(".key"),
+        keys + 1,
+        "those roots, and one authority"
+    );
 }
