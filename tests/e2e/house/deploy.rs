@@ -316,7 +316,11 @@ fn the_image_is_small_unprivileged_and_starts_a_program_that_exists() {
         );
     }
     let run = read("deploy/Dockerfile");
-    for confined in ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"] {
+    for confined in [
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+    ] {
         assert!(run.contains(confined), "`docker run` has no `{confined}`");
     }
     let toolchain: toml::Table = read("rust-toolchain.toml").parse().expect("TOML");
