@@ -331,7 +331,7 @@ fn a_certificate_of_an_operator_that_is_not_on_record_is_refused() {
         let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
         let name = name.parse().expect("a name");
         let forged = authority
-            .issue_operator(&name, &public, year)
+            .issue_operator(&name, &public)
             .expect("the root signs");
         let directory = installation.scratch().join(format!("forged-{name}"));
         let svid = X509Svid {

@@ -499,7 +499,7 @@ fn forged_operator(authority: &Authority) -> Certificate {
     let name = "admin".parse().expect("a name");
     let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
     let signed = authority
-        .issue_operator(&name, &public, year)
+        .issue_operator(&name, &public)
         .expect("a certificate");
     Certificate::new(signed.chain_der, key.key)
 }
