@@ -86,7 +86,7 @@ fn everyone_is_served_throughout_a_replacement_of_the_root() {
     let broker = world.start();
     let operator = broker.operator();
     let (busy, sleeper) = (broker.agent("busy"), broker.agent("sleeper"));
-    let early = join_token(&operator, "early");
+    let (early, idle) = (join_token(&operator, "early"), broker.agent("idle"));
     // A task-bound identity, the key of which is nowhere but in the memory of the program.
     let mut running = busy
         .command(&["run", "--role", CONFIG, "--", "cat"])
@@ -120,6 +120,10 @@ fn everyone_is_served_throughout_a_replacement_of_the_root() {
         // Tokens from before pin the old root, and clients that know only that root are served.
         login(&broker, "early", &early);
         login(&broker, "middle", &middle);
+        // Its directory has the old root only, and the identity of the task is under the new one.
+        assert_eq!(known_roots(&idle), 1);
+        let ran = idle.run(&["run", "--role", CONFIG, "--", "true"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
         let complaint = refused(installation, &["retire"]);
         for part in ["root 1 is still needed", "admin", "--force"] {
             assert!(complaint.contains(part), "{complaint}");

@@ -266,6 +266,23 @@ pub(crate) fn verified(
     Ok(svid)
 }
 
+/// Whether the chain of an SVID ends at one of the roots.
+pub(crate) fn verifies(
+    svid: &X509Svid,
+    domain: &TrustDomain,
+    roots: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> bool {
+    let chain: Vec<CertificateDer<'_>> = svid
+        .chain
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
+    PeerVerifier::for_bundle(domain, roots)
+        .and_then(|verifier| verifier.verify_client(&chain, now))
+        .is_ok()
+}
+
 fn pinned_is_among(roots: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<bool, Error> {
     for root in roots {
         if tls::root_pin(root)? == *pin {
