@@ -15,6 +15,8 @@ use taskpass_tests::{Broker, Cli, History, Installation, World, eventually};
 use crate::support::{end, text};
 
 const CONFIG: &str = "vault-main/config";
+/// The purpose of the task that lasts for the whole replacement.
+const THROUGHOUT: &str = "to last throughout";
 
 fn root(installation: &Installation, words: &[&str]) -> Output {
     let config = installation.home().join("taskpass.toml");
@@ -72,6 +74,15 @@ fn works_on(agent: &Cli, stop: &AtomicBool, rounds: &AtomicUsize) {
     }
 }
 
+/// Stops the agent at work, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn one_more_round(rounds: &AtomicUsize) {
     let before = rounds.load(Ordering::SeqCst);
     eventually("the agent at work issues and ends once more", || {
@@ -89,7 +100,15 @@ fn everyone_is_served_throughout_a_replacement_of_the_root() {
     let (early, idle) = (join_token(&operator, "early"), broker.agent("idle"));
     // A task-bound identity, the key of which is nowhere but in the memory of the program.
     let mut running = busy
-        .command(&["run", "--role", CONFIG, "--", "cat"])
+        .command(&[
+            "run",
+            "--purpose",
+            THROUGHOUT,
+            "--role",
+            CONFIG,
+            "--",
+            "cat",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -99,7 +118,12 @@ fn everyone_is_served_throughout_a_replacement_of_the_root() {
     let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let at_work = scope.spawn(|| works_on(&busy, &stop, &rounds));
+        let _stop = Stop(&stop);
         one_more_round(&rounds);
+        eventually("the long task has begun", || {
+            let open = operator.run(&["task", "list", "--state", "open"]).stdout;
+            open.contains(THROUGHOUT).then_some(())
+        });
 
         done(installation, &["prepare"]);
         assert_eq!(
@@ -122,7 +146,7 @@ fn everyone_is_served_throughout_a_replacement_of_the_root() {
         login(&broker, "middle", &middle);
         // Its directory has the old root only, and the identity of the task is under the new one.
         assert_eq!(known_roots(&idle), 1);
-        let ran = idle.run(&["run", "--role", CONFIG, "--", "true"]);
+        let ran = idle.run(&["run", "--purpose", "late", "--role", CONFIG, "--", "true"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let complaint = refused(installation, &["retire"]);
         for part in ["root 1 is still needed", "admin", "--force"] {

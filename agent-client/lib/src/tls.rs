@@ -54,7 +54,7 @@ pub(crate) enum Trust {
 /// Why the server does not count as the broker.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
-    #[error("none of its roots is the one that the join token names")]
+    #[error("its root is not the one that the join token names")]
     OtherRoot,
     #[error("it sent no root certificate to compare with the join token")]
     NoRoot,
