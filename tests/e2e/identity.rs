@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, KeyPair};
 use taskpass_ca::PublicKey;
 use taskpass_client::{Client, ClientConfig};
-use taskpass_core::{Clock, SystemClock, Timestamp, Ttl};
+use taskpass_core::{Clock, SystemClock, Timestamp};
 use taskpass_proto::v1::{
     RenewSvidRequest, StartTaskRequest, TaskRole, X509Svid,
     identity_service_client::IdentityServiceClient, task_service_client::TaskServiceClient,
@@ -328,10 +328,9 @@ fn a_certificate_of_an_operator_that_is_not_on_record_is_refused() {
     for name in ["admin", "somebody"] {
         let (key, csr) = key_and_request();
         let public = PublicKey::from_csr(&csr).expect("a good request");
-        let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
         let name = name.parse().expect("a name");
         let forged = authority
-            .issue_operator(&name, &public, year)
+            .issue_operator(&name, &public)
             .expect("the root signs");
         let directory = installation.scratch().join(format!("forged-{name}"));
         let svid = X509Svid {

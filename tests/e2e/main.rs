@@ -36,6 +36,7 @@ mod outage;
 mod quotas;
 mod random_kills;
 mod reload;
+mod root;
 mod rpc_matrix;
 mod run;
 mod standby;

@@ -193,6 +193,15 @@ fn prometheus_reads_the_counts_of_all_events() {
     ] {
         assert!(metrics.value(name, &[]) > Some(0.0), "{name}");
     }
+    let first = &[("root", "1"), ("stage", "active")];
+    let [from, until] = ["from", "until"].map(|end| {
+        let name = format!("taskpass_root_valid_{end}_timestamp_seconds");
+        metrics.value(&name, first).expect("the first root")
+    });
+    assert!(
+        until - from > 3649.0 * 86_400.0,
+        "ten years: {from} {until}"
+    );
     // Names that callers choose, and ids, of which there is no end, are nowhere.
     let credential = drawn["credential_id"].as_str().expect("an id");
     for word in ["builder", "acme.test", "admin", task.as_str(), credential] {

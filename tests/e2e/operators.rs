@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use taskpass_tests::{Broker, Cli, Installation};
 
-use crate::support::{History, text};
+use crate::support::{History, text, time};
 
 /// A second holder of the same key and certificate.
 fn stolen(installation: &Installation) -> PathBuf {
@@ -148,4 +148,114 @@ fn an_operator_identity_is_not_issued_beside_a_running_broker_and_the_refusal_na
     let broker = installation.start();
     cli(&broker, &dir).json(&["agent", "list"]);
     does_not_count(&broker.operator());
+}
+
+fn config(installation: &Installation) -> String {
+    installation
+        .home()
+        .join("taskpass.toml")
+        .display()
+        .to_string()
+}
+
+/// Three weeks after it was made, an identity of 30 days is in the last third of its life.
+#[test]
+fn an_operators_identity_lives_for_30_days_and_renews_itself_when_it_is_used() {
+    let installation = Installation::made_before(21 * 86_400);
+    let ann = installation.scratch().join("ann");
+    issued(&installation, "ann", &ann);
+    let broker = installation.start();
+    let operator = broker.operator();
+    let made = operator.json(&["svid", "show"]);
+    let lives = |shown: &Value| {
+        let (from, until) = (time(shown, "not_before"), time(shown, "expires_at"));
+        until.since(from).as_secs() / 86_400
+    };
+    assert_eq!(lives(&made), 30);
+    operator.json(&["agent", "list"]);
+    assert_eq!(operator.json(&["svid", "show"])["serial"], made["serial"]);
+    broker.stop();
+
+    // `ann` may read, and may not renew.
+    installation.policy(
+        "auditor.cedar",
+        "@id(\"auditor.read\")\npermit (principal == Taskpass::Operator::\"ann\", \
+         action in Taskpass::Action::\"read\", resource);\n\
+         @id(\"ann.keeps\")\nforbid (principal == Taskpass::Operator::\"ann\", \
+         action == Taskpass::Action::\"svid.renew\", resource);\n",
+    );
+    installation.let_pass();
+    let broker = installation.start();
+    let (operator, ann) = (broker.operator(), cli(&broker, &ann));
+    operator.json(&["agent", "list"]);
+    let renewed = operator.json(&["svid", "show"]);
+    assert_ne!(renewed["serial"], made["serial"]);
+    assert_eq!(lives(&renewed), 30);
+    assert!(time(&renewed, "expires_at") > time(&made, "expires_at"));
+
+    let before = ann.json(&["svid", "show"]);
+    let listed = ann.run(&["agent", "list"]);
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    let told = listed.stderr.matches("could not be renewed").count();
+    assert_eq!(told, 1, "{}", listed.stderr);
+    assert_eq!(ann.json(&["svid", "show"])["serial"], before["serial"]);
+}
+
+/// An identity of an earlier version lives for a year. It goes on, and its renewal has the life of
+/// today, which ends sooner.
+#[test]
+fn an_identity_of_a_year_goes_on_and_is_renewed_for_30_days() {
+    let installation = Installation::made_before(300 * 86_400);
+    installation.edit(|text| format!("{text}\n[identity]\noperator_svid_ttl = \"365d\"\n"));
+    let ann = installation.scratch().join("ann");
+    let made = issued(&installation, "ann", &ann);
+    installation.edit(|text| text.replace("operator_svid_ttl = \"365d\"", ""));
+    installation.let_pass();
+    let accepted = installation.accept_clock();
+    assert!(accepted.status.success());
+    let broker = installation.start();
+    let ann = cli(&broker, &ann);
+    ann.refused(&["agent", "list"]);
+    let renewed = ann.json(&["svid", "show"]);
+    assert_ne!(renewed["serial"], made["serial"]);
+    assert!(time(&renewed, "expires_at") < time(&made, "expires_at"));
+    ann.json(&["svid", "renew"]);
+}
+
+/// A stolen identity is ended while the broker runs.
+#[test]
+fn a_withdrawn_operator_is_out_at_once() {
+    let mut installation = Installation::new();
+    installation.expect_error("superseded");
+    let broker = installation.start();
+    broker.operator().json(&["agent", "list"]);
+    let config = config(&installation);
+    let withdraw = ["operator", "withdraw", "admin", "--config", &config];
+    let words = [
+        &withdraw[..],
+        &["--reason", "the laptop is gone", "-o", "json"],
+    ]
+    .concat();
+    let done = installation.daemon(&words);
+    let complaint = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{complaint}");
+    let answer: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!(answer["identities"], 1);
+    does_not_count(&broker.operator());
+    broker.stop();
+
+    let again = installation.scratch().join("again");
+    issued(&installation, "admin", &again);
+    let broker = installation.start();
+    let owner = cli(&broker, &again);
+    owner.json(&["agent", "list"]);
+    let history = History::verified(&installation, &owner, "withdrawn.jsonl");
+    let withdrawn: Vec<&Value> = history.of_type("operator_withdrawn").collect();
+    assert_eq!(text(withdrawn[0], "reason"), "the laptop is gone");
+    let conflicts = history.of_type("identity_conflict");
+    assert_eq!(
+        conflicts.count(),
+        1,
+        "the use of a withdrawn identity is on record"
+    );
 }

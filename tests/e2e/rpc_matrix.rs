@@ -500,9 +500,8 @@ fn forged_operator(authority: &Authority) -> Certificate {
     let key = KeyAndCsr::new();
     let public = PublicKey::from_csr(&key.csr).expect("a good request");
     let name = "admin".parse().expect("a name");
-    let year = Ttl::from_seconds(365 * 86_400).expect("a ttl");
     let signed = authority
-        .issue_operator(&name, &public, year)
+        .issue_operator(&name, &public)
         .expect("a certificate");
     Certificate::new(signed.chain_der, key.key)
 }

@@ -101,9 +101,17 @@ fn next_step(error: &Error, context: &Context) -> Option<String> {
         Error::LedgerKeyChanged { .. } | Error::LedgerRewritten { .. } => {
             Some(ACCEPT_KEY.to_owned())
         }
-        Error::Unreachable { .. } | Error::Timeout { .. } | Error::Untrusted { .. } => {
-            Some("taskpass doctor".to_owned())
+        Error::Untrusted { .. } => {
+            let login = if context.is_operator() {
+                OPERATOR_LOGIN
+            } else {
+                LOGIN
+            };
+            Some(format!(
+                "compare the address (--addr, TASKPASS_ADDR) and ask an operator whether the root was replaced; if it was: {login}"
+            ))
         }
+        Error::Unreachable { .. } | Error::Timeout { .. } => Some("taskpass doctor".to_owned()),
         Error::TaskEnded { .. } => Some("taskpass task list".to_owned()),
         // The broker has named the next command itself.
         Error::Refused(refusal) if refusal.message.contains("`taskpass ") => None,

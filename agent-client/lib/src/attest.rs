@@ -1,7 +1,7 @@
 //! The first login: a join token becomes an identity directory.
 //!
-//! The client sends the token only if the fingerprint in it is the fingerprint of the server's
-//! root. A server in between learns nothing and cannot plant a bundle of its own.
+//! The client sends the token only if the fingerprint in it is the fingerprint of a root above the
+//! server. A server in between learns nothing and cannot plant a bundle of its own.
 
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
@@ -48,13 +48,14 @@ pub(crate) async fn attest(
     login: &Login,
 ) -> Result<Leaf, Error> {
     let _lock = renew_lock::acquire(&config.directory).await?;
-    let installation = installation(config, token, login.predecessor).await?;
+    let installation = installation(config, token).await?;
     let holder = match login.predecessor {
         Predecessor::Same => holder(config).await?,
         Predecessor::Any => None,
     };
     let tls = tls::client_config(Trust::Pin(*token.root_pin()), None, config.clock.clone())?;
-    let channel = channel::connect(&config.addr, tls).await?;
+    let channel = channel::connect(&config.addr, tls.config).await?;
+    let installation = same_ledger(config, installation, login, &channel).await?;
     let (pinned, pin) = pinned(config, login, installation, &channel).await?;
     let (key, csr) = new_key_and_csr()?;
     let request = AttestRequest {
@@ -123,26 +124,47 @@ enum Pin {
 /// Compares the stored trust bundle with the root that the join token names. Two installations may
 /// have the same trust domain and the same agent, so names alone would let the second one replace
 /// the identity of the first.
-async fn installation(
+async fn installation(config: &ClientConfig, token: &JoinToken) -> Result<Installation, Error> {
+    let directory = config.directory.clone();
+    let roots = link::blocking(move || Ok(directory.roots())).await?;
+    Ok(match roots {
+        Some(roots) if !pinned_is_among(&roots, token.root_pin()).unwrap_or(false) => {
+            Installation::Other
+        }
+        Some(_) | None => Installation::Same,
+    })
+}
+
+/// An installation with other roots is the same one if its ledger is: its root was replaced while
+/// this identity was not used. The answer to the token proves the ledger, and until then nothing is
+/// stored. Another installation leaves a stored identity alone, before the token is sent.
+async fn same_ledger(
     config: &ClientConfig,
-    token: &JoinToken,
-    predecessor: Predecessor,
+    installation: Installation,
+    login: &Login,
+    channel: &Channel,
 ) -> Result<Installation, Error> {
     let directory = config.directory.clone();
-    let (roots, stored) =
-        link::blocking(move || Ok((directory.roots(), directory.holder()))).await?;
-    let Some(roots) = roots else {
-        return Ok(Installation::Same);
+    let (stored, holder) =
+        link::blocking(move || Ok((directory.pinned(), directory.holder()))).await?;
+    let Some(holder) = holder.filter(|_| installation == Installation::Other) else {
+        return Ok(installation);
     };
-    if pinned_is_among(&roots, token.root_pin()).unwrap_or(false) {
-        return Ok(Installation::Same);
+    if let Ok(stored) = stored
+        && stored.key.is_some()
+    {
+        match check_bundle(config, &stored, channel).await {
+            Ok(()) => return Ok(Installation::Same),
+            Err(Error::LedgerKeyChanged { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
-    match (predecessor, stored) {
-        (Predecessor::Same, Some(holder)) => Err(Error::OtherInstallation {
+    match login.predecessor {
+        Predecessor::Any => Ok(Installation::Other),
+        Predecessor::Same => Err(Error::OtherInstallation {
             dir: config.directory.path().to_owned(),
             holder: holder.spiffe_id.to_string(),
         }),
-        _ => Ok(Installation::Other),
     }
 }
 
@@ -242,6 +264,23 @@ pub(crate) fn verified(
         .and_then(|verifier| verifier.verify_client(&svid.chain, now))
         .map_err(|e| Error::Reply(format!("the new identity does not verify: {e}")))?;
     Ok(svid)
+}
+
+/// Whether the chain of an SVID ends at one of the roots.
+pub(crate) fn verifies(
+    svid: &X509Svid,
+    domain: &TrustDomain,
+    roots: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> bool {
+    let chain: Vec<CertificateDer<'_>> = svid
+        .chain
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
+    PeerVerifier::for_bundle(domain, roots)
+        .and_then(|verifier| verifier.verify_client(&chain, now))
+        .is_ok()
 }
 
 fn pinned_is_among(roots: &[CertificateDer<'_>], pin: &[u8; 32]) -> Result<bool, Error> {

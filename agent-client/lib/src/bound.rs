@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Identity, TaskId};
+use taskpass_core::{Identity, TaskId, Timestamp};
 use taskpass_proto::v1::{X509Svid, task_service_client::TaskServiceClient};
 
 use crate::{
     Client, EndMode, Error, RPC_TIMEOUT, Task, TaskGuard, TaskOptions,
-    attest::verified,
+    attest::{verified, verifies},
     directory::StoredIdentity,
+    link::Link,
+    renewal::When,
     svid::{PrivateKey, new_key_and_csr},
     wire,
 };
@@ -63,9 +65,9 @@ impl Client {
 
     /// A client with the identity that is bound to `task`.
     async fn bind(&self, task: &Task, key: PrivateKey, svid: X509Svid) -> Result<Self, Error> {
-        let agent = self.connection().link.load_full();
-        let domain = &agent.svid.leaf.trust_domain;
         let now = self.config().clock.now();
+        let agent = self.link_for(&svid, now).await?;
+        let domain = &agent.svid.leaf.trust_domain;
         let svid = verified(key, svid, domain, &agent.roots, now)?;
         let holder = Identity::parse(svid.leaf.spiffe_id.as_str(), domain)?;
         if holder != Identity::AgentTask(task.agent.clone(), task.id) {
@@ -80,6 +82,18 @@ impl Client {
         };
         let connection = self.connection().of_task(identity, task.deadline).await?;
         Ok(Self::renewing(Arc::new(connection)))
+    }
+
+    /// The link of the agent, with a bundle by which `svid` verifies. The broker may sign under a
+    /// root that is younger than the bundle: a renewal brings the bundle, and checks it.
+    async fn link_for(&self, svid: &X509Svid, now: Timestamp) -> Result<Arc<Link>, Error> {
+        let connection = self.connection();
+        let agent = connection.link.load_full();
+        if verifies(svid, &agent.svid.leaf.trust_domain, &agent.roots, now) {
+            return Ok(agent);
+        }
+        connection.renew(When::Always).await?;
+        Ok(connection.link.load_full())
     }
 
     /// Ends a task that cannot be worked on. If that fails, its deadline or the missing heartbeats

@@ -43,7 +43,9 @@ pub enum Error {
         seconds: u64,
     },
     /// The server did not prove to be the broker.
-    #[error("the server at `{addr}` is not the broker this identity trusts: {why}")]
+    #[error(
+        "the server at `{addr}` is not the broker this identity trusts: {why}; either another server answers there, or the broker's root was replaced while this identity was not used, and then a new login helps"
+    )]
     Untrusted {
         /// The address.
         addr: String,

@@ -18,7 +18,7 @@ use crate::{
     keeper::Keeper,
     retry::Attempts,
     svid::Svid,
-    tls::{self, Trust},
+    tls::{self, Behind, Trust},
 };
 
 /// The state that the clones of a client share with its background work.
@@ -41,6 +41,9 @@ pub(crate) struct Link {
     /// The roots by which it knows the broker.
     pub(crate) roots: Vec<CertificateDer<'static>>,
     pub(crate) channel: Channel,
+    behind: Arc<Behind>,
+    /// It was renewed on this connection, so renewing it again would bring nothing new.
+    is_fresh: bool,
 }
 
 impl Connection {
@@ -128,15 +131,15 @@ impl Connection {
         attempt(self.config.addr.as_str(), limit, call).await
     }
 
-    /// Switches to the identity that is kept if it differs from the identity of `link` and ends no
-    /// earlier.
+    /// Switches to the identity that is kept if it differs from the identity of `link` and was made
+    /// no earlier. Its end may be earlier: an operator's life was a year once.
     pub(crate) async fn adopt_stored(&self, link: &Link) -> Result<bool, Error> {
         let Some(stored) = self.keeper.newest().await? else {
             return Ok(false);
         };
         let (ours, theirs) = (&link.svid.leaf, &stored.svid.leaf);
         if theirs.serial == ours.serial
-            || theirs.not_after < ours.not_after
+            || theirs.not_before < ours.not_before
             || theirs.spiffe_id != ours.spiffe_id
         {
             return Ok(false);
@@ -166,10 +169,25 @@ impl Link {
         };
         let tls = tls::client_config(trust, Some(&identity.svid), config.clock.clone())?;
         Ok(Self {
-            channel: channel::connect(&config.addr, tls).await?,
+            channel: channel::connect(&config.addr, tls.config).await?,
             svid: identity.svid,
             roots: identity.bundle,
+            behind: tls.behind,
+            is_fresh: false,
         })
+    }
+
+    /// The same link with an identity that was renewed just now.
+    pub(crate) fn fresh(self) -> Self {
+        Self {
+            is_fresh: true,
+            ..self
+        }
+    }
+
+    /// Whether a renewal would bring another bundle, or an identity under another root.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.is_fresh && self.behind.get()
     }
 }
 

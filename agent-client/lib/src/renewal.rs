@@ -1,4 +1,9 @@
-//! Renewal of the SVID: at two thirds of its life, or when a caller asks.
+//! Renewal of the SVID: at two thirds of its life, when the broker shows other roots than those of
+//! the bundle, or when a caller asks.
+//!
+//! The answer brings the trust bundle. It came over a connection to a broker that proved itself by a
+//! root which this client trusts already, and that is the only way by which a root gets into an
+//! identity directory that has one.
 //!
 //! The order makes every crash harmless. The new pair is durable before its first use, since the
 //! broker stops counting the old certificate at that moment. One successful use proves the new pair
@@ -6,6 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustls_pki_types::CertificateDer;
 use taskpass_proto::v1::{
     RenewSvidRequest, WhoAmIRequest, identity_service_client::IdentityServiceClient,
 };
@@ -32,7 +38,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Whether the age of the SVID matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Renew only past two thirds of its life.
+    /// Renew only past two thirds of its life, or after a change of the roots.
     Due,
     /// Renew at any age.
     Always,
@@ -73,6 +79,20 @@ pub(crate) async fn run(connection: Arc<Connection>) {
     }
 }
 
+/// Refuses a bundle without any root that is trusted already. A replacement of the root keeps the
+/// root before it in the bundle, so such a bundle is no step of one.
+fn check_continuity(
+    trusted: &[CertificateDer<'_>],
+    shown: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    if shown.iter().any(|root| trusted.contains(root)) {
+        return Ok(());
+    }
+    Err(Error::Reply(
+        "its trust bundle has none of the roots that this identity trusts; nothing was stored, and only a new login takes up another bundle".to_owned(),
+    ))
+}
+
 impl Connection {
     /// Replaces the SVID, and proves the new one before the old one is dropped.
     pub(crate) async fn renew(&self, when: When) -> Result<Leaf, Error> {
@@ -107,6 +127,7 @@ impl Connection {
         // Before anything is stored: the new identity of a broker with another history is not used.
         let seen = pinned.check(&bundle, reply.ledger, &self.config.directory)?;
         let (svid, roots) = accept(key, svid, &bundle, self.config.clock.now())?;
+        check_continuity(&present.roots, &roots)?;
         if svid.leaf.spiffe_id != present.svid.leaf.spiffe_id {
             return Err(Error::Reply(format!(
                 "the renewed identity is `{}`, not `{}`",
@@ -138,7 +159,7 @@ impl Connection {
     /// Connects with a new identity and has the broker confirm it.
     async fn prove(&self, identity: StoredIdentity) -> Result<Link, Error> {
         let expected = identity.svid.leaf.spiffe_id.to_string();
-        let link = Link::open(&self.config, identity).await?;
+        let link = Link::open(&self.config, identity).await?.fresh();
         let mut service = IdentityServiceClient::new(link.channel.clone());
         let reply = self
             .attempt(RPC_TIMEOUT, service.who_am_i(WhoAmIRequest {}))
@@ -157,6 +178,9 @@ impl Connection {
     fn until_due(&self) -> Duration {
         let link = self.link.load();
         let leaf = &link.svid.leaf;
+        if link.is_behind() {
+            return Duration::ZERO;
+        }
         if self
             .task_end
             .is_some_and(|end| leaf.not_after.plus(TASK_END_ROUNDING) >= end)

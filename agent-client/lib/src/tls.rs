@@ -4,8 +4,19 @@
 //! name. Before the first login the client knows only the root's fingerprint from the join token
 //! ([`Trust::Pin`]); afterwards it has the bundle. Sessions are not resumed, so every connection is
 //! verified in full.
+//!
+//! A broker sends the roots of its bundle after its own certificate. A client that knows other roots,
+//! or that has an identity under another root than the broker's own, renews: the answer brings the
+//! new bundle. The chain alone changes nothing here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ring::digest::{SHA256, digest};
 use rustls::{
@@ -35,8 +46,8 @@ pub(crate) enum Trust {
         domain: TrustDomain,
         roots: Vec<CertificateDer<'static>>,
     },
-    /// Any broker that sends its chain with the root, where SHA-256 of the root's
-    /// SubjectPublicKeyInfo is this.
+    /// Any broker that sends its chain with a root above it, where SHA-256 of the root's
+    /// SubjectPublicKeyInfo is this. While a root is replaced, the broker sends both.
     Pin([u8; 32]),
 }
 
@@ -55,16 +66,37 @@ enum Rejection {
     Peer(String),
 }
 
+/// Whether the roots have moved on since the identity and its bundle were stored. Each handshake of
+/// a link sets it.
+#[derive(Debug, Default)]
+pub(crate) struct Behind(AtomicBool);
+
+impl Behind {
+    /// As the last handshake found it.
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The TLS configuration of one identity, or of none yet.
+pub(crate) struct Tls {
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    pub(crate) behind: Arc<Behind>,
+}
+
+/// Makes the TLS configuration of one identity, or of none yet.
 pub(crate) fn client_config(
     trust: Trust,
     identity: Option<&Svid>,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<rustls::ClientConfig>, Error> {
+) -> Result<Tls, Error> {
     let crypto = |e: rustls::Error| Error::Crypto(e.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let behind = Arc::new(Behind::default());
     let verifier = BrokerVerifier {
         trust,
+        own_root: identity.and_then(|svid| issuer_of(svid.chain.last()?)),
+        behind: Arc::clone(&behind),
         provider: Arc::clone(&provider),
     };
     let builder = rustls::ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
@@ -86,7 +118,10 @@ pub(crate) fn client_config(
     config.enable_early_data = false;
     // The name in the ClientHello would be a host name, which proves nothing here.
     config.enable_sni = false;
-    Ok(Arc::new(config))
+    Ok(Tls {
+        config: Arc::new(config),
+        behind,
+    })
 }
 
 /// Why a handshake failed, when it failed because of the server.
@@ -105,6 +140,9 @@ pub(crate) fn rejection(error: &std::io::Error) -> Option<String> {
 #[derive(Debug)]
 struct BrokerVerifier {
     trust: Trust,
+    /// The name of the root that our identity hangs on.
+    own_root: Option<Vec<u8>>,
+    behind: Arc<Behind>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -113,12 +151,10 @@ impl BrokerVerifier {
         let verifier = match &self.trust {
             Trust::Bundle { domain, roots } => PeerVerifier::for_bundle(domain, roots),
             Trust::Pin(pin) => {
-                let [leaf, .., root] = chain else {
+                let [leaf, above @ ..] = chain else {
                     return Err(Rejection::NoRoot);
                 };
-                if public_key_digest(root)? != *pin {
-                    return Err(Rejection::OtherRoot);
-                }
+                let root = pinned(above, pin)?;
                 // The name is not trusted yet: the path from the pinned root to the leaf is
                 // validated below.
                 let leaf = Leaf::parse(leaf).map_err(Rejection::Malformed)?;
@@ -129,10 +165,61 @@ impl BrokerVerifier {
             .and_then(|v| v.verify_server(chain, now))
             .map_err(|e| Rejection::Peer(with_sources(&e)))?;
         match peer.identity {
-            Identity::Broker(_) => Ok(()),
-            _ => Err(Rejection::NotABroker(peer.spiffe_id.to_string())),
+            Identity::Broker(_) => {}
+            _ => return Err(Rejection::NotABroker(peer.spiffe_id.to_string())),
+        }
+        if let Trust::Bundle { roots, .. } = &self.trust {
+            let behind = self.is_behind(chain, roots)?;
+            self.behind.0.store(behind, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Compares the roots that the broker sends with ours. An attacker cannot send others: the chain
+    /// is part of the handshake that the broker's key signs.
+    fn is_behind(
+        &self,
+        chain: &[CertificateDer<'_>],
+        roots: &[CertificateDer<'_>],
+    ) -> Result<bool, Rejection> {
+        let [_leaf, issuing, sent @ ..] = chain else {
+            return Ok(false);
+        };
+        if sent.is_empty() {
+            return Ok(false);
+        }
+        let keys = |certificates: &[CertificateDer<'_>]| {
+            let keys = certificates.iter().map(public_key_digest);
+            keys.collect::<Result<BTreeSet<_>, _>>()
+        };
+        let under_other_root = self
+            .own_root
+            .as_ref()
+            .is_some_and(|own| issuer_of(issuing).as_ref() != Some(own));
+        Ok(under_other_root || keys(sent)? != keys(roots)?)
+    }
+}
+
+/// The pinned root among the certificates above the leaf.
+fn pinned<'a, 'b>(
+    above: &'a [CertificateDer<'b>],
+    pin: &[u8; 32],
+) -> Result<&'a CertificateDer<'b>, Rejection> {
+    if above.is_empty() {
+        return Err(Rejection::NoRoot);
+    }
+    for root in above.iter().rev() {
+        if public_key_digest(root)? == *pin {
+            return Ok(root);
         }
     }
+    Err(Rejection::OtherRoot)
+}
+
+/// The name of a certificate's issuer, DER.
+fn issuer_of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.issuer().as_raw().to_vec())
 }
 
 impl ServerCertVerifier for BrokerVerifier {

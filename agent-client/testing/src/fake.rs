@@ -67,6 +67,8 @@ pub struct State {
     pub ledger: Option<crate::ledger::FakeLedger>,
     /// Identities come without the ledger's head.
     pub shows_no_head: bool,
+    /// The roots of the bundle in place of the one that signs.
+    pub bundle_roots: Option<Vec<CertificateDer<'static>>>,
 }
 
 #[derive(Clone)]
@@ -229,6 +231,7 @@ impl State {
             tasks: Vec::new(),
             ledger: None,
             shows_no_head: false,
+            bundle_roots: None,
         }
     }
 
@@ -245,7 +248,10 @@ impl State {
     pub fn bundle(&self) -> v1::Bundle {
         v1::Bundle {
             trust_domain: DOMAIN.to_owned(),
-            x509_authorities: vec![self.pki.root.to_vec()],
+            x509_authorities: match &self.bundle_roots {
+                Some(roots) => roots.iter().map(|root| root.to_vec()).collect(),
+                None => vec![self.pki.root.to_vec()],
+            },
             jwks: String::new(),
             ledger_vkey: self
                 .ledger

@@ -5,6 +5,7 @@
 //! a restart.
 
 mod loaded;
+mod replacement;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -13,7 +14,8 @@ use parking_lot::Mutex;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{
-    Clock, Digest, Entropy, Identity, OperatorName, Timestamp, TrustDomain, Ttl, limits, sha256_hex,
+    Clock, Digest, Entropy, Identity, OperatorName, RootNumber, RootStage, Timestamp, TrustDomain,
+    Ttl, limits, sha256_hex,
 };
 
 use crate::{
@@ -21,12 +23,12 @@ use crate::{
     custody::Custody,
     pem,
     rotation::{self, Move},
-    state::State,
+    state::{STATE, State},
     template::{self, LeafOrder, Serial, Tier, Validity},
 };
-use loaded::{
-    ROOT_CERTIFICATE, ROOT_KEY, Root, Signer, Snapshot, damaged, issuer, public_half, read_key,
-};
+use loaded::{ROOT_CERTIFICATE, Root, Signer, Snapshot, adopt_first_root, issuer};
+
+pub use replacement::RootActivated;
 
 /// More moves than rotation ever needs at once. Reaching it means that rotation goes in circles.
 const MOVES_AT_ONCE_MAX: usize = 64;
@@ -38,8 +40,10 @@ pub struct Config {
     pub svid_ttl: Ttl,
     /// The life of an issuing authority; 24 h.
     pub ca_ttl: Ttl,
-    /// The life of the root; 3,650 days. Used when the installation is created.
+    /// The life of a root; 3,650 days. Used when one is made.
     pub root_ttl: Duration,
+    /// The life of an operator's X.509-SVID; 30 days.
+    pub operator_ttl: Ttl,
 }
 
 impl Config {
@@ -49,8 +53,18 @@ impl Config {
             svid_ttl,
             ca_ttl,
             root_ttl,
+            ..Self::default()
         };
         config.check().map(|()| config)
+    }
+
+    /// The same with another life of an operator's X.509-SVID.
+    #[must_use]
+    pub const fn with_operator_ttl(self, operator_ttl: Ttl) -> Self {
+        Self {
+            operator_ttl,
+            ..self
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -81,6 +95,7 @@ impl Default for Config {
             svid_ttl: ttl(3600),
             ca_ttl: ttl(24 * 3600),
             root_ttl: Duration::from_secs(3650 * 24 * 3600),
+            operator_ttl: ttl(limits::OPERATOR_SVID_SECONDS_DEFAULT),
         }
     }
 }
@@ -107,6 +122,8 @@ pub struct Issued {
     pub not_after: Timestamp,
     /// SHA-256 of the certified public key (SubjectPublicKeyInfo), in hex.
     pub key_sha256: String,
+    /// The number of the root that it hangs on.
+    pub root: RootNumber,
 }
 
 impl Issued {
@@ -150,8 +167,6 @@ enum Directory {
 pub struct Authority {
     deps: Deps,
     custody: Custody,
-    root: Root,
-    bundle: Bundle,
     snapshot: ArcSwap<Snapshot>,
     rotation: Mutex<Rotation>,
 }
@@ -163,32 +178,15 @@ impl Authority {
     /// attempt. No issuing authority exists before [`Self::rotate`].
     pub fn create(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
-        let domain = &deps.trust_domain;
         let custody = Custody::create(dir)?;
-        if custody.read(ROOT_CERTIFICATE)?.is_some() {
+        // After a replacement the first root's certificate is gone, and the state is there.
+        if custody.read(ROOT_CERTIFICATE)?.is_some() || custody.read(STATE)?.is_some() {
             return Err(Error::Exists(dir.into()));
         }
-        let now = deps.clock.now();
-        let validity = validity(now, now.plus(deps.config.root_ttl));
-        let key = NewKey::generate()?;
-        let serial = Serial::generate(deps.entropy.as_ref())?;
-        let params = template::authority_params(Tier::Root, domain, serial, validity)?;
-        let key_pem = key.private_key_pem();
-        let public = key.public_key().clone();
-        let certificate = params
-            .self_signed(&key.into_pair())
-            .map_err(|source| Error::Sign {
-                action: "sign the root certificate",
-                source,
-            })?;
-        template::check_authority(certificate.der(), domain, &public).map_err(Error::Signed)?;
+        let made = replacement::make_root(RootNumber::FIRST, &deps)?;
         // The certificate comes last: without it there is no installation, and a key alone has
         // signed nothing.
-        custody.write(ROOT_KEY, key_pem.expose().as_bytes())?;
-        custody.write(
-            ROOT_CERTIFICATE,
-            pem::certificate(certificate.der()).as_bytes(),
-        )?;
+        made.write(&custody)?;
         Self::with_custody(custody, deps)
     }
 
@@ -201,15 +199,18 @@ impl Authority {
     }
 
     fn with_custody(custody: Custody, deps: Deps) -> Result<Self, Error> {
-        let root = Root::load(&custody, &deps.trust_domain)?;
-        let state = State::load(&custody)?;
-        let bundle = Bundle::new(root.certificate.clone(), &root.key);
-        let snapshot = Snapshot::build(&state, &custody, &deps.trust_domain, &root)?;
+        let mut state = State::load(&custody)?;
+        adopt_first_root(&custody, &deps.trust_domain, &mut state)?;
+        let snapshot = Snapshot::build(&state, &custody, &deps.trust_domain)?;
+        // The keys are read now so that a lost or exposed one is found at the start and not half a
+        // day later.
+        let signs = |root: &&Root| root.record.stage != RootStage::Outgoing;
+        for root in snapshot.roots.iter().filter(signs) {
+            root.private_key(&custody)?;
+        }
         Ok(Self {
             deps,
             custody,
-            root,
-            bundle,
             snapshot: ArcSwap::from_pointee(snapshot),
             rotation: Mutex::new(Rotation {
                 state,
@@ -233,19 +234,17 @@ impl Authority {
         self.sign(signer, now, identity, key, ttl, &options.server_names)
     }
 
-    /// Signs a long-lived identity for an operator with the root itself, so that it outlives the
-    /// issuing authorities. For `init` and for operators without another way to log in; `ttl` is at
-    /// most 366 days.
-    pub fn issue_operator(
-        &self,
-        name: &OperatorName,
-        key: &PublicKey,
-        ttl: Ttl,
-    ) -> Result<Issued, Error> {
+    /// Signs an identity for an operator with the root itself, so that it outlives the issuing
+    /// authorities.
+    pub fn issue_operator(&self, name: &OperatorName, key: &PublicKey) -> Result<Issued, Error> {
+        let ttl = self.deps.config.operator_ttl;
+        let snapshot = self.snapshot.load();
+        let root = &snapshot.roots.active;
         let signer = Signer {
-            issuer: self.root_issuer()?,
-            validity: self.root.validity,
+            issuer: self.root_issuer(root)?,
+            validity: root.validity,
             chain_der: None,
+            root: root.record.number,
         };
         let operator = Identity::Operator(name.clone());
         self.sign(&signer, self.deps.clock.now(), &operator, key, ttl, &[])
@@ -298,6 +297,7 @@ impl Authority {
             not_before: order.validity.not_before,
             not_after: order.validity.not_after,
             key_sha256: key.key_sha256(),
+            root: signer.root,
         })
     }
 
@@ -308,36 +308,57 @@ impl Authority {
     /// error.
     pub fn rotate(&self) -> Result<Vec<CaStep>, Error> {
         let mut rotation = self.rotation.lock();
-        if rotation.directory == Directory::Unsure {
-            rotation.state = State::load(&self.custody)?;
-            rotation.directory = Directory::Unswept;
-        }
-        self.sweep(&mut rotation)?;
+        self.settle(&mut rotation)?;
         let mut steps = Vec::new();
         match self.make_moves(&mut rotation, &mut steps) {
             Ok(()) => {}
             Err(e) if steps.is_empty() => return Err(e),
             Err(e) => tracing::warn!(error = %e, "rotation is not complete; the next run goes on"),
         }
-        if let Err(e) = self.sweep(&mut rotation) {
+        self.sweep_or_warn(&mut rotation);
+        Ok(steps)
+    }
+
+    /// Reads the directory again if it may have another state than memory, and sweeps it.
+    fn settle(&self, rotation: &mut Rotation) -> Result<(), Error> {
+        if rotation.directory == Directory::Unsure {
+            let mut state = State::load(&self.custody)?;
+            adopt_first_root(&self.custody, &self.deps.trust_domain, &mut state)?;
+            rotation.state = state;
+            rotation.directory = Directory::Unswept;
+            self.refresh(&rotation.state)?;
+        }
+        self.sweep(rotation)
+    }
+
+    /// Makes `after` durable, and then the state that readers see.
+    fn advance(&self, rotation: &mut Rotation, mut after: State) -> Result<(), Error> {
+        rotation.directory = Directory::Unsure;
+        after.save(&self.custody)?;
+        rotation.directory = Directory::Unswept;
+        rotation.state = after;
+        self.refresh(&rotation.state)
+    }
+
+    fn sweep_or_warn(&self, rotation: &mut Rotation) {
+        if let Err(e) = self.sweep(rotation) {
             tracing::warn!(error = %e, "keys that sign no more could not be erased; the next run tries again");
         }
-        Ok(steps)
     }
 
     fn make_moves(&self, rotation: &mut Rotation, steps: &mut Vec<CaStep>) -> Result<(), Error> {
         for _ in 0..MOVES_AT_ONCE_MAX {
             self.refresh(&rotation.state)?;
             let now = self.deps.clock.now();
-            let root_end = self.root.validity.not_after;
-            let longest_end = now.plus(self.deps.config.ca_ttl.duration()).min(root_end);
+            let root = self.snapshot.load().roots.active.clone();
+            let longest_end = self.longest_end(now, &root);
             let Some(step) = rotation::next_move(&rotation.state, now, longest_end) else {
                 break;
             };
             rotation.directory = Directory::Unswept;
             let (mut after, mut changed) = rotation::apply(&rotation.state, &step);
             if step == Move::Prepare {
-                let record = self.prepare(now, longest_end)?;
+                let record = self.prepare(now, longest_end, &root)?;
                 after.authorities.push(record.clone());
                 changed.push(record);
             }
@@ -348,6 +369,12 @@ impl Authority {
             steps.append(&mut changed);
         }
         Ok(())
+    }
+
+    /// The latest end that an authority made at `now` under `root` can have.
+    fn longest_end(&self, now: Timestamp, root: &Root) -> Timestamp {
+        let own = now.plus(self.deps.config.ca_ttl.duration());
+        own.min(root.validity.not_after)
     }
 
     /// Retires every issuing authority that begins after now, for a person who has set the clock
@@ -364,42 +391,35 @@ impl Authority {
         if after == rotation.state {
             return Ok(());
         }
-        rotation.directory = Directory::Unsure;
-        after.save(&self.custody)?;
-        rotation.directory = Directory::Unswept;
-        rotation.state = after;
-        self.refresh(&rotation.state)
+        self.advance(&mut rotation, after)
     }
 
     /// Shows readers `state`, which is on the disk already.
     fn refresh(&self, state: &State) -> Result<(), Error> {
         if self.snapshot.load().generation != state.generation {
             let domain = &self.deps.trust_domain;
-            let snapshot = Snapshot::build(state, &self.custody, domain, &self.root)?;
+            let snapshot = Snapshot::build(state, &self.custody, domain)?;
             self.snapshot.store(Arc::new(snapshot));
         }
         Ok(())
     }
 
-    /// Makes key and certificate of a new issuing authority. Until the state names them, they are
-    /// leftovers.
-    fn prepare(&self, now: Timestamp, not_after: Timestamp) -> Result<CaRecord, Error> {
-        if self.root.validity.not_after <= now {
-            return Err(Error::RootExpired(self.root.validity.not_after));
-        }
-        if now < self.root.validity.not_before {
-            return Err(Error::ClockWentBack {
-                now,
-                start: self.root.validity.not_before,
-            });
-        }
+    /// Makes key and certificate of a new issuing authority under `root`. Until the state names
+    /// them, they are leftovers.
+    fn prepare(
+        &self,
+        now: Timestamp,
+        not_after: Timestamp,
+        root: &Root,
+    ) -> Result<CaRecord, Error> {
+        replacement::require_valid(root, now)?;
         let mut validity = validity(now, not_after);
-        validity.not_before = validity.not_before.max(self.root.validity.not_before);
+        validity.not_before = validity.not_before.max(root.validity.not_before);
         let serial = Serial::generate(self.deps.entropy.as_ref())?;
         let params =
             template::authority_params(Tier::Issuing, &self.deps.trust_domain, serial, validity)?;
         let key = NewKey::generate()?;
-        let certificate = template::sign(&params, key.public_key(), &self.root_issuer()?)?;
+        let certificate = template::sign(&params, key.public_key(), &self.root_issuer(root)?)?;
         template::check_authority(certificate.der(), &self.deps.trust_domain, key.public_key())
             .map_err(Error::Signed)?;
         let record = CaRecord {
@@ -408,6 +428,7 @@ impl Authority {
             not_before: validity.not_before,
             not_after: validity.not_after,
             certificate_sha256: sha256_hex(certificate.der()),
+            root: root.record.number,
         };
         let key_pem = key.private_key_pem();
         self.custody
@@ -432,12 +453,9 @@ impl Authority {
         Ok(())
     }
 
-    /// The root's key is in memory only while it signs: a few times a day.
-    fn root_issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
-        let pair = read_key(&self.custody, ROOT_KEY)?
-            .filter(|pair| public_half(pair).as_ref() == Some(&self.root.key))
-            .ok_or_else(|| damaged(&self.custody, ROOT_KEY, "it is not the root's key any more"))?;
-        issuer(&self.root.certificate, pair)
+    /// A root's key is in memory only while it signs: a few times a day.
+    fn root_issuer(&self, root: &Root) -> Result<Issuer<'static, KeyPair>, Error> {
+        issuer(&root.certificate, root.private_key(&self.custody)?)
     }
 
     /// When [`Self::rotate`] will next have work to do.
@@ -446,7 +464,7 @@ impl Authority {
         rotation::next_at(
             &rotation.state,
             self.deps.clock.now(),
-            self.root.validity.not_after,
+            self.snapshot.load().roots.active.validity.not_after,
         )
     }
 
@@ -461,7 +479,8 @@ impl Authority {
         self.snapshot.load().generation
     }
 
-    /// The certificates that may sign now: the root and every issuing authority that was published.
+    /// The certificates that may sign now: each root that has signed, and every issuing authority
+    /// that was published.
     pub fn accepted_issuers(&self) -> Vec<CertificateDer<'static>> {
         let now = self.deps.clock.now();
         let snapshot = self.snapshot.load();
@@ -477,14 +496,16 @@ impl Authority {
         Arc::clone(&self.snapshot.load().verifier)
     }
 
-    /// The trust bundle.
-    pub const fn bundle(&self) -> &Bundle {
-        &self.bundle
+    /// The trust bundle. A replacement of the root changes it: take it anew for each answer.
+    pub fn bundle(&self) -> Arc<Bundle> {
+        Arc::clone(&self.snapshot.load().bundle)
     }
 
-    /// SHA-256 of the root's public key (SubjectPublicKeyInfo), which a join token pins.
-    pub fn root_digest(&self) -> Digest {
-        self.root.key.digest()
+    /// SHA-256 of the active root's public key (SubjectPublicKeyInfo), which a join token pins, and
+    /// the root's number.
+    pub fn pinned_root(&self) -> (Digest, RootNumber) {
+        let root = &self.snapshot.load().roots.active;
+        (root.key.digest(), root.record.number)
     }
 
     /// The trust domain.

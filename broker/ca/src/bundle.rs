@@ -13,8 +13,6 @@ use crate::{PublicKey, pem};
 
 /// How often others should fetch the bundle again (B-3).
 const REFRESH_HINT: Duration = Duration::from_secs(300);
-/// Changes with the content (B-2), which is the one root, and that is never replaced.
-const SEQUENCE: u64 = 1;
 
 /// The roots of one trust domain in the forms that peers want.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,27 +27,41 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    pub(crate) fn new(root: CertificateDer<'static>, key: &PublicKey) -> Self {
-        let mut jwk = json!({
-            "use": "x509-svid",
-            // exactly one certificate, and no `kid`.
-            "x5c": [STANDARD.encode(&root)],
-        });
-        if let (Some(fields), Some((x, y))) = (jwk.as_object_mut(), key.p256_coordinates()) {
-            fields.insert("kty".to_owned(), json!("EC"));
-            fields.insert("crv".to_owned(), json!("P-256"));
-            fields.insert("x".to_owned(), json!(URL_SAFE_NO_PAD.encode(x)));
-            fields.insert("y".to_owned(), json!(URL_SAFE_NO_PAD.encode(y)));
+    /// The bundle of `roots`, each with its key. `sequence` grows with every change of the content
+    /// (B-2).
+    pub(crate) fn new<'a>(
+        roots: impl Iterator<Item = (&'a CertificateDer<'static>, &'a PublicKey)>,
+        sequence: u64,
+    ) -> Self {
+        let (mut keys, mut roots_der) = (Vec::new(), Vec::new());
+        for (certificate, key) in roots {
+            keys.push(jwk(certificate, key));
+            roots_der.push(certificate.clone());
         }
         let jwks = json!({
-            "spiffe_sequence": SEQUENCE,
+            "spiffe_sequence": sequence,
             "spiffe_refresh_hint": REFRESH_HINT.as_secs(),
-            "keys": [jwk],
+            "keys": keys,
         });
         Self {
-            pem: pem::certificate(&root),
+            pem: roots_der.iter().map(pem::certificate).collect(),
             jwks: jwks.to_string(),
-            roots_der: vec![root],
+            roots_der,
         }
     }
+}
+
+fn jwk(certificate: &CertificateDer<'_>, key: &PublicKey) -> serde_json::Value {
+    let mut jwk = json!({
+        "use": "x509-svid",
+        // exactly one certificate, and no `kid`.
+        "x5c": [STANDARD.encode(certificate)],
+    });
+    if let (Some(fields), Some((x, y))) = (jwk.as_object_mut(), key.p256_coordinates()) {
+        fields.insert("kty".to_owned(), json!("EC"));
+        fields.insert("crv".to_owned(), json!("P-256"));
+        fields.insert("x".to_owned(), json!(URL_SAFE_NO_PAD.encode(x)));
+        fields.insert("y".to_owned(), json!(URL_SAFE_NO_PAD.encode(y)));
+    }
+    jwk
 }

@@ -2,7 +2,8 @@
 //!
 //! `taskpass_files` replaces each file as a whole, so a reader after a crash sees the old content
 //! or the new one. Erasing a key unlinks it. A disk that keeps old blocks may keep the bytes.
-//! Therefore the only keys that are ever unlinked, the keys of issuing authorities, live for a day.
+//! Therefore the keys of issuing authorities live for a day, and what the erased key of a root
+//! signs counts only until the root is retired.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -93,6 +93,9 @@ pub enum Error {
     /// The installation's root is past its end.
     #[error("the root certificate ended at {0}; a new installation is needed")]
     RootExpired(Timestamp),
+    /// The roots are at another stage of the replacement.
+    #[error("{0}")]
+    RootStage(String),
 }
 
 impl From<taskpass_files::Error> for Error {

@@ -1,8 +1,8 @@
 //! The certificate authority of one installation: custody of its keys, X.509-SVIDs and rotation.
 //!
 //! A self-signed *root* is the trust bundle. It signs *issuing authorities*, each valid for a day,
-//! and the long-lived identities of operators. The one active issuing authority signs everything
-//! else. Files in, certificates out: no network, no task runtime, and no rule about which caller
+//! and the identities of operators. The one active issuing authority signs everything else. While a
+//! root is replaced, the bundle holds the old one and the new one. Files in, certificates out: no network, no task runtime, and no rule about which caller
 //! may have which identity. Time comes from [`taskpass_core::Clock`] and serial numbers from
 //! [`taskpass_core::Entropy`]; private keys and signature nonces come from the system's random
 //! source inside ring, which takes no other.
@@ -46,10 +46,10 @@ mod rotation;
 mod state;
 mod template;
 
-pub use authority::{Authority, Config, Deps, IssueOptions, Issued};
+pub use authority::{Authority, Config, Deps, IssueOptions, Issued, RootActivated};
 pub use bundle::Bundle;
 pub use error::Error;
 pub use public_key::{CsrError, NewKey, PublicKey};
-pub use state::{CaRecord, CaStep, Stage};
+pub use state::{CaRecord, CaStep, RootRecord, Stage};
 // The type that `Authority::peer_verifier` returns.
 pub use taskpass_spiffe_verify::{PeerError, PeerIdentity, PeerVerifier};

@@ -270,8 +270,8 @@ impl NewKey {
             })
     }
 
-    pub(crate) fn into_pair(self) -> KeyPair {
-        self.pair
+    pub(crate) const fn pair(&self) -> &KeyPair {
+        &self.pair
     }
 }
 

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{Entropy, EntropyError, InvalidValue, SpiffeId, Timestamp, TrustDomain, hex};
 use taskpass_spiffe_verify::certificate::{self, Leaf};
 
-use crate::{Error, PeerError, PublicKey};
+use crate::{Error, NewKey, PeerError, PublicKey};
 
 /// From when until when a certificate is valid, in whole seconds as X.509 has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,19 @@ pub(crate) fn authority_params(
     params.is_ca = IsCa::Ca(constraint);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
+}
+
+/// Signs a root's certificate with its own key; the caller checks it.
+pub(crate) fn self_sign(
+    params: CertificateParams,
+    key: &NewKey,
+) -> Result<CertificateDer<'static>, Error> {
+    let signed = params.self_signed(key.pair());
+    let signed = signed.map_err(|source| Error::Sign {
+        action: "sign the root certificate",
+        source,
+    })?;
+    Ok(signed.into())
 }
 
 /// Signs a certificate; the caller checks it.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, AgentName, Digest, Identity, InvalidValue, JoinTokenId, LabelKey, Owner, SpiffeId,
-    TaskId, Text, Timestamp, limits,
+    Actor, AgentName, Digest, Identity, InvalidValue, JoinTokenId, LabelKey, Owner, RootNumber,
+    SpiffeId, TaskId, Text, Timestamp, limits,
 };
 
 /// Labels of an agent or a task.
@@ -128,6 +128,9 @@ pub struct JoinToken {
     pub expires_at: Timestamp,
     /// The operator that made it.
     pub created_by: SpiffeId,
+    /// The root whose fingerprint it carries.
+    #[serde(default, skip_serializing_if = "RootNumber::is_first")]
+    pub root: RootNumber,
 }
 
 /// Whether an issued SVID counts.
@@ -174,6 +177,9 @@ pub struct Svid {
     pub not_after: Timestamp,
     /// Whether it counts already.
     pub state: SvidState,
+    /// The root that its chain ends in.
+    #[serde(default, skip_serializing_if = "RootNumber::is_first")]
+    pub root: RootNumber,
 }
 
 impl Svid {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Agent, AgentName, Anchor, AnchorId, Budget, Credential, CredentialId, DecisionRecord, Digest,
     EndCause, EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
-    ProviderName, Repeated, RevokeCause, SpiffeId, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
-    TrustDomain, limits,
+    ProviderName, Repeated, RevokeCause, RootNumber, RootStage, SpiffeId, Svid, SvidOrigin, Task,
+    TaskId, Text, Timestamp, TrustDomain, limits,
 };
 
 pub use self::topic::{
@@ -156,6 +156,23 @@ pub enum Event {
         /// SHA-256 of its certificate.
         certificate_sha256: String,
     },
+    /// A root of the trust bundle moved one step, by order of a person on the broker's machine.
+    RootChanged {
+        /// The root.
+        root: RootNumber,
+        /// How far it came.
+        stage: RootStage,
+        /// The certificate's serial number.
+        serial: String,
+        /// Until when it is valid.
+        not_after: Timestamp,
+        /// SHA-256 of its certificate.
+        certificate_sha256: String,
+        /// Whether it was retired although identities or join tokens hung on it: these ended with
+        /// it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
+    },
     /// An agent was registered.
     AgentRegistered {
         /// The agent.
@@ -272,6 +289,16 @@ pub enum Event {
         /// was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<SvidOrigin>,
+        /// The root that signed it.
+        #[serde(default, skip_serializing_if = "RootNumber::is_first")]
+        root: RootNumber,
+    },
+    /// A person on the broker's machine withdrew every SVID of an operator.
+    OperatorWithdrawn {
+        /// The operator.
+        operator: OperatorName,
+        /// Why.
+        reason: Text,
     },
     /// A caller used an SVID for the first time; the others of its identity are superseded.
     SvidActivated {

@@ -29,6 +29,7 @@ mod id;
 pub mod limits;
 mod name;
 mod role;
+mod root;
 #[cfg(feature = "schema")]
 mod schema;
 mod scope;
@@ -65,6 +66,7 @@ pub use handle::Handle;
 pub use id::{AnchorId, CredentialId, JoinTokenId, TaskId};
 pub use name::{AgentName, LabelKey, OperatorName, Owner, ProviderName, RoleName, Text};
 pub use role::{Impact, ParamRule, RoleSpec, ScopeError};
+pub use root::{RootNumber, RootStage};
 pub use scope::{ParamName, Scope};
 pub use secret::{Secret, SecretFields};
 pub use share::Share;

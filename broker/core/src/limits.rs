@@ -55,8 +55,11 @@ pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
 pub const SUPERSEDED_SVIDS_PER_IDENTITY_MAX: usize = 16;
 /// SVIDs are valid from this long before they are signed, for machines with a clock that lags.
 pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
-/// The life of an operator's SVID: people renew it with `taskpass svid renew`.
-pub const OPERATOR_SVID_SECONDS: u64 = 365 * 86_400;
+/// The life of an operator's SVID where the configuration says nothing. `taskpass` renews it when it
+/// is used after two thirds of this life.
+pub const OPERATOR_SVID_SECONDS_DEFAULT: u64 = 30 * 86_400;
+/// The longest life of an operator's SVID that the configuration may say.
+pub const OPERATOR_SVID_SECONDS_MAX: u64 = 365 * 86_400;
 /// Bytes of a certificate signing request.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a handle, as JSON.

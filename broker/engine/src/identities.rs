@@ -6,8 +6,10 @@ mod authenticate;
 mod authorities;
 mod conflict;
 mod join_tokens;
+mod operators;
 mod owner;
 mod renew;
+mod roots;
 mod stop;
 
 pub use agents::{AgentView, RegisterAgent};
@@ -18,4 +20,5 @@ pub use attest::{
 };
 pub use join_tokens::{CreateJoinToken, CreatedJoinToken, JoinTokenView};
 pub use owner::{ChangeOwner, OwnerDeparted};
+pub use roots::{RetireRoot, RootView};
 pub use stop::{ReleaseAgent, StopAgent, StoppedAgent};

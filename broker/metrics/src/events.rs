@@ -138,6 +138,8 @@ impl Events {
             | Event::IndexRebuilt { .. }
             | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
+            | Event::RootChanged { .. }
+            | Event::OperatorWithdrawn { .. }
             | Event::AgentRegistered { .. }
             | Event::BudgetExceeded { .. }
             | Event::SvidActivated { .. }

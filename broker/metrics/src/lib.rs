@@ -76,7 +76,7 @@ pub use code::Code;
 pub use events::{Events, Prepared};
 pub use providers::{Call, ProviderMetrics, Providers};
 pub use requests::{Method, Requests};
-pub use sample::{CallSample, ProviderSample, Sample};
+pub use sample::{CallSample, ProviderSample, RootSample, Sample};
 
 /// The prefix of every name.
 const PREFIX: &str = "taskpass";

@@ -22,6 +22,12 @@ struct OfState {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRoot {
+    root: String,
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
     provider: String,
 }
@@ -79,8 +85,23 @@ pub struct Sample {
     /// How far the wall clock is ahead of the time that has passed, in seconds, while it is in
     /// doubt.
     pub clock_ahead: Option<f64>,
+    /// The roots of the trust bundle.
+    pub roots: Vec<RootSample>,
     /// The providers that are configured, and those that only revoke.
     pub providers: Option<Vec<ProviderSample>>,
+}
+
+/// One root of the trust bundle.
+#[derive(Debug, Clone)]
+pub struct RootSample {
+    /// Its number.
+    pub root: String,
+    /// How far it has come.
+    pub stage: &'static str,
+    /// From when it is valid, in seconds of the Unix epoch.
+    pub from_seconds: i64,
+    /// Until when it is valid, in seconds of the Unix epoch.
+    pub until_seconds: i64,
 }
 
 /// The state of one provider.
@@ -131,6 +152,10 @@ metrics! {
             "1 while the wall clock is far from the time that has passed, and nothing is issued";
         clock_ahead: Float, Seconds =
             "How far the wall clock is ahead of the time that has passed while it is in doubt, else 0";
+        root_valid_from_timestamp: Family<OfRoot, Gauge>, Seconds =
+            "From when a root of the trust bundle is valid, by its number and stage";
+        root_valid_until_timestamp: Family<OfRoot, Gauge>, Seconds =
+            "Until when a root of the trust bundle is valid, by its number and stage";
         open_tasks: Gauge = "Open tasks";
         agents: Family<OfState, Gauge> = "Registered agents, by state";
         live_credentials: Family<OfProvider, Gauge> = "Live credentials, by provider";
@@ -184,7 +209,24 @@ impl Gauges {
             let days = sample.disk_full_days.unwrap_or(f64::INFINITY);
             self.disk_full_days.get_or_create(&Only).set(days);
         }
+        self.set_roots(&sample.roots);
         self.set_providers(sample.providers.as_deref().unwrap_or_default());
+    }
+
+    /// A root that is retired disappears.
+    fn set_roots(&self, roots: &[RootSample]) {
+        self.root_valid_from_timestamp.clear();
+        self.root_valid_until_timestamp.clear();
+        for sample in roots {
+            let of_root = OfRoot {
+                root: sample.root.clone(),
+                stage: sample.stage,
+            };
+            let from = self.root_valid_from_timestamp.get_or_create(&of_root);
+            from.set(sample.from_seconds);
+            let until = self.root_valid_until_timestamp.get_or_create(&of_root);
+            until.set(sample.until_seconds);
+        }
     }
 
     /// A provider that is gone disappears.

@@ -29,7 +29,7 @@ use tonic::service::Routes;
 
 use crate::{
     api,
-    certificate::{CertificateRenewal, ServerCertificate},
+    certificate::{CertificateRenewal, ServerCertificate, ShownCertificate},
     clock::{self, ClockWatch},
     config::Config,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
@@ -49,7 +49,7 @@ pub struct App {
     transport: Transport<Routes>,
     metrics: Arc<Metrics>,
     endpoint: Option<Endpoint>,
-    tls: Arc<ServerTls>,
+    certificate: Arc<ShownCertificate>,
     listener: TcpListener,
     address: SocketAddr,
     health: tonic_health::server::HealthReporter,
@@ -112,14 +112,17 @@ impl App {
             Arc::clone(&metrics),
             provider_kinds(),
         );
-        let control = open_control(&config, &engine);
+        let authority = Arc::clone(engine.authority());
+        let certificate = ShownCertificate::new(authority, tls, config.clone());
+        let certificate = Arc::new(certificate);
+        let control = open_control(&config, &engine, &certificate);
         Ok(Self {
             engine,
             store,
             transport,
             metrics,
             endpoint,
-            tls,
+            certificate,
             listener,
             address,
             health,
@@ -148,12 +151,8 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         reconcile::start(&self.engine, &stop);
-        let certificate = CertificateRenewal::new(
-            Arc::clone(self.engine.authority()),
-            Arc::clone(&self.tls),
-            self.config.clone(),
-            Arc::clone(self.engine.clock()),
-        );
+        let clock = Arc::clone(self.engine.clock());
+        let certificate = CertificateRenewal::new(self.certificate, clock);
         reconcile::drive(&self.engine, certificate, &stop);
         let watch = ClockWatch::new(self.clock, &self.config, self.health.clone());
         reconcile::drive(&self.engine, watch, &stop);
@@ -276,6 +275,11 @@ async fn open_engine(
     let engine = Engine::new(context, configuration, newest)
         .await
         .map_err(AppError::setup("setting up the engine"))?;
+    // Before anything is signed: a broker that was killed may have left a replacement of the root
+    // half done.
+    if let Err(error) = engine.settle_roots().await {
+        tracing::error!(error = %error.message(), "the replacement of the root could not be settled; `taskpassd root status` shows where it stands");
+    }
     // Before the first certificate: after a long downtime every authority may have ended. Otherwise
     // the present one goes on signing when there is no room for the next; whether there is one
     // shows when it has to sign.
@@ -378,11 +382,16 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// The socket of `taskpassd reload` and `taskpassd doctor`. A broker without it serves all the
-/// same: the disk may have no room for it, and a broker that is down revokes nothing.
-fn open_control(config: &Config, engine: &Arc<Engine>) -> Option<ControlSocket> {
+/// The socket of `taskpassd reload`, `doctor`, `root` and `operator withdraw`. A broker without it
+/// serves all the same: the disk may have no room for it, and a broker that is down revokes
+/// nothing.
+fn open_control(
+    config: &Config,
+    engine: &Arc<Engine>,
+    certificate: &Arc<ShownCertificate>,
+) -> Option<ControlSocket> {
     reload::forget(&config.data_dir);
-    match ControlSocket::bind(&config.data_dir, engine) {
+    match ControlSocket::bind(&config.data_dir, engine, certificate) {
         Ok(control) => Some(control),
         Err(error) => {
             tracing::warn!(

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use taskpass_core::{OperatorName, Timestamp, TrustDomain};
+use taskpass_core::{OperatorName, Text, Timestamp, TrustDomain};
 
 const EXAMPLES: &str = "\
 EXAMPLES:
@@ -20,6 +20,10 @@ EXAMPLES:
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
   Issue an identity to an operator who has no valid one, or to a new operator:
     taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
+  End the identities of an operator whose laptop was stolen:
+    taskpassd operator withdraw ann --config /var/lib/taskpass/taskpass.toml --reason stolen
+  See how the root certificate stands, and replace it while agents are served:
+    taskpassd root status --config /var/lib/taskpass/taskpass.toml
   Go on after the machine's clock had been wrong:
     taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
 
@@ -97,6 +101,9 @@ const ISSUE_AFTER: &str = "\
 Use it for an operator whose certificate has expired or was renewed by a thief, and for a new
 operator. Make sure first that the person is this operator: the command does not check it.
 
+The identity lives for `[identity] operator_svid_ttl`, 30 days by default, and `taskpass` renews it
+when it is used in the last third of its life, if policy permits `svid.renew`.
+
 Stop the broker, run the command as the user that the broker runs as, and start the broker
 again. Every other certificate of this operator stops counting. Policy says what operators may
 do; for a new name there is none yet. The ledger gets an entry, marked as `local`.
@@ -104,6 +111,66 @@ do; for a new name there is none yet. The ledger gets an entry, marked as `local
 EXAMPLES:
   taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
   taskpassd operator issue ann --config /var/lib/taskpass/taskpass.toml --dir ./ann -o json";
+
+const WITHDRAW_AFTER: &str = "\
+The running broker refuses the operator from now on, also on open connections. The use of a
+withdrawn identity is on record as `identity_conflict`. Afterwards, `taskpassd operator issue` makes
+the operator another identity.
+
+Run it on the broker's machine as the user that the broker runs as, or as root.
+
+EXAMPLES:
+  taskpassd operator withdraw ann --config /var/lib/taskpass/taskpass.toml --reason stolen";
+
+const ROOT_AFTER: &str = "\
+A root is replaced in three steps, while the broker serves old and new agents throughout:
+  prepare   makes another root and publishes it in the trust bundle beside the present one
+  activate  has the new root sign everything from then on; the old one's key is erased
+  retire    takes the old root out of the bundle, once nothing hangs on it
+
+Agents and operators get the new bundle when they renew; `taskpass` renews with its next command
+where the bundle has changed. The old root has signed the new one across, so a client that knows
+only the old root is served as well until it is retired.
+
+EXAMPLES:
+  taskpassd root status --config /var/lib/taskpass/taskpass.toml
+  taskpassd root prepare --config /var/lib/taskpass/taskpass.toml
+  taskpassd root activate --config /var/lib/taskpass/taskpass.toml
+  taskpassd root retire --config /var/lib/taskpass/taskpass.toml";
+
+const ROOT_STEP_AFTER: &str = "\
+Ask the running broker, on its machine, as the user that it runs as, or as root.
+
+EXAMPLES:
+  taskpassd root status --config /var/lib/taskpass/taskpass.toml
+  taskpassd root status --config /var/lib/taskpass/taskpass.toml -o json";
+
+const ROOT_PREPARE_AFTER: &str = "\
+Nothing is signed by the new root yet. Where nothing presses, wait for an hour before you activate
+it: by then every agent that is at work has fetched the new bundle.
+
+EXAMPLES:
+  taskpassd root prepare --config /var/lib/taskpass/taskpass.toml";
+
+const ROOT_ACTIVATE_AFTER: &str = "\
+The broker's own certificate, new certificates of agents and operators and new join tokens hang on
+the new root from then on. What hangs on the old one goes on working until the old root is retired.
+
+EXAMPLES:
+  taskpassd root activate --config /var/lib/taskpass/taskpass.toml";
+
+const ROOT_RETIRE_AFTER: &str = "\
+Refused while certificates that count or unused join tokens hang on the outgoing root; the refusal
+says how many, and `status` which. Agents move to the new root within an hour, operators with the
+next command of `taskpass`, and join tokens end after a day at most.
+
+With --force all of these end at once, for a root that was stolen. Agents then log in anew with join
+tokens that are made afterwards, which ends the tasks that they had, and operators get an identity
+from `taskpassd operator issue`.
+
+EXAMPLES:
+  taskpassd root retire --config /var/lib/taskpass/taskpass.toml
+  taskpassd root retire --force --config /var/lib/taskpass/taskpass.toml";
 
 const ACCEPT_AFTER: &str = "\
 A broker issues nothing while the machine's clock is more than five minutes from the time that has
@@ -152,9 +219,12 @@ pub enum Command {
     /// Check an installation and say what to do about each problem
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Doctor),
-    /// Issue identities to operators, on this machine while no broker runs
+    /// Issue and withdraw identities of operators, on this machine
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// Replace the root certificate of a running broker, on this machine
+    #[command(subcommand, after_help = ROOT_AFTER)]
+    Root(RootCommand),
     /// Go on after the machine's clock had been wrong, on this machine while no broker runs
     #[command(subcommand)]
     Clock(ClockCommand),
@@ -222,6 +292,65 @@ pub enum OperatorCommand {
     /// Issue a new identity to an operator, in place of all its others
     #[command(after_help = ISSUE_AFTER)]
     Issue(Issue),
+    /// End every identity of an operator, in the running broker
+    #[command(after_help = WITHDRAW_AFTER)]
+    Withdraw(Withdraw),
+}
+
+/// `taskpassd operator withdraw`
+#[derive(Debug, Args)]
+pub struct Withdraw {
+    /// The operator
+    #[arg(value_name = "NAME")]
+    pub operator: OperatorName,
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Why, for the ledger
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Text,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `taskpassd root …`
+#[derive(Debug, Subcommand)]
+pub enum RootCommand {
+    /// Show the roots, and what hangs on each
+    #[command(after_help = ROOT_STEP_AFTER)]
+    Status(RootStep),
+    /// Make another root and publish it beside the present one
+    #[command(after_help = ROOT_PREPARE_AFTER)]
+    Prepare(RootStep),
+    /// Have the prepared root sign from now on
+    #[command(after_help = ROOT_ACTIVATE_AFTER)]
+    Activate(RootStep),
+    /// Take the outgoing root out of the bundle
+    #[command(after_help = ROOT_RETIRE_AFTER)]
+    Retire(RootRetire),
+}
+
+/// `taskpassd root status`, `prepare` and `activate`
+#[derive(Debug, Args)]
+pub struct RootStep {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `taskpassd root retire`
+#[derive(Debug, Args)]
+pub struct RootRetire {
+    /// The broker and the form of the report
+    #[command(flatten)]
+    pub step: RootStep,
+    /// Retire it although something hangs on it, and end that
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `taskpassd operator issue`
@@ -345,6 +474,12 @@ mod tests {
             "taskpassd doctor --config f -o json",
             "taskpassd operator issue ann --config f --dir d",
             "taskpassd operator issue ann --config f --dir d -o json",
+            "taskpassd operator withdraw ann --config f --reason stolen",
+            "taskpassd root status --config f -o json",
+            "taskpassd root prepare --config f",
+            "taskpassd root activate --config f",
+            "taskpassd root retire --config f",
+            "taskpassd root retire --config f --force",
             "taskpassd clock accept --config f",
             "taskpassd clock accept --config f --time 2026-11-28T09:30:00Z -o json",
             "taskpassd dev",
@@ -361,6 +496,10 @@ mod tests {
             "taskpassd reload",
             "taskpassd doctor --config f -o xml",
             "taskpassd operator add x",
+            "taskpassd operator withdraw ann --config f",
+            "taskpassd root",
+            "taskpassd root retire",
+            "taskpassd root prepare --config f --force",
             "taskpassd clock",
             "taskpassd clock accept",
             "taskpassd clock accept --config f --time today",

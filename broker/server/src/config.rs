@@ -155,7 +155,14 @@ impl Config {
 
     /// Lifetimes of the certificate authority; fails when they do not fit together.
     pub fn ca(&self) -> Result<taskpass_ca::Config, taskpass_ca::Error> {
-        taskpass_ca::Config::new(self.identity.svid_ttl, self.identity.ca_ttl, ROOT_TTL)
+        let Identity {
+            svid_ttl,
+            ca_ttl,
+            operator_svid_ttl,
+            ..
+        } = &self.identity;
+        let config = taskpass_ca::Config::new(*svid_ttl, *ca_ttl, ROOT_TTL)?;
+        Ok(config.with_operator_ttl(*operator_svid_ttl))
     }
 
     /// The name under which the ledger's checkpoints are signed (C2SP tlog-checkpoint, origin).

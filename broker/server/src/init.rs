@@ -20,7 +20,7 @@ use std::{
 };
 
 use taskpass_ca::{Authority, Issued, NewKey};
-use taskpass_core::{Clock, Entropy, Event, OperatorName, Timestamp, TrustDomain, Ttl, limits};
+use taskpass_core::{Clock, Entropy, Event, OperatorName, Timestamp, TrustDomain};
 use taskpass_files::{create_dir, unfinished};
 use taskpass_ledger::{Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
@@ -93,8 +93,7 @@ pub fn install(
     )?;
     let verifying = ledger_key.verifying_key().to_string();
     let key = NewKey::generate()?;
-    let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
-    let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
+    let svid = authority.issue_operator(&plan.operator, key.public_key())?;
     // The identity is on record before its files exist.
     record(
         &config,
@@ -176,6 +175,7 @@ fn first_events(plan: &Plan, svid: &Issued) -> [Event; 2] {
             renews: None,
             local: false,
             origin: Some(taskpass_core::SvidOrigin::Machine),
+            root: svid.root,
         },
     ]
 }
@@ -262,7 +262,8 @@ A new installation of `{trust_domain}` is in `{dir}`:
   taskpass.toml  the configuration, with examples of providers as comments
   policy/        the policies; `{operator}` may do everything that operators can do
   data/          ledger, index and keys; keep it private and back it up as one
-  operator/      the identity spiffe://{trust_domain}/operator/{operator}, valid until {until}
+  operator/      the identity spiffe://{trust_domain}/operator/{operator}, valid until {until};
+                 `taskpass` renews it when it is used in the last third of its life
 
 Auditors verify the ledger with its public key, which is also in {vkey_file}:
 

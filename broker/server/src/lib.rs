@@ -35,6 +35,7 @@ pub mod fuzz;
 pub mod init;
 pub mod observe;
 pub mod operator;
+pub mod order;
 pub mod reason;
 pub mod reload;
 pub mod transport;

@@ -16,13 +16,15 @@ use taskpass_broker::{
     App, Deps,
     cli::{
         Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand,
-        Output,
+        Output, RootCommand, Withdraw,
     },
     clock,
     config::{Config, ProviderConfig, check, reference},
     doctor, init,
     observe::logging,
-    operator, provider_kinds, reload,
+    operator,
+    order::{self, Order},
+    provider_kinds, reload,
 };
 use taskpass_core::{Clock, SystemClock, SystemEntropy, with_sources};
 
@@ -58,6 +60,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Schema) => print(&reference::json_schema(&provider_kinds())),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Operator(OperatorCommand::Issue(arguments)) => operator_issue(arguments),
+        Command::Operator(OperatorCommand::Withdraw(arguments)) => operator_withdraw(arguments),
+        Command::Root(command) => root(&command),
         Command::Clock(ClockCommand::Accept(arguments)) => clock_accept(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
         Command::Completions { shell } => completions(shell),
@@ -162,6 +166,42 @@ fn operator_issue(arguments: Issue) -> anyhow::Result<ExitCode> {
     match output {
         Output::Text => print(&issued.to_string()),
         Output::Json => print(&issued.to_json()),
+    }
+}
+
+fn operator_withdraw(arguments: Withdraw) -> anyhow::Result<ExitCode> {
+    let Withdraw {
+        operator,
+        config,
+        reason,
+        output,
+    } = arguments;
+    give(
+        &config,
+        output,
+        &Order::WithdrawOperator { operator, reason },
+    )
+}
+
+fn root(command: &RootCommand) -> anyhow::Result<ExitCode> {
+    let (step, order) = match command {
+        RootCommand::Status(step) => (step, Order::RootStatus),
+        RootCommand::Prepare(step) => (step, Order::RootPrepare),
+        RootCommand::Activate(step) => (step, Order::RootActivate),
+        RootCommand::Retire(retire) => {
+            let force = retire.force;
+            (&retire.step, Order::RootRetire { force })
+        }
+    };
+    give(&step.config, step.output, &order)
+}
+
+/// Has the running broker carry out an order.
+fn give(config: &Path, output: Output, order: &Order) -> anyhow::Result<ExitCode> {
+    let done = order::give(&Config::data_dir_of(config), order)?;
+    match output {
+        Output::Text => print(&done.to_string()),
+        Output::Json => print(&done.to_json()),
     }
 }
 

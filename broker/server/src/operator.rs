@@ -19,8 +19,7 @@ use std::{
 use serde::Serialize;
 use taskpass_ca::NewKey;
 use taskpass_core::{
-    Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp, Ttl,
-    limits,
+    Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp,
 };
 use taskpass_engine::CLOCK_LAG_MAX;
 use taskpass_files::create_dir;
@@ -173,14 +172,13 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     require_sane_clock(deps.clock.as_ref(), store.last_time(), &config)?;
 
     let key = NewKey::generate()?;
-    let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
-    let svid = authority.issue_operator(&operator, key.public_key(), ttl)?;
+    let svid = authority.issue_operator(&operator, key.public_key())?;
     // The files come before the record. After the record the operator's other certificates no
     // longer count, so a crash in between would leave the operator without any; the files alone do
     // not count and do no harm.
     make_dir(&dir)?;
-    let (bundle, vkey) = (&authority.bundle().pem, format!("{vkey}\n"));
-    init::write_identity(&dir, &key, &svid.chain_pem(), bundle, &vkey)
+    let (bundle, vkey) = (authority.bundle(), format!("{vkey}\n"));
+    init::write_identity(&dir, &key, &svid.chain_pem(), &bundle.pem, &vkey)
         .inspect_err(|_| remove_identity(&dir))?;
     let event = Event::OperatorSvidIssued {
         operator: operator.clone(),
@@ -190,6 +188,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
         renews: None,
         local: true,
         origin: Some(taskpass_core::SvidOrigin::Machine),
+        root: svid.root,
     };
     let recorded = store.commit(Batch::new([event])).await.map_err(|error| {
         remove_identity(&dir);
@@ -300,6 +299,7 @@ impl fmt::Display for Issued {
             f,
             "\
 The identity {id} is in `{dir}`, valid until {until}.
+`taskpass` renews it when it is used in the last third of its life.
 It is entry {index} of the ledger, and no other certificate of `{operator}` counts any more.
 
 The policies in `{policies}` say what `{operator}` may do; an operator without a policy is refused.

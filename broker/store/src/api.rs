@@ -1,13 +1,17 @@
 //! The questions that the engine and the reconcilers ask of a store. No trace of files or of a
 //! particular database.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinToken,
-    JoinTokenId, ProviderName, SpiffeId, SvidOrigin, SvidState, Task, TaskId, TaskState, Timestamp,
-    limits,
+    JoinTokenId, OperatorName, ProviderName, RootNumber, RootStage, SpiffeId, SvidOrigin,
+    SvidState, Task, TaskId, TaskState, Timestamp, limits,
 };
 
 use crate::{Batch, CommitError, Committed, IdempotencyRecord, StoreError};
@@ -40,6 +44,12 @@ pub trait Store: fmt::Debug + Send + Sync {
         &self,
         serial: &str,
     ) -> Result<Option<Arc<SupersededSvid>>, StoreError>;
+    /// What hangs on a root, and counts now.
+    async fn root_use(&self, root: RootNumber) -> Result<RootUse, StoreError>;
+    /// How far a root has come, as the ledger says; `None` where it says nothing.
+    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError>;
+    /// How many SVIDs of a holder count, used or not.
+    async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError>;
     /// The task, in any state.
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError>;
     /// The credential, in any state.
@@ -181,6 +191,34 @@ pub struct SvidRecord {
     /// When; absent where an earlier version recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
+    /// The root that its chain ends in.
+    #[serde(default, skip_serializing_if = "RootNumber::is_first")]
+    pub root: RootNumber,
+}
+
+/// The things that hang on one root, and count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootUse {
+    /// Agents with an SVID under it.
+    pub agents: BTreeSet<AgentName>,
+    /// Tasks with an SVID under it.
+    pub tasks: BTreeSet<TaskId>,
+    /// Operators with an SVID under it, each with the end of the longest.
+    pub operators: BTreeMap<OperatorName, Timestamp>,
+    /// Unused join tokens that carry its fingerprint.
+    pub join_tokens: u32,
+    /// When the last of all these ends by itself.
+    pub last_end: Timestamp,
+}
+
+impl RootUse {
+    /// Whether nothing hangs on it.
+    pub fn is_empty(&self) -> bool {
+        self.agents.is_empty()
+            && self.tasks.is_empty()
+            && self.operators.is_empty()
+            && self.join_tokens == 0
+    }
 }
 
 /// An SVID that another one of the same identity took the place of.

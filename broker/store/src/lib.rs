@@ -52,7 +52,8 @@ mod writer;
 
 pub use api::{
     AgentCounts, CredentialFilter, DueRevocation, JoinTokenRecord, JoinTokenState, Listing, Page,
-    ProviderUsage, Revocations, Store, SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
+    ProviderUsage, Revocations, RootUse, Store, SupersededSvid, SvidRecord, TaskFilter, Usage,
+    Work,
 };
 pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
 pub use entry::Entry;

@@ -20,6 +20,7 @@ mod installation;
 mod join_token;
 mod rebase;
 mod refusal;
+mod root;
 mod superseded;
 mod svid;
 mod table;
@@ -36,7 +37,8 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
-    JoinTokenId, ProviderName, SvidStep, TaskId, TaskStep, Timestamp, Topic, TrustDomain,
+    JoinTokenId, ProviderName, RootNumber, RootStage, SvidStep, TaskId, TaskStep, Timestamp, Topic,
+    TrustDomain,
 };
 
 use self::table::Table;
@@ -133,6 +135,7 @@ tables! {
     Anchor: anchor::Anchors,
     Key: idempotency::Keys,
     Rebase: rebase::Rebases,
+    Root: root::Roots,
 }
 
 /// All live records, and the values derived from them. The default: nothing has happened yet.
@@ -173,6 +176,9 @@ pub(crate) struct State {
     anchors: HashMap<AnchorId, Arc<Anchor>>,
     /// The accepted times, by the entry that moved the ledger's time.
     rebases: BTreeMap<u64, Arc<Timestamp>>,
+    /// How far each root has come that took another one's place, or that another one took the place
+    /// of.
+    roots: BTreeMap<RootNumber, Arc<RootStage>>,
     keys: HashMap<KeyHash, Arc<Remembered>>,
     /// By owner, oldest first.
     keys_of: HashMap<KeyHash, BTreeSet<(Timestamp, KeyHash)>>,
@@ -245,6 +251,7 @@ impl State {
             | Topic::Svid(
                 SvidStep::Issued { .. }
                 | SvidStep::OperatorIssued { .. }
+                | SvidStep::OperatorWithdrawn { .. }
                 | SvidStep::Conflict { .. },
             )
             | Topic::Task(_, TaskStep::Started { .. } | TaskStep::Ended)

@@ -8,8 +8,8 @@ use std::{
 use taskpass_core::{
     Actor, Agent, AgentName, AgentState, Anchor, AnchorId, AnchorState, Credential, CredentialId,
     CredentialIntent, EndCause, Event, IdempotencyKey, JoinToken, JoinTokenId, Labels, Requester,
-    RevocationClass, RevokeCause, RoleName, Scope, SpiffeId, Svid, SvidOrigin, SvidState, Task,
-    TaskId, TaskState, Timestamp,
+    RevocationClass, RevokeCause, RoleName, RootNumber, Scope, SpiffeId, Svid, SvidOrigin,
+    SvidState, Task, TaskId, TaskState, Timestamp,
 };
 
 use crate::{
@@ -150,6 +150,7 @@ pub(crate) fn token(n: u64, of_agent: u64) -> Event {
             secret_sha256: JoinToken::digest_of(b"x"),
             expires_at: NOW.plus(HOUR),
             created_by: admin(),
+            root: RootNumber::FIRST,
         },
         idempotency: None,
     }
@@ -164,6 +165,7 @@ pub(crate) fn svid(serial: &str, of_agent: u64, task: Option<TaskId>) -> Svid {
         not_before: NOW,
         not_after: NOW.plus(HOUR),
         state: SvidState::Pending,
+        root: RootNumber::FIRST,
     }
 }
 
@@ -200,6 +202,7 @@ pub(crate) fn operator_svid(serial: &str, renews: Option<&str>) -> Event {
             Some(_) => SvidOrigin::Renewal,
             None => SvidOrigin::Machine,
         }),
+        root: RootNumber::FIRST,
     }
 }
 
@@ -330,6 +333,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::IndexRebuilt { .. }
         | Event::ClockAccepted { .. }
         | Event::CaChanged { .. }
+        | Event::RootChanged { .. }
         | Event::AgentFrozen { .. }
         | Event::AgentReleased { .. }
         | Event::AgentRetired { .. }
@@ -339,6 +343,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::IdentityConflict { .. }
         | Event::SvidIssued { .. }
         | Event::OperatorSvidIssued { .. }
+        | Event::OperatorWithdrawn { .. }
         | Event::SvidActivated { .. }
         | Event::Decided { .. }
         | Event::BudgetExceeded { .. }

@@ -214,6 +214,7 @@ const UNIT_KEYS: &[(&str, &[&str])] = &[
             "CapabilityBoundingSet",
             "AmbientCapabilities",
             "ProtectSystem",
+            "ReadOnlyPaths",
             "ProtectHome",
             "ProtectProc",
             "ProcSubset",
@@ -245,10 +246,11 @@ const UNIT_KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// Settings that keep an attacker inside the broker away from the rest of the machine.
-const HARDENING: [(&str, &str); 12] = [
+const HARDENING: [(&str, &str); 13] = [
     ("NoNewPrivileges", "yes"),
     ("CapabilityBoundingSet", ""),
     ("ProtectSystem", "strict"),
+    ("ReadOnlyPaths", "/etc/taskpass"),
     ("ProtectHome", "yes"),
     ("PrivateTmp", "yes"),
     ("PrivateDevices", "yes"),
@@ -304,6 +306,8 @@ fn the_unit_file_is_valid_and_starts_a_program_that_exists() {
     for command in starts {
         let words: Vec<&str> = command.split_whitespace().collect();
         assert_eq!(words[0], "/usr/bin/taskpassd");
+        // Not in the directory that the service may write.
+        assert_eq!(words.last(), Some(&"/etc/taskpass/taskpass.toml"));
         is_understood(&words[1..]);
     }
     let users = read("deploy/systemd/taskpass.sysusers.conf");
@@ -378,6 +382,14 @@ fn the_image_is_small_unprivileged_and_starts_a_program_that_exists() {
             image.contains(':') && !image.ends_with(":latest"),
             "`{image}` names no version"
         );
+    }
+    let run = read("deploy/Dockerfile");
+    for confined in [
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+    ] {
+        assert!(run.contains(confined), "`docker run` has no `{confined}`");
     }
     let toolchain: toml::Table = read("rust-toolchain.toml").parse().expect("TOML");
     let version = toolchain["toolchain"]["channel"]

@@ -238,6 +238,7 @@ fn on_record(operator: &PeerIdentity) -> Event {
         renews: None,
         local: false,
         origin: Some(taskpass_core::SvidOrigin::Machine),
+        root: taskpass_core::RootNumber::FIRST,
     }
 }
 

@@ -97,6 +97,20 @@ async fn a_process_that_shares_the_directory_follows_the_others_renewal() {
     assert_eq!(first.svid(), second.svid());
 }
 
+/// An operator's identity of a year is renewed for 30 days: the newer one ends sooner.
+#[tokio::test]
+async fn a_renewal_by_another_process_is_followed_although_it_ends_sooner() {
+    let fake = Fake::start().await;
+    fake.state().svid_life = time::Duration::days(365);
+    let first = fake.client().await;
+    let second = Client::connect(fake.config()).await.unwrap();
+    fake.state().svid_life = time::Duration::days(30);
+    first.renew_svid().await.unwrap();
+    assert!(first.svid().not_after < second.svid().not_after);
+    second.whoami().await.unwrap();
+    assert_eq!(first.svid(), second.svid());
+}
+
 #[tokio::test]
 async fn of_two_processes_that_share_the_directory_one_renews() {
     let fake = Fake::start().await;

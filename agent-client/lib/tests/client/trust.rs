@@ -169,3 +169,64 @@ fn pem(der: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
+
+/// The broker of `pki`, which also sends the root of `other`.
+async fn between_two_roots(pki: Pki, other: &Pki) -> Fake {
+    let mut server = pki.bearer(&Leaf::named("/broker/one"));
+    server.chain.push(other.root.clone());
+    server.chain.push(pki.root.clone());
+    Fake::start_with(pki, server).await
+}
+
+fn bundle(fake: &Fake) -> String {
+    std::fs::read_to_string(fake.identity().join("bundle.pem")).unwrap()
+}
+
+/// The broker has published another root: the next connection of a client that does not know it
+/// fetches the bundle, and no later one does so again.
+#[tokio::test]
+async fn another_root_of_the_broker_is_fetched_over_the_trusted_connection_once() {
+    let (pki, next) = (Pki::generate(), Pki::generate());
+    let roots = vec![pki.root.clone(), next.root.clone()];
+    let fake = between_two_roots(pki, &next).await;
+    login(&fake, &fake.token()).await.unwrap();
+    assert_eq!(bundle(&fake).matches("BEGIN").count(), 1);
+    fake.state().bundle_roots = Some(roots);
+    for _ in 0..3 {
+        let mut config = fake.config();
+        config.renewal = taskpass_client::Renewal::OnDemand;
+        let client = Client::connect(config).await.unwrap();
+        client.renew_svid_if_due().await.unwrap();
+        assert_eq!(bundle(&fake).matches("BEGIN").count(), 2);
+    }
+    assert_eq!(fake.state().count("renew_svid"), 1);
+}
+
+/// A broker between the thief of one root and the client could otherwise replace all of them.
+#[tokio::test]
+async fn a_bundle_without_any_trusted_root_is_refused() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    let before = bundle(&fake);
+    let stranger = Pki::generate();
+    // The new identity verifies under the bundle that comes with it.
+    let mut state = fake.state();
+    state.bundle_roots = Some(vec![stranger.root.clone()]);
+    state.pki = stranger;
+    drop(state);
+    let error = client.renew_svid().await.unwrap_err();
+    assert!(error.to_string().contains("none of the roots"), "{error}");
+    assert_eq!(bundle(&fake), before, "nothing was stored");
+}
+
+/// A join token pins one root of two, whichever of them it is.
+#[tokio::test]
+async fn a_join_token_may_pin_either_root_that_is_sent() {
+    let (pki, next) = (Pki::generate(), Pki::generate());
+    let fake = between_two_roots(pki, &next).await;
+    login(&fake, &fake.token()).await.unwrap();
+    // Sent along without having signed anything, a root proves nothing.
+    let foreign = Fake::start_with(next, Pki::generate().bearer(&Leaf::named("/broker/one")));
+    let refusal = login(&fake, &foreign.await.token()).await.unwrap_err();
+    assert!(why(refusal).contains("not signed"));
+}

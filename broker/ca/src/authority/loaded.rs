@@ -4,45 +4,144 @@ use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use taskpass_core::{Timestamp, TrustDomain, sha256_hex};
+use taskpass_core::{RootNumber, RootStage, Timestamp, TrustDomain, sha256_hex};
+use taskpass_spiffe_verify::certificate;
 
 use crate::{
-    CaRecord, Error, PeerVerifier, PublicKey, Stage,
+    Bundle, CaRecord, Error, PeerError, PeerVerifier, PublicKey, RootRecord, Stage,
     custody::Custody,
     pem,
     state::State,
     template::{self, Validity},
 };
 
-pub(super) const ROOT_KEY: &str = "root.key";
+/// The certificate of the root that the installation was made with.
 pub(super) const ROOT_CERTIFICATE: &str = "root.pem";
+#[cfg(test)]
+pub(super) const ROOT_KEY: &str = "root.key";
 
-/// The root of the installation. Its private key stays on the disk.
+/// A root of the bundle. Its private key stays on the disk.
+#[derive(Clone)]
 pub(super) struct Root {
+    pub(super) record: RootRecord,
     pub(super) certificate: CertificateDer<'static>,
     pub(super) key: PublicKey,
     pub(super) validity: Validity,
 }
 
 impl Root {
-    pub(super) fn load(custody: &Custody, domain: &TrustDomain) -> Result<Self, Error> {
-        let Some(certificate) = read_certificate(custody, ROOT_CERTIFICATE)? else {
-            return Err(Error::Missing(custody.dir().into()));
-        };
-        // The key is read now so that a lost or exposed one is found at the start and not half a
-        // day later.
-        let Some(pair) = read_key(custody, ROOT_KEY)? else {
-            return Err(damaged(custody, ROOT_KEY, "it is missing"));
-        };
-        let key = public_half(&pair)
-            .ok_or_else(|| damaged(custody, ROOT_KEY, "it is not a P-256 key"))?;
-        let validity = template::check_authority(&certificate, domain, &key)
-            .map_err(|e| damaged(custody, ROOT_CERTIFICATE, &e.to_string()))?;
+    fn load(custody: &Custody, domain: &TrustDomain, record: &RootRecord) -> Result<Self, Error> {
+        let name = record.certificate_file();
+        let certificate = read_certificate(custody, &name)?
+            .filter(|der| sha256_hex(der) == record.certificate_sha256)
+            .ok_or_else(|| damaged(custody, &name, "it is not the certificate it must be"))?;
+        let (key, validity) = read_root(custody, domain, &name, &certificate)?;
         Ok(Self {
+            record: record.clone(),
             certificate,
             key,
             validity,
         })
+    }
+
+    /// Reads the private key; its file must hold the key that the certificate names.
+    pub(super) fn private_key(&self, custody: &Custody) -> Result<KeyPair, Error> {
+        let name = self.record.key_file();
+        let pair =
+            read_key(custody, &name)?.ok_or_else(|| damaged(custody, &name, "it is missing"))?;
+        if public_half(&pair).as_ref() != Some(&self.key) {
+            return Err(damaged(custody, &name, "it is not the root's key"));
+        }
+        Ok(pair)
+    }
+}
+
+/// Before the first replacement the state names no root: then the installation has the one that it
+/// was made with.
+pub(super) fn adopt_first_root(
+    custody: &Custody,
+    domain: &TrustDomain,
+    state: &mut State,
+) -> Result<(), Error> {
+    if !state.roots.is_empty() {
+        return Ok(());
+    }
+    let Some(certificate) = read_certificate(custody, ROOT_CERTIFICATE)? else {
+        return Err(Error::Missing(custody.dir().into()));
+    };
+    let (_, validity) = read_root(custody, domain, ROOT_CERTIFICATE, &certificate)?;
+    let unreadable = |e: PeerError| damaged(custody, ROOT_CERTIFICATE, &e.to_string());
+    let parsed = certificate::read(&certificate).map_err(unreadable)?;
+    state.roots.push(RootRecord {
+        number: RootNumber::FIRST,
+        stage: RootStage::Active,
+        serial: certificate::serial_hex(&parsed).map_err(unreadable)?,
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+        certificate_sha256: sha256_hex(&certificate),
+    });
+    Ok(())
+}
+
+/// The key and the validity of a root's certificate, if it is one of ours.
+fn read_root(
+    custody: &Custody,
+    domain: &TrustDomain,
+    name: &str,
+    certificate: &CertificateDer<'_>,
+) -> Result<(PublicKey, Validity), Error> {
+    let unreadable = |e: PeerError| damaged(custody, name, &e.to_string());
+    let parsed = certificate::read(certificate).map_err(unreadable)?;
+    let key = PublicKey::from_spki(parsed.public_key().raw)
+        .ok_or_else(|| damaged(custody, name, "its key cannot be used"))?;
+    let validity = template::check_authority(certificate, domain, &key).map_err(unreadable)?;
+    Ok((key, validity))
+}
+
+/// The roots of the bundle.
+pub(super) struct Roots {
+    pub(super) active: Root,
+    /// The root that comes, or the root that goes.
+    pub(super) other: Option<Root>,
+    /// The name and key of the active root as the outgoing one has signed them.
+    cross: Option<CertificateDer<'static>>,
+}
+
+impl Roots {
+    fn load(state: &State, custody: &Custody, domain: &TrustDomain) -> Result<Self, Error> {
+        let load = |record: &RootRecord| Root::load(custody, domain, record);
+        let active = state.root_in(RootStage::Active).map(load).transpose()?;
+        let active = active.ok_or_else(|| Error::Missing(custody.dir().into()))?;
+        let other = state.roots.iter().find(|it| it.stage != RootStage::Active);
+        let other = other.map(load).transpose()?;
+        let is_going = |root: &Root| root.record.stage == RootStage::Outgoing;
+        let cross = match &other {
+            Some(other) if is_going(other) => {
+                let name = active.record.cross_file();
+                let missing = || damaged(custody, &name, "it is missing");
+                Some(read_certificate(custody, &name)?.ok_or_else(missing)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            active,
+            other,
+            cross,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Root> {
+        std::iter::once(&self.active).chain(&self.other)
+    }
+
+    /// The certificates that the broker sends after its own and its issuing authority's.
+    pub(super) fn served(&self) -> Vec<CertificateDer<'static>> {
+        let certificate = |root: &Root| root.certificate.clone();
+        match (&self.cross, &self.other) {
+            (Some(cross), Some(outgoing)) => vec![cross.clone(), certificate(outgoing)],
+            (_, Some(prepared)) => vec![certificate(prepared), certificate(&self.active)],
+            (_, None) => vec![certificate(&self.active)],
+        }
     }
 }
 
@@ -52,6 +151,8 @@ pub(super) struct Signer {
     pub(super) validity: Validity,
     /// The certificate that follows the leaf in a chain.
     pub(super) chain_der: Option<CertificateDer<'static>>,
+    /// The number of the root that the chain ends in.
+    pub(super) root: RootNumber,
 }
 
 /// All that readers need. Rotation replaces it as a whole.
@@ -61,6 +162,8 @@ pub(super) struct Snapshot {
     /// Certificates of authorities that may sign, with their ends.
     pub(super) accepted: Vec<(Timestamp, CertificateDer<'static>)>,
     pub(super) verifier: Arc<PeerVerifier>,
+    pub(super) roots: Roots,
+    pub(super) bundle: Arc<Bundle>,
 }
 
 impl Snapshot {
@@ -68,9 +171,15 @@ impl Snapshot {
         state: &State,
         custody: &Custody,
         domain: &TrustDomain,
-        root: &Root,
     ) -> Result<Self, Error> {
-        let mut accepted = vec![(root.validity.not_after, root.certificate.clone())];
+        let roots = Roots::load(state, custody, domain)?;
+        // A prepared root has signed nothing yet.
+        let signs = roots
+            .iter()
+            .filter(|root| root.record.stage >= RootStage::Active);
+        let mut accepted: Vec<_> = signs
+            .map(|root| (root.validity.not_after, root.certificate.clone()))
+            .collect();
         let mut signer = None;
         for ca in &state.authorities {
             let name = ca.certificate_file();
@@ -86,11 +195,15 @@ impl Snapshot {
         }
         let issuers: Vec<_> = accepted.iter().map(|(_, der)| der.clone()).collect();
         let verifier = PeerVerifier::for_issuers(domain, &issuers).map_err(Error::Signed)?;
+        let of_bundle = roots.iter().map(|root| (&root.certificate, &root.key));
+        let bundle = Arc::new(Bundle::new(of_bundle, state.sequence));
         Ok(Self {
             generation: state.generation,
             signer,
             accepted,
             verifier: Arc::new(verifier),
+            roots,
+            bundle,
         })
     }
 }
@@ -110,6 +223,7 @@ fn load_signer(
         issuer: issuer(certificate, pair)?,
         validity,
         chain_der: Some(certificate.clone()),
+        root: ca.root,
     })
 }
 

@@ -8,7 +8,8 @@
 use crate::{
     Actor, Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, EndCause,
     Event, Handle, IdempotencyKey, JoinToken, JoinTokenId, OperatorName, Owner, RevocationClass,
-    RevokeCause, Svid, SvidOrigin, Task, TaskId, Text, Timestamp, TrustDomain,
+    RevokeCause, RootNumber, RootStage, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
+    TrustDomain,
 };
 
 /// The subject of an event, and the step that the event is in the subject's life.
@@ -54,6 +55,15 @@ pub enum InstallationStep<'a> {
     },
     /// [`Event::CaChanged`].
     CaChanged,
+    /// [`Event::RootChanged`].
+    RootChanged {
+        /// The root.
+        root: RootNumber,
+        /// How far it came.
+        stage: RootStage,
+        /// Whether it is retired although something hangs on it.
+        forced: bool,
+    },
 }
 
 /// A step in the life of an agent.
@@ -133,7 +143,10 @@ pub enum SvidStep<'a> {
         renews: Option<&'a str>,
         place: OperatorOrigin,
         origin: Option<SvidOrigin>,
+        root: RootNumber,
     },
+    /// [`Event::OperatorWithdrawn`].
+    OperatorWithdrawn { operator: &'a OperatorName },
     /// [`Event::SvidActivated`].
     Activated { serial: &'a str },
     /// [`Event::IdentityConflict`].
@@ -245,6 +258,16 @@ impl Event {
                 })
             }
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
+            Self::RootChanged {
+                root,
+                stage,
+                forced,
+                ..
+            } => Topic::Installation(InstallationStep::RootChanged {
+                root: *root,
+                stage: *stage,
+                forced: *forced,
+            }),
             Self::Decided {
                 decision,
                 repeated: _,
@@ -313,6 +336,7 @@ impl Event {
                 renews,
                 local,
                 origin,
+                root,
             } => Topic::Svid(SvidStep::OperatorIssued {
                 operator,
                 serial,
@@ -325,7 +349,11 @@ impl Event {
                     OperatorOrigin::Broker
                 },
                 origin: *origin,
+                root: *root,
             }),
+            Self::OperatorWithdrawn { operator, .. } => {
+                Topic::Svid(SvidStep::OperatorWithdrawn { operator })
+            }
             Self::SvidActivated { serial } => Topic::Svid(SvidStep::Activated { serial }),
             Self::IdentityConflict { serial, .. } => Topic::Svid(SvidStep::Conflict { serial }),
             Self::TaskStarted { task, idempotency } => Topic::Task(

@@ -202,6 +202,7 @@ impl Engine {
             not_before: signed.not_before,
             not_after: signed.not_after,
             state: SvidState::Pending,
+            root: signed.root,
         };
         Ok((IssuedSvid { id, signed }, svid))
     }

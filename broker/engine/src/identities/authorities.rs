@@ -38,7 +38,7 @@ impl Engine {
     }
 }
 
-fn ca_changed(step: CaStep) -> Event {
+pub(super) fn ca_changed(step: CaStep) -> Event {
     Event::CaChanged {
         serial: step.serial,
         stage: step.stage.as_str().to_owned(),

@@ -81,12 +81,14 @@ impl Engine {
             .granted()?;
         let mut secret = Zeroizing::new([0_u8; JOIN_TOKEN_SECRET_BYTES]);
         self.context.entropy.fill(secret.as_mut())?;
+        let (pin, root) = self.context.authority.pinned_root();
         let token = JoinToken {
             id: JoinTokenId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?,
             agent: name.clone(),
             secret_sha256: JoinToken::digest_of(secret.as_ref()),
             expires_at: self.now().plus(life),
             created_by: id.clone(),
+            root,
         };
         let most = u32::try_from(limits::JOIN_TOKENS_PER_AGENT_MAX).unwrap_or(u32::MAX);
         let mut guards = vec![
@@ -101,7 +103,7 @@ impl Engine {
         };
         self.commit(vec![allowed.into_event(), event], guards)
             .await?;
-        let pin = URL_SAFE_NO_PAD.encode(self.context.authority.root_digest().bytes());
+        let pin = URL_SAFE_NO_PAD.encode(pin.bytes());
         let shown = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
         let text = Secret::new(format!("tp1.{}.{}.{pin}", token.id, shown.as_str()));
         Ok(CreatedJoinToken { text, token })

@@ -3,7 +3,7 @@
 use taskpass_ca::{IssueOptions, PublicKey};
 use taskpass_core::{
     Agent, AgentName, Event, Identity, OperatorName, SpiffeId, SvidOrigin, SvidState, Task, TaskId,
-    Ttl, limits,
+    Ttl,
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_store::SvidRecord;
@@ -85,11 +85,10 @@ impl Engine {
         key: &PublicKey,
         before: &str,
     ) -> Result<(IssuedSvid, Event), Error> {
-        let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS).map_err(Error::authority)?;
         let signed = self
             .context
             .authority
-            .issue_operator(name, key, ttl)
+            .issue_operator(name, key)
             .map_err(Error::authority)?;
         let event = Event::OperatorSvidIssued {
             operator: name.clone(),
@@ -99,6 +98,7 @@ impl Engine {
             renews: Some(before.to_owned()),
             origin: Some(SvidOrigin::Renewal),
             local: false,
+            root: signed.root,
         };
         let id = id.clone();
         Ok((IssuedSvid { id, signed }, event))

@@ -458,6 +458,7 @@ pub(super) fn first_entries(
             renews: None,
             local: false,
             origin: Some(taskpass_core::SvidOrigin::Machine),
+            root: taskpass_core::RootNumber::FIRST,
         },
     ];
     for number in 0..2_u8 {
@@ -491,6 +492,7 @@ pub(super) fn first_entries(
                 not_before: BEGIN,
                 not_after,
                 state: SvidState::Pending,
+                root: taskpass_core::RootNumber::FIRST,
             },
             join_token: None,
             evidence: None,

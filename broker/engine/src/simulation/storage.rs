@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{
-    Agent, AgentName, Anchor, Credential, CredentialId, JoinTokenId, ProviderName, SpiffeId, Task,
-    TaskId, Timestamp,
+    Agent, AgentName, Anchor, Credential, CredentialId, Identity, JoinTokenId, ProviderName,
+    RootNumber, RootStage, SpiffeId, Task, TaskId, Timestamp,
 };
 use taskpass_store::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, Store, StoreError,
+    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, RootUse, Store, StoreError,
     SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
 };
 use tokio::sync::watch;
@@ -172,6 +172,21 @@ impl Store for SimStore {
         serial: &str,
     ) -> Result<Option<Arc<SupersededSvid>>, StoreError> {
         self.memory.superseded_svid(serial).await
+    }
+
+    async fn root_use(&self, root: RootNumber) -> Result<RootUse, StoreError> {
+        self.fate.others_first().await;
+        self.memory.root_use(root).await
+    }
+
+    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError> {
+        self.fate.others_first().await;
+        self.memory.root_stage(root).await
+    }
+
+    async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError> {
+        self.fate.others_first().await;
+        self.memory.svids_of(holder).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {

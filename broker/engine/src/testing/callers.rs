@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use taskpass_core::{Agent, AgentName, Event, Labels, OperatorName, SpiffeId, Svid, SvidState};
+use taskpass_core::{
+    Agent, AgentName, Event, Labels, OperatorName, RootNumber, SpiffeId, Svid, SvidState,
+};
 
 use super::NOW;
 use crate::Caller;
@@ -64,6 +66,7 @@ pub(super) fn svid(agent: &AgentName, serial: &str) -> Svid {
         not_before: NOW,
         not_after: NOW.plus(Duration::from_secs(86_400)),
         state: SvidState::Pending,
+        root: RootNumber::FIRST,
     }
 }
 
@@ -92,6 +95,7 @@ pub(super) fn first_events(agent: Agent) -> [Event; 4] {
             renews: None,
             local: false,
             origin: Some(taskpass_core::SvidOrigin::Machine),
+            root: RootNumber::FIRST,
         },
         Event::AgentRegistered {
             agent,

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use taskpass_core::{AgentName, Ttl};
+use taskpass_core::{AgentName, Ttl, limits};
 
 use super::listen::MetricsListen;
 
@@ -37,6 +37,11 @@ taskpass_config::section! {
         /// How long a signing CA lives. The broker rotates it ahead of its end, and trusts it until
         /// the last certificate that it signed has ended.
         ca_ttl: Ttl = lifetime(86_400), lifetime(3600)..=lifetime(90 * 86_400);
+        /// How long an operator's certificate lives. `taskpass` renews it when it is used after two
+        /// thirds of this life. An operator who was away for longer gets another one from
+        /// `taskpassd operator issue`.
+        operator_svid_ttl: Ttl = lifetime(limits::OPERATOR_SVID_SECONDS_DEFAULT),
+            lifetime(3600)..=lifetime(limits::OPERATOR_SVID_SECONDS_MAX);
         /// The broker's own name, the last part of `spiffe://<trust domain>/broker/<node>`.
         node: AgentName = node_name();
     }

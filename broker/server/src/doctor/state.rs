@@ -3,8 +3,8 @@
 use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use serde::Deserialize;
-use taskpass_ca::{CaRecord, Stage};
-use taskpass_core::{Clock, Identity, Timestamp, with_sources};
+use taskpass_ca::{CaRecord, RootRecord, Stage};
+use taskpass_core::{Clock, Identity, RootNumber, RootStage, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
 use taskpass_store::{Entry, indexes_set_aside};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
@@ -19,10 +19,11 @@ use crate::{
 /// A file this far in the future was written while the clock showed another time.
 const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
 /// How long before the root's end `doctor` starts to warn.
-const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(180 * 86_400);
-/// How long before the end of an operator's certificate `doctor` starts to warn. After its end,
-/// another one can only be issued while the broker is stopped.
-const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
+const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
+/// How long before the end of an operator's certificate `doctor` starts to warn. `taskpass` renews
+/// one that is used before then; after its end, another one can only be issued while the broker is
+/// stopped.
+const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(5 * 86_400);
 
 pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Diagnosis) {
     let now = clock.now();
@@ -83,50 +84,45 @@ fn index(config: &Config, diagnosis: &mut Diagnosis) {
 
 /// The part of the authority's `state.json` that the check needs. Opening the authority would take
 /// its lock.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct AuthorityState {
     authorities: Vec<CaRecord>,
+    /// Empty while no root was ever replaced.
+    #[serde(default)]
+    roots: Vec<RootRecord>,
 }
 
 fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
-    match end_of(&dir.join("root.pem")) {
-        Ok(end) if end <= now => diagnosis.fail(
-            "authority",
-            format!("the root certificate ended at {end}"),
-            "start a new installation: identities of this one can no longer be verified",
-        ),
-        Ok(end) if end.since(now) < ROOT_LEFT => diagnosis.warn(
-            "authority",
-            format!("the root certificate ends at {end}"),
-            "plan a new installation: the root cannot be replaced",
-        ),
-        Ok(end) => diagnosis.ok(
-            "authority",
-            format!("the root certificate is valid until {end}"),
-        ),
-        Err(e) => {
-            diagnosis.fail(
-                "authority",
-                format!("`root.pem` cannot be read: {e}"),
-                "restore a backup",
-            );
-        }
-    }
     let path = dir.join("state.json");
     let state = match fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str::<AuthorityState>(&text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(AuthorityState {
-            authorities: Vec::new(),
-        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(AuthorityState::default()),
         Err(e) => Err(serde_json::Error::io(e)),
     };
-    let authorities = match state {
-        Ok(state) => state.authorities,
+    let AuthorityState { authorities, roots } = match state {
+        Ok(state) => state,
         Err(e) => {
             let message = format!("`{}` cannot be read: {e}", path.display());
             return diagnosis.fail("authority", message, "restore a backup");
         }
     };
+    if roots.is_empty() {
+        // No root was ever replaced, so the state names none.
+        match end_of(&dir.join("root.pem")) {
+            Ok(end) => root(end, now, diagnosis),
+            Err(e) => diagnosis.fail(
+                "authority",
+                format!("`root.pem` cannot be read: {e}"),
+                "restore a backup",
+            ),
+        }
+    }
+    for record in &roots {
+        match record.stage {
+            RootStage::Active => root(record.not_after, now, diagnosis),
+            stage => under_way(record.number, stage, diagnosis),
+        }
+    }
     match authorities.iter().find(|ca| ca.stage == Stage::Active) {
         Some(ca) if now < ca.not_before => diagnosis.fail(
             "authority",
@@ -149,6 +145,40 @@ fn authority(dir: &Path, now: Timestamp, diagnosis: &mut Diagnosis) {
             "there is no signing CA yet: the broker makes one at its start",
         ),
     }
+}
+
+/// The root that signs.
+fn root(end: Timestamp, now: Timestamp, diagnosis: &mut Diagnosis) {
+    if end <= now {
+        diagnosis.fail(
+            "authority",
+            format!("the root certificate ended at {end}"),
+            "start a new installation: identities of this one can no longer be verified",
+        );
+    } else if end.since(now) < ROOT_LEFT {
+        diagnosis.warn(
+            "authority",
+            format!("the root certificate ends at {end}"),
+            "replace it before then: `taskpassd root prepare` begins",
+        );
+    } else {
+        diagnosis.ok(
+            "authority",
+            format!("the root certificate is valid until {end}"),
+        );
+    }
+}
+
+/// A replacement of the root that waits for a person.
+fn under_way(number: RootNumber, stage: RootStage, diagnosis: &mut Diagnosis) {
+    let next = match stage {
+        RootStage::Prepared => "`taskpassd root activate` has it sign",
+        RootStage::Active | RootStage::Outgoing | RootStage::Retired => {
+            "`taskpassd root status` says what hangs on it; then run `taskpassd root retire`"
+        }
+    };
+    let message = format!("root {number} is {stage}: the replacement of the root is not finished");
+    diagnosis.warn("authority", message, next);
 }
 
 /// The identity that `init` left beside the configuration, if it is still there.

@@ -256,11 +256,14 @@ async fn a_clock_that_is_years_ahead_is_a_failure() {
 #[tokio::test]
 async fn an_operators_identity_near_its_end_is_reported() {
     let installation = Installation::new();
-    for (days, verdict) in [(336, Verdict::Warn), (30, Verdict::Fail)] {
+    for (days, verdict) in [(26, Verdict::Warn), (5, Verdict::Fail)] {
         installation
             .clock
             .advance(Duration::from_secs(days * 86_400));
-        let problem = installation.only_problem_after_months().await;
+        let problem = match verdict {
+            Verdict::Warn => installation.only_problem().await,
+            _ => installation.only_problem_after_months().await,
+        };
         assert_eq!(
             (problem.check.as_str(), problem.verdict),
             ("operator", verdict)
@@ -271,6 +274,35 @@ async fn an_operators_identity_near_its_end_is_reported() {
     fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
     let problem = installation.only_problem_after_months().await;
     assert!(problem.message.contains("cannot be read"), "{problem:?}");
+}
+
+#[tokio::test]
+async fn a_root_in_its_last_year_and_an_unfinished_replacement_are_reported() {
+    let installation = Installation::new();
+    fs::remove_file(installation.dir("operator/svid.pem")).unwrap();
+    let authority = installation.authority();
+    authority.prepare_root().unwrap();
+    let unfinished = async |next: &str| {
+        let problem = installation.only_problem().await;
+        assert_eq!(problem.verdict, Verdict::Warn, "{problem:?}");
+        assert!(problem.advice.unwrap().contains(next));
+    };
+    unfinished("taskpassd root activate").await;
+    authority.activate_root().unwrap();
+    unfinished("taskpassd root retire").await;
+    authority.retire_root().unwrap();
+    drop(authority);
+    assert!(!installation.dir("data/ca/root.pem").exists());
+    let years = 10 * 365 - 364;
+    installation
+        .clock
+        .advance(Duration::from_secs(years * 86_400));
+    let text = installation.diagnose().await.to_string();
+    assert!(
+        text.contains("[warn] authority: the root certificate ends at"),
+        "{text}"
+    );
+    assert!(text.contains("taskpassd root prepare"), "{text}");
 }
 
 /// A login into the operator's directory leaves an agent's certificate there.

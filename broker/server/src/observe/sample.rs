@@ -3,9 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use taskpass_ca::RootRecord;
 use taskpass_core::AgentState;
 use taskpass_engine::{CallCounts, Engine, Error, ProviderState, ProviderView};
-use taskpass_metrics::{CallSample, Metrics, ProviderSample, Sample};
+use taskpass_metrics::{CallSample, Metrics, ProviderSample, RootSample, Sample};
 use taskpass_store::{AgentCounts, LogStore, indexes_set_aside};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,7 @@ impl Sampler {
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
             clock_ahead: self.clock_ahead(),
+            roots: self.roots(),
             providers: providers.ok(),
         }
     }
@@ -90,6 +92,17 @@ impl Sampler {
         ]
         .map(|(state, count)| (state.as_str(), count))
         .to_vec()
+    }
+
+    fn roots(&self) -> Vec<RootSample> {
+        let of_record = |root: RootRecord| RootSample {
+            root: root.number.to_string(),
+            stage: root.stage.as_str(),
+            from_seconds: root.not_before.seconds(),
+            until_seconds: root.not_after.seconds(),
+        };
+        let roots = self.engine.authority().roots();
+        roots.into_iter().map(of_record).collect()
     }
 
     async fn providers(&self) -> Result<Vec<ProviderSample>, Error> {

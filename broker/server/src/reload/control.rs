@@ -1,10 +1,11 @@
-//! The socket through which `taskpassd reload` and `taskpassd doctor` talk to the broker on the
-//! same machine.
+//! The socket through which `taskpassd reload`, `doctor`, `root` and `operator withdraw` talk to
+//! the broker on the same machine.
 //!
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
 //! command, and one answer in JSON: `reload` does what SIGHUP does, `reconcilers` asks how the
-//! reconcilers stand, and `breakers` which breakers are open. Nothing else can be asked for.
+//! reconcilers stand, `breakers` which breakers are open, and an [`Order`] in JSON is carried out.
+//! Nothing else can be asked for.
 
 use std::{
     fs, io,
@@ -27,14 +28,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outcome, Reloads};
-use crate::observe::{breaker::BreakerReport, reconciler::ReconcilerReport};
+use crate::{
+    certificate::ShownCertificate,
+    observe::{breaker::BreakerReport, reconciler::ReconcilerReport},
+    order::{self, Answer, Order},
+};
 
 const SOCKET: &str = "control.sock";
 const RELOAD: &[u8] = b"reload\n";
 const RECONCILERS: &[u8] = b"reconcilers\n";
 const BREAKERS: &[u8] = b"breakers\n";
 /// No command is as long.
-const COMMAND_BYTES_MAX: u64 = 32;
+const COMMAND_BYTES_MAX: u64 = 4096;
 /// Connections at the same time. A person needs one.
 const CONNECTIONS: usize = 8;
 /// How long a peer may take to send its command, and to read the answer.
@@ -54,12 +59,17 @@ pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     engine: Arc<Engine>,
+    certificate: Arc<ShownCertificate>,
 }
 
 impl ControlSocket {
     /// Listens in a data directory. The caller holds the directory's lock, so a socket that is
     /// there was left by a broker that is dead.
-    pub(crate) fn bind(data_dir: &Path, engine: &Arc<Engine>) -> io::Result<Self> {
+    pub(crate) fn bind(
+        data_dir: &Path,
+        engine: &Arc<Engine>,
+        certificate: &Arc<ShownCertificate>,
+    ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -71,6 +81,7 @@ impl ControlSocket {
             listener,
             path,
             engine: Arc::clone(engine),
+            certificate: Arc::clone(certificate),
         })
     }
 
@@ -96,10 +107,10 @@ impl ControlSocket {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let engine = Arc::clone(&self.engine);
+            let parts = (Arc::clone(&self.engine), Arc::clone(&self.certificate));
             let (reloads, stop) = (reloads.clone(), stop.clone());
             tracker.spawn(async move {
-                let answering = answer(socket, &reloads, &engine);
+                let answering = answer(socket, &reloads, (&parts.0, &parts.1));
                 if let Some(Err(error)) = stop.run_until_cancelled(answering).await {
                     tracing::debug!(%error, "a command was not answered");
                 }
@@ -113,7 +124,11 @@ impl ControlSocket {
 }
 
 /// Serves one connection.
-async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> io::Result<()> {
+async fn answer(
+    mut socket: UnixStream,
+    reloads: &Reloads,
+    (engine, certificate): (&Arc<Engine>, &Arc<ShownCertificate>),
+) -> io::Result<()> {
     let peer = socket.peer_cred()?.uid();
     if peer != geteuid().as_raw() && peer != 0 {
         tracing::warn!(user = peer, "a command of another user was refused");
@@ -131,11 +146,9 @@ async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> i
         },
         RECONCILERS => serde_json::to_vec(&ReconcilerReport::all(engine))?,
         BREAKERS => serde_json::to_vec(&BreakerReport::open(engine))?,
-        _ => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the command is not known",
-            ));
+        line => {
+            let order: Order = serde_json::from_slice(line)?;
+            serde_json::to_vec(&order::carry_out(order, engine, certificate).await)?
         }
     };
     let written = timeout(PEER_DEADLINE, socket.write_all(&text));
@@ -158,16 +171,26 @@ pub enum AskError {
         source: io::Error,
     },
     /// The broker did not answer.
-    #[error("the broker gave no answer; its log and `taskpassd doctor` say how the reload ended")]
+    #[error("the broker gave no answer; its log and `taskpassd doctor` say how the command ended")]
     NoAnswer(#[source] io::Error),
 }
 
 /// Asks the broker that runs with a data directory for a reload, and waits for its outcome.
 pub fn ask(data_dir: &Path) -> Result<Outcome, AskError> {
+    exchange(&mut connect(data_dir)?, RELOAD).map_err(AskError::NoAnswer)
+}
+
+/// Gives the broker that runs with a data directory an order, and waits for its answer.
+pub(crate) fn order(data_dir: &Path, order: &Order) -> Result<Answer, AskError> {
+    // Cannot fail: the fields are texts, which JSON can always represent.
+    let mut line = serde_json::to_vec(order).unwrap_or_default();
+    line.push(b'\n');
+    exchange(&mut connect(data_dir)?, &line).map_err(AskError::NoAnswer)
+}
+
+fn connect(data_dir: &Path) -> Result<BlockingStream, AskError> {
     let socket = data_dir.join(SOCKET);
-    let mut stream = BlockingStream::connect(&socket)
-        .map_err(|source| AskError::NotRunning { socket, source })?;
-    exchange(&mut stream).map_err(AskError::NoAnswer)
+    BlockingStream::connect(&socket).map_err(|source| AskError::NotRunning { socket, source })
 }
 
 /// Asks the broker that runs with a data directory how its reconcilers stand.
@@ -203,9 +226,12 @@ async fn exchange_look<T: DeserializeOwned>(
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn exchange(stream: &mut BlockingStream) -> io::Result<Outcome> {
+fn exchange<T: serde::de::DeserializeOwned>(
+    stream: &mut BlockingStream,
+    command: &[u8],
+) -> io::Result<T> {
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-    stream.write_all(RELOAD)?;
+    stream.write_all(command)?;
     let mut text = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)

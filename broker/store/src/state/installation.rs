@@ -35,6 +35,11 @@ impl State {
             {
                 wrong("the clock".to_owned(), "accepted for another moment")
             }
+            InstallationStep::RootChanged {
+                root,
+                stage,
+                forced,
+            } => self.admit_root((root, stage), forced, time),
             InstallationStep::ClockAccepted { .. }
             | InstallationStep::Initialized(_)
             | InstallationStep::BrokerStarted
@@ -52,6 +57,9 @@ impl State {
             }
             InstallationStep::ClockAccepted { accepted, .. } => {
                 Effects::of(self.rebased(*accepted))
+            }
+            InstallationStep::RootChanged { root, stage, .. } => {
+                Effects::of(self.root_moved(*root, *stage))
             }
             InstallationStep::BrokerStarted
             | InstallationStep::ConfigurationReloaded

@@ -68,6 +68,7 @@ impl State {
         match step {
             JoinTokenStep::Created { token, .. } => {
                 self.agent_active(&token.agent)?;
+                self.root_not_retired(token.root)?;
                 if self.tokens.contains_key(&token.id) {
                     return Err(exists("join token", &token.id));
                 }

@@ -79,6 +79,12 @@ impl State {
             .ok_or_else(|| GuardFailure::SvidNotLive(serial.to_owned()))
     }
 
+    /// How many SVIDs of a holder count at `now`.
+    pub(crate) fn live_svids_of(&self, holder: &Identity, now: Timestamp) -> usize {
+        let counts = |serial: &&str| self.live_svid(serial, now).is_some();
+        self.serials_of(holder).filter(counts).count()
+    }
+
     /// Takes out all SVIDs of a holder but one, and remembers them as superseded.
     pub(super) fn superseded_svids(&self, holder: &Identity, but: &str) -> Vec<Change> {
         let gone: Vec<Arc<SvidRecord>> = self

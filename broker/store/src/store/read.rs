@@ -5,16 +5,16 @@ use std::{ops::Range, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use taskpass_core::{
-    Agent, AgentName, Anchor, Credential, CredentialId, InvalidValue, JoinTokenId, ProviderName,
-    SpiffeId, Task, TaskId, TaskState, Timestamp,
+    Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinTokenId,
+    ProviderName, RootNumber, RootStage, SpiffeId, Task, TaskId, TaskState, Timestamp,
 };
 use tokio::sync::watch;
 
 use super::{Commits, LogStore};
 use crate::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Revocations, Store, StoreError, SupersededSvid, SvidRecord, TaskFilter,
-    Usage, Work,
+    Page, ProviderUsage, Revocations, RootUse, Store, StoreError, SupersededSvid, SvidRecord,
+    TaskFilter, Usage, Work,
     applier::ToIndex,
     entry,
     index::{Index, IndexError},
@@ -109,6 +109,20 @@ impl Store for LogStore {
     ) -> Result<Option<Arc<SupersededSvid>>, StoreError> {
         let now = self.clock.now();
         Ok(self.alive(|state| state.superseded(serial, now).cloned()))
+    }
+
+    async fn root_use(&self, root: RootNumber) -> Result<RootUse, StoreError> {
+        let now = self.clock.now();
+        Ok(self.alive(|state| state.root_use(root, now)))
+    }
+
+    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError> {
+        Ok(self.alive(|state| state.root_stage(root)))
+    }
+
+    async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        Ok(self.alive(|state| state.live_svids_of(holder, now)))
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Arc<Task>>, StoreError> {

@@ -150,7 +150,7 @@ fn downtime_longer_than_an_authoritys_life_costs_nothing_but_the_time() {
 fn near_the_roots_end_nothing_outlives_it_and_nothing_goes_in_circles() {
     let home = Home::new();
     let authority = home.create();
-    let end = authority.root.validity.not_after;
+    let end = authority.roots()[0].not_after;
     home.clock.set(end.minus(HOUR * 30));
     authority.rotate().unwrap();
     let mut made = HashSet::new();
@@ -205,7 +205,7 @@ fn a_crash_at_any_point_loses_nothing() {
         for steps in 0.. {
             let home = Home::new();
             let before = home.create();
-            let root = before.root_digest().to_string();
+            let root = before.pinned_root().0.to_string();
             home.clock.advance(waited - HOUR / 2);
             if signs == 2 {
                 before.rotate().unwrap();
@@ -244,7 +244,7 @@ fn a_crash_after_a_failed_write_loses_nothing() {
         for second in 1..4 {
             let home = Home::new();
             let before = home.create();
-            let (root, issued) = (before.root_digest().to_string(), issue(&before));
+            let (root, issued) = (before.pinned_root().0.to_string(), issue(&before));
             drop(before);
             home.clock.advance(HOUR * 13);
             let fuse = Fuse::set(steps);
@@ -263,7 +263,7 @@ fn a_crash_after_a_failed_write_loses_nothing() {
 fn check(authority: &Authority, home: &Home, root: &str, issued: Option<&Issued>) {
     let now = home.clock.now();
     assert!(is_accepted(authority, &issue(authority), now));
-    assert_eq!(authority.root_digest().to_string(), root);
+    assert_eq!(authority.pinned_root().0.to_string(), root);
     if let Some(issued) = issued.filter(|it| now < it.not_after) {
         assert!(is_accepted(authority, issued, now));
     }

@@ -125,7 +125,11 @@ impl Book {
                 self.svid_activated(serial);
                 Ok(())
             }
-            Topic::Svid(SvidStep::OperatorIssued { .. } | SvidStep::Conflict { .. }) => Ok(()),
+            Topic::Svid(
+                SvidStep::OperatorIssued { .. }
+                | SvidStep::OperatorWithdrawn { .. }
+                | SvidStep::Conflict { .. },
+            ) => Ok(()),
             Topic::Task(_, TaskStep::Started { task, .. }) => self.task_started(task, time),
             Topic::Task(task, TaskStep::Ending { .. }) => self.task_ending(task),
             Topic::Task(task, TaskStep::Ended) => self.task_ended(task),
@@ -226,7 +230,11 @@ impl Book {
             Topic::Installation(_)
             | Topic::Agent(_)
             | Topic::JoinToken(_)
-            | Topic::Svid(SvidStep::OperatorIssued { .. } | SvidStep::Conflict { .. })
+            | Topic::Svid(
+                SvidStep::OperatorIssued { .. }
+                | SvidStep::OperatorWithdrawn { .. }
+                | SvidStep::Conflict { .. },
+            )
             | Topic::Credential(..) => {
                 let json = serde_json::to_string(event).unwrap_or_default();
                 format!("{json} at {}", self.index)

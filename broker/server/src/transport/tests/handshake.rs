@@ -72,7 +72,7 @@ async fn authorities_come_and_go_without_a_restart() {
     let admin = "admin".parse().unwrap();
     let issued = server
         .authority
-        .issue_operator(&admin, operator.public_key(), "365d".parse().unwrap())
+        .issue_operator(&admin, operator.public_key())
         .unwrap();
     let operator = ClientIdentity {
         issued,

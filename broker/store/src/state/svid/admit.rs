@@ -30,6 +30,7 @@ impl State {
                 admit_named_origin(*origin, own)?;
                 self.admit_agents_svid(svid, *join_token, now)?;
                 self.admit_renewal(&svid.identity(), *renews, now)?;
+                self.root_not_retired(svid.root)?;
                 self.admit_certificate(&svid.serial, svid.not_after, now)
             }
             SvidStep::OperatorIssued {
@@ -39,8 +40,10 @@ impl State {
                 renews,
                 place,
                 origin,
+                root,
                 ..
             } => {
+                self.root_not_retired(*root)?;
                 self.admit_origin(renews.is_some(), *place)?;
                 let own = match renews {
                     Some(_) => SvidOrigin::Renewal,
@@ -55,6 +58,8 @@ impl State {
                 SvidState::Pending => Ok(()),
                 SvidState::Active => wrong(format!("SVID `{serial}`"), "active"),
             },
+            // An operator may have none: the person wants to be sure, and the entry says so.
+            SvidStep::OperatorWithdrawn { .. } => Ok(()),
             SvidStep::Conflict { serial } => self.admit_conflict(serial, now),
         }
     }

@@ -36,6 +36,7 @@ impl State {
                     entry: self.next(),
                     origin: *origin,
                     recorded_at: origin.map(|_| time),
+                    root: svid.root,
                 }));
                 Ok(Effects::of(changes).about(svid.task))
             }
@@ -46,6 +47,7 @@ impl State {
                 not_after,
                 place,
                 origin,
+                root,
                 ..
             } => {
                 let record = SvidRecord {
@@ -57,6 +59,7 @@ impl State {
                     entry: self.next(),
                     origin: *origin,
                     recorded_at: origin.map(|_| time),
+                    root: *root,
                 };
                 Ok(Effects::of(match place {
                     OperatorOrigin::Broker => self.svid_recorded(record),
@@ -64,6 +67,11 @@ impl State {
                     // before this one is used.
                     OperatorOrigin::Local => self.svid_alone(record),
                 }))
+            }
+            SvidStep::OperatorWithdrawn { operator } => {
+                // No serial is the empty one.
+                let holder = Identity::Operator((*operator).clone());
+                Ok(Effects::of(self.superseded_svids(&holder, "")))
             }
             SvidStep::Activated { serial } => self.svid_activated(serial),
             SvidStep::Conflict { serial } => {

@@ -124,6 +124,7 @@ async fn years_ahead(fixture: &Fixture) -> Timestamp {
             secret_sha256: JoinToken::digest_of(b"x"),
             expires_at: later.plus(HOUR),
             created_by: admin(),
+            root: taskpass_core::RootNumber::FIRST,
         },
         idempotency: None,
     };

@@ -1,0 +1,185 @@
+//! Replacement of the root by a person on the broker's machine, while the broker serves.
+//!
+//! `prepare` and `activate` change the keys on the disk first and are recorded then, as the rotation
+//! of the issuing authorities is. `retire` is recorded first: the store sees in ledger order that
+//! nothing hangs on the root. A broker that was killed in between finishes at its next start.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
+
+use taskpass_ca::{Authority, RootRecord};
+use taskpass_core::{Event, RootNumber, RootStage};
+use taskpass_store::RootUse;
+
+use super::authorities::ca_changed;
+use crate::{Engine, Error, failpoint};
+
+/// Operators that a refusal names. The status has all of them.
+const OPERATORS_NAMED_MAX: usize = 5;
+
+/// A root of the bundle, and what hangs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootView {
+    /// The root.
+    pub record: RootRecord,
+    /// What hangs on it and counts.
+    pub used: RootUse,
+}
+
+/// Whether a root may be retired on which something hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetireRoot {
+    /// Only when nothing hangs on it.
+    Unused,
+    /// At once. What hangs on it ends with it.
+    Forced,
+}
+
+impl Engine {
+    /// The roots of the bundle, the active one first.
+    pub async fn roots(&self) -> Result<Vec<RootView>, Error> {
+        let mut views = Vec::new();
+        for record in self.context.authority.roots() {
+            let used = self.context.store.root_use(record.number).await?;
+            views.push(RootView { record, used });
+        }
+        Ok(views)
+    }
+
+    /// Makes another root and publishes it in the bundle.
+    pub async fn prepare_root(&self) -> Result<(), Error> {
+        self.require_sane_clock()?;
+        self.settle_roots().await?;
+        self.at_the_authority(Authority::prepare_root).await?;
+        failpoint::reached("root.prepared");
+        self.settle_roots().await
+    }
+
+    /// Has the prepared root sign from now on.
+    pub async fn activate_root(&self) -> Result<(), Error> {
+        self.require_sane_clock()?;
+        self.settle_roots().await?;
+        let changed = self.at_the_authority(Authority::activate_root).await?;
+        failpoint::reached("root.activated");
+        self.settle_roots().await?;
+        let events = changed.authorities.into_iter().map(ca_changed).collect();
+        self.commit_reserved(events, Vec::new()).await.map(drop)
+    }
+
+    /// Takes the outgoing root out of the bundle, and returns what ended with it.
+    pub async fn retire_root(&self, how: RetireRoot) -> Result<RootView, Error> {
+        self.settle_roots().await?;
+        let views = self.roots().await?;
+        let outgoing = |view: &RootView| view.record.stage == RootStage::Outgoing;
+        let Some(view) = views.into_iter().find(outgoing) else {
+            return Err(Error::Precondition(
+                "no root is outgoing, so there is none to retire; `taskpassd root status` shows the roots".to_owned(),
+            ));
+        };
+        if how == RetireRoot::Unused && !view.used.is_empty() {
+            return Err(Error::Precondition(still_used(&view)));
+        }
+        let retired = root_changed(
+            &view.record,
+            RootStage::Retired,
+            how == RetireRoot::Forced && !view.used.is_empty(),
+        );
+        self.commit_reserved(vec![retired], Vec::new()).await?;
+        failpoint::reached("root.retiring");
+        self.at_the_authority(Authority::retire_root).await?;
+        failpoint::reached("root.retired");
+        Ok(view)
+    }
+
+    /// Brings ledger and authority together after a broker was killed between the two: finishes a
+    /// recorded retirement, and records every other step that the disk has.
+    pub async fn settle_roots(&self) -> Result<(), Error> {
+        let mut events = Vec::new();
+        for root in self.context.authority.roots() {
+            let known = self.context.store.root_stage(root.number).await?;
+            match known {
+                Some(RootStage::Retired) => {
+                    self.at_the_authority(Authority::retire_root).await?;
+                }
+                Some(stage) if stage == root.stage => {}
+                // The ledger says nothing of an installation's only root.
+                None if root.number == RootNumber::FIRST && root.stage == RootStage::Active => {}
+                Some(_) | None => events.push(root_changed(&root, root.stage, false)),
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.commit_reserved(events, Vec::new()).await.map(drop)
+    }
+
+    /// Key generation and file syncs: off the async threads.
+    async fn at_the_authority<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Authority) -> Result<T, taskpass_ca::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let authority = Arc::clone(&self.context.authority);
+        let acted = tokio::task::spawn_blocking(move || act(&authority)).await;
+        acted
+            .map_err(Error::authority)?
+            .map_err(|error| match error {
+                taskpass_ca::Error::RootStage(message) => Error::Precondition(message),
+                other => Error::authority(other),
+            })
+    }
+}
+
+fn root_changed(root: &RootRecord, stage: RootStage, forced: bool) -> Event {
+    Event::RootChanged {
+        root: root.number,
+        stage,
+        serial: root.serial.clone(),
+        not_after: root.not_after,
+        certificate_sha256: root.certificate_sha256.clone(),
+        forced,
+    }
+}
+
+fn still_used(view: &RootView) -> String {
+    let (number, end) = (view.record.number, view.used.last_end);
+    format!(
+        "root {number} is still needed: {view} hang on it, the last until {end}; each moves to the new root when it renews or logs in again, `taskpassd root status` names them, and `taskpassd root retire --force` ends them now"
+    )
+}
+
+/// What hangs on the root, in numbers, with the names of operators.
+impl fmt::Display for RootView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RootUse {
+            agents,
+            tasks,
+            operators,
+            join_tokens,
+            last_end: _,
+        } = &self.used;
+        let mut names = String::new();
+        for name in operators.keys().take(OPERATORS_NAMED_MAX) {
+            let comma = if names.is_empty() { "" } else { ", " };
+            write!(names, "{comma}{name}")?;
+        }
+        let more = operators.len().saturating_sub(OPERATORS_NAMED_MAX);
+        if more > 0 {
+            write!(names, ", {more} more")?;
+        }
+        if !names.is_empty() {
+            names = format!(" ({names})");
+        }
+        write!(
+            f,
+            "{} agents, {} tasks, {} operators{names} and {join_tokens} join tokens",
+            agents.len(),
+            tasks.len(),
+            operators.len(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

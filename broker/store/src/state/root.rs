@@ -1,0 +1,143 @@
+//! Roots, and what hangs on each: SVIDs with a chain that ends in it, and unused join tokens that
+//! carry its fingerprint. A root is not retired before nothing hangs on it, unless a person says
+//! so; then all of it ends with the root.
+
+use std::sync::Arc;
+
+use taskpass_core::{Identity, RootNumber, RootStage, Timestamp};
+
+use super::{
+    Change, State,
+    refusal::{Refusal, wrong},
+    table::Table,
+};
+use crate::{
+    JoinTokenRecord, RootUse, SvidRecord,
+    index::{IndexError, LiveRows, Rows, Value, id_in, record},
+};
+
+/// Where the index keeps roots, by number.
+const ROOT: &str = "ro/";
+
+/// Stages of roots, by number.
+pub(crate) enum Roots {}
+
+impl Table for Roots {
+    type Key = RootNumber;
+    type Record = RootStage;
+
+    fn set(
+        state: &mut State,
+        number: &RootNumber,
+        stage: Option<&Arc<RootStage>>,
+    ) -> Option<Arc<RootStage>> {
+        match stage {
+            Some(stage) => state.roots.insert(*number, Arc::clone(stage)),
+            None => state.roots.remove(number),
+        }
+    }
+
+    fn rows<'a>(number: &'a RootNumber, stage: Option<&'a RootStage>, rows: &mut Rows<'a>) {
+        rows.put(record(ROOT, number), Value::of(stage));
+    }
+
+    fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
+        let mut found = Vec::new();
+        rows.each_record(ROOT, |name, stage: Arc<RootStage>| {
+            found.push((id_in(name, ROOT)?, stage));
+            Ok(())
+        })?;
+        state.roots.extend(found);
+        Ok(())
+    }
+}
+
+impl State {
+    /// How far a root has come, as the ledger says; `None` where it says nothing.
+    pub(crate) fn root_stage(&self, root: RootNumber) -> Option<RootStage> {
+        self.roots.get(&root).map(|stage| **stage)
+    }
+
+    /// What hangs on a root at `now`.
+    pub(crate) fn root_use(&self, root: RootNumber, now: Timestamp) -> RootUse {
+        let mut found = RootUse::default();
+        for svid in self.svids_on(root) {
+            if self.live_svid(&svid.serial, now).is_none() {
+                continue;
+            }
+            found.last_end = found.last_end.max(svid.not_after);
+            match &svid.holder {
+                Identity::Agent(name) => drop(found.agents.insert(name.clone())),
+                Identity::AgentTask(_, task) => drop(found.tasks.insert(*task)),
+                Identity::Operator(name) => {
+                    let end = found.operators.entry(name.clone()).or_default();
+                    *end = svid.not_after.max(*end);
+                }
+                Identity::Broker(_) => {}
+            }
+        }
+        for record in self.tokens_on(root, now) {
+            found.join_tokens = found.join_tokens.saturating_add(1);
+            found.last_end = found.last_end.max(record.token.expires_at);
+        }
+        found
+    }
+
+    pub(super) fn admit_root(
+        &self,
+        (root, stage): (RootNumber, RootStage),
+        forced: bool,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if let Some(before) = self.root_stage(root)
+            && before >= stage
+        {
+            return wrong(format!("root {root}"), before.as_str());
+        }
+        // A renewal may have put something on record since the caller looked.
+        if stage == RootStage::Retired && !forced && !self.root_use(root, now).is_empty() {
+            return wrong(format!("root {root}"), "in use");
+        }
+        Ok(())
+    }
+
+    /// Refuses what was signed before its root was retired and is recorded after it.
+    pub(super) fn root_not_retired(&self, root: RootNumber) -> Result<(), Refusal> {
+        match self.root_stage(root) {
+            Some(RootStage::Retired) => wrong(format!("root {root}"), "retired"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The changes by a step of a root. With a retired root ends everything that hangs on it.
+    pub(super) fn root_moved(&self, root: RootNumber, stage: RootStage) -> Vec<Change> {
+        let mut changes = vec![Change::Root(root, Some(Arc::new(stage)))];
+        if stage == RootStage::Retired {
+            let svids = self.svids_on(root);
+            changes.extend(svids.map(|svid| Change::Svid(svid.serial.clone(), None)));
+            let tokens = self.tokens_on(root, Timestamp::EPOCH);
+            changes.extend(tokens.map(|record| {
+                let mut withdrawn = record.as_ref().clone();
+                withdrawn.withdrawn = true;
+                Change::Token(record.token.id, Some(Arc::new(withdrawn)))
+            }));
+        }
+        changes
+    }
+
+    fn svids_on(&self, root: RootNumber) -> impl Iterator<Item = &Arc<SvidRecord>> {
+        self.svids.values().filter(move |svid| svid.root == root)
+    }
+
+    /// The join tokens on a root that are neither used nor withdrawn, and that end after `now`.
+    fn tokens_on(
+        &self,
+        root: RootNumber,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Arc<JoinTokenRecord>> {
+        self.tokens.values().filter(move |record| {
+            let usable = !record.used && !record.withdrawn && record.token.expires_at > now;
+            usable && record.token.root == root
+        })
+    }
+}
