@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use taskpass_core::{
     Clock, Digest, Entropy, Identity, OperatorName, Timestamp, TrustDomain, Ttl, limits, sha256_hex,
 };
+use taskpass_seal::KeyFiles;
 
 use crate::{
     Bundle, CaRecord, CaStep, Error, NewKey, PeerVerifier, PublicKey, Stage,
@@ -127,6 +128,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Serial numbers.
     pub entropy: Arc<dyn Entropy>,
+    /// How private keys lie on the disk.
+    pub keys: KeyFiles,
 }
 
 /// The state that rotation believes in, and how far the directory agrees with it.
@@ -164,7 +167,7 @@ impl Authority {
     pub fn create(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
         let domain = &deps.trust_domain;
-        let custody = Custody::create(dir)?;
+        let custody = Custody::create(dir, deps.keys.clone())?;
         if custody.read(ROOT_CERTIFICATE)?.is_some() {
             return Err(Error::Exists(dir.into()));
         }
@@ -196,7 +199,7 @@ impl Authority {
     /// long downtime there may be no valid issuing authority.
     pub fn open(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
-        let custody = Custody::open(dir)?;
+        let custody = Custody::open(dir, deps.keys.clone())?;
         Self::with_custody(custody, deps)
     }
 

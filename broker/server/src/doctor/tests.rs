@@ -55,6 +55,7 @@ impl Installation {
             config: config.ca().unwrap(),
             clock: self.clock.clone(),
             entropy: Arc::new(SeededEntropy::new(2)),
+            keys: taskpass_ca::KeyFiles::plain(),
         };
         let authority = Authority::open(&config.ca_dir(), deps).unwrap();
         authority.rotate().unwrap();

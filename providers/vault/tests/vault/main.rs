@@ -20,4 +20,5 @@ mod failures;
 mod http2;
 mod in_doubt;
 mod server;
+mod transit;
 mod world;
