@@ -109,6 +109,7 @@ impl Events {
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
             | Event::ClockAccepted { .. }
+            | Event::KeysSealed { .. }
             | Event::CaChanged { .. }
             | Event::AgentRegistered { .. }
             | Event::SvidActivated { .. }

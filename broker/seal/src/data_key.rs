@@ -57,6 +57,14 @@ impl DataKey {
         Secret::new(STANDARD.encode(self.bytes.as_ref()))
     }
 
+    /// A second owner, for files that are read and written with the same key.
+    pub fn duplicate(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            bytes: self.bytes.clone(),
+        }
+    }
+
     /// The name that sealed files have of it.
     pub fn id(&self) -> &str {
         &self.id

@@ -14,7 +14,10 @@ use crate::{
 
 /// A thief tries passphrases at this price each. The OWASP Password Storage Cheat Sheet asks for at
 /// least 600,000 iterations of PBKDF2 with HMAC-SHA256.
-pub(crate) const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).expect("not zero");
+pub(crate) const ITERATIONS: NonZeroU32 = match NonZeroU32::new(600_000) {
+    Some(count) => count,
+    None => NonZeroU32::MAX,
+};
 /// A wrapped key that asks for more was written by no release; it would only keep the CPU busy.
 const ITERATIONS_MAX: u32 = 100_000_000;
 /// The shortest passphrase. Iterations do not help against one that is guessed.

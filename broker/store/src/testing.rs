@@ -327,6 +327,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::BrokerStopped {}
         | Event::IndexRebuilt { .. }
         | Event::ClockAccepted { .. }
+        | Event::KeysSealed { .. }
         | Event::CaChanged { .. }
         | Event::AgentFrozen { .. }
         | Event::AgentReleased { .. }

@@ -52,6 +52,8 @@ pub enum InstallationStep<'a> {
         /// The time of this entry.
         accepted: Timestamp,
     },
+    /// [`Event::KeysSealed`].
+    KeysSealed,
     /// [`Event::CaChanged`].
     CaChanged,
 }
@@ -242,6 +244,7 @@ impl Event {
                     accepted: *accepted,
                 })
             }
+            Self::KeysSealed { .. } => Topic::Installation(InstallationStep::KeysSealed),
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
             Self::Decided { decision } => Topic::Decision(decision),
             Self::AgentRegistered { agent, idempotency } => Topic::Agent(AgentStep::Registered {

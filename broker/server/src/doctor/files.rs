@@ -17,6 +17,13 @@ const MEBIBYTE: u64 = 1024 * 1024;
 
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     installation(config, diagnosis);
+    for secret in config.keys.secret_files() {
+        let advice = "put the secret of the seal there, with mode 0600; without it no broker starts";
+        if is_private(&secret, 0o600, advice, diagnosis) {
+            let message = format!("[keys]: `{}` is private", secret.display());
+            diagnosis.ok("secrets", message);
+        }
+    }
     let secrets = config.providers.iter().flat_map(|provider| {
         let files = provider.secret_files().into_iter();
         files.map(|file| (&provider.name, file))
