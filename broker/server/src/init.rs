@@ -95,7 +95,9 @@ pub async fn install_sealed(
         Error::Config(error) => unusable(error.into()),
         other => other,
     })?;
-    // The seal is tried before anything is written.
+    // The seal is tried before anything is written. A path in its table may lead through the
+    // directory.
+    files::private_dir(&site.plan.dir)?;
     let made = keys::fresh(&site.config, deps).await;
     let Some((wrapped, key)) = made.map_err(|error| unusable(error.into()))? else {
         return Err(unusable("it has no table [keys] that names a seal".into()));

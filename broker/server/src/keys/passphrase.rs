@@ -133,7 +133,11 @@ impl Source {
     fn read(&self) -> Result<Secret, ProviderError> {
         let text = match self {
             Self::File(path) => {
-                let content = read_private(path).map_err(|error| self.of(&error))?;
+                let content = read_private(path).map_err(|error| {
+                    // The message names the file.
+                    let why = with_sources(&error);
+                    ProviderError::Misconfigured(format!("the passphrase cannot be read: {why}"))
+                })?;
                 String::from_utf8(content.to_vec()).ok().map(Secret::new)
             }
             Self::Credential { name, dir } => {

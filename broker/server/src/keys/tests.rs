@@ -150,7 +150,8 @@ impl Installation {
         let root = fs::read_to_string(data.join("ca/root.key")).unwrap();
         let body = root.lines().nth(1).unwrap().to_owned();
         let seed = fs::read_to_string(data.join("ledger.key")).unwrap();
-        let seed = seed.trim().rsplit('+').next().unwrap().to_owned();
+        // The seed, which may have a plus itself, is after the name and the id.
+        let seed = seed.trim().splitn(5, '+').nth(4).unwrap().to_owned();
         assert!(body.len() > 40 && seed.len() > 40);
         vec![body, seed, "BEGIN PRIVATE KEY".to_owned(), "PRIVATE+KEY".to_owned()]
     }
