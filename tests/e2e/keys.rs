@@ -74,7 +74,11 @@ fn holders(dir: &Path, keys: &[Vec<u8>]) -> Vec<PathBuf> {
             continue;
         }
         let content = fs::read(&path).expect("the file can be read");
-        let holds = |key: &Vec<u8>| content.windows(key.len()).any(|part| part == key.as_slice());
+        let holds = |key: &Vec<u8>| {
+            content
+                .windows(key.len())
+                .any(|part| part == key.as_slice())
+        };
         if keys.iter().any(holds) {
             found.push(path);
         }
@@ -95,7 +99,10 @@ fn transit(bao: &OpenBao, token_file: &Path) -> String {
     call("sys/policies/acl/seal", json!({ "policy": rights }));
     let order = json!({ "policies": ["seal"], "no_default_policy": true });
     let made = call("auth/token/create-orphan", order);
-    private(token_file, made["auth"]["client_token"].as_str().expect("a token"));
+    private(
+        token_file,
+        made["auth"]["client_token"].as_str().expect("a token"),
+    );
     format!(
         "seal = \"vault_transit\"\nkey = \"taskpass\"\naddress = \"{}\"\ntoken_file = \"{}\"",
         bao.address(),
@@ -113,13 +120,21 @@ fn a_sealed_installation_serves_on_and_a_copy_of_it_holds_no_key() {
     let keys = plain_keys(&data);
     assert!(holders(&data, &keys).len() >= 3);
     let doctor = said(&taskpassd(&world.installation, &["doctor"]));
-    assert!(doctor.contains("[warn] seal: these keys lie in plain text"), "{doctor}");
+    assert!(
+        doctor.contains("[warn] seal: these keys lie in plain text"),
+        "{doctor}"
+    );
 
     let token = world.installation.scratch().join("seal-token");
     let table = transit(&world.bao, &token);
-    world.installation.edit(|text| text.replace("seal = \"plain\"", &table));
+    world
+        .installation
+        .edit(|text| text.replace("seal = \"plain\"", &table));
     let refused = fails(&world.installation, &["run"]);
-    assert!(refused.contains("run `taskpassd keys seal --config "), "{refused}");
+    assert!(
+        refused.contains("run `taskpassd keys seal --config "),
+        "{refused}"
+    );
     succeeds(&world.installation, &["keys", "seal"]);
     assert_eq!(holders(&data, &keys), Vec::<PathBuf>::new());
 
@@ -133,7 +148,10 @@ fn a_sealed_installation_serves_on_and_a_copy_of_it_holds_no_key() {
     let text = fs::read_to_string(&file).expect("the export");
     assert!(text.contains("keys_sealed"), "{text}");
     let key = vkey(&world.installation);
-    let (key, file) = (key.to_str().expect("a path"), file.to_str().expect("a path"));
+    let (key, file) = (
+        key.to_str().expect("a path"),
+        file.to_str().expect("a path"),
+    );
     let verified = ["ledger", "verify", "--key", key, file];
     broker.operator().json(&verified);
     broker.stop();
@@ -141,23 +159,36 @@ fn a_sealed_installation_serves_on_and_a_copy_of_it_holds_no_key() {
 
     let identity = world.installation.scratch().join("another");
     let identity = identity.to_str().expect("a path in UTF-8").to_owned();
-    succeeds(&world.installation, &["operator", "issue", "ann", "--dir", &identity]);
+    succeeds(
+        &world.installation,
+        &["operator", "issue", "ann", "--dir", &identity],
+    );
     let accepted = world.installation.accept_clock();
     assert!(accepted.status.success(), "{}", said(&accepted));
     let doctor = said(&taskpassd(&world.installation, &["doctor"]));
     let sealed = "[ok]   seal: the private keys are sealed by `vault_transit`";
     assert!(doctor.contains(sealed), "{doctor}");
-    assert!(doctor.contains("entries are as they were written"), "{doctor}");
+    assert!(
+        doctor.contains("entries are as they were written"),
+        "{doctor}"
+    );
 
     // The thief of the directory has no token; the thief of the token has no directory.
     private(&token, "hvs.of-nobody-at-this-server");
     let refused = fails(&world.installation, &["run"]);
-    assert!(refused.contains("the seal `vault_transit` did not give"), "{refused}");
+    assert!(
+        refused.contains("the seal `vault_transit` did not give"),
+        "{refused}"
+    );
     assert!(refused.contains("permission denied"), "{refused}");
     world.bao.kill();
     let status = taskpassd(&world.installation, &["keys", "status"]);
     assert!(!status.status.success());
-    assert!(said(&status).contains("Vault did not answer"), "{}", said(&status));
+    assert!(
+        said(&status).contains("Vault did not answer"),
+        "{}",
+        said(&status)
+    );
 }
 
 /// systemd names a directory of its own in the environment of the unit, and of `systemd-run`.
@@ -166,7 +197,10 @@ fn a_new_installation_is_sealed_by_a_credential_of_systemd_from_the_start() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let credentials = scratch.path().join("credentials");
     fs::create_dir(&credentials).expect("a new directory");
-    private(&credentials.join("taskpass-keys"), "correct horse battery staple\n");
+    private(
+        &credentials.join("taskpass-keys"),
+        "correct horse battery staple\n",
+    );
     let keys = scratch.path().join("keys.toml");
     let table = "[keys]\nseal = \"systemd_credential\"\ncredential = \"taskpass-keys\"\n";
     fs::write(&keys, table).expect("the table");
@@ -175,22 +209,34 @@ fn a_new_installation_is_sealed_by_a_credential_of_systemd_from_the_start() {
         let mut command = Command::new(program("taskpassd"));
         command.args(["init", "--trust-domain", "acme.test", "--dir"]);
         command.arg(&home).arg("--keys").arg(&keys).env_clear();
-        command.envs(env.iter().copied()).output().expect("taskpassd starts")
+        command
+            .envs(env.iter().copied())
+            .output()
+            .expect("taskpassd starts")
     };
     let refused = said(&init(&[]));
-    assert!(refused.contains("no CREDENTIALS_DIRECTORY is set"), "{refused}");
+    assert!(
+        refused.contains("no CREDENTIALS_DIRECTORY is set"),
+        "{refused}"
+    );
     let env = [("CREDENTIALS_DIRECTORY", credentials.as_path())];
     let made = init(&env);
     assert!(made.status.success(), "{}", said(&made));
     for name in ["data/ledger.key", "data/ca/root.key"] {
         let content = fs::read_to_string(home.join(name)).expect("the key's file");
-        assert!(content.starts_with("-----BEGIN TASKPASS SEALED KEY-----"), "{name}");
+        assert!(
+            content.starts_with("-----BEGIN TASKPASS SEALED KEY-----"),
+            "{name}"
+        );
     }
     let status = |env: &[(&str, &Path)]| {
         let mut command = Command::new(program("taskpassd"));
         command.args(["keys", "status", "-o", "json", "--config"]);
         command.arg(home.join("taskpass.toml")).env_clear();
-        command.envs(env.iter().copied()).output().expect("taskpassd starts")
+        command
+            .envs(env.iter().copied())
+            .output()
+            .expect("taskpassd starts")
     };
     let opened = status(&env);
     assert!(opened.status.success(), "{}", said(&opened));

@@ -106,7 +106,10 @@ impl Custody {
             return Ok(Some(text));
         }
         let key = self.keys.reveal(&sealed_name(name), text.as_bytes());
-        let key = key.map_err(|source| Error::Key { path: self.path(name), source })?;
+        let key = key.map_err(|source| Error::Key {
+            path: self.path(name),
+            source,
+        })?;
         let key = String::from_utf8(key.to_vec()).map(Zeroizing::new);
         key.map(Some).map_err(|e| Error::Damaged {
             path: self.path(name),
@@ -224,7 +227,9 @@ mod tests {
         }
         drop(custody);
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
-        let message = Custody::open(&dir, KeyFiles::plain()).unwrap_err().to_string();
+        let message = Custody::open(&dir, KeyFiles::plain())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("chmod 700"), "{message}");
     }
 
@@ -233,7 +238,10 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("ca");
         let first = Custody::create(&dir, KeyFiles::plain()).unwrap();
-        assert!(matches!(Custody::open(&dir, KeyFiles::plain()), Err(Error::InUse(_))));
+        assert!(matches!(
+            Custody::open(&dir, KeyFiles::plain()),
+            Err(Error::InUse(_))
+        ));
         drop(first);
         assert!(Custody::open(&dir, KeyFiles::plain()).is_ok());
     }
@@ -242,7 +250,10 @@ mod tests {
     fn an_interrupted_write_leaves_the_old_content() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("ca");
-        Custody::create(&dir, KeyFiles::plain()).unwrap().write("f", b"old").unwrap();
+        Custody::create(&dir, KeyFiles::plain())
+            .unwrap()
+            .write("f", b"old")
+            .unwrap();
         for steps in 0..5 {
             Fuse::set(steps);
             let custody = Custody::open(&dir, KeyFiles::plain()).unwrap();

@@ -46,7 +46,9 @@ pub enum Error {
     #[error("it is no whole sealed key: {0}; restore it from a backup")]
     Malformed(&'static str),
     /// Made by a later release.
-    #[error("it has version `{0}` of the format, and this release reads version 1; use the release that wrote it")]
+    #[error(
+        "it has version `{0}` of the format, and this release reads version 1; use the release that wrote it"
+    )]
     Version(String),
     /// The keyring cannot be read.
     #[error("`{}` is no keyring: {why}; restore it from a backup", path.display())]

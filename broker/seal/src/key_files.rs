@@ -5,10 +5,7 @@ use std::{fmt, sync::Arc};
 use taskpass_core::Entropy;
 use zeroize::Zeroizing;
 
-use crate::{
-    DataKey, Error, is_sealed,
-    sealed_text::SealedText,
-};
+use crate::{DataKey, Error, is_sealed, sealed_text::SealedText};
 
 /// Whether a key file in plain text counts beside sealed ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +113,7 @@ impl KeyFiles {
         match (newest, is_sealed(content)) {
             (None, is_sealed) => !is_sealed,
             (Some(_), false) => false,
-            (Some(key), true) => {
-                SealedText::parse(content).is_ok_and(|text| text.key == key.id())
-            }
+            (Some(key), true) => SealedText::parse(content).is_ok_and(|text| text.key == key.id()),
         }
     }
 }

@@ -130,7 +130,11 @@ mod tests {
             ("correct horse battery", &cheaper, "acme.test 1"),
             ("correct horse battery", &wrapped[..40], "acme.test 1"),
             ("correct horse battery", "", "acme.test 1"),
-            ("correct horse battery", "pbkdf2-sha256$4000000000$AA==$AA==", "acme.test 1"),
+            (
+                "correct horse battery",
+                "pbkdf2-sha256$4000000000$AA==$AA==",
+                "acme.test 1",
+            ),
         ] {
             let refused = unwrap_with_passphrase(&secret(passphrase), wrapped, context);
             assert!(matches!(refused, Err(Error::WrongPassphrase)), "{wrapped}");

@@ -269,7 +269,9 @@ fn read(
         path,
     };
     config.values = sections.values;
-    config.values.insert(keys::TABLE.to_owned(), config.keys.value());
+    config
+        .values
+        .insert(keys::TABLE.to_owned(), config.keys.value());
     config.policy.dir = base.join(&config.policy.dir);
     compare(document, &config, complaints);
     trust_domain(&file).map(|_right| config)

@@ -99,11 +99,7 @@ pub async fn diagnose(
 }
 
 /// How the private keys lie on the disk, if the seal opens. Keys in plain text are named.
-async fn private_keys(
-    config: &Config,
-    deps: &Deps,
-    diagnosis: &mut Diagnosis,
-) -> Option<KeyFiles> {
+async fn private_keys(config: &Config, deps: &Deps, diagnosis: &mut Diagnosis) -> Option<KeyFiles> {
     let file = quoted(&config.path);
     let plain = keys::plain_files(config).unwrap_or_default();
     let opened = match keys::open(config, deps).await {

@@ -181,12 +181,7 @@ fn write(
     let ttl = Ttl::from_seconds(limits::OPERATOR_SVID_SECONDS)?;
     let svid = authority.issue_operator(&plan.operator, key.public_key(), ttl)?;
     // The identity is on record before its files exist.
-    record(
-        config,
-        ledger_key,
-        &first_events(&plan, &svid),
-        clock.now(),
-    )?;
+    record(config, ledger_key, &first_events(&plan, &svid), clock.now())?;
 
     let vkey = format!("{verifying}\n");
     let operator = dir.join(OPERATOR);

@@ -10,9 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskpass_core::{Clock, Secret};
-use taskpass_provider::{
-    BuildError, Finding, ProviderError, Seal, SealConfiguration, SealParts,
-};
+use taskpass_provider::{BuildError, Finding, ProviderError, Seal, SealConfiguration, SealParts};
 
 use crate::{
     config::CredentialsConfig,

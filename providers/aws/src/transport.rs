@@ -136,7 +136,11 @@ impl Transport {
             "content-type",
             "application/x-www-form-urlencoded; charset=utf-8",
         )];
-        let headers = if call.method == "POST" { &form[..] } else { &[] };
+        let headers = if call.method == "POST" {
+            &form[..]
+        } else {
+            &[]
+        };
         self.send_with(endpoint, credentials, now, call, headers, action)
             .await
     }

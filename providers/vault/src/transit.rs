@@ -110,10 +110,16 @@ impl SealConfiguration for TransitConfig {
         let mut found = Vec::new();
         let odd = |text: &str| !is_plain_path(text);
         if odd(&self.mount) {
-            found.push(Finding::new("/mount", "`mount` must be a path like `transit`"));
+            found.push(Finding::new(
+                "/mount",
+                "`mount` must be a path like `transit`",
+            ));
         }
         if odd(&self.key) || self.key.contains('/') {
-            found.push(Finding::new("/key", "`key` must be the name of a transit key"));
+            found.push(Finding::new(
+                "/key",
+                "`key` must be the name of a transit key",
+            ));
         }
         match self.server() {
             Ok(server) => found.extend(server.mistakes().into_iter().map(|(place, error)| {
@@ -179,7 +185,10 @@ impl Transit {
             path: format!("{}/{operation}/{}", self.mount, self.key),
             body: Some(body),
         };
-        let doing = format!("{operation} the data key with `{}/{}`", self.mount, self.key);
+        let doing = format!(
+            "{operation} the data key with `{}/{}`",
+            self.mount, self.key
+        );
         let answered = self.token.call(&self.transport, || call.clone(), None);
         let reply = answered.await.map_err(|fault| fault.while_doing(&doing))?;
         let text = reply.text(field).map(str::to_owned).map(Secret::new);

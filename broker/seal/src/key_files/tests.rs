@@ -62,11 +62,17 @@ fn files_cannot_be_swapped_between_names_installations_and_seals() {
         files.reveal(name, content).unwrap_err().to_string()
     };
     let message = says(&ours, "ledger.key", &content);
-    assert!(message.contains("`ca/root.key`, not `ledger.key`"), "{message}");
+    assert!(
+        message.contains("`ca/root.key`, not `ledger.key`"),
+        "{message}"
+    );
     let text = String::from_utf8(content.to_vec()).unwrap();
     let renamed = text.replace("Name: ca/root.key", "Name: ledger.key");
     let message = says(&ours, "ledger.key", renamed.as_bytes());
-    assert!(message.contains("was changed after it was sealed"), "{message}");
+    assert!(
+        message.contains("was changed after it was sealed"),
+        "{message}"
+    );
     // The same data key in another installation.
     let elsewhere = files("other.test", 1);
     let message = says(&elsewhere, NAME, &content);
@@ -84,11 +90,19 @@ fn files_cannot_be_swapped_between_names_installations_and_seals() {
 
 #[test]
 fn while_files_are_moved_both_forms_and_both_keys_open() {
-    let (old, new) = (DataKey::generate(entropy(1).as_ref()), DataKey::generate(entropy(2).as_ref()));
+    let (old, new) = (
+        DataKey::generate(entropy(1).as_ref()),
+        DataKey::generate(entropy(2).as_ref()),
+    );
     let (old, new) = (old.unwrap(), new.unwrap());
     let copy = DataKey::from_secret(old.id(), &old.to_secret()).unwrap();
     let before = KeyFiles::sealed("acme.test", vec![old], PlainFiles::Refused, entropy(3));
-    let both = KeyFiles::sealed("acme.test", vec![new, copy], PlainFiles::Accepted, entropy(4));
+    let both = KeyFiles::sealed(
+        "acme.test",
+        vec![new, copy],
+        PlainFiles::Accepted,
+        entropy(4),
+    );
     let content = before.protect(NAME, KEY).unwrap();
     for content in [content.as_slice(), KEY] {
         assert_eq!(both.reveal(NAME, content).unwrap().as_slice(), KEY);
@@ -96,6 +110,9 @@ fn while_files_are_moved_both_forms_and_both_keys_open() {
     }
     let moved = both.protect(NAME, KEY).unwrap();
     assert!(both.is_current(&moved) && KeyFiles::plain().is_current(KEY));
-    assert!(matches!(before.reveal(NAME, &moved), Err(Error::UnknownKey(_))));
+    assert!(matches!(
+        before.reveal(NAME, &moved),
+        Err(Error::UnknownKey(_))
+    ));
     assert!(!format!("{both:?}").contains("hunter2"));
 }

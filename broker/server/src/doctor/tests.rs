@@ -159,7 +159,10 @@ async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
         assert!(finding.message.contains(name), "{diagnosis}");
     }
     let advice = finding.advice.as_deref().unwrap();
-    assert!(advice.contains("`taskpassd keys seal --config "), "{advice}");
+    assert!(
+        advice.contains("`taskpassd keys seal --config "),
+        "{advice}"
+    );
 
     // The configuration names a seal, and the keys are as they were.
     let pass = installation.scratch.path().join("pass");
@@ -168,10 +171,16 @@ async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
     let keys = "seal = \"passphrase_file\"\npassphrase_file = \"../pass\"";
     installation.edit(|text| text.replace("seal = \"plain\"", keys));
     let diagnosis = installation.diagnose().await.to_string();
-    assert!(diagnosis.contains("[fail] seal: [keys] names the seal"), "{diagnosis}");
+    assert!(
+        diagnosis.contains("[fail] seal: [keys] names the seal"),
+        "{diagnosis}"
+    );
     chmod(&pass, 0o644);
     let diagnosis = installation.diagnose().await.to_string();
-    assert!(diagnosis.contains("pass` is open to other users"), "{diagnosis}");
+    assert!(
+        diagnosis.contains("pass` is open to other users"),
+        "{diagnosis}"
+    );
 }
 
 /// A running broker holds the locks; `doctor` must need none of them.
@@ -401,13 +410,7 @@ async fn a_provider_that_cannot_be_built_is_reported() {
     let providers =
         |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];
     let path = installation.dir("taskpass.toml");
-    let diagnosis = diagnose(
-        &path,
-        &provider_kinds(),
-        &installation.deps(),
-        providers,
-    )
-    .await;
+    let diagnosis = diagnose(&path, &provider_kinds(), &installation.deps(), providers).await;
     assert!(diagnosis.has_failed());
     assert!(
         diagnosis

@@ -15,7 +15,9 @@ use serde::Serialize;
 use taskpass_ca::KeyFiles;
 use taskpass_core::Event;
 use taskpass_ledger::disk::SystemDisk;
-use taskpass_seal::{DataKey, Keyring, PlainFiles, Rewritten, WrappedKey, erase_leftovers, rewrite};
+use taskpass_seal::{
+    DataKey, Keyring, PlainFiles, Rewritten, WrappedKey, erase_leftovers, rewrite,
+};
 use taskpass_store::{Batch, CommitError, Store as _, StoreError};
 
 use super::{
@@ -206,7 +208,7 @@ async fn plan(config: &Config, change: &Change, deps: &Deps) -> Result<Plan, Err
             }),
         };
     };
-    let mut opened = open_all(config, earlier, &keyring, deps).await?;
+    let (mut opened, opened_by) = open_all(config, earlier, &keyring, deps).await?;
     let previous = keyring.keys.last().map(|key| key.seal.clone());
     let previous = previous.unwrap_or_default();
     let read = |opened: &[DataKey]| {
@@ -223,9 +225,10 @@ async fn plan(config: &Config, change: &Change, deps: &Deps) -> Result<Plan, Err
             after: None,
         });
     }
-    // Two data keys are there after a change that was interrupted, which goes on now.
-    let is_interrupted = keyring.keys.len() > 1;
-    let between = if matches!(change, Change::Seal) || is_interrupted {
+    // Two data keys are there after a change that was interrupted. It goes on now if the newer one
+    // is by the seal of `[keys]`.
+    let goes_on = keyring.keys.len() > 1 && opened_by == OpenedBy::Configured;
+    let between = if matches!(change, Change::Seal) || goes_on {
         keyring
     } else {
         let (wrapped, key) = new_key(config, deps).await?;
@@ -249,53 +252,71 @@ async fn new_key(config: &Config, deps: &Deps) -> Result<(WrappedKey, DataKey), 
     made.ok_or_else(|| Error::NoSeal(config.path.clone()))
 }
 
-/// The data keys that the present seal and the earlier one open. The first one must be among them.
+/// The seal that opened the newest data key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenedBy {
+    /// The one in `[keys]`.
+    Configured,
+    /// The one in the earlier configuration.
+    Earlier,
+}
+
+/// The data keys that the present seal and the earlier one open. The newest one must be among them.
 async fn open_all(
     config: &Config,
     earlier: Option<&Config>,
     keyring: &Keyring,
     deps: &Deps,
-) -> Result<Vec<DataKey>, Error> {
+) -> Result<(Vec<DataKey>, OpenedBy), Error> {
     let mut opened = Vec::new();
+    let mut newest_by = OpenedBy::Configured;
     for (index, wrapped) in keyring.keys.iter().enumerate() {
-        let mut failure = None;
-        for config in earlier.into_iter().chain([config]) {
-            let Some(seal) = build(config, deps)? else {
-                continue;
-            };
-            match unwrap(config, seal.as_ref(), wrapped).await {
-                Ok(key) => {
-                    opened.push(key);
-                    failure = None;
-                    break;
+        match open_one(config, earlier, wrapped, deps).await {
+            Ok((key, by)) => {
+                opened.push(key);
+                if index == 0 {
+                    newest_by = by;
                 }
-                Err(error) => failure = Some(error),
             }
-        }
-        // A file under a later key that does not open says so when it is read.
-        if opened.is_empty() && index == 0 {
-            let source = failure.map_or_else(
-                || KeysError::Unwrapped(wrapped.seal.clone()),
-                |failure| failure,
-            );
-            return Err(Error::Present {
-                seal: wrapped.seal.clone(),
-                source: Box::new(source),
-            });
+            Err(source) if index == 0 => {
+                return Err(Error::Present {
+                    seal: wrapped.seal.clone(),
+                    source: Box::new(source),
+                });
+            }
+            // A file under this key says so when it is read.
+            Err(_) => {}
         }
     }
-    Ok(opened)
+    Ok((opened, newest_by))
+}
+
+async fn open_one(
+    config: &Config,
+    earlier: Option<&Config>,
+    wrapped: &WrappedKey,
+    deps: &Deps,
+) -> Result<(DataKey, OpenedBy), KeysError> {
+    let configured = (config, OpenedBy::Configured);
+    let earlier = earlier.map(|earlier| (earlier, OpenedBy::Earlier));
+    let mut failure = KeysError::Unwrapped(wrapped.seal.clone());
+    for (config, by) in std::iter::once(configured).chain(earlier) {
+        let Some(seal) = build(config, deps)? else {
+            continue;
+        };
+        match unwrap(config, seal.as_ref(), wrapped).await {
+            Ok(key) => return Ok((key, by)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 type Files = Vec<PathBuf>;
 
 /// Moves the keys without locks and without a record.
 #[cfg(test)]
-pub(super) async fn move_now(
-    config: &Config,
-    change: &Change,
-    deps: &Deps,
-) -> Result<(), Error> {
+pub(super) async fn move_now(config: &Config, change: &Change, deps: &Deps) -> Result<(), Error> {
     let plan = plan(config, change, deps).await?;
     move_files(config, &plan)
         .map(|_| ())
@@ -351,7 +372,11 @@ impl fmt::Display for Changed {
         }
         writeln!(f, "\nEntry {ledger_index} of the ledger says so.\n")?;
         f.write_str(advice(seal))?;
-        write!(f, "\n\n  taskpassd run --config {}", quoted(Path::new(config)))
+        write!(
+            f,
+            "\n\n  taskpassd run --config {}",
+            quoted(Path::new(config))
+        )
     }
 }
 

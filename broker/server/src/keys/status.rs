@@ -55,7 +55,11 @@ pub async fn status(config: &Config, deps: &Deps) -> Result<Status, Error> {
             let content = read_private(&file.path);
             let revealed = content.and_then(|content| keys.reveal(&file.name, &content));
             let error = revealed.err()?;
-            Some(format!("`{}`: {}", file.path.display(), with_sources(&error)))
+            Some(format!(
+                "`{}`: {}",
+                file.path.display(),
+                with_sources(&error)
+            ))
         }),
         Err(error) => Some(with_sources(&error)),
     };

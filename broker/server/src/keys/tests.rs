@@ -9,7 +9,9 @@ use std::{
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use taskpass_ca::KeyFiles;
-use taskpass_core::{Clock as _, Event, ManualClock, Secret, SeededEntropy, Timestamp, with_sources};
+use taskpass_core::{
+    Clock as _, Event, ManualClock, Secret, SeededEntropy, Timestamp, with_sources,
+};
 use taskpass_engine::Timer;
 use taskpass_files::power_cut::Fuse;
 use taskpass_ledger::disk::SystemDisk;
@@ -153,7 +155,12 @@ impl Installation {
         // The seed, which may have a plus itself, is after the name and the id.
         let seed = seed.trim().splitn(5, '+').nth(4).unwrap().to_owned();
         assert!(body.len() > 40 && seed.len() > 40);
-        vec![body, seed, "BEGIN PRIVATE KEY".to_owned(), "PRIVATE+KEY".to_owned()]
+        vec![
+            body,
+            seed,
+            "BEGIN PRIVATE KEY".to_owned(),
+            "PRIVATE+KEY".to_owned(),
+        ]
     }
 
     /// Whether the authority and the ledger open, and are those of before.
@@ -182,7 +189,9 @@ fn holders(dir: &std::path::Path, secrets: &[String]) -> Vec<String> {
         let content = fs::read(&path).unwrap();
         let holds = |secret: &String| {
             let windows = content.windows(secret.len());
-            windows.into_iter().any(|window| window == secret.as_bytes())
+            windows
+                .into_iter()
+                .any(|window| window == secret.as_bytes())
         };
         if secrets.iter().any(holds) {
             found.push(path.display().to_string());
@@ -203,7 +212,10 @@ async fn a_copy_of_a_sealed_directory_has_no_private_key_and_the_broker_has_all_
     let (one, two) = (Service::new("one"), Service::new("two"));
     let (one, two) = (installation.with(&one), installation.with(&two));
     let sealed = installation.change(&one, Change::Seal).await.unwrap();
-    assert_eq!((sealed.previous.as_str(), sealed.seal.as_str()), ("plain", "one"));
+    assert_eq!(
+        (sealed.previous.as_str(), sealed.seal.as_str()),
+        ("plain", "one")
+    );
     assert!(sealed.rewritten.len() >= 3 && sealed.unchanged.is_empty());
     assert_eq!(holders(data, &secrets), Vec::<String>::new());
     installation.opens(&one).await;
@@ -219,16 +231,27 @@ async fn a_copy_of_a_sealed_directory_has_no_private_key_and_the_broker_has_all_
     assert_eq!(moved.unwrap().previous, "one");
     installation.opens(&two).await;
     let refused = installation.refusal(&one).await;
-    assert!(refused.contains("sealed by `two`, and [keys] names `one`"), "{refused}");
+    assert!(
+        refused.contains("sealed by `two`, and [keys] names `one`"),
+        "{refused}"
+    );
     let before = fs::read(data.join("seal.json")).unwrap();
-    let renewed = installation.change(&two, Change::Reseal { from: None }).await;
+    let renewed = installation
+        .change(&two, Change::Reseal { from: None })
+        .await;
     assert_eq!(renewed.unwrap().unchanged, Vec::<PathBuf>::new());
     assert_ne!(fs::read(data.join("seal.json")).unwrap(), before);
     installation.opens(&two).await;
 
     let from = Some(Box::new(two.clone()));
-    let unsealed = installation.change(plain, Change::Unseal { from }).await.unwrap();
-    assert!(unsealed.to_string().contains("seal = \"plain\""), "{unsealed}");
+    let unsealed = installation
+        .change(plain, Change::Unseal { from })
+        .await
+        .unwrap();
+    assert!(
+        unsealed.to_string().contains("seal = \"plain\""),
+        "{unsealed}"
+    );
     assert!(!data.join("seal.json").exists());
     installation.opens(plain).await;
     assert!(holders(data, &secrets).len() >= 3);
@@ -248,6 +271,36 @@ async fn a_copy_of_a_sealed_directory_has_no_private_key_and_the_broker_has_all_
     assert_eq!(moves, expected);
 }
 
+/// A change of the seal was interrupted, and the person goes back to the seal of before.
+#[tokio::test]
+async fn a_change_that_was_interrupted_can_go_on_or_back() {
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    for goes_back in [false, true] {
+        let installation = Installation::new();
+        let (one, two) = (installation.with(&one), installation.with(&two));
+        installation.change(&one, Change::Seal).await.unwrap();
+        let from = Some(Box::new(one.clone()));
+        Fuse::set(12);
+        let cut = move_now(&two, &Change::Reseal { from }, &installation.deps).await;
+        Fuse::clear();
+        cut.unwrap_err();
+        let status = status(&one, &installation.deps).await.unwrap();
+        assert_eq!(status.sealed_by, ["two", "one"]);
+        let (to, from) = if goes_back {
+            (&one, two)
+        } else {
+            (&two, one.clone())
+        };
+        let from = Some(Box::new(from));
+        let moved = installation
+            .change(to, Change::Reseal { from })
+            .await
+            .unwrap();
+        assert_eq!(moved.seal, to.keys.word());
+        installation.opens(to).await;
+    }
+}
+
 /// At every change of the disk the power may go: each key can be read, and the same command goes
 /// on.
 #[tokio::test]
@@ -260,7 +313,9 @@ async fn a_power_cut_in_any_move_loses_no_key_and_the_next_run_finishes_it() {
             let (one, two) = (installation.with(&one), installation.with(&two));
             let root = installation.secrets();
             if name != "seal" {
-                move_now(&one, &Change::Seal, &installation.deps).await.unwrap();
+                move_now(&one, &Change::Seal, &installation.deps)
+                    .await
+                    .unwrap();
             }
             let from = Some(Box::new(one.clone()));
             let (to, change) = match name {
@@ -280,7 +335,11 @@ async fn a_power_cut_in_any_move_loses_no_key_and_the_next_run_finishes_it() {
             assert!(status.is_good(), "{name} after {steps} steps: {status}");
             assert!(status.sealed_by.len() <= 1, "{status}");
             let holders = holders(&installation.config.data_dir, &root);
-            assert_eq!(holders.is_empty(), name != "unseal", "{name} {steps}: {holders:?}");
+            assert_eq!(
+                holders.is_empty(),
+                name != "unseal",
+                "{name} {steps}: {holders:?}"
+            );
             if is_done {
                 break;
             }
@@ -293,20 +352,33 @@ async fn a_power_cut_in_any_move_loses_no_key_and_the_next_run_finishes_it() {
 #[tokio::test]
 async fn keys_that_are_otherwise_than_the_configuration_says_are_refused_with_the_command() {
     let installation = Installation::new();
-    let (plain, one) = (&installation.config, installation.with(&Service::new("one")));
+    let (plain, one) = (
+        &installation.config,
+        installation.with(&Service::new("one")),
+    );
     let data = &plain.data_dir;
     let message = installation.refusal(&one).await;
-    assert!(message.contains("run `taskpassd keys seal --config "), "{message}");
+    assert!(
+        message.contains("run `taskpassd keys seal --config "),
+        "{message}"
+    );
     let nothing = installation.change(plain, Change::Seal).await.unwrap_err();
     assert!(matches!(nothing, Error::NoSeal(_)), "{nothing}");
-    let nothing = installation.change(plain, Change::Unseal { from: None }).await;
+    let nothing = installation
+        .change(plain, Change::Unseal { from: None })
+        .await;
     assert!(matches!(nothing, Err(Error::NotSealed { .. })));
 
     let root = fs::read(data.join("ca/root.key")).unwrap();
     installation.change(&one, Change::Seal).await.unwrap();
     let message = installation.refusal(plain).await;
-    assert!(message.contains("`taskpassd keys unseal --config "), "{message}");
-    let refused = installation.change(plain, Change::Unseal { from: None }).await;
+    assert!(
+        message.contains("`taskpassd keys unseal --config "),
+        "{message}"
+    );
+    let refused = installation
+        .change(plain, Change::Unseal { from: None })
+        .await;
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("as `--from FILE`"), "{message}");
 
@@ -316,7 +388,10 @@ async fn keys_that_are_otherwise_than_the_configuration_says_are_refused_with_th
     let keys = open(&one, &installation.deps).await.unwrap();
     let planted = app::open_authority(&one, &installation.deps, &keys).unwrap_err();
     let message = with_sources(&planted);
-    assert!(message.contains("root.key") && message.contains("keys seal"), "{message}");
+    assert!(
+        message.contains("root.key") && message.contains("keys seal"),
+        "{message}"
+    );
     let status = status(&one, &installation.deps).await.unwrap();
     assert!(!status.is_good(), "{status}");
     assert!(status.to_string().contains("plain   "), "{status}");
@@ -327,7 +402,10 @@ async fn keys_that_are_otherwise_than_the_configuration_says_are_refused_with_th
     fs::copy(data.join("ledger.key"), data.join("ca/root.key")).unwrap();
     let swapped = app::open_authority(&one, &installation.deps, &keys).unwrap_err();
     let message = with_sources(&swapped);
-    assert!(message.contains("`ledger.key`, not `ca/root.key`"), "{message}");
+    assert!(
+        message.contains("`ledger.key`, not `ca/root.key`"),
+        "{message}"
+    );
     fs::write(data.join("ca/root.key"), &sealed[..sealed.len() / 2]).unwrap();
     let truncated = app::open_authority(&one, &installation.deps, &keys).unwrap_err();
     let message = with_sources(&truncated);
@@ -343,17 +421,31 @@ async fn a_start_waits_a_while_for_a_key_service_and_a_command_does_not() {
     let timer = Passing(Arc::clone(&installation.clock));
     let began = installation.clock.now();
     service.away_for.store(3, Ordering::SeqCst);
-    open_at_start(&config, &installation.deps, &timer).await.unwrap();
-    assert_eq!(installation.clock.now().since(began), Duration::from_secs(6));
+    open_at_start(&config, &installation.deps, &timer)
+        .await
+        .unwrap();
+    assert_eq!(
+        installation.clock.now().since(began),
+        Duration::from_secs(6)
+    );
 
     service.away_for.store(1000, Ordering::SeqCst);
     let gave_up = open_at_start(&config, &installation.deps, &timer).await;
     let message = with_sources(&gave_up.unwrap_err());
-    assert!(message.contains("the seal `one` did not give the data key"), "{message}");
-    assert_eq!(installation.clock.now().since(began), Duration::from_secs(36));
+    assert!(
+        message.contains("the seal `one` did not give the data key"),
+        "{message}"
+    );
+    assert_eq!(
+        installation.clock.now().since(began),
+        Duration::from_secs(36)
+    );
     let at_once = installation.refusal(&config).await;
     assert!(at_once.contains("no answer"), "{at_once}");
-    assert_eq!(installation.clock.now().since(began), Duration::from_secs(36));
+    assert_eq!(
+        installation.clock.now().since(began),
+        Duration::from_secs(36)
+    );
 
     // A wrapped key of another installation is refused for good, so no start waits for it.
     service.away_for.store(0, Ordering::SeqCst);
@@ -363,7 +455,10 @@ async fn a_start_waits_a_while_for_a_key_service_and_a_command_does_not() {
     let refused = open_at_start(&config, &installation.deps, &timer).await;
     let message = with_sources(&refused.unwrap_err());
     assert!(message.contains("wrapped elsewhere"), "{message}");
-    assert_eq!(installation.clock.now().since(began), Duration::from_secs(36));
+    assert_eq!(
+        installation.clock.now().since(began),
+        Duration::from_secs(36)
+    );
 }
 
 #[tokio::test]
@@ -378,7 +473,10 @@ async fn a_passphrase_is_private_long_enough_and_outside_of_the_data() {
     let kinds = provider_kinds();
     let of = |table: &Value, parts: &SealParts| {
         let seals = seals(&kinds);
-        let seal = seals.iter().find(|seal| table["seal"] == seal.word()).unwrap();
+        let seal = seals
+            .iter()
+            .find(|seal| table["seal"] == seal.word())
+            .unwrap();
         assert_eq!(seal.check(table), []);
         seal.build(table, parts).unwrap()
     };
@@ -405,9 +503,17 @@ async fn a_passphrase_is_private_long_enough_and_outside_of_the_data() {
     };
     // systemd's access list shows as bits of the group.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
-    assert!(refused(of(&credential, &parts)).await.contains("openssl rand"));
+    assert!(
+        refused(of(&credential, &parts))
+            .await
+            .contains("openssl rand")
+    );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
-    assert!(refused(of(&credential, &parts)).await.contains("open to all users"));
+    assert!(
+        refused(of(&credential, &parts))
+            .await
+            .contains("open to all users")
+    );
 
     let inside = "trust_domain = \"acme.test\"\n[keys]\nseal = \"passphrase_file\"\npassphrase_file = \"data/pass\"\n";
     let parsed = Config::parse(std::path::Path::new("/t/taskpass.toml"), inside, &kinds);

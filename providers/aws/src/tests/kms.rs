@@ -79,7 +79,10 @@ async fn kms_wraps_and_unwraps_for_the_same_key_and_context_only() {
     assert!(!wrong_key.is_retryable(), "{wrong_key}");
     let no_key = seal(&cloud, "00000000-0000-0000-0000-000000000000", &cloud.url);
     let unknown = no_key.wrap(&data_key, "acme.test 1").await.unwrap_err();
-    assert!(unknown.to_string().contains("NotFoundException"), "{unknown}");
+    assert!(
+        unknown.to_string().contains("NotFoundException"),
+        "{unknown}"
+    );
     assert!(!unknown.is_retryable());
     let down = seal(&cloud, &key, "http://127.0.0.1:1");
     let unreachable = down.unwrap(&wrapped, "acme.test 1").await.unwrap_err();

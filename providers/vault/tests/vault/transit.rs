@@ -49,7 +49,10 @@ async fn transit_wraps_and_unwraps_with_the_two_rights_of_the_reference() {
         ("another", json!({ "type": "chacha20-poly1305" })),
         ("derived", json!({ "derived": true })),
     ] {
-        done(bao.admin("POST", &format!("transit/keys/{key}"), body).await);
+        done(
+            bao.admin("POST", &format!("transit/keys/{key}"), body)
+                .await,
+        );
     }
     let rights = r#"
         path "transit/encrypt/*" { capabilities = ["update"] }
@@ -86,10 +89,18 @@ async fn transit_wraps_and_unwraps_with_the_two_rights_of_the_reference() {
 fn mistakes_in_the_table_are_found_without_a_call() {
     let factory = seal_factory::<TransitConfig>();
     for (key, value, expected) in [
-        ("address", json!("http://vault.acme.test"), "would show every secret"),
+        (
+            "address",
+            json!("http://vault.acme.test"),
+            "would show every secret",
+        ),
         ("key", json!("a/b"), "name of a transit key"),
         ("mount", json!("../sys"), "must be a path"),
-        ("token_file", json!(null), "neither `token_file` nor `approle`"),
+        (
+            "token_file",
+            json!(null),
+            "neither `token_file` nor `approle`",
+        ),
     ] {
         let mut table = json!({
             "seal": "vault_transit",
@@ -100,7 +111,9 @@ fn mistakes_in_the_table_are_found_without_a_call() {
         table[key] = value;
         let found = factory.check(&table);
         assert!(
-            found.iter().any(|finding| finding.message.contains(expected)),
+            found
+                .iter()
+                .any(|finding| finding.message.contains(expected)),
             "{key}: {found:?}"
         );
     }
