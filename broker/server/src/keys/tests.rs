@@ -305,47 +305,53 @@ async fn a_change_that_was_interrupted_can_go_on_or_back() {
 /// on.
 #[tokio::test]
 async fn a_power_cut_in_any_move_loses_no_key_and_the_next_run_finishes_it() {
+    let installation = Installation::new();
+    let plain = installation.config.clone();
     let (one, two) = (Service::new("one"), Service::new("two"));
-    for name in ["seal", "reseal", "unseal"] {
-        let mut steps = 0;
-        loop {
-            let installation = Installation::new();
-            let (one, two) = (installation.with(&one), installation.with(&two));
-            let root = installation.secrets();
-            if name != "seal" {
-                move_now(&one, &Change::Seal, &installation.deps)
-                    .await
-                    .unwrap();
-            }
-            let from = Some(Box::new(one.clone()));
-            let (to, change) = match name {
-                "seal" => (&one, Change::Seal),
-                "reseal" => (&two, Change::Reseal { from }),
-                _ => (&installation.config, Change::Unseal { from }),
-            };
+    let (one, two) = (installation.with(&one), installation.with(&two));
+    let secrets = installation.secrets();
+    let move_to =
+        async |config: &Config, change: &Change| move_now(config, change, &installation.deps).await;
+    let from = |config: &Config| Some(Box::new(config.clone()));
+    let unseal = |from| Change::Unseal { from };
+    let reseal = |from| Change::Reseal { from };
+    // Each row: the state before, the move, and the way back to the state before.
+    let moves = [
+        ("seal", (&one, Change::Seal), (&plain, unseal(from(&one)))),
+        (
+            "reseal",
+            (&two, reseal(from(&one))),
+            (&one, reseal(from(&two))),
+        ),
+        ("unseal", (&plain, unseal(from(&one))), (&one, Change::Seal)),
+    ];
+    for (name, (to, change), (back, undo)) in moves {
+        if name == "reseal" {
+            move_to(&one, &Change::Seal).await.unwrap();
+        }
+        for steps in 0.. {
             Fuse::set(steps);
-            let cut = move_now(to, &change, &installation.deps).await;
+            let cut = move_to(to, &change).await;
             Fuse::clear();
-            let is_done = cut.is_ok();
             // An unsealing that lost its power after its last step has nothing left to do.
-            if name != "unseal" || installation.config.keyring().exists() {
-                move_now(to, &change, &installation.deps).await.unwrap();
+            if name != "unseal" || plain.keyring().exists() {
+                move_to(to, &change).await.unwrap();
             }
             let status = status(to, &installation.deps).await.unwrap();
             assert!(status.is_good(), "{name} after {steps} steps: {status}");
             assert!(status.sealed_by.len() <= 1, "{status}");
-            let holders = holders(&installation.config.data_dir, &root);
+            let holders = holders(&plain.data_dir, &secrets);
             assert_eq!(
                 holders.is_empty(),
                 name != "unseal",
                 "{name} {steps}: {holders:?}"
             );
-            if is_done {
+            move_to(back, &undo).await.unwrap();
+            if cut.is_ok() {
+                assert!(steps > 15, "{name}: {steps}");
                 break;
             }
-            steps += 1;
         }
-        assert!(steps > 15, "{name}: {steps}");
     }
 }
 
