@@ -79,13 +79,18 @@ fn no_secret_is_anywhere_but_where_it_belongs() {
     note(
         &mut search,
         "login again",
+        &agent.run_with(&["login", "--join-token", "-"], &join_token),
+    );
+    note(
+        &mut search,
+        "login with the token as an argument",
         &agent.run(&["login", "--join-token", &join_token]),
     );
     let damaged = join_token.replace("tp1.", "tp9.");
     note(
         &mut search,
         "login with a damaged token",
-        &agent.run(&["login", "--join-token", &damaged]),
+        &agent.run_with(&["login", "--join-token", "-"], &damaged),
     );
 
     let roles = [

@@ -92,9 +92,12 @@ fn an_empty_variable_names_no_directory() {
     let broker = installation.start();
     register(&broker, "builder");
     let home = installation.scratch().join("home");
+    let file = installation.scratch().join("token");
+    fs::write(&file, token(&broker, "builder")).expect("the token's file");
+    let file = file.to_str().expect("a path in UTF-8");
     let done = broker
         .operator()
-        .command(&["login", "--join-token", &token(&broker, "builder")])
+        .command(&["login", "--join-token-file", file])
         .env("TASKPASS_IDENTITY", "")
         .env("HOME", &home)
         .output()

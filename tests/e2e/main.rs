@@ -26,6 +26,7 @@ mod grants;
 mod house;
 mod identity;
 mod incidents;
+mod keys;
 mod ledger;
 mod limits;
 mod main_path;

@@ -490,6 +490,7 @@ pub(crate) fn authority(installation: &Installation, clock: Arc<dyn Clock>) -> A
             config: config.expect("lifetimes"),
             clock,
             entropy: Arc::new(SystemEntropy::new()),
+            keys: taskpass_ca::KeyFiles::plain(),
         },
     )
     .expect("it opens")

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use taskpass_client::{Client, JoinToken, Login, Predecessor};
-use taskpass_core::Timestamp;
+use taskpass_core::{InvalidValue, Timestamp};
 
 use super::{context::Context, ledger};
 
@@ -16,8 +16,8 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 #[derive(Debug, Args)]
 #[command(
     after_help = "EXAMPLES:\n  taskpass login --join-token-file /run/secrets/join-token\n  taskpass agent token builder | taskpass login --identity ./builder --join-token -\n\n\
-        The token names the broker's root certificate, so it is sent to the right broker only. Other users\n\
-        of the machine can see a token given as an argument; prefer a file or standard input.\n\n\
+        The token names the broker's root certificate, so it is sent to the right broker only. A token given\n\
+        as an argument is refused: other users of the machine can see arguments, and shells keep them.\n\n\
         An agent has one live identity: after a second login under the same name, the first use of the new\n\
         identity ends the old one. Give each machine, and each of several CI runners, a name of its own.\n\n\
         A directory that holds another agent's or an operator's identity is left alone: name another one\n\
@@ -40,13 +40,19 @@ pub(crate) struct LoginArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// The join token itself, or `-` to read it from standard input.
-    #[arg(long, value_name = "TOKEN")]
+    /// `-`: read the join token from standard input.
+    #[arg(long, value_name = "-")]
     join_token: Option<String>,
     /// A file with the join token, or `-` for standard input.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     join_token_file: Option<PathBuf>,
 }
+
+/// Why a token in an argument is refused. The message does not repeat it.
+const IN_AN_ARGUMENT: &str = "a join token is not taken as an argument, since every user of this machine can read it \
+    there, and the shell keeps it; give it with `--join-token-file FILE`, or pipe it into \
+    `taskpass login --join-token -`; if others may have seen this one, withdraw it with \
+    `taskpass join-token withdraw ID`";
 
 #[derive(Serialize)]
 struct LoginView {
@@ -57,7 +63,10 @@ struct LoginView {
 
 pub(crate) async fn run(args: LoginArgs, context: &Context) -> anyhow::Result<()> {
     let text = match (args.source.join_token, args.source.join_token_file) {
-        (Some(token), _) if token != "-" => token,
+        (Some(word), _) if word != "-" => {
+            let refused = InvalidValue::new(IN_AN_ARGUMENT);
+            return Err(taskpass_client::Error::Invalid(refused).into());
+        }
         (None, Some(path)) if path.as_os_str() != "-" => {
             let file = std::fs::File::open(&path)
                 .with_context(|| format!("cannot read the join token from `{}`", path.display()))?;

@@ -17,6 +17,7 @@ use taskpass_core::{
     Clock, Digest, Entropy, Identity, OperatorName, RootNumber, RootStage, Timestamp, TrustDomain,
     Ttl, limits, sha256_hex,
 };
+use taskpass_seal::KeyFiles;
 
 use crate::{
     Bundle, CaRecord, CaStep, Error, NewKey, PeerVerifier, PublicKey, Stage,
@@ -144,6 +145,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Serial numbers.
     pub entropy: Arc<dyn Entropy>,
+    /// How private keys lie on the disk.
+    pub keys: KeyFiles,
 }
 
 /// The state that rotation believes in, and how far the directory agrees with it.
@@ -178,7 +181,7 @@ impl Authority {
     /// attempt. No issuing authority exists before [`Self::rotate`].
     pub fn create(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
-        let custody = Custody::create(dir)?;
+        let custody = Custody::create(dir, deps.keys.clone())?;
         // After a replacement the first root's certificate is gone, and the state is there.
         if custody.read(ROOT_CERTIFICATE)?.is_some() || custody.read(STATE)?.is_some() {
             return Err(Error::Exists(dir.into()));
@@ -194,7 +197,7 @@ impl Authority {
     /// long downtime there may be no valid issuing authority.
     pub fn open(dir: &Path, deps: Deps) -> Result<Self, Error> {
         deps.config.check()?;
-        let custody = Custody::open(dir)?;
+        let custody = Custody::open(dir, deps.keys.clone())?;
         Self::with_custody(custody, deps)
     }
 

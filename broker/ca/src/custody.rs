@@ -4,6 +4,9 @@
 //! or the new one. Erasing a key unlinks it. A disk that keeps old blocks may keep the bytes.
 //! Therefore the keys of issuing authorities live for a day, and what the erased key of a root
 //! signs counts only until the root is retired.
+//!
+//! A file whose name ends in `.key` holds a private key, and [`KeyFiles`] decides its content. So no
+//! caller can write a key in plain text where the installation is sealed.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -13,6 +16,7 @@ use std::{
 };
 
 use taskpass_files::{Access, create_dir_all, exposed_mode, remove, replace, sync_dir, unfinished};
+use taskpass_seal::KeyFiles;
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -20,6 +24,8 @@ use crate::Error;
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const LOCK: &str = "lock";
+/// The end of the names of files with a private key.
+const KEY_SUFFIX: &str = ".key";
 /// No file here comes near this size.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -27,19 +33,20 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Custody {
     dir: PathBuf,
+    keys: KeyFiles,
     /// Held until drop: two processes would erase each other's keys.
     _lock: File,
 }
 
 impl Custody {
     /// Makes the directory if it is not there, and locks it.
-    pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(dir: &Path, keys: KeyFiles) -> Result<Self, Error> {
         create_dir_all(dir)?;
-        Self::open(dir)
+        Self::open(dir, keys)
     }
 
     /// Locks an existing directory; refuses a directory that other users can enter.
-    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(dir: &Path, keys: KeyFiles) -> Result<Self, Error> {
         let metadata = match fs::metadata(dir) {
             Ok(metadata) => metadata,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -63,6 +70,7 @@ impl Custody {
         }
         Ok(Self {
             dir: dir.into(),
+            keys,
             _lock: lock,
         })
     }
@@ -77,8 +85,9 @@ impl Custody {
         &self.dir
     }
 
-    /// The content of `name`; `None` if there is no such file. Refuses a file that others can read:
-    /// a key is worth nothing once another user may have copied it.
+    /// The content of `name`, or the key that is sealed in it; `None` if there is no such file.
+    /// Refuses a file that others can read: a key is worth nothing once another user may have
+    /// copied it.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, Error> {
         let path = self.path(name);
         let file = match File::open(&path) {
@@ -94,12 +103,33 @@ impl Custody {
         file.take(FILE_BYTES_MAX)
             .read_to_string(&mut text)
             .map_err(|e| failed("read", &path, e))?;
-        Ok(Some(text))
+        if !name.ends_with(KEY_SUFFIX) {
+            return Ok(Some(text));
+        }
+        let key = self.keys.reveal(&sealed_name(name), text.as_bytes());
+        let key = key.map_err(|source| Error::Key {
+            path: self.path(name),
+            source,
+        })?;
+        let key = String::from_utf8(key.to_vec()).map(Zeroizing::new);
+        key.map(Some).map_err(|e| Error::Damaged {
+            path: self.path(name),
+            // The library's error holds the bytes.
+            why: e.utf8_error().to_string(),
+        })
     }
 
-    /// Replaces `name` by `content`, durably, readable by the owner only.
+    /// Replaces `name` by `content`, durably, readable by the owner only. A private key is sealed
+    /// where the installation is.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
-        Ok(replace(&self.path(name), content, Access::Private)?)
+        let path = self.path(name);
+        if !name.ends_with(KEY_SUFFIX) {
+            return Ok(replace(&path, content, Access::Private)?);
+        }
+        match self.keys.protect(&sealed_name(name), content) {
+            Ok(content) => Ok(replace(&path, &content, Access::Private)?),
+            Err(source) => Err(Error::Key { path, source }),
+        }
     }
 
     /// Removes each file for which `keep` is false, leftovers of interrupted writes included. Files
@@ -130,6 +160,11 @@ impl Custody {
         }
         Ok(())
     }
+}
+
+/// The name of a key in its sealed file: a key of another directory does not open in its place.
+fn sealed_name(name: &str) -> String {
+    format!("ca/{name}")
 }
 
 /// The name of the file that `name` would have become, had its write not been interrupted.
@@ -174,7 +209,7 @@ mod tests {
     fn files_are_ours_alone_and_exposed_ones_are_refused_with_the_command_that_helps() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("a/ca");
-        let custody = Custody::create(&dir).unwrap();
+        let custody = Custody::create(&dir, KeyFiles::plain()).unwrap();
         custody.write("root.key", b"secret").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&dir), 0o700);
@@ -193,7 +228,9 @@ mod tests {
         }
         drop(custody);
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
-        let message = Custody::open(&dir).unwrap_err().to_string();
+        let message = Custody::open(&dir, KeyFiles::plain())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("chmod 700"), "{message}");
     }
 
@@ -201,25 +238,31 @@ mod tests {
     fn one_process_at_a_time() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("ca");
-        let first = Custody::create(&dir).unwrap();
-        assert!(matches!(Custody::open(&dir), Err(Error::InUse(_))));
+        let first = Custody::create(&dir, KeyFiles::plain()).unwrap();
+        assert!(matches!(
+            Custody::open(&dir, KeyFiles::plain()),
+            Err(Error::InUse(_))
+        ));
         drop(first);
-        assert!(Custody::open(&dir).is_ok());
+        assert!(Custody::open(&dir, KeyFiles::plain()).is_ok());
     }
 
     #[test]
     fn an_interrupted_write_leaves_the_old_content() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("ca");
-        Custody::create(&dir).unwrap().write("f", b"old").unwrap();
+        Custody::create(&dir, KeyFiles::plain())
+            .unwrap()
+            .write("f", b"old")
+            .unwrap();
         for steps in 0..5 {
             Fuse::set(steps);
-            let custody = Custody::open(&dir).unwrap();
+            let custody = Custody::open(&dir, KeyFiles::plain()).unwrap();
             assert!(custody.write("f", b"new").is_err());
             assert_eq!(custody.read("f").unwrap().unwrap().as_str(), "old");
         }
         Fuse::clear();
-        let custody = Custody::open(&dir).unwrap();
+        let custody = Custody::open(&dir, KeyFiles::plain()).unwrap();
         custody.write("f", b"new").unwrap();
         assert_eq!(custody.read("f").unwrap().unwrap().as_str(), "new");
     }

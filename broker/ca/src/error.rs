@@ -42,6 +42,15 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// A private key could not be sealed, or its sealed file does not open.
+    #[error("`{}` cannot be used", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: taskpass_seal::Error,
+    },
     /// A file operation failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {

@@ -12,7 +12,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use taskpass_ca::{Authority, Config, Deps, IssueOptions, NewKey};
+//! use taskpass_ca::{Authority, Config, Deps, IssueOptions, KeyFiles, NewKey};
 //! use taskpass_core::{Identity, ManualClock, SeededEntropy, Timestamp};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,6 +23,7 @@
 //!     config: Config::default(),
 //!     clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000))),
 //!     entropy: Arc::new(SeededEntropy::new(1)),
+//!     keys: KeyFiles::plain(),
 //! };
 //! let authority = Authority::create(&dir, deps)?;
 //! authority.rotate()?;
@@ -51,5 +52,7 @@ pub use bundle::Bundle;
 pub use error::Error;
 pub use public_key::{CsrError, NewKey, PublicKey};
 pub use state::{CaRecord, CaStep, RootRecord, Stage};
+// The type in `Deps`.
+pub use taskpass_seal::KeyFiles;
 // The type that `Authority::peer_verifier` returns.
 pub use taskpass_spiffe_verify::{PeerError, PeerIdentity, PeerVerifier};

@@ -22,7 +22,9 @@ pub fn markdown(schema: &Value, introduction: &str) -> String {
     for (name, node) in root.properties() {
         let about = node.doc().unwrap_or_default();
         match node.resolved().shape() {
-            Shape::Table => page.table("##", &format!("`[{name}]`"), about, name, node.resolved()),
+            Shape::Table | Shape::Tagged(_) => {
+                page.table("##", &format!("`[{name}]`"), about, name, node.resolved());
+            }
             Shape::List(item) if has_keys(item) => page.list(name, about, item.resolved()),
             _ => {}
         }

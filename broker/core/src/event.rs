@@ -145,6 +145,14 @@ pub enum Event {
         /// The confirmed time, which is also the time of this entry.
         accepted: Timestamp,
     },
+    /// A person began to move the private keys of the installation to another form, on the broker's
+    /// machine. The entry comes before the first file is changed.
+    KeysSealed {
+        /// The seal until then, as `[keys]` names it; `plain` for none.
+        previous: String,
+        /// The seal from then on; `plain` for none.
+        seal: String,
+    },
     /// A certificate authority's key moved one step.
     CaChanged {
         /// The authority's serial number.

@@ -243,6 +243,7 @@ fn authority(
         config: lifetimes.unwrap(),
         clock: clock.clone(),
         entropy: entropy.clone(),
+        keys: taskpass_ca::KeyFiles::plain(),
     };
     Authority::create(&dir.join("ca"), deps).unwrap()
 }

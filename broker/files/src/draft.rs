@@ -58,7 +58,17 @@ impl Draft {
         sync_parent(&self.path)
     }
 
-    fn sync(&self) -> Result<(), Error> {
+    /// The same, and then overwrites the bytes of the former file, which no name leads to any more.
+    pub fn replace_erasing(self) -> Result<(), Error> {
+        let failed_to_open = failed("open", &self.path);
+        let former = OpenOptions::new().write(true).open(&self.path);
+        let (former, path) = (former.map_err(failed_to_open)?, self.path.clone());
+        self.replace()?;
+        overwrite(&former).map_err(failed("overwrite", &path))
+    }
+
+    /// Puts all that was written on disk, for a caller that reads it back before it is moved in.
+    pub fn sync(&self) -> Result<(), Error> {
         step()
             .and_then(|()| self.file.sync_all())
             .map_err(failed("sync", &self.beside))
@@ -81,6 +91,23 @@ impl Drop for Draft {
     fn drop(&mut self) {
         step().and_then(|()| fs::remove_file(&self.beside)).ok();
     }
+}
+
+/// Overwrites a file that holds a secret, and removes it. Durable after
+/// [`sync_dir`](crate::sync_dir).
+pub fn erase(path: &Path) -> Result<(), Error> {
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(|file| overwrite(&file))
+        .map_err(failed("overwrite", path))?;
+    crate::remove(path)
+}
+
+fn overwrite(mut file: &File) -> io::Result<()> {
+    let zeros = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    step()?;
+    file.write_all(&zeros)?;
+    step()?;
+    file.sync_all()
 }
 
 /// Opens a file that did not exist. A leftover of a crash is removed, never reused: it may have

@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use directory::{create_dir, create_dir_all, sync_dir};
-pub use draft::{Draft, unfinished};
+pub use draft::{Draft, erase, unfinished};
 
 /// The users that may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

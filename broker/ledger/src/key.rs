@@ -2,7 +2,8 @@
 //! tools.
 //!
 //! The public half is a C2SP vkey, `name+id+key`; the private half is kept in the form of Go's
-//! `sumdb/note`, `PRIVATE+KEY+name+id+seed`, in a file that only its owner can read.
+//! `sumdb/note`, `PRIVATE+KEY+name+id+seed`, in a file that only its owner can read, and sealed
+//! where the installation is.
 
 use std::{
     fmt, fs,
@@ -16,6 +17,7 @@ use ring::{
 };
 use taskpass_core::{Entropy, EntropyError, Secret};
 use taskpass_files::{Access, create_new, exposed_mode};
+use taskpass_seal::KeyFiles;
 
 use taskpass_ledger_verify::{
     Signer, VerifyingKey,
@@ -25,7 +27,9 @@ use taskpass_ledger_verify::{
 
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 /// No key file is longer than this.
-const KEY_FILE_BYTES_MAX: usize = 1024;
+const KEY_FILE_BYTES_MAX: usize = 4096;
+/// The name of the key in a sealed file.
+const SEALED_NAME: &str = "ledger.key";
 
 /// A key could not be made, kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,15 @@ pub enum KeyError {
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// The key could not be sealed, or its sealed file does not open.
+    #[error("the ledger key `{path}` cannot be used")]
+    Seal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: taskpass_seal::Error,
     },
     /// The content is not a key.
     #[error("`{path}` holds no usable ledger key")]
@@ -108,6 +121,16 @@ impl SigningKey {
     /// Makes the key of the ledger `origin` and writes it to a new file, mode 0600, durable before
     /// this returns.
     pub fn generate(origin: &str, path: &Path, entropy: &dyn Entropy) -> Result<Self, KeyError> {
+        Self::generate_in(origin, path, entropy, &KeyFiles::plain())
+    }
+
+    /// The same, as `keys` has private keys on the disk.
+    pub fn generate_in(
+        origin: &str,
+        path: &Path,
+        entropy: &dyn Entropy,
+        keys: &KeyFiles,
+    ) -> Result<Self, KeyError> {
         let mut seed = [0; 32];
         entropy.fill(&mut seed).map_err(KeyError::Entropy)?;
         let key = Self::from_seed(origin, &seed)?;
@@ -116,12 +139,22 @@ impl SigningKey {
             key.verifying.label(),
             typed(&seed)
         ));
-        create_new(path, text.expose().as_bytes(), Access::Private)?;
+        let content = keys.protect(SEALED_NAME, text.expose().as_bytes());
+        let content = content.map_err(|source| KeyError::Seal {
+            path: path.to_owned(),
+            source,
+        })?;
+        create_new(path, &content, Access::Private)?;
         Ok(key)
     }
 
-    /// Reads the key of the ledger `origin`.
+    /// Reads the key of the ledger `origin` from a file in plain text.
     pub fn load(origin: &str, path: &Path) -> Result<Self, KeyError> {
+        Self::load_from(origin, path, &KeyFiles::plain())
+    }
+
+    /// Reads the key of the ledger `origin`, as `keys` has private keys on the disk.
+    pub fn load_from(origin: &str, path: &Path, keys: &KeyFiles) -> Result<Self, KeyError> {
         let io = |source| KeyError::Io {
             action: "read",
             path: path.to_owned(),
@@ -145,7 +178,14 @@ impl SigningKey {
         if text.expose().len() > KEY_FILE_BYTES_MAX {
             return Err(content(malformed("the signing key", "it is too long")));
         }
-        let key = Self::parse(text.expose()).map_err(content)?;
+        let revealed = keys.reveal(SEALED_NAME, text.expose().as_bytes());
+        let revealed = revealed.map_err(|source| KeyError::Seal {
+            path: path.to_owned(),
+            source,
+        })?;
+        let plain = str::from_utf8(&revealed).ok();
+        let plain = plain.ok_or_else(|| content(malformed("the signing key", "it is no text")))?;
+        let key = Self::parse(plain).map_err(content)?;
         if key.verifying.name() == origin {
             Ok(key)
         } else {

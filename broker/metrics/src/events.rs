@@ -137,6 +137,7 @@ impl Events {
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
             | Event::ClockAccepted { .. }
+            | Event::KeysSealed { .. }
             | Event::CaChanged { .. }
             | Event::RootChanged { .. }
             | Event::OperatorWithdrawn { .. }

@@ -10,7 +10,7 @@ pub use error::AppError;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use taskpass_ca::Authority;
+use taskpass_ca::{Authority, KeyFiles};
 use taskpass_core::{Event, TrustedClock};
 use taskpass_engine::{
     self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
@@ -32,6 +32,7 @@ use crate::{
     certificate::{CertificateRenewal, ServerCertificate, ShownCertificate},
     clock::{self, ClockWatch},
     config::Config,
+    keys,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
     reload::{self, Reloader, Reloads, control::ControlSocket},
     transport::{Connections, ServerTls, Transport},
@@ -243,6 +244,9 @@ async fn open_engine(
     deps: &Deps,
     (metrics, tasks, connections): (&Arc<Metrics>, &TaskTracker, &Connections),
 ) -> Result<(Arc<LogStore>, Arc<Engine>), AppError> {
+    let keys = keys::open_at_start(config, deps, &SystemTimer)
+        .await
+        .map_err(AppError::setup("opening the private keys"))?;
     let disk = ObservedDisk::new(
         Arc::new(SystemDisk),
         Arc::clone(metrics),
@@ -252,8 +256,8 @@ async fn open_engine(
         store,
         ledger,
         ledger_key,
-    } = open_store(config, deps, Arc::new(disk)).await?;
-    let authority = open_authority(config, deps)?;
+    } = open_store(config, deps, Arc::new(disk), &keys).await?;
+    let authority = open_authority(config, deps, &keys)?;
     let newest = store.last_time();
     let context = Context {
         trust_domain: config.trust_domain.clone(),
@@ -320,16 +324,26 @@ pub(crate) struct OpenStore {
     pub(crate) ledger_key: taskpass_ledger::VerifyingKey,
 }
 
+/// How the private keys lie on the disk, for a command that a person waits for.
+pub(crate) async fn open_keys(config: &Config, deps: &Deps) -> Result<KeyFiles, AppError> {
+    keys::open(config, deps)
+        .await
+        .map_err(AppError::setup("opening the private keys"))
+}
+
 /// Opens the ledger and the state it makes; takes their lock.
 pub(crate) async fn open_store(
     config: &Config,
     deps: &Deps,
     disk: Arc<dyn Disk>,
+    keys: &KeyFiles,
 ) -> Result<OpenStore, AppError> {
     let key_path = config.ledger_key();
-    let key = SigningKey::load(&config.ledger_origin(), &key_path).map_err(AppError::setup(
-        format!("loading the ledger's key `{}`", key_path.display()),
-    ))?;
+    let loaded = SigningKey::load_from(&config.ledger_origin(), &key_path, keys);
+    let key = loaded.map_err(AppError::setup(format!(
+        "loading the ledger's key `{}`",
+        key_path.display()
+    )))?;
     let verifying = key.verifying_key().clone();
     let mut store_config = taskpass_store::Config::new(&config.data_dir);
     store_config.disk = disk;
@@ -356,7 +370,11 @@ pub(crate) async fn open_store(
 }
 
 /// The certificate authority on disk; takes its lock.
-pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authority>, AppError> {
+pub(crate) fn open_authority(
+    config: &Config,
+    deps: &Deps,
+    keys: &KeyFiles,
+) -> Result<Arc<Authority>, AppError> {
     let lifetimes = config
         .ca()
         .map_err(AppError::setup("checking [identity]"))?;
@@ -368,6 +386,7 @@ pub(crate) fn open_authority(config: &Config, deps: &Deps) -> Result<Arc<Authori
             config: lifetimes,
             clock: Arc::clone(&deps.clock),
             entropy: Arc::clone(&deps.entropy),
+            keys: keys.clone(),
         },
     )
     .map(Arc::new)

@@ -24,6 +24,8 @@ EXAMPLES:
     taskpassd operator withdraw ann --config /var/lib/taskpass/taskpass.toml --reason stolen
   See how the root certificate stands, and replace it while agents are served:
     taskpassd root status --config /var/lib/taskpass/taskpass.toml
+  Seal the private keys, so that a stolen backup holds none:
+    taskpassd keys seal --config /var/lib/taskpass/taskpass.toml
   Go on after the machine's clock had been wrong:
     taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
 
@@ -33,7 +35,8 @@ EXIT CODES:
 const INIT_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd init --dir /var/lib/taskpass --trust-domain acme.test
-  taskpassd init --dir ./tp --trust-domain dev.example --operator alice";
+  taskpassd init --dir ./tp --trust-domain dev.example --operator alice
+  taskpassd init --dir /var/lib/taskpass --trust-domain acme.test --keys ./keys.toml";
 
 const RUN_AFTER: &str = "\
 When the broker serves, it prints one line on standard output:
@@ -188,6 +191,43 @@ EXAMPLES:
   taskpassd clock accept --config /var/lib/taskpass/taskpass.toml
   taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z";
 
+const STATUS_AFTER: &str = "\
+It asks the seal for the data key, changes nothing and can run beside a broker. It exits with 1 if a
+broker could not start with these keys.
+
+EXAMPLES:
+  taskpassd keys status --config /var/lib/taskpass/taskpass.toml
+  taskpassd keys status --config /var/lib/taskpass/taskpass.toml -o json";
+
+const SEAL_AFTER: &str = "\
+Name the seal in [keys] of the configuration first: a passphrase in a file, a credential of systemd,
+AWS KMS, or Vault's transit engine. Stop the broker, run the command as the user that the broker runs
+as, and start the broker again. Each file is sealed beside the old one, read back, and only then
+replaced, and the old bytes are overwritten. After a crash, run it again. The ledger gets an entry.
+
+Backups and snapshots of before hold the keys in plain text. A backup of after cannot be restored
+without the passphrase, or without the key of the key service.
+
+EXAMPLES:
+  taskpassd keys seal --config /var/lib/taskpass/taskpass.toml";
+
+const RESEAL_AFTER: &str = "\
+Changes the seal, or the passphrase: keep a copy of the configuration, write the new seal into [keys],
+and give the copy as `--from`. A new passphrase needs a file of its own. Without `--from`, the keys
+get a new data key by the same seal. What was sealed before opens with the old seal as before, so keep
+old backups as secret as that.
+
+EXAMPLES:
+  taskpassd keys reseal --config /var/lib/taskpass/taskpass.toml --from ./old-taskpass.toml
+  taskpassd keys reseal --config /var/lib/taskpass/taskpass.toml";
+
+const UNSEAL_AFTER: &str = "\
+A copy of the data directory then signs as this broker. Stop the broker, run the command, write
+`seal = \"plain\"` into [keys], and start the broker. The ledger gets an entry.
+
+EXAMPLES:
+  taskpassd keys unseal --config /var/lib/taskpass/taskpass.toml";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd completions bash > /etc/bash_completion.d/taskpassd";
@@ -228,6 +268,9 @@ pub enum Command {
     /// Go on after the machine's clock had been wrong, on this machine while no broker runs
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Seal the private keys on the disk, on this machine while no broker runs
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Run a broker in a temporary directory, for a first look
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
@@ -251,6 +294,10 @@ pub struct Init {
     /// The first operator, who may do everything that operators can do
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub operator: OperatorName,
+    /// A file with the table [keys] for the new taskpass.toml, to seal the private keys from the
+    /// start; paths in it begin at DIR
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
 }
 
 /// `--config FILE`
@@ -392,6 +439,62 @@ pub struct Accept {
     pub output: Output,
 }
 
+/// `taskpassd keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Say how the private keys lie on the disk, and whether the seal opens
+    #[command(after_help = STATUS_AFTER)]
+    Status(KeysStatus),
+    /// Seal keys that lie in plain text
+    #[command(after_help = SEAL_AFTER)]
+    Seal(KeysStatus),
+    /// Seal the keys anew, by another seal or with a new data key
+    #[command(after_help = RESEAL_AFTER)]
+    Reseal(Reseal),
+    /// Bring the keys back to plain text
+    #[command(after_help = UNSEAL_AFTER)]
+    Unseal(Unseal),
+}
+
+/// `taskpassd keys status` and `taskpassd keys seal`
+#[derive(Debug, Args)]
+pub struct KeysStatus {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `taskpassd keys reseal`
+#[derive(Debug, Args)]
+pub struct Reseal {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A configuration whose [keys] has the seal of before
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `taskpassd keys unseal`
+#[derive(Debug, Args)]
+pub struct Unseal {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A configuration whose [keys] has the seal, if it is gone from the other
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -452,7 +555,12 @@ mod tests {
         let help = include_str!("cli/help.txt");
         let commands = help.split("$ taskpassd").skip(1);
         let is_group = |text: &str| {
-            let groups = [" config --help", " operator --help", " clock --help"];
+            let groups = [
+                " config --help",
+                " operator --help",
+                " clock --help",
+                " keys --help",
+            ];
             groups.iter().any(|group| text.starts_with(group))
         };
         for command in commands.filter(|text| !is_group(text)) {

@@ -8,6 +8,7 @@
 
 mod change;
 pub mod check;
+mod keys;
 mod listen;
 mod log;
 mod provider;
@@ -34,6 +35,7 @@ use crate::transport;
 
 pub use self::{
     change::Difference,
+    keys::{KeysConfig, PLAIN},
     listen::MetricsListen,
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
@@ -91,6 +93,8 @@ pub struct Config {
     pub engine: Settings,
     /// `[log]`
     pub log: Log,
+    /// `[keys]`
+    pub keys: KeysConfig,
     /// Every `[[provider]]`, in the order of the file.
     pub providers: Vec<ProviderConfig>,
     /// Every key outside of providers with its value, as the file has it; the program may have
@@ -185,6 +189,12 @@ impl Config {
         self.data_dir.join("ledger")
     }
 
+    /// The wrapped data key that the private keys are sealed with; absent when they lie in plain
+    /// text.
+    pub fn keyring(&self) -> PathBuf {
+        self.data_dir.join("seal.json")
+    }
+
     /// The key that signs the ledger's checkpoints.
     pub fn ledger_key(&self) -> PathBuf {
         self.data_dir.join("ledger.key")
@@ -235,6 +245,7 @@ fn read(
     let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned());
     let base = base_of(&path);
     let providers = provider::read(document, &file, kinds, &base, complaints);
+    let keys = keys::read(document, &file, kinds, base.clone(), complaints);
     let mut sections = Sections {
         document,
         file: &file,
@@ -256,6 +267,7 @@ fn read(
             provider: sections.read(),
         },
         log: sections.read(),
+        keys,
         // A wrong trust domain has its complaint already; another one takes its place, so that the
         // rest can be checked.
         trust_domain: trust_domain(&file).or_else(|| "invalid".parse().ok())?,
@@ -265,6 +277,9 @@ fn read(
         path,
     };
     config.values = sections.values;
+    config
+        .values
+        .insert(keys::TABLE.to_owned(), config.keys.value());
     config.policy.dir = base.join(&config.policy.dir);
     compare(document, &config, complaints);
     trust_domain(&file).map(|_right| config)
@@ -335,6 +350,17 @@ fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints
                 "`revoke_wait_default` in [credentials] is {default}, more than `revoke_wait_max`, {max}"
             ),
         );
+    }
+    for file in config.keys.secret_files() {
+        if file.starts_with(&config.data_dir) {
+            complaints.add(
+                document.place(&format!("/{}", keys::TABLE)),
+                format!(
+                    "`{}` in [keys] is inside of `data_dir`, so that every copy of the sealed keys would have the secret along with them; put it elsewhere",
+                    file.display()
+                ),
+            );
+        }
     }
     if let Err(e) = config.ca() {
         complaints.add(

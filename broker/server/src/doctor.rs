@@ -13,12 +13,15 @@ mod tests;
 use std::{fmt, path::Path, sync::Arc};
 
 use serde::Serialize;
-use taskpass_core::{Clock, ProviderName, with_sources};
+use taskpass_ca::KeyFiles;
+use taskpass_core::{ProviderName, with_sources};
 use taskpass_provider::{Provider, ProviderKinds};
 
 use crate::{
+    app::Deps,
     config::{Config, ConfigError, check},
     init::quoted,
+    keys,
     observe::reconciler::ReconcilerReport,
     reload::{Outcome, Verdict as ReloadVerdict},
 };
@@ -68,7 +71,7 @@ pub type BuiltProvider = (ProviderName, Result<Arc<dyn Provider>, String>);
 pub async fn diagnose(
     path: &Path,
     kinds: &ProviderKinds,
-    clock: &Arc<dyn Clock>,
+    deps: &Deps,
     build: impl Fn(&Config) -> Vec<BuiltProvider>,
 ) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
@@ -85,13 +88,49 @@ pub async fn diagnose(
     };
     diagnosis.ok("config", format!("`{}` is right", config.path.display()));
     files::look(&config, &mut diagnosis);
-    state::check(&config, clock, &mut diagnosis);
+    let keys = private_keys(&config, deps, &mut diagnosis).await;
+    state::check(&config, &deps.clock, keys.as_ref(), &mut diagnosis);
     policy(&config, &mut diagnosis);
     last_reload(path, &config.data_dir, &mut diagnosis);
     reconcilers::check(&config.data_dir, &mut diagnosis).await;
     network::check_address(&config, &mut diagnosis).await;
     network::check_providers(build(&config), &mut diagnosis).await;
     diagnosis
+}
+
+/// How the private keys lie on the disk, if the seal opens. Keys in plain text are named.
+async fn private_keys(config: &Config, deps: &Deps, diagnosis: &mut Diagnosis) -> Option<KeyFiles> {
+    let file = quoted(&config.path);
+    let plain = keys::plain_files(config).unwrap_or_default();
+    let opened = match keys::open(config, deps).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let advice = format!(
+                "run `taskpassd keys status --config {file}`; a broker would not start, and one that runs has the keys until it ends"
+            );
+            diagnosis.fail("seal", with_sources(&error), advice);
+            return None;
+        }
+    };
+    if plain.is_empty() {
+        let message = format!("the private keys are sealed by `{}`", config.keys.word());
+        diagnosis.ok("seal", message);
+    } else if config.keys.is_sealed() {
+        let message = format!("these keys are not sealed: {}", plain.join(", "));
+        let advice = format!("stop the broker and run `taskpassd keys seal --config {file}`");
+        diagnosis.fail("seal", message, advice);
+    } else {
+        let message = format!(
+            "these keys lie in plain text in `{}`, and a copy of them signs as this broker: {}",
+            config.data_dir.display(),
+            plain.join(", ")
+        );
+        let advice = format!(
+            "name a seal in [keys], stop the broker and run `taskpassd keys seal --config {file}`"
+        );
+        diagnosis.warn("seal", message, advice);
+    }
+    Some(opened)
 }
 
 fn policy(config: &Config, diagnosis: &mut Diagnosis) {

@@ -19,21 +19,29 @@ use std::{
     sync::Arc,
 };
 
-use taskpass_ca::{Authority, Issued, NewKey};
+use taskpass_ca::{Authority, Issued, KeyFiles, NewKey};
 use taskpass_core::{Clock, Entropy, Event, OperatorName, Timestamp, TrustDomain};
 use taskpass_files::{create_dir, unfinished};
 use taskpass_ledger::{Ledger, Options, Priority, SigningKey};
 use taskpass_policy::{StarterOptions, starter_policy};
 use taskpass_provider::ProviderKinds;
+use taskpass_seal::{Keyring, PlainFiles};
 use taskpass_store::Entry;
 
-use crate::config::Config;
+use crate::{app::Deps, config::Config, keys};
 
 const CONFIG: &str = "taskpass.toml";
 const POLICY: &str = "policy";
 /// The directory of the first operator's identity, beside the configuration.
 pub(crate) const OPERATOR: &str = "operator";
 const DATA: &str = "data";
+/// `[keys]` of an installation that is made without a seal.
+const PLAIN_KEYS: &str = "\
+[keys]
+# The private keys in `data_dir`. In plain text, a copy of them signs as this broker. To seal them by
+# a passphrase, a credential of systemd or a key service, name the seal here and run
+# `taskpassd keys seal --config FILE`.
+seal = \"plain\"";
 
 /// The installation to make.
 #[derive(Debug, Clone)]
@@ -55,27 +63,102 @@ pub struct Installed {
     config: Config,
 }
 
-/// Makes a new installation. If the directory holds one already, or the remains of one, this fails
-/// and changes nothing.
+/// Makes a new installation with keys in plain text. If the directory holds one already, or the
+/// remains of one, this fails and changes nothing.
 pub fn install(
-    mut plan: Plan,
+    plan: Plan,
     kinds: &ProviderKinds,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Installed, Error> {
-    // With an absolute path, the printed commands work from any directory.
-    plan.dir = std::path::absolute(&plan.dir).map_err(|source| Error::Write {
-        path: plan.dir.clone(),
-        source,
+    let site = Site::new(plan, PLAIN_KEYS, kinds)?;
+    site.build(&KeyFiles::plain(), None, kinds, (clock, entropy))
+}
+
+/// The same with the table `[keys]` that a file holds: no private key ever lies in plain text.
+/// Paths in the table begin at the directory of the new installation.
+pub async fn install_sealed(
+    plan: Plan,
+    keys_file: &Path,
+    kinds: &ProviderKinds,
+    deps: &Deps,
+) -> Result<Installed, Error> {
+    let table = std::fs::read_to_string(keys_file).map_err(|source| Error::KeysFile {
+        path: keys_file.to_owned(),
+        source: Box::new(source),
     })?;
-    let dir = plan.dir.as_path();
-    let text = configuration(&plan.trust_domain, kinds);
-    let config = Config::parse(&dir.join(CONFIG), &text, kinds)?;
-    refuse_occupied(dir)?;
-    files::private_dir(dir)?;
-    // Of two processes that run `init` at the same time, only one succeeds in making this
+    let unusable = |source| Error::KeysFile {
+        path: keys_file.to_owned(),
+        source,
+    };
+    let site = Site::new(plan, table.trim_end(), kinds).map_err(|error| match error {
+        Error::Config(error) => unusable(error.into()),
+        other => other,
+    })?;
+    // The seal is tried before anything is written. A path in its table may lead through the
     // directory.
-    create_dir(&dir.join(DATA))?;
+    files::private_dir(&site.plan.dir)?;
+    let made = keys::fresh(&site.config, deps).await;
+    let Some((wrapped, key)) = made.map_err(|error| unusable(error.into()))? else {
+        return Err(unusable("it has no table [keys] that names a seal".into()));
+    };
+    let domain = site.plan.trust_domain.as_str();
+    let entropy = Arc::clone(&deps.entropy);
+    let files = KeyFiles::sealed(domain, vec![key], PlainFiles::Refused, entropy);
+    let keyring = Keyring::new(vec![wrapped]);
+    let sources = (&deps.clock, &deps.entropy);
+    site.build(&files, Some(&keyring), kinds, sources)
+}
+
+/// The place of an installation that is to be made.
+struct Site {
+    plan: Plan,
+    text: String,
+    config: Config,
+}
+
+impl Site {
+    fn new(mut plan: Plan, keys: &str, kinds: &ProviderKinds) -> Result<Self, Error> {
+        // With an absolute path, the printed commands work from any directory.
+        plan.dir = std::path::absolute(&plan.dir).map_err(|source| Error::Write {
+            path: plan.dir.clone(),
+            source,
+        })?;
+        let text = configuration(&plan.trust_domain, keys, kinds);
+        let config = Config::parse(&plan.dir.join(CONFIG), &text, kinds)?;
+        refuse_occupied(&plan.dir)?;
+        Ok(Self { plan, text, config })
+    }
+
+    fn build(
+        self,
+        keys: &KeyFiles,
+        keyring: Option<&Keyring>,
+        kinds: &ProviderKinds,
+        (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+    ) -> Result<Installed, Error> {
+        let Self { plan, text, config } = self;
+        files::private_dir(&plan.dir)?;
+        // Of two processes that run `init` at the same time, only one succeeds in making this
+        // directory.
+        create_dir(&plan.dir.join(DATA))?;
+        if let Some(keyring) = keyring {
+            keyring.save(&config.keyring())?;
+        }
+        write(plan, &text, &config, keys, kinds, (clock, entropy))
+    }
+}
+
+/// Writes everything but the keyring.
+fn write(
+    plan: Plan,
+    text: &str,
+    config: &Config,
+    keys: &KeyFiles,
+    kinds: &ProviderKinds,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Installed, Error> {
+    let dir = plan.dir.as_path();
 
     let authority = Authority::create(
         &config.ca_dir(),
@@ -84,23 +167,20 @@ pub fn install(
             config: config.ca()?,
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
+            keys: keys.clone(),
         },
     )?;
-    let ledger_key = SigningKey::generate(
+    let ledger_key = SigningKey::generate_in(
         &config.ledger_origin(),
         &config.ledger_key(),
         entropy.as_ref(),
+        keys,
     )?;
     let verifying = ledger_key.verifying_key().to_string();
     let key = NewKey::generate()?;
     let svid = authority.issue_operator(&plan.operator, key.public_key())?;
     // The identity is on record before its files exist.
-    record(
-        &config,
-        ledger_key,
-        &first_events(&plan, &svid),
-        clock.now(),
-    )?;
+    record(config, ledger_key, &first_events(&plan, &svid), clock.now())?;
 
     let vkey = format!("{verifying}\n");
     let operator = dir.join(OPERATOR);
@@ -130,7 +210,7 @@ pub fn install(
 }
 
 /// The text of a new `taskpass.toml`, with an example of each kind of provider behind `#`.
-fn configuration(trust_domain: &TrustDomain, kinds: &ProviderKinds) -> String {
+fn configuration(trust_domain: &TrustDomain, keys: &str, kinds: &ProviderKinds) -> String {
     let mut examples = String::new();
     for kind in kinds {
         for line in kind.example().lines() {
@@ -141,6 +221,7 @@ fn configuration(trust_domain: &TrustDomain, kinds: &ProviderKinds) -> String {
     }
     include_str!("init/taskpass.toml")
         .replace("{trust_domain}", trust_domain.as_str())
+        .replace("{keys}", keys)
         .replace("{providers}", examples.trim_end())
 }
 

@@ -14,7 +14,7 @@
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::load(Path::new("taskpass.toml"), &provider_kinds())?;
 //! let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
-//! let deps = Deps { clock, entropy };
+//! let deps = Deps { clock, entropy, credentials: None };
 //! let app = App::build(config, deps).await?;
 //! println!("listening on {}", app.local_addr());
 //! app.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
@@ -33,6 +33,7 @@ pub mod doctor;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod init;
+pub mod keys;
 pub mod observe;
 pub mod operator;
 pub mod order;

@@ -5,7 +5,7 @@ mod process;
 
 use std::{
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -15,12 +15,12 @@ use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
     App, Deps,
     cli::{
-        Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, OperatorCommand,
-        Output, RootCommand, Withdraw,
+        Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, KeysCommand,
+        KeysStatus, OperatorCommand, Output, Reseal, RootCommand, Unseal, Withdraw,
     },
     clock,
     config::{Config, ProviderConfig, check, reference},
-    doctor, init,
+    doctor, init, keys,
     observe::logging,
     operator,
     order::{self, Order},
@@ -63,24 +63,34 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Operator(OperatorCommand::Withdraw(arguments)) => operator_withdraw(arguments),
         Command::Root(command) => root(&command),
         Command::Clock(ClockCommand::Accept(arguments)) => clock_accept(arguments),
+        Command::Keys(command) => keys_command(command),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
         Command::Completions { shell } => completions(shell),
     }
 }
 
 fn init(arguments: Init) -> anyhow::Result<ExitCode> {
-    let Deps { clock, entropy } = deps();
+    let deps = deps();
     let Init {
         dir,
         trust_domain,
         operator,
+        keys,
     } = arguments;
     let plan = init::Plan {
         dir,
         trust_domain,
         operator,
     };
-    print(&init::install(plan, &provider_kinds(), &clock, &entropy)?.to_string())
+    let kinds = provider_kinds();
+    let installed = match keys {
+        None => init::install(plan, &kinds, &deps.clock, &deps.entropy)?,
+        Some(file) => {
+            let installing = init::install_sealed(plan, &file, &kinds, &deps);
+            process::runtime()?.block_on(installing)?
+        }
+    };
+    print(&installed.to_string())
 }
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
@@ -133,10 +143,10 @@ fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn doctor(arguments: &Doctor) -> anyhow::Result<ExitCode> {
-    let clock = deps().clock;
+    let deps = deps();
     let kinds = provider_kinds();
-    let build = |config: &Config| build_providers(config, &clock);
-    let diagnosing = doctor::diagnose(&arguments.config, &kinds, &clock, build);
+    let build = |config: &Config| build_providers(config, &deps.clock);
+    let diagnosing = doctor::diagnose(&arguments.config, &kinds, &deps, build);
     let diagnosis = process::runtime()?.block_on(diagnosing);
     match arguments.output {
         Output::Text => print(&diagnosis.to_string())?,
@@ -223,6 +233,58 @@ fn clock_accept(arguments: Accept) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn keys_command(command: KeysCommand) -> anyhow::Result<ExitCode> {
+    let load = |file: &Path| Config::load(file, &provider_kinds());
+    let load_boxed = |file: &PathBuf| load(file).map(Box::new);
+    let (config, change, output) = match command {
+        KeysCommand::Status(KeysStatus { config, output }) => {
+            return keys_status(&load(&config)?, output);
+        }
+        KeysCommand::Seal(KeysStatus { config, output }) => {
+            (load(&config)?, keys::Change::Seal, output)
+        }
+        KeysCommand::Reseal(Reseal {
+            config,
+            from,
+            output,
+        }) => {
+            let from = from.as_ref().map(load_boxed).transpose()?;
+            (load(&config)?, keys::Change::Reseal { from }, output)
+        }
+        KeysCommand::Unseal(Unseal {
+            config,
+            from,
+            output,
+        }) => {
+            let from = from.as_ref().map(load_boxed).transpose()?;
+            (load(&config)?, keys::Change::Unseal { from }, output)
+        }
+    };
+    let request = keys::Request {
+        config,
+        change,
+        user: rustix::process::geteuid().as_raw(),
+    };
+    let changed = process::runtime()?.block_on(keys::change(request, &deps()))?;
+    match output {
+        Output::Text => print(&changed.to_string()),
+        Output::Json => print(&changed.to_json()),
+    }
+}
+
+fn keys_status(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
+    let status = process::runtime()?.block_on(keys::status(config, &deps()))?;
+    match output {
+        Output::Text => print(&status.to_string())?,
+        Output::Json => print(&status.to_json())?,
+    };
+    Ok(if status.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "taskpassd", &mut script);
@@ -249,6 +311,7 @@ fn deps() -> Deps {
     Deps {
         clock: machine_clock(),
         entropy: Arc::new(SystemEntropy::new()),
+        credentials: process::environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
     }
 }
 

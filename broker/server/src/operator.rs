@@ -160,10 +160,12 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     check_user(&config.data_dir, user)?;
     let deps = &Deps {
         clock: clock::trusted(&config.data_dir, Arc::clone(&deps.clock)),
-        entropy: Arc::clone(&deps.entropy),
+        ..deps.clone()
     };
-    let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
-    let opened = app::open_store(&config, deps, Arc::new(SystemDisk)).await;
+    let keys = app::open_keys(&config, deps).await.map_err(Error::Open)?;
+    let authority = app::open_authority(&config, deps, &keys);
+    let authority = authority.map_err(|e| open_failed(e, &config))?;
+    let opened = app::open_store(&config, deps, Arc::new(SystemDisk), &keys).await;
     let app::OpenStore {
         store,
         ledger_key: vkey,
@@ -207,7 +209,11 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
 }
 
 /// Refuses while the time is wrong: the entry's time would stay in the ledger for good.
-fn require_sane_clock(clock: &dyn Clock, ledger: Timestamp, config: &Config) -> Result<(), Error> {
+pub(crate) fn require_sane_clock(
+    clock: &dyn Clock,
+    ledger: Timestamp,
+    config: &Config,
+) -> Result<(), Error> {
     let config = || quoted(&config.path);
     if let Some(doubt) = clock.doubt() {
         let config = config();

@@ -332,6 +332,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::BrokerStopped {}
         | Event::IndexRebuilt { .. }
         | Event::ClockAccepted { .. }
+        | Event::KeysSealed { .. }
         | Event::CaChanged { .. }
         | Event::RootChanged { .. }
         | Event::AgentFrozen { .. }

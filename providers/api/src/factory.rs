@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 use taskpass_core::Clock;
 
-use crate::Provider;
+use crate::{Provider, SealFactory};
 
 /// Why a provider could not be built.
 pub type BuildError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,6 +40,11 @@ pub trait ProviderFactory: fmt::Debug + Send + Sync {
     /// Builds the provider. Reads the files that the configuration names, except files with
     /// secrets; makes no call.
     fn build(&self, config: &Value, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError>;
+
+    /// The seal that the package offers, if its back end is a key service as well.
+    fn seal(&self) -> Option<Arc<dyn SealFactory>> {
+        None
+    }
 }
 
 /// Every kind of provider that a program has.
@@ -90,35 +95,44 @@ pub trait Configuration: DeserializeOwned + JsonSchema + 'static {
 
     /// Builds the provider.
     fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError>;
+
+    /// The seal that the package offers, if its back end is a key service as well.
+    fn seal() -> Option<Arc<dyn SealFactory>> {
+        None
+    }
 }
 
 /// The factory of the provider that `C` configures.
 pub fn factory<C: Configuration>() -> Arc<dyn ProviderFactory> {
+    Arc::new(Typed::<C> {
+        schema: schema_of::<C>(),
+        config: PhantomData,
+    })
+}
+
+/// The schema of a table that is read into `T`.
+pub(crate) fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let mut schema = settings.into_generator().into_root_schema_for::<C>();
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
     // The name of a Rust type means nothing to operators.
     schema.remove("title");
-    Arc::new(Typed::<C> {
-        schema: schema.into(),
-        config: PhantomData,
+    schema.into()
+}
+
+/// Reads a table, or says what is wrong with it.
+pub(crate) fn read<T: DeserializeOwned>(table: &Value) -> Result<T, Finding> {
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let place = error.path().iter().filter_map(token).collect::<String>();
+        Finding::new(place, error.inner())
     })
 }
 
 struct Typed<C> {
     schema: Value,
     config: PhantomData<fn() -> C>,
-}
-
-impl<C: Configuration> Typed<C> {
-    fn read(config: &Value) -> Result<C, Finding> {
-        serde_path_to_error::deserialize(config).map_err(|error| {
-            let place = error.path().iter().filter_map(token).collect::<String>();
-            Finding::new(place, error.inner())
-        })
-    }
 }
 
 /// One part of a JSON pointer.
@@ -144,17 +158,21 @@ impl<C: Configuration> ProviderFactory for Typed<C> {
     }
 
     fn check(&self, config: &Value) -> Vec<Finding> {
-        match Self::read(config) {
+        match read::<C>(config) {
             Ok(config) => config.findings(),
             Err(finding) => vec![finding],
         }
     }
 
     fn build(&self, config: &Value, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
-        let config = Self::read(config).map_err(|Finding { place, message }| {
+        let config = read::<C>(config).map_err(|Finding { place, message }| {
             format!("the configuration is wrong at `{place}`: {message}")
         })?;
         config.build(parts)
+    }
+
+    fn seal(&self) -> Option<Arc<dyn SealFactory>> {
+        C::seal()
     }
 }
 

@@ -23,6 +23,7 @@ pub mod conformance;
 mod error;
 mod factory;
 mod order;
+mod seal;
 
 pub use error::ProviderError;
 pub use factory::{
@@ -32,6 +33,7 @@ pub use order::{
     Anchors, Health, IssueOrder, Issued, Liveness, RenewOrder, Renewed, RevokeItem, RevokeOrder,
     RevokeScope, Revoked,
 };
+pub use seal::{Seal, SealConfiguration, SealFactory, SealParts, seal_factory};
 
 use async_trait::async_trait;
 use serde_json::Value;

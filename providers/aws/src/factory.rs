@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use taskpass_provider::{BuildError, Configuration, Finding, Parts, Provider, ProviderFactory};
+use taskpass_provider::{
+    BuildError, Configuration, Finding, Parts, Provider, ProviderFactory, SealFactory, seal_factory,
+};
 
 use crate::{
     config::AwsConfig,
+    kms::KmsConfig,
     provider::{self, AwsProvider},
     role,
 };
@@ -35,5 +38,9 @@ impl Configuration for AwsConfig {
     fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
         let provider = AwsProvider::new(self, &parts.base_dir, Arc::clone(&parts.clock))?;
         Ok(Arc::new(provider))
+    }
+
+    fn seal() -> Option<Arc<dyn SealFactory>> {
+        Some(seal_factory::<KmsConfig>())
     }
 }

@@ -62,6 +62,7 @@ mod failure;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod iam;
+mod kms;
 mod provider;
 mod revocation;
 mod revoker;
@@ -76,4 +77,5 @@ mod transport;
 pub use config::{AwsConfig, AwsKind, CredentialsConfig, ProbeConfig, RevokerConfig, RoleConfig};
 pub use error::Error;
 pub use factory::factory;
+pub use kms::{KmsConfig, KmsWord};
 pub use provider::AwsProvider;

@@ -354,7 +354,7 @@ pub(crate) fn check(config: &AwsConfig) -> Result<(), (&'static str, Error)> {
     Ok(())
 }
 
-fn source(
+pub(crate) fn source(
     config: &CredentialsConfig,
     region: &str,
     base_dir: &Path,

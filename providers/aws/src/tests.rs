@@ -13,6 +13,7 @@
 
 mod conformance;
 mod evaluator;
+mod kms;
 mod ministack;
 mod moto;
 mod properties;

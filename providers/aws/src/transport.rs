@@ -68,14 +68,14 @@ pub(crate) struct Endpoint {
     pub(crate) base: String,
 }
 
-/// One request of the AWS query protocol, or of S3.
+/// One request of the AWS query protocol, of its JSON protocol, or of S3.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     /// `GET`, `POST`, …
     pub(crate) method: &'a str,
     /// Percent-encoded, with the query.
     pub(crate) path: &'a str,
-    /// A form, or an object's content.
+    /// A form, a JSON object, or an object's content.
     pub(crate) body: &'a str,
 }
 
@@ -132,7 +132,30 @@ impl Transport {
         call: &Call<'_>,
         action: &str,
     ) -> Result<Answer, ProviderError> {
-        let request = signed(endpoint, credentials, now, call).map_err(|reason| {
+        let form = [(
+            "content-type",
+            "application/x-www-form-urlencoded; charset=utf-8",
+        )];
+        let headers = if call.method == "POST" {
+            &form[..]
+        } else {
+            &[]
+        };
+        self.send_with(endpoint, credentials, now, call, headers, action)
+            .await
+    }
+
+    /// The same, with these headers and no others of our own.
+    pub(crate) async fn send_with(
+        &self,
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+        now: Timestamp,
+        call: &Call<'_>,
+        headers: &[(&'static str, &'static str)],
+        action: &str,
+    ) -> Result<Answer, ProviderError> {
+        let request = signed(endpoint, credentials, now, call, headers).map_err(|reason| {
             ProviderError::Misconfigured(format!("{action} could not be signed: {reason}"))
         })?;
         let exchange = async {
@@ -157,6 +180,7 @@ fn signed(
     credentials: &Credentials,
     now: Timestamp,
     call: &Call<'_>,
+    headers: &[(&'static str, &'static str)],
 ) -> Result<Request<SdkBody>, String> {
     let uri = format!("{}{}", endpoint.base, call.path);
     let mut request = http::Request::builder()
@@ -164,10 +188,10 @@ fn signed(
         .uri(&uri)
         .body(SdkBody::from(call.body))
         .map_err(|e| e.to_string())?;
-    if call.method == "POST" {
+    for (name, value) in headers {
         request.headers_mut().insert(
-            http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8"),
+            http::HeaderName::from_static(name),
+            http::HeaderValue::from_static(value),
         );
     }
     let mut settings = SigningSettings::default();

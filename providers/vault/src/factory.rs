@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use taskpass_provider::{BuildError, Configuration, Finding, Parts, Provider, ProviderFactory};
+use taskpass_provider::{
+    BuildError, Configuration, Finding, Parts, Provider, ProviderFactory, SealFactory, seal_factory,
+};
 
-use crate::{config::VaultConfig, provider::VaultProvider};
+use crate::{config::VaultConfig, provider::VaultProvider, transit::TransitConfig};
 
 /// The factory of Vault and OpenBao providers.
 pub fn factory() -> Arc<dyn ProviderFactory> {
@@ -23,5 +25,9 @@ impl Configuration for VaultConfig {
     fn build(&self, parts: &Parts) -> Result<Arc<dyn Provider>, BuildError> {
         let provider = VaultProvider::new(self, &parts.base_dir, Arc::clone(&parts.clock))?;
         Ok(Arc::new(provider))
+    }
+
+    fn seal() -> Option<Arc<dyn SealFactory>> {
+        Some(seal_factory::<TransitConfig>())
     }
 }

@@ -71,6 +71,7 @@ mod roles;
 mod secret_file;
 mod session;
 mod token;
+mod transit;
 mod transport;
 mod validate;
 mod vault;
@@ -82,3 +83,4 @@ pub use config::{
 pub use engine::EngineRevokes;
 pub use factory::factory;
 pub use provider::VaultProvider;
+pub use transit::{TransitConfig, TransitWord};

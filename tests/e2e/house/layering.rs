@@ -1,28 +1,42 @@
 //! Dependencies point one way, between packages and between the parts of the broker.
 
+mod words;
+
 use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use taskpass_tests::workspace;
 
+use self::words::{without_prose, words};
 use super::{files, none, read};
 
 /// Each package with the packages of this workspace on which it may depend.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("taskpass-core", &[]),
     ("taskpass-files", &[]),
+    ("taskpass-seal", &["taskpass-core", "taskpass-files"]),
     ("taskpass-proto", &[]),
     ("taskpass-config", &["taskpass-core"]),
     ("taskpass-spiffe-verify", &["taskpass-core"]),
     (
         "taskpass-ca",
-        &["taskpass-core", "taskpass-files", "taskpass-spiffe-verify"],
+        &[
+            "taskpass-core",
+            "taskpass-files",
+            "taskpass-seal",
+            "taskpass-spiffe-verify",
+        ],
     ),
     ("taskpass-policy", &["taskpass-core"]),
     ("taskpass-ledger-verify", &["taskpass-core"]),
     (
         "taskpass-ledger",
-        &["taskpass-core", "taskpass-files", "taskpass-ledger-verify"],
+        &[
+            "taskpass-core",
+            "taskpass-files",
+            "taskpass-seal",
+            "taskpass-ledger-verify",
+        ],
     ),
     ("taskpass-provider", &["taskpass-core"]),
     ("taskpass-metrics", &["taskpass-core"]),
@@ -46,6 +60,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "taskpass-core",
             "taskpass-files",
             "taskpass-proto",
+            "taskpass-seal",
             "taskpass-ca",
             "taskpass-policy",
             "taskpass-ledger",
@@ -404,73 +419,6 @@ fn a_provider_is_named_in_the_composition_root_only() {
             .map(|kind| format!("init/taskpass.toml must not name the provider `{kind}`")),
     );
     none(&complaints);
-}
-
-/// Code without the text literals that have a space in them.
-fn without_prose(code: &str) -> String {
-    let (mut kept, mut rest) = (String::new(), code);
-    while let Some(begin) = rest.find('"') {
-        let (before, literal) = rest.split_at(begin);
-        kept += before;
-        // `'"'` is a character.
-        if before.ends_with('\'') && literal[1..].starts_with('\'') {
-            rest = &literal[1..];
-            continue;
-        }
-        let mut is_escaped = false;
-        let end = literal[1..].find(|c| {
-            let ends = c == '"' && !is_escaped;
-            is_escaped = c == '\\' && !is_escaped;
-            ends
-        });
-        let length = end.map_or(literal.len(), |end| end + 2);
-        let text = &literal[..length];
-        if !text.contains(char::is_whitespace) {
-            kept += text;
-        }
-        rest = &literal[length..];
-    }
-    kept + rest
-}
-
-/// The words that names are made of, in small letters: `VaultConfig` and `vault_config` are `vault`
-/// and `config`.
-fn words(code: &str) -> std::collections::BTreeSet<String> {
-    let mut words = std::collections::BTreeSet::new();
-    for name in code.split(|c: char| !c.is_ascii_alphanumeric()) {
-        let mut word = String::new();
-        let mut was_small = false;
-        for c in name.chars() {
-            if c.is_ascii_uppercase() && was_small {
-                words.insert(std::mem::take(&mut word));
-            }
-            was_small = c.is_ascii_lowercase();
-            word.push(c.to_ascii_lowercase());
-        }
-        words.insert(word);
-    }
-    words
-}
-
-#[test]
-fn names_are_split_into_words_and_prose_is_left_out() {
-    let words = |code: &str| {
-        words(&without_prose(code))
-            .into_iter()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .trim()
-            .to_owned()
-    };
-    assert_eq!(
-        words("VaultConfig::aws_keys(VAULT_TOKEN)"),
-        "aws config keys token vault"
-    );
-    assert_eq!(
-        words("if kind == \"vault\" { say(\"like \\\"vault-main\\\"\") }"),
-        "if kind say vault"
-    );
-    assert_eq!(words("say(\"like \\\"vault\\\"\", '\"', aws)"), "aws say");
 }
 
 /// The engine decides, so it must be possible to read, build and simulate it without any protocol.

@@ -285,6 +285,7 @@ async fn parts(
             config: Lifetimes::default(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            keys: taskpass_ca::KeyFiles::plain(),
         },
     );
     let authority = Arc::new(authority.expect("an authority"));

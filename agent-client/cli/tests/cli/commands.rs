@@ -378,7 +378,10 @@ async fn wrong_arguments_are_told_apart_before_anything_is_sent() {
         ),
         (vec!["credential", "issue", "--role", "v/r"], "--task"),
         (vec!["login"], "--join-token"),
-        (vec!["login", "--join-token", "abc"], "not a join token"),
+        (
+            vec!["login", "--join-token", "abc"],
+            "--join-token-file FILE",
+        ),
         (
             vec!["login", "--oidc-token-file", "f"],
             "unexpected argument",
@@ -426,15 +429,24 @@ async fn wrong_arguments_are_told_apart_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn logging_in_works_from_a_file_an_argument_and_standard_input() {
-    for how in ["file", "argument", "stdin"] {
+async fn logging_in_works_from_a_file_and_standard_input_and_never_from_an_argument() {
+    let fake = Fake::start().await;
+    let token = fake.token_text();
+    let output = run(&fake, &["login", "--join-token", &token]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("every user of this machine can read it"),
+        "{said}"
+    );
+    assert!(!said.contains(&token), "{said}");
+    for how in ["file", "stdin"] {
         let fake = Fake::start().await;
         let token = fake.token_text();
         let file = fake.dir.path().join("token");
         std::fs::write(&file, &token).unwrap();
         let args = match how {
             "file" => vec!["login", "--join-token-file", file.to_str().unwrap()],
-            "argument" => vec!["login", "--join-token", &token],
             _ => vec!["login", "--join-token", "-"],
         };
         let mut command = command(&fake, &args);

@@ -30,6 +30,7 @@ fn deps(trust_domain: TrustDomain, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
         config: Config::default(),
         clock,
         entropy,
+        keys: KeyFiles::plain(),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum InstallationStep<'a> {
         /// The time of this entry.
         accepted: Timestamp,
     },
+    /// [`Event::KeysSealed`].
+    KeysSealed,
     /// [`Event::CaChanged`].
     CaChanged,
     /// [`Event::RootChanged`].
@@ -257,6 +259,7 @@ impl Event {
                     accepted: *accepted,
                 })
             }
+            Self::KeysSealed { .. } => Topic::Installation(InstallationStep::KeysSealed),
             Self::CaChanged { .. } => Topic::Installation(InstallationStep::CaChanged),
             Self::RootChanged {
                 root,

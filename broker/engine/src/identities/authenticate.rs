@@ -21,7 +21,7 @@ impl Engine {
     ) -> Result<Call, Error> {
         let Some(identity) = identity else {
             return Err(Error::Unauthenticated(
-                "this needs a client certificate; get one with `taskpass login --join-token …`"
+                "this needs a client certificate; get one with `taskpass login --join-token-file FILE`"
                     .to_owned(),
             ));
         };

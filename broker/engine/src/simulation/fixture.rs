@@ -43,6 +43,7 @@ impl Fixture {
                 config: taskpass_ca::Config::default(),
                 clock: Arc::<Current>::clone(&current),
                 entropy: Arc::<Current>::clone(&current),
+                keys: taskpass_ca::KeyFiles::plain(),
             },
         )
         .unwrap();

@@ -1,7 +1,7 @@
 //! The engine's configuration, made of the file and the policy that it names. A start and a reload
 //! make it alike.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use taskpass_core::{Clock, Entropy};
 use taskpass_engine::{Configuration, ConfiguredProvider};
@@ -18,6 +18,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// The directory in which the service manager hands over credentials, if there is one.
+    pub credentials: Option<PathBuf>,
 }
 
 /// The parts that a reload can swap: policy, providers and settings.

@@ -111,14 +111,17 @@ pub struct Accepted {
 pub async fn accept(request: Request, deps: &Deps) -> Result<Accepted, Error> {
     let Request { config, time, user } = request;
     check_user(&config.data_dir, user)?;
-    let authority = app::open_authority(&config, deps).map_err(|e| open_failed(e, &config))?;
+    let keys = app::open_keys(&config, deps).await;
+    let keys = keys.map_err(operator::Error::Open)?;
+    let authority = app::open_authority(&config, deps, &keys);
+    let authority = authority.map_err(|e| open_failed(e, &config))?;
     // Until the time is accepted, nothing may be recorded at the machine's time: opening the store
     // may record that its index is built again.
     let standing = Deps {
         clock: super::trusted(&config.data_dir, Arc::clone(&deps.clock)),
-        entropy: Arc::clone(&deps.entropy),
+        ..deps.clone()
     };
-    let opened = app::open_store(&config, &standing, Arc::new(SystemDisk)).await;
+    let opened = app::open_store(&config, &standing, Arc::new(SystemDisk), &keys).await;
     let app::OpenStore { store, ledger, .. } = opened.map_err(|e| open_failed(e, &config))?;
     let previous = store.last_time();
     let accepted = deps.clock.now();

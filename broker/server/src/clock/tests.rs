@@ -1,6 +1,6 @@
 use std::os::unix::fs::MetadataExt as _;
 
-use taskpass_ca::NewKey;
+use taskpass_ca::{KeyFiles, NewKey};
 use taskpass_core::{Event, Identity, ManualClock, SeededEntropy, Timestamp};
 use taskpass_ledger::disk::SystemDisk;
 use taskpass_store::{Batch, Store as _};
@@ -48,6 +48,7 @@ impl Installation {
         let deps = Deps {
             clock: Arc::<Machine>::clone(&machine),
             entropy: Arc::new(SeededEntropy::new(3)),
+            credentials: None,
         };
         let plan = Plan {
             dir: scratch.path().join("t"),
@@ -89,7 +90,8 @@ impl Installation {
 
     /// Works with the store at the machine's own time, as brokers did before they watched it.
     async fn record(&self, events: Vec<Event>) -> Timestamp {
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk));
+        let keys = KeyFiles::plain();
+        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk), &keys);
         let store = opened.await.unwrap().store;
         for event in events {
             store.commit(Batch::new([event])).await.unwrap();
@@ -101,7 +103,8 @@ impl Installation {
 
     /// The serials of the operator's SVIDs that count.
     async fn counts(&self, serial: &str) -> bool {
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk));
+        let keys = KeyFiles::plain();
+        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk), &keys);
         let store = opened.await.unwrap().store;
         let found = store.svid(serial).await.unwrap().is_some();
         store.close().await.unwrap();
@@ -110,7 +113,7 @@ impl Installation {
 
     /// Signs for an agent, at the machine's own time.
     fn sign(&self) -> Result<(), String> {
-        let authority = app::open_authority(&self.config, &self.deps).unwrap();
+        let authority = app::open_authority(&self.config, &self.deps, &KeyFiles::plain()).unwrap();
         let rotated = authority.rotate().map_err(|e| with_sources(&e));
         rotated?;
         let builder = Identity::Agent("builder".parse().unwrap());
@@ -268,8 +271,10 @@ async fn a_forged_mark_dates_no_entry() {
     let deps = Deps {
         clock: trusted(data_dir, Arc::<Machine>::clone(&installation.machine)),
         entropy: Arc::new(SeededEntropy::new(4)),
+        credentials: None,
     };
-    let opened = app::open_store(&installation.config, &deps, Arc::new(SystemDisk));
+    let keys = KeyFiles::plain();
+    let opened = app::open_store(&installation.config, &deps, Arc::new(SystemDisk), &keys);
     let store = opened.await.unwrap().store;
     let stopped = Batch::reserved([Event::BrokerStopped {}]);
     assert_eq!(store.commit(stopped).await.unwrap().time, BEGIN);

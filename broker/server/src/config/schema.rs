@@ -7,6 +7,7 @@ use taskpass_provider::ProviderKinds;
 
 use super::{
     change::mark_fixed,
+    keys,
     log::Log,
     provider,
     sections::{DATA_DIR, Identity, Listen, Policy},
@@ -50,6 +51,7 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
     add(Credentials::TABLE, Credentials::schema());
     add(ProviderSettings::TABLE, ProviderSettings::schema());
     add(Log::TABLE, Log::schema());
+    add(keys::TABLE, keys::schema(kinds));
     add(provider::TABLE, providers(kinds));
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -17,6 +17,14 @@ const MEBIBYTE: u64 = 1024 * 1024;
 
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     installation(config, diagnosis);
+    for secret in config.keys.secret_files() {
+        let advice =
+            "put the secret of the seal there, with mode 0600; without it no broker starts";
+        if is_private(&secret, 0o600, advice, diagnosis) {
+            let message = format!("[keys]: `{}` is private", secret.display());
+            diagnosis.ok("secrets", message);
+        }
+    }
     let secrets = config.providers.iter().flat_map(|provider| {
         let files = provider.secret_files().into_iter();
         files.map(|file| (&provider.name, file))
@@ -67,7 +75,12 @@ fn installation(config: &Config, diagnosis: &mut Diagnosis) {
     for part in [config.ca_dir(), config.ledger_dir()] {
         all_private &= is_private(&part, 0o700, advice, diagnosis);
     }
-    for key in keys(&config.ca_dir()).iter().chain([&config.ledger_key()]) {
+    let keyring = Some(config.keyring()).filter(|path| path.exists());
+    let others = std::iter::once(config.ledger_key()).chain(keyring);
+    for key in keys(&config.ca_dir())
+        .iter()
+        .chain(&others.collect::<Vec<_>>())
+    {
         all_private &= is_private(key, 0o600, advice, diagnosis);
     }
     if all_private {

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use serde::Deserialize;
-use taskpass_ca::{CaRecord, RootRecord, Stage};
+use taskpass_ca::{CaRecord, KeyFiles, RootRecord, Stage};
 use taskpass_core::{Clock, Identity, RootNumber, RootStage, Timestamp, with_sources};
 use taskpass_ledger::{SigningKey, verify};
 use taskpass_store::{Entry, indexes_set_aside};
@@ -25,13 +25,19 @@ const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(365 * 86_4
 /// stopped.
 const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(5 * 86_400);
 
-pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Diagnosis) {
+/// `keys` is absent when the private keys do not open, which another check has reported.
+pub(super) fn check(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    keys: Option<&KeyFiles>,
+    diagnosis: &mut Diagnosis,
+) {
     let now = clock.now();
     if !config.data_dir.exists() {
         // `files` has reported it.
         return;
     }
-    let newest = ledger(config, diagnosis);
+    let newest = keys.and_then(|keys| ledger(config, keys, diagnosis));
     index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
@@ -39,8 +45,9 @@ pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Dia
 }
 
 /// Returns the time of the newest entry.
-fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
-    let key = match SigningKey::load(&config.ledger_origin(), &config.ledger_key()) {
+fn ledger(config: &Config, keys: &KeyFiles, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
+    let loaded = SigningKey::load_from(&config.ledger_origin(), &config.ledger_key(), keys);
+    let key = match loaded {
         Ok(key) => key,
         Err(e) => {
             let advice =

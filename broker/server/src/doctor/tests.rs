@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use taskpass_ca::{Authority, IssueOptions, NewKey};
-use taskpass_core::{Entropy, Identity, ManualClock, SeededEntropy, Timestamp};
+use taskpass_core::{Clock, Entropy, Identity, ManualClock, SeededEntropy, Timestamp};
 
 use super::*;
 use crate::{
@@ -55,10 +55,19 @@ impl Installation {
             config: config.ca().unwrap(),
             clock: self.clock.clone(),
             entropy: Arc::new(SeededEntropy::new(2)),
+            keys: taskpass_ca::KeyFiles::plain(),
         };
         let authority = Authority::open(&config.ca_dir(), deps).unwrap();
         authority.rotate().unwrap();
         authority
+    }
+
+    fn deps(&self) -> Deps {
+        Deps {
+            clock: self.clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(3)),
+            credentials: None,
+        }
     }
 
     async fn diagnose(&self) -> Diagnosis {
@@ -66,7 +75,7 @@ impl Installation {
         diagnose(
             &self.dir("taskpass.toml"),
             &provider_kinds(),
-            &(Arc::clone(&self.clock) as Arc<dyn Clock>),
+            &self.deps(),
             none,
         )
         .await
@@ -89,7 +98,8 @@ impl Installation {
             let failed = format!("[fail] {check}: ");
             assert!(text.contains(&failed), "{text}");
         }
-        let known = [&["disk", "files"], expected].concat();
+        // A new installation has its keys in plain text, and `doctor` says so.
+        let known = [&["disk", "files", "seal"], expected].concat();
         let problem = |f: &Finding| f.verdict != Verdict::Ok && !known.contains(&f.check.as_str());
         let mut bad = diagnosis.findings.into_iter().filter(problem);
         let first = bad.next().unwrap_or_else(|| panic!("all is well:\n{text}"));
@@ -135,6 +145,41 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
             .modified()
             .unwrap(),
         lock
+    );
+}
+
+#[tokio::test]
+async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
+    let installation = Installation::new();
+    let diagnosis = installation.diagnose().await;
+    let mut found = diagnosis.findings.iter();
+    let finding = found.find(|finding| finding.check == "seal").unwrap();
+    assert_eq!(finding.verdict, Verdict::Warn);
+    for name in ["ca/root.key", "ledger.key"] {
+        assert!(finding.message.contains(name), "{diagnosis}");
+    }
+    let advice = finding.advice.as_deref().unwrap();
+    assert!(
+        advice.contains("`taskpassd keys seal --config "),
+        "{advice}"
+    );
+
+    // The configuration names a seal, and the keys are as they were.
+    let pass = installation.scratch.path().join("pass");
+    fs::write(&pass, "correct horse battery staple").unwrap();
+    chmod(&pass, 0o600);
+    let keys = "seal = \"passphrase_file\"\npassphrase_file = \"../pass\"";
+    installation.edit(|text| text.replace("seal = \"plain\"", keys));
+    let diagnosis = installation.diagnose().await.to_string();
+    assert!(
+        diagnosis.contains("[fail] seal: [keys] names the seal"),
+        "{diagnosis}"
+    );
+    chmod(&pass, 0o644);
+    let diagnosis = installation.diagnose().await.to_string();
+    assert!(
+        diagnosis.contains("pass` is open to other users"),
+        "{diagnosis}"
     );
 }
 
@@ -397,13 +442,7 @@ async fn a_provider_that_cannot_be_built_is_reported() {
     let providers =
         |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];
     let path = installation.dir("taskpass.toml");
-    let diagnosis = diagnose(
-        &path,
-        &provider_kinds(),
-        &(Arc::clone(&installation.clock) as Arc<dyn Clock>),
-        providers,
-    )
-    .await;
+    let diagnosis = diagnose(&path, &provider_kinds(), &installation.deps(), providers).await;
     assert!(diagnosis.has_failed());
     assert!(
         diagnosis

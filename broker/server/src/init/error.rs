@@ -42,6 +42,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The file for `[keys]` is of no use.
+    #[error("the table [keys] in `{}` cannot be used", path.display())]
+    KeysFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The wrapped data key could not be written.
+    #[error("the wrapped data key could not be written")]
+    Keyring(#[from] taskpass_seal::Error),
     /// The certificate authority could not be made.
     #[error("the certificate authority could not be made")]
     Authority(#[from] taskpass_ca::Error),

@@ -219,7 +219,7 @@ fn paths_are_quoted_for_a_shell() {
 /// The commented examples must be valid without the comment marks.
 #[test]
 fn the_commented_examples_are_right() {
-    let text = configuration(&"acme.test".parse().unwrap(), &provider_kinds());
+    let text = configuration(&"acme.test".parse().unwrap(), PLAIN_KEYS, &provider_kinds());
     let start = text.find("# [[provider]]").unwrap();
     let (head, examples) = text.split_at(start);
     let uncommented: Vec<&str> = examples

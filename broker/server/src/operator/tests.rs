@@ -1,5 +1,6 @@
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
+use taskpass_ca::KeyFiles;
 use taskpass_core::{Clock as _, ManualClock, SeededEntropy};
 use taskpass_store::Entry;
 
@@ -23,6 +24,7 @@ impl Installation {
         let deps = Deps {
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(3)),
+            credentials: None,
         };
         let plan = Plan {
             dir: scratch.path().join("t"),
@@ -69,9 +71,14 @@ impl Installation {
 
     /// Every event, in the order of the ledger.
     async fn events(&self) -> Vec<Event> {
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
-            .await
-            .unwrap();
+        let opened = app::open_store(
+            &self.config,
+            &self.deps,
+            Arc::new(SystemDisk),
+            &KeyFiles::plain(),
+        )
+        .await
+        .unwrap();
         let reader = opened.ledger;
         let events = (0..reader.size())
             .map(|i| Entry::parse(&reader.entry(i).unwrap()).unwrap().event)
@@ -81,9 +88,14 @@ impl Installation {
     }
 
     async fn counts(&self, serial: &str) -> bool {
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk))
-            .await
-            .unwrap();
+        let opened = app::open_store(
+            &self.config,
+            &self.deps,
+            Arc::new(SystemDisk),
+            &KeyFiles::plain(),
+        )
+        .await
+        .unwrap();
         let store = opened.store;
         let found = store.svid(serial).await.unwrap().is_some();
         store.close().await.unwrap();
@@ -166,6 +178,7 @@ async fn a_refused_request_changes_nothing() {
         &installation.config,
         &installation.deps,
         Arc::new(SystemDisk),
+        &KeyFiles::plain(),
     )
     .await
     .unwrap();
@@ -173,7 +186,8 @@ async fn a_refused_request_changes_nothing() {
     assert!(matches!(error, Error::Running(_)), "{error}");
     held.store.close().await.unwrap();
     drop(held);
-    let held = app::open_authority(&installation.config, &installation.deps).unwrap();
+    let held =
+        app::open_authority(&installation.config, &installation.deps, &KeyFiles::plain()).unwrap();
     let error = installation.issue("admin", "two").await.unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
     drop(held);

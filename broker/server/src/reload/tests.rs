@@ -39,7 +39,12 @@ impl Bench {
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("127.0.0.1:7443", "127.0.0.1:0")).unwrap();
         let config = Config::load(&file, &provider_kinds()).unwrap();
-        let app = App::build(config, Deps { clock, entropy }).await.unwrap();
+        let deps = Deps {
+            clock,
+            entropy,
+            credentials: None,
+        };
+        let app = App::build(config, deps).await.unwrap();
         let (reloads, stop) = (app.reloads(), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();
         let served = tokio::spawn(async move { app.run(stopped).await.unwrap() });

@@ -130,6 +130,7 @@ fn authority(domain: &str, clock: &Arc<ManualClock>) -> (tempfile::TempDir, Arc<
             config: Config::default(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(3)),
+            keys: taskpass_ca::KeyFiles::plain(),
         },
     )
     .unwrap();

@@ -46,6 +46,7 @@ impl State {
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
+            | InstallationStep::KeysSealed
             | InstallationStep::CaChanged => Ok(()),
         }
     }
@@ -65,6 +66,7 @@ impl State {
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
+            | InstallationStep::KeysSealed
             | InstallationStep::CaChanged => Effects::default(),
         }
     }

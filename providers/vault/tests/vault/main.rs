@@ -23,4 +23,5 @@ mod rights;
 mod server;
 mod sessions;
 mod tokens;
+mod transit;
 mod world;
