@@ -108,6 +108,7 @@ impl Events {
             | Event::ConfigurationReloaded { .. }
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
+            | Event::LedgerArchived { .. }
             | Event::ClockAccepted { .. }
             | Event::CaChanged { .. }
             | Event::AgentRegistered { .. }

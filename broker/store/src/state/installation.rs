@@ -41,6 +41,7 @@ impl State {
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
+            | InstallationStep::LedgerArchived
             | InstallationStep::CaChanged => Ok(()),
         }
     }
@@ -57,6 +58,7 @@ impl State {
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
+            | InstallationStep::LedgerArchived
             | InstallationStep::CaChanged => Effects::default(),
         }
     }

@@ -289,15 +289,19 @@ impl Store for LogStore {
         let entries = Arc::clone(&self.entries);
         let rebases = self.alive(State::rebases);
         let search = move || {
-            let end = entries.size();
-            let mut begin = 0;
+            let (first, end) = (entries.first(), entries.size());
+            let mut begin = first;
             // Between two entries that moved the ledger's time, its times are in order.
             for stop in rebases.into_iter().chain([end]) {
                 let found = first_since(entries.as_ref(), begin..stop.min(end), time)?;
+                if found == first && first > 0 {
+                    // Archived entries may be as young, and only the archive can tell.
+                    return Ok(first - 1);
+                }
                 if found < stop {
                     return Ok(found);
                 }
-                begin = stop;
+                begin = begin.max(stop);
             }
             Ok::<u64, LogError>(end)
         };
