@@ -20,6 +20,9 @@ EXAMPLES:
     taskpassd doctor --config /var/lib/taskpass/taskpass.toml
   Issue an identity to an operator who has no valid one, or to a new operator:
     taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
+  Move old parts of the ledger to another disk:
+    taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \
+      --before 2026-09-01T00:00:00Z --to /mnt/archive/taskpass
   Go on after the machine's clock had been wrong:
     taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
 
@@ -121,6 +124,25 @@ EXAMPLES:
   taskpassd clock accept --config /var/lib/taskpass/taskpass.toml
   taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z";
 
+const ARCHIVE_AFTER: &str = "\
+The ledger is kept in segments. Whole segments with entries from before the time are copied to the
+directory. Each copy is read back and compared with the signed tree. Then the ledger gets an entry,
+and only then are the segments deleted here. The tree's tiles and checkpoints stay, so proofs and
+verification work as before. To run it again does no harm, also after it was interrupted.
+
+The directory should be on another disk. The user that the broker runs as must be able to write
+there; under systemd, name it in `ReadWritePaths=`. Keep it: without it nobody can read the old
+entries, and a lost index cannot be built again. Name it as `[ledger] archive`, and the broker
+reads old entries there.
+
+Run it on the broker's machine as the user that the broker runs as, or as root. A running broker
+does the work; without one the command does it itself.
+
+EXAMPLES:
+  taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \\
+    --before 2026-09-01T00:00:00Z --to /mnt/archive/taskpass
+  taskpass ledger verify --archive /mnt/archive/taskpass /var/lib/taskpass/data/ledger";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd completions bash > /etc/bash_completion.d/taskpassd";
@@ -158,6 +180,9 @@ pub enum Command {
     /// Go on after the machine's clock had been wrong, on this machine while no broker runs
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Keep the ledger from filling the disk
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Run a broker in a temporary directory, for a first look
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
@@ -263,6 +288,31 @@ pub struct Accept {
     pub output: Output,
 }
 
+/// `taskpassd ledger …`
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Move old segments of the ledger to a directory, best on another disk
+    #[command(after_help = ARCHIVE_AFTER)]
+    Archive(Archive),
+}
+
+/// `taskpassd ledger archive`
+#[derive(Debug, Args)]
+pub struct Archive {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only entries from before this time leave, as in 2026-09-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: Timestamp,
+    /// The archive's directory; it is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -323,7 +373,12 @@ mod tests {
         let help = include_str!("cli/help.txt");
         let commands = help.split("$ taskpassd").skip(1);
         let is_group = |text: &str| {
-            let groups = [" config --help", " operator --help", " clock --help"];
+            let groups = [
+                " config --help",
+                " operator --help",
+                " clock --help",
+                " ledger --help",
+            ];
             groups.iter().any(|group| text.starts_with(group))
         };
         for command in commands.filter(|text| !is_group(text)) {
@@ -347,6 +402,8 @@ mod tests {
             "taskpassd operator issue ann --config f --dir d -o json",
             "taskpassd clock accept --config f",
             "taskpassd clock accept --config f --time 2026-11-28T09:30:00Z -o json",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z --to d",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z --to d -o json",
             "taskpassd dev",
             "taskpassd completions zsh",
         ] {
@@ -363,6 +420,10 @@ mod tests {
             "taskpassd operator add x",
             "taskpassd clock",
             "taskpassd clock accept",
+            "taskpassd ledger",
+            "taskpassd ledger archive --config f --to d",
+            "taskpassd ledger archive --config f --before yesterday --to d",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z",
             "taskpassd clock accept --config f --time today",
             "taskpassd operator issue ann --config f",
             "taskpassd operator issue Ann --config f --dir d",

@@ -8,6 +8,7 @@
 
 mod change;
 pub mod check;
+mod ledger;
 mod listen;
 mod log;
 mod provider;
@@ -38,7 +39,8 @@ pub use self::{
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
     schema::schema,
-    sections::{Identity, Listen, Policy},
+    ledger::{Archive, Keep},
+    sections::{Identity, Ledger, Listen, Policy},
 };
 
 /// No configuration is as long; a larger file is not a configuration.
@@ -85,6 +87,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[policy]`
     pub policy: Policy,
+    /// `[ledger]`
+    pub ledger: Ledger,
     /// The transport's part of `[limits]`.
     pub limits: transport::Limits,
     /// `[tasks]`, `[credentials]`, `[provider_calls]` and the engine's part of `[limits]`.
@@ -239,6 +243,7 @@ fn read(
         listen: sections.read(),
         identity: sections.read(),
         policy: sections.read(),
+        ledger: sections.read(),
         limits: sections.read(),
         engine: Settings {
             agents: sections.read(),
@@ -258,6 +263,7 @@ fn read(
     };
     config.values = sections.values;
     config.policy.dir = base.join(&config.policy.dir);
+    config.ledger.archive = config.ledger.archive.below(&base);
     compare(document, &config, complaints);
     trust_domain(&file).map(|_right| config)
 }
@@ -326,6 +332,12 @@ fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints
             format!(
                 "`revoke_wait_default` in [credentials] is {default}, more than `revoke_wait_max`, {max}"
             ),
+        );
+    }
+    if let (Some(_), None) = config.ledger.kept() {
+        complaints.add(
+            place(Ledger::TABLE, "keep", "archive"),
+            "`keep` in [ledger] needs `archive`, the directory that older segments go to".to_owned(),
         );
     }
     if let Err(e) = config.ca() {

@@ -9,7 +9,7 @@ use super::{
     change::mark_fixed,
     log::Log,
     provider,
-    sections::{DATA_DIR, Identity, Listen, Policy},
+    sections::{DATA_DIR, Identity, Ledger, Listen, Policy},
 };
 use crate::transport;
 
@@ -39,6 +39,7 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
     add(Listen::TABLE, Listen::schema());
     add(Identity::TABLE, Identity::schema());
     add(Policy::TABLE, Policy::schema());
+    add(Ledger::TABLE, Ledger::schema());
     add(
         transport::Limits::TABLE,
         both(transport::Limits::schema(), &Requests::schema()),

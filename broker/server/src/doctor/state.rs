@@ -5,11 +5,14 @@ use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, Stage};
 use taskpass_core::{Clock, Identity, Timestamp, with_sources};
-use taskpass_ledger::{SigningKey, verify};
+use taskpass_ledger::{
+    SigningKey,
+    verify::{self, Extent},
+};
 use taskpass_store::{Entry, indexes_set_aside};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-use super::Diagnosis;
+use super::{Diagnosis, growth};
 use crate::{
     clock::trusted,
     config::Config,
@@ -30,7 +33,8 @@ pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Dia
         // `files` has reported it.
         return;
     }
-    let newest = ledger(config, diagnosis);
+    let newest = ledger(config, clock, diagnosis);
+    archive(config, diagnosis);
     index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
@@ -38,7 +42,11 @@ pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Dia
 }
 
 /// Returns the time of the newest entry.
-fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
+fn ledger(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    diagnosis: &mut Diagnosis,
+) -> Option<Timestamp> {
     let key = match SigningKey::load(&config.ledger_origin(), &config.ledger_key()) {
         Ok(key) => key,
         Err(e) => {
@@ -51,10 +59,12 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
     match verify::verify_dir(&config.ledger_dir(), key.verifying_key(), None, &mut |_| ()) {
         Ok(found) => {
             let entries = found.entries;
-            diagnosis.ok(
-                "ledger",
-                format!("{entries} entries are as they were written and signed"),
-            );
+            let mut message = format!("{entries} entries are as they were written and signed");
+            if let Extent::From(first) = found.extent {
+                message += &format!("; the {first} entries before them are in an archive");
+            }
+            diagnosis.ok("ledger", message);
+            growth::check(config, clock.now(), found.checkpoint.size(), diagnosis);
             let newest = found.newest.and_then(|entry| Entry::parse(&entry).ok());
             newest.map(|entry| entry.time)
         }
@@ -63,6 +73,22 @@ fn ledger(config: &Config, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
             diagnosis.fail("ledger", with_sources(&e), advice);
             None
         }
+    }
+}
+
+/// The archive is looked at from outside; `taskpass ledger verify --archive` reads it.
+fn archive(config: &Config, diagnosis: &mut Diagnosis) {
+    let Some(archive) = config.ledger.archive.directory() else {
+        return;
+    };
+    let shown = archive.display();
+    match archive.join("ledger.vkey").exists() || archive.is_dir() {
+        true => diagnosis.ok("archive", format!("`{shown}` is there")),
+        false => diagnosis.fail(
+            "archive",
+            format!("`{shown}` is not there"),
+            "mount or make it: without it old entries cannot be read, and a lost index cannot be built again",
+        ),
     }
 }
 

@@ -1,10 +1,11 @@
-//! The socket through which `taskpassd reload` and `taskpassd doctor` talk to the broker on the
-//! same machine.
+//! The socket through which `taskpassd reload`, `taskpassd ledger archive` and `taskpassd doctor`
+//! talk to the broker on the same machine.
 //!
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
-//! command, and one answer in JSON: `reload` does what SIGHUP does, and `reconcilers` asks how the
-//! reconcilers stand. Nothing else can be asked for.
+//! command, and one answer in JSON: `reload` does what SIGHUP does, `reconcilers` asks how the
+//! reconcilers stand, and `archive` moves old segments of the ledger away, with a line of JSON for
+//! each progress. Nothing else can be asked for.
 
 use std::{
     fs, io,
@@ -26,13 +27,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outcome, Reloads};
-use crate::observe::reconciler::ReconcilerReport;
+use crate::{
+    archive::{self, Archiving},
+    observe::reconciler::ReconcilerReport,
+};
 
 const SOCKET: &str = "control.sock";
 const RELOAD: &[u8] = b"reload\n";
 const RECONCILERS: &[u8] = b"reconcilers\n";
-/// No command is as long.
-const COMMAND_BYTES_MAX: u64 = 32;
+/// Stands before the order of `taskpassd ledger archive`, which is JSON.
+pub(crate) const ARCHIVE: &str = "archive ";
+/// No command is as long; the longest one names a directory.
+const COMMAND_BYTES_MAX: u64 = 16 * 1024;
 /// Connections at the same time. A person needs one.
 const CONNECTIONS: usize = 8;
 /// How long a peer may take to send its command, and to read the answer.
@@ -52,12 +58,17 @@ pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     engine: Arc<Engine>,
+    archiving: Arc<Archiving>,
 }
 
 impl ControlSocket {
     /// Listens in a data directory. The caller holds the directory's lock, so a socket that is
     /// there was left by a broker that is dead.
-    pub(crate) fn bind(data_dir: &Path, engine: &Arc<Engine>) -> io::Result<Self> {
+    pub(crate) fn bind(
+        data_dir: &Path,
+        engine: &Arc<Engine>,
+        archiving: &Arc<Archiving>,
+    ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -69,6 +80,7 @@ impl ControlSocket {
             listener,
             path,
             engine: Arc::clone(engine),
+            archiving: Arc::clone(archiving),
         })
     }
 
@@ -94,10 +106,10 @@ impl ControlSocket {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let engine = Arc::clone(&self.engine);
+            let (engine, archiving) = (Arc::clone(&self.engine), Arc::clone(&self.archiving));
             let (reloads, stop) = (reloads.clone(), stop.clone());
             tracker.spawn(async move {
-                let answering = answer(socket, &reloads, &engine);
+                let answering = answer(socket, &reloads, &engine, archiving);
                 if let Some(Err(error)) = stop.run_until_cancelled(answering).await {
                     tracing::debug!(%error, "a command was not answered");
                 }
@@ -111,7 +123,12 @@ impl ControlSocket {
 }
 
 /// Serves one connection.
-async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> io::Result<()> {
+async fn answer(
+    mut socket: UnixStream,
+    reloads: &Reloads,
+    engine: &Engine,
+    archiving: Arc<Archiving>,
+) -> io::Result<()> {
     let peer = socket.peer_cred()?.uid();
     if peer != geteuid().as_raw() && peer != 0 {
         tracing::warn!(user = peer, "a command of another user was refused");
@@ -121,6 +138,9 @@ async fn answer(mut socket: UnixStream, reloads: &Reloads, engine: &Engine) -> i
     let mut line = BufReader::new(&mut socket).take(COMMAND_BYTES_MAX);
     let read = timeout(PEER_DEADLINE, line.read_until(b'\n', &mut command));
     read.await.map_err(io::Error::from)??;
+    if let Some(order) = command.strip_prefix(ARCHIVE.as_bytes()) {
+        return archive::answer(archiving, order, peer, &mut socket).await;
+    }
     let text = match command.as_slice() {
         RELOAD => match reloads.perform().await {
             Some(outcome) => serde_json::to_vec(&outcome)?,
@@ -157,6 +177,11 @@ pub enum AskError {
     /// The broker did not answer.
     #[error("the broker gave no answer; its log and `taskpassd doctor` say how the reload ended")]
     NoAnswer(#[source] io::Error),
+}
+
+/// Where the broker that runs with a data directory listens.
+pub(crate) fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
 }
 
 /// Asks the broker that runs with a data directory for a reload, and waits for its outcome.

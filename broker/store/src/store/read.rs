@@ -29,7 +29,7 @@ impl LogStore {
     }
 
     /// Asks the index once it has seen everything that is durable now.
-    async fn history<T: Send + 'static>(
+    pub(super) async fn history<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Index) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, StoreError> {
