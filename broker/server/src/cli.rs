@@ -21,7 +21,7 @@ EXAMPLES:
   Issue an identity to an operator who has no valid one, or to a new operator:
     taskpassd operator issue admin --config /var/lib/taskpass/taskpass.toml --dir ./admin
   Move old parts of the ledger to another disk:
-    taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \
+    taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \\
       --before 2026-09-01T00:00:00Z --to /mnt/archive/taskpass
   Go on after the machine's clock had been wrong:
     taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
