@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use taskpass_tests::{Broker, Cli, Installation, Output};
+use taskpass_tests::{Broker, Cli, Installation, Output, eventually};
 
 use crate::support::{export, vkey};
 
@@ -24,7 +24,9 @@ fn installation() -> Installation {
 /// Registers agents with as many labels as fit: each takes some 9 KB of the ledger.
 fn fill(broker: &Broker<'_>, names: impl Iterator<Item = u32>) {
     let operator = broker.operator();
-    let labels: Vec<String> = (0..16).map(|n| format!("k{n}={}", "x".repeat(500))).collect();
+    let labels: Vec<String> = (0..16)
+        .map(|n| format!("k{n}={}", "x".repeat(500)))
+        .collect();
     for name in names {
         let name = format!("agent-{name}");
         let mut words = vec!["agent", "register", &name, "--owner", "alice@acme.test"];
@@ -48,7 +50,10 @@ fn archive(installation: &Installation) -> PathBuf {
 fn run_archive(installation: &Installation) -> std::process::Output {
     let config = installation.home().join("taskpass.toml");
     let (config, to) = (config.display().to_string(), archive(installation));
-    let (now, to) = (installation.brokers_time().to_string(), to.display().to_string());
+    let (now, to) = (
+        installation.brokers_time().to_string(),
+        to.display().to_string(),
+    );
     installation.daemon(&[
         "ledger", "archive", "--config", &config, "--before", &now, "--to", &to, "-o", "json",
     ])
@@ -103,12 +108,21 @@ fn old_segments_leave_a_running_broker_and_everything_else_goes_on() {
     fill(&broker, 18..19);
     assert_eq!(agents(&broker), 19);
     broker.stop();
-    let (ledger, archive) = (installation.home().join("data/ledger"), archive(&installation));
+    let (ledger, archive) = (
+        installation.home().join("data/ledger"),
+        archive(&installation),
+    );
     let old = archive.display().to_string();
     let rest = verified(&installation, &[], &ledger);
-    assert_eq!((&rest["complete"], &rest["first"]), (&Value::Bool(false), &kept.into()));
+    assert_eq!(
+        (&rest["complete"], &rest["first"]),
+        (&Value::Bool(false), &kept.into())
+    );
     let both = verified(&installation, &["--archive", &old], &ledger);
-    assert_eq!((&both["complete"], &both["entries"]), (&Value::Bool(true), &both["ledger_size"]));
+    assert_eq!(
+        (&both["complete"], &both["entries"]),
+        (&Value::Bool(true), &both["ledger_size"])
+    );
     assert_eq!(verified(&installation, &[], &archive)["entries"], kept);
 
     // A byte of the archive flips.
@@ -120,19 +134,37 @@ fn old_segments_leave_a_running_broker_and_everything_else_goes_on() {
     file.write_all_at(&[byte[0] ^ 1], 600).expect("a byte");
     let refused = verify(&installation, &["--archive", &old], &ledger);
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("the archive is damaged at entry"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("the archive is damaged at entry"),
+        "{}",
+        refused.stderr
+    );
     file.write_all_at(&byte, 600).expect("a byte");
 
     // The index is lost: only archive and rest together can build it again.
     fs::remove_dir_all(installation.home().join("data/index")).expect("the index");
-    let config = installation.home().join("taskpass.toml").display().to_string();
+    let config = installation
+        .home()
+        .join("taskpass.toml")
+        .display()
+        .to_string();
     let refused = installation.daemon(&["run", "--config", &config]);
     let why = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && why.contains("[ledger] archive"), "{why}");
-    let with_archive = format!("{SMALL_SEGMENTS}\narchive = \"{old}\"");
+    assert!(
+        !refused.status.success() && why.contains("[ledger] archive"),
+        "{why}"
+    );
+    let with_archive = format!("{SMALL_SEGMENTS}\narchive = \"{old}\"\nkeep = \"1d\"");
     installation.edit(|text| text.replace(SMALL_SEGMENTS, &with_archive));
     let broker = installation.start();
     assert_eq!(agents(&broker), 19);
+    let diagnosis = eventually("the broker looks for segments that are a day old", || {
+        let done = installation.daemon(&["doctor", "--config", &config, "-o", "json"]);
+        let found: Value = serde_json::from_slice(&done.stdout).ok()?;
+        let all = found["reconcilers"].as_array()?.clone();
+        all.into_iter().find(|it| it["name"] == "archive")
+    });
+    assert_eq!(diagnosis["failures"], 0, "{diagnosis}");
     let all = export(&installation, &broker.operator(), "all.jsonl", &[]);
     broker.operator().json(&["ledger", "prove", "0"]);
     broker.stop();
@@ -150,7 +182,10 @@ fn old_segments_leave_a_running_broker_and_everything_else_goes_on() {
 #[test]
 fn killed_between_any_two_steps_nothing_is_lost() {
     let installation = installation();
-    let (ledger, archive) = (installation.home().join("data/ledger"), archive(&installation));
+    let (ledger, archive) = (
+        installation.home().join("data/ledger"),
+        archive(&installation),
+    );
     let old = archive.display().to_string();
     let places = [
         "archive.copied",
@@ -175,6 +210,10 @@ fn killed_between_any_two_steps_nothing_is_lost() {
         assert_eq!(both["complete"], true, "{place}");
         let rest = verified(&installation, &[], &ledger);
         let kept = rest["first"].as_u64().expect("a number");
-        assert_eq!(verified(&installation, &[], &archive)["entries"], kept, "{place}");
+        assert_eq!(
+            verified(&installation, &[], &archive)["entries"],
+            kept,
+            "{place}"
+        );
     }
 }

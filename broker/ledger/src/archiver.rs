@@ -40,9 +40,7 @@ pub enum ArchiveError {
     #[error("the ledger was closed meanwhile; run it again")]
     Closed,
     /// The archive would lie around or within the ledger.
-    #[error(
-        "`{path}` is the ledger's own place; name a directory elsewhere, best on another disk"
-    )]
+    #[error("`{path}` is the ledger's own place; name a directory elsewhere, best on another disk")]
     OwnPlace {
         /// The directory that was named.
         path: PathBuf,
@@ -160,12 +158,13 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    pub(crate) const fn new(
-        shared: Arc<Shared>,
-        key: Arc<SigningKey>,
-        lock: Weak<File>,
-    ) -> Self {
+    pub(crate) const fn new(shared: Arc<Shared>, key: Arc<SigningKey>, lock: Weak<File>) -> Self {
         Self { shared, key, lock }
+    }
+
+    /// The ledger's directory.
+    pub fn ledger(&self) -> &Path {
+        &self.shared.ledger
     }
 
     /// The entries at which the ledger can be cut, in order: each is the first of a segment, and
@@ -234,7 +233,9 @@ impl Archiver {
             base.store(ledger)?;
             let mut state = self.shared.state_mut();
             state.first = copied.next;
-            state.segments.retain(|segment| segment.first >= copied.next);
+            state
+                .segments
+                .retain(|segment| segment.first >= copied.next);
         }
         Ok(remove_before(ledger, copied.next)?)
     }
@@ -326,8 +327,8 @@ impl Archiver {
         }
         draft.replace()?;
         // The copy is compared as the disk has it, where the file system lets go of its pages.
-        let advised = File::open(path)
-            .and_then(|file| Ok(fadvise(&file, 0, None, Advice::DontNeed)?));
+        let advised =
+            File::open(path).and_then(|file| Ok(fadvise(&file, 0, None, Advice::DontNeed)?));
         if let Err(error) = advised {
             tracing::debug!(%error, path = %path.display(), "the copy is compared from memory");
         }
@@ -374,7 +375,10 @@ impl Archiver {
 
 /// Refuses an archive that is the ledger's directory, lies in it, or lies around it.
 fn refuse_own_place(archive: &Path, ledger: &Path) -> Result<(), ArchiveError> {
-    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_missing| path.to_owned());
+    let resolved = |path: &Path| {
+        path.canonicalize()
+            .unwrap_or_else(|_missing| path.to_owned())
+    };
     let (to, own) = (resolved(archive), resolved(ledger));
     if to.starts_with(&own) || own.starts_with(&to) {
         return Err(ArchiveError::OwnPlace {

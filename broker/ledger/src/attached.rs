@@ -113,9 +113,7 @@ pub(crate) fn hash(
     }
     match content {
         Content::Headless => Err(damaged(0, expected.first, "the segment's header is wrong")),
-        Content::Entries(found, Some(bad)) => {
-            Err(damaged(found.end, found.next(), bad.reason()))
-        }
+        Content::Entries(found, Some(bad)) => Err(damaged(found.end, found.next(), bad.reason())),
         Content::Entries(found, None) if found.next() != expected.next() => {
             let reason = match found.next() < expected.next() {
                 true => "the entries from here on are missing",

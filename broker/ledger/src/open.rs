@@ -14,10 +14,9 @@ use std::{
 use taskpass_files::create_dir_all;
 
 use crate::{
-    Checkpoint, DamageAt, Error, Ledger, SEGMENT_BYTES, SigningKey, Torn, VerifyingKey,
+    Checkpoint, DamageAt, Error, Ledger, SEGMENT_BYTES, SigningKey, Torn, VerifyingKey, archiver,
     attached::Attached,
     base::Base,
-    archiver,
     checkpoint::{self, checkpoint_path},
     disk::{Disk, SystemDisk},
     forest::{self, Forest},
@@ -25,8 +24,8 @@ use crate::{
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
     survey::{self, Survey},
-    tiles::Edge,
     tail::{Failure, Tail},
+    tiles::Edge,
     tree::empty_root,
 };
 
@@ -235,11 +234,7 @@ impl Opening<'_> {
 
     /// Reads and hashes the segments; cuts a torn tail, and sets damage aside where that is
     /// accepted.
-    fn survey(
-        &mut self,
-        checkpoint: &mut Option<Checkpoint>,
-        base: Edge,
-    ) -> Result<Survey, Error> {
+    fn survey(&mut self, checkpoint: &mut Option<Checkpoint>, base: Edge) -> Result<Survey, Error> {
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
         let survey = survey::survey(self.ledger, signed, base)?;
         let scan = &survey.scan;
@@ -311,9 +306,11 @@ impl Opening<'_> {
             Some(last) if last.path(self.ledger).exists() => {
                 Tail::open(&self.disk, self.ledger, last)
             }
-            last => Tail::create(&self.disk, self.ledger, last.map_or(0, |it| it.first)).map_err(|failure| match failure {
-                Failure::Clean(error) | Failure::Unknown(error) => error,
-            }),
+            last => Tail::create(&self.disk, self.ledger, last.map_or(0, |it| it.first)).map_err(
+                |failure| match failure {
+                    Failure::Clean(error) | Failure::Unknown(error) => error,
+                },
+            ),
         }
     }
 

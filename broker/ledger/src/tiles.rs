@@ -122,7 +122,11 @@ impl FullTile {
     /// The first leaf below it.
     pub(crate) const fn first_leaf(&self) -> u64 {
         let shift = TILE_LEVELS * (self.level + 1);
-        if shift >= u64::BITS { 0 } else { self.index << shift }
+        if shift >= u64::BITS {
+            0
+        } else {
+            self.index << shift
+        }
     }
 }
 
@@ -233,7 +237,11 @@ impl Edge {
 /// How many hashes the partial tile of a level has in a tree of `size` leaves.
 pub(crate) const fn edge_width(size: u64, tile_level: u32) -> u64 {
     let shift = TILE_LEVELS * tile_level;
-    if shift >= u64::BITS { 0 } else { (size >> shift) % TILE_WIDTH }
+    if shift >= u64::BITS {
+        0
+    } else {
+        (size >> shift) % TILE_WIDTH
+    }
 }
 
 /// How many full tiles of a level a tree of `size` leaves has.

@@ -23,6 +23,8 @@ use taskpass_ledger::{ArchiveError, Archiver, Copied, Copying, Reader};
 use taskpass_store::{Batch, CommitError, Entry, LogStore, Store as _, StoreError};
 use tokio::sync::{Mutex, watch};
 
+use crate::init::quoted;
+
 pub use self::command::{CommandError, Request, Told, archive};
 pub(crate) use self::{command::answer, keep::KeepLimit};
 
@@ -49,6 +51,8 @@ pub struct Progress {
 pub struct Archived {
     /// The archive's directory.
     pub archive: PathBuf,
+    /// The ledger's own directory.
+    pub ledger: PathBuf,
     /// The first entry that this machine still has.
     pub kept_from: u64,
     /// How many entries left.
@@ -158,10 +162,13 @@ impl Archiving {
         if before > now {
             return Err(Error::Future { before, now });
         }
-        // A segment can leave once all of it is signed.
+        // A segment can leave once all of it is signed. An index that cannot be made durable is
+        // found out before anything is recorded.
         self.store.seal().await.map_err(Error::Index)?;
+        self.store.flush_index().await.map_err(Error::Index)?;
         let mut archived = Archived {
             archive: order.to.clone(),
+            ledger: self.archiver.ledger().to_owned(),
             kept_from: self.ledger.first(),
             entries: 0,
             segments: Vec::new(),
@@ -240,7 +247,10 @@ impl Archiving {
         let forgotten =
             blocking(move || archiver.forget(&copied).map(drop).map_err(Error::Forget)).await;
         if forgotten.is_ok() {
-            tracing::info!(kept_from = self.ledger.first(), "old segments of the ledger are in the archive");
+            tracing::info!(
+                kept_from = self.ledger.first(),
+                "old segments of the ledger are in the archive"
+            );
         }
         forgotten
     }
@@ -264,7 +274,7 @@ impl Archived {
 
 impl fmt::Display for Archived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let archive = crate::init::quoted(&self.archive);
+        let (archive, ledger) = (quoted(&self.archive), quoted(&self.ledger));
         let Some(index) = self.ledger_index else {
             return write!(
                 f,
@@ -281,7 +291,7 @@ Entry {index} of the ledger says so. This machine has the entries from {} on.
 
 Verify both together:
 
-  taskpass ledger verify --archive {archive} DATA_DIR/ledger",
+  taskpass ledger verify --archive {archive} {ledger}",
             self.entries,
             self.segments.len(),
             self.bytes,

@@ -35,11 +35,11 @@ use crate::transport;
 
 pub use self::{
     change::Difference,
+    ledger::{Archive, Keep},
     listen::MetricsListen,
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
     schema::schema,
-    ledger::{Archive, Keep},
     sections::{Identity, Ledger, Listen, Policy},
 };
 
@@ -337,7 +337,8 @@ fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints
     if let (Some(_), None) = config.ledger.kept() {
         complaints.add(
             place(Ledger::TABLE, "keep", "archive"),
-            "`keep` in [ledger] needs `archive`, the directory that older segments go to".to_owned(),
+            "`keep` in [ledger] needs `archive`, the directory that older segments go to"
+                .to_owned(),
         );
     }
     if let Err(e) = config.ca() {

@@ -151,7 +151,10 @@ fn archive_and_rest_verify_each_alone_and_together() {
     let last = archive_half(&ledger, &other);
     assert_eq!(alone(&other), (last - cut, Extent::From(cut)));
     let missing = place.verify().unwrap_err().to_string();
-    assert!(missing.contains(&format!("entry {cut} is missing")), "{missing}");
+    assert!(
+        missing.contains(&format!("entry {cut} is missing")),
+        "{missing}"
+    );
     let archives = [other.clone(), place.archive.clone()];
     let directory = Directory {
         ledger: &place.scratch.path,
@@ -166,7 +169,10 @@ fn archive_and_rest_verify_each_alone_and_together() {
     let cut = ledger.archiver().cuts().pop().unwrap();
     assert!(cut > again);
     let refused = ledger.archiver().copy(cut, &place.archive, &mut |_| ());
-    assert!(matches!(refused, Err(ArchiveError::Gap { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ArchiveError::Gap { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -187,7 +193,9 @@ fn an_older_checkpoint_is_compared_where_its_entries_are() {
         ledger: &place.scratch.path,
         archives: &archives,
     };
-    let found = both.verify(&verifying(), Some(&older), &mut |_| ()).unwrap();
+    let found = both
+        .verify(&verifying(), Some(&older), &mut |_| ())
+        .unwrap();
     assert_eq!(found.continues, Some(older.size()));
 }
 
@@ -229,35 +237,43 @@ fn a_changed_missing_or_foreign_segment_is_noticed_with_its_place() {
             bytes[30] ^= 1;
             fs::write(path, bytes).unwrap();
         }),
-        ("an entry is changed with its checksum", 2, |place, firsts| {
-            let path = place.in_archive(firsts[2]);
-            let length = fs::metadata(&path).unwrap().len();
-            let file = crate::scan::SegmentFile {
-                ledger: &place.archive,
-                first: firsts[2],
-                is_last: false,
-            };
-            let mut bytes = segment::header(firsts[2]);
-            crate::scan::read_segment(&file, 0, &mut |frame| {
-                let mut entry = frame.bytes.to_vec();
-                if frame.index == firsts[2] {
-                    entry[12] ^= 1;
-                }
-                segment::encode(frame.index, frame.starts_batch, &entry, &mut bytes);
-            })
-            .unwrap();
-            assert_eq!(bytes.len() as u64, length);
-            fs::write(path, bytes).unwrap();
-        }),
+        (
+            "an entry is changed with its checksum",
+            2,
+            |place, firsts| {
+                let path = place.in_archive(firsts[2]);
+                let length = fs::metadata(&path).unwrap().len();
+                let file = crate::scan::SegmentFile {
+                    ledger: &place.archive,
+                    first: firsts[2],
+                    is_last: false,
+                };
+                let mut bytes = segment::header(firsts[2]);
+                crate::scan::read_segment(&file, 0, &mut |frame| {
+                    let mut entry = frame.bytes.to_vec();
+                    if frame.index == firsts[2] {
+                        entry[12] ^= 1;
+                    }
+                    segment::encode(frame.index, frame.starts_batch, &entry, &mut bytes);
+                })
+                .unwrap();
+                assert_eq!(bytes.len() as u64, length);
+                fs::write(path, bytes).unwrap();
+            },
+        ),
         ("a segment is missing", 1, |place, firsts| {
             fs::remove_file(place.in_archive(firsts[1])).unwrap();
         }),
         ("the first segment is missing", 1, |place, firsts| {
             fs::remove_file(place.in_archive(firsts[0])).unwrap();
         }),
-        ("a segment stands in the place of another", 1, |place, firsts| {
-            fs::copy(place.in_archive(firsts[2]), place.in_archive(firsts[1])).unwrap();
-        }),
+        (
+            "a segment stands in the place of another",
+            1,
+            |place, firsts| {
+                fs::copy(place.in_archive(firsts[2]), place.in_archive(firsts[1])).unwrap();
+            },
+        ),
         ("a segment is cut off", 2, |place, firsts| {
             let path = place.in_archive(firsts[1]);
             let length = fs::metadata(&path).unwrap().len();
@@ -306,7 +322,10 @@ fn a_copy_that_is_not_what_was_signed_keeps_the_segments() {
     let archiver = ledger.archiver();
     let cut = archiver.cuts()[4];
     let refused = archiver.copy(cut, &place.archive, &mut |_| ());
-    assert!(matches!(refused, Err(ArchiveError::NotCopied { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ArchiveError::NotCopied { .. })),
+        "{refused:?}"
+    );
     assert_eq!(place.segments(), before);
 }
 
@@ -321,20 +340,33 @@ fn an_archive_with_some_of_the_segments_is_gone_on_with_and_others_are_refused()
     let foreign = place.in_archive(cuts[3]);
     fs::write(&foreign, b"not a segment").unwrap();
     let refused = archiver.copy(cuts[5], &place.archive, &mut |_| ());
-    assert!(matches!(refused, Err(ArchiveError::Foreign { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ArchiveError::Foreign { .. })),
+        "{refused:?}"
+    );
     fs::remove_file(foreign).unwrap();
     let mut last = None;
     let copied = archiver.copy(cuts[5], &place.archive, &mut |it| last = Some(it));
     let copied = copied.unwrap().unwrap();
-    assert_eq!(last.map(|it| (it.done, it.total)), Some((copied.bytes(), copied.bytes())));
+    assert_eq!(
+        last.map(|it| (it.done, it.total)),
+        Some((copied.bytes(), copied.bytes()))
+    );
     archiver.forget(&copied).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place.archive), 0o700);
-    for file in ["checkpoint", "ledger.vkey", "segments/00000000000000000000.seg"] {
+    for file in [
+        "checkpoint",
+        "ledger.vkey",
+        "segments/00000000000000000000.seg",
+    ] {
         assert_eq!(mode(&place.archive.join(file)), 0o600, "{file}");
     }
     // Nothing is left to be copied, and the last segment always stays.
-    assert_eq!(archiver.copy(cuts[5], &place.archive, &mut |_| ()).unwrap(), None);
+    assert_eq!(
+        archiver.copy(cuts[5], &place.archive, &mut |_| ()).unwrap(),
+        None
+    );
     assert!(!archiver.cuts().contains(&ledger.reader().size()));
     fs::write(place.archive.join("ledger.vkey"), b"another").unwrap();
     let refused = archiver.copy(cuts[6], &place.archive, &mut |_| ());
@@ -349,7 +381,12 @@ fn the_ledgers_own_place_is_no_archive() {
     std::os::unix::fs::symlink(own, &link).unwrap();
     let archiver = ledger.archiver();
     let cut = archiver.cuts()[2];
-    for target in [own.clone(), own.join("deep"), own.parent().unwrap().to_owned(), link] {
+    for target in [
+        own.clone(),
+        own.join("deep"),
+        own.parent().unwrap().to_owned(),
+        link,
+    ] {
         let refused = archiver.copy(cut, &target, &mut |_| ());
         assert!(
             matches!(refused, Err(ArchiveError::OwnPlace { .. })),
@@ -433,7 +470,11 @@ fn segments_that_are_only_called_archived_are_missed() {
     assert!(matches!(refused(), Error::Damaged { .. }));
     // The edge behind it is made without the ledger's key.
     let whole = place.whole();
-    let edge = whole.archiver().shared.edge_at(place.segments()[0]).unwrap();
+    let edge = whole
+        .archiver()
+        .shared
+        .edge_at(place.segments()[0])
+        .unwrap();
     let other = SigningKey::from_seed("taskpass/acme.test", &[9; 32]).unwrap();
     Base::sign(edge, &other).store(&place.scratch.path).unwrap();
     assert!(matches!(refused(), Error::Base { .. }));

@@ -61,7 +61,10 @@ impl Directory<'_> {
         .map_err(VerifyError::Ledger)?;
         progress(reading.edge.size());
         if let Some(damage) = scan.damage {
-            let in_archive = history.base.as_ref().is_some_and(|it| damage.index < it.size());
+            let in_archive = history
+                .base
+                .as_ref()
+                .is_some_and(|it| damage.index < it.size());
             let error = match in_archive && !self.archives.is_empty() {
                 true => damage.in_archive(),
                 false => damage.into(),
@@ -139,11 +142,7 @@ impl Directory<'_> {
     }
 
     /// The tree before the oldest archived segment, from the archive that begins there.
-    fn begin_of(
-        &self,
-        old: &[SegmentFile<'_>],
-        key: &VerifyingKey,
-    ) -> Result<Edge, VerifyError> {
+    fn begin_of(&self, old: &[SegmentFile<'_>], key: &VerifyingKey) -> Result<Edge, VerifyError> {
         let Some(oldest) = old.first() else {
             let path = self.archives.first().cloned().unwrap_or_default();
             let index = 0;
@@ -255,7 +254,9 @@ impl<'a> Reading<'a> {
             && size == base.size()
         {
             self.joins = Some(self.edge.root() == base.edge().root());
-            self.differs = self.differs.or_else(|| first_difference(&self.edge, base.edge()));
+            self.differs = self
+                .differs
+                .or_else(|| first_difference(&self.edge, base.edge()));
         }
     }
 

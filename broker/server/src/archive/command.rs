@@ -67,7 +67,9 @@ pub enum CommandError {
     #[error("{0}")]
     Refused(String),
     /// The store was not closed in good order.
-    #[error("the segments are in the archive, but closing the store failed; the next start checks the files")]
+    #[error(
+        "the segments are in the archive, but closing the store failed; the next start checks the files"
+    )]
     Close(#[source] StoreError),
 }
 
@@ -94,23 +96,15 @@ pub async fn archive(
     let before = request.before;
     let order = Order { before, to };
     let data_dir = &request.config.data_dir;
-    check_user_or_root(data_dir, request.user)?;
     match UnixStream::connect(control::socket(data_dir)) {
         Ok(mut stream) => {
             let asked = ask(&mut stream, &order, progress).map_err(CommandError::NoAnswer)?;
             asked.map_err(CommandError::Refused)
         }
-        // No broker listens there; whether one runs shows by the lock of the ledger.
+        // No broker listens there, or this user may not ask it. The lock of the ledger shows whether
+        // one runs.
         Err(_) => alone(request, order, deps, progress).await,
     }
-}
-
-/// Root may ask a broker, and must not write its files.
-fn check_user_or_root(data_dir: &std::path::Path, user: u32) -> Result<(), operator::Error> {
-    if user == 0 && control::socket(data_dir).exists() {
-        return Ok(());
-    }
-    check_user(data_dir, user)
 }
 
 fn ask(
@@ -139,6 +133,7 @@ async fn alone(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Archived, CommandError> {
     let Request { config, user, .. } = request;
+    check_user(&config.data_dir, user)?;
     let deps = &Deps {
         clock: clock::trusted(&config.data_dir, Arc::clone(&deps.clock)),
         entropy: Arc::clone(&deps.entropy),

@@ -45,7 +45,9 @@ impl KeepLimit {
 
     async fn archive(&self) -> Result<(), String> {
         if let Some(doubt) = self.clock.doubt() {
-            return Err(format!("{doubt}; old segments stay until the clock is right"));
+            return Err(format!(
+                "{doubt}; old segments stay until the clock is right"
+            ));
         }
         writable(&self.archive)?;
         let order = Order {
@@ -87,7 +89,10 @@ impl Reconciler for KeepLimit {
         match self.archive().await {
             Ok(()) => Round::Done(EVERY),
             Err(message) => {
-                tracing::warn!(error = message, "old segments of the ledger stay on this machine");
+                tracing::warn!(
+                    error = message,
+                    "old segments of the ledger stay on this machine"
+                );
                 Round::Failed {
                     pause: RETRY,
                     message,

@@ -53,7 +53,9 @@ impl Installation {
 
     async fn open(&self) -> app::OpenStore {
         let disk = Arc::new(SystemDisk);
-        app::open_store(&self.config, &self.deps, disk).await.unwrap()
+        app::open_store(&self.config, &self.deps, disk)
+            .await
+            .unwrap()
     }
 
     /// Records something on each of some days, one segment for about each.
@@ -101,7 +103,9 @@ async fn the_command_moves_old_segments_and_the_ledger_says_so_before_they_go() 
     let installation = Installation::new();
     installation.live(10).await;
     let now = installation.clock.now();
-    let archived = installation.run(now.minus(5 * DAY), installation.archive()).await;
+    let archived = installation
+        .run(now.minus(5 * DAY), installation.archive())
+        .await;
     let archived = archived.unwrap();
     assert!(archived.entries > 20, "{archived:?}");
     let opened = installation.open().await;
@@ -129,7 +133,9 @@ async fn the_command_moves_old_segments_and_the_ledger_says_so_before_they_go() 
     drop(opened);
     assert!(installation.verified() > 80);
     // Nothing is left to do, and the second run records nothing.
-    let again = installation.run(now.minus(5 * DAY), installation.archive()).await;
+    let again = installation
+        .run(now.minus(5 * DAY), installation.archive())
+        .await;
     let again = again.unwrap();
     assert_eq!((again.entries, again.ledger_index), (0, None));
     assert_eq!(again.kept_from, archived.kept_from);
@@ -152,7 +158,13 @@ async fn what_cannot_be_archived_is_refused_in_one_line() {
         assert!(refused.contains(words), "{to:?}: {refused}");
         assert!(!refused.contains('\n'), "{refused}");
     }
-    for order in ["", "{}", "[]", r#"{"before":"x","to":"/a"}"#, r#"{"to":"/a"}"#] {
+    for order in [
+        "",
+        "{}",
+        "[]",
+        r#"{"before":"x","to":"/a"}"#,
+        r#"{"to":"/a"}"#,
+    ] {
         assert!(serde_json::from_str::<Order>(order).is_err(), "{order}");
     }
 }
@@ -162,7 +174,9 @@ async fn a_lost_index_is_built_again_from_archive_and_rest() {
     let installation = Installation::new();
     installation.live(10).await;
     let now = installation.clock.now();
-    let archived = installation.run(now.minus(2 * DAY), installation.archive()).await;
+    let archived = installation
+        .run(now.minus(2 * DAY), installation.archive())
+        .await;
     archived.unwrap();
     let index = installation.config.data_dir.join("index");
     // The index is intact: the archive may be anywhere.

@@ -115,9 +115,18 @@ mod tests {
 
     #[test]
     fn both_are_off_or_what_they_say() {
-        for (text, days) in [("off", None), ("1d", Some(1)), ("90d", Some(90)), ("24h", Some(1))] {
+        for (text, days) in [
+            ("off", None),
+            ("1d", Some(1)),
+            ("90d", Some(90)),
+            ("24h", Some(1)),
+        ] {
             let keep: Keep = text.parse().unwrap();
-            assert_eq!(keep.duration().map(|it| it.as_secs() / 86_400), days, "{text}");
+            assert_eq!(
+                keep.duration().map(|it| it.as_secs() / 86_400),
+                days,
+                "{text}"
+            );
         }
         for wrong in ["", "on", "23h", "0d", "90", "-1d", "400d"] {
             assert!(wrong.parse::<Keep>().is_err(), "{wrong}");

@@ -48,7 +48,12 @@ pub(super) fn check(config: &Config, now: Timestamp, entries: u64, diagnosis: &m
     };
     // The index keeps all of history, so its share of one entry is its length over all entries.
     let index = bytes_below(&config.data_dir.join("index")).unwrap_or(0);
-    report(growth(&recent, now, index, entries), free, config, diagnosis);
+    report(
+        growth(&recent, now, index, entries),
+        free,
+        config,
+        diagnosis,
+    );
 }
 
 fn report(growth: Growth, free: u64, config: &Config, diagnosis: &mut Diagnosis) {
@@ -59,7 +64,10 @@ fn report(growth: Growth, free: u64, config: &Config, diagnosis: &mut Diagnosis)
         }
         Growth::PerDay(bytes) => bytes,
     };
-    let rate = format!("ledger and index grow by {} KiB a day", per_day.div_ceil(1024));
+    let rate = format!(
+        "ledger and index grow by {} KiB a day",
+        per_day.div_ceil(1024)
+    );
     let Some(days) = free.checked_div(per_day) else {
         return diagnosis.ok("growth", "nothing was recorded in the last day");
     };
@@ -95,7 +103,9 @@ fn recent(ledger: &Path, now: Timestamp) -> Result<Recent, taskpass_ledger::Erro
 }
 
 fn growth(recent: &Recent, now: Timestamp, index: u64, entries: u64) -> Growth {
-    let seen = recent.since.map_or(Duration::ZERO, |since| now.since(since));
+    let seen = recent
+        .since
+        .map_or(Duration::ZERO, |since| now.since(since));
     let window = seen.min(WINDOW);
     if window < WINDOW_MIN {
         return Growth::Unknown;
@@ -155,7 +165,15 @@ mod tests {
             assert_eq!(growth(&recent, now(), 50_000, 1000), expected, "{since:?}");
         }
         assert_eq!(
-            growth(&Recent { since: Some(at(90_000)), ..Recent::default() }, now(), 1, 0),
+            growth(
+                &Recent {
+                    since: Some(at(90_000)),
+                    ..Recent::default()
+                },
+                now(),
+                1,
+                0
+            ),
             Growth::PerDay(0)
         );
     }

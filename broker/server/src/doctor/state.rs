@@ -42,11 +42,7 @@ pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Dia
 }
 
 /// Returns the time of the newest entry.
-fn ledger(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    diagnosis: &mut Diagnosis,
-) -> Option<Timestamp> {
+fn ledger(config: &Config, clock: &Arc<dyn Clock>, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
     let key = match SigningKey::load(&config.ledger_origin(), &config.ledger_key()) {
         Ok(key) => key,
         Err(e) => {

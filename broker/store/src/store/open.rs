@@ -336,6 +336,11 @@ fn open_index(
 /// Without the index the state comes from all entries, the archived ones among them.
 fn require_all(ledger: &dyn Entries, reason: &str) -> Result<(), OpenError> {
     match ledger.first() {
+        // The archive may be named and not mounted.
+        0 if ledger.size() > 0 => {
+            let first = ledger.entry(0);
+            first.map(drop).map_err(unreadable)
+        }
         0 => Ok(()),
         first => Err(OpenError::Archived {
             reason: reason.to_owned(),
