@@ -103,9 +103,11 @@ impl Directory<'_> {
 
     /// The segment files in the order of their entries, and the tree before them.
     fn history(&self, key: &VerifyingKey) -> Result<History<'_>, VerifyError> {
+        // In this order: a broker that archives meanwhile replaces the base first, and deletes
+        // only segments before the new one.
+        let mut files = SegmentFile::all(self.ledger).map_err(VerifyError::Ledger)?;
         let base = Base::read(self.ledger, key).map_err(VerifyError::Ledger)?;
         let archived = base.as_ref().map_or(0, Base::size);
-        let mut files = SegmentFile::all(self.ledger).map_err(VerifyError::Ledger)?;
         // A broker that died while it deleted left some that are in the archive.
         files.retain(|file| file.first >= archived);
         let begin = match (&base, self.archives.is_empty()) {
