@@ -265,6 +265,7 @@ async fn open_engine(
         ledger.clone(),
         archiver,
         Arc::clone(&deps.clock),
+        tasks.clone(),
     );
     let authority = open_authority(config, deps)?;
     let newest = store.last_time();

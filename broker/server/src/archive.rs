@@ -22,6 +22,7 @@ use taskpass_engine::failpoint::reached;
 use taskpass_ledger::{ArchiveError, Archiver, Copied, Copying, Reader};
 use taskpass_store::{Batch, CommitError, Entry, LogStore, Store as _, StoreError};
 use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::init::quoted;
 
@@ -114,6 +115,8 @@ pub(crate) struct Archiving {
     ledger: Reader,
     archiver: Archiver,
     clock: Arc<dyn Clock>,
+    /// Shutdown waits for these a while.
+    tasks: TaskTracker,
     running: Mutex<()>,
 }
 
@@ -123,12 +126,14 @@ impl Archiving {
         ledger: Reader,
         archiver: Archiver,
         clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             store,
             ledger,
             archiver,
             clock,
+            tasks,
             running: Mutex::new(()),
         }
     }
@@ -144,7 +149,8 @@ impl Archiving {
         user: Option<u32>,
         progress: watch::Sender<Progress>,
     ) -> Result<Archived, Error> {
-        let work = tokio::spawn(async move { self.run(&order, user, &progress).await });
+        let tasks = self.tasks.clone();
+        let work = tasks.spawn(async move { self.run(&order, user, &progress).await });
         work.await
             .unwrap_or_else(|panic| Err(Error::Thread(panic.to_string())))
     }

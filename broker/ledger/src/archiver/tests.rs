@@ -226,6 +226,28 @@ fn an_attached_archive_is_read_and_hashed() {
     assert!(matches!(gone, Err(Error::NotInArchive { .. })), "{gone:?}");
 }
 
+/// Changes the first entry of a segment in the archive, and mends its checksum.
+fn change_first_entry(place: &Place, first: u64) {
+    let path = place.in_archive(first);
+    let length = fs::metadata(&path).unwrap().len();
+    let file = scan::SegmentFile {
+        ledger: &place.archive,
+        first,
+        is_last: false,
+    };
+    let mut bytes = segment::header(first);
+    scan::read_segment(&file, 0, &mut |frame| {
+        let mut entry = frame.bytes.to_vec();
+        if frame.index == first {
+            entry[12] ^= 1;
+        }
+        segment::encode(frame.index, frame.starts_batch, &entry, &mut bytes);
+    })
+    .unwrap();
+    assert_eq!(bytes.len() as u64, length);
+    fs::write(path, bytes).unwrap();
+}
+
 /// Each way in which the archive can be other than it was written, and the entry that is named.
 #[test]
 fn a_changed_missing_or_foreign_segment_is_noticed_with_its_place() {
@@ -241,24 +263,7 @@ fn a_changed_missing_or_foreign_segment_is_noticed_with_its_place() {
             "an entry is changed with its checksum",
             2,
             |place, firsts| {
-                let path = place.in_archive(firsts[2]);
-                let length = fs::metadata(&path).unwrap().len();
-                let file = crate::scan::SegmentFile {
-                    ledger: &place.archive,
-                    first: firsts[2],
-                    is_last: false,
-                };
-                let mut bytes = segment::header(firsts[2]);
-                crate::scan::read_segment(&file, 0, &mut |frame| {
-                    let mut entry = frame.bytes.to_vec();
-                    if frame.index == firsts[2] {
-                        entry[12] ^= 1;
-                    }
-                    segment::encode(frame.index, frame.starts_batch, &entry, &mut bytes);
-                })
-                .unwrap();
-                assert_eq!(bytes.len() as u64, length);
-                fs::write(path, bytes).unwrap();
+                change_first_entry(place, firsts[2]);
             },
         ),
         ("a segment is missing", 1, |place, firsts| {

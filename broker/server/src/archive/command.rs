@@ -14,6 +14,7 @@ use taskpass_core::{Timestamp, with_sources};
 use taskpass_ledger::disk::SystemDisk;
 use taskpass_store::StoreError;
 use tokio::{io::AsyncWriteExt as _, sync::watch};
+use tokio_util::task::TaskTracker;
 
 use super::{Archived, Archiving, Order, Progress, in_words};
 use crate::{
@@ -146,6 +147,7 @@ async fn alone(
         opened.ledger,
         opened.archiver,
         Arc::clone(&deps.clock),
+        TaskTracker::new(),
     );
     let archived = followed(Arc::new(archiving), order, Some(user), progress).await;
     let closed = store.close().await;

@@ -211,6 +211,7 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
         ledger.clone(),
         opened.archiver,
         Arc::clone(&clock),
+        TaskTracker::new(),
     );
     let mut limit = KeepLimit::new(Arc::new(archiving), clock, 4 * DAY, installation.archive());
     // The archive is not mounted. The broker makes no directory in its place.

@@ -28,7 +28,7 @@ struct Recent {
 }
 
 /// How fast the disk fills.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Growth {
     /// The ledger is younger than an hour.
     Unknown,
