@@ -11,6 +11,7 @@
 
 mod abuse;
 mod agents;
+mod archive;
 mod aws;
 mod bad_input;
 mod budgets;

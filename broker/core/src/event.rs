@@ -137,6 +137,24 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Old segments of the ledger are in an archive, and each of their entries was compared there
+    /// with the tree. The broker deletes its own segments after this entry.
+    LedgerArchived {
+        /// The first entry in them.
+        first: u64,
+        /// The first entry behind them, with which this machine's part of the ledger begins.
+        next: u64,
+        /// The root of the tree over all entries before `next`, in hex.
+        root: String,
+        /// The names of the segments' files.
+        segments: Vec<String>,
+        /// The archive's directory, as the broker's machine names it.
+        archive: String,
+        /// The user id of the person who ran the command on the broker's machine; none when the
+        /// broker did it by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<u32>,
+    },
     /// A person confirmed the time on the broker's machine. The ledger's time goes on from there,
     /// also where it was later before: entries above this one may carry later times.
     ClockAccepted {

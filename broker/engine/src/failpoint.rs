@@ -45,7 +45,8 @@ mod armed {
         }
     }
 
-    pub(crate) fn reached(name: &str) {
+    /// Ends the process or task here, if this place is armed.
+    pub fn reached(name: &str) {
         let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else {
             return;
         };
@@ -69,10 +70,8 @@ mod armed {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::arm;
-#[cfg(feature = "failpoints")]
-pub(crate) use armed::reached;
+pub use armed::{arm, reached};
 
 /// Nothing: the build has no failpoints.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) const fn reached(_name: &str) {}
+pub const fn reached(_name: &str) {}

@@ -111,6 +111,7 @@ impl Engine {
             });
         }
         let reader = self.context.ledger.clone();
+        require_readable(&reader, index)?;
         blocking(move || {
             let proof = ProofFile::new(&reader, &checkpoint, index)?;
             Ok(ProvenEntry {
@@ -147,6 +148,14 @@ impl Engine {
                 Selection::Some(self.entries_of_task(task, from, checkpoint.size()).await?)
             }
         };
+        let first = match &selection {
+            Selection::All => Some(0),
+            Selection::From(index) => Some(*index),
+            Selection::Some(indexes) => indexes.first().copied(),
+        };
+        if let Some(first) = first {
+            require_readable(&self.context.ledger, first)?;
+        }
         Ok(ExportPlan {
             reader: self.context.ledger.clone(),
             checkpoint,
@@ -219,6 +228,12 @@ impl ExportPlan {
         };
         written.map(drop).map_err(Error::ledger)
     }
+}
+
+/// Fails before the first line is sent when the entries from `index` on are in an archive.
+fn require_readable(reader: &Reader, index: u64) -> Result<(), Error> {
+    let readable = reader.require(index);
+    readable.map_err(|archived| Error::Precondition(archived.to_string()))
 }
 
 async fn blocking<T: Send + 'static>(

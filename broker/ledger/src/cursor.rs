@@ -20,24 +20,43 @@ pub(crate) struct Place {
     next: u64,
 }
 
-/// Finds the segment of an entry, for reading from the entry to the segment's end.
-pub(crate) fn locate(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
-    let segment = Segment::holding(segments, wanted)?;
+/// How far a reader goes on from an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// To the end of its segment.
+    Segment,
+    /// To its own end.
+    Entry,
+}
+
+/// Finds the place of an entry among segments in order.
+pub(crate) fn locate(
+    ledger: &Path,
+    segments: &[Segment],
+    wanted: u64,
+    reach: Reach,
+) -> Result<Place, Error> {
+    let segment = Segment::holding(segments, wanted).filter(|found| wanted < found.next());
+    let segment = segment.ok_or(Error::OutOfRange {
+        asked: wanted,
+        size: wanted,
+    })?;
+    Ok(place_in(segment, ledger, wanted, reach))
+}
+
+/// The place of an entry in its segment.
+pub(crate) fn place_in(segment: &Segment, ledger: &Path, wanted: u64, reach: Reach) -> Place {
     let (index, offset) = segment.before(wanted);
-    Some(Place {
+    Place {
         path: segment.path(ledger),
         index,
         offset,
-        end: segment.end,
+        end: match reach {
+            Reach::Segment => segment.end,
+            Reach::Entry => segment.block_end(wanted),
+        },
         next: segment.next(),
-    })
-}
-
-/// Finds the segment of an entry, for reading that entry alone.
-pub(crate) fn locate_one(ledger: &Path, segments: &[Segment], wanted: u64) -> Option<Place> {
-    let end = Segment::holding(segments, wanted)?.block_end(wanted);
-    let place = locate(ledger, segments, wanted)?;
-    Some(Place { end, ..place })
+    }
 }
 
 /// A position between two entries.
@@ -67,7 +86,7 @@ impl Cursor {
     /// The next entry and its index; calls `locate` at the beginning of each segment.
     pub(crate) fn next(
         &mut self,
-        locate: impl FnOnce(u64) -> Option<Place>,
+        locate: impl FnOnce(u64) -> Result<Place, Error>,
     ) -> Result<Option<(u64, &[u8])>, Error> {
         if self.next >= self.end {
             return Ok(None);
@@ -79,11 +98,7 @@ impl Cursor {
             .is_none_or(|(_, _, next)| wanted >= *next)
         {
             self.open = None;
-            let place = locate(wanted).ok_or(Error::OutOfRange {
-                asked: wanted,
-                size: wanted,
-            })?;
-            self.open = Some(start(place, wanted)?);
+            self.open = Some(start(locate(wanted)?, wanted)?);
         }
         let Some((reader, path, _)) = &mut self.open else {
             return Ok(None);

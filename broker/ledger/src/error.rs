@@ -79,6 +79,51 @@ pub enum Error {
         /// How many entries there are.
         size: u64,
     },
+    /// An entry is in an archive that this ledger does not know.
+    #[error(
+        "entry {index} is in an archive, and this machine keeps the entries from {first} on; name the archive's directory as `[ledger] archive` in the configuration and restart the broker, or ask for entry {first} and later"
+    )]
+    Archived {
+        /// The entry that was asked for.
+        index: u64,
+        /// The first entry that can be read here.
+        first: u64,
+    },
+    /// The archive has no such entry.
+    #[error(
+        "the archive `{path}` does not have entry {index}; mount it, or name the directory that `taskpassd ledger archive` wrote as `[ledger] archive`"
+    )]
+    NotInArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The entry that was asked for.
+        index: u64,
+    },
+    /// The archive is not as it was written.
+    #[error(
+        "the archive is damaged at entry {index}, `{segment}` offset {offset}: {reason}; restore the file from another copy of the archive"
+    )]
+    DamagedArchive {
+        /// The file.
+        segment: PathBuf,
+        /// The byte in it where the damage begins.
+        offset: u64,
+        /// The first damaged entry.
+        index: u64,
+        /// The damage.
+        reason: String,
+    },
+    /// A ledger has no valid edge over the entries that are in its archive.
+    #[error(
+        "`{path}` does not say where this ledger begins; restore it from a backup, or put the archive's segments back into `segments/` and remove it"
+    )]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// The mistake in it.
+        #[source]
+        source: NoteError,
+    },
     /// A checkpoint is not one of this ledger.
     #[error("`{path}` is not a checkpoint of this ledger")]
     Checkpoint {

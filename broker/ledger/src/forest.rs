@@ -4,14 +4,14 @@
 //! is compared with the hash in the tile above it whenever it is read.
 
 use std::{
-    fs,
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use crate::{
     Error,
-    cursor::{Cursor, locate},
+    cursor::{Cursor, Reach, locate},
     segment::Segment,
     tiles::{self, FullTile, TILE_LEVELS, TILE_WIDTH, Tile},
     tree::leaf_hash,
@@ -40,6 +40,12 @@ impl Forest<'_> {
         Ok(())
     }
 
+    /// A full tile made of the level below it, without its own file.
+    pub(crate) fn made_of_those_below(&mut self, level: u32, index: u64) -> Result<Tile, Error> {
+        let first = index * TILE_WIDTH;
+        self.tile_of(level, first..first + TILE_WIDTH)
+    }
+
     /// A full tile, from its file if that can be trusted.
     pub(crate) fn full(&mut self, level: u32, index: u64) -> Result<Tile, Error> {
         let covered = self.trusted >> (TILE_LEVELS * (level + 1));
@@ -64,9 +70,8 @@ impl Forest<'_> {
         let mut tile = Tile::default();
         let Some(below) = level.checked_sub(1) else {
             let mut cursor = Cursor::new(&hashes);
-            while let Some((_, entry)) =
-                cursor.next(|index| locate(self.ledger, self.segments, index))?
-            {
+            let place = |index| locate(self.ledger, self.segments, index, Reach::Segment);
+            while let Some((_, entry)) = cursor.next(place)? {
                 tile.push(leaf_hash(entry));
             }
             return Ok(tile);
@@ -100,16 +105,21 @@ pub(crate) fn bytes(ledger: &Path, level: u32, index: u64) -> Option<Vec<u8>> {
 /// needed.
 pub(crate) fn write(ledger: &Path, full: &FullTile) {
     let path = file(ledger, full.level, full.index);
-    let write = |bytes: &[u8]| match fs::write(&path, bytes) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+    if let Err(error) = store(ledger, full.level, full.index, &full.tile.bytes()) {
+        tracing::warn!(path = %path.display(), %error, "a tile could not be kept; proofs will be slower until the next start");
+    }
+}
+
+/// Writes the file of a full tile; nothing makes it durable.
+pub(crate) fn store(ledger: &Path, level: u32, index: u64, bytes: &[u8]) -> io::Result<()> {
+    let path = file(ledger, level, index);
+    match fs::write(&path, bytes) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
             fs::write(&path, bytes)
         }
-        result => result,
-    };
-    if let Err(error) = write(&full.tile.bytes()) {
-        tracing::warn!(path = %path.display(), %error, "a tile could not be kept; proofs will be slower until the next start");
+        written => written,
     }
 }

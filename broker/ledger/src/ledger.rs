@@ -7,11 +7,11 @@
 use std::{fs::File, ops::Range, sync::Arc};
 
 use crate::{
-    Checkpoint, Error, Priority, Reader, SigningKey, checkpoint,
+    Archiver, Checkpoint, Error, Priority, Reader, SigningKey, checkpoint,
     disk::Disk,
     segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
     shared::Shared,
-    tail::{Failure, SEGMENT_BYTES, Tail},
+    tail::{Failure, Tail},
     tree::leaf_hash,
 };
 
@@ -24,12 +24,13 @@ const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Ledger {
     shared: Arc<Shared>,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     disk: Arc<dyn Disk>,
     tail: Tail,
     buffer: Vec<u8>,
     poisoned: bool,
-    _lock: File,
+    segment_bytes: u64,
+    lock: Arc<File>,
 }
 
 impl Ledger {
@@ -38,22 +39,33 @@ impl Ledger {
         key: SigningKey,
         disk: Arc<dyn Disk>,
         tail: Tail,
+        segment_bytes: u64,
         lock: File,
     ) -> Self {
         Self {
             shared: Arc::new(shared),
-            key,
+            key: Arc::new(key),
             disk,
             tail,
             buffer: Vec::new(),
             poisoned: false,
-            _lock: lock,
+            segment_bytes,
+            lock: Arc::new(lock),
         }
     }
 
     /// A view for reading; any number of them may be used on any thread.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Moves old segments to an archive, on any thread while this ledger is open.
+    pub fn archiver(&self) -> Archiver {
+        Archiver::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.key),
+            Arc::downgrade(&self.lock),
+        )
     }
 
     /// Appends entries in order and returns their indexes once all of them are durable.
@@ -99,7 +111,7 @@ impl Ledger {
             }
             (state.edge.size(), state.edge.root())
         };
-        let checkpoint = Arc::new(Checkpoint::sign(size, root, &self.key));
+        let checkpoint = Arc::new(Checkpoint::sign(size, root, self.key.as_ref()));
         checkpoint::store(self.disk.as_ref(), &self.shared.ledger, &checkpoint)?;
         self.shared.state_mut().checkpoint = Arc::clone(&checkpoint);
         Ok(checkpoint)
@@ -107,7 +119,7 @@ impl Ledger {
 
     /// Begins a new segment when the current one is full.
     fn roll(&mut self, next: u64, priority: Priority) -> Result<(), Error> {
-        if self.tail.end() < SEGMENT_BYTES {
+        if self.tail.end() < self.segment_bytes {
             return Ok(());
         }
         match Tail::create(&self.disk, &self.shared.ledger, next) {

@@ -27,6 +27,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod archiver;
+mod attached;
+mod base;
 mod checkpoint;
 mod cursor;
 pub mod disk;
@@ -39,6 +42,7 @@ mod line;
 mod open;
 mod proof_file;
 mod reader;
+mod recent;
 mod scan;
 mod segment;
 mod shared;
@@ -49,13 +53,15 @@ mod testing;
 mod tiles;
 pub mod verify;
 
+pub use archiver::{ArchiveError, Archiver, Copied, Copying};
 pub use error::Error;
 pub use key::{KeyError, SigningKey};
 pub use ledger::Ledger;
 pub use open::{Accepted, Damage, OpenReport, Options};
 pub use proof_file::ProofFile;
 pub use reader::{Entries, Reader};
+pub use recent::recent_entries;
 pub use scan::{DamageAt, Torn};
 pub use segment::ENTRY_BYTES_MAX;
-pub use tail::Priority;
+pub use tail::{Priority, SEGMENT_BYTES};
 pub use taskpass_ledger_verify::{Checkpoint, Hash, NoteError, VerifyingKey, tree};

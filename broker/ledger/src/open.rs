@@ -14,15 +14,18 @@ use std::{
 use taskpass_files::create_dir_all;
 
 use crate::{
-    Checkpoint, DamageAt, Error, Ledger, SigningKey, Torn, VerifyingKey,
+    Checkpoint, DamageAt, Error, Ledger, SEGMENT_BYTES, SigningKey, Torn, VerifyingKey, archiver,
+    attached::Attached,
+    base::Base,
     checkpoint::{self, checkpoint_path},
     disk::{Disk, SystemDisk},
-    forest::Forest,
+    forest::{self, Forest},
     scan::{self, Scan},
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
     survey::{self, Survey},
     tail::{Failure, Tail},
+    tiles::Edge,
     tree::empty_root,
 };
 
@@ -47,6 +50,11 @@ pub struct Options {
     pub damage: Damage,
     /// The disk; any other than [`SystemDisk`] is for tests.
     pub disk: Arc<dyn Disk>,
+    /// The archive of old segments, to read them from. It is looked at when one of its entries is
+    /// asked for.
+    pub archive: Option<PathBuf>,
+    /// Once a segment has grown to this, the next batch begins a new one.
+    pub segment_bytes: u64,
 }
 
 impl Options {
@@ -56,6 +64,8 @@ impl Options {
             key,
             damage: Damage::Refuse,
             disk: Arc::new(SystemDisk),
+            archive: None,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 }
@@ -67,6 +77,8 @@ pub struct OpenReport {
     pub created: bool,
     /// How many entries it has.
     pub size: u64,
+    /// The first of them that this machine keeps; the others are in an archive.
+    pub first: u64,
     /// How many of them the checkpoint on disk had signed.
     pub signed: u64,
     /// The unfinished write that was cut off.
@@ -93,7 +105,13 @@ impl Ledger {
     /// A damaged ledger is not opened, unless [`Options::damage`] accepts the damage.
     pub fn open(directory: &Path, options: Options) -> Result<(Self, OpenReport), Error> {
         let lock = prepare(directory)?;
-        let Options { key, damage, disk } = options;
+        let Options {
+            key,
+            damage,
+            disk,
+            archive,
+            segment_bytes,
+        } = options;
         let mut opening = Opening {
             ledger: directory,
             disk,
@@ -105,14 +123,16 @@ impl Ledger {
             let empty = Checkpoint::sign(0, empty_root(), &key);
             checkpoint::store(opening.disk.as_ref(), directory, &empty)?;
         }
+        let base = opening.base(key.verifying_key())?;
+        let first = base.size();
         let mut checkpoint = opening.checkpoint(key.verifying_key())?;
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-        let survey = opening.survey(&mut checkpoint)?;
+        let survey = opening.survey(&mut checkpoint, base)?;
         let tiles_rebuilt = opening.compare(&mut checkpoint, &survey)?;
         let Survey { scan, edge, .. } = survey;
         let mut segments = scan.segments;
         if segments.is_empty() {
-            segments.push(Segment::empty(0));
+            segments.push(Segment::empty(first));
         }
         let tail = opening.tail(&segments)?;
         let checkpoint = match checkpoint {
@@ -125,6 +145,7 @@ impl Ledger {
         };
         let report = OpenReport {
             created,
+            first,
             size: edge.size(),
             signed,
             torn: scan.torn,
@@ -132,12 +153,13 @@ impl Ledger {
             tiles_rebuilt,
         };
         let state = State {
+            first,
             segments,
             edge,
             checkpoint: Arc::new(checkpoint),
         };
-        let shared = Shared::new(directory.to_owned(), state);
-        let ledger = Ledger::assemble(shared, key, opening.disk, tail, lock);
+        let shared = Shared::new(directory.to_owned(), archive.map(Attached::new), state);
+        let ledger = Ledger::assemble(shared, key, opening.disk, tail, segment_bytes, lock);
         Ok((ledger, report))
     }
 }
@@ -175,7 +197,22 @@ impl Opening<'_> {
         let exists = checkpoint
             .try_exists()
             .map_err(Error::io("read", &checkpoint))?;
-        Ok(!exists && scan::list(self.ledger)?.is_empty())
+        let has_base = Base::path(self.ledger).symlink_metadata().is_ok();
+        Ok(!exists && !has_base && scan::list(self.ledger)?.is_empty())
+    }
+
+    /// The edge over the archived entries. Their segments that are still here go now: they were
+    /// verified in the archive before the base was signed, and the broker died before they were
+    /// deleted.
+    fn base(&self, key: &VerifyingKey) -> Result<Edge, Error> {
+        let Some(base) = Base::read(self.ledger, key)? else {
+            return Ok(Edge::default());
+        };
+        let removed = archiver::remove_before(self.ledger, base.size())?;
+        if removed > 0 {
+            tracing::info!(removed, "segments that are in the archive were deleted");
+        }
+        Ok(base.into_edge())
     }
 
     /// The checkpoint; none if it is unusable and that is accepted.
@@ -197,9 +234,9 @@ impl Opening<'_> {
 
     /// Reads and hashes the segments; cuts a torn tail, and sets damage aside where that is
     /// accepted.
-    fn survey(&mut self, checkpoint: &mut Option<Checkpoint>) -> Result<Survey, Error> {
+    fn survey(&mut self, checkpoint: &mut Option<Checkpoint>, base: Edge) -> Result<Survey, Error> {
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-        let survey = survey::survey(self.ledger, signed)?;
+        let survey = survey::survey(self.ledger, signed, base)?;
         let scan = &survey.scan;
         if let Some(torn) = &scan.torn {
             tracing::warn!(segment = %torn.segment.display(), offset = torn.offset, bytes = torn.bytes, "an unfinished write was cut off the ledger");
@@ -248,6 +285,9 @@ impl Opening<'_> {
             *checkpoint = None;
         }
         // From here on the entries decide: a person or the signed root vouches for them.
+        for across in &survey.wrong_across {
+            forest::write(self.ledger, across);
+        }
         let mut forest = Forest {
             ledger: self.ledger,
             segments: &survey.scan.segments,
@@ -258,7 +298,7 @@ impl Opening<'_> {
         for (level, index) in &survey.wrong_tiles {
             forest.remake(*level, *index)?;
         }
-        Ok(forest.rebuilt)
+        Ok(forest.rebuilt + survey.wrong_across.len() as u64)
     }
 
     fn tail(&self, segments: &[Segment]) -> Result<Tail, Error> {
@@ -266,9 +306,11 @@ impl Opening<'_> {
             Some(last) if last.path(self.ledger).exists() => {
                 Tail::open(&self.disk, self.ledger, last)
             }
-            _ => Tail::create(&self.disk, self.ledger, 0).map_err(|failure| match failure {
-                Failure::Clean(error) | Failure::Unknown(error) => error,
-            }),
+            last => Tail::create(&self.disk, self.ledger, last.map_or(0, |it| it.first)).map_err(
+                |failure| match failure {
+                    Failure::Clean(error) | Failure::Unknown(error) => error,
+                },
+            ),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     Checkpoint, Error, Hash,
-    cursor::Cursor,
+    cursor::{Cursor, Reach},
     shared::Shared,
     tree::{self, range_root},
 };
@@ -25,6 +25,29 @@ impl Reader {
         self.shared.state().edge.size()
     }
 
+    /// The first entry that this machine keeps. The entries before it are in an archive.
+    pub fn first(&self) -> u64 {
+        self.shared.state().first
+    }
+
+    /// The first entry that can be read here: with an archive the first of all.
+    pub fn first_readable(&self) -> u64 {
+        match self.shared.archive {
+            Some(_) => 0,
+            None => self.first(),
+        }
+    }
+
+    /// Fails when the entries from `index` on cannot be read, since they are in an archive that
+    /// this ledger does not know.
+    pub fn require(&self, index: u64) -> Result<(), Error> {
+        let first = self.first_readable();
+        if index < first {
+            return Err(Error::Archived { index, first });
+        }
+        Ok(())
+    }
+
     /// The last checkpoint. It does not prove entries that are younger.
     pub fn checkpoint(&self) -> Arc<Checkpoint> {
         Arc::clone(&self.shared.state().checkpoint)
@@ -34,7 +57,7 @@ impl Reader {
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
         self.within(index.saturating_add(1))?;
         let mut cursor = Cursor::new(&(index..index + 1));
-        let found = cursor.next(|index| self.shared.locate_one(index))?;
+        let found = cursor.next(|index| self.shared.locate(index, Reach::Entry))?;
         Ok(found.map(|(_, entry)| entry.to_vec()).unwrap_or_default())
     }
 
@@ -105,7 +128,8 @@ pub struct Entries {
 impl Entries {
     /// The next entry with its index, borrowed from the read buffer.
     pub fn next_entry(&mut self) -> Result<Option<(u64, &[u8])>, Error> {
-        self.cursor.next(|index| self.shared.locate(index))
+        self.cursor
+            .next(|index| self.shared.locate(index, Reach::Segment))
     }
 }
 

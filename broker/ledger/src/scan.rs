@@ -20,6 +20,8 @@ use crate::{
 /// The content of the segment files.
 #[derive(Debug)]
 pub(crate) struct Scan {
+    /// The first entry that is expected.
+    first: u64,
     /// The readable segments, up to the damage if there is any.
     pub(crate) segments: Vec<Segment>,
     pub(crate) torn: Option<Torn>,
@@ -81,6 +83,18 @@ impl DamageAt {
     }
 }
 
+impl DamageAt {
+    /// The same damage, of an archive.
+    pub(crate) fn in_archive(self) -> Error {
+        Error::DamagedArchive {
+            segment: self.segment,
+            offset: self.offset,
+            index: self.index,
+            reason: self.reason,
+        }
+    }
+}
+
 impl From<DamageAt> for Error {
     fn from(at: DamageAt) -> Self {
         Self::Damaged {
@@ -112,8 +126,10 @@ pub(crate) struct BadPlace {
 }
 
 impl Scan {
-    pub(crate) const fn new() -> Self {
+    /// Nothing was read yet; the entries before `first` are elsewhere.
+    pub(crate) const fn from(first: u64) -> Self {
         Self {
+            first,
             segments: Vec::new(),
             torn: None,
             damage: None,
@@ -122,7 +138,7 @@ impl Scan {
 
     /// How many entries can be read.
     pub(crate) fn size(&self) -> u64 {
-        self.segments.last().map_or(0, Segment::next)
+        self.segments.last().map_or(self.first, Segment::next)
     }
 
     /// Adds the next segment file. Returns whether the ledger can be read beyond it.
@@ -165,7 +181,7 @@ impl Scan {
     pub(crate) fn finish(mut self, ledger: &Path, signed: u64) -> Self {
         if self.damage.is_none() && self.size() < signed {
             let end = self.segments.last().map_or(0, |s| s.end);
-            let place = self.segments.last().map_or(0, |s| s.first);
+            let place = self.segments.last().map_or(self.first, |s| s.first);
             let path = Segment::empty(place).path(ledger);
             let reason = format!("it ends here, but a checkpoint signed {signed} entries");
             self.damage = Some(DamageAt::new(path, end, self.size(), reason));
@@ -181,6 +197,12 @@ pub(crate) struct SegmentFile<'a> {
     pub(crate) ledger: &'a Path,
     pub(crate) first: u64,
     pub(crate) is_last: bool,
+}
+
+impl BadPlace {
+    pub(crate) const fn reason(&self) -> &'static str {
+        self.bad.reason()
+    }
 }
 
 impl<'a> SegmentFile<'a> {
@@ -201,17 +223,19 @@ impl<'a> SegmentFile<'a> {
     }
 }
 
-/// Reads everything and calls `entry` with each whole entry in order. `signed` is the last
-/// checkpoint's size.
+/// Reads `files`, which begin with the entry `first`, and calls `entry` with each whole entry in
+/// order. `signed` is the last checkpoint's size.
 pub(crate) fn scan(
     ledger: &Path,
+    files: &[SegmentFile<'_>],
+    first: u64,
     signed: u64,
     entry: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<Scan, Error> {
-    let mut scan = Scan::new();
-    for place in SegmentFile::all(ledger)? {
-        let content = read_segment(&place, signed, entry)?;
-        if scan.add(content, &place, signed).is_break() {
+    let mut scan = Scan::from(first);
+    for place in files {
+        let content = read_segment(place, signed, entry)?;
+        if scan.add(content, place, signed).is_break() {
             break;
         }
     }

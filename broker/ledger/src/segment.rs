@@ -14,6 +14,7 @@ use std::{
     fs, io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The longest entry, the limit of C2SP tlog-tiles.
@@ -264,6 +265,8 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     /// Where every 64th entry begins.
     offsets: Vec<u64>,
+    /// The archive that has it; none for the ledger's own directory.
+    home: Option<Arc<Path>>,
 }
 
 impl Segment {
@@ -273,6 +276,24 @@ impl Segment {
             count: 0,
             end: HEADER_BYTES,
             offsets: Vec::new(),
+            home: None,
+        }
+    }
+
+    /// The same segment in an archive.
+    pub(crate) fn in_archive(self, archive: &Arc<Path>) -> Self {
+        Self {
+            home: Some(Arc::clone(archive)),
+            ..self
+        }
+    }
+
+    /// A segment that was not read: its end is that of its file.
+    pub(crate) fn unread(first: u64, next: u64, end: u64) -> Self {
+        Self {
+            count: next.saturating_sub(first),
+            end,
+            ..Self::empty(first)
         }
     }
 
@@ -318,6 +339,6 @@ impl Segment {
     }
 
     pub(crate) fn path(&self, ledger: &Path) -> PathBuf {
-        directory(ledger).join(file_name(self.first))
+        directory(self.home.as_deref().unwrap_or(ledger)).join(file_name(self.first))
     }
 }

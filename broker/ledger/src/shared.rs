@@ -9,11 +9,12 @@ use std::{
 
 use crate::{
     Checkpoint, Error,
-    cursor::{self, Place},
+    attached::Attached,
+    cursor::{self, Place, Reach},
     forest::{self, Forest},
     scan::DamageAt,
     segment::Segment,
-    tiles::{Edge, FullTile, TILE_LEVELS, Tile},
+    tiles::{Edge, FullTile, TILE_LEVELS, Tile, edge_width},
     tree::Hash,
 };
 
@@ -23,6 +24,8 @@ const CACHED_TILES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ledger: PathBuf,
+    /// Where the segments are that this machine does not keep.
+    pub(crate) archive: Option<Attached>,
     state: RwLock<State>,
     /// Most recently used first.
     cache: Mutex<VecDeque<(u32, u64, Arc<Tile>)>>,
@@ -31,15 +34,18 @@ pub(crate) struct Shared {
 /// The durable part of the ledger.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// The first entry that this machine keeps.
+    pub(crate) first: u64,
     pub(crate) segments: Vec<Segment>,
     pub(crate) edge: Edge,
     pub(crate) checkpoint: Arc<Checkpoint>,
 }
 
 impl Shared {
-    pub(crate) fn new(ledger: PathBuf, state: State) -> Self {
+    pub(crate) fn new(ledger: PathBuf, archive: Option<Attached>, state: State) -> Self {
         Self {
             ledger,
+            archive,
             state: RwLock::new(state),
             cache: Mutex::new(VecDeque::with_capacity(CACHED_TILES + 1)),
         }
@@ -55,12 +61,30 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn locate(&self, index: u64) -> Option<Place> {
-        cursor::locate(&self.ledger, &self.state().segments, index)
+    pub(crate) fn locate(&self, index: u64, reach: Reach) -> Result<Place, Error> {
+        let first = {
+            let state = self.state();
+            if index >= state.first {
+                return cursor::locate(&self.ledger, &state.segments, index, reach);
+            }
+            state.first
+        };
+        let archive = self.archive.as_ref();
+        let archive = archive.ok_or(Error::Archived { index, first })?;
+        archive.locate(index, first, reach, &|leaf| self.node(0, leaf))
     }
 
-    pub(crate) fn locate_one(&self, index: u64) -> Option<Place> {
-        cursor::locate_one(&self.ledger, &self.state().segments, index)
+    /// The right edge over the first `size` entries.
+    pub(crate) fn edge_at(&self, size: u64) -> Result<Edge, Error> {
+        let mut tiles = Vec::new();
+        for level in 0..u64::BITS / TILE_LEVELS {
+            let width = edge_width(size, level);
+            let end = size >> (TILE_LEVELS * level);
+            let hashes = (end - width..end).map(|index| self.node(TILE_LEVELS * level, index));
+            tiles.push(hashes.collect::<Result<Vec<_>, _>>()?);
+        }
+        // INVARIANT: each level has the width that the size demands.
+        Edge::of_tiles(size, &tiles).ok_or(Error::OutOfRange { asked: size, size })
     }
 
     /// Keeps tiles that have just become full, in memory and in their files.
@@ -89,7 +113,7 @@ impl Shared {
 
     /// A full tile that agrees with the tile above it, and through that with the edge, which was
     /// compared with a signed root.
-    fn tile(&self, level: u32, index: u64) -> Result<Arc<Tile>, Error> {
+    pub(crate) fn tile(&self, level: u32, index: u64) -> Result<Arc<Tile>, Error> {
         if let Some(tile) = self.recall(level, index) {
             return Ok(tile);
         }
@@ -104,16 +128,34 @@ impl Shared {
     }
 
     fn rebuild(&self, level: u32, index: u64, expected: Hash) -> Result<Tile, Error> {
-        let segments = self.state().segments.clone();
-        let mut forest = Forest {
-            ledger: &self.ledger,
-            segments: &segments,
-            trusted: 0,
-            keeps: false,
-            rebuilt: 0,
+        let first = index << (TILE_LEVELS * (level + 1));
+        let (mut segments, kept, size) = {
+            let state = self.state();
+            (state.segments.clone(), state.first, state.edge.size())
         };
-        let tile = forest.full(level, index)?;
-        if tile.root() == Some(expected) {
+        if first < kept
+            && let Some(archive) = &self.archive
+        {
+            segments.splice(0..0, archive.listed(kept)?);
+        }
+        // The tiles below save the entries. A tile below may be wrong as well; then the entries
+        // decide.
+        let mut failed = None;
+        for trusted in [size, 0] {
+            let mut forest = Forest {
+                ledger: &self.ledger,
+                segments: &segments,
+                trusted,
+                keeps: false,
+                rebuilt: 0,
+            };
+            let tile = match forest.made_of_those_below(level, index) {
+                Ok(tile) if tile.root() == Some(expected) => tile,
+                made => {
+                    failed = made.err();
+                    continue;
+                }
+            };
             let full = FullTile { level, index, tile };
             forest::write(&self.ledger, &full);
             tracing::warn!(
@@ -123,7 +165,15 @@ impl Shared {
             );
             return Ok(full.tile);
         }
-        let first = index << (TILE_LEVELS * (level + 1));
+        if first < kept && self.archive.is_none() {
+            return Err(Error::Archived {
+                index: first,
+                first: kept,
+            });
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let reason = "an entry from here on is not the one that was signed";
         Err(DamageAt::of_entry(&self.ledger, &segments, first, reason).into())
     }

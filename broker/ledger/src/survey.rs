@@ -35,6 +35,8 @@ pub(crate) struct Survey {
     pub(crate) signed_root: Option<Hash>,
     /// Full tiles whose file is missing or has other hashes, lower levels first.
     pub(crate) wrong_tiles: Vec<(u32, u64)>,
+    /// Wrong tiles over entries of which some are in an archive, made of the base and the rest.
+    pub(crate) wrong_across: Vec<FullTile>,
     /// The first entry whose hash is not the one in its tile file.
     pub(crate) differs: Option<u64>,
 }
@@ -63,8 +65,9 @@ struct Compared {
     differs: Option<(u32, u64)>,
 }
 
-/// Reads and hashes everything. `signed` is the last checkpoint's size.
-pub(crate) fn survey(ledger: &Path, signed: u64) -> Result<Survey, Error> {
+/// Reads and hashes everything from `base` on, which is the edge over the archived entries.
+/// `signed` is the last checkpoint's size.
+pub(crate) fn survey(ledger: &Path, signed: u64, base: Edge) -> Result<Survey, Error> {
     let files = SegmentFile::all(ledger)?;
     let cores = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     let hashers = cores.min(HASHERS_MAX).get().min(files.len());
@@ -81,7 +84,7 @@ pub(crate) fn survey(ledger: &Path, signed: u64) -> Result<Survey, Error> {
             }
         }
         drop(done);
-        let mut joined = Joined::new(ledger, signed);
+        let mut joined = Joined::new(ledger, signed, base);
         let mut early = BTreeMap::new();
         let mut wanted = 0;
         for (number, hashed) in inbox {
@@ -205,22 +208,26 @@ struct Joined<'a> {
     ledger: &'a Path,
     signed: u64,
     scan: Scan,
+    /// How many entries are in an archive.
+    archived: u64,
     edge: Edge,
     signed_root: Option<Hash>,
     compared: Compared,
+    wrong_across: Vec<FullTile>,
     /// Whether the entries behind the last segment can be read.
     goes_on: bool,
 }
 
 impl<'a> Joined<'a> {
-    fn new(ledger: &'a Path, signed: u64) -> Self {
-        let edge = Edge::default();
+    fn new(ledger: &'a Path, signed: u64, edge: Edge) -> Self {
         Self {
             ledger,
             signed,
-            scan: Scan::new(),
-            signed_root: (signed == 0).then(|| edge.root()),
+            scan: Scan::from(edge.size()),
+            archived: edge.size(),
+            signed_root: (signed == edge.size()).then(|| edge.root()),
             edge,
+            wrong_across: Vec::new(),
             compared: Compared::default(),
             goes_on: true,
         }
@@ -245,7 +252,13 @@ impl<'a> Joined<'a> {
                 Part::Tile(root) => self.edge.push_tile(root, &mut full),
             }
             for tile in full.drain(..) {
-                self.compared.compare(self.ledger, &tile);
+                if tile.first_leaf() >= self.archived {
+                    self.compared.compare(self.ledger, &tile);
+                } else if forest::bytes(self.ledger, tile.level, tile.index)
+                    .is_none_or(|kept| kept != tile.tile.bytes())
+                {
+                    self.wrong_across.push(tile);
+                }
             }
             if self.edge.size() == self.signed {
                 self.signed_root = Some(self.edge.root());
@@ -261,6 +274,7 @@ impl<'a> Joined<'a> {
             edge: self.edge,
             signed_root: self.signed_root,
             wrong_tiles: wrong,
+            wrong_across: self.wrong_across,
             differs: differs.map(|(_, entry)| entry),
         }
     }

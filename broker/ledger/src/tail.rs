@@ -13,8 +13,9 @@ use crate::{
     segment::{self, HEADER_BYTES, Segment},
 };
 
-/// Once a segment has grown to this, the next batch begins a new one.
-pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Once a segment has grown to this, the next batch begins a new one, unless a configuration says
+/// otherwise.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Room that only [`Priority::Reserved`] may use: some ten thousand records of revocations.
 pub(crate) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// The part of the reserve that [`Priority::Reading`] may use: people can look at a broker with a

@@ -41,9 +41,9 @@ impl Scratch {
 
     pub(crate) fn open_with(&self, damage: Damage) -> Result<(Ledger, OpenReport), Error> {
         let options = Options {
-            key: key(),
             damage,
             disk: Arc::new(self.disk.clone()),
+            ..Options::new(key())
         };
         Ledger::open(&self.path, options)
     }

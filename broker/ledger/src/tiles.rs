@@ -118,7 +118,39 @@ pub(crate) struct FullTile {
     pub(crate) tile: Tile,
 }
 
+impl FullTile {
+    /// The first leaf below it.
+    pub(crate) const fn first_leaf(&self) -> u64 {
+        let shift = TILE_LEVELS * (self.level + 1);
+        if shift >= u64::BITS {
+            0
+        } else {
+            self.index << shift
+        }
+    }
+}
+
 impl Edge {
+    /// The edge of `size` leaves from the hashes in its partial tiles, lowest level first; none if
+    /// they are not as many as the size demands.
+    pub(crate) fn of_tiles(size: u64, levels: &[Vec<Hash>]) -> Option<Self> {
+        let mut tiles = Vec::new();
+        for level in 0..u64::BITS / TILE_LEVELS {
+            let place = usize::try_from(level).unwrap_or(usize::MAX);
+            let hashes = levels.get(place).map_or(&[][..], Vec::as_slice);
+            if hashes.len() as u64 != edge_width(size, level) {
+                return None;
+            }
+            let mut tile = Tile::default();
+            for hash in hashes {
+                tile.push(*hash);
+            }
+            tiles.push(tile);
+        }
+        let fits = levels.len() <= tiles.len();
+        fits.then_some(Self { tiles, size })
+    }
+
     pub(crate) const fn size(&self) -> u64 {
         self.size
     }
@@ -199,6 +231,16 @@ impl Edge {
     /// How many full tiles there are at a level.
     pub(crate) const fn full_tiles(&self, tile_level: u32) -> u64 {
         full_tiles(self.size, tile_level)
+    }
+}
+
+/// How many hashes the partial tile of a level has in a tree of `size` leaves.
+pub(crate) const fn edge_width(size: u64, tile_level: u32) -> u64 {
+    let shift = TILE_LEVELS * tile_level;
+    if shift >= u64::BITS {
+        0
+    } else {
+        (size >> shift) % TILE_WIDTH
     }
 }
 

@@ -2,18 +2,17 @@
 //! older checkpoint kept elsewhere. Without an older checkpoint, a history that the holder of the
 //! key replaced as a whole cannot be told from the true one.
 
+mod directory;
+
 use std::{
     io::{self, BufRead, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
+pub use self::directory::{Directory, verify_dir};
 use crate::{
     Checkpoint, Error, Hash, NoteError, VerifyingKey,
-    checkpoint::{self, checkpoint_path},
-    forest,
     line::{self, Content, Line},
-    scan,
-    tiles::{Edge, FullTile, TILE_LEVELS},
     tree::{Frontier, consistency_holds, inclusion_root, leaf_hash},
 };
 
@@ -44,6 +43,8 @@ pub struct Verified {
 pub enum Extent {
     /// Every entry: nothing is missing.
     Full,
+    /// Every entry from this one on. The entries before it are in an archive that was not read.
+    From(u64),
     /// Each entry is genuine. Whether the ledger has others cannot be told.
     Selection,
 }
@@ -143,6 +144,24 @@ pub enum VerifyError {
         /// The older checkpoint's size.
         older: u64,
     },
+    /// The older checkpoint ends within an archive that was not read.
+    #[error(
+        "the older checkpoint of {older} entries ends in the archive, which has the entries before {first}; name it with `--archive DIR`"
+    )]
+    InArchive {
+        /// The older checkpoint's size.
+        older: u64,
+        /// The first entry that was read.
+        first: u64,
+    },
+    /// Archives were named for a ledger that has all of its entries itself.
+    #[error(
+        "`{ledger}` has all of its entries itself; verify the archive alone with `taskpass ledger verify DIR`"
+    )]
+    NothingArchived {
+        /// The ledger's directory.
+        ledger: PathBuf,
+    },
     /// A tile on disk is not the one of these entries.
     #[error(
         "`{path}` does not have the hashes of the entries; delete it, and the next start makes it again"
@@ -183,78 +202,6 @@ pub fn verify_export(
         }
     }
     Err(VerifyError::NoCheckpoint { line: lines.number })
-}
-
-/// Verifies the directory of a ledger, also while a broker appends to it; changes nothing.
-///
-/// Every entry is hashed, and every tile file that is there is compared.
-pub fn verify_dir(
-    ledger: &Path,
-    key: &VerifyingKey,
-    older: Option<&Checkpoint>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Verified, VerifyError> {
-    let path = checkpoint_path(ledger);
-    let checkpoint = checkpoint::read(&path, key).map_err(VerifyError::Ledger)?;
-    let mut edge = Edge::default();
-    let mut full = Vec::new();
-    let mut wrong = None;
-    let mut newest = Vec::new();
-    let older_size = older.map(Checkpoint::size);
-    let (mut root, mut older_root) = (None, None);
-    let mut mark = |edge: &Edge| {
-        if edge.size() == checkpoint.size() {
-            root = Some(edge.root());
-        }
-        if Some(edge.size()) == older_size {
-            older_root = Some(edge.root());
-        }
-    };
-    mark(&edge);
-    let scan = scan::scan(ledger, checkpoint.size(), &mut |entry| {
-        edge.push(leaf_hash(entry.bytes), &mut full);
-        newest.clear();
-        newest.extend_from_slice(entry.bytes);
-        mark(&edge);
-        for tile in full.drain(..) {
-            if wrong.is_none() && tile_differs(ledger, &tile, checkpoint.size()) {
-                wrong = Some(forest::file(ledger, tile.level, tile.index));
-            }
-        }
-        if edge.size().is_multiple_of(PROGRESS_EVERY) {
-            progress(edge.size());
-        }
-    })
-    .map_err(VerifyError::Ledger)?;
-    progress(edge.size());
-    if let Some(damage) = scan.damage {
-        return Err(VerifyError::Ledger(damage.into()));
-    }
-    if root.as_ref() != Some(checkpoint.root()) {
-        return Err(VerifyError::Root {
-            size: checkpoint.size(),
-        });
-    }
-    if let Some(path) = wrong {
-        return Err(VerifyError::Tile { path });
-    }
-    let continues = older.map(|older| continues(older, &checkpoint, older_root));
-    Ok(Verified {
-        continues: continues.transpose()?,
-        entries: checkpoint.size(),
-        extent: Extent::Full,
-        unsigned: edge.size().saturating_sub(checkpoint.size()),
-        newest: Some(newest).filter(|entry| !entry.is_empty()),
-        checkpoint,
-    })
-}
-
-/// Whether a tile on disk has other hashes. A missing tile, or one too young to be finished, is no
-/// matter.
-fn tile_differs(ledger: &Path, tile: &FullTile, signed: u64) -> bool {
-    let covered = signed >> (TILE_LEVELS * (tile.level + 1));
-    let path = forest::file(ledger, tile.level, tile.index);
-    tile.index < covered && std::fs::read(path).is_ok_and(|bytes| bytes != tile.tile.bytes())
 }
 
 /// Checks the older checkpoint against the root that this history had at its size.

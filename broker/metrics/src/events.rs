@@ -136,6 +136,7 @@ impl Events {
             | Event::ConfigurationReloaded { .. }
             | Event::BrokerStopped {}
             | Event::IndexRebuilt { .. }
+            | Event::LedgerArchived { .. }
             | Event::ClockAccepted { .. }
             | Event::KeysSealed { .. }
             | Event::CaChanged { .. }

@@ -28,6 +28,11 @@ struct OfRoot {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReconciler {
+    reconciler: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
     provider: String,
 }
@@ -82,6 +87,8 @@ pub struct Sample {
     /// Days until that volume is full, if it goes on filling up as in the last day; `None` while it
     /// does not.
     pub disk_full_days: Option<f64>,
+    /// How many rounds of each reconciler failed in a row.
+    pub reconcilers: Vec<(&'static str, u32)>,
     /// How far the wall clock is ahead of the time that has passed, in seconds, while it is in
     /// doubt.
     pub clock_ahead: Option<f64>,
@@ -148,6 +155,8 @@ metrics! {
             "Bytes free on the volume of the data directory";
         disk_full_days: Family<Only, Float> =
             "Days until the volume of the data directory is full, at the pace of the last day";
+        reconciler_failures: Family<OfReconciler, Gauge> =
+            "Rounds of a reconciler that failed in a row; 0 when the last one did not";
         clock_in_doubt: Gauge =
             "1 while the wall clock is far from the time that has passed, and nothing is issued";
         clock_ahead: Float, Seconds =
@@ -210,6 +219,13 @@ impl Gauges {
             self.disk_full_days.get_or_create(&Only).set(days);
         }
         self.set_roots(&sample.roots);
+        for (reconciler, failures) in &sample.reconcilers {
+            let of = OfReconciler { reconciler };
+            set(
+                &self.reconciler_failures.get_or_create_owned(&of),
+                *failures,
+            );
+        }
         self.set_providers(sample.providers.as_deref().unwrap_or_default());
     }
 

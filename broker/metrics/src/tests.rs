@@ -161,6 +161,7 @@ fn a_sample_shows_the_providers_of_now_only() {
     let mut sample = Sample {
         unauthenticated_connections: 4,
         disk_free: Some(4096),
+        reconcilers: vec![("archive", 3), ("revoker", 0)],
         oldest_pending_revocation: Duration::from_millis(1500),
         providers: Some(vec![provider("old"), provider("vault-main")]),
         ..Sample::default()
@@ -180,6 +181,8 @@ fn a_sample_shows_the_providers_of_now_only() {
             r#"taskpass_connections{peer="unauthenticated"} 4"#,
             "taskpass_disk_free_bytes 4096",
             "taskpass_disk_full_days inf",
+            r#"taskpass_reconciler_failures{reconciler="archive"} 3"#,
+            r#"taskpass_reconciler_failures{reconciler="revoker"} 0"#,
             "taskpass_oldest_pending_revocation_seconds 1.5",
             r#"taskpass_provider_circuit_open{provider="vault-main"} 1"#,
             r#"taskpass_role_circuit_open{role="vault-main/ci-db"} 1"#,

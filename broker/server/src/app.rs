@@ -16,7 +16,7 @@ use taskpass_engine::{
     self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
-    Reader, SigningKey,
+    Archiver, Reader, SigningKey,
     disk::{Disk, SystemDisk},
 };
 use taskpass_metrics::{Labels, Metrics};
@@ -29,12 +29,16 @@ use tonic::service::Routes;
 
 use crate::{
     api,
+    archive::{Archiving, KeepLimit},
     certificate::{CertificateRenewal, ServerCertificate, ShownCertificate},
     clock::{self, ClockWatch},
     config::Config,
     keys,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
-    reload::{self, Reloader, Reloads, control::ControlSocket},
+    reload::{
+        self, Reloader, Reloads,
+        control::{ControlSocket, Parts},
+    },
     transport::{Connections, ServerTls, Transport},
 };
 
@@ -58,6 +62,7 @@ pub struct App {
     reloader: Reloader,
     reloads: Reloads,
     control: Option<ControlSocket>,
+    archiving: Arc<Archiving>,
     clock: Arc<TrustedClock>,
     tasks: TaskTracker,
 }
@@ -78,7 +83,7 @@ impl App {
             .map_err(AppError::setup("naming this run of the broker"))?;
         let connections = Connections::default();
         let parts = (&metrics, &tasks, &connections);
-        let (store, engine) = open_engine(&config, &deps, parts).await?;
+        let (store, engine, archiving) = open_engine(&config, &deps, parts).await?;
         let ServerCertificate { chain, key, .. } =
             ServerCertificate::new(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
@@ -116,7 +121,14 @@ impl App {
         let authority = Arc::clone(engine.authority());
         let certificate = ShownCertificate::new(authority, tls, config.clone());
         let certificate = Arc::new(certificate);
-        let control = open_control(&config, &engine, &certificate);
+        let control = open_control(
+            &config.data_dir,
+            Parts {
+                engine: Arc::clone(&engine),
+                certificate: Arc::clone(&certificate),
+                archiving: Arc::clone(&archiving),
+            },
+        );
         Ok(Self {
             engine,
             store,
@@ -131,6 +143,7 @@ impl App {
             reloader,
             reloads,
             control,
+            archiving,
             clock: trusted,
             tasks,
         })
@@ -157,6 +170,11 @@ impl App {
         reconcile::drive(&self.engine, certificate, &stop);
         let watch = ClockWatch::new(self.clock, &self.config, self.health.clone());
         reconcile::drive(&self.engine, watch, &stop);
+        if let (Some(keep), Some(archive)) = self.config.ledger.kept() {
+            let clock = Arc::clone(self.engine.clock());
+            let limit = KeepLimit::new(self.archiving, clock, keep, archive);
+            reconcile::drive(&self.engine, limit, &stop);
+        }
         self.tasks.spawn(self.reloader.run(stop.clone()));
         if let Some(control) = self.control {
             self.tasks.spawn(control.serve(self.reloads, stop.clone()));
@@ -243,7 +261,7 @@ async fn open_engine(
     config: &Config,
     deps: &Deps,
     (metrics, tasks, connections): (&Arc<Metrics>, &TaskTracker, &Connections),
-) -> Result<(Arc<LogStore>, Arc<Engine>), AppError> {
+) -> Result<(Arc<LogStore>, Arc<Engine>, Arc<Archiving>), AppError> {
     let keys = keys::open_at_start(config, deps, &SystemTimer)
         .await
         .map_err(AppError::setup("opening the private keys"))?;
@@ -255,8 +273,16 @@ async fn open_engine(
     let OpenStore {
         store,
         ledger,
+        archiver,
         ledger_key,
     } = open_store(config, deps, Arc::new(disk), &keys).await?;
+    let archiving = Archiving::new(
+        Arc::clone(&store),
+        ledger.clone(),
+        archiver,
+        Arc::clone(&deps.clock),
+        tasks.clone(),
+    );
     let authority = open_authority(config, deps, &keys)?;
     let newest = store.last_time();
     let context = Context {
@@ -290,7 +316,7 @@ async fn open_engine(
     if let Err(error) = engine.rotate_authority().await {
         tracing::error!(error = %error.message(), "the certificate authority could not be rotated; trying again");
     }
-    Ok((store, engine))
+    Ok((store, engine, Arc::new(archiving)))
 }
 
 /// Records `BrokerStarted` from the disk reserve for revocations. If even the reserve is full, the
@@ -321,6 +347,7 @@ async fn record_start(config: &Config, store: &LogStore, engine: &Engine) -> Res
 pub(crate) struct OpenStore {
     pub(crate) store: Arc<LogStore>,
     pub(crate) ledger: Reader,
+    pub(crate) archiver: Archiver,
     pub(crate) ledger_key: taskpass_ledger::VerifyingKey,
 }
 
@@ -347,6 +374,8 @@ pub(crate) async fn open_store(
     let verifying = key.verifying_key().clone();
     let mut store_config = taskpass_store::Config::new(&config.data_dir);
     store_config.disk = disk;
+    store_config.archive = config.ledger.archive.directory();
+    store_config.segment_bytes = u64::from(config.ledger.segment_bytes);
     let clock = Arc::clone(&deps.clock);
     let opened = tokio::task::spawn_blocking(move || LogStore::open(&store_config, key, clock))
         .await
@@ -354,6 +383,7 @@ pub(crate) async fn open_store(
     let Opened {
         store,
         ledger,
+        archiver,
         report,
     } = opened.map_err(AppError::setup(format!(
         "opening the store in `{}`",
@@ -365,6 +395,7 @@ pub(crate) async fn open_store(
     Ok(OpenStore {
         store: Arc::new(store),
         ledger,
+        archiver,
         ledger_key: verifying,
     })
 }
@@ -401,16 +432,12 @@ fn attestors(store: Arc<dyn Store>) -> Attestors {
     Attestors::new(vec![Arc::new(JoinTokenAttestor::new(store))])
 }
 
-/// The socket of `taskpassd reload`, `doctor`, `root` and `operator withdraw`. A broker without it
-/// serves all the same: the disk may have no room for it, and a broker that is down revokes
-/// nothing.
-fn open_control(
-    config: &Config,
-    engine: &Arc<Engine>,
-    certificate: &Arc<ShownCertificate>,
-) -> Option<ControlSocket> {
-    reload::forget(&config.data_dir);
-    match ControlSocket::bind(&config.data_dir, engine, certificate) {
+/// The socket of `taskpassd reload`, `doctor`, `root`, `operator withdraw` and `ledger archive`. A
+/// broker without it serves all the same: the disk may have no room for it, and a broker that is
+/// down revokes nothing.
+fn open_control(data_dir: &Path, parts: Parts) -> Option<ControlSocket> {
+    reload::forget(data_dir);
+    match ControlSocket::bind(data_dir, parts) {
         Ok(control) => Some(control),
         Err(error) => {
             tracing::warn!(

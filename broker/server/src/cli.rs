@@ -26,6 +26,9 @@ EXAMPLES:
     taskpassd root status --config /var/lib/taskpass/taskpass.toml
   Seal the private keys, so that a stolen backup holds none:
     taskpassd keys seal --config /var/lib/taskpass/taskpass.toml
+  Move old parts of the ledger to another disk:
+    taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \\
+      --before 2026-09-01T00:00:00Z --to /mnt/archive/taskpass
   Go on after the machine's clock had been wrong:
     taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z
 
@@ -228,6 +231,25 @@ A copy of the data directory then signs as this broker. Stop the broker, run the
 EXAMPLES:
   taskpassd keys unseal --config /var/lib/taskpass/taskpass.toml";
 
+const ARCHIVE_AFTER: &str = "\
+The ledger is kept in segments. Whole segments with entries from before the time are copied to the
+directory. Each copy is read back and compared with the signed tree. Then the ledger gets an entry,
+and only then are the segments deleted here. The tree's tiles and checkpoints stay, so proofs and
+verification work as before. To run it again does no harm, also after it was interrupted.
+
+The directory should be on another disk. The user that the broker runs as must be able to write
+there; under systemd, name it in `ReadWritePaths=`. Keep it: without it nobody can read the old
+entries, and a lost index cannot be built again. Name it as `[ledger] archive`, and the broker
+reads old entries there.
+
+Run it on the broker's machine as the user that the broker runs as, or as root. A running broker
+does the work; without one the command does it itself.
+
+EXAMPLES:
+  taskpassd ledger archive --config /var/lib/taskpass/taskpass.toml \\
+    --before 2026-09-01T00:00:00Z --to /mnt/archive/taskpass
+  taskpass ledger verify --archive /mnt/archive/taskpass /var/lib/taskpass/data/ledger";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES:
   taskpassd completions bash > /etc/bash_completion.d/taskpassd";
@@ -271,6 +293,9 @@ pub enum Command {
     /// Seal the private keys on the disk, on this machine while no broker runs
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Keep the ledger from filling the disk
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Run a broker in a temporary directory, for a first look
     #[command(after_help = DEV_AFTER)]
     Dev(Dev),
@@ -495,6 +520,31 @@ pub struct Unseal {
     pub output: Output,
 }
 
+/// `taskpassd ledger …`
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Move old segments of the ledger to a directory, best on another disk
+    #[command(after_help = ARCHIVE_AFTER)]
+    Archive(Archive),
+}
+
+/// `taskpassd ledger archive`
+#[derive(Debug, Args)]
+pub struct Archive {
+    /// The configuration, `taskpass.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only entries from before this time leave, as in 2026-09-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: Timestamp,
+    /// The archive's directory; it is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// The form of the report
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -560,6 +610,7 @@ mod tests {
                 " operator --help",
                 " clock --help",
                 " keys --help",
+                " ledger --help",
             ];
             groups.iter().any(|group| text.starts_with(group))
         };
@@ -590,6 +641,8 @@ mod tests {
             "taskpassd root retire --config f --force",
             "taskpassd clock accept --config f",
             "taskpassd clock accept --config f --time 2026-11-28T09:30:00Z -o json",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z --to d",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z --to d -o json",
             "taskpassd dev",
             "taskpassd completions zsh",
         ] {
@@ -610,6 +663,10 @@ mod tests {
             "taskpassd root prepare --config f --force",
             "taskpassd clock",
             "taskpassd clock accept",
+            "taskpassd ledger",
+            "taskpassd ledger archive --config f --to d",
+            "taskpassd ledger archive --config f --before yesterday --to d",
+            "taskpassd ledger archive --config f --before 2026-09-01T00:00:00Z",
             "taskpassd clock accept --config f --time today",
             "taskpassd operator issue ann --config f",
             "taskpassd operator issue Ann --config f --dir d",

@@ -9,6 +9,7 @@
 mod change;
 pub mod check;
 mod keys;
+mod ledger;
 mod listen;
 mod log;
 mod provider;
@@ -36,11 +37,12 @@ use crate::transport;
 pub use self::{
     change::Difference,
     keys::{KeysConfig, PLAIN},
+    ledger::{Archive, Keep},
     listen::MetricsListen,
     log::{Log, LogFilter, LogFormat},
     provider::ProviderConfig,
     schema::schema,
-    sections::{Identity, Listen, Policy},
+    sections::{Identity, Ledger, Listen, Policy},
 };
 
 /// No configuration is as long; a larger file is not a configuration.
@@ -87,6 +89,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[policy]`
     pub policy: Policy,
+    /// `[ledger]`
+    pub ledger: Ledger,
     /// The transport's part of `[limits]`.
     pub limits: transport::Limits,
     /// `[tasks]`, `[credentials]`, `[provider_calls]` and the engine's part of `[limits]`.
@@ -257,6 +261,7 @@ fn read(
         listen: sections.read(),
         identity: sections.read(),
         policy: sections.read(),
+        ledger: sections.read(),
         limits: sections.read(),
         engine: Settings {
             agents: sections.read(),
@@ -281,6 +286,7 @@ fn read(
         .values
         .insert(keys::TABLE.to_owned(), config.keys.value());
     config.policy.dir = base.join(&config.policy.dir);
+    config.ledger.archive = config.ledger.archive.below(&base);
     compare(document, &config, complaints);
     trust_domain(&file).map(|_right| config)
 }
@@ -361,6 +367,13 @@ fn compare(document: &Document<'_>, config: &Config, complaints: &mut Complaints
                 ),
             );
         }
+    }
+    if let (Some(_), None) = config.ledger.kept() {
+        complaints.add(
+            place(Ledger::TABLE, "keep", "archive"),
+            "`keep` in [ledger] needs `archive`, the directory that older segments go to"
+                .to_owned(),
+        );
     }
     if let Err(e) = config.ca() {
         complaints.add(

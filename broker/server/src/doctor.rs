@@ -4,6 +4,7 @@
 //! asks how its reconcilers stand.
 
 mod files;
+mod growth;
 mod network;
 mod reconcilers;
 mod state;

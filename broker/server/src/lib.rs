@@ -24,6 +24,7 @@
 
 mod api;
 mod app;
+pub mod archive;
 mod authn;
 mod certificate;
 pub mod cli;

@@ -2,6 +2,7 @@
 
 mod dev;
 mod process;
+mod progress;
 
 use std::{
     io::{self, Write as _},
@@ -13,10 +14,11 @@ use std::{
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use taskpass_broker::{
-    App, Deps,
+    App, Deps, archive,
     cli::{
-        Accept, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue, KeysCommand,
-        KeysStatus, OperatorCommand, Output, Reseal, RootCommand, Unseal, Withdraw,
+        Accept, Archive, Cli, ClockCommand, Command, ConfigCommand, Doctor, Init, Issue,
+        KeysCommand, KeysStatus, LedgerCommand, OperatorCommand, Output, Reseal, RootCommand,
+        Unseal, Withdraw,
     },
     clock,
     config::{Config, ProviderConfig, check, reference},
@@ -64,6 +66,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Root(command) => root(&command),
         Command::Clock(ClockCommand::Accept(arguments)) => clock_accept(arguments),
         Command::Keys(command) => keys_command(command),
+        Command::Ledger(LedgerCommand::Archive(arguments)) => ledger_archive(arguments),
         Command::Dev(arguments) => dev::run(arguments.trust_domain, deps()),
         Command::Completions { shell } => completions(shell),
     }
@@ -283,6 +286,32 @@ fn keys_status(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn ledger_archive(arguments: Archive) -> anyhow::Result<ExitCode> {
+    let Archive {
+        config,
+        before,
+        to,
+        output,
+    } = arguments;
+    let request = archive::Request {
+        config: Config::load(&config, &provider_kinds())?,
+        before,
+        to,
+        user: rustix::process::geteuid().as_raw(),
+    };
+    let mut shown = progress::ProgressLine::new();
+    let deps = deps();
+    let mut show = |now: archive::Progress| shown.show(now.done, now.total);
+    let archiving = archive::archive(request, &deps, &mut show);
+    let archived = process::runtime()?.block_on(archiving);
+    shown.clear();
+    let archived = archived?;
+    match output {
+        Output::Text => print(&archived.to_string()),
+        Output::Json => print(&archived.to_json()),
+    }
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {

@@ -260,6 +260,16 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// The index cannot be used, and not all entries are here to build it again.
+    #[error(
+        "the index has to be built again ({reason}), and the ledger's entries before {first} are in an archive; name its directory as `[ledger] archive` in the configuration and start again"
+    )]
+    Archived {
+        /// Why the index cannot be used.
+        reason: String,
+        /// The first entry that this machine keeps.
+        first: u64,
+    },
     /// The log could not be read.
     #[error("the log could not be read: {0}")]
     Log(String),

@@ -125,6 +125,8 @@ impl Sealed {
 pub(crate) trait Entries: fmt::Debug + Send + Sync {
     /// How many entries are durable.
     fn size(&self) -> u64;
+    /// The first entry that can be read; the entries before it are in an archive.
+    fn first(&self) -> u64;
     /// The bytes of one entry.
     fn entry(&self, index: u64) -> Result<Vec<u8>, LogError>;
     /// Whether reading waits for a disk or a network.

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 use taskpass_core::{Clock, Timestamp};
-use taskpass_ledger::{Damage, disk::Disk, disk::SystemDisk};
+use taskpass_ledger::{Damage, SEGMENT_BYTES, disk::Disk, disk::SystemDisk};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::open::{IndexReport, OpenReport, Opened, indexes_set_aside};
@@ -46,6 +46,10 @@ pub struct Config {
     pub damage: Damage,
     /// Where the ledger's files are; anything but the system's disk is for tests.
     pub disk: Arc<dyn Disk>,
+    /// The archive of the ledger's old segments, to read them from.
+    pub archive: Option<PathBuf>,
+    /// The size at which a segment of the ledger is full.
+    pub segment_bytes: u64,
 }
 
 impl Config {
@@ -56,6 +60,8 @@ impl Config {
             index_cache_bytes: 32 * 1024 * 1024,
             damage: Damage::Refuse,
             disk: Arc::new(SystemDisk),
+            archive: None,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 }
@@ -139,6 +145,12 @@ impl LogStore {
         let mut broken = self.shared.broken.subscribe();
         // INVARIANT: `shared` holds the sender, so waiting cannot fail while `self` lives.
         let _closed = broken.wait_for(|broken| *broken).await;
+    }
+
+    /// Makes the index durable with everything that the log has by now. Afterwards no start needs
+    /// the entries before, unless the index is lost.
+    pub async fn flush_index(&self) -> Result<(), StoreError> {
+        self.history(Index::flush).await
     }
 
     /// Takes no more commits, finishes the queued ones, signs the log and flushes the index.

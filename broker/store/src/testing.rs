@@ -331,6 +331,7 @@ pub(crate) fn keyed(mut event: Event, name: &str) -> Event {
         | Event::ConfigurationReloaded { .. }
         | Event::BrokerStopped {}
         | Event::IndexRebuilt { .. }
+        | Event::LedgerArchived { .. }
         | Event::ClockAccepted { .. }
         | Event::KeysSealed { .. }
         | Event::CaChanged { .. }

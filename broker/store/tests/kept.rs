@@ -23,7 +23,7 @@ use taskpass_core::{
     Actor, CredentialId, Event, JoinTokenId, ManualClock, ProviderName, RevokeCause, SpiffeId,
     TaskId, Timestamp,
 };
-use taskpass_ledger::{Reader, SigningKey, verify::verify_dir};
+use taskpass_ledger::{Archiver, Reader, SigningKey, verify::verify_dir};
 use taskpass_store::{
     Batch, Config, CredentialFilter, Entry, LogStore, MemoryLog, OpenReport, Page, Store,
     TaskFilter,
@@ -67,18 +67,24 @@ fn copy(from: &Path, to: &Path) {
 struct Opened {
     store: LogStore,
     ledger: Reader,
+    archiver: Archiver,
     report: OpenReport,
     clock: Arc<ManualClock>,
 }
 
 impl Opened {
     fn new(dir: &Path) -> Self {
-        let key = SigningKey::load(ORIGIN, &dir.join("ledger.key")).unwrap();
+        Self::with(&Config::new(dir))
+    }
+
+    fn with(config: &Config) -> Self {
+        let key = SigningKey::load(ORIGIN, &config.dir.join("ledger.key")).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::EPOCH));
-        let opened = LogStore::open(&Config::new(dir), key, clock.clone()).unwrap();
+        let opened = LogStore::open(config, key, clock.clone()).unwrap();
         let opened = Self {
             store: opened.store,
             ledger: opened.ledger,
+            archiver: opened.archiver,
             report: opened.report,
             clock,
         };
@@ -300,6 +306,58 @@ async fn a_ledger_alone_gives_the_same() {
     let lines = listing(&opened.store, &entries, opened.now()).await;
     compare(&lines, "rebuilt");
     take_more(&opened, dir.path()).await;
+}
+
+/// An old ledger goes to an archive as a whole. The store then opens without it, and builds a lost
+/// index again from archive and rest.
+#[tokio::test]
+async fn a_ledger_in_an_archive_gives_the_same() {
+    let (dir, elsewhere) = (data(), tempfile::tempdir().unwrap());
+    let archive = elsewhere.path().join("archive");
+    let mut config = Config {
+        segment_bytes: 64,
+        ..Config::new(dir.path())
+    };
+    let size = verify(dir.path());
+    // Building the index again adds an entry, which begins another segment.
+    let opened = Opened::with(&config);
+    opened.store.seal().await.unwrap();
+    opened.store.flush_index().await.unwrap();
+    assert_eq!(opened.archiver.cuts(), [size]);
+    let copied = opened.archiver.copy(size, &archive, &mut |_| ()).unwrap();
+    opened.archiver.forget(&copied.unwrap()).unwrap();
+    opened.store.close().await.unwrap();
+    drop(opened);
+
+    let key = || SigningKey::load(ORIGIN, &dir.path().join("ledger.key")).unwrap();
+    let clock = || Arc::new(ManualClock::new(Timestamp::EPOCH));
+    let opened = LogStore::open(&config, key(), clock()).unwrap();
+    assert_eq!(opened.report.index.rebuilt, None);
+    assert_eq!(opened.report.ledger.first, size);
+    opened.store.close().await.unwrap();
+    drop(opened);
+
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    // The archive is unknown, or not mounted: nothing is begun.
+    for unknown in [None, Some(elsewhere.path().join("empty"))] {
+        config.archive = unknown;
+        let refused = LogStore::open(&config, key(), clock()).unwrap_err();
+        assert!(
+            refused.to_string().contains("[ledger] archive"),
+            "{refused}"
+        );
+        assert!(!dir.path().join("index").exists());
+    }
+    config.archive = Some(archive);
+    let opened = Opened::with(&config);
+    let rebuilt = opened.report.index.rebuilt.as_deref();
+    assert_eq!(rebuilt, Some("it was missing"));
+    // Each of the two times that the index was built again added an entry.
+    let mut entries = opened.entries();
+    entries.pop();
+    assert_eq!(entries.len() as u64, size + 1);
+    let lines = listing(&opened.store, &entries, opened.now()).await;
+    compare(&lines, "archived");
 }
 
 /// The same entries over a log in memory: the store is one and the same over each log.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use taskpass_client::Error;
 use taskpass_ledger::{
     Checkpoint, VerifyingKey,
-    verify::{Extent, Verified, verify_dir, verify_export},
+    verify::{Directory, Extent, Verified, verify_export},
 };
 
 use super::{key, older, stored_key, tiles};
@@ -25,6 +25,10 @@ pub(crate) struct VerifyArgs {
     /// An export, `-` for standard input, or the directory of a ledger.
     #[arg(value_hint = ValueHint::AnyPath)]
     path: PathBuf,
+    /// A directory with the ledger's old segments, as `taskpassd ledger archive` wrote it; may be
+    /// given more than once. It is verified together with the ledger's own directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    archive: Vec<PathBuf>,
     /// An older checkpoint that the history must continue.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     checkpoint: Option<PathBuf>,
@@ -39,6 +43,8 @@ struct VerifiedView {
     valid: bool,
     entries: u64,
     complete: bool,
+    /// The first entry that was verified; those before it are in an archive that was not named.
+    first: u64,
     origin: String,
     ledger_size: u64,
     continues: Option<u64>,
@@ -62,13 +68,17 @@ pub(super) async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<(
         .as_deref()
         .map(|path| older(path, &key))
         .transpose()?;
-    let path = args.path.clone();
-    let verified =
-        tokio::task::spawn_blocking(move || verify(&path, &key, older.as_ref())).await??;
+    let VerifyArgs { path, archive, .. } = args;
+    let work = move || verify(&path, &archive, &key, older.as_ref());
+    let verified = tokio::task::spawn_blocking(work).await??;
     let view = VerifiedView {
         valid: true,
         entries: verified.entries,
         complete: verified.extent == Extent::Full,
+        first: match verified.extent {
+            Extent::From(first) => first,
+            Extent::Full | Extent::Selection => 0,
+        },
         origin: verified.checkpoint.origin().to_owned(),
         ledger_size: verified.checkpoint.size(),
         continues: verified.continues,
@@ -81,6 +91,11 @@ fn sentence(view: &VerifiedView) -> String {
     let (entries, size, origin) = (view.entries, view.ledger_size, &view.origin);
     let mut text = if view.complete {
         format!("valid: all {entries} entries of {origin}, nothing changed, removed or added")
+    } else if view.first > 0 {
+        format!(
+            "valid: all {entries} entries of {origin} from entry {} on, nothing changed, removed or added\nthe {} entries before are in an archive; verify both with `--archive DIR`",
+            view.first, view.first
+        )
     } else {
         format!("valid: {entries} of the {size} entries of {origin}, each one proven")
     };
@@ -94,8 +109,18 @@ fn sentence(view: &VerifiedView) -> String {
     text
 }
 
-fn verify(path: &Path, key: &VerifyingKey, older: Option<&Checkpoint>) -> anyhow::Result<Verified> {
+fn verify(
+    path: &Path,
+    archives: &[PathBuf],
+    key: &VerifyingKey,
+    older: Option<&Checkpoint>,
+) -> anyhow::Result<Verified> {
     let silent = &mut |_| ();
+    anyhow::ensure!(
+        archives.is_empty() || path.is_dir(),
+        "`--archive` goes with the directory of a ledger, and `{}` is none",
+        path.display()
+    );
     if path.as_os_str() == "-" {
         return Ok(verify_export(io::stdin().lock(), key, older, silent)?);
     }
@@ -105,7 +130,11 @@ fn verify(path: &Path, key: &VerifyingKey, older: Option<&Checkpoint>) -> anyhow
         path.display()
     );
     if path.is_dir() {
-        return Ok(verify_dir(path, key, older, silent)?);
+        let directory = Directory {
+            ledger: path,
+            archives,
+        };
+        return Ok(directory.verify(key, older, silent)?);
     }
     let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(verify_export(BufReader::new(file), key, older, silent)?)

@@ -46,6 +46,8 @@ pub enum InstallationStep<'a> {
     BrokerStopped,
     /// [`Event::IndexRebuilt`].
     IndexRebuilt,
+    /// [`Event::LedgerArchived`].
+    LedgerArchived,
     /// [`Event::ClockAccepted`].
     ClockAccepted {
         /// The time of the newest entry before.
@@ -253,6 +255,7 @@ impl Event {
             }
             Self::BrokerStopped {} => Topic::Installation(InstallationStep::BrokerStopped),
             Self::IndexRebuilt { .. } => Topic::Installation(InstallationStep::IndexRebuilt),
+            Self::LedgerArchived { .. } => Topic::Installation(InstallationStep::LedgerArchived),
             Self::ClockAccepted { previous, accepted } => {
                 Topic::Installation(InstallationStep::ClockAccepted {
                     previous: *previous,

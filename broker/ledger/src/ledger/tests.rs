@@ -6,7 +6,7 @@ use std::{
 
 use super::*;
 use crate::{
-    Damage, Hash,
+    Damage, Hash, SEGMENT_BYTES,
     testing::{Scratch, append, entry, verifying},
     tree::{Frontier, consistency_holds, inclusion_root},
     verify::verify_dir,

@@ -109,7 +109,7 @@ fn an_error_of_one_segment_is_the_error_of_all() {
     // A directory where a segment is expected cannot be read.
     let second = Segment::empty(100).path(scratch.path());
     fs::create_dir(second).unwrap();
-    assert!(survey(scratch.path(), 100).is_err());
+    assert!(survey(scratch.path(), 100, Edge::default()).is_err());
 }
 
 proptest! {
@@ -128,12 +128,12 @@ proptest! {
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small numbers")]
         let signed = (size as f64 * signed) as u64;
-        let found = survey(scratch.path(), signed).unwrap();
+        let found = survey(scratch.path(), signed, Edge::default()).unwrap();
         prop_assert_eq!(found.scan.size(), size);
         prop_assert_eq!(found.edge.root(), root_of(size));
         prop_assert_eq!(found.signed_root, Some(root_of(signed)));
         prop_assert_eq!(found.wrong_tiles.len() as u64, size / TILE_WIDTH);
-        let beyond = survey(scratch.path(), size + 1).unwrap();
+        let beyond = survey(scratch.path(), size + 1, Edge::default()).unwrap();
         prop_assert_eq!(beyond.signed_root, None);
         prop_assert!(beyond.scan.damage.is_some());
     }

@@ -71,6 +71,14 @@ pub enum Error {
     /// The last entry of the ledger cannot be read.
     #[error("the last entry of the ledger cannot be read")]
     LastEntry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The index has to be built again, and not all entries are here.
+    #[error(
+        "the ledger's entries before {first} are in an archive, and the broker needs them after its time went back; name the archive's directory as `[ledger] archive` in the configuration, and run this again"
+    )]
+    Archived {
+        /// The first entry that this machine keeps.
+        first: u64,
+    },
     /// The entry was not recorded.
     #[error("the time could not be recorded, and nothing is changed")]
     Record(#[source] CommitError),
@@ -125,7 +133,12 @@ pub async fn accept(request: Request, deps: &Deps) -> Result<Accepted, Error> {
     let app::OpenStore { store, ledger, .. } = opened.map_err(|e| open_failed(e, &config))?;
     let previous = store.last_time();
     let accepted = deps.clock.now();
-    let checked = check_time(time, accepted, previous, &config);
+    let checked = check_time(time, accepted, previous, &config).and_then(|()| {
+        match ledger.first_readable() {
+            first if first > 0 && accepted < previous => Err(Error::Archived { first }),
+            _ => Ok(()),
+        }
+    });
     let recorded = match checked {
         Ok(()) => {
             let was_interrupted = was_accepted(&ledger)?;

@@ -9,14 +9,15 @@ use taskpass_config::{Complaints, Document};
 use super::sections::DATA_DIR;
 
 /// The tables and keys that only take effect when a broker starts: sockets that are open, files
-/// that are locked, the lifetimes that the authority signs with, the seal of the keys, the log that is set up once per
-/// process, and two limits that are built into the server.
-const FIXED: [&str; 8] = [
+/// that are locked or attached, the lifetimes that the authority signs with, the seal of the keys,
+/// the log that is set up once per process, and two limits that are built into the server.
+const FIXED: [&str; 9] = [
     "trust_domain",
     "data_dir",
     "listen",
     "identity",
     "keys",
+    "ledger",
     "log",
     "limits.handshakes",
     "limits.request_bytes",

@@ -10,7 +10,7 @@ use super::{
     keys,
     log::Log,
     provider,
-    sections::{DATA_DIR, Identity, Listen, Policy},
+    sections::{DATA_DIR, Identity, Ledger, Listen, Policy},
 };
 use crate::transport;
 
@@ -40,6 +40,7 @@ pub fn schema(kinds: &ProviderKinds) -> Value {
     add(Listen::TABLE, Listen::schema());
     add(Identity::TABLE, Identity::schema());
     add(Policy::TABLE, Policy::schema());
+    add(Ledger::TABLE, Ledger::schema());
     add(
         transport::Limits::TABLE,
         [Requests::schema(), Budgets::schema()]

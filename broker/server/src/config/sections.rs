@@ -7,7 +7,10 @@ use std::{
 
 use taskpass_core::{AgentName, Ttl, limits};
 
-use super::listen::MetricsListen;
+use super::{
+    ledger::{Archive, Keep},
+    listen::MetricsListen,
+};
 
 /// The default of `data_dir`.
 pub(super) const DATA_DIR: &str = "data";
@@ -44,6 +47,29 @@ taskpass_config::section! {
             lifetime(3600)..=lifetime(limits::OPERATOR_SVID_SECONDS_MAX);
         /// The broker's own name, the last part of `spiffe://<trust domain>/broker/<node>`.
         node: AgentName = node_name();
+    }
+}
+
+taskpass_config::section! {
+    /// How much of the ledger stays on this machine.
+    pub struct Ledger in "ledger" {
+        /// The directory with the ledger's old segments, which `taskpassd ledger archive` writes,
+        /// or `"off"`. The broker reads old entries there for exports and proofs, and to build a
+        /// lost index again.
+        archive: Archive = Archive::Off;
+        /// How long entries stay on this machine, at least `"1d"`, or `"off"`: for ever. Once a
+        /// day, the broker moves whole segments of older entries to `archive`.
+        keep: Keep = Keep::Off;
+        /// The size in bytes at which a segment of the ledger is full. Only whole segments can go
+        /// to an archive.
+        segment_bytes: u32 = 64 * 1024 * 1024, 64 * 1024..=1024 * 1024 * 1024;
+    }
+}
+
+impl Ledger {
+    /// How long entries stay, and where older ones go.
+    pub(crate) fn kept(&self) -> (Option<std::time::Duration>, Option<PathBuf>) {
+        (self.keep.duration(), self.archive.directory())
     }
 }
 

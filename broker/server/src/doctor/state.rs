@@ -5,11 +5,14 @@ use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, KeyFiles, RootRecord, Stage};
 use taskpass_core::{Clock, Identity, RootNumber, RootStage, Timestamp, with_sources};
-use taskpass_ledger::{SigningKey, verify};
+use taskpass_ledger::{
+    SigningKey,
+    verify::{self, Extent},
+};
 use taskpass_store::{Entry, indexes_set_aside};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-use super::Diagnosis;
+use super::{Diagnosis, growth};
 use crate::{
     clock::trusted,
     config::Config,
@@ -37,7 +40,8 @@ pub(super) fn check(
         // `files` has reported it.
         return;
     }
-    let newest = keys.and_then(|keys| ledger(config, keys, diagnosis));
+    let newest = keys.and_then(|keys| ledger(config, keys, clock, diagnosis));
+    archive(config, diagnosis);
     index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
     operator(config, now, diagnosis);
@@ -45,7 +49,12 @@ pub(super) fn check(
 }
 
 /// Returns the time of the newest entry.
-fn ledger(config: &Config, keys: &KeyFiles, diagnosis: &mut Diagnosis) -> Option<Timestamp> {
+fn ledger(
+    config: &Config,
+    keys: &KeyFiles,
+    clock: &Arc<dyn Clock>,
+    diagnosis: &mut Diagnosis,
+) -> Option<Timestamp> {
     let loaded = SigningKey::load_from(&config.ledger_origin(), &config.ledger_key(), keys);
     let key = match loaded {
         Ok(key) => key,
@@ -59,10 +68,12 @@ fn ledger(config: &Config, keys: &KeyFiles, diagnosis: &mut Diagnosis) -> Option
     match verify::verify_dir(&config.ledger_dir(), key.verifying_key(), None, &mut |_| ()) {
         Ok(found) => {
             let entries = found.entries;
-            diagnosis.ok(
-                "ledger",
-                format!("{entries} entries are as they were written and signed"),
-            );
+            let mut message = format!("{entries} entries are as they were written and signed");
+            if let Extent::From(first) = found.extent {
+                message += &format!("; the {first} entries before them are in an archive");
+            }
+            diagnosis.ok("ledger", message);
+            growth::check(config, clock.now(), found.checkpoint.size(), diagnosis);
             let newest = found.newest.and_then(|entry| Entry::parse(&entry).ok());
             newest.map(|entry| entry.time)
         }
@@ -71,6 +82,22 @@ fn ledger(config: &Config, keys: &KeyFiles, diagnosis: &mut Diagnosis) -> Option
             diagnosis.fail("ledger", with_sources(&e), advice);
             None
         }
+    }
+}
+
+/// The archive is looked at from outside; `taskpass ledger verify --archive` reads it.
+fn archive(config: &Config, diagnosis: &mut Diagnosis) {
+    let Some(archive) = config.ledger.archive.directory() else {
+        return;
+    };
+    let shown = archive.display();
+    match archive.join("ledger.vkey").exists() || archive.is_dir() {
+        true => diagnosis.ok("archive", format!("`{shown}` is there")),
+        false => diagnosis.fail(
+            "archive",
+            format!("`{shown}` is not there"),
+            "mount or make it: without it old entries cannot be read, and a lost index cannot be built again",
+        ),
     }
 }
 

@@ -73,6 +73,12 @@ impl Sampler {
             oldest_pending_revocation: self.oldest_pending_revocation(),
             disk_free: self.disk_free(),
             disk_full_days: self.forecast.lock().days_left(),
+            reconcilers: self
+                .engine
+                .reconcilers()
+                .into_iter()
+                .map(|status| (status.name, status.failures))
+                .collect(),
             clock_ahead: self.clock_ahead(),
             roots: self.roots(),
             providers: providers.ok(),

@@ -1,11 +1,12 @@
-//! The socket through which `taskpassd reload`, `doctor`, `root` and `operator withdraw` talk to
-//! the broker on the same machine.
+//! The socket through which `taskpassd reload`, `doctor`, `root`, `operator withdraw` and `ledger
+//! archive` talk to the broker on the same machine.
 //!
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
 //! command, and one answer in JSON: `reload` does what SIGHUP does, `reconcilers` asks how the
-//! reconcilers stand, `breakers` which breakers are open, and an [`Order`] in JSON is carried out.
-//! Nothing else can be asked for.
+//! reconcilers stand, `breakers` which breakers are open, `archive` moves old segments of the ledger
+//! away, with a line of JSON for each progress, and an [`Order`] in JSON is carried out. Nothing else
+//! can be asked for.
 
 use std::{
     fs, io,
@@ -29,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outcome, Reloads};
 use crate::{
+    archive::{self, Archiving},
     certificate::ShownCertificate,
     observe::{breaker::BreakerReport, reconciler::ReconcilerReport},
     order::{self, Answer, Order},
@@ -38,8 +40,10 @@ const SOCKET: &str = "control.sock";
 const RELOAD: &[u8] = b"reload\n";
 const RECONCILERS: &[u8] = b"reconcilers\n";
 const BREAKERS: &[u8] = b"breakers\n";
-/// No command is as long.
-const COMMAND_BYTES_MAX: u64 = 4096;
+/// Stands before the order of `taskpassd ledger archive`, which is JSON.
+pub(crate) const ARCHIVE: &str = "archive ";
+/// No command is as long; the longest one names a directory.
+const COMMAND_BYTES_MAX: u64 = 16 * 1024;
 /// Connections at the same time. A person needs one.
 const CONNECTIONS: usize = 8;
 /// How long a peer may take to send its command, and to read the answer.
@@ -53,23 +57,26 @@ const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How long `taskpassd doctor` waits for the whole of an answer.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The parts of the broker that commands reach.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) certificate: Arc<ShownCertificate>,
+    pub(crate) archiving: Arc<Archiving>,
+}
+
 /// The broker's end.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    engine: Arc<Engine>,
-    certificate: Arc<ShownCertificate>,
+    parts: Parts,
 }
 
 impl ControlSocket {
     /// Listens in a data directory. The caller holds the directory's lock, so a socket that is
     /// there was left by a broker that is dead.
-    pub(crate) fn bind(
-        data_dir: &Path,
-        engine: &Arc<Engine>,
-        certificate: &Arc<ShownCertificate>,
-    ) -> io::Result<Self> {
+    pub(crate) fn bind(data_dir: &Path, parts: Parts) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -80,8 +87,7 @@ impl ControlSocket {
         Ok(Self {
             listener,
             path,
-            engine: Arc::clone(engine),
-            certificate: Arc::clone(certificate),
+            parts,
         })
     }
 
@@ -107,10 +113,10 @@ impl ControlSocket {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let parts = (Arc::clone(&self.engine), Arc::clone(&self.certificate));
+            let parts = self.parts.clone();
             let (reloads, stop) = (reloads.clone(), stop.clone());
             tracker.spawn(async move {
-                let answering = answer(socket, &reloads, (&parts.0, &parts.1));
+                let answering = answer(socket, &reloads, parts);
                 if let Some(Err(error)) = stop.run_until_cancelled(answering).await {
                     tracing::debug!(%error, "a command was not answered");
                 }
@@ -124,11 +130,12 @@ impl ControlSocket {
 }
 
 /// Serves one connection.
-async fn answer(
-    mut socket: UnixStream,
-    reloads: &Reloads,
-    (engine, certificate): (&Arc<Engine>, &Arc<ShownCertificate>),
-) -> io::Result<()> {
+async fn answer(mut socket: UnixStream, reloads: &Reloads, parts: Parts) -> io::Result<()> {
+    let Parts {
+        engine,
+        certificate,
+        archiving,
+    } = parts;
     let peer = socket.peer_cred()?.uid();
     if peer != geteuid().as_raw() && peer != 0 {
         tracing::warn!(user = peer, "a command of another user was refused");
@@ -138,17 +145,20 @@ async fn answer(
     let mut line = BufReader::new(&mut socket).take(COMMAND_BYTES_MAX);
     let read = timeout(PEER_DEADLINE, line.read_until(b'\n', &mut command));
     read.await.map_err(io::Error::from)??;
+    if let Some(order) = command.strip_prefix(ARCHIVE.as_bytes()) {
+        return archive::answer(archiving, order, peer, &mut socket).await;
+    }
     let text = match command.as_slice() {
         RELOAD => match reloads.perform().await {
             Some(outcome) => serde_json::to_vec(&outcome)?,
             // The broker stops, and the peer sees an answer that ends before it began.
             None => return Ok(()),
         },
-        RECONCILERS => serde_json::to_vec(&ReconcilerReport::all(engine))?,
-        BREAKERS => serde_json::to_vec(&BreakerReport::open(engine))?,
+        RECONCILERS => serde_json::to_vec(&ReconcilerReport::all(&engine))?,
+        BREAKERS => serde_json::to_vec(&BreakerReport::open(&engine))?,
         line => {
             let order: Order = serde_json::from_slice(line)?;
-            serde_json::to_vec(&order::carry_out(order, engine, certificate).await)?
+            serde_json::to_vec(&order::carry_out(order, &engine, &certificate).await)?
         }
     };
     let written = timeout(PEER_DEADLINE, socket.write_all(&text));
@@ -173,6 +183,11 @@ pub enum AskError {
     /// The broker did not answer.
     #[error("the broker gave no answer; its log and `taskpassd doctor` say how the command ended")]
     NoAnswer(#[source] io::Error),
+}
+
+/// Where the broker that runs with a data directory listens.
+pub(crate) fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
 }
 
 /// Asks the broker that runs with a data directory for a reload, and waits for its outcome.

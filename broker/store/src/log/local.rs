@@ -103,6 +103,10 @@ impl Entries for Reader {
         Self::size(self)
     }
 
+    fn first(&self) -> u64 {
+        self.first_readable()
+    }
+
     fn entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
         Self::entry(self, index).map_err(|error| LogError::Unreadable {
             index,

@@ -103,6 +103,10 @@ impl Entries for MemoryLog {
         self.entries.read().len() as u64
     }
 
+    fn first(&self) -> u64 {
+        0
+    }
+
     fn entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
         let entries = self.entries.read();
         let entry = usize::try_from(index).ok().and_then(|at| entries.get(at));

@@ -47,6 +47,7 @@ impl State {
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
             | InstallationStep::KeysSealed
+            | InstallationStep::LedgerArchived
             | InstallationStep::CaChanged => Ok(()),
         }
     }
@@ -67,6 +68,7 @@ impl State {
             | InstallationStep::BrokerStopped
             | InstallationStep::IndexRebuilt
             | InstallationStep::KeysSealed
+            | InstallationStep::LedgerArchived
             | InstallationStep::CaChanged => Effects::default(),
         }
     }

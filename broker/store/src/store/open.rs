@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use ring::hmac;
 use taskpass_core::{Clock, Event};
-use taskpass_ledger::{Ledger, Options, Reader, SigningKey};
+use taskpass_ledger::{Archiver, Ledger, Options, Reader, SigningKey};
 use tokio::sync::{Semaphore, watch};
 
 use self::accepted::AcceptedTimes;
@@ -44,6 +44,8 @@ pub struct Opened {
     pub store: LogStore,
     /// Its ledger, for exports and proofs.
     pub ledger: Reader,
+    /// Moves old segments of the ledger to an archive.
+    pub archiver: Archiver,
     /// Findings of the opening.
     pub report: OpenReport,
 }
@@ -87,6 +89,8 @@ impl LogStore {
         let options = Options {
             damage: config.damage,
             disk: Arc::clone(&config.disk),
+            archive: config.archive.clone(),
+            segment_bytes: config.segment_bytes,
             ..Options::new(key)
         };
         let opened = Ledger::open(&directory, options);
@@ -94,8 +98,8 @@ impl LogStore {
             dir: directory.display().to_string(),
             source: Box::new(source),
         })?;
-        let reader = ledger.reader();
-        let (index, mut state, mut report) = open_index(config, &ledger_key, &reader);
+        let (reader, archiver) = (ledger.reader(), ledger.archiver());
+        let (index, mut state, mut report) = open_index(config, &ledger_key, &reader)?;
         let index = Arc::new(index);
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
             path: config.dir.join("index").display().to_string(),
@@ -113,6 +117,7 @@ impl LogStore {
         Ok(Opened {
             store,
             ledger: reader,
+            archiver,
             report,
         })
     }
@@ -279,25 +284,30 @@ fn open_index(
     config: &Config,
     key: &LedgerKey,
     ledger: &dyn Entries,
-) -> (Index, State, IndexReport) {
+) -> Result<(Index, State, IndexReport), OpenError> {
     let origin = key.origin.as_str();
     let path = config.dir.join("index");
     let mut report = IndexReport::default();
     let existed = path.symlink_metadata().is_ok();
     if is_full(&path) && (existed || was_served(ledger)) {
-        return without_index(&path, origin, no_room(), report);
+        require_all(ledger, &no_room().0)?;
+        return Ok(without_index(&path, origin, no_room(), report));
     }
     if existed {
         match load(&path, config, key, ledger) {
-            Ok(Some((index, state))) => return (index, state, report),
+            Ok(Some((index, state))) => return Ok((index, state, report)),
             // Nothing was ever written to it: the broker stopped right after it was made.
             Ok(None) if ledger.size() == 0 => {}
             Ok(None) => report.rebuilt = Some("it is empty".to_owned()),
             // The disk has filled up meanwhile: that says nothing about the index, which stays
             // where it is.
-            Err(_) if is_full(&path) => return without_index(&path, origin, no_room(), report),
+            Err(_) if is_full(&path) => {
+                require_all(ledger, &no_room().0)?;
+                return Ok(without_index(&path, origin, no_room(), report));
+            }
             Err(Unfit::Broken(error)) => report.rebuilt = Some(error.0),
             Err(Unfit::Changed) => {
+                require_all(ledger, CHANGED)?;
                 tracing::error!(path = %path.display(), "the index does not hold what this broker wrote: another program changed its files; it is moved aside for you to look at, and built again from the ledger");
                 report.rebuilt = Some(CHANGED.to_owned());
             }
@@ -306,6 +316,8 @@ fn open_index(
         report.rebuilt = Some("it was missing".to_owned());
     }
     if let Some(reason) = &report.rebuilt {
+        // The index stays where it is until it can be built again.
+        require_all(ledger, reason)?;
         tracing::warn!(reason, "the index is built again from the ledger");
     }
     let opened = match existed && report.rebuilt.is_some() {
@@ -313,8 +325,27 @@ fn open_index(
         false => Ok(()),
     };
     match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin, &key.seal)) {
-        Ok(index) => (index, State::default(), report),
-        Err(error) => without_index(&path, origin, error, report),
+        Ok(index) => Ok((index, State::default(), report)),
+        Err(error) => {
+            require_all(ledger, &error.0)?;
+            Ok(without_index(&path, origin, error, report))
+        }
+    }
+}
+
+/// Without the index the state comes from all entries, the archived ones among them.
+fn require_all(ledger: &dyn Entries, reason: &str) -> Result<(), OpenError> {
+    match ledger.first() {
+        // The archive may be named and not mounted.
+        0 if ledger.size() > 0 => {
+            let first = ledger.entry(0);
+            first.map(drop).map_err(unreadable)
+        }
+        0 => Ok(()),
+        first => Err(OpenError::Archived {
+            reason: reason.to_owned(),
+            first,
+        }),
     }
 }
 

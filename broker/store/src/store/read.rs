@@ -29,7 +29,7 @@ impl LogStore {
     }
 
     /// Asks the index once it has seen everything that is durable now.
-    async fn history<T: Send + 'static>(
+    pub(super) async fn history<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Index) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -303,15 +303,19 @@ impl Store for LogStore {
         let entries = Arc::clone(&self.entries);
         let rebases = self.alive(State::rebases);
         let search = move || {
-            let end = entries.size();
-            let mut begin = 0;
+            let (first, end) = (entries.first(), entries.size());
+            let mut begin = first;
             // Between two entries that moved the ledger's time, its times are in order.
             for stop in rebases.into_iter().chain([end]) {
                 let found = first_since(entries.as_ref(), begin..stop.min(end), time)?;
+                if found == first && first > 0 {
+                    // Archived entries may be as young, and only the archive can tell.
+                    return Ok(first - 1);
+                }
                 if found < stop {
                     return Ok(found);
                 }
-                begin = stop;
+                begin = begin.max(stop);
             }
             Ok::<u64, LogError>(end)
         };

@@ -1,0 +1,234 @@
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+
+use taskpass_core::{ManualClock, SeededEntropy};
+use taskpass_engine::reconcile::{Reconciler as _, Round};
+use taskpass_ledger::{disk::SystemDisk, verify::Directory};
+
+use super::*;
+use crate::{
+    app::{self, Deps},
+    config::{Archive, Config},
+    init::{Plan, install},
+    provider_kinds,
+};
+
+const BEGIN: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// An installation with a ledger of small segments.
+struct Installation {
+    scratch: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    deps: Deps,
+    config: Config,
+}
+
+impl Installation {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(BEGIN));
+        let deps = Deps {
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(3)),
+        };
+        let plan = Plan {
+            dir: scratch.path().join("t"),
+            trust_domain: "acme.test".parse().unwrap(),
+            operator: "admin".parse().unwrap(),
+        };
+        let installed = install(plan, &provider_kinds(), &deps.clock, &deps.entropy).unwrap();
+        let mut config = installed.config().clone();
+        config.ledger.segment_bytes = 4096;
+        Self {
+            scratch,
+            clock,
+            deps,
+            config,
+        }
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.scratch.path().join("archive")
+    }
+
+    async fn open(&self) -> app::OpenStore {
+        let disk = Arc::new(SystemDisk);
+        app::open_store(&self.config, &self.deps, disk)
+            .await
+            .unwrap()
+    }
+
+    /// Records something on each of some days, one segment for about each.
+    async fn live(&self, days: u32) {
+        let opened = self.open().await;
+        for _ in 0..days {
+            for _ in 0..8 {
+                let event = Event::IndexRebuilt {
+                    reason: "x".repeat(500),
+                };
+                opened.store.commit(Batch::new([event])).await.unwrap();
+            }
+            self.clock.advance(DAY);
+        }
+        opened.store.close().await.unwrap();
+    }
+
+    async fn run(&self, before: Timestamp, to: PathBuf) -> Result<Archived, String> {
+        let request = Request {
+            config: self.config.clone(),
+            before,
+            to,
+            user: fs::metadata(&self.config.data_dir).unwrap().uid(),
+        };
+        let archived = super::archive(request, &self.deps, &mut |_| ()).await;
+        archived.map_err(|error| with_sources(&error))
+    }
+
+    /// All entries that this machine and the archive have, as an auditor counts them.
+    fn verified(&self) -> u64 {
+        let key = fs::read_to_string(self.archive().join("ledger.vkey")).unwrap();
+        let key = key.trim().parse().unwrap();
+        let (ledger, archives) = (self.config.ledger_dir(), [self.archive()]);
+        let directory = Directory {
+            ledger: &ledger,
+            archives: &archives,
+        };
+        let found = directory.verify(&key, None, &mut |_| ()).unwrap();
+        found.entries + found.unsigned
+    }
+}
+
+#[tokio::test]
+async fn the_command_moves_old_segments_and_the_ledger_says_so_before_they_go() {
+    let installation = Installation::new();
+    installation.live(10).await;
+    let now = installation.clock.now();
+    let archived = installation
+        .run(now.minus(5 * DAY), installation.archive())
+        .await;
+    let archived = archived.unwrap();
+    assert!(archived.entries > 20, "{archived:?}");
+    let opened = installation.open().await;
+    let entry = |index| Entry::parse(&opened.ledger.entry(index).unwrap()).unwrap();
+    let recorded = entry(archived.ledger_index.unwrap()).event;
+    let Event::LedgerArchived {
+        first,
+        next,
+        root,
+        segments,
+        user,
+        ..
+    } = recorded
+    else {
+        panic!("{recorded:?}");
+    };
+    assert_eq!((first, next), (0, archived.kept_from));
+    assert_eq!(Some(root), archived.root);
+    assert_eq!(segments, archived.segments);
+    assert!(user.is_some());
+    // Whole segments only: the first entry that stays is no younger than the time that was named.
+    assert!(entry(archived.kept_from).time <= now.minus(5 * DAY));
+    assert_eq!(opened.ledger.first(), archived.kept_from);
+    opened.store.close().await.unwrap();
+    drop(opened);
+    assert!(installation.verified() > 80);
+    // Nothing is left to do, and the second run records nothing.
+    let again = installation
+        .run(now.minus(5 * DAY), installation.archive())
+        .await;
+    let again = again.unwrap();
+    assert_eq!((again.entries, again.ledger_index), (0, None));
+    assert_eq!(again.kept_from, archived.kept_from);
+}
+
+#[tokio::test]
+async fn what_cannot_be_archived_is_refused_in_one_line() {
+    let installation = Installation::new();
+    installation.live(4).await;
+    let now = installation.clock.now();
+    let data = installation.config.data_dir.clone();
+    fs::write(installation.scratch.path().join("file"), "").unwrap();
+    for (before, to, words) in [
+        (now.plus(DAY), installation.archive(), "is in the future"),
+        (now, data.clone(), "own place"),
+        (now, data.join("ledger/old"), "own place"),
+        (now, installation.scratch.path().join("file"), "cannot"),
+    ] {
+        let refused = installation.run(before, to.clone()).await.unwrap_err();
+        assert!(refused.contains(words), "{to:?}: {refused}");
+        assert!(!refused.contains('\n'), "{refused}");
+    }
+    for order in [
+        "",
+        "{}",
+        "[]",
+        r#"{"before":"x","to":"/a"}"#,
+        r#"{"to":"/a"}"#,
+    ] {
+        assert!(serde_json::from_str::<Order>(order).is_err(), "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_index_is_built_again_from_archive_and_rest() {
+    let installation = Installation::new();
+    installation.live(10).await;
+    let now = installation.clock.now();
+    let archived = installation
+        .run(now.minus(2 * DAY), installation.archive())
+        .await;
+    archived.unwrap();
+    let index = installation.config.data_dir.join("index");
+    // The index is intact: the archive may be anywhere.
+    let opened = installation.open().await;
+    let agents = opened.store.agent_counts();
+    opened.store.close().await.unwrap();
+    drop(opened);
+    fs::remove_dir_all(&index).unwrap();
+    let disk = Arc::new(SystemDisk);
+    let refused = app::open_store(&installation.config, &installation.deps, disk).await;
+    let refused = with_sources(&refused.err().unwrap());
+    assert!(refused.contains("[ledger] archive"), "{refused}");
+    assert!(!index.exists(), "nothing is begun that cannot be completed");
+    let mut told = installation;
+    told.config.ledger.archive = Archive::In(told.archive());
+    let opened = told.open().await;
+    assert_eq!(opened.store.agent_counts(), agents);
+    assert_eq!(opened.ledger.first_readable(), 0);
+    opened.ledger.entry(0).unwrap();
+    opened.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
+    let installation = Installation::new();
+    installation.live(10).await;
+    let opened = installation.open().await;
+    let clock: Arc<dyn Clock> = installation.clock.clone();
+    let ledger = opened.ledger.clone();
+    let archiving = Archiving::new(
+        Arc::clone(&opened.store),
+        ledger.clone(),
+        opened.archiver,
+        Arc::clone(&clock),
+        TaskTracker::new(),
+    );
+    let mut limit = KeepLimit::new(Arc::new(archiving), clock, 4 * DAY, installation.archive());
+    // The archive is not mounted. The broker makes no directory in its place.
+    let Round::Failed { message, .. } = limit.round().await else {
+        panic!("the archive is missing");
+    };
+    assert!(message.contains("cannot be written"), "{message}");
+    assert!(!installation.archive().exists());
+    assert_eq!(ledger.first(), 0);
+    fs::create_dir(installation.archive()).unwrap();
+    assert!(matches!(limit.round().await, Round::Done(_)));
+    let kept = ledger.first();
+    assert!(kept > 20);
+    let entry = Entry::parse(&ledger.entry(kept).unwrap()).unwrap();
+    assert!(entry.time <= installation.clock.now().minus(4 * DAY));
+    assert!(matches!(limit.round().await, Round::Done(_)));
+    assert_eq!(ledger.first(), kept);
+    drop(limit);
+    opened.store.close().await.unwrap();
+}
