@@ -64,6 +64,11 @@ pub(super) fn told(credential: CredentialId, error: ProviderError) -> ProviderEr
             ),
             after,
         },
+        ProviderError::Unreachable(_) => {
+            ProviderError::Unreachable(format!("it cannot be reached; try again later; {WHY}"))
+        }
+        // These words are about the agent itself, and name what it can do.
+        exhausted @ ProviderError::Exhausted { .. } => exhausted,
         ProviderError::Denied(_) => ProviderError::Denied(format!("it refuses the broker; {WHY}")),
         ProviderError::Misconfigured(_) => {
             ProviderError::Misconfigured(format!("its configuration cannot work; {WHY}"))
