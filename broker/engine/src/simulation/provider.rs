@@ -128,10 +128,6 @@ impl SimProvider {
         self.sessions.lock().get(&task)?.get(&key).copied()
     }
 
-    fn held(&self, task: TaskId, key: AnchorKey) -> Option<(usize, AnchorId)> {
-        self.sessions.lock().get(&task)?.get(&key).copied()
-    }
-
     async fn mint(
         &self,
         order: &IssueOrder,
