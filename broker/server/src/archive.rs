@@ -234,7 +234,8 @@ impl Archiving {
         .await
     }
 
-    /// Records what is in the archive. It may use the reserve: it makes room for everything else.
+    /// Records which segments are in the archive. The record may use the reserve, since the archive
+    /// makes room for everything else.
     async fn record(&self, copied: &Copied, user: Option<u32>) -> Result<u64, Error> {
         let event = Event::LedgerArchived {
             first: copied.first(),
