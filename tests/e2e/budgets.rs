@@ -21,9 +21,9 @@ use crate::{
 
 const GET: &str = "/taskpass.v1.TaskService/GetTask";
 /// Pairs of measurements; the best one counts, since a busy machine can only spoil one.
-const ROUNDS: usize = 4;
-/// Latencies below this are as good as none, whatever their ratio is.
-const FLOOR: Duration = Duration::from_millis(60);
+const ROUNDS: usize = 6;
+/// Latencies below this prove nothing on a machine that other tests share, whatever their ratio is.
+const FLOOR: Duration = Duration::from_millis(250);
 const TASKS: u32 = 40;
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -46,7 +46,7 @@ fn an_agent_at_full_rate_leaves_others_their_latency_and_the_disk_its_room() {
     installation.edit(|text| text.replace("[listen]", on));
     // So that a few seconds of the flood use them up.
     installation
-        .configure("[limits]\nagent_task_starts_per_hour = 200\nagent_denials_per_hour = 100\n");
+        .configure("[limits]\nagent_task_starts_per_hour = 30\nagent_denials_per_hour = 20\n");
     let broker = installation.start_after("true");
     let [flooding, other] =
         ["flooding", "other"].map(|name| Certificate::load(broker.agent(name).identity()));
