@@ -8,7 +8,7 @@ pub use configuration::Deps;
 pub(crate) use configuration::configuration;
 pub use error::AppError;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use taskpass_ca::{Authority, KeyFiles};
 use taskpass_core::{Event, TrustedClock};

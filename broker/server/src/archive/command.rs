@@ -137,9 +137,11 @@ async fn alone(
     check_user(&config.data_dir, user)?;
     let deps = &Deps {
         clock: clock::trusted(&config.data_dir, Arc::clone(&deps.clock)),
-        entropy: Arc::clone(&deps.entropy),
+        ..deps.clone()
     };
-    let opened = app::open_store(&config, deps, Arc::new(SystemDisk)).await;
+    let keys = app::open_keys(&config, deps).await;
+    let keys = keys.map_err(operator::Error::Open)?;
+    let opened = app::open_store(&config, deps, Arc::new(SystemDisk), &keys).await;
     let opened = opened.map_err(|e| open_failed(e, &config))?;
     let store = Arc::clone(&opened.store);
     let archiving = Archiving::new(

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
+use taskpass_ca::KeyFiles;
 use taskpass_core::{ManualClock, SeededEntropy};
 use taskpass_engine::reconcile::{Reconciler as _, Round};
 use taskpass_ledger::{disk::SystemDisk, verify::Directory};
@@ -30,6 +31,7 @@ impl Installation {
         let deps = Deps {
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(3)),
+            credentials: None,
         };
         let plan = Plan {
             dir: scratch.path().join("t"),
@@ -53,7 +55,7 @@ impl Installation {
 
     async fn open(&self) -> app::OpenStore {
         let disk = Arc::new(SystemDisk);
-        app::open_store(&self.config, &self.deps, disk)
+        app::open_store(&self.config, &self.deps, disk, &KeyFiles::plain())
             .await
             .unwrap()
     }
@@ -186,7 +188,8 @@ async fn a_lost_index_is_built_again_from_archive_and_rest() {
     drop(opened);
     fs::remove_dir_all(&index).unwrap();
     let disk = Arc::new(SystemDisk);
-    let refused = app::open_store(&installation.config, &installation.deps, disk).await;
+    let (config, deps) = (&installation.config, &installation.deps);
+    let refused = app::open_store(config, deps, disk, &KeyFiles::plain()).await;
     let refused = with_sources(&refused.err().unwrap());
     assert!(refused.contains("[ledger] archive"), "{refused}");
     assert!(!index.exists(), "nothing is begun that cannot be completed");
