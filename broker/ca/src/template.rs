@@ -132,7 +132,7 @@ pub(crate) fn authority_params(
 
 /// Signs a root's certificate with its own key; the caller checks it.
 pub(crate) fn self_sign(
-    params: CertificateParams,
+    params: &CertificateParams,
     key: &NewKey,
 ) -> Result<CertificateDer<'static>, Error> {
     let signed = params.self_signed(key.pair());

@@ -23,7 +23,6 @@ impl RootNumber {
 
     /// Whether it is the first root. Records leave it out: they are then those of an installation
     /// that knows no other.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub const fn is_first(&self) -> bool {
         self.0 == Self::FIRST.0
     }

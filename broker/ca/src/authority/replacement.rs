@@ -49,7 +49,7 @@ pub(super) fn make_root(number: RootNumber, deps: &Deps) -> Result<MadeRoot, Err
     let key = NewKey::generate()?;
     let serial = Serial::generate(deps.entropy.as_ref())?;
     let params = template::authority_params(Tier::Root, domain, serial, validity)?;
-    let certificate = template::self_sign(params, &key)?;
+    let certificate = template::self_sign(&params, &key)?;
     template::check_authority(&certificate, domain, key.public_key()).map_err(Error::Signed)?;
     Ok(MadeRoot {
         record: RootRecord {
