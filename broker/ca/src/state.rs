@@ -142,7 +142,6 @@ const fn first_sequence() -> u64 {
     FIRST_SEQUENCE
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_first_sequence(sequence: &u64) -> bool {
     *sequence == FIRST_SEQUENCE
 }

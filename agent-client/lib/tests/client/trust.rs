@@ -210,10 +210,8 @@ async fn a_bundle_without_any_trusted_root_is_refused() {
     let before = bundle(&fake);
     let stranger = Pki::generate();
     // The new identity verifies under the bundle that comes with it.
-    let mut state = fake.state();
-    state.bundle_roots = Some(vec![stranger.root.clone()]);
-    state.pki = stranger;
-    drop(state);
+    fake.state().bundle_roots = Some(vec![stranger.root.clone()]);
+    fake.state().pki = stranger;
     let error = client.renew_svid().await.unwrap_err();
     assert!(error.to_string().contains("none of the roots"), "{error}");
     assert_eq!(bundle(&fake), before, "nothing was stored");

@@ -431,6 +431,7 @@ fn settings() -> Settings {
 }
 
 /// An installation with an operator and two agents that have their first certificates.
+#[expect(clippy::too_many_lines, reason = "records with all their fields")]
 pub(super) fn first_entries(
     fixture: &Fixture,
     time: &Arc<SimTime>,

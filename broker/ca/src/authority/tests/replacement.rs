@@ -41,6 +41,10 @@ fn stages(authority: &Authority) -> Vec<(String, &'static str)> {
 /// Old and new peers verify the broker, and the broker verifies old and new identities, at every
 /// stage and after a restart at every stage.
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one replacement, from the first stage to the last"
+)]
 fn old_and_new_peers_are_served_until_the_old_root_is_retired() {
     for restart in [false, true] {
         let home = Home::new();
