@@ -190,18 +190,7 @@ async fn plan(config: &Config, change: &Change, deps: &Deps) -> Result<Plan, Err
     }
     let Some(keyring) = keyring else {
         return match change {
-            Change::Seal => {
-                let (wrapped, key) = new_key(config, deps).await?;
-                let keyring = Keyring::new(vec![wrapped]);
-                Ok(Plan {
-                    previous: PLAIN.to_owned(),
-                    seal: config.keys.word().to_owned(),
-                    from: sealed(vec![key.duplicate()], PlainFiles::Accepted),
-                    to: sealed(vec![key], PlainFiles::Refused),
-                    between: keyring.clone(),
-                    after: Some(keyring),
-                })
-            }
+            Change::Seal => first_plan(config, deps).await,
             Change::Reseal { .. } | Change::Unseal { .. } => Err(Error::NotSealed {
                 dir: config.data_dir.clone(),
                 config: quoted(&config.path),
@@ -244,6 +233,24 @@ async fn plan(config: &Config, change: &Change, deps: &Deps) -> Result<Plan, Err
         to: sealed(target, PlainFiles::Refused),
         between,
         after: Some(Keyring::new(newest)),
+    })
+}
+
+/// From plain text to the first seal.
+async fn first_plan(config: &Config, deps: &Deps) -> Result<Plan, Error> {
+    let (wrapped, key) = new_key(config, deps).await?;
+    let sealed = |key, plain| {
+        let entropy = Arc::clone(&deps.entropy);
+        KeyFiles::sealed(config.trust_domain.as_str(), vec![key], plain, entropy)
+    };
+    let keyring = Keyring::new(vec![wrapped]);
+    Ok(Plan {
+        previous: PLAIN.to_owned(),
+        seal: config.keys.word().to_owned(),
+        from: sealed(key.duplicate(), PlainFiles::Accepted),
+        to: sealed(key, PlainFiles::Refused),
+        between: keyring.clone(),
+        after: Some(keyring),
     })
 }
 

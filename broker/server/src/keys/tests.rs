@@ -329,7 +329,9 @@ async fn a_power_cut_in_any_move_loses_no_key_and_the_next_run_finishes_it() {
         if name == "reseal" {
             move_to(&one, &Change::Seal).await.unwrap();
         }
-        for steps in 0.. {
+        // Changing the seal has every kind of step; a third of the other two is enough.
+        let stride = if name == "reseal" { 1 } else { 3 };
+        for steps in (0..).step_by(stride) {
             Fuse::set(steps);
             let cut = move_to(to, &change).await;
             Fuse::clear();
