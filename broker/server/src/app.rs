@@ -98,17 +98,9 @@ impl App {
             .local_addr()
             .map_err(AppError::setup("reading the listening address"))?;
         let (service, observer) = (routes.prepare(), Arc::new(observer));
-        let transport = Transport::new(
-            service,
-            Arc::clone(&tls),
-            config.limits,
-            observer,
-            connections,
-        );
-        let endpoint = match config.listen.metrics.address() {
-            None => None,
-            Some(address) => Some(listen_for_metrics(address).await?),
-        };
+        let server_tls = Arc::clone(&tls);
+        let transport = Transport::new(service, server_tls, config.limits, observer, connections);
+        let endpoint = listen_for_metrics(&config).await?;
         record_start(&config, &store, &engine).await?;
         let (reloader, reloads) = Reloader::new(
             config.clone(),
@@ -120,15 +112,13 @@ impl App {
         );
         let authority = Arc::clone(engine.authority());
         let certificate = ShownCertificate::new(authority, tls, config.clone());
-        let certificate = Arc::new(certificate);
-        let control = open_control(
-            &config.data_dir,
-            Parts {
-                engine: Arc::clone(&engine),
-                certificate: Arc::clone(&certificate),
-                archiving: Arc::clone(&archiving),
-            },
-        );
+        let parts = Parts {
+            engine: Arc::clone(&engine),
+            certificate: Arc::new(certificate),
+            archiving: Arc::clone(&archiving),
+        };
+        let certificate = Arc::clone(&parts.certificate);
+        let control = open_control(&config.data_dir, parts);
         Ok(Self {
             engine,
             store,
@@ -463,8 +453,12 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
         .map_err(|source| AppError::Listen { address, source })
 }
 
-async fn listen_for_metrics(address: SocketAddr) -> Result<Endpoint, AppError> {
-    Endpoint::bind(address)
-        .await
-        .map_err(|source| AppError::Listen { address, source })
+async fn listen_for_metrics(config: &Config) -> Result<Option<Endpoint>, AppError> {
+    let Some(address) = config.listen.metrics.address() else {
+        return Ok(None);
+    };
+    match Endpoint::bind(address).await {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(source) => Err(AppError::Listen { address, source }),
+    }
 }
