@@ -170,8 +170,8 @@ fn own_words(error: &str) -> Option<String> {
             continue;
         }
         // What stands before `@` in a connection string is a password.
-        let is_hidden = c == '@' || looks_secret(&word);
-        shown.push_str(if is_hidden { "…" } else { &word });
+        let is_masked = c == '@' || looks_secret(&word);
+        shown.push_str(if is_masked { "…" } else { &word });
         word.clear();
         shown.push(c);
     }
