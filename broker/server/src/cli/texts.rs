@@ -189,18 +189,19 @@ EXAMPLES:
   taskpassd clock accept --config /var/lib/taskpass/taskpass.toml --time 2026-11-28T09:30:00Z";
 
 pub(super) const STATUS_AFTER: &str = "\
-It asks the seal for the data key, changes nothing and can run beside a broker. It exits with 1 if a
-broker could not start with these keys.
+It asks the seal for the data key, changes nothing and can run beside a broker. It exits with 1 if
+a broker could not start with these keys.
 
 EXAMPLES:
   taskpassd keys status --config /var/lib/taskpass/taskpass.toml
   taskpassd keys status --config /var/lib/taskpass/taskpass.toml -o json";
 
 pub(super) const SEAL_AFTER: &str = "\
-Name the seal in [keys] of the configuration first: a passphrase in a file, a credential of systemd,
-AWS KMS, or Vault's transit engine. Stop the broker, run the command as the user that the broker runs
-as, and start the broker again. Each file is sealed beside the old one, read back, and only then
-replaced, and the old bytes are overwritten. After a crash, run it again. The ledger gets an entry.
+Name the seal in [keys] of the configuration first: a passphrase in a file, a credential of
+systemd, AWS KMS, or Vault's transit engine. Stop the broker, run the command as the user that the
+broker runs as, and start the broker again. Each file is sealed beside the old one, read back, and
+only then replaced, and the old bytes are overwritten. After a crash, run it again. The ledger gets
+an entry.
 
 Backups and snapshots of before hold the keys in plain text. A backup of after cannot be restored
 without the passphrase, or without the key of the key service.
@@ -209,10 +210,10 @@ EXAMPLES:
   taskpassd keys seal --config /var/lib/taskpass/taskpass.toml";
 
 pub(super) const RESEAL_AFTER: &str = "\
-Changes the seal, or the passphrase: keep a copy of the configuration, write the new seal into [keys],
-and give the copy as `--from`. A new passphrase needs a file of its own. Without `--from`, the keys
-get a new data key by the same seal. What was sealed before opens with the old seal as before, so keep
-old backups as secret as that.
+Changes the seal, or the passphrase: keep a copy of the configuration, write the new seal into
+[keys], and give the copy as `--from`. A new passphrase needs a file of its own. Without `--from`,
+the keys get a new data key by the same seal. What was sealed before opens with the old seal as
+before, so keep old backups as secret as that.
 
 EXAMPLES:
   taskpassd keys reseal --config /var/lib/taskpass/taskpass.toml --from ./old-taskpass.toml
