@@ -73,7 +73,8 @@ impl CallsInDoubt {
     /// A session ends early at the task's deadline, by a clock that was set back when it was
     /// minted, or because an operator revoked it. Only a session that still exists has outlived the
     /// call. Ask after [`CallsInDoubt::sessions_needed_for`] returned `None` and before the
-    /// sessions are revoked.
+    /// sessions are revoked. A standby that lags may take a session for alive that has ended, so
+    /// there the revocation must show it: [`CallsInDoubt::ended_sessions`].
     pub(crate) async fn possibly_orphaned(
         &self,
         vault: &Vault,
@@ -96,9 +97,19 @@ impl CallsInDoubt {
                 return Ok(possible);
             }
         }
+        if vault.may_lag().await {
+            return Ok(possible);
+        }
         // Remembered, because the next attempt will find the sessions revoked.
         self.mark_outlived(&possible);
         Ok(BTreeSet::new())
+    }
+
+    /// The broker itself just ended every session of these credentials, so each session was alive
+    /// until then and has outlived the calls. Remembered as above.
+    pub(crate) fn ended_sessions(&self, possible: &mut BTreeSet<CredentialId>) {
+        self.mark_outlived(possible);
+        possible.clear();
     }
 
     /// Drops the observations about calls of `items`, which are revoked.

@@ -187,24 +187,33 @@ impl Revoking<'_> {
             return SessionsOutcome::NoneOnRecord;
         }
         let orphaned = self.calls.possibly_orphaned(vault, order, &sessions).await;
-        let possibly_orphaned = match orphaned {
+        let mut possibly_orphaned = match orphaned {
             Ok(credentials) => credentials,
             Err(error) => return SessionsOutcome::Failed(error),
         };
-        let revoked: Vec<Result<RevokedToken, ProviderError>> = stream::iter(accessors)
+        let sessions = &sessions;
+        let revoked: Vec<Result<(bool, RevokedToken), ProviderError>> = stream::iter(accessors)
             .map(|(accessor, minted)| async move {
-                vault.revoke_token(&accessor, minted.as_ref()).await
+                let revoked = vault.revoke_token(&accessor, minted.as_ref()).await?;
+                Ok((sessions.contains_key(&accessor), revoked))
             })
             .buffer_unordered(CONCURRENT_CALLS_MAX)
             .collect()
             .await;
-        match revoked.into_iter().collect::<Result<Vec<_>, _>>() {
-            Err(error) => SessionsOutcome::Failed(error),
-            Ok(revoked) => SessionsOutcome::Revoked {
-                proof: SessionsProof::of(revoked),
-                tokens,
-                possibly_orphaned,
-            },
+        let revoked = match revoked.into_iter().collect::<Result<Vec<_>, _>>() {
+            Err(error) => return SessionsOutcome::Failed(error),
+            Ok(revoked) => revoked,
+        };
+        if revoked
+            .iter()
+            .all(|(is_session, token)| token.was_alive || !is_session)
+        {
+            self.calls.ended_sessions(&mut possibly_orphaned);
+        }
+        SessionsOutcome::Revoked {
+            proof: SessionsProof::of(revoked.into_iter().map(|(_, token)| token)),
+            tokens,
+            possibly_orphaned,
         }
     }
 
@@ -428,13 +437,18 @@ impl Revoking<'_> {
 }
 
 impl SessionsProof {
-    fn of(revoked: Vec<RevokedToken>) -> Self {
-        if revoked.iter().any(|token| token.death == Death::Unknown) {
-            return Self::Unseen;
+    fn of(revoked: impl Iterator<Item = RevokedToken>) -> Self {
+        let mut proof = Self::Dead;
+        for token in revoked {
+            if token.death == Death::Unknown {
+                return Self::Unseen;
+            }
+            // Everything was issued before the first of them was revoked.
+            if let (Self::Dead, Some(index)) = (&proof, token.revoked_at) {
+                proof = Self::RevokedAt(index);
+            }
         }
-        // Everything was issued before the first of them was revoked.
-        let mut indices = revoked.into_iter().filter_map(|token| token.revoked_at);
-        indices.next().map_or(Self::Dead, Self::RevokedAt)
+        proof
     }
 }
 

@@ -180,8 +180,11 @@ impl Vault {
             (None, None) => self.believed().await,
             _ => Death::Proven,
         };
-        let revoked_at = wrote.and_then(|reply| reply.index);
-        Ok(RevokedToken { death, revoked_at })
+        Ok(RevokedToken {
+            death,
+            was_alive: wrote.is_some(),
+            revoked_at: wrote.and_then(|reply| reply.index),
+        })
     }
 
     /// The meaning of "there is no such thing" from a place that may not have seen the minting.
@@ -308,6 +311,9 @@ impl Vault {
 #[derive(Debug)]
 pub(crate) struct RevokedToken {
     pub(crate) death: Death,
+    /// Whether this call ended it: Vault's active node wrote the end, which it does of a living
+    /// token only.
+    pub(crate) was_alive: bool,
     /// How far the storage was with the revocation. A place that is as far has seen everything that
     /// was minted with the token.
     pub(crate) revoked_at: Option<Index>,

@@ -11,6 +11,7 @@ use taskpass_provider::{
 };
 
 use crate::{
+    cluster::Cluster,
     failures::{Fake, answer, order, refusal},
     world::World,
 };
@@ -201,6 +202,29 @@ async fn a_call_that_its_session_may_not_have_outlived_is_unproven() {
             .unwrap();
         assert!(!revoked.verified && revoked.may_live_until == Some(Timestamp::MAX));
     }
+}
+
+/// An operator revoked the session at the active server, so the lease of a call that still ran may
+/// belong to nothing. A standby that lags takes the session for alive.
+#[tokio::test]
+async fn a_session_that_only_a_lagging_standby_takes_for_alive_has_not_outlived_a_call() {
+    let (cluster, active) = Cluster::start().await;
+    let clock = right_clock();
+    let world = World::of_cluster_at("pki", active, clock.clone()).await;
+    let (_, order) = beside_a_session(&world, "pki").await;
+    cluster.caught_up(&world.bao).await;
+    cluster.cut_off();
+    let accessor = json!({"accessor": order.anchors[0].1["accessor"]});
+    let path = "auth/token/revoke-accessor";
+    world.bao.must("POST", path, accessor).await;
+    world.proxy.lead_to(cluster.standby.port);
+    if let Ok(revoked) = once_no_call_runs(&world.provider, &order, &clock).await {
+        assert!(!revoked.verified, "{revoked:?}");
+    }
+    cluster.heal();
+    cluster.caught_up(&world.bao).await;
+    let revoked = revoke(&world.provider, &order).await.unwrap();
+    assert!(!revoked.verified, "{revoked:?}");
 }
 
 #[tokio::test]

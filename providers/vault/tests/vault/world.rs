@@ -173,8 +173,16 @@ impl World {
 
     /// A world around the active server of a cluster.
     pub(crate) async fn of_cluster(role: &'static str, active: Bao) -> Self {
+        Self::of_cluster_at(role, active, Arc::new(SystemClock::new())).await
+    }
+
+    pub(crate) async fn of_cluster_at(
+        role: &'static str,
+        active: Bao,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::around(active, dir, role, Arc::new(SystemClock::new()), "").await
+        Self::around(active, dir, role, clock, "").await
     }
 
     /// A world in which Vault speaks TLS, and with it HTTP/2. A request may take ten minutes.
