@@ -221,9 +221,10 @@ async fn a_role_that_fails_is_told_from_a_server_that_nothing_reaches() {
         let has_failed = AtomicBool::new(false);
         let fake = Fake::start(move |line| {
             if line.contains("/v1/sys/health ") {
-                match has_failed.load(Ordering::SeqCst) {
-                    true => health.clone(),
-                    false => answer("200 OK", "", UP),
+                if has_failed.load(Ordering::SeqCst) {
+                    health.clone()
+                } else {
+                    answer("200 OK", "", UP)
                 }
             } else if line.contains("pki") {
                 has_failed.store(true, Ordering::SeqCst);
