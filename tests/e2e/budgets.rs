@@ -44,9 +44,10 @@ fn an_agent_at_full_rate_leaves_others_their_latency_and_the_disk_its_room() {
     let installation = Installation::new();
     let on = "[listen]\nmetrics = \"0\"";
     installation.edit(|text| text.replace("[listen]", on));
-    // So that a few seconds of the flood use them up.
+    // So that a few seconds of the flood use up the denials, and all rounds of the other agent fit
+    // into its own task starts.
     installation
-        .configure("[limits]\nagent_task_starts_per_hour = 30\nagent_denials_per_hour = 20\n");
+        .configure("[limits]\nagent_task_starts_per_hour = 600\nagent_denials_per_hour = 20\n");
     let broker = installation.start_after("true");
     let [flooding, other] =
         ["flooding", "other"].map(|name| Certificate::load(broker.agent(name).identity()));
