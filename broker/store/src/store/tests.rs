@@ -263,7 +263,7 @@ async fn assert_furnished(store: &LogStore) {
         [DueRevocation {
             provider: role().provider().clone(),
             task: task_id(2),
-            agent: agent_name(1),
+            agent: agent_name(2),
             credentials: vec![credential_id(2)],
             attempts: 0,
         }]
