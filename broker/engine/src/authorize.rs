@@ -15,7 +15,10 @@ use taskpass_core::{
 use taskpass_policy::{Action, CredentialRequest, Facts, Principal, Resource};
 
 use self::record::Account;
-use crate::{Call, Engine, Error, Snapshot};
+use crate::{
+    Call, Engine, Error, Snapshot,
+    folds::{Asked, Decided},
+};
 
 mod record;
 
@@ -62,13 +65,13 @@ impl Verdict {
 /// A permission that must be recorded.
 #[derive(Debug)]
 #[must_use = "a decision belongs into the ledger"]
-pub(crate) struct Allowed(DecisionRecord);
+pub(crate) struct Allowed(Decided);
 
 impl Allowed {
     /// The event to commit together with the permitted ones.
     pub(crate) fn into_event(self) -> Event {
         Event::Decided {
-            decision: self.0,
+            decision: self.0.record,
             repeated: None,
         }
     }
@@ -106,8 +109,12 @@ impl Engine {
             }
             None => {
                 let (resource, reason) = (name.to_string(), format!("there is no role `{name}`"));
-                let refused = self.refuse_by_rule(call, action, &resource, &reason).await;
-                Verdict(Answer::Refused(refused))
+                let principal = call.caller.id();
+                let record =
+                    self.denial_by_rule(&call.snapshot, principal, action, &resource, &reason);
+                let asked = Asked::new(call.ip, Some(request.scope));
+                let denied = Decided { record, asked };
+                Verdict(Answer::Refused(self.refuse(call.account(), denied).await))
             }
         };
         verdict.with_denial(|| {
@@ -169,15 +176,18 @@ impl Engine {
             .policy()
             .decide(&facts, self.context.clock.as_ref());
         let allowed = decision.is_allowed();
-        let record = decision.into_record();
+        let decided = Decided {
+            record: decision.into_record(),
+            asked: Asked::new(ip, request.map(|request| request.scope)),
+        };
         Verdict(if allowed {
-            Answer::Allowed(Allowed(record))
+            Answer::Allowed(Allowed(decided))
         } else {
             let account = match principal {
                 Principal::Agent { agent, .. } => Some((&agent.name, &snapshot.settings().budgets)),
                 Principal::Operator(_) => None,
             };
-            Answer::Refused(self.refuse(account, record).await)
+            Answer::Refused(self.refuse(account, decided).await)
         })
     }
 
@@ -288,7 +298,8 @@ impl Engine {
     ) -> Error {
         let principal = call.caller.id();
         let record = self.denial_by_rule(&call.snapshot, principal, action, resource, reason);
-        self.refuse(call.account(), record).await
+        let asked = Asked::new(call.ip, None);
+        self.refuse(call.account(), Decided { record, asked }).await
     }
 
     /// The record of a refusal by a rule, not yet in the ledger.
@@ -328,12 +339,12 @@ impl Engine {
 
     /// Records a refusal. When that fails the caller is refused all the same. An agent without a
     /// budget for it is told of its budget instead.
-    async fn refuse(&self, account: Account<'_>, record: DecisionRecord) -> Error {
+    async fn refuse(&self, account: Account<'_>, decided: Decided) -> Error {
         let denied = Error::Denied {
-            reason: record.reason.clone(),
-            policies: record.policies.clone(),
+            reason: decided.record.reason.clone(),
+            policies: decided.record.policies.clone(),
         };
-        match self.commit_denial(account, record).await {
+        match self.commit_denial(account, decided).await {
             Ok(()) => denied,
             Err(over @ Error::BudgetExceeded { .. }) => over,
             Err(error) => {

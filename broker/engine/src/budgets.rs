@@ -62,8 +62,9 @@ impl Spending {
         match self {
             // The decision to end it, its end, and the first use of its SVID.
             Self::TaskStart => 2048,
-            // Its anchor, its outcome, and its revocation.
-            Self::Issue => 2048,
+            // Its anchor, a second decision where the provider found a weaker class of revocation,
+            // its outcome, and its revocation.
+            Self::Issue => 2048 + DECISION_BYTES,
             Self::Renewal => 512,
             // The first use.
             Self::SvidRenewal => 256,

@@ -14,7 +14,7 @@ use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
     budgets::{Exceeded, Meters},
     credentials::{InFlight, Lives, Renewals},
-    folds::Folds,
+    folds::{EndedBefore, Folds},
     identities::RefusalLog,
     providers::Pacer,
     rate_limits::RateLimits,
@@ -48,8 +48,7 @@ pub struct Engine {
     pub(crate) budgets: Meters,
     pub(crate) exceeded: Exceeded,
     pub(crate) folds: Folds,
-    /// Held over an entry for things that had ended before, by callers without a budget.
-    pub(crate) ended_before: tokio::sync::Mutex<()>,
+    pub(crate) ended_before: EndedBefore,
     pub(crate) reconcilers: Statuses,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
@@ -82,7 +81,7 @@ impl Engine {
             budgets: Meters::new(Arc::clone(&context.clock)),
             exceeded: Exceeded::default(),
             folds: Folds::default(),
-            ended_before: tokio::sync::Mutex::default(),
+            ended_before: EndedBefore::default(),
             reconcilers: Statuses::default(),
             newest: Mutex::new(newest),
             context,

@@ -7,11 +7,42 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{DecisionRecord, Event, Repeated, Timestamp, limits};
+use taskpass_core::{DecisionRecord, Digest, Event, Repeated, Scope, Timestamp, limits};
+
+mod ended_before;
+
+pub(crate) use ended_before::{EndedBefore, standing_for_all};
+
+/// A decision, with what tells it from others that read the same in the ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct Decided {
+    pub(crate) record: DecisionRecord,
+    pub(crate) asked: Asked,
+}
+
+/// The address of the caller and the parameters that it asked for. A thief beside the owner comes
+/// from another address, and a denial for one repository is none for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Asked {
+    ip: Option<IpAddr>,
+    /// A digest, since a scope takes kilobytes.
+    scope: Option<Digest>,
+}
+
+impl Asked {
+    pub(crate) fn new(ip: Option<IpAddr>, scope: Option<&Scope>) -> Self {
+        let digest = |scope| Digest::of(&serde_json::to_vec(scope).unwrap_or_default());
+        Self {
+            ip,
+            scope: scope.map(digest),
+        }
+    }
+}
 
 /// The decisions whose repeats are counted. It reads no clock.
 #[derive(Debug, Default)]
@@ -34,7 +65,7 @@ struct Table {
 /// A decision on record, and how often it was repeated since.
 #[derive(Debug)]
 struct Fold {
-    record: DecisionRecord,
+    decided: Decided,
     /// When it was recorded, on the monotonic clock.
     since: Duration,
     repeated: Option<Repeated>,
@@ -56,17 +87,19 @@ impl Folded {
     }
 }
 
-/// Two decisions with the same parts are one for an auditor: the caller, what was asked, and why it
-/// was decided so.
+/// Two decisions with the same parts are one for an auditor: the caller and its address, what was
+/// asked for, and why it was decided so.
 #[derive(Hash, PartialEq, Eq)]
 struct Parts<'a>(
     [&'a str; 5],
     &'a [String],
     &'a [String],
     std::mem::Discriminant<taskpass_core::Outcome>,
+    Asked,
 );
 
-fn parts(record: &DecisionRecord) -> Parts<'_> {
+fn parts(decided: &Decided) -> Parts<'_> {
+    let Decided { record, asked } = decided;
     let DecisionRecord {
         principal,
         action,
@@ -85,6 +118,7 @@ fn parts(record: &DecisionRecord) -> Parts<'_> {
         policies,
         errors,
         std::mem::discriminant(outcome),
+        *asked,
     )
 }
 
@@ -97,51 +131,46 @@ fn caller(record: &DecisionRecord) -> &str {
 }
 
 impl Folds {
-    fn place(&self, record: &DecisionRecord) -> u64 {
-        self.hasher.hash_one(parts(record))
+    fn place(&self, decided: &Decided) -> u64 {
+        self.hasher.hash_one(parts(decided))
     }
 
     /// Counts a decision that an entry of the last minute stands for. `false`: it needs an entry.
-    pub(crate) fn repeats(&self, record: &DecisionRecord, at: Timestamp, now: Duration) -> bool {
-        let place = self.place(record);
+    pub(crate) fn repeats(&self, decided: &Decided, at: Timestamp, now: Duration) -> bool {
+        let place = self.place(decided);
         let mut table = self.table.lock();
         let Some(fold) = table.open.get_mut(&place) else {
             return false;
         };
-        if parts(&fold.record) != parts(record) {
+        if parts(&fold.decided) != parts(decided) {
             return false;
         }
         if fold.is_over(now) {
             table.close(place);
             return false;
         }
-        let repeated = fold.repeated.get_or_insert(Repeated {
-            times: 0,
-            first: at,
-            last: at,
-        });
-        repeated.times = repeated.times.saturating_add(1);
-        repeated.last = repeated.last.max(at);
+        add(&mut fold.repeated, one(at));
         true
     }
 
     /// Begins to count the repeats of a decision that is on record, if there is room.
-    pub(crate) fn begin(&self, record: DecisionRecord, now: Duration) {
-        let place = self.place(&record);
+    pub(crate) fn begin(&self, decided: Decided, now: Duration) {
+        let place = self.place(&decided);
+        let record = &decided.record;
         let mut table = self.table.lock();
         let total = table.open.len() + table.closed.len();
-        let own = table.of_caller.get(caller(&record)).copied();
+        let own = table.of_caller.get(caller(record)).copied();
         let is_full = total >= limits::FOLDS_MAX
             || own.is_some_and(|own| own >= limits::FOLDS_PER_CALLER_MAX);
         if is_full || table.open.contains_key(&place) {
             return;
         }
-        match table.of_caller.get_mut(caller(&record)) {
+        match table.of_caller.get_mut(caller(record)) {
             Some(own) => *own += 1,
-            None => drop(table.of_caller.insert(caller(&record).into(), 1)),
+            None => drop(table.of_caller.insert(caller(record).into(), 1)),
         }
         let fold = Fold {
-            record,
+            decided,
             since: now,
             repeated: None,
         };
@@ -177,6 +206,24 @@ impl Folds {
     }
 }
 
+/// One decision.
+pub(crate) const fn one(at: Timestamp) -> Repeated {
+    Repeated {
+        times: 1,
+        first: at,
+        last: at,
+    }
+}
+
+/// Adds up what two entries would have said.
+pub(crate) fn add(sum: &mut Option<Repeated>, more: Repeated) {
+    *sum = Some(sum.map_or(more, |sum| Repeated {
+        times: sum.times.saturating_add(more.times),
+        first: sum.first.min(more.first),
+        last: sum.last.max(more.last),
+    }));
+}
+
 impl Fold {
     fn is_over(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) >= limits::FOLD_WINDOW
@@ -188,15 +235,15 @@ impl Table {
         let Some(fold) = self.open.remove(&place) else {
             return;
         };
-        if let Some(own) = self.of_caller.get_mut(caller(&fold.record)) {
+        if let Some(own) = self.of_caller.get_mut(caller(&fold.decided.record)) {
             *own -= 1;
             if *own == 0 {
-                self.of_caller.remove(caller(&fold.record));
+                self.of_caller.remove(caller(&fold.decided.record));
             }
         }
         if let Some(repeated) = fold.repeated {
             self.closed.push(Folded {
-                record: fold.record,
+                record: fold.decided.record,
                 repeated,
             });
         }

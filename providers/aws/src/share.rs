@@ -28,8 +28,17 @@ pub(crate) struct ListShares {
     all: AtomicUsize,
     /// Ids in the document that are of no known agent.
     unattributed: AtomicUsize,
-    /// Until when each id may be needed.
-    taken: Mutex<BTreeMap<AgentName, BTreeMap<Mark, Timestamp>>>,
+    taken: Mutex<BTreeMap<AgentName, BTreeMap<Mark, Taken>>>,
+}
+
+/// An id that an agent takes.
+#[derive(Debug)]
+struct Taken {
+    /// Until when it may be needed.
+    until: Timestamp,
+    /// Sessions that may need it, and the list itself. Calls that come together take one id, and
+    /// the failure of one of them must not free the id of the others.
+    holders: usize,
 }
 
 /// An id that was counted before its session was minted.
@@ -38,17 +47,20 @@ pub(crate) struct ListShares {
 pub(crate) struct Reservation<'a> {
     shares: &'a ListShares,
     agent: &'a AgentName,
-    /// `None` if an earlier session of the task takes the id.
-    mark: Option<Mark>,
+    mark: Mark,
 }
 
 impl Reservation<'_> {
-    /// Gives the id back: no session was minted.
+    /// Gives the id back: no session was minted. The id stays taken while another session of the
+    /// task may need it.
     pub(crate) fn give_back(self) {
-        if let Some(mark) = self.mark
-            && let Some(marks) = self.shares.taken.lock().get_mut(self.agent)
+        if let Some(marks) = self.shares.taken.lock().get_mut(self.agent)
+            && let Some(taken) = marks.get_mut(&self.mark)
         {
-            marks.remove(&mark);
+            taken.holders = taken.holders.saturating_sub(1);
+            if taken.holders == 0 {
+                marks.remove(&self.mark);
+            }
         }
     }
 }
@@ -74,7 +86,7 @@ impl ListShares {
     ) -> Result<Reservation<'a>, ProviderError> {
         let mut taken = self.taken.lock();
         taken.retain(|_, marks| {
-            marks.retain(|_, until| *until > now);
+            marks.retain(|_, taken| taken.until > now);
             !marks.is_empty()
         });
         let all = self.all.load(Ordering::Relaxed);
@@ -88,7 +100,8 @@ impl ListShares {
         let is_new = !marks.contains_key(&mark);
         if is_new && !self.share.grants(marks.len(), free) {
             let held = marks.len();
-            let first = marks.values().min().map_or(RETRY_MIN, |at| at.since(now));
+            let first = marks.values().map(|taken| taken.until).min();
+            let first = first.map_or(RETRY_MIN, |at| at.since(now));
             return Err(ProviderError::Exhausted {
                 message: format!(
                     "agent `{agent}` has {held} tasks whose sessions must be deniable, which is its share of the deny list of the role (`agent_share` in `[provider.revoker]`); wait until sessions expire, or ask for a shorter ttl"
@@ -100,7 +113,7 @@ impl ListShares {
         Ok(Reservation {
             shares: self,
             agent,
-            mark: is_new.then_some(mark),
+            mark,
         })
     }
 
@@ -122,10 +135,14 @@ impl ListShares {
     }
 }
 
-fn note(marks: &mut BTreeMap<Mark, Timestamp>, mark: Mark, session_end: Timestamp) {
+fn note(marks: &mut BTreeMap<Mark, Taken>, mark: Mark, session_end: Timestamp) {
     let needed = session_end.plus(CLOCK_MARGIN);
-    let until = marks.entry(mark).or_insert(needed);
-    *until = needed.max(*until);
+    let taken = marks.entry(mark).or_insert(Taken {
+        until: needed,
+        holders: 0,
+    });
+    taken.until = needed.max(taken.until);
+    taken.holders = taken.holders.saturating_add(1);
 }
 
 #[cfg(test)]
@@ -172,5 +189,39 @@ mod tests {
         let later = end.plus(CLOCK_MARGIN);
         let _kept = shares.reserve(&a, task(), later.plus(life), later).unwrap();
         assert_eq!(shares.taken.lock()[&a].len(), 1);
+    }
+
+    /// Two calls of a new task come together, and the first one fails after the second has counted
+    /// on its id.
+    #[test]
+    fn a_call_that_fails_frees_no_id_that_another_call_needs() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        let (clock, entropy) = (ManualClock::new(now), SeededEntropy::new(4));
+        let shares = ListShares::new(Share::percent(50), 1024);
+        let agent: AgentName = "a".parse().unwrap();
+        let end = now.plus(Duration::from_secs(900));
+        let most = ids_within(1024) / 2;
+        let mut minted = 0;
+        for _ in 0..most * 3 {
+            let task = TaskId::generate(&clock, &entropy).unwrap();
+            let (first, second) = (
+                shares.reserve(&agent, task, end, now),
+                shares.reserve(&agent, task, end, now),
+            );
+            if let Ok(first) = first {
+                first.give_back();
+            }
+            minted += usize::from(second.is_ok());
+        }
+        assert_eq!(minted, most);
+        // Without a session the id is free again.
+        let later = end.plus(CLOCK_MARGIN);
+        let task = TaskId::generate(&clock, &entropy).unwrap();
+        let again = || shares.reserve(&agent, task, later.plus(CLOCK_MARGIN), later);
+        let (first, second) = (again().unwrap(), again().unwrap());
+        first.give_back();
+        assert_eq!(shares.taken.lock()[&agent].len(), 1);
+        second.give_back();
+        assert!(shares.taken.lock()[&agent].is_empty());
     }
 }

@@ -1,18 +1,17 @@
 //! Recording decisions that change nothing: denials and readings. Repeats are folded, and an agent
 //! pays from its budgets for what is recorded.
 
-use taskpass_core::{AgentName, DecisionRecord, Event};
+use std::time::Duration;
+
+use taskpass_core::{AgentName, Event};
 use taskpass_store::{Committed, Guard, Priority};
 
 use super::Allowed;
 use crate::{
     Budgets, Call, Engine, Error,
     budgets::{Price, Spending, Spent},
+    folds::{Decided, Folded, standing_for_all},
 };
-
-/// The resource of a decision about things that had ended, of an agent without a budget for an
-/// entry each.
-const ENDED_BEFORE: &str = "things that had ended before";
 
 /// Who pays for an entry, and by which settings. Operators pay nothing.
 pub(crate) type Account<'a> = Option<(&'a AgentName, &'a Budgets)>;
@@ -30,13 +29,13 @@ impl Engine {
     /// of the reserve that is kept for readers, so that people can look at the broker when the disk
     /// is full. A dashboard must not use up the room that is kept for revocations.
     pub(crate) async fn commit_allowed(&self, call: &Call, allowed: Allowed) -> Result<(), Error> {
-        let Allowed(record) = allowed;
-        if self.repeats(&record) {
+        let Allowed(decided) = allowed;
+        if self.repeats(&decided) {
             return Ok(());
         }
-        let events = [decided(&record)];
+        let events = [decided.event()];
         let price = self.pay(call.account(), Spending::Reading, &events)?;
-        self.commit_reading(call, record, events, price).await
+        self.commit_reading(call, decided, events, price).await
     }
 
     /// The same for ending or revoking a thing that had ended before. No budget refuses it, since
@@ -48,28 +47,38 @@ impl Engine {
         call: &Call,
         allowed: Allowed,
     ) -> Result<(), Error> {
-        let Allowed(mut record) = allowed;
-        if self.repeats(&record) {
+        let Allowed(decided) = allowed;
+        if self.repeats(&decided) {
             return Ok(());
         }
-        let events = [decided(&record)];
+        let events = [decided.event()];
         if let Ok(price) = self.take(call.account(), Spending::Reading, &events) {
-            return self.commit_reading(call, record, events, price).await;
+            return self.commit_reading(call, decided, events, price).await;
         }
-        ENDED_BEFORE.clone_into(&mut record.resource);
-        // One at a time: calls that come together would have an entry each otherwise.
-        let _turn = self.ended_before.lock().await;
-        if self.repeats(&record) {
+        let record = standing_for_all(decided.record);
+        let turn = self.ended_before.turn(&record);
+        let _turn = turn.lock().await;
+        let now = self.context.clock.monotonic();
+        if self.ended_before.repeats(&record, self.now(), now) {
+            self.context.metrics.events.repeated(&record);
             return Ok(());
         }
-        let events = [decided(&record)];
-        self.commit_reading(call, record, events, None).await
+        let event = Event::Decided {
+            decision: record.clone(),
+            repeated: None,
+        };
+        self.ended_before.begin(record.clone(), now);
+        let committed = self.commit(vec![event], Vec::new()).await;
+        if committed.is_err() {
+            self.ended_before.withdraw(&record);
+        }
+        committed.map(drop)
     }
 
     async fn commit_reading(
         &self,
         call: &Call,
-        record: DecisionRecord,
+        decided: Decided,
         events: [Event; 1],
         price: Option<Price>,
     ) -> Result<(), Error> {
@@ -80,7 +89,7 @@ impl Engine {
         };
         let committed = self.commit_with(events.into(), Vec::new(), priority).await;
         self.paid(call.account(), price, committed)?;
-        self.folds.begin(record, self.context.clock.monotonic());
+        self.folds.begin(decided, self.context.clock.monotonic());
         Ok(())
     }
 
@@ -89,20 +98,21 @@ impl Engine {
     pub(crate) async fn commit_denial(
         &self,
         account: Account<'_>,
-        record: DecisionRecord,
+        decided: Decided,
     ) -> Result<(), Error> {
-        if self.repeats(&record) {
+        if self.repeats(&decided) {
             return Ok(());
         }
-        let events = [decided(&record)];
+        let events = [decided.event()];
         let price = self.pay(account, Spending::Denial, &events)?;
+        let record = &decided.record;
         tracing::info!(
             principal = %record.principal, action = %record.action, resource = %record.resource,
             reason = %record.reason, "denied"
         );
         let committed = self.commit(events.into(), Vec::new()).await;
         self.paid(account, price, committed)?;
-        self.folds.begin(record, self.context.clock.monotonic());
+        self.folds.begin(decided, self.context.clock.monotonic());
         Ok(())
     }
 
@@ -187,11 +197,11 @@ impl Engine {
     }
 
     /// Counts a decision that an entry of the last minute stands for.
-    fn repeats(&self, record: &DecisionRecord) -> bool {
+    fn repeats(&self, decided: &Decided) -> bool {
         let now = self.context.clock.monotonic();
-        let repeats = self.folds.repeats(record, self.now(), now);
+        let repeats = self.folds.repeats(decided, self.now(), now);
         if repeats {
-            self.context.metrics.events.repeated(record);
+            self.context.metrics.events.repeated(&decided.record);
         }
         repeats
     }
@@ -199,34 +209,43 @@ impl Engine {
     /// Writes the entries that stand for repeats and for calls that were refused over a budget: at
     /// the end of the process all, else those whose time has come. What cannot be written is tried
     /// again. Returns how long until the next ones are due.
-    pub(crate) async fn write_counted(&self, all: bool) -> Result<std::time::Duration, Error> {
+    pub(crate) async fn write_counted(&self, all: bool) -> Result<Duration, Error> {
         let now = self.context.clock.monotonic();
-        let (mut folded, mut over) = (self.folds.due(now, all), self.exceeded.due(now, all));
-        let mut outcome = Ok(());
-        while outcome.is_ok() && !folded.is_empty() {
-            let rest = folded.split_off(folded.len().min(ENTRIES_AT_ONCE));
-            let events = folded.iter().map(super::super::folds::Folded::event);
-            match self.commit(events.collect(), Vec::new()).await {
-                Ok(_) => folded = rest,
-                Err(error) => {
-                    folded.extend(rest);
-                    outcome = Err(error);
-                }
-            }
-        }
-        self.folds.put_back(folded);
-        if outcome.is_ok() && !over.is_empty() {
+        let (rest, written) = self.write_folded(self.folds.due(now, all)).await;
+        self.folds.put_back(rest);
+        written?;
+        let (rest, written) = self.write_folded(self.ended_before.due(now, all)).await;
+        self.ended_before.put_back(rest);
+        written?;
+        let over = self.exceeded.due(now, all);
+        if !over.is_empty() {
             let events = over.iter().map(crate::budgets::OverBudget::event).collect();
-            match self.commit(events, Vec::new()).await {
-                Ok(_) => over.clear(),
-                Err(error) => outcome = Err(error),
+            if let Err(error) = self.commit(events, Vec::new()).await {
+                self.exceeded.put_back(over, now);
+                return Err(error);
             }
         }
-        self.exceeded.put_back(over, now);
-        outcome?;
-        let next = [self.folds.next(now), self.exceeded.next(now)];
+        let next = [
+            self.folds.next(now),
+            self.ended_before.next(now),
+            self.exceeded.next(now),
+        ];
         let window = taskpass_core::limits::FOLD_WINDOW;
         Ok(next.into_iter().flatten().fold(window, std::cmp::min))
+    }
+
+    /// Writes entries that stand for repeats. Returns those that could not be written.
+    async fn write_folded(&self, mut folded: Vec<Folded>) -> (Vec<Folded>, Result<(), Error>) {
+        while !folded.is_empty() {
+            let rest = folded.split_off(folded.len().min(ENTRIES_AT_ONCE));
+            let events = folded.iter().map(Folded::event).collect();
+            if let Err(error) = self.commit(events, Vec::new()).await {
+                folded.extend(rest);
+                return (folded, Err(error));
+            }
+            folded = rest;
+        }
+        (folded, Ok(()))
     }
 
     /// Writes the numbers of the last minute when the broker stops.
@@ -238,9 +257,11 @@ impl Engine {
 /// Entries of one batch.
 const ENTRIES_AT_ONCE: usize = 256;
 
-fn decided(record: &DecisionRecord) -> Event {
-    Event::Decided {
-        decision: record.clone(),
-        repeated: None,
+impl Decided {
+    fn event(&self) -> Event {
+        Event::Decided {
+            decision: self.record.clone(),
+            repeated: None,
+        }
     }
 }

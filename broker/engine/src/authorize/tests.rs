@@ -11,6 +11,7 @@ use crate::{
     testing::{Bench, key_of},
 };
 
+mod ended_before;
 mod ten_minutes;
 
 const MINUTE: Duration = Duration::from_secs(60);

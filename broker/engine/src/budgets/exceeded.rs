@@ -12,6 +12,7 @@ use taskpass_core::{AgentName, Budget, Event, Repeated, Timestamp};
 use tokio::sync::Notify;
 
 use super::HOUR;
+use crate::folds::{add, one};
 
 /// Refused calls of one agent for one budget.
 #[derive(Debug)]
@@ -133,21 +134,4 @@ impl Exceeded {
             .map(|tally| (tally.since + HOUR).saturating_sub(now));
         ends.min()
     }
-}
-
-const fn one(at: Timestamp) -> Repeated {
-    Repeated {
-        times: 1,
-        first: at,
-        last: at,
-    }
-}
-
-/// Adds up what two entries would have said.
-fn add(sum: &mut Option<Repeated>, more: Repeated) {
-    *sum = Some(sum.map_or(more, |sum| Repeated {
-        times: sum.times.saturating_add(more.times),
-        first: sum.first.min(more.first),
-        last: sum.last.max(more.last),
-    }));
 }

@@ -6,8 +6,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn record(agent: &str, resource: &str) -> DecisionRecord {
-    DecisionRecord {
+fn record(agent: &str, resource: &str) -> Decided {
+    let record = DecisionRecord {
         principal: format!("spiffe://acme.test/agent/{agent}"),
         action: "task.read".to_owned(),
         resource: resource.to_owned(),
@@ -18,7 +18,16 @@ fn record(agent: &str, resource: &str) -> DecisionRecord {
         errors: Vec::new(),
         input_sha256: resource.to_owned(),
         duration_us: 1,
-    }
+    };
+    let asked = Asked::new(None, None);
+    Decided { record, asked }
+}
+
+/// The same with other parts.
+fn with(decided: &Decided, change: impl FnOnce(&mut DecisionRecord)) -> Decided {
+    let mut other = decided.clone();
+    change(&mut other.record);
+    other
 }
 
 fn at(second: u32) -> (Timestamp, Duration) {
@@ -30,7 +39,7 @@ fn at(second: u32) -> (Timestamp, Duration) {
 fn the_first_needs_an_entry_and_its_repeats_of_a_minute_share_one() {
     let folds = Folds::default();
     let denied = record("a", "task t");
-    let repeats = |record: &DecisionRecord, second| {
+    let repeats = |record: &Decided, second| {
         let (time, now) = at(second);
         folds.repeats(record, time, now)
     };
@@ -38,11 +47,10 @@ fn the_first_needs_an_entry_and_its_repeats_of_a_minute_share_one() {
     assert!(!repeats(&denied, 0), "what is not on record has no repeats");
     folds.begin(denied.clone(), at(0).1);
     for second in 1..60 {
-        let later = DecisionRecord {
-            duration_us: u64::from(second),
-            input_sha256: second.to_string(),
-            ..denied.clone()
-        };
+        let later = with(&denied, |record| {
+            record.duration_us = u64::from(second);
+            record.input_sha256 = second.to_string();
+        });
         assert!(repeats(&later, second));
     }
     assert!(folds.due(at(59).1, false).is_empty());
@@ -54,7 +62,7 @@ fn the_first_needs_an_entry_and_its_repeats_of_a_minute_share_one() {
     let Event::Decided { decision, repeated } = due[0].event() else {
         panic!("{due:?}")
     };
-    assert_eq!(decision, denied);
+    assert_eq!(decision, denied.record);
     let (first, last) = (at(1).0, at(59).0);
     let times = 59;
     assert_eq!(repeated, Some(Repeated { times, first, last }));
@@ -69,33 +77,26 @@ fn another_decision_is_no_repeat() {
     let folds = Folds::default();
     let denied = record("a", "task t");
     folds.begin(denied.clone(), SECOND);
+    let asked = |ip: Option<&str>, bucket: Option<&str>| {
+        let scope = bucket.map(|name| Scope::from_pairs([("bucket", name)]).unwrap());
+        let ip = ip.map(|text| text.parse().unwrap());
+        Decided {
+            asked: Asked::new(ip, scope.as_ref()),
+            ..denied.clone()
+        }
+    };
     let others = [
         record("b", "task t"),
         record("a", "task u"),
-        DecisionRecord {
-            action: "task.end".to_owned(),
-            ..denied.clone()
-        },
-        DecisionRecord {
-            outcome: Outcome::Allow,
-            ..denied.clone()
-        },
-        DecisionRecord {
-            reason: "another".to_owned(),
-            ..denied.clone()
-        },
-        DecisionRecord {
-            policies: vec!["p".to_owned()],
-            ..denied.clone()
-        },
-        DecisionRecord {
-            policy_set: "other".to_owned(),
-            ..denied.clone()
-        },
-        DecisionRecord {
-            errors: vec!["e".to_owned()],
-            ..denied.clone()
-        },
+        with(&denied, |record| record.action = "task.end".to_owned()),
+        with(&denied, |record| record.outcome = Outcome::Allow),
+        with(&denied, |record| record.reason = "another".to_owned()),
+        with(&denied, |record| record.policies = vec!["p".to_owned()]),
+        with(&denied, |record| record.policy_set = "other".to_owned()),
+        with(&denied, |record| record.errors = vec!["e".to_owned()]),
+        asked(Some("192.0.2.1"), None),
+        asked(Some("192.0.2.1"), Some("one")),
+        asked(None, Some("one")),
     ];
     for other in &others {
         assert!(!folds.repeats(other, Timestamp::EPOCH, SECOND), "{other:?}");

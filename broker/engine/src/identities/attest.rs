@@ -14,7 +14,10 @@ use taskpass_core::{
 };
 use taskpass_policy::Action;
 
-use crate::{Engine, Error, Field, Snapshot, failpoint};
+use crate::{
+    Engine, Error, Field, Snapshot, failpoint,
+    folds::{Asked, Decided},
+};
 
 use self::refusals::Line;
 pub(crate) use self::refusals::RefusalLog;
@@ -156,10 +159,12 @@ impl Engine {
         tracing::warn!(%evidence, %id, %holder, "evidence was shown in place of another identity");
         let reason = format!("{evidence} was shown in place of `{claimed}`, as was claimed");
         let resource = format!("agent {}", agent.name);
-        let decision = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
+        let record = self.denial_by_rule(snapshot, &id, Action::SvidAttest, &resource, &reason);
+        let asked = Asked::new(request.ip, None);
         // Nothing is answered that is not on record.
         let account = Some((&agent.name, &snapshot.settings().budgets));
-        self.commit_denial(account, decision).await?;
+        self.commit_denial(account, Decided { record, asked })
+            .await?;
         let kind = evidence.kind();
         // Evidence that counts more than once is not used up by a login that succeeds either.
         let unused = match claims.uses_up {

@@ -1,4 +1,5 @@
-//! One agent at full rate for ten minutes of virtual time.
+//! One agent at full rate for ten minutes of virtual time. Rates and budgets are a part of the
+//! defaults, so that the tests take seconds.
 
 use taskpass_core::{Labels, Scope, limits};
 use taskpass_store::MemoryLog;
@@ -6,10 +7,36 @@ use taskpass_store::MemoryLog;
 use super::*;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
-/// The most that the ledger may grow.
-const BYTES_MAX: usize = 20_000_000;
+/// The part of the defaults that the flood uses.
+const PART: u32 = 5;
+/// The most that the ledger may grow; 20 MB with the defaults.
+const BYTES_MAX: usize = 20_000_000 / PART as usize;
 /// Bytes that the files hold for an entry beside it: length, checksum, and a hash in a tile.
 const BESIDE_AN_ENTRY: usize = 48;
+
+fn settings(part: u32) -> Settings {
+    let mut settings = Settings::default();
+    let (requests, budgets) = (&mut settings.requests, &mut settings.budgets);
+    for limit in [
+        &mut requests.agent_requests_per_second,
+        &mut requests.agent_requests_burst,
+        &mut budgets.agent_ledger_bytes_per_hour,
+        &mut budgets.agent_task_starts_per_hour,
+        &mut budgets.agent_denials_per_hour,
+    ] {
+        *limit /= part;
+    }
+    settings
+}
+
+/// Bytes that the ledger takes for the entries since `first`.
+fn grown(log: &MemoryLog, first: usize) -> usize {
+    let entries = log.since(first);
+    entries
+        .iter()
+        .map(|entry| entry.len() + BESIDE_AN_ENTRY)
+        .sum()
+}
 
 /// The largest request without a role.
 fn largest() -> StartTask {
@@ -78,7 +105,7 @@ impl Flood<'_> {
 #[tokio::test]
 async fn one_agent_at_full_rate_for_ten_minutes_leaves_room_and_time_for_others() {
     let log = MemoryLog::default();
-    let bench = Bench::in_memory(&log, &["a"], Settings::default()).await;
+    let bench = Bench::in_memory(&log, &["a"], settings(PART)).await;
     let other = bench.join("other").await;
     let before = log.since(0).len();
     let start = largest();
@@ -118,13 +145,60 @@ async fn one_agent_at_full_rate_for_ten_minutes_leaves_room_and_time_for_others(
         passed += second;
     }
     bench.engine.close_counts().await.unwrap();
-    assert!(flood.calls > 60_000, "{}", flood.calls);
-    assert!(flood.ended.len() > 500, "{}", flood.ended.len());
-    let grown: usize = log
-        .since(before)
-        .iter()
-        .map(|entry| entry.len() + BESIDE_AN_ENTRY)
-        .sum();
+    assert!(flood.calls > 60_000 / u64::from(PART), "{}", flood.calls);
+    assert!(
+        flood.ended.len() > 500 / PART as usize,
+        "{}",
+        flood.ended.len()
+    );
+    let grown = grown(&log, before);
     assert!(grown < BYTES_MAX, "{grown} bytes");
     assert!(grown > BYTES_MAX / 4, "{grown} bytes are no flood");
+}
+
+/// All its folds and its budget are used up, and no budget refuses an end.
+#[tokio::test]
+async fn an_agent_that_ends_what_has_ended_for_ten_minutes_leaves_two_entries_a_minute() {
+    let log = MemoryLog::default();
+    let bench = Bench::in_memory(&log, &["a"], settings(50)).await;
+    let mut ended = Vec::new();
+    for _ in 0..30 {
+        let task = start(&bench).await.unwrap().task.id;
+        end(&bench, task).await.unwrap();
+        ended.push(task);
+    }
+    let (second, mut passed, mut ends) = (Duration::from_secs(1), Duration::ZERO, 0_usize);
+    let before = log.since(0).len();
+    fill_folds(&bench);
+    while passed < TEN_MINUTES {
+        use_up(&bench);
+        while bench.engine.check_rate(&bench.agent).is_ok() {
+            end(&bench, ended[ends % ended.len()]).await.unwrap();
+            ends += 1;
+        }
+        bench.clock.advance(second);
+        passed += second;
+        if passed.as_secs().is_multiple_of(60) {
+            // Those of the last minute are over.
+            bench.engine.write_counted(false).await.unwrap();
+            fill_folds(&bench);
+        }
+    }
+    bench.engine.close_counts().await.unwrap();
+    assert!(ends > 60_000 / 50, "{ends}");
+    let entries = log.since(before).len();
+    assert!(entries <= 2 * 11, "{entries} entries of {ends} calls");
+}
+
+/// As many denials as an agent has folds, without a call for each.
+fn fill_folds(bench: &Bench) {
+    let (engine, now) = (&bench.engine, bench.engine.context.clock.monotonic());
+    for number in 0..limits::FOLDS_PER_CALLER_MAX {
+        let (call, resource) = (&bench.agent, number.to_string());
+        let principal = call.caller.id();
+        let record =
+            engine.denial_by_rule(&call.snapshot, principal, Action::TaskRead, &resource, "no");
+        let asked = Asked::new(None, None);
+        engine.folds.begin(Decided { record, asked }, now);
+    }
 }
