@@ -187,7 +187,8 @@ async fn an_agent_that_ends_what_has_ended_for_ten_minutes_leaves_two_entries_a_
     bench.engine.close_counts().await.unwrap();
     assert!(ends > 60_000 / 50, "{ends}");
     let entries = log.since(before).len();
-    assert!(entries <= 2 * 11, "{entries} entries of {ends} calls");
+    // Two of them say that the budget was exceeded, and how often.
+    assert!(entries <= 2 * 11 + 2, "{entries} entries of {ends} calls");
 }
 
 /// As many denials as an agent has folds, without a call for each.
