@@ -274,3 +274,24 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
     drop((limit, archiving));
     opened.store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn doctor_names_an_archive_that_is_missing_not_begun_or_beside_the_ledger() {
+    let installation = Installation::new();
+    let (path, archive) = (installation.config.path.clone(), installation.archive());
+    let mut text = fs::read_to_string(&path).unwrap();
+    text += &format!("\n[ledger]\narchive = \"{}\"\n", archive.display());
+    fs::write(&path, text).unwrap();
+    let begun = archive.join("ledger.vkey");
+    for words in ["is not there", "has no archive", "on the same file system"] {
+        let kinds = provider_kinds();
+        let diagnosis = crate::doctor::diagnose(&path, &kinds, &installation.deps, |_| Vec::new());
+        let findings = diagnosis.await.findings;
+        let found = findings.iter().find(|it| it.check == "archive").unwrap();
+        assert!(found.message.contains(words), "{found:?}");
+        match archive.exists() {
+            false => fs::create_dir(&archive).unwrap(),
+            true => fs::write(&begun, "key").unwrap(),
+        }
+    }
+}

@@ -163,7 +163,7 @@ fn what_a_run_left_goes_once_its_copy_was_compared_again() {
         );
         fs::write(&wrong, right).unwrap();
         let done = archiver.clean_up(&place.archive).unwrap();
-        assert_eq!(done.deleted as usize, archived.len() - 1);
+        assert_eq!(done.deleted, archived.len() as u64 - 1);
         assert_eq!(place.segments(), kept);
         assert_eq!(place.verify().unwrap().entries, ENTRIES);
         // Another archive has no copies: what came back stays.
