@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use taskpass_core::{TaskId, Timestamp};
-use taskpass_ledger::{Checkpoint, ProofFile, Reader, export};
+use taskpass_ledger::{Checkpoint, Pin, ProofFile, Reader, export};
 use taskpass_policy::{Action, Resource};
 
 use crate::{Call, Engine, Error, Field};
@@ -40,9 +40,15 @@ pub struct ExportFilter {
     pub consistent_with: Option<u64>,
 }
 
+/// An export that the rules allow.
+#[derive(Debug)]
+pub struct AllowedExport(());
+
 /// A prepared export. Writing it is blocking work.
 #[derive(Debug)]
 pub struct ExportPlan {
+    /// Keeps its segments on this machine until it is written.
+    _pin: Option<Pin>,
     reader: Reader,
     checkpoint: Arc<Checkpoint>,
     selection: Selection,
@@ -122,15 +128,21 @@ impl Engine {
         .await
     }
 
-    /// Decides about an export and finds the entries that belong to it.
-    pub async fn plan_export(
-        &self,
-        call: &Call,
-        filter: &ExportFilter,
-    ) -> Result<ExportPlan, Error> {
+    /// Decides about an export. A caller takes its place among the exports only then: a refusal
+    /// takes time, and must keep no auditor out.
+    pub async fn authorize_export(&self, call: &Call) -> Result<AllowedExport, Error> {
         self.require_operator(call, Action::LedgerRead).await?;
         self.authorize_read(call, Action::LedgerRead, Resource::Installation)
             .await?;
+        Ok(AllowedExport(()))
+    }
+
+    /// Finds the entries that belong to an export.
+    pub async fn plan_export(
+        &self,
+        _allowed: AllowedExport,
+        filter: &ExportFilter,
+    ) -> Result<ExportPlan, Error> {
         let checkpoint = self.fresh_checkpoint().await?;
         let older = filter.consistent_with;
         if let Some(older) = older {
@@ -153,10 +165,14 @@ impl Engine {
             Selection::From(index) => Some(*index),
             Selection::Some(indexes) => indexes.first().copied(),
         };
-        if let Some(first) = first {
-            require_readable(&self.context.ledger, first)?;
-        }
+        // Archiving may run at the same time. Without the pin, it would take segments away after the
+        // first lines were sent.
+        let pin = match first {
+            Some(first) => Some(readable(self.context.ledger.pin(first))?),
+            None => None,
+        };
         Ok(ExportPlan {
+            _pin: pin,
             reader: self.context.ledger.clone(),
             checkpoint,
             selection,
@@ -232,8 +248,11 @@ impl ExportPlan {
 
 /// Fails before the first line is sent when the entries from `index` on are in an archive.
 fn require_readable(reader: &Reader, index: u64) -> Result<(), Error> {
-    let readable = reader.require(index);
-    readable.map_err(|archived| Error::Precondition(archived.to_string()))
+    readable(reader.require(index))
+}
+
+fn readable<T>(found: Result<T, taskpass_ledger::Error>) -> Result<T, Error> {
+    found.map_err(|archived| Error::Precondition(archived.to_string()))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -63,7 +63,7 @@ pub use identities::{
     Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText, JoinTokenView, OwnerDeparted, Refusal,
     RegisterAgent, ReleaseAgent, RetireRoot, RootView, StopAgent, StoppedAgent,
 };
-pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
+pub use ledger::{AllowedExport, Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use policy::{AccessDecisions, AccessQuestion, AgentAccess};
 pub use providers::{
     BackendStatus, CallCounts, ConfiguredProvider, ProviderChange, ProviderState, ProviderView,

@@ -5,8 +5,15 @@
 //! over the entries that leave, as the ledger's new beginning, and then deletes their segments.
 //! Both can be repeated after a crash at any place.
 //!
+//! No copy is deleted on the word of a path. Links and mounts can make the ledger itself look like
+//! its archive, so [`Copied`] has the numbers of the files that were compared.
+//!
 //! An archive is a ledger's directory of its own: `segments/`, a `checkpoint` over its entries, the
 //! public key in `ledger.vkey`, and `base` when it does not begin with the first entry.
+
+mod error;
+mod place;
+mod removal;
 
 use std::{
     fs::File,
@@ -16,8 +23,13 @@ use std::{
 };
 
 use rustix::fs::{Advice, fadvise, syncfs};
-use taskpass_files::{Access, Draft, create_dir_all, replace, sync_dir};
+use taskpass_files::{Access, Draft, create_dir_all, replace};
 
+pub use self::{error::ArchiveError, removal::Forgotten};
+use self::{
+    place::{FileId, Place, refuse_own_place},
+    removal::Copy,
+};
 use crate::{
     Checkpoint, Error, Hash, SigningKey, attached,
     base::Base,
@@ -33,69 +45,6 @@ const COPY_BYTES: usize = 1024 * 1024;
 /// Segments that one call copies, so that the names of all fit into one entry of the ledger.
 const SEGMENTS_MAX: usize = 256;
 
-/// Why segments did not go to an archive.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// The ledger was closed.
-    #[error("the ledger was closed meanwhile; run it again")]
-    Closed,
-    /// The archive would lie around or within the ledger.
-    #[error("`{path}` is the ledger's own place; name a directory elsewhere, best on another disk")]
-    OwnPlace {
-        /// The directory that was named.
-        path: PathBuf,
-    },
-    /// The directory has the archive of another ledger.
-    #[error("`{path}` is of another ledger; name another directory")]
-    OtherLedger {
-        /// Its key.
-        path: PathBuf,
-    },
-    /// The archive would not be in one piece.
-    #[error(
-        "the archive `{path}` ends before entry {ends}, and this ledger goes on at entry {first}; name another directory"
-    )]
-    Gap {
-        /// The archive.
-        path: PathBuf,
-        /// The first entry that the archive does not have.
-        ends: u64,
-        /// The first entry that would follow.
-        first: u64,
-    },
-    /// The archive has another file under the name of a segment.
-    #[error(
-        "`{path}` is there already and is not this ledger's segment; move it away, or name another directory"
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// How it differs.
-        #[source]
-        source: Box<Error>,
-    },
-    /// A copy is not what was copied. Nothing was deleted.
-    #[error(
-        "the copy `{path}` is not what was written, and nothing was deleted; check the disk of the archive"
-    )]
-    NotCopied {
-        /// The copy.
-        path: PathBuf,
-        /// How it differs.
-        #[source]
-        source: Box<Error>,
-    },
-    /// The ledger or the archive could not be read or written.
-    #[error(transparent)]
-    Ledger(#[from] Error),
-}
-
-impl From<taskpass_files::Error> for ArchiveError {
-    fn from(error: taskpass_files::Error) -> Self {
-        Self::Ledger(Error::io(error.action, error.path)(error.source))
-    }
-}
-
 /// How far copying is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Copying {
@@ -105,6 +54,15 @@ pub struct Copying {
     pub total: u64,
 }
 
+/// Whether a directory had an archive of this ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It has one since now.
+    Now,
+    /// It had one before.
+    Before,
+}
+
 /// Segments that are in an archive and were compared there with the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
@@ -112,6 +70,7 @@ pub struct Copied {
     next: u64,
     root: Hash,
     segments: Vec<String>,
+    copies: Vec<Copy>,
     bytes: u64,
     archive: PathBuf,
 }
@@ -176,6 +135,46 @@ impl Archiver {
         firsts.filter(|first| *first <= signed).collect()
     }
 
+    /// Makes an archive in a directory that has none. It goes on with the first entry that the
+    /// ledger has.
+    ///
+    /// Only for a person who named the directory: an empty one may be the place of a volume that is
+    /// not mounted.
+    pub fn begin(&self, archive: &Path) -> Result<Begun, ArchiveError> {
+        let _open = self.lock.upgrade().ok_or(ArchiveError::Closed)?;
+        let own = self.shared.ledger.as_path();
+        // Before anything is made: a directory that is there may be the ledger's own by a link.
+        refuse_own_place(archive, own)?;
+        create_dir_all(&segment::directory(archive))?;
+        Place::open(archive, own)?;
+        let keyed = self.is_ours(archive)?;
+        let first = self.shared.state().first;
+        let has_checkpoint = checkpoint_path(archive).symlink_metadata().is_ok();
+        let empty = !has_checkpoint && scan::list(archive)?.is_empty();
+        if empty && first > 0 {
+            let edge = self.shared.edge_at(first)?;
+            let root = edge.root();
+            Base::sign(edge, &self.key).store(archive)?;
+            self.sign_archive(archive, first, root)?;
+        }
+        if !keyed {
+            let line = format!("{}\n", self.key.verifying_key());
+            let vkey = archive.join("ledger.vkey");
+            replace(&vkey, line.as_bytes(), Access::Private)?;
+        }
+        match empty && (first > 0 || !keyed) {
+            true => Ok(Begun::Now),
+            false => Ok(Begun::Before),
+        }
+    }
+
+    /// Fails unless the directory has an archive that this ledger can go on with: of its key, up to
+    /// its first entry, and with all segments that it signed.
+    pub fn require_begun(&self, archive: &Path) -> Result<(), ArchiveError> {
+        let first = self.shared.state().first;
+        self.begun(archive, first).map(drop)
+    }
+
     /// Copies the segments before `cut`, which is one of [`Archiver::cuts`], and compares the
     /// copies with the tree. Takes the oldest ones if they are very many. `None` when nothing is
     /// left to be copied.
@@ -196,17 +195,19 @@ impl Archiver {
         };
         let (first, next) = (oldest.first, newest.next());
         let root = self.shared.edge_at(next)?.root();
-        self.prepare(archive, first)?;
+        let place = self.begun(archive, first)?;
         let bytes = segments.iter().map(|segment| segment.end).sum();
         let mut done = 0;
+        let mut copies = Vec::new();
         for segment in &segments {
-            self.copy_segment(segment, archive, &mut |more| {
+            let copy = self.copy_segment(segment, archive, &place, &mut |more| {
                 done += more;
                 progress(Copying {
                     done: done / 2,
                     total: bytes,
                 });
             })?;
+            copies.push(copy);
         }
         self.sign_archive(archive, next, root)?;
         self.keep_tiles(first, next)?;
@@ -218,64 +219,50 @@ impl Archiver {
                 .iter()
                 .map(|segment| segment::file_name(segment.first))
                 .collect(),
+            copies,
             bytes,
             archive: archive.to_owned(),
         }))
     }
 
-    /// Lets the ledger begin behind the copied segments, and deletes them here. Returns how many
-    /// files were deleted.
-    pub fn forget(&self, copied: &Copied) -> Result<u64, ArchiveError> {
-        let _open = self.lock.upgrade().ok_or(ArchiveError::Closed)?;
-        let ledger = self.shared.ledger.as_path();
-        if copied.next > self.shared.state().first {
-            let base = Base::sign(self.shared.edge_at(copied.next)?, &self.key);
-            base.store(ledger)?;
-            let mut state = self.shared.state_mut();
-            state.first = copied.next;
-            state
-                .segments
-                .retain(|segment| segment.first >= copied.next);
-        }
-        Ok(remove_before(ledger, copied.next)?)
-    }
-
-    /// Makes the archive's directories, and says what an auditor has to know of it.
-    fn prepare(&self, archive: &Path, first: u64) -> Result<(), ArchiveError> {
-        let segments = segment::directory(archive);
-        let own = self.shared.ledger.as_path();
-        // Before anything is made: a directory that is there may be the ledger's own by a link.
-        refuse_own_place(archive, own)?;
-        create_dir_all(&segments)?;
-        refuse_own_place(archive, own)?;
-        let vkey = archive.join("ledger.vkey");
-        let line = format!("{}\n", self.key.verifying_key());
-        match std::fs::read_to_string(&vkey) {
-            Ok(found) if found == line => {}
-            Ok(_) => return Err(ArchiveError::OtherLedger { path: vkey }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                replace(&vkey, line.as_bytes(), Access::Private)?;
-            }
-            Err(e) => return Err(Error::io("read", vkey)(e).into()),
-        }
+    /// Opens the archive if it reaches the entry `first` and has what it signed.
+    fn begun(&self, archive: &Path, first: u64) -> Result<Place, ArchiveError> {
+        let path = archive.to_owned();
+        let place = Place::open(archive, &self.shared.ledger)?;
+        let (Some(place), true) = (place, self.is_ours(archive)?) else {
+            return Err(ArchiveError::NotBegun { path });
+        };
+        let key = self.key.verifying_key();
         let there = scan::list(archive)?;
-        if first > 0 && there.is_empty() {
-            Base::sign(self.shared.edge_at(first)?, &self.key).store(archive)?;
-        }
+        let begins = Base::read(archive, key)?.map_or(0, |base| base.size());
         // A run before this one may have been killed behind its copies: then the checkpoint is
         // older than they are.
-        let ends = match checkpoint::read(&checkpoint_path(archive), self.key.verifying_key()) {
+        let signed = checkpoint::read(&checkpoint_path(archive), key);
+        let ends = match signed {
             Ok(checkpoint) => checkpoint.size(),
-            Err(_) => there.first().copied().unwrap_or(first),
+            Err(_) if first > 0 && there.is_empty() => {
+                return Err(ArchiveError::NotBegun { path });
+            }
+            Err(_) => begins,
         };
         if ends < first {
-            return Err(ArchiveError::Gap {
-                path: archive.to_owned(),
-                ends,
-                first,
-            });
+            return Err(ArchiveError::Gap { path, ends, first });
         }
-        Ok(())
+        match place.lost(&there, begins, ends)? {
+            Some(index) => Err(ArchiveError::Lost { path, ends, index }),
+            None => Ok(place),
+        }
+    }
+
+    /// Whether the archive has this ledger's key; false when it has none.
+    fn is_ours(&self, archive: &Path) -> Result<bool, ArchiveError> {
+        let vkey = archive.join("ledger.vkey");
+        match std::fs::read_to_string(&vkey) {
+            Ok(found) if found == format!("{}\n", self.key.verifying_key()) => Ok(true),
+            Ok(_) => Err(ArchiveError::OtherLedger { path: vkey }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("read", vkey)(e).into()),
+        }
     }
 
     /// Copies one segment and compares the copy with the tree. `progress` hears of each byte twice.
@@ -283,25 +270,50 @@ impl Archiver {
         &self,
         segment: &Segment,
         archive: &Path,
+        place: &Place,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(), ArchiveError> {
-        let path = segment::directory(archive).join(segment::file_name(segment.first));
-        let leaf = |index| self.shared.node(0, index);
-        if path.symlink_metadata().is_ok() {
-            attached::hash(segment, archive, &leaf).map_err(|source| ArchiveError::Foreign {
-                path,
-                source: Box::new(source),
-            })?;
+    ) -> Result<Copy, ArchiveError> {
+        let path = place.path_of(segment.first);
+        if let Some(there) = place.segment(segment.first)? {
+            let compared = self.compare(there, segment, archive)?;
+            let copy = compared.map_err(|source| ArchiveError::Foreign { path, source })?;
             progress(segment.end * 2);
-            return Ok(());
+            return Ok(copy);
         }
         self.write_copy(segment, &path, progress)?;
-        attached::hash(segment, archive, &leaf).map_err(|source| ArchiveError::NotCopied {
-            path,
-            source: Box::new(source),
-        })?;
+        let written = place.segment(segment.first)?;
+        let Some(written) = written else {
+            return Err(ArchiveError::Exchanged { path });
+        };
+        // The copy is compared as the disk has it, where the file system lets go of its pages.
+        if let Err(error) = fadvise(&written, 0, None, Advice::DontNeed) {
+            tracing::debug!(%error, path = %path.display(), "the copy is compared from memory");
+        }
+        let compared = self.compare(written, segment, archive)?;
+        let copy = compared.map_err(|source| ArchiveError::NotCopied { path, source })?;
         progress(segment.end);
-        Ok(())
+        Ok(copy)
+    }
+
+    /// Compares an open copy with the tree, unless it is the original. The inner error is the
+    /// difference.
+    fn compare(
+        &self,
+        copy: File,
+        segment: &Segment,
+        archive: &Path,
+    ) -> Result<Result<Copy, Box<Error>>, ArchiveError> {
+        let path = Segment::empty(segment.first).path(archive);
+        let id = FileId::of_open(&copy, &path)?;
+        if FileId::of_original(&self.shared.ledger, segment.first)? == Some(id) {
+            return Err(ArchiveError::Original { path });
+        }
+        // A copy that another program made may be in memory alone.
+        copy.sync_all().map_err(Error::io("sync", &path))?;
+        let leaf = |index| self.shared.node(0, index);
+        let compared = attached::hash_open(copy, segment, archive, &leaf);
+        let (first, next) = (segment.first, segment.next());
+        Ok(compared.map(|_| Copy { first, next, id }).map_err(Box::new))
     }
 
     fn write_copy(
@@ -326,12 +338,6 @@ impl Archiver {
             progress(read as u64);
         }
         draft.replace()?;
-        // The copy is compared as the disk has it, where the file system lets go of its pages.
-        let advised =
-            File::open(path).and_then(|file| Ok(fadvise(&file, 0, None, Advice::DontNeed)?));
-        if let Err(error) = advised {
-            tracing::debug!(%error, path = %path.display(), "the copy is compared from memory");
-        }
         Ok(())
     }
 
@@ -371,35 +377,6 @@ impl Archiver {
             .map_err(Error::io("sync", ledger))?;
         Ok(())
     }
-}
-
-/// Refuses an archive that is the ledger's directory, lies in it, or lies around it.
-fn refuse_own_place(archive: &Path, ledger: &Path) -> Result<(), ArchiveError> {
-    let resolved = |path: &Path| {
-        path.canonicalize()
-            .unwrap_or_else(|_missing| path.to_owned())
-    };
-    let (to, own) = (resolved(archive), resolved(ledger));
-    if to.starts_with(&own) || own.starts_with(&to) {
-        return Err(ArchiveError::OwnPlace {
-            path: archive.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Deletes the segments whose entries are all before `first`; returns how many.
-pub(crate) fn remove_before(ledger: &Path, first: u64) -> Result<u64, Error> {
-    let failed = |e: taskpass_files::Error| Error::io(e.action, e.path)(e.source);
-    let mut removed = 0;
-    for old in scan::list(ledger)?.into_iter().filter(|it| *it < first) {
-        taskpass_files::remove(&Segment::empty(old).path(ledger)).map_err(failed)?;
-        removed += 1;
-    }
-    if removed > 0 {
-        sync_dir(&segment::directory(ledger)).map_err(failed)?;
-    }
-    Ok(removed)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     Error, Hash,
     cursor::{Place, Reach, place_in},
-    scan::{self, Content, SegmentFile, read_segment},
+    scan::{self, Content, SegmentFile, read_open_segment},
     segment::Segment,
     tree::leaf_hash,
 };
@@ -82,6 +82,18 @@ pub(crate) fn hash(
     directory: &Path,
     leaf: &dyn Fn(u64) -> Result<Hash, Error>,
 ) -> Result<Segment, Error> {
+    let path = Segment::empty(expected.first).path(directory);
+    let file = fs::File::open(&path).map_err(Error::io("read", path))?;
+    hash_open(file, expected, directory, leaf)
+}
+
+/// The same of a file that is open already; `directory` is for messages alone.
+pub(crate) fn hash_open(
+    opened: fs::File,
+    expected: &Segment,
+    directory: &Path,
+    leaf: &dyn Fn(u64) -> Result<Hash, Error>,
+) -> Result<Segment, Error> {
     let file = SegmentFile {
         ledger: directory,
         first: expected.first,
@@ -95,7 +107,7 @@ pub(crate) fn hash(
     };
     let mut failed = None;
     let mut offset = crate::segment::HEADER_BYTES;
-    let content = read_segment(&file, 0, &mut |frame| {
+    let content = read_open_segment(opened, &file, 0, &mut |frame| {
         if failed.is_none() && frame.index < expected.next() {
             match leaf(frame.index) {
                 Ok(signed) if signed == leaf_hash(frame.bytes) => {}

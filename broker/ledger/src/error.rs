@@ -115,7 +115,7 @@ pub enum Error {
     },
     /// A ledger has no valid edge over the entries that are in its archive.
     #[error(
-        "`{path}` does not say where this ledger begins; restore it from a backup, or put the archive's segments back into `segments/` and remove it"
+        "`{path}` does not say where this ledger begins; restore it from a backup, or remove it and then put the archive's segments back into `segments/`"
     )]
     Base {
         /// The file.
@@ -123,6 +123,18 @@ pub enum Error {
         /// The mistake in it.
         #[source]
         source: NoteError,
+    },
+    /// A ledger is said to begin behind the end of what its checkpoint signed.
+    #[error(
+        "`{path}` says that the entries before {begins} are in an archive, and the checkpoint has signed only {signed}: the files are of different times; restore the whole directory from one backup, or remove `base` if `segments/` has the entries from the first one on"
+    )]
+    BaseAhead {
+        /// The file.
+        path: PathBuf,
+        /// The first entry that would be kept here.
+        begins: u64,
+        /// The checkpoint's size.
+        signed: u64,
     },
     /// A checkpoint is not one of this ledger.
     #[error("`{path}` is not a checkpoint of this ledger")]

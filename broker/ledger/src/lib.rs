@@ -53,7 +53,7 @@ mod testing;
 mod tiles;
 pub mod verify;
 
-pub use archiver::{ArchiveError, Archiver, Copied, Copying};
+pub use archiver::{ArchiveError, Archiver, Begun, Copied, Copying, Forgotten};
 pub use error::Error;
 pub use key::{KeyError, SigningKey};
 pub use ledger::Ledger;
@@ -63,5 +63,6 @@ pub use reader::{Entries, Reader};
 pub use recent::recent_entries;
 pub use scan::{DamageAt, Torn};
 pub use segment::ENTRY_BYTES_MAX;
+pub use shared::Pin;
 pub use tail::{Priority, SEGMENT_BYTES};
 pub use taskpass_ledger_verify::{Checkpoint, Hash, NoteError, VerifyingKey, tree};

@@ -14,13 +14,13 @@ use std::{
 use taskpass_files::create_dir_all;
 
 use crate::{
-    Checkpoint, DamageAt, Error, Ledger, SEGMENT_BYTES, SigningKey, Torn, VerifyingKey, archiver,
+    Checkpoint, DamageAt, Error, Ledger, SEGMENT_BYTES, SigningKey, Torn, VerifyingKey,
     attached::Attached,
     base::Base,
     checkpoint::{self, checkpoint_path},
     disk::{Disk, SystemDisk},
     forest::{self, Forest},
-    scan::{self, Scan},
+    scan::{self, Scan, SegmentFile},
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
     survey::{self, Survey},
@@ -125,7 +125,7 @@ impl Ledger {
         }
         let base = opening.base(key.verifying_key())?;
         let first = base.size();
-        let mut checkpoint = opening.checkpoint(key.verifying_key())?;
+        let mut checkpoint = opening.checkpoint(key.verifying_key(), first)?;
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
         let survey = opening.survey(&mut checkpoint, base)?;
         let tiles_rebuilt = opening.compare(&mut checkpoint, &survey)?;
@@ -155,6 +155,7 @@ impl Ledger {
         let state = State {
             first,
             segments,
+            leaving: Vec::new(),
             edge,
             checkpoint: Arc::new(checkpoint),
         };
@@ -201,24 +202,34 @@ impl Opening<'_> {
         Ok(!exists && !has_base && scan::list(self.ledger)?.is_empty())
     }
 
-    /// The edge over the archived entries. Their segments that are still here go now: they were
-    /// verified in the archive before the base was signed, and the broker died before they were
-    /// deleted.
+    /// The edge over the archived entries. Segments of them that are here are not read and not
+    /// deleted: a person may have put them back, and the archive may have none any more. Deleting
+    /// belongs to archiving, which looks into the archive first.
     fn base(&self, key: &VerifyingKey) -> Result<Edge, Error> {
         let Some(base) = Base::read(self.ledger, key)? else {
             return Ok(Edge::default());
         };
-        let removed = archiver::remove_before(self.ledger, base.size())?;
-        if removed > 0 {
-            tracing::info!(removed, "segments that are in the archive were deleted");
+        let firsts = scan::list(self.ledger)?;
+        let ignored = firsts.iter().filter(|it| **it < base.size()).count();
+        if ignored > 0 {
+            tracing::info!(
+                ignored,
+                "segments before the ledger's beginning are not read; `taskpassd ledger archive` deletes those that are in the archive"
+            );
         }
         Ok(base.into_edge())
     }
 
     /// The checkpoint; none if it is unusable and that is accepted.
-    fn checkpoint(&mut self, key: &VerifyingKey) -> Result<Option<Checkpoint>, Error> {
+    fn checkpoint(&mut self, key: &VerifyingKey, begins: u64) -> Result<Option<Checkpoint>, Error> {
         let path = checkpoint_path(self.ledger);
         let problem = match checkpoint::read(&path, key) {
+            // Before any change: an older backup may lie over a newer ledger.
+            Ok(checkpoint) if checkpoint.size() < begins => Error::BaseAhead {
+                path: Base::path(self.ledger),
+                begins,
+                signed: checkpoint.size(),
+            },
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(error @ (Error::Damaged { .. } | Error::Checkpoint { .. })) => error,
             Err(error) => return Err(error),
@@ -337,7 +348,7 @@ impl Opening<'_> {
     fn set_segments_aside(&self, at: &DamageAt, scan: &Scan) -> Result<Vec<PathBuf>, Error> {
         let mut moved = Vec::new();
         let readable = scan.segments.last().map(|segment| segment.first);
-        for first in scan::list(self.ledger)? {
+        for SegmentFile { first, .. } in SegmentFile::from(self.ledger, scan.first)? {
             let path = Segment::empty(first).path(self.ledger);
             let aside = free_name(&path);
             if readable.is_none_or(|readable| first > readable) {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use crate::{
     Checkpoint, Error, Hash,
     cursor::{Cursor, Reach},
-    shared::Shared,
+    shared::{Pin, Shared},
     tree::{self, range_root},
 };
 
@@ -32,10 +32,13 @@ impl Reader {
 
     /// The first entry that can be read here: with an archive the first of all.
     pub fn first_readable(&self) -> u64 {
-        match self.shared.archive {
-            Some(_) => 0,
-            None => self.first(),
-        }
+        self.shared.first_readable(&self.shared.state())
+    }
+
+    /// Keeps the entries from `index` on readable until the pin is dropped, also while archiving
+    /// runs. Fails as [`Reader::require`] does.
+    pub fn pin(&self, index: u64) -> Result<Pin, Error> {
+        self.shared.pin(index)
     }
 
     /// Fails when the entries from `index` on cannot be read, since they are in an archive that

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Scan {
     /// The first entry that is expected.
-    first: u64,
+    pub(crate) first: u64,
     /// The readable segments, up to the damage if there is any.
     pub(crate) segments: Vec<Segment>,
     pub(crate) torn: Option<Torn>,
@@ -206,6 +206,14 @@ impl BadPlace {
 }
 
 impl<'a> SegmentFile<'a> {
+    /// The segment files from the entry `first` on. Those before it are in an archive, and were not
+    /// deleted yet or came back: nothing reads them.
+    pub(crate) fn from(ledger: &'a Path, first: u64) -> Result<Vec<Self>, Error> {
+        let mut files = Self::all(ledger)?;
+        files.retain(|file| file.first >= first);
+        Ok(files)
+    }
+
     /// All segment files in order.
     pub(crate) fn all(ledger: &'a Path) -> Result<Vec<Self>, Error> {
         let firsts = list(ledger)?;
@@ -266,9 +274,21 @@ pub(crate) fn read_segment(
     entry: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<Content, Error> {
     let path = place.path();
+    let file = fs::File::open(&path).map_err(Error::io("read", path))?;
+    read_open_segment(file, place, signed, entry)
+}
+
+/// Reads a segment file that is open already. `place` says which one it is.
+pub(crate) fn read_open_segment(
+    file: fs::File,
+    place: &SegmentFile<'_>,
+    signed: u64,
+    entry: &mut dyn FnMut(&Frame<'_>),
+) -> Result<Content, Error> {
+    let path = place.path();
     let read = |e| Error::io("read", path.as_path())(e);
-    let length = fs::metadata(&path).map_err(read)?.len();
-    let mut reader = FrameReader::open(&path, 0, length).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    let mut reader = FrameReader::over(file, 0, length);
     if !reader.header_is(place.first).map_err(read)? {
         return Ok(Content::Headless);
     }

@@ -130,6 +130,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Frame<'_>, Bad> {
     })
 }
 
+/// The index of the one entry that fills exactly these bytes.
+pub(crate) fn whole(bytes: &[u8]) -> Option<u64> {
+    // The length is compared first: a checksum at each place of a file's end takes too long.
+    let length = bytes.get(4..8)?.first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length) & !BATCH_FLAG).ok()?;
+    let fits = FRAME_BYTES.checked_add(length) == Some(bytes.len());
+    fits.then(|| decode(bytes).ok().map(|frame| frame.index))
+        .flatten()
+}
+
 /// The answers of a [`FrameReader`].
 #[derive(Debug)]
 pub(crate) enum Next<'a> {
@@ -154,14 +164,18 @@ pub(crate) struct FrameReader {
 impl FrameReader {
     /// Reads `path` from `position` to `end`.
     pub(crate) fn open(path: &Path, position: u64, end: u64) -> io::Result<Self> {
-        let file = fs::File::open(path)?;
-        Ok(Self {
+        Ok(Self::over(fs::File::open(path)?, position, end))
+    }
+
+    /// Reads an open file from `position` to `end`.
+    pub(crate) const fn over(file: fs::File, position: u64, end: u64) -> Self {
+        Self {
             file,
             buffer: Vec::new(),
             unread: 0..0,
             position,
             end,
-        })
+        }
     }
 
     /// Where the next entry begins.

@@ -2,7 +2,7 @@
 //! of tiles.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     state: RwLock<State>,
     /// Most recently used first.
     cache: Mutex<VecDeque<(u32, u64, Arc<Tile>)>>,
+    /// From which entries on readers need the ledger's own segments, and how many readers do.
+    pins: Mutex<BTreeMap<u64, usize>>,
 }
 
 /// The durable part of the ledger.
@@ -37,6 +39,8 @@ pub(crate) struct State {
     /// The first entry that this machine keeps.
     pub(crate) first: u64,
     pub(crate) segments: Vec<Segment>,
+    /// Segments before `first` that a pinned reader still needs. Their copies are in an archive.
+    pub(crate) leaving: Vec<Segment>,
     pub(crate) edge: Edge,
     pub(crate) checkpoint: Arc<Checkpoint>,
 }
@@ -48,6 +52,7 @@ impl Shared {
             archive,
             state: RwLock::new(state),
             cache: Mutex::new(VecDeque::with_capacity(CACHED_TILES + 1)),
+            pins: Mutex::default(),
         }
     }
 
@@ -67,11 +72,44 @@ impl Shared {
             if index >= state.first {
                 return cursor::locate(&self.ledger, &state.segments, index, reach);
             }
+            if let Ok(place) = cursor::locate(&self.ledger, &state.leaving, index, reach) {
+                return Ok(place);
+            }
             state.first
         };
         let archive = self.archive.as_ref();
         let archive = archive.ok_or(Error::Archived { index, first })?;
         archive.locate(index, first, reach, &|leaf| self.node(0, leaf))
+    }
+
+    /// The first entry that can be read: with an archive the first of all.
+    pub(crate) fn first_readable(&self, state: &State) -> u64 {
+        match self.archive {
+            Some(_) => 0,
+            None => state.first,
+        }
+    }
+
+    /// Keeps the segments from `index` on until the pin is dropped.
+    pub(crate) fn pin(self: &Arc<Self>, index: u64) -> Result<Pin, Error> {
+        // The lock is held until the pin is there, so that archiving finds it or has ended.
+        let state = self.state();
+        let first = self.first_readable(&state);
+        if index < first {
+            return Err(Error::Archived { index, first });
+        }
+        // What is before the first segment comes from the archive.
+        let from = index.max(state.first);
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        *pins.entry(from).or_default() += 1;
+        let shared = Arc::clone(self);
+        Ok(Pin { shared, from })
+    }
+
+    /// The first entry that a pinned reader needs.
+    pub(crate) fn pinned(&self) -> Option<u64> {
+        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.keys().next().copied()
     }
 
     /// The right edge over the first `size` entries.
@@ -193,5 +231,25 @@ impl Shared {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.push_front((level, index, tile));
         cache.truncate(CACHED_TILES);
+    }
+}
+
+/// Keeps the ledger's own segments from an entry on: archiving deletes them only in a later run.
+#[derive(Debug)]
+pub struct Pin {
+    shared: Arc<Shared>,
+    from: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let pins = &self.shared.pins;
+        let mut pins = pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(readers) = pins.get_mut(&self.from) {
+            *readers = readers.saturating_sub(1);
+            if *readers == 0 {
+                pins.remove(&self.from);
+            }
+        }
     }
 }

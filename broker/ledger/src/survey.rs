@@ -68,7 +68,7 @@ struct Compared {
 /// Reads and hashes everything from `base` on, which is the edge over the archived entries.
 /// `signed` is the last checkpoint's size.
 pub(crate) fn survey(ledger: &Path, signed: u64, base: Edge) -> Result<Survey, Error> {
-    let files = SegmentFile::all(ledger)?;
+    let files = SegmentFile::from(ledger, base.size())?;
     let cores = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     let hashers = cores.min(HASHERS_MAX).get().min(files.len());
     let next = AtomicUsize::new(0);

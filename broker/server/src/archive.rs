@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Clock, Event, Timestamp, hex, with_sources};
 use taskpass_engine::failpoint::reached;
-use taskpass_ledger::{ArchiveError, Archiver, Copied, Copying, Reader};
+use taskpass_ledger::{ArchiveError, Archiver, Begun, Copied, Copying, Forgotten, Reader};
 use taskpass_store::{Batch, CommitError, Entry, LogStore, Store as _, StoreError};
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
@@ -66,6 +66,15 @@ pub struct Archived {
     pub root: Option<String>,
     /// The ledger entry that records it; none when nothing left.
     pub ledger_index: Option<u64>,
+    /// Whether the directory had no archive before.
+    #[serde(default)]
+    pub begun: bool,
+    /// Segments that an earlier run had left here, and that were deleted now.
+    #[serde(default)]
+    pub leftovers: u64,
+    /// Segments that stay until a later run, since an export still reads them.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// Why segments did not leave, or not all of them.
@@ -94,6 +103,9 @@ pub(crate) enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The archive is not there, or is not one that this ledger can go on with.
+    #[error("old segments stay on this machine")]
+    Archive(#[source] ArchiveError),
     /// The ledger does not say so.
     #[error("the archive could not be recorded, and nothing was deleted")]
     Record(#[source] CommitError),
@@ -139,7 +151,8 @@ impl Archiving {
     }
 
     /// Moves every whole segment from before the time to the archive. `user` is the person on the
-    /// broker's machine who asked.
+    /// broker's machine who asked, and may begin an archive. `[ledger] keep` has no user, and goes
+    /// on with an archive alone.
     ///
     /// Runs to its end when nothing waits for it any more: a half of it would keep the lock of
     /// files that a thread still writes.
@@ -181,7 +194,12 @@ impl Archiving {
             bytes: 0,
             root: None,
             ledger_index: None,
+            begun: self.begin(&order.to, user).await? == Begun::Now,
+            leftovers: 0,
+            held: 0,
         };
+        let cleaned = self.clean_up(&order.to).await?;
+        (archived.leftovers, archived.held) = (cleaned.deleted, cleaned.held);
         let Some(cut) = self.cut(before).await? else {
             return Ok(archived);
         };
@@ -193,10 +211,30 @@ impl Archiving {
             self.store.flush_index().await.map_err(Error::Index)?;
             reached("archive.indexed");
             archived.add(&copied);
-            self.forget(copied).await?;
+            archived.held += self.forget(copied).await?.held;
             reached("archive.forgotten");
         }
         Ok(archived)
+    }
+
+    /// Begins an archive for a person. Without one, the directory must have it: it may be the place of
+    /// a volume that is not mounted, and another archive would begin on the wrong disk.
+    async fn begin(&self, to: &Path, user: Option<u32>) -> Result<Begun, Error> {
+        let (archiver, to) = (self.archiver.clone(), to.to_owned());
+        blocking(move || {
+            let begun = match user {
+                Some(_) => archiver.begin(&to),
+                None => archiver.require_begun(&to).map(|()| Begun::Before),
+            };
+            begun.map_err(Error::Archive)
+        })
+        .await
+    }
+
+    /// Deletes segments that an earlier run had left, once their copies were compared again.
+    async fn clean_up(&self, to: &Path) -> Result<Forgotten, Error> {
+        let (archiver, to) = (self.archiver.clone(), to.to_owned());
+        blocking(move || archiver.clean_up(&to).map_err(Error::Archive)).await
     }
 
     /// The newest place to cut the ledger at which every entry before was recorded by then.
@@ -249,10 +287,9 @@ impl Archiving {
         Ok(recorded.map_err(Error::Record)?.first_index)
     }
 
-    async fn forget(&self, copied: Copied) -> Result<(), Error> {
+    async fn forget(&self, copied: Copied) -> Result<Forgotten, Error> {
         let archiver = self.archiver.clone();
-        let forgotten =
-            blocking(move || archiver.forget(&copied).map(drop).map_err(Error::Forget)).await;
+        let forgotten = blocking(move || archiver.forget(&copied).map_err(Error::Forget)).await;
         if forgotten.is_ok() {
             tracing::info!(
                 kept_from = self.ledger.first(),
@@ -282,6 +319,26 @@ impl Archived {
 impl fmt::Display for Archived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (archive, ledger) = (quoted(&self.archive), quoted(&self.ledger));
+        if self.begun {
+            writeln!(
+                f,
+                "{archive} had no archive of this ledger: one begins there now."
+            )?;
+        }
+        if self.leftovers > 0 {
+            writeln!(
+                f,
+                "{} segments that an earlier run had left here were in the archive, and are deleted now.",
+                self.leftovers
+            )?;
+        }
+        if self.held > 0 {
+            writeln!(
+                f,
+                "{} segments stay here, since an export reads them; run this again after it.",
+                self.held
+            )?;
+        }
         let Some(index) = self.ledger_index else {
             return write!(
                 f,
@@ -293,7 +350,7 @@ impl fmt::Display for Archived {
         write!(
             f,
             "\
-{} entries in {} segments, {} bytes, are in {archive} and no longer on this machine.
+{} entries in {} segments, {} bytes, are in {archive} and no longer part of this machine's ledger.
 Entry {index} of the ledger says so. This machine has the entries from {} on.
 
 Verify both together:

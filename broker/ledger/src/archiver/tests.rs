@@ -10,6 +10,8 @@ use crate::{
     verify::{Directory, Extent, verify_dir, verify_export},
 };
 
+mod hostile;
+
 const ENTRIES: u64 = 700;
 
 /// A ledger of small segments, and a place for its archive.
@@ -70,14 +72,27 @@ impl Place {
     }
 }
 
+/// Copies as a person's command does, which may begin an archive.
+fn begin_and_copy(
+    archiver: &Archiver,
+    cut: u64,
+    archive: &Path,
+    progress: &mut dyn FnMut(Copying),
+) -> Result<Option<Copied>, ArchiveError> {
+    archiver.begin(archive)?;
+    archiver.copy(cut, archive, progress)
+}
+
 /// Archives about half of the ledger; returns where it begins then.
 fn archive_half(ledger: &Ledger, archive: &Path) -> u64 {
     let archiver = ledger.archiver();
     let cuts = archiver.cuts();
     let cut = cuts[cuts.len() / 2];
-    let copied = archiver.copy(cut, archive, &mut |_| ()).unwrap().unwrap();
+    let copied = begin_and_copy(&archiver, cut, archive, &mut |_| ())
+        .unwrap()
+        .unwrap();
     assert_eq!(copied.next(), cut);
-    assert!(archiver.forget(&copied).unwrap() > 0);
+    assert!(archiver.forget(&copied).unwrap().deleted > 0);
     cut
 }
 
@@ -168,7 +183,7 @@ fn archive_and_rest_verify_each_alone_and_together() {
     ledger.checkpoint_now().unwrap();
     let cut = ledger.archiver().cuts().pop().unwrap();
     assert!(cut > again);
-    let refused = ledger.archiver().copy(cut, &place.archive, &mut |_| ());
+    let refused = begin_and_copy(&ledger.archiver(), cut, &place.archive, &mut |_| ());
     assert!(
         matches!(refused, Err(ArchiveError::Gap { .. })),
         "{refused:?}"
@@ -184,7 +199,7 @@ fn an_older_checkpoint_is_compared_where_its_entries_are() {
     let cut = ledger.archiver().cuts().pop().unwrap();
     assert!(cut > older.size());
     let archiver = ledger.archiver();
-    let copied = archiver.copy(cut, &place.archive, &mut |_| ()).unwrap();
+    let copied = begin_and_copy(&archiver, cut, &place.archive, &mut |_| ()).unwrap();
     archiver.forget(&copied.unwrap()).unwrap();
     let rest = verify_dir(&place.scratch.path, &verifying(), Some(&older), &mut |_| ());
     assert!(rest.unwrap_err().to_string().contains("--archive DIR"));
@@ -326,7 +341,7 @@ fn a_copy_that_is_not_what_was_signed_keeps_the_segments() {
     fs::write(&path, &bytes).unwrap();
     let archiver = ledger.archiver();
     let cut = archiver.cuts()[4];
-    let refused = archiver.copy(cut, &place.archive, &mut |_| ());
+    let refused = begin_and_copy(&archiver, cut, &place.archive, &mut |_| ());
     assert!(
         matches!(refused, Err(ArchiveError::NotCopied { .. })),
         "{refused:?}"
@@ -339,19 +354,21 @@ fn an_archive_with_some_of_the_segments_is_gone_on_with_and_others_are_refused()
     let (place, ledger) = Place::filled();
     let archiver = ledger.archiver();
     let cuts = archiver.cuts();
-    let copied = archiver.copy(cuts[2], &place.archive, &mut |_| ()).unwrap();
+    let copied = begin_and_copy(&archiver, cuts[2], &place.archive, &mut |_| ()).unwrap();
     assert_eq!(copied.unwrap().segments().len(), 3);
     // The broker was killed here; a file with another content lies in the archive as well.
     let foreign = place.in_archive(cuts[3]);
     fs::write(&foreign, b"not a segment").unwrap();
-    let refused = archiver.copy(cuts[5], &place.archive, &mut |_| ());
+    let refused = begin_and_copy(&archiver, cuts[5], &place.archive, &mut |_| ());
     assert!(
         matches!(refused, Err(ArchiveError::Foreign { .. })),
         "{refused:?}"
     );
     fs::remove_file(foreign).unwrap();
     let mut last = None;
-    let copied = archiver.copy(cuts[5], &place.archive, &mut |it| last = Some(it));
+    let copied = begin_and_copy(&archiver, cuts[5], &place.archive, &mut |it| {
+        last = Some(it)
+    });
     let copied = copied.unwrap().unwrap();
     assert_eq!(
         last.map(|it| (it.done, it.total)),
@@ -369,12 +386,12 @@ fn an_archive_with_some_of_the_segments_is_gone_on_with_and_others_are_refused()
     }
     // Nothing is left to be copied, and the last segment always stays.
     assert_eq!(
-        archiver.copy(cuts[5], &place.archive, &mut |_| ()).unwrap(),
+        begin_and_copy(&archiver, cuts[5], &place.archive, &mut |_| ()).unwrap(),
         None
     );
     assert!(!archiver.cuts().contains(&ledger.reader().size()));
     fs::write(place.archive.join("ledger.vkey"), b"another").unwrap();
-    let refused = archiver.copy(cuts[6], &place.archive, &mut |_| ());
+    let refused = begin_and_copy(&archiver, cuts[6], &place.archive, &mut |_| ());
     assert!(matches!(refused, Err(ArchiveError::OtherLedger { .. })));
 }
 
@@ -392,7 +409,7 @@ fn the_ledgers_own_place_is_no_archive() {
         own.parent().unwrap().to_owned(),
         link,
     ] {
-        let refused = archiver.copy(cut, &target, &mut |_| ());
+        let refused = begin_and_copy(&archiver, cut, &target, &mut |_| ());
         assert!(
             matches!(refused, Err(ArchiveError::OwnPlace { .. })),
             "{target:?}: {refused:?}"
@@ -400,7 +417,7 @@ fn the_ledgers_own_place_is_no_archive() {
     }
     let before = archiver.cuts();
     drop(ledger);
-    let closed = archiver.copy(cut, &place.archive, &mut |_| ());
+    let closed = begin_and_copy(&archiver, cut, &place.archive, &mut |_| ());
     assert!(matches!(closed, Err(ArchiveError::Closed)));
     assert_eq!(place.open().archiver().cuts(), before);
 }
@@ -422,7 +439,7 @@ fn killed_at_any_step_it_loses_nothing_and_can_be_repeated() {
         let archiver = ledger.archiver();
         let cut = archiver.cuts()[1];
         let fuse = Fuse::set(steps);
-        let copied = archiver.copy(cut, &place.archive, &mut |_| ());
+        let copied = begin_and_copy(&archiver, cut, &place.archive, &mut |_| ());
         let done = copied.and_then(|copied| archiver.forget(&copied.unwrap()));
         let survived = !fuse.blown();
         Fuse::clear();
@@ -435,7 +452,9 @@ fn killed_at_any_step_it_loses_nothing_and_can_be_repeated() {
             assert_eq!(read.unwrap(), (n, entry(n)), "{steps}");
         }
         let archiver = ledger.archiver();
-        if let Some(copied) = archiver.copy(cut, &place.archive, &mut |_| ()).unwrap() {
+        archiver.begin(&place.archive).unwrap();
+        archiver.clean_up(&place.archive).unwrap();
+        if let Some(copied) = begin_and_copy(&archiver, cut, &place.archive, &mut |_| ()).unwrap() {
             archiver.forget(&copied).unwrap();
         }
         assert_eq!(reader.first(), cut, "{steps}");

@@ -35,6 +35,7 @@ impl pb::ledger_service_server::LedgerService for Api {
         request: Request<pb::ExportLedgerRequest>,
     ) -> Answer<Self::ExportLedgerStream> {
         self.answer(request, |call, message| async move {
+            let allowed = self.engine.authorize_export(&call).await?;
             let (running, mut lines, stream) = self.exports.begin(call.caller.id().as_str())?;
             let since = message.since.map(|at| parse::time("since", at));
             let filter = ExportFilter {
@@ -42,7 +43,7 @@ impl pb::ledger_service_server::LedgerService for Api {
                 task: parse::optional("task_id", &message.task_id)?,
                 consistent_with: older(message.consistent_with),
             };
-            let plan = self.engine.plan_export(&call, &filter).await?;
+            let plan = self.engine.plan_export(allowed, &filter).await?;
             tokio::task::spawn_blocking(move || {
                 let _running = running;
                 lines.total = plan.total();

@@ -62,7 +62,7 @@ impl KeepLimit {
 }
 
 /// A directory that is not there may be a volume that is not mounted: making it would fill the
-/// disk that archiving is to empty.
+/// disk that archiving is to empty. Whether one that is there has the archive is found out later.
 fn writable(archive: &Path) -> Result<(), String> {
     let reason = if archive.is_dir() {
         let granted = access(archive, Access::WRITE_OK | Access::EXEC_OK);

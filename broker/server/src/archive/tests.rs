@@ -216,7 +216,13 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
         Arc::clone(&clock),
         TaskTracker::new(),
     );
-    let mut limit = KeepLimit::new(Arc::new(archiving), clock, 4 * DAY, installation.archive());
+    let archiving = Arc::new(archiving);
+    let mut limit = KeepLimit::new(
+        Arc::clone(&archiving),
+        clock,
+        4 * DAY,
+        installation.archive(),
+    );
     // The archive is not mounted. The broker makes no directory in its place.
     let Round::Failed { message, .. } = limit.round().await else {
         panic!("the archive is missing");
@@ -224,7 +230,27 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
     assert!(message.contains("cannot be written"), "{message}");
     assert!(!installation.archive().exists());
     assert_eq!(ledger.first(), 0);
+    // The place of the volume is there, and no person has begun an archive in it.
     fs::create_dir(installation.archive()).unwrap();
+    let refused = |round: Round| match round {
+        Round::Failed { message, .. } => message,
+        Round::Done(_) => panic!("there is no archive"),
+    };
+    let message = refused(limit.round().await);
+    assert!(
+        message.contains("has no archive of this ledger"),
+        "{message}"
+    );
+    assert_eq!(ledger.first(), 0);
+    let order = |to| Order {
+        before: BEGIN.minus(DAY),
+        to,
+    };
+    let told = || watch::channel(Progress::default()).0;
+    let begin = Arc::clone(&archiving).archive(order(installation.archive()), Some(1), told());
+    let begun = begin.await.unwrap();
+    assert!(begun.begun && begun.entries == 0, "{begun:?}");
+    assert!(begun.to_string().contains("one begins there now"));
     assert!(matches!(limit.round().await, Round::Done(_)));
     let kept = ledger.first();
     assert!(kept > 20);
@@ -232,6 +258,40 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
     assert!(entry.time <= installation.clock.now().minus(4 * DAY));
     assert!(matches!(limit.round().await, Round::Done(_)));
     assert_eq!(ledger.first(), kept);
-    drop(limit);
+    // The volume is away, and its empty place is left.
+    let volume = installation.archive().with_file_name("volume");
+    fs::rename(installation.archive(), &volume).unwrap();
+    fs::create_dir(installation.archive()).unwrap();
+    installation.clock.advance(3 * DAY);
+    let message = refused(limit.round().await);
+    assert!(message.contains("mount its volume"), "{message}");
+    assert_eq!(fs::read_dir(installation.archive()).unwrap().count(), 0);
+    assert_eq!(ledger.first(), kept);
+    fs::remove_dir(installation.archive()).unwrap();
+    fs::rename(&volume, installation.archive()).unwrap();
+    assert!(matches!(limit.round().await, Round::Done(_)));
+    assert!(ledger.first() > kept);
+    drop((limit, archiving));
     opened.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn doctor_names_an_archive_that_is_missing_not_begun_or_beside_the_ledger() {
+    let installation = Installation::new();
+    let (path, archive) = (installation.config.path.clone(), installation.archive());
+    let mut text = fs::read_to_string(&path).unwrap();
+    text += &format!("\n[ledger]\narchive = \"{}\"\n", archive.display());
+    fs::write(&path, text).unwrap();
+    let begun = archive.join("ledger.vkey");
+    for words in ["is not there", "has no archive", "on the same file system"] {
+        let kinds = provider_kinds();
+        let diagnosis = crate::doctor::diagnose(&path, &kinds, &installation.deps, |_| Vec::new());
+        let findings = diagnosis.await.findings;
+        let found = findings.iter().find(|it| it.check == "archive").unwrap();
+        assert!(found.message.contains(words), "{found:?}");
+        match archive.exists() {
+            false => fs::create_dir(&archive).unwrap(),
+            true => fs::write(&begun, "key").unwrap(),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The ledger, the certificate authority, and whether the clock can be right.
 
-use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use serde::Deserialize;
 use taskpass_ca::{CaRecord, KeyFiles, RootRecord, Stage};
@@ -91,13 +91,31 @@ fn archive(config: &Config, diagnosis: &mut Diagnosis) {
         return;
     };
     let shown = archive.display();
-    match archive.join("ledger.vkey").exists() || archive.is_dir() {
-        true => diagnosis.ok("archive", format!("`{shown}` is there")),
-        false => diagnosis.fail(
+    let Ok(there) = fs::metadata(&archive) else {
+        return diagnosis.fail(
             "archive",
             format!("`{shown}` is not there"),
             "mount or make it: without it old entries cannot be read, and a lost index cannot be built again",
+        );
+    };
+    if !archive.join("ledger.vkey").exists() {
+        let file = quoted(&config.path);
+        return diagnosis.fail(
+            "archive",
+            format!("`{shown}` has no archive in it"),
+            format!(
+                "mount its volume, or begin an archive there: `taskpassd ledger archive --config {file} --before TIME --to {}`",
+                quoted(&archive)
+            ),
+        );
+    }
+    match fs::metadata(&config.data_dir) {
+        Ok(own) if own.dev() == there.dev() => diagnosis.warn(
+            "archive",
+            format!("`{shown}` is on the same file system as the ledger"),
+            "move the archive to another disk and mount that there: one disk that fails takes both, and archiving frees no room",
         ),
+        _ => diagnosis.ok("archive", format!("`{shown}` is there")),
     }
 }
 
