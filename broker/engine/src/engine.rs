@@ -51,6 +51,9 @@ pub struct Engine {
     /// Held over an entry for things that had ended before, by callers without a budget.
     pub(crate) ended_before: tokio::sync::Mutex<()>,
     pub(crate) reconcilers: Statuses,
+    /// Held over an order to the roots, on the disk and in the ledger: the next order meets what
+    /// this one did.
+    pub(crate) root_orders: tokio::sync::Mutex<()>,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
 }
@@ -84,6 +87,7 @@ impl Engine {
             folds: Folds::default(),
             ended_before: tokio::sync::Mutex::default(),
             reconcilers: Statuses::default(),
+            root_orders: tokio::sync::Mutex::default(),
             newest: Mutex::new(newest),
             context,
         });
