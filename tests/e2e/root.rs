@@ -4,7 +4,8 @@
 use std::{
     fs,
     io::Write as _,
-    process::{Output, Stdio},
+    path::Path,
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
@@ -275,4 +276,97 @@ fn is_served(broker: &Broker<'_>) {
         caller.json(&["svid", "renew"]);
         caller.json(&["task", "list"]);
     }
+}
+
+/// A start that fails, and what it says.
+fn does_not_start(installation: &Installation) -> String {
+    let config = installation.home().join("taskpass.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let refused = installation.daemon(&["run", "--config", config]);
+    let said = [refused.stdout, refused.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(!said.contains("ready addr="), "{said}");
+    said
+}
+
+fn doctor(installation: &Installation) -> String {
+    let config = installation.home().join("taskpass.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let done = installation.daemon(&["doctor", "--config", config]);
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(done.expect("cp runs").success());
+}
+
+/// The root that was replaced may be in other hands, and an old backup has its key.
+#[test]
+fn a_broker_does_not_start_from_the_authority_of_before_a_replacement() {
+    let installation = Installation::new();
+    installation.start().stop();
+    let ca = installation.home().join("data/ca");
+    let (older, newer) = (ca.with_extension("older"), ca.with_extension("newer"));
+    copy(&ca, &older);
+    let broker = installation.start();
+    done(&installation, &["prepare"]);
+    let prepared = ca.with_extension("prepared");
+    copy(&ca, &prepared);
+    done(&installation, &["activate"]);
+    done(&installation, &["retire", "--force"]);
+    broker.stop();
+    fs::rename(&ca, &newer).expect("renamed");
+    for older in [older, prepared] {
+        copy(&older, &ca);
+        let said = does_not_start(&installation);
+        for part in ["`ca/` is older than the ledger", "restore the newer copy"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let said = doctor(&installation);
+        assert!(said.contains("[fail] roots: `ca/` is older"), "{said}");
+        fs::remove_dir_all(&ca).expect("removed");
+    }
+    fs::rename(&newer, &ca).expect("renamed");
+    let said = doctor(&installation);
+    assert!(
+        said.contains("the roots in `ca/` are those of the ledger"),
+        "{said}"
+    );
+    let broker = installation.start();
+    assert_eq!(stages(&installation), json!([[2, "active"]]));
+    broker.stop();
+}
+
+/// `state.json` and the certificates in `ca/` are not signed.
+#[test]
+fn a_root_that_was_planted_in_the_authoritys_directory_reaches_nobody() {
+    let (installation, stranger) = (Installation::new(), Installation::new());
+    let directory = |of: &Installation| of.home().join("data/ca");
+    let state = |of: &Installation| -> Value {
+        let state = fs::read(directory(of).join("state.json")).expect("a file");
+        serde_json::from_slice(&state).expect("JSON")
+    };
+    let broker = stranger.start();
+    done(&stranger, &["prepare"]);
+    done(&stranger, &["activate"]);
+    broker.stop();
+    let mut planted = state(&stranger)["roots"][0].clone();
+    assert_eq!(planted["stage"], "outgoing");
+    planted["number"] = 3.into();
+    let broker = installation.start();
+    done(&installation, &["prepare"]);
+    broker.stop();
+    let mut changed = state(&installation);
+    changed["roots"][1] = planted;
+    let ca = directory(&installation);
+    for file in ["root-3.pem", "root.cross.pem"] {
+        copy(&directory(&stranger).join("root.pem"), &ca.join(file));
+    }
+    fs::write(ca.join("state.json"), changed.to_string()).expect("written");
+    let said = does_not_start(&installation);
+    assert!(said.contains("root.cross.pem"), "{said}");
+    let said = doctor(&installation);
+    assert!(said.contains("the ledger has no root 3"), "{said}");
 }

@@ -153,6 +153,8 @@ pub struct Deps {
 struct Rotation {
     state: State,
     directory: Directory,
+    /// The state of the write that failed.
+    attempted: Option<State>,
 }
 
 /// How far the directory agrees with the state in memory.
@@ -218,6 +220,7 @@ impl Authority {
             rotation: Mutex::new(Rotation {
                 state,
                 directory: Directory::Unswept,
+                attempted: None,
             }),
         })
     }
@@ -327,6 +330,12 @@ impl Authority {
         if rotation.directory == Directory::Unsure {
             let mut state = State::load(&self.custody)?;
             adopt_first_root(&self.custody, &self.deps.trust_domain, &mut state)?;
+            // Nothing else can be there, unless another program wrote it; a start would compare
+            // that with the ledger.
+            if state != rotation.state && Some(&state) != rotation.attempted.as_ref() {
+                let why = "another program has written it since the broker started";
+                return Err(loaded::damaged(&self.custody, STATE, why));
+            }
             rotation.state = state;
             rotation.directory = Directory::Unswept;
             self.refresh(&rotation.state)?;
@@ -335,12 +344,22 @@ impl Authority {
     }
 
     /// Makes `after` durable, and then the state that readers see.
-    fn advance(&self, rotation: &mut Rotation, mut after: State) -> Result<(), Error> {
-        rotation.directory = Directory::Unsure;
-        after.save(&self.custody)?;
-        rotation.directory = Directory::Unswept;
-        rotation.state = after;
+    fn advance(&self, rotation: &mut Rotation, after: State) -> Result<(), Error> {
+        self.save(rotation, after)?;
         self.refresh(&rotation.state)
+    }
+
+    /// Makes `after` durable.
+    fn save(&self, rotation: &mut Rotation, mut after: State) -> Result<(), Error> {
+        rotation.directory = Directory::Unsure;
+        if let Err(error) = after.save(&self.custody) {
+            rotation.attempted = Some(after);
+            return Err(error);
+        }
+        rotation.directory = Directory::Unswept;
+        rotation.attempted = None;
+        rotation.state = after;
+        Ok(())
     }
 
     fn sweep_or_warn(&self, rotation: &mut Rotation) {
@@ -365,10 +384,7 @@ impl Authority {
                 after.authorities.push(record.clone());
                 changed.push(record);
             }
-            rotation.directory = Directory::Unsure;
-            after.save(&self.custody)?;
-            rotation.directory = Directory::Unswept;
-            rotation.state = after;
+            self.save(rotation, after)?;
             steps.append(&mut changed);
         }
         Ok(())

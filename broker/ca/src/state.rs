@@ -1,7 +1,7 @@
 //! The roots, the issuing authorities, and how far each has come, in one small file, `state.json`.
 
 use serde::{Deserialize, Serialize};
-use taskpass_core::{RootNumber, RootStage, Timestamp};
+use taskpass_core::{RootCertificate, RootNumber, RootStage, Timestamp};
 
 use crate::{Error, custody::Custody};
 
@@ -54,6 +54,14 @@ pub struct RootRecord {
 }
 
 impl RootRecord {
+    /// Its certificate, as the ledger names it.
+    pub fn certificate(&self) -> RootCertificate {
+        RootCertificate {
+            serial: self.serial.clone(),
+            certificate_sha256: self.certificate_sha256.clone(),
+        }
+    }
+
     /// The file with its private key.
     pub(crate) fn key_file(&self) -> String {
         format!("{}.key", self.stem())

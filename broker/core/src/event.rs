@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Agent, AgentName, Anchor, AnchorId, Budget, Credential, CredentialId, DecisionRecord, Digest,
     EndCause, EvidenceRecord, Handle, InvalidValue, JoinToken, JoinTokenId, OperatorName, Owner,
-    ProviderName, Repeated, RevokeCause, RootNumber, RootStage, SpiffeId, Svid, SvidOrigin, Task,
-    TaskId, Text, Timestamp, TrustDomain, limits,
+    ProviderName, Repeated, RevokeCause, RootCertificate, RootNumber, RootStage, SpiffeId, Svid,
+    SvidOrigin, Task, TaskId, Text, Timestamp, TrustDomain, limits,
 };
 
 pub use self::topic::{
@@ -95,6 +95,10 @@ pub enum Event {
         trust_domain: TrustDomain,
         /// The version that made it.
         version: String,
+        /// The certificate of the first root. Earlier versions left it out; the next start then
+        /// records it as [`Self::RootChanged`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<RootCertificate>,
     },
     /// A broker process began to serve.
     BrokerStarted {

@@ -66,7 +66,7 @@ pub use handle::Handle;
 pub use id::{AnchorId, CredentialId, JoinTokenId, TaskId};
 pub use name::{AgentName, LabelKey, OperatorName, Owner, ProviderName, RoleName, Text};
 pub use role::{Impact, ParamRule, RoleSpec, ScopeError};
-pub use root::{RootNumber, RootStage};
+pub use root::{RecordedRoot, RootCertificate, RootNumber, RootStage};
 pub use scope::{ParamName, Scope};
 pub use secret::{Secret, SecretFields};
 pub use share::Share;

@@ -51,6 +51,25 @@ impl FromStr for RootNumber {
     }
 }
 
+/// The certificate of a root, as the ledger tells it from every other one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCertificate {
+    /// The serial number as 32 hex digits.
+    pub serial: String,
+    /// SHA-256 of the certificate, in hex.
+    pub certificate_sha256: String,
+}
+
+/// A root as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedRoot {
+    /// How far it has come.
+    pub stage: RootStage,
+    /// Its certificate.
+    #[serde(flatten)]
+    pub certificate: RootCertificate,
+}
+
 /// How far a root has come. It only ever moves down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -50,6 +50,9 @@ pub struct Engine {
     pub(crate) folds: Folds,
     pub(crate) ended_before: EndedBefore,
     pub(crate) reconcilers: Statuses,
+    /// Held over an order to the roots, on the disk and in the ledger: the next order meets what
+    /// this one did.
+    pub(crate) root_orders: tokio::sync::Mutex<()>,
     /// The newest committed time: a clock that falls behind it went backwards.
     newest: Mutex<Newest>,
 }
@@ -83,6 +86,7 @@ impl Engine {
             folds: Folds::default(),
             ended_before: EndedBefore::default(),
             reconcilers: Statuses::default(),
+            root_orders: tokio::sync::Mutex::default(),
             newest: Mutex::new(newest),
             context,
         });

@@ -30,6 +30,12 @@ pub fn start(engine: &Arc<Engine>, stop: &CancellationToken) {
     drive(engine, counts::Counts::new(engine), stop);
 }
 
+/// One round of the authority's reconciler.
+#[cfg(test)]
+pub(crate) async fn authority_round(engine: &Arc<Engine>) -> Round {
+    authority::Rotation::new(engine).round().await
+}
+
 /// Starts the reconcilers that end tasks and revoke credentials.
 pub(crate) fn start_revoking(engine: &Arc<Engine>, stop: &CancellationToken) {
     drive(engine, reaper::Reaper::new(engine), stop);

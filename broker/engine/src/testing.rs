@@ -90,7 +90,7 @@ pub(crate) struct Bench {
     pub(crate) agent: Call,
     pub(crate) operator: Call,
     happened: Happened,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Fake {
@@ -335,8 +335,13 @@ impl Bench {
             agent,
             operator,
             happened,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// The authority's directory.
+    pub(crate) fn ca_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("ca")
     }
 
     /// The configuration in force, to be changed.

@@ -295,8 +295,13 @@ async fn open_engine(
     let engine = Engine::new(context, configuration, newest)
         .await
         .map_err(AppError::setup("setting up the engine"))?;
-    // Before anything is signed: a broker that was killed may have left a replacement of the root
-    // half done.
+    // Before anything is signed: the files of the authority are not signed, and the ledger is.
+    engine
+        .check_roots()
+        .await
+        .map_err(AppError::setup("comparing `ca/` with the ledger"))?;
+    // A broker that was killed may have left a replacement of the root half done. If there is no
+    // room to finish it, the reconciler tries again: a broker that is down revokes nothing.
     if let Err(error) = engine.settle_roots().await {
         tracing::error!(error = %error.message(), "the replacement of the root could not be settled; `taskpassd root status` shows where it stands");
     }

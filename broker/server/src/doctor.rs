@@ -7,6 +7,7 @@ mod files;
 mod growth;
 mod network;
 mod reconcilers;
+mod roots;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -180,7 +180,12 @@ fn write(
     let key = NewKey::generate()?;
     let svid = authority.issue_operator(&plan.operator, key.public_key())?;
     // The identity is on record before its files exist.
-    record(config, ledger_key, &first_events(&plan, &svid), clock.now())?;
+    record(
+        config,
+        ledger_key,
+        &first_events(&plan, &authority, &svid),
+        clock.now(),
+    )?;
 
     let vkey = format!("{verifying}\n");
     let operator = dir.join(OPERATOR);
@@ -242,11 +247,14 @@ pub(crate) fn write_identity(
     files::new_file(&dir.join("ledger.vkey"), vkey.as_bytes())
 }
 
-fn first_events(plan: &Plan, svid: &Issued) -> [Event; 2] {
+fn first_events(plan: &Plan, authority: &Authority, svid: &Issued) -> [Event; 2] {
+    let root = authority.roots().into_iter().next();
+    let root = root.map(|root| root.certificate());
     [
         Event::Initialized {
             trust_domain: plan.trust_domain.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            root,
         },
         Event::OperatorSvidIssued {
             operator: plan.operator.clone(),

@@ -21,7 +21,7 @@ use taskpass_ca::NewKey;
 use taskpass_core::{
     Clock, ClockDoubt, Event, Identity, InvalidValue, OperatorName, SpiffeId, Timestamp,
 };
-use taskpass_engine::CLOCK_LAG_MAX;
+use taskpass_engine::{CLOCK_LAG_MAX, RootsDiffer, compare_roots};
 use taskpass_files::create_dir;
 use taskpass_ledger::disk::SystemDisk;
 use taskpass_store::{Batch, CommitError, Store as _, StoreError};
@@ -123,6 +123,12 @@ pub enum Error {
         "closing the store failed; the certificate is on record, and the next start checks the files"
     )]
     Close(#[source] StoreError),
+    /// The ledger could not be asked.
+    #[error("the roots on record cannot be read; start the broker, which checks the files")]
+    Read(#[source] StoreError),
+    /// The authority's files are not those of the ledger.
+    #[error(transparent)]
+    Roots(#[from] RootsDiffer),
     /// A bug.
     #[error("BUG: {0}")]
     Invalid(#[from] InvalidValue),
@@ -172,6 +178,8 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
         ..
     } = opened.map_err(|e| open_failed(e, &config))?;
     require_sane_clock(deps.clock.as_ref(), store.last_time(), &config)?;
+    let recorded = store.recorded_roots().await.map_err(Error::Read)?;
+    compare_roots(&recorded, &authority.roots())?;
 
     let key = NewKey::generate()?;
     let svid = authority.issue_operator(&operator, key.public_key())?;

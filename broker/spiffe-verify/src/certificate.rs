@@ -74,6 +74,17 @@ pub fn read(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
     }
 }
 
+/// Whether `issuer` signed a certificate.
+pub fn check_signature(der: &[u8], issuer: &[u8]) -> Result<(), PeerError> {
+    let (signed, issuer) = (read(der)?, read(issuer)?);
+    if signed.issuer().as_raw() != issuer.subject().as_raw()
+        || signed.verify_signature(Some(issuer.public_key())).is_err()
+    {
+        return Err(PeerError::Malformed("its issuer's signature is not on it"));
+    }
+    Ok(())
+}
+
 /// From when the certificate is valid.
 pub fn start(certificate: &X509Certificate<'_>) -> Timestamp {
     from_seconds(certificate.validity().not_before.timestamp())

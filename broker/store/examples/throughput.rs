@@ -82,6 +82,7 @@ impl Bench {
             Event::Initialized {
                 trust_domain: "bench.test".parse()?,
                 version: "0.1.0".to_owned(),
+                root: None,
             },
             Event::AgentRegistered {
                 agent,

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinToken,
-    JoinTokenId, OperatorName, ProviderName, RootNumber, RootStage, SpiffeId, SvidOrigin,
+    JoinTokenId, OperatorName, ProviderName, RecordedRoot, RootNumber, SpiffeId, SvidOrigin,
     SvidState, Task, TaskId, TaskState, Timestamp, limits,
 };
 
@@ -46,8 +46,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> Result<Option<Arc<SupersededSvid>>, StoreError>;
     /// What hangs on a root, and counts now.
     async fn root_use(&self, root: RootNumber) -> Result<RootUse, StoreError>;
-    /// How far a root has come, as the ledger says; `None` where it says nothing.
-    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError>;
+    /// Every root that the ledger names, retired ones too. The ledgers of earlier versions name the
+    /// first one from its first step on.
+    async fn recorded_roots(&self) -> Result<BTreeMap<RootNumber, RecordedRoot>, StoreError>;
     /// How many SVIDs of a holder count, used or not.
     async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError>;
     /// The task, in any state.

@@ -20,6 +20,7 @@
 //! let made = Event::Initialized {
 //!     trust_domain: "acme.test".parse().unwrap(),
 //!     version: "0.1.0".to_owned(),
+//!     root: None,
 //! };
 //! let committed = store.commit(Batch::new([made])).await.unwrap();
 //! assert_eq!(committed.first_index, 0);

@@ -37,8 +37,8 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
-    JoinTokenId, ProviderName, RootNumber, RootStage, SvidStep, TaskId, TaskStep, Timestamp, Topic,
-    TrustDomain,
+    JoinTokenId, ProviderName, RecordedRoot, RootNumber, SvidStep, TaskId, TaskStep, Timestamp,
+    Topic, TrustDomain,
 };
 
 use self::table::Table;
@@ -178,7 +178,7 @@ pub(crate) struct State {
     rebases: BTreeMap<u64, Arc<Timestamp>>,
     /// How far each root has come that took another one's place, or that another one took the place
     /// of.
-    roots: BTreeMap<RootNumber, Arc<RootStage>>,
+    roots: BTreeMap<RootNumber, Arc<RecordedRoot>>,
     keys: HashMap<KeyHash, Arc<Remembered>>,
     /// By owner, oldest first.
     keys_of: HashMap<KeyHash, BTreeSet<(Timestamp, KeyHash)>>,

@@ -64,6 +64,7 @@ pub(crate) fn initialized() -> Event {
     Event::Initialized {
         trust_domain: "acme.test".parse().unwrap(),
         version: "0.1.0".to_owned(),
+        root: None,
     }
 }
 

@@ -274,6 +274,7 @@ async fn parts(
         Event::Initialized {
             trust_domain: domain.clone(),
             version: "fuzz".to_owned(),
+            root: None,
         },
         on_record(&operator()),
     ];

@@ -98,6 +98,23 @@ fn read_root(
     Ok((key, validity))
 }
 
+/// The certificate across: the key of the active root, with the signature of the outgoing one. The
+/// broker sends it to each peer, and no other record has its hash.
+fn read_cross(
+    custody: &Custody,
+    domain: &TrustDomain,
+    active: &Root,
+    outgoing: &Root,
+) -> Result<CertificateDer<'static>, Error> {
+    let name = active.record.cross_file();
+    let missing = || damaged(custody, &name, "it is missing");
+    let cross = read_certificate(custody, &name)?.ok_or_else(missing)?;
+    template::check_authority(&cross, domain, &active.key)
+        .and_then(|_| certificate::check_signature(&cross, &outgoing.certificate))
+        .map_err(|e| damaged(custody, &name, &e.to_string()))?;
+    Ok(cross)
+}
+
 /// The roots of the bundle.
 pub(super) struct Roots {
     pub(super) active: Root,
@@ -116,11 +133,7 @@ impl Roots {
         let other = other.map(load).transpose()?;
         let is_going = |root: &Root| root.record.stage == RootStage::Outgoing;
         let cross = match &other {
-            Some(other) if is_going(other) => {
-                let name = active.record.cross_file();
-                let missing = || damaged(custody, &name, "it is missing");
-                Some(read_certificate(custody, &name)?.ok_or_else(missing)?)
-            }
+            Some(other) if is_going(other) => Some(read_cross(custody, domain, &active, other)?),
             _ => None,
         };
         Ok(Self {
@@ -186,6 +199,12 @@ impl Snapshot {
             let certificate = read_certificate(custody, &name)?
                 .filter(|der| sha256_hex(der) == ca.certificate_sha256)
                 .ok_or_else(|| damaged(custody, &name, "it is not the certificate it must be"))?;
+            // `state.json` alone proves nothing: a program that writes the directory would have its
+            // own authority accepted.
+            let root = roots.iter().find(|root| root.record.number == ca.root);
+            let root = root.ok_or_else(|| damaged(custody, &name, "its root is not there"))?;
+            certificate::check_signature(&certificate, &root.certificate)
+                .map_err(|e| damaged(custody, &name, &e.to_string()))?;
             if ca.stage == Stage::Active {
                 signer = Some(load_signer(custody, domain, ca, &certificate)?);
             }

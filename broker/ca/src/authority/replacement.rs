@@ -202,16 +202,16 @@ impl Authority {
         })
     }
 
-    /// Takes the outgoing root out of the bundle. From now on nothing counts that hangs on it; the
-    /// caller has made sure that nothing does that is needed. Blocks on the disk.
-    pub fn retire_root(&self) -> Result<RootRecord, Error> {
+    /// Takes the outgoing root with this number out of the bundle. From now on nothing counts that
+    /// hangs on it; the caller has made sure that nothing does that is needed. Blocks on the disk.
+    pub fn retire_root(&self, number: RootNumber) -> Result<RootRecord, Error> {
         let mut rotation = self.rotation.lock();
         self.settle(&mut rotation)?;
-        let Some(outgoing) = rotation.state.root_in(RootStage::Outgoing).cloned() else {
-            return Err(Error::RootStage(
-                "no root is outgoing, so there is none to retire; `taskpassd root status` shows the roots"
-                    .to_owned(),
-            ));
+        let outgoing = rotation.state.root_in(RootStage::Outgoing);
+        let Some(outgoing) = outgoing.filter(|root| root.number == number).cloned() else {
+            return Err(Error::RootStage(format!(
+                "root {number} is not outgoing, so it cannot be retired; `taskpassd root status` shows the roots"
+            )));
         };
         let mut after = rotation.state.clone();
         after.roots.retain(|root| root.number != outgoing.number);

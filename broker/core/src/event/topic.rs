@@ -8,8 +8,8 @@
 use crate::{
     Actor, Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, EndCause,
     Event, Handle, IdempotencyKey, JoinToken, JoinTokenId, OperatorName, Owner, RevocationClass,
-    RevokeCause, RootNumber, RootStage, Svid, SvidOrigin, Task, TaskId, Text, Timestamp,
-    TrustDomain,
+    RevokeCause, RootCertificate, RootNumber, RootStage, Svid, SvidOrigin, Task, TaskId, Text,
+    Timestamp, TrustDomain,
 };
 
 /// The subject of an event, and the step that the event is in the subject's life.
@@ -37,7 +37,12 @@ pub enum Topic<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum InstallationStep<'a> {
     /// [`Event::Initialized`].
-    Initialized(&'a TrustDomain),
+    Initialized {
+        /// The installation's trust domain.
+        trust_domain: &'a TrustDomain,
+        /// The certificate of the first root, where the entry has it.
+        root: Option<&'a RootCertificate>,
+    },
     /// [`Event::BrokerStarted`].
     BrokerStarted,
     /// [`Event::ConfigurationReloaded`].
@@ -65,6 +70,10 @@ pub enum InstallationStep<'a> {
         root: RootNumber,
         /// How far it came.
         stage: RootStage,
+        /// The certificate's serial number.
+        serial: &'a str,
+        /// SHA-256 of its certificate.
+        certificate_sha256: &'a str,
         /// Whether it is retired although something hangs on it.
         forced: bool,
     },
@@ -246,9 +255,12 @@ impl Event {
     )]
     pub fn topic(&self) -> Topic<'_> {
         match self {
-            Self::Initialized { trust_domain, .. } => {
-                Topic::Installation(InstallationStep::Initialized(trust_domain))
-            }
+            Self::Initialized {
+                trust_domain, root, ..
+            } => Topic::Installation(InstallationStep::Initialized {
+                trust_domain,
+                root: root.as_ref(),
+            }),
             Self::BrokerStarted { .. } => Topic::Installation(InstallationStep::BrokerStarted),
             Self::ConfigurationReloaded { .. } => {
                 Topic::Installation(InstallationStep::ConfigurationReloaded)
@@ -267,11 +279,15 @@ impl Event {
             Self::RootChanged {
                 root,
                 stage,
+                serial,
+                certificate_sha256,
                 forced,
-                ..
+                not_after: _,
             } => Topic::Installation(InstallationStep::RootChanged {
                 root: *root,
                 stage: *stage,
+                serial,
+                certificate_sha256,
                 forced: *forced,
             }),
             Self::Decided {

@@ -2,17 +2,25 @@
 //!
 //! `prepare` and `activate` change the keys on the disk first and are recorded then, as the rotation
 //! of the issuing authorities is. `retire` is recorded first: the store sees in ledger order that
-//! nothing hangs on the root. A broker that was killed in between finishes at its next start.
+//! nothing hangs on the root. A broker that was killed in between finishes at its next start, and a
+//! broker that could not write its disk in between finishes as soon as it can.
+//!
+//! The ledger is signed and the files of the authority are not, so the two are compared before a
+//! root is recorded or served.
+
+mod compare;
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write as _},
     sync::Arc,
 };
 
 use taskpass_ca::{Authority, RootRecord};
-use taskpass_core::{Event, RootNumber, RootStage};
+use taskpass_core::{Event, RecordedRoot, RootNumber, RootStage};
 use taskpass_store::RootUse;
 
+pub use self::compare::{RootsDiffer, compare_roots};
 use super::authorities::ca_changed;
 use crate::{Engine, Error, failpoint};
 
@@ -40,6 +48,7 @@ pub enum RetireRoot {
 impl Engine {
     /// The roots of the bundle, the active one first.
     pub async fn roots(&self) -> Result<Vec<RootView>, Error> {
+        self.check_roots().await?;
         let mut views = Vec::new();
         for record in self.context.authority.roots() {
             let used = self.context.store.root_use(record.number).await?;
@@ -51,26 +60,33 @@ impl Engine {
     /// Makes another root and publishes it in the bundle.
     pub async fn prepare_root(&self) -> Result<(), Error> {
         self.require_sane_clock()?;
-        self.settle_roots().await?;
+        let _order = self.root_orders.lock().await;
+        self.settle().await?;
         self.at_the_authority(Authority::prepare_root).await?;
         failpoint::reached("root.prepared");
-        self.settle_roots().await
+        self.settle().await.map(drop)
     }
 
     /// Has the prepared root sign from now on.
     pub async fn activate_root(&self) -> Result<(), Error> {
         self.require_sane_clock()?;
-        self.settle_roots().await?;
+        let _order = self.root_orders.lock().await;
+        self.settle().await?;
         let changed = self.at_the_authority(Authority::activate_root).await?;
         failpoint::reached("root.activated");
-        self.settle_roots().await?;
+        self.settle().await?;
         let events = changed.authorities.into_iter().map(ca_changed).collect();
         self.commit_reserved(events, Vec::new()).await.map(drop)
     }
 
     /// Takes the outgoing root out of the bundle, and returns what ended with it.
     pub async fn retire_root(&self, how: RetireRoot) -> Result<RootView, Error> {
-        self.settle_roots().await?;
+        let _order = self.root_orders.lock().await;
+        if let Some(record) = self.settle().await? {
+            // An earlier order is on record, and everything that hung on the root ended then.
+            let used = RootUse::default();
+            return Ok(RootView { record, used });
+        }
         let views = self.roots().await?;
         let outgoing = |view: &RootView| view.record.stage == RootStage::Outgoing;
         let Some(view) = views.into_iter().find(outgoing) else {
@@ -88,31 +104,61 @@ impl Engine {
         );
         self.commit_reserved(vec![retired], Vec::new()).await?;
         failpoint::reached("root.retiring");
-        self.at_the_authority(Authority::retire_root).await?;
+        let number = view.record.number;
+        self.take_out(number)
+            .await
+            .map_err(|error| unfinished(number, &error))?;
         failpoint::reached("root.retired");
         Ok(view)
     }
 
-    /// Brings ledger and authority together after a broker was killed between the two: finishes a
-    /// recorded retirement, and records every other step that the disk has.
+    /// Compares the authority's files with the ledger. A start fails with this, before anything is
+    /// signed or served.
+    pub async fn check_roots(&self) -> Result<(), Error> {
+        self.compared_roots().await.map(drop)
+    }
+
+    /// Brings ledger and authority together after a broker was killed between the two, or could not
+    /// write its disk: finishes a recorded retirement, and records every other step that the disk
+    /// has.
     pub async fn settle_roots(&self) -> Result<(), Error> {
-        let mut events = Vec::new();
+        let _order = self.root_orders.lock().await;
+        self.settle().await.map(drop)
+    }
+
+    /// The caller has the permit for orders. Returns the root with the retirement that was finished.
+    async fn settle(&self) -> Result<Option<RootRecord>, Error> {
+        let (mut events, mut retired) = (Vec::new(), None);
+        let recorded = self.compared_roots().await?;
         for root in self.context.authority.roots() {
-            let known = self.context.store.root_stage(root.number).await?;
-            match known {
+            match recorded.get(&root.number).map(|it| it.stage) {
                 Some(RootStage::Retired) => {
-                    self.at_the_authority(Authority::retire_root).await?;
+                    self.take_out(root.number).await?;
+                    retired = Some(root);
                 }
                 Some(stage) if stage == root.stage => {}
-                // The ledger says nothing of an installation's only root.
-                None if root.number == RootNumber::FIRST && root.stage == RootStage::Active => {}
+                // An earlier version did not record the first root.
                 Some(_) | None => events.push(root_changed(&root, root.stage, false)),
             }
         }
-        if events.is_empty() {
-            return Ok(());
+        if !events.is_empty() {
+            self.commit_reserved(events, Vec::new()).await?;
         }
-        self.commit_reserved(events, Vec::new()).await.map(drop)
+        Ok(retired)
+    }
+
+    /// The roots on record, after the authority's were compared with them.
+    async fn compared_roots(&self) -> Result<BTreeMap<RootNumber, RecordedRoot>, Error> {
+        let recorded = self.context.store.recorded_roots().await?;
+        let on_disk = self.context.authority.roots();
+        compare_roots(&recorded, &on_disk).map_err(Error::authority)?;
+        Ok(recorded)
+    }
+
+    /// Takes a root out of the bundle that is retired in the ledger.
+    async fn take_out(&self, number: RootNumber) -> Result<(), Error> {
+        let act = move |authority: &Authority| authority.retire_root(number);
+        self.at_the_authority(act).await.map(drop)
     }
 
     /// Key generation and file syncs: off the async threads.
@@ -140,6 +186,14 @@ fn root_changed(root: &RootRecord, stage: RootStage, forced: bool) -> Event {
         certificate_sha256: root.certificate_sha256.clone(),
         forced,
     }
+}
+
+/// The ledger says that the root is retired, and the disk could not be written.
+fn unfinished(number: RootNumber, error: &Error) -> Error {
+    Error::Precondition(format!(
+        "root {number} is retired in the ledger, but is in the bundle until the disk can be written: {}; the broker tries again by itself, and `taskpassd root status` shows when root {number} is gone",
+        error.message()
+    ))
 }
 
 fn still_used(view: &RootView) -> String {

@@ -1,5 +1,6 @@
 //! The rotation of the certificate authority: keys move from prepared to retired when their time
-//! comes, also after a long downtime.
+//! comes, also after a long downtime. And the end of a step of a root that the disk was too full
+//! for: a root that is retired in the ledger must leave the bundle without another order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,11 +28,13 @@ impl Reconciler for Rotation {
     }
 
     async fn round(&mut self) -> Round {
-        match self.0.rotate_authority().await {
+        let settled = self.0.settle_roots().await;
+        let rotated = self.0.rotate_authority().await;
+        match settled.and(rotated) {
             Ok(next) => Round::Done(next.since(self.0.now()).clamp(PAUSE_MIN, PAUSE_MAX)),
             Err(error) => {
                 let message = error.message();
-                tracing::error!(error = %message, "the certificate authority could not be rotated; trying again");
+                tracing::error!(error = %message, "the certificate authority could not be rotated or settled; trying again");
                 Round::Failed {
                     pause: PAUSE_AFTER_ERROR,
                     message,

@@ -450,6 +450,7 @@ pub(super) fn first_entries(
         Event::Initialized {
             trust_domain: fixture.domain.clone(),
             version: "0.0.0".to_owned(),
+            root: None,
         },
         Event::OperatorSvidIssued {
             operator: "admin".parse().unwrap(),

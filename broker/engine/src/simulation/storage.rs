@@ -1,13 +1,13 @@
 //! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses
 //! batches that were not acknowledged.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, JoinTokenId, ProviderName,
-    RootNumber, RootStage, SpiffeId, Task, TaskId, Timestamp,
+    RecordedRoot, RootNumber, SpiffeId, Task, TaskId, Timestamp,
 };
 use taskpass_store::{
     Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
@@ -179,9 +179,9 @@ impl Store for SimStore {
         self.memory.root_use(root).await
     }
 
-    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError> {
+    async fn recorded_roots(&self) -> Result<BTreeMap<RootNumber, RecordedRoot>, StoreError> {
         self.fate.others_first().await;
-        self.memory.root_stage(root).await
+        self.memory.recorded_roots().await
     }
 
     async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError> {

@@ -86,6 +86,7 @@ pub(super) fn first_events(agent: Agent) -> [Event; 4] {
         Event::Initialized {
             trust_domain: "acme.test".parse().unwrap(),
             version: "0".to_owned(),
+            root: None,
         },
         Event::OperatorSvidIssued {
             operator: "admin".parse().unwrap(),

@@ -12,7 +12,7 @@ use taskpass_ledger::{
 use taskpass_store::{Entry, indexes_set_aside};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-use super::{Diagnosis, growth};
+use super::{Diagnosis, growth, roots};
 use crate::{
     clock::trusted,
     config::Config,
@@ -44,6 +44,10 @@ pub(super) fn check(
     archive(config, diagnosis);
     index(config, diagnosis);
     authority(&config.ca_dir(), now, diagnosis);
+    if newest.is_some() {
+        // Of a damaged ledger `ledger` has reported that it proves nothing.
+        roots::check(config, diagnosis);
+    }
     operator(config, now, diagnosis);
     time(config, clock, newest, diagnosis);
 }

@@ -1,6 +1,6 @@
 //! The installation: made once, by the first entry of the ledger.
 
-use taskpass_core::{Event, InstallationStep, Timestamp, Topic};
+use taskpass_core::{Event, InstallationStep, RecordedRoot, RootCertificate, Timestamp, Topic};
 
 use super::{
     Change, Effects, State,
@@ -12,7 +12,7 @@ impl State {
     pub(super) fn admit_in_place(&self, event: &Event) -> Result<(), Refusal> {
         let makes_it = matches!(
             event.topic(),
-            Topic::Installation(InstallationStep::Initialized(_))
+            Topic::Installation(InstallationStep::Initialized { .. })
         );
         match (makes_it, self.trust_domain.is_some()) {
             (true, true) => Err(exists("the installation", &"ledger")),
@@ -38,10 +38,12 @@ impl State {
             InstallationStep::RootChanged {
                 root,
                 stage,
+                serial: _,
+                certificate_sha256,
                 forced,
-            } => self.admit_root((root, stage), forced, time),
+            } => self.admit_root((root, stage), certificate_sha256, forced, time),
             InstallationStep::ClockAccepted { .. }
-            | InstallationStep::Initialized(_)
+            | InstallationStep::Initialized { .. }
             | InstallationStep::BrokerStarted
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped
@@ -54,15 +56,30 @@ impl State {
 
     pub(super) fn installation_effects(&self, step: &InstallationStep<'_>) -> Effects {
         match step {
-            InstallationStep::Initialized(trust_domain) => {
-                Effects::of([Change::TrustDomain(Some((*trust_domain).clone()))])
+            InstallationStep::Initialized { trust_domain, root } => {
+                let mut changes = vec![Change::TrustDomain(Some((*trust_domain).clone()))];
+                changes.extend(root.map(State::first_root));
+                Effects::of(changes)
             }
             InstallationStep::ClockAccepted { accepted, .. } => {
                 Effects::of(self.rebased(*accepted))
             }
-            InstallationStep::RootChanged { root, stage, .. } => {
-                Effects::of(self.root_moved(*root, *stage))
-            }
+            InstallationStep::RootChanged {
+                root,
+                stage,
+                serial,
+                certificate_sha256,
+                forced: _,
+            } => Effects::of(self.root_moved(
+                *root,
+                RecordedRoot {
+                    stage: *stage,
+                    certificate: RootCertificate {
+                        serial: (*serial).to_owned(),
+                        certificate_sha256: (*certificate_sha256).to_owned(),
+                    },
+                },
+            )),
             InstallationStep::BrokerStarted
             | InstallationStep::ConfigurationReloaded
             | InstallationStep::BrokerStopped

@@ -2,9 +2,9 @@
 //! carry its fingerprint. A root is not retired before nothing hangs on it, unless a person says
 //! so; then all of it ends with the root.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use taskpass_core::{Identity, RootNumber, RootStage, Timestamp};
+use taskpass_core::{Identity, RecordedRoot, RootCertificate, RootNumber, RootStage, Timestamp};
 
 use super::{
     Change, State,
@@ -19,32 +19,32 @@ use crate::{
 /// Where the index keeps roots, by number.
 const ROOT: &str = "ro/";
 
-/// Stages of roots, by number.
+/// Roots as the ledger has them, by number.
 pub(crate) enum Roots {}
 
 impl Table for Roots {
     type Key = RootNumber;
-    type Record = RootStage;
+    type Record = RecordedRoot;
 
     fn set(
         state: &mut State,
         number: &RootNumber,
-        stage: Option<&Arc<RootStage>>,
-    ) -> Option<Arc<RootStage>> {
-        match stage {
-            Some(stage) => state.roots.insert(*number, Arc::clone(stage)),
+        root: Option<&Arc<RecordedRoot>>,
+    ) -> Option<Arc<RecordedRoot>> {
+        match root {
+            Some(root) => state.roots.insert(*number, Arc::clone(root)),
             None => state.roots.remove(number),
         }
     }
 
-    fn rows<'a>(number: &'a RootNumber, stage: Option<&'a RootStage>, rows: &mut Rows<'a>) {
-        rows.put(record(ROOT, number), Value::of(stage));
+    fn rows<'a>(number: &'a RootNumber, root: Option<&'a RecordedRoot>, rows: &mut Rows<'a>) {
+        rows.put(record(ROOT, number), Value::of(root));
     }
 
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let mut found = Vec::new();
-        rows.each_record(ROOT, |name, stage: Arc<RootStage>| {
-            found.push((id_in(name, ROOT)?, stage));
+        rows.each_record(ROOT, |name, root: Arc<RecordedRoot>| {
+            found.push((id_in(name, ROOT)?, root));
             Ok(())
         })?;
         state.roots.extend(found);
@@ -53,9 +53,25 @@ impl Table for Roots {
 }
 
 impl State {
-    /// How far a root has come, as the ledger says; `None` where it says nothing.
-    pub(crate) fn root_stage(&self, root: RootNumber) -> Option<RootStage> {
-        self.roots.get(&root).map(|stage| **stage)
+    /// Every root that the ledger names.
+    pub(crate) fn recorded_roots(&self) -> BTreeMap<RootNumber, RecordedRoot> {
+        let roots = self.roots.iter();
+        roots
+            .map(|(number, root)| (*number, root.as_ref().clone()))
+            .collect()
+    }
+
+    fn root_stage(&self, root: RootNumber) -> Option<RootStage> {
+        self.roots.get(&root).map(|root| root.stage)
+    }
+
+    /// The root that the installation was made with: it signs from then on.
+    pub(super) fn first_root(certificate: &RootCertificate) -> Change {
+        let root = RecordedRoot {
+            stage: RootStage::Active,
+            certificate: certificate.clone(),
+        };
+        Change::Root(RootNumber::FIRST, Some(Arc::new(root)))
     }
 
     /// What hangs on a root at `now`.
@@ -86,13 +102,17 @@ impl State {
     pub(super) fn admit_root(
         &self,
         (root, stage): (RootNumber, RootStage),
+        certificate_sha256: &str,
         forced: bool,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if let Some(before) = self.root_stage(root)
-            && before >= stage
-        {
-            return wrong(format!("root {root}"), before.as_str());
+        if let Some(before) = self.roots.get(&root) {
+            if before.stage >= stage {
+                return wrong(format!("root {root}"), before.stage.as_str());
+            }
+            if before.certificate.certificate_sha256 != certificate_sha256 {
+                return wrong(format!("root {root}"), "on record with another certificate");
+            }
         }
         // A renewal may have put something on record since the caller looked.
         if stage == RootStage::Retired && !forced && !self.root_use(root, now).is_empty() {
@@ -110,8 +130,9 @@ impl State {
     }
 
     /// The changes by a step of a root. With a retired root ends everything that hangs on it.
-    pub(super) fn root_moved(&self, root: RootNumber, stage: RootStage) -> Vec<Change> {
-        let mut changes = vec![Change::Root(root, Some(Arc::new(stage)))];
+    pub(super) fn root_moved(&self, root: RootNumber, to: RecordedRoot) -> Vec<Change> {
+        let stage = to.stage;
+        let mut changes = vec![Change::Root(root, Some(Arc::new(to)))];
         if stage == RootStage::Retired {
             let svids = self.svids_on(root);
             changes.extend(svids.map(|svid| Change::Svid(svid.serial.clone(), None)));

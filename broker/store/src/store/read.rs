@@ -1,12 +1,12 @@
 //! Reading: live records come from memory, history from the index once that has seen every entry
 //! that was durable when the question came.
 
-use std::{ops::Range, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, InvalidValue, JoinTokenId,
-    ProviderName, RootNumber, RootStage, SpiffeId, Task, TaskId, TaskState, Timestamp,
+    ProviderName, RecordedRoot, RootNumber, SpiffeId, Task, TaskId, TaskState, Timestamp,
 };
 use tokio::sync::watch;
 
@@ -116,8 +116,8 @@ impl Store for LogStore {
         Ok(self.alive(|state| state.root_use(root, now)))
     }
 
-    async fn root_stage(&self, root: RootNumber) -> Result<Option<RootStage>, StoreError> {
-        Ok(self.alive(|state| state.root_stage(root)))
+    async fn recorded_roots(&self) -> Result<BTreeMap<RootNumber, RecordedRoot>, StoreError> {
+        Ok(self.alive(State::recorded_roots))
     }
 
     async fn svids_of(&self, holder: &Identity) -> Result<usize, StoreError> {

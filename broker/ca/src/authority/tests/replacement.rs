@@ -114,7 +114,7 @@ fn old_and_new_peers_are_served_until_the_old_root_is_retired() {
             assert!(is_accepted(&authority, issued, START));
         }
 
-        authority.retire_root().unwrap();
+        authority.retire_root(one).unwrap();
         authority = reopened(authority);
         assert_eq!(stages(&authority), [("2".to_owned(), "active")]);
         assert_eq!(sequence(&authority), 3);
@@ -158,7 +158,7 @@ fn moves_out_of_turn_are_refused_with_the_next_command() {
     let text = |refused: Result<(), Error>| refused.unwrap_err().to_string();
     let activate = || authority.activate_root().map(drop);
     let prepare = || authority.prepare_root().map(drop);
-    let retire = || authority.retire_root().map(drop);
+    let retire = || authority.retire_root(RootNumber::FIRST).map(drop);
     assert!(text(activate()).contains("taskpassd root prepare"));
     assert!(text(retire()).contains("taskpassd root status"));
     prepare().unwrap();
@@ -192,7 +192,7 @@ fn issuing_authorities_rotate_under_the_active_root() {
         assert!(is_accepted(&authority, &issued, now));
     }
     assert!(old_end < home.clock.now(), "the outgoing root has ended");
-    authority.retire_root().unwrap();
+    authority.retire_root(RootNumber::FIRST).unwrap();
 }
 
 /// The power is cut before every single change of the disk, in each of the three moves. The move
@@ -244,7 +244,7 @@ fn step(authority: &Authority, number: usize) -> Result<(), Error> {
     match number {
         0 => authority.prepare_root().map(drop),
         1 => authority.activate_root().map(drop),
-        _ => authority.retire_root().map(drop),
+        _ => authority.retire_root(RootNumber::FIRST).map(drop),
     }
 }
 
@@ -263,4 +263,88 @@ fn is_whole(authority: &Authority, home: &Home) {
         keys + 1,
         "those roots, and one authority"
     );
+}
+
+/// Writes `state.json` with a change, as a program without any private key can.
+fn rewrite(home: &Home, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = home.dir.join("state.json");
+    let mut state = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut state);
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+/// The certificate of another installation's authority of the same name.
+fn foreign() -> (Home, Authority) {
+    let other = Home::new();
+    other.entropy.fill(&mut [0; 64]).unwrap();
+    let authority = other.create();
+    (other, authority)
+}
+
+fn complaint(home: &Home) -> String {
+    home.try_open().map(drop).unwrap_err().to_string()
+}
+
+/// The broker sends the certificate to every peer, so it proves itself.
+#[test]
+fn a_cross_certificate_without_the_outgoing_roots_signature_is_refused() {
+    let (_other, stranger) = foreign();
+    let planted = &stranger.bundle().roots_der[0];
+    for step in ["of another root", "of the new root itself"] {
+        let home = Home::new();
+        let authority = home.create();
+        authority.prepare_root().unwrap();
+        authority.activate_root().unwrap();
+        let own = authority.bundle().roots_der[0].clone();
+        drop(authority);
+        let planted = if step == "of another root" {
+            planted
+        } else {
+            &own
+        };
+        let cross = home.dir.join("root-2.cross.pem");
+        fs::write(&cross, pem::certificate(planted)).unwrap();
+        assert!(complaint(&home).contains("root-2.cross.pem"), "{step}");
+    }
+}
+
+/// An issuing authority without a private key is accepted until it expires: `retired` says so.
+#[test]
+fn an_issuing_authority_without_its_roots_signature_is_refused() {
+    let (_other, stranger) = foreign();
+    let chain = issue(&stranger).chain_der;
+    let planted = stranger.authorities().remove(0);
+    let home = Home::new();
+    drop(home.create());
+    let file = home.dir.join(planted.certificate_file());
+    fs::write(&file, pem::certificate(&chain[1])).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    rewrite(&home, |state| {
+        let mut record = serde_json::to_value(&planted).unwrap();
+        record["stage"] = "retired".into();
+        state["authorities"].as_array_mut().unwrap().push(record);
+    });
+    let complaint = complaint(&home);
+    assert!(
+        complaint.contains(&planted.certificate_file()) && complaint.contains("signature"),
+        "{complaint}"
+    );
+}
+
+/// After a failed write the running broker reads the state again. A state that it did not write was
+/// compared with no ledger.
+#[test]
+fn a_state_of_another_program_is_not_adopted_after_a_failed_write() {
+    let home = Home::new();
+    let authority = home.create();
+    let in_the_way = home.dir.join("state.json.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    authority.prepare_root().unwrap_err();
+    fs::remove_dir(&in_the_way).unwrap();
+    rewrite(&home, |state| {
+        state["authorities"][0]["stage"] = "retired".into();
+        state["generation"] = 9.into();
+    });
+    let refused = authority.rotate().unwrap_err().to_string();
+    assert!(refused.contains("another program"), "{refused}");
 }

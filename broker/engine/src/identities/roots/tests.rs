@@ -28,6 +28,11 @@ async fn token(bench: &Bench) -> taskpass_core::JoinTokenId {
     made.await.unwrap().token.id
 }
 
+async fn recorded(bench: &Bench, root: RootNumber) -> Option<RootStage> {
+    let roots = bench.store.recorded_roots().await.unwrap();
+    roots.get(&root).map(|root| root.stage)
+}
+
 fn two() -> RootNumber {
     RootNumber::FIRST.next()
 }
@@ -85,7 +90,7 @@ async fn a_root_is_not_retired_while_something_hangs_on_it() {
         let record = bench.store.join_token(id).await.unwrap().unwrap();
         assert_eq!(record.state(Timestamp::EPOCH), state);
     }
-    let stage = bench.store.root_stage(RootNumber::FIRST).await.unwrap();
+    let stage = recorded(&bench, RootNumber::FIRST).await;
     assert_eq!(stage, Some(RootStage::Retired));
 }
 
@@ -123,20 +128,103 @@ async fn the_store_retires_no_root_in_use_and_records_nothing_under_a_retired_on
     );
 }
 
+/// An entry `initialized` of an earlier version names no root, and the first start records it.
+#[tokio::test]
+async fn the_first_root_is_on_record_before_its_first_step() {
+    let bench = bench().await;
+    assert_eq!(recorded(&bench, RootNumber::FIRST).await, None);
+    bench.engine.settle_roots().await.unwrap();
+    let roots = bench.store.recorded_roots().await.unwrap();
+    let root = bench.engine.authority().roots().remove(0);
+    let first = &roots[&RootNumber::FIRST];
+    assert_eq!(first.stage, RootStage::Active);
+    assert_eq!(first.certificate, root.certificate());
+}
+
+/// The store refuses what the engine would not ask for.
+#[tokio::test]
+async fn a_root_keeps_the_certificate_that_it_was_recorded_with() {
+    let bench = bench().await;
+    bench.engine.prepare_root().await.unwrap();
+    let mut another = bench.engine.authority().roots().pop().unwrap();
+    another.certificate_sha256 = "a".repeat(64);
+    let step = root_changed(&another, RootStage::Active, false);
+    let refused = bench.store.commit(Batch::new([step])).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("another certificate"),
+        "{refused}"
+    );
+}
+
+/// The disk takes the record and not the step. The broker ends it by itself, and an order that
+/// comes first succeeds.
+#[tokio::test]
+async fn a_retirement_that_the_disk_was_too_full_for_is_finished() {
+    for by_itself in [true, false] {
+        let bench = bench().await;
+        bench.engine.prepare_root().await.unwrap();
+        bench.engine.activate_root().await.unwrap();
+        let in_the_way = bench.ca_dir().join("state.json.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let refused = bench.engine.retire_root(RetireRoot::Forced).await;
+        let message = refused.unwrap_err().message();
+        for part in ["root 1 is retired in the ledger", "tries again by itself"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let first = recorded(&bench, RootNumber::FIRST).await;
+        assert_eq!(first, Some(RootStage::Retired));
+        assert_eq!(stages(&bench).await.len(), 2);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        if by_itself {
+            let round = crate::reconcile::authority_round(&bench.engine).await;
+            assert!(
+                matches!(round, crate::reconcile::Round::Done(_)),
+                "{round:?}"
+            );
+        } else {
+            let retired = bench.engine.retire_root(RetireRoot::Unused).await.unwrap();
+            assert_eq!(retired.record.number, RootNumber::FIRST);
+        }
+        assert_eq!(stages(&bench).await, [("2".to_owned(), "active")]);
+        assert_eq!(bench.engine.authority().bundle().roots_der.len(), 1);
+    }
+}
+
+/// Two people at once: one order is carried out, and the other meets its result.
+#[tokio::test]
+async fn orders_to_the_roots_wait_for_each_other() {
+    let bench = bench().await;
+    let (one, other) = tokio::join!(bench.engine.prepare_root(), bench.engine.prepare_root());
+    let refused = [one, other].into_iter().filter_map(Result::err);
+    let refused: Vec<_> = refused.map(|error| error.message()).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(
+        refused[0].contains("root 2 is prepared already"),
+        "{refused:?}"
+    );
+    bench.engine.activate_root().await.unwrap();
+    let retire = || bench.engine.retire_root(RetireRoot::Forced);
+    let (one, other) = tokio::join!(retire(), retire());
+    let refused = [one, other].into_iter().filter_map(Result::err);
+    let refused: Vec<_> = refused.map(|error| error.message()).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].contains("no root is outgoing"), "{refused:?}");
+}
+
 /// The broker was killed between the disk and the record, or between the record and the disk.
 #[tokio::test]
 async fn a_start_finishes_what_was_begun() {
     let bench = bench().await;
     let authority = Arc::clone(bench.engine.authority());
     authority.prepare_root().unwrap();
-    assert_eq!(bench.store.root_stage(two()).await.unwrap(), None);
+    assert_eq!(recorded(&bench, two()).await, None);
     bench.engine.settle_roots().await.unwrap();
-    let stage = bench.store.root_stage(two()).await.unwrap();
+    let stage = recorded(&bench, two()).await;
     assert_eq!(stage, Some(RootStage::Prepared));
 
     authority.activate_root().unwrap();
     bench.engine.settle_roots().await.unwrap();
-    let stage = async |root| bench.store.root_stage(root).await.unwrap();
+    let stage = async |root| recorded(&bench, root).await;
     assert_eq!(stage(two()).await, Some(RootStage::Active));
     assert_eq!(stage(RootNumber::FIRST).await, Some(RootStage::Outgoing));
 
@@ -168,10 +256,8 @@ async fn moves_out_of_turn_are_preconditions() {
     ] {
         assert!(matches!(refused, Error::Precondition(_)), "{refused:?}");
     }
-    assert_eq!(
-        bench.store.root_stage(RootNumber::FIRST).await.unwrap(),
-        None
-    );
+    let first = recorded(&bench, RootNumber::FIRST).await;
+    assert_eq!(first, Some(RootStage::Active), "no move, but its record");
 }
 
 #[tokio::test]
