@@ -61,7 +61,7 @@ pub use idempotency::RequestKey;
 pub use identities::{
     AgentView, Attest, Attestor, Attestors, ChangeOwner, Claims, CreateJoinToken, CreatedJoinToken,
     Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText, JoinTokenView, OwnerDeparted, Refusal,
-    RegisterAgent, ReleaseAgent, RetireRoot, RootView, StopAgent, StoppedAgent,
+    RegisterAgent, ReleaseAgent, RetireRoot, RetiredRoot, RootView, StopAgent, StoppedAgent,
 };
 pub use ledger::{Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use policy::{AccessDecisions, AccessQuestion, AgentAccess};
