@@ -144,6 +144,7 @@ impl fmt::Display for Done {
             } => write!(
                 f,
                 "no identity of `{operator}` counts any more; {identities} did until now\n\
+                 what a thief of it may have left still counts: `taskpass ledger export` shows join tokens made, and agents registered, released or given to another owner; `taskpass join-token withdraw` and `taskpass agent freeze` end them\n\
                  `taskpassd operator issue {operator}` makes another one, with the broker stopped"
             ),
         }
