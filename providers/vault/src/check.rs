@@ -44,8 +44,9 @@ const ORPHAN: &str = "auth/token/create-orphan";
 /// Tells the types of engines to the broker's token.
 const MOUNTS: &str = "sys/mounts";
 
-/// Below it are the leases of every engine in Vault.
-const ALL_LEASES: &str = "sys/leases/lookup/";
+/// Below it are the leases of logins, of which no role has any: a token that may list them may list
+/// all leases. The path above says nothing, since the rule to look up one lease answers for it.
+const ALL_LEASES: &str = "sys/leases/lookup/auth/";
 
 /// Without the index, no answer of such a server proves a death.
 const NO_INDEX: &str = "standbys of this cluster may answer with what they knew some time ago, and the server does not tell how far they are, so no revocation is verified; set `disable_standby_reads = true` in OpenBao, upgrade it to 2.7, or let `address` lead to the active server only";
@@ -169,7 +170,9 @@ fn searched_paths(roles: &Roles) -> Vec<String> {
         CredentialSource::Token | CredentialSource::Kv { .. } => None,
     };
     let paths = roles.iter().filter_map(|role| lease_path(&role.source));
-    let paths: BTreeSet<String> = paths.map(|path| format!("{ALL_LEASES}{path}/")).collect();
+    let paths: BTreeSet<String> = paths
+        .map(|path| format!("sys/leases/lookup/{path}/"))
+        .collect();
     paths.into_iter().collect()
 }
 

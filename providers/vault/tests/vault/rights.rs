@@ -328,7 +328,7 @@ async fn rights_that_are_wider_than_needed_are_named() {
 #[tokio::test]
 async fn the_brokers_token_lists_the_leases_of_its_roles_only() {
     let world = World::new("pki").await;
-    let all = "sys/leases/lookup/";
+    let above = "sys/leases/lookup/pki/";
     let of_role = "sys/leases/lookup/pki/issue/web/";
     let lists = async |path: &str| {
         let token = &world.broker_token;
@@ -339,7 +339,7 @@ async fn the_brokers_token_lists_the_leases_of_its_roles_only() {
         let found = warnings.iter().find(|w| w.contains("may list all leases"));
         found.cloned()
     };
-    for path in [all, "sys/leases/lookup/pki/", "sys/leases/lookup/auth/"] {
+    for path in ["sys/leases/lookup/", above, "sys/leases/lookup/auth/"] {
         assert_eq!(lists(path).await, 403, "{path}");
     }
     assert_eq!(lists(of_role).await, 404, "allowed, and there is none");
@@ -350,7 +350,7 @@ async fn the_brokers_token_lists_the_leases_of_its_roles_only() {
         broker_policy()
     );
     world.set_broker_policy(&wide).await;
-    assert_ne!(lists(all).await, 403);
+    assert_ne!(lists(above).await, 403);
     let warning = too_wide().await.unwrap();
     assert!(warning.contains(&format!("`{of_role}`")), "{warning}");
 }
