@@ -152,10 +152,14 @@ impl State {
         let mut events: Vec<Event> = cut_off.iter().flat_map(ending).collect();
         // A task may be below a task of another agent that ends here, too.
         let mut seen = (BTreeSet::new(), BTreeSet::new());
-        events.retain(|event| match event {
-            Event::TaskEnding { task, .. } => seen.0.insert(*task),
-            Event::CredentialRevoking { credential, .. } => seen.1.insert(*credential),
-            _ => true,
+        events.retain(|event| {
+            if let Event::TaskEnding { task, .. } = event {
+                seen.0.insert(*task)
+            } else if let Event::CredentialRevoking { credential, .. } = event {
+                seen.1.insert(*credential)
+            } else {
+                true
+            }
         });
         events
     }
