@@ -2,14 +2,16 @@
 # `token_role = "taskpass"`. `taskpass provider check NAME` names missing ones and superfluous ones.
 #
 #     vault write auth/token/roles/taskpass allowed_policies_glob="taskpass-*" \
-#         orphan=true token_no_default_policy=true token_type=service
+#         orphan=true token_no_default_policy=true token_type=service token_explicit_max_ttl=8h
 #     vault policy write broker-of-taskpass vault-broker-policy.hcl
 #     vault token create -orphan -period=24h -policy=broker-of-taskpass
 #
 # The broker never holds the rights of the tasks itself: it makes tokens for them, and the token role
 # allows the policies of the roles and no others. So a thief of this token gets what the roles give,
-# and can revoke tokens and leases with known names. The name of this policy must not begin with
-# `taskpass-`, since such a thief could then keep it with a token of his own.
+# for `token_explicit_max_ttl` at most: without it a token that the thief makes lives for Vault's
+# `max_lease_ttl`, a month by default. The thief can also revoke tokens and leases with names that he
+# knows or may list. The name of this policy must not begin with `taskpass-`, since such a thief could
+# then keep it with a token of his own.
 
 path "auth/token/create/taskpass" {
   capabilities = ["update"]
@@ -34,8 +36,13 @@ path "sys/leases/revoke" {
   capabilities = ["update"]
 }
 # Optional: proves that an issue without a known outcome left no lease behind. Lists lease ids,
-# never secrets.
-path "sys/leases/lookup/*" {
+# never secrets. One rule for each role of type `dynamic`: `sys/leases/lookup/`, the role's `path`,
+# and a slash at the end. For a parameter in the path write `+`. Not `sys/leases/lookup/*`: with that
+# a thief of the token finds the leases of everybody else in this Vault, and revokes them.
+path "sys/leases/lookup/database/creds/ci/" {
+  capabilities = ["list", "sudo"]
+}
+path "sys/leases/lookup/pki/issue/ci/" {
   capabilities = ["list", "sudo"]
 }
 # Optional: tells the type of the engine of a credential without a known outcome, since some engines

@@ -187,6 +187,12 @@ fn the_playbook_for_a_stolen_identity() {
     steps.step("taskpass agent owner");
     let released = steps.step("taskpass agent release");
     assert!(released.contains("active"), "{released}");
+    steps.step("taskpass ledger export");
+    let left = steps.step("grep -E");
+    for event in ["join_token_created", "agent_registered", "agent_released"] {
+        assert!(left.contains(event), "{left}");
+    }
+    steps.step("taskpass join-token list");
     steps.is_over();
 }
 

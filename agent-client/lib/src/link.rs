@@ -42,8 +42,6 @@ pub(crate) struct Link {
     pub(crate) roots: Vec<CertificateDer<'static>>,
     pub(crate) channel: Channel,
     behind: Arc<Behind>,
-    /// It was renewed on this connection, so renewing it again would bring nothing new.
-    is_fresh: bool,
 }
 
 impl Connection {
@@ -173,21 +171,17 @@ impl Link {
             svid: identity.svid,
             roots: identity.bundle,
             behind: tls.behind,
-            is_fresh: false,
         })
     }
 
-    /// The same link with an identity that was renewed just now.
-    pub(crate) fn fresh(self) -> Self {
-        Self {
-            is_fresh: true,
-            ..self
-        }
+    /// Notes that the broker, as it shows itself now, confirmed the renewed identity.
+    pub(crate) fn renewed(&self) {
+        self.behind.renewed();
     }
 
     /// Whether a renewal would bring another bundle, or an identity under another root.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.is_fresh && self.behind.get()
+        self.behind.get()
     }
 }
 

@@ -159,7 +159,7 @@ impl Connection {
     /// Connects with a new identity and has the broker confirm it.
     async fn prove(&self, identity: StoredIdentity) -> Result<Link, Error> {
         let expected = identity.svid.leaf.spiffe_id.to_string();
-        let link = Link::open(&self.config, identity).await?.fresh();
+        let link = Link::open(&self.config, identity).await?;
         let mut service = IdentityServiceClient::new(link.channel.clone());
         let reply = self
             .attempt(RPC_TIMEOUT, service.who_am_i(WhoAmIRequest {}))
@@ -170,6 +170,7 @@ impl Connection {
                 reply.spiffe_id
             )));
         }
+        link.renewed();
         Ok(link)
     }
 

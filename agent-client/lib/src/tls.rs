@@ -9,15 +9,9 @@
 //! or that has an identity under another root than the broker's own, renews: the answer brings the
 //! new bundle. The chain alone changes nothing here.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use ring::digest::{SHA256, digest};
 use rustls::{
     CertificateError, DigitallySignedStruct, OtherError, SignatureScheme,
@@ -67,14 +61,37 @@ enum Rejection {
 }
 
 /// Whether the roots have moved on since the identity and its bundle were stored. Each handshake of
-/// a link sets it.
+/// a link says what the broker shows.
 #[derive(Debug, Default)]
-pub(crate) struct Behind(AtomicBool);
+pub(crate) struct Behind {
+    /// What the last handshake showed, where it differs from what the identity has.
+    other: ArcSwapOption<Shown>,
+    /// What the broker showed when it confirmed the identity.
+    renewed_at: ArcSwapOption<Shown>,
+}
+
+/// The keys of the roots that a broker sends, and the name of the root that it hangs on itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    roots: BTreeSet<[u8; 32]>,
+    own_root: Option<Vec<u8>>,
+}
 
 impl Behind {
-    /// As the last handshake found it.
+    /// As the last handshake found it. A broker that still shows what it showed at the renewal has
+    /// nothing new to give.
     pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let other = self.other.load();
+        other.is_some() && *other != *self.renewed_at.load()
+    }
+
+    /// Notes that the identity was renewed while the broker showed this.
+    pub(crate) fn renewed(&self) {
+        self.renewed_at.store(self.other.load_full());
+    }
+
+    fn note(&self, other: Option<Shown>) {
+        self.other.store(other.map(Arc::new));
     }
 }
 
@@ -169,34 +186,35 @@ impl BrokerVerifier {
             _ => return Err(Rejection::NotABroker(peer.spiffe_id.to_string())),
         }
         if let Trust::Bundle { roots, .. } = &self.trust {
-            let behind = self.is_behind(chain, roots)?;
-            self.behind.0.store(behind, Ordering::Relaxed);
+            self.behind.note(self.other_than_ours(chain, roots)?);
         }
         Ok(())
     }
 
     /// Compares the roots that the broker sends with ours. An attacker cannot send others: the chain
     /// is part of the handshake that the broker's key signs.
-    fn is_behind(
+    fn other_than_ours(
         &self,
         chain: &[CertificateDer<'_>],
         roots: &[CertificateDer<'_>],
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Option<Shown>, Rejection> {
         let [_leaf, issuing, sent @ ..] = chain else {
-            return Ok(false);
+            return Ok(None);
         };
         if sent.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let keys = |certificates: &[CertificateDer<'_>]| {
             let keys = certificates.iter().map(public_key_digest);
             keys.collect::<Result<BTreeSet<_>, _>>()
         };
-        let under_other_root = self
-            .own_root
-            .as_ref()
-            .is_some_and(|own| issuer_of(issuing).as_ref() != Some(own));
-        Ok(under_other_root || keys(sent)? != keys(roots)?)
+        let shown = Shown {
+            roots: keys(sent)?,
+            own_root: issuer_of(issuing),
+        };
+        let under_other_root = self.own_root.is_some() && shown.own_root != self.own_root;
+        let is_other = under_other_root || shown.roots != keys(roots)?;
+        Ok(is_other.then_some(shown))
     }
 }
 
@@ -290,5 +308,32 @@ impl TimeProvider for OurTime {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().seconds()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process lives on one link for weeks, and the broker's roots move on meanwhile.
+    #[test]
+    fn a_renewal_hides_only_the_roots_that_it_saw() {
+        let shown = |root: u8| Shown {
+            roots: BTreeSet::from([[root; 32]]),
+            own_root: None,
+        };
+        let behind = Behind::default();
+        behind.renewed();
+        assert!(!behind.get());
+        behind.note(Some(shown(1)));
+        assert!(behind.get());
+        // The answer to the renewal brought the same bundle.
+        behind.renewed();
+        behind.note(Some(shown(1)));
+        assert!(!behind.get(), "a second renewal would bring nothing new");
+        behind.note(Some(shown(2)));
+        assert!(behind.get(), "another root appeared after the renewal");
+        behind.note(None);
+        assert!(!behind.get());
     }
 }

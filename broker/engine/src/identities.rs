@@ -20,5 +20,5 @@ pub use attest::{
 };
 pub use join_tokens::{CreateJoinToken, CreatedJoinToken, JoinTokenView};
 pub use owner::{ChangeOwner, OwnerDeparted};
-pub use roots::{RetireRoot, RootView, RootsDiffer, compare_roots};
+pub use roots::{RetireRoot, RetiredRoot, RootView, RootsDiffer, compare_roots};
 pub use stop::{ReleaseAgent, StopAgent, StoppedAgent};

@@ -61,8 +61,8 @@ pub use idempotency::RequestKey;
 pub use identities::{
     AgentView, Attest, Attestor, Attestors, ChangeOwner, Claims, CreateJoinToken, CreatedJoinToken,
     Evidence, IssuedSvid, JoinTokenAttestor, JoinTokenText, JoinTokenView, OwnerDeparted, Refusal,
-    RegisterAgent, ReleaseAgent, RetireRoot, RootView, RootsDiffer, StopAgent, StoppedAgent,
-    compare_roots,
+    RegisterAgent, ReleaseAgent, RetireRoot, RetiredRoot, RootView, RootsDiffer, StopAgent,
+    StoppedAgent, compare_roots,
 };
 pub use ledger::{AllowedExport, Consistency, ExportFilter, ExportPlan, ProvenEntry};
 pub use policy::{AccessDecisions, AccessQuestion, AgentAccess};

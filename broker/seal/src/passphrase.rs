@@ -18,8 +18,9 @@ pub(crate) const ITERATIONS: NonZeroU32 = match NonZeroU32::new(600_000) {
     Some(count) => count,
     None => NonZeroU32::MAX,
 };
-/// A wrapped key that asks for more was written by no release; it would only keep the CPU busy.
-const ITERATIONS_MAX: u32 = 100_000_000;
+/// A wrapped key that asks for more was written by no release. The count is used before anything is
+/// authenticated, and a thief who may write the file could keep the broker's start busy for minutes.
+const ITERATIONS_MAX: u32 = 5_000_000;
 /// The shortest passphrase. Iterations do not help against one that is guessed.
 pub const PASSPHRASE_BYTES_MIN: usize = 16;
 /// The longest passphrase.
@@ -47,8 +48,7 @@ pub fn unwrap_with_passphrase(
     let mut parts = wrapped.split('$');
     let mut next = || parts.next().ok_or(Error::WrongPassphrase);
     let (scheme, iterations, salt, sealed) = (next()?, next()?, next()?, next()?);
-    let iterations = iterations.parse::<NonZeroU32>().ok();
-    let iterations = iterations.filter(|count| count.get() <= ITERATIONS_MAX);
+    let iterations = self::iterations(iterations);
     let decoded = STANDARD.decode(salt).ok().zip(STANDARD.decode(sealed).ok());
     let (true, Some(iterations), Some((salt, sealed))) = (scheme == SCHEME, iterations, decoded)
     else {
@@ -59,6 +59,11 @@ pub fn unwrap_with_passphrase(
     opened
         .and_then(|bytes| Some(Secret::new(str::from_utf8(&bytes).ok()?.to_owned())))
         .ok_or(Error::WrongPassphrase)
+}
+
+fn iterations(text: &str) -> Option<NonZeroU32> {
+    let count = text.parse::<NonZeroU32>().ok()?;
+    (count.get() <= ITERATIONS_MAX).then_some(count)
 }
 
 fn wrap(
@@ -115,6 +120,15 @@ mod tests {
     const FEW: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
     #[test]
+    fn a_count_of_iterations_is_limited_before_it_is_used() {
+        let within = |count: &str| iterations(count).is_some();
+        assert!(within("600000") && within("5000000"));
+        for count in ["5000001", "100000000", "0", "-1", "x"] {
+            assert!(!within(count), "{count}");
+        }
+    }
+
+    #[test]
     fn only_the_same_passphrase_at_the_same_place_unwraps() {
         assert!(ITERATIONS.get() >= 600_000);
         let entropy = SeededEntropy::new(1);
@@ -133,7 +147,8 @@ mod tests {
             ("correct horse battery", "", "acme.test 1"),
             (
                 "correct horse battery",
-                "pbkdf2-sha256$4000000000$AA==$AA==",
+                // A second or more for each try, before the tag is looked at.
+                "pbkdf2-sha256$5000001$AA==$AA==",
                 "acme.test 1",
             ),
         ] {

@@ -80,8 +80,8 @@ pub struct Init {
     /// The first operator, who may do everything that operators can do
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub operator: OperatorName,
-    /// A file with the table [keys] for the new taskpass.toml, to seal the private keys from the
-    /// start; paths in it begin at DIR
+    /// A file with the table [keys] for the new taskpass.toml, to seal the broker's private keys
+    /// from the start; paths in it begin at DIR. DIR/operator/key.pem is never sealed: move it away
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
 }

@@ -75,7 +75,8 @@ pub fn install(
     site.build(&KeyFiles::plain(), None, kinds, (clock, entropy))
 }
 
-/// The same with the table `[keys]` that a file holds: no private key ever lies in plain text.
+/// The same with the table `[keys]` that a file holds: no private key of the broker ever
+/// lies in plain text. The operator's does, and belongs on another machine.
 /// Paths in the table begin at the directory of the new installation.
 pub async fn install_sealed(
     plan: Plan,
@@ -352,7 +353,9 @@ A new installation of `{trust_domain}` is in `{dir}`:
   policy/        the policies; `{operator}` may do everything that operators can do
   data/          ledger, index and keys; keep it private and back it up as one
   operator/      the identity spiffe://{trust_domain}/operator/{operator}, valid until {until};
-                 `taskpass` renews it when it is used in the last third of its life
+                 `taskpass` renews it when it is used in the last third of its life. Its key.pem
+                 is in plain text, also where [keys] seals the broker's keys: move it to the
+                 machine of `{operator}`
 
 Auditors verify the ledger with its public key, which is also in {vkey_file}:
 

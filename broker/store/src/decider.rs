@@ -89,7 +89,7 @@ impl<H: Leavers> Decider<H> {
         }
         let stamp = time.to_string();
         for (event, json) in batch.events.iter().zip(json) {
-            let follow = self.state.cascade(event);
+            let follow = self.state.cascade(event, time);
             self.take(event, json, (time, &stamp), group)?;
             for event in &follow {
                 self.take(event, &entry::encode(event)?, (time, &stamp), group)?;

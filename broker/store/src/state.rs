@@ -37,8 +37,8 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
-    JoinTokenId, ProviderName, RecordedRoot, RootNumber, SvidStep, TaskId, TaskStep, Timestamp,
-    Topic, TrustDomain,
+    InstallationStep, JoinTokenId, ProviderName, RecordedRoot, RootNumber, RootStage, SvidStep,
+    TaskId, TaskStep, Timestamp, Topic, TrustDomain,
 };
 
 use self::table::Table;
@@ -240,10 +240,13 @@ impl State {
     }
 
     /// The events that follow from `event` in the same batch, as the state stands before it.
-    pub(crate) fn cascade(&self, event: &Event) -> Vec<Event> {
+    pub(crate) fn cascade(&self, event: &Event, time: Timestamp) -> Vec<Event> {
         match event.topic() {
+            Topic::Installation(InstallationStep::RootChanged { root, stage, .. }) => {
+                self.root_cascade(root, stage, time)
+            }
             Topic::Task(task, TaskStep::Ending { cause, by }) => self.task_cascade(task, cause, by),
-            Topic::Agent(step) => self.agent_cascade(&step),
+            Topic::Agent(step) => self.agent_cascade(&step, time),
             Topic::Svid(SvidStep::Activated { serial }) => self.login_cascade(serial),
             Topic::Installation(_)
             | Topic::Decision(_)

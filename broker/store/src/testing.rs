@@ -477,7 +477,7 @@ impl Model {
 
     /// Commits an event and the events that follow from it.
     pub(crate) fn commit(&mut self, event: &Event) -> Result<(), CommitError> {
-        let follow = self.state.cascade(event);
+        let follow = self.state.cascade(event, self.now);
         self.inverse.clear();
         self.one(event)?;
         for event in follow {

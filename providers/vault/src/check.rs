@@ -1,6 +1,8 @@
 //! Whether the broker can do its job here: asks Vault for the rights of the broker's token, and
 //! names the missing ones.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use taskpass_core::Scope;
 use taskpass_provider::{Health, ProviderError};
@@ -42,13 +44,17 @@ const ORPHAN: &str = "auth/token/create-orphan";
 /// Tells the types of engines to the broker's token.
 const MOUNTS: &str = "sys/mounts";
 
+/// Below it are the leases of logins, of which no role has any: a token that may list them may list
+/// all leases. The path above says nothing, since the rule to look up one lease answers for it.
+const ALL_LEASES: &str = "sys/leases/lookup/auth/";
+
 /// Without the index, no answer of such a server proves a death.
 const NO_INDEX: &str = "standbys of this cluster may answer with what they knew some time ago, and the server does not tell how far they are, so no revocation is verified; set `disable_standby_reads = true` in OpenBao, upgrade it to 2.7, or let `address` lead to the active server only";
 
 pub(crate) async fn check(vault: &Vault, roles: &Roles) -> Result<Health, ProviderError> {
     let mut health = check_server(vault).await?;
     let create = check_own_token(vault, roles, &mut health).await?;
-    check_token_role(vault, roles, create, &mut health).await?;
+    check_token_role(vault, create, &mut health).await?;
     let found = check_roles(vault, roles).await?;
     if !found.iter().any(|found| matches!(found, Found::Wrong(_))) {
         health
@@ -91,7 +97,7 @@ async fn check_own_token(
     let all_needed = || [(create.as_str(), create_needs)].into_iter().chain(NEEDED);
     let paths: Vec<String> = all_needed()
         .map(|(path, _)| path.to_owned())
-        .chain([MOUNTS, CAPABILITIES, ORPHAN].map(str::to_owned))
+        .chain([MOUNTS, CAPABILITIES, ORPHAN, ALL_LEASES].map(str::to_owned))
         .chain(searched.iter().cloned())
         .collect();
     let reply = vault.call(|| CapabilitiesSelf { paths: &paths }).await;
@@ -119,13 +125,7 @@ async fn check_own_token(
             "without read on `{MOUNTS}` the type of an engine may be unknown when a credential in doubt is revoked, and its revocation cannot be verified then"
         ));
     }
-    for path in searched {
-        if !allows(&granted, &path, &["list", "sudo"]) {
-            health.warnings.push(format!(
-                "without list+sudo on `{path}` a credential in doubt can be revoked, but its revocation cannot be verified"
-            ));
-        }
-    }
+    health.warnings.extend(about_leases(&granted, &searched));
     if !allows(&granted, CAPABILITIES, &["update"]) {
         health.warnings.push(format!(
             "without update on `{CAPABILITIES}` a check cannot tell whether the credentials of a role can be issued"
@@ -140,6 +140,29 @@ async fn check_own_token(
     })
 }
 
+/// The warnings about the right to list leases: where it is missing, and where it is too wide.
+fn about_leases(granted: &Value, searched: &[String]) -> Vec<String> {
+    const LIST: &[&str] = &["list", "sudo"];
+    let missing = searched.iter().filter(|path| !allows(granted, path, LIST));
+    let mut warnings: Vec<String> = missing
+        .map(|path| format!(
+            "without list+sudo on `{path}` a credential in doubt can be revoked, but its revocation cannot be verified"
+        ))
+        .collect();
+    if allows(granted, ALL_LEASES, LIST) {
+        let paths: Vec<String> = searched.iter().map(|path| format!("`{path}`")).collect();
+        let instead = if paths.is_empty() {
+            "take it away".to_owned()
+        } else {
+            format!("allow {} instead", paths.join(", "))
+        };
+        warnings.push(format!(
+            "the broker's token may list all leases of this Vault, and so revoke those of everybody else; {instead}"
+        ));
+    }
+    warnings
+}
+
 /// The paths where overdue leases are searched: paths of dynamic roles without parameters.
 fn searched_paths(roles: &Roles) -> Vec<String> {
     let lease_path = |source: &CredentialSource| match source {
@@ -147,9 +170,10 @@ fn searched_paths(roles: &Roles) -> Vec<String> {
         CredentialSource::Token | CredentialSource::Kv { .. } => None,
     };
     let paths = roles.iter().filter_map(|role| lease_path(&role.source));
-    paths
+    let paths: BTreeSet<String> = paths
         .map(|path| format!("sys/leases/lookup/{path}/"))
-        .collect()
+        .collect();
+    paths.into_iter().collect()
 }
 
 fn allows(granted: &Value, path: &str, needed: &[&str]) -> bool {

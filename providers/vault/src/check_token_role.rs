@@ -4,7 +4,7 @@
 use serde_json::Value;
 use taskpass_provider::{Health, ProviderError};
 
-use crate::{api::TokenRole, role::CredentialSource, roles::Roles, vault::Vault};
+use crate::{api::TokenRole, vault::Vault};
 
 /// The tokens that the broker's own token may create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,6 @@ const POLICY_LISTS: [&str; 2] = ["allowed_policies", "allowed_policies_glob"];
 /// more than it must.
 pub(crate) async fn check_token_role(
     vault: &Vault,
-    roles: &Roles,
     creation: TokenCreation,
     health: &mut Health,
 ) -> Result<(), ProviderError> {
@@ -66,9 +65,7 @@ pub(crate) async fn check_token_role(
             "token role `{role}`: {problem}"
         )));
     }
-    let is_token = |source: &CredentialSource| matches!(source, CredentialSource::Token);
-    let gives_tokens = roles.iter().any(|role| is_token(&role.source));
-    let warnings = wider_than_needed(&settings, gives_tokens);
+    let warnings = wider_than_needed(&settings);
     let longest = match number(&settings, &LONGEST) {
         0 => String::new(),
         seconds => format!(", for {seconds} s at most: no task may last longer"),
@@ -112,7 +109,7 @@ fn unusable(settings: &Value) -> Option<String> {
 
 /// The settings that allow more than the broker needs. Vault takes the longest life of a token from
 /// its token role at each renewal, and forgets the one that the broker asked for.
-fn wider_than_needed(settings: &Value, gives_tokens: bool) -> Vec<String> {
+fn wider_than_needed(settings: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let any = |name: &String| name.chars().all(|c| c == '*');
     if policies(settings).iter().any(any) {
@@ -136,9 +133,9 @@ fn wider_than_needed(settings: &Value, gives_tokens: bool) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if gives_tokens && number(settings, &LONGEST) == 0 {
+    if number(settings, &LONGEST) == 0 {
         found.push(
-            "a token whose policies allow `auth/token/renew-self` can be renewed beyond its task while the broker is away; set `token_explicit_max_ttl` to the longest life of a task"
+            "a token that a thief of the broker's token makes outlives the broker's token, and a token whose policies allow `auth/token/renew-self` can be renewed beyond its task while the broker is away; set `token_explicit_max_ttl` to the longest life of a task"
                 .to_owned(),
         );
     }
@@ -180,7 +177,7 @@ mod tests {
     #[test]
     fn each_setting_that_matters_is_named_with_its_remedy() {
         assert_eq!(unusable(&good()), None);
-        assert_eq!(wider_than_needed(&good(), true), Vec::<String>::new());
+        assert_eq!(wider_than_needed(&good()), Vec::<String>::new());
         for (key, value) in [
             ("orphan", json!(false)),
             ("renewable", json!(false)),
@@ -206,7 +203,7 @@ mod tests {
             let mut settings = good();
             settings[key] = value;
             assert_eq!(unusable(&settings), None, "{key}");
-            let warnings = wider_than_needed(&settings, true);
+            let warnings = wider_than_needed(&settings);
             assert_eq!(warnings.len(), 1, "{key}: {warnings:?}");
             let named = warnings[0].contains(key) || key == "allowed_policies_glob";
             assert!(named, "{key}: {warnings:?}");

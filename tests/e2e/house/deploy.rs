@@ -1,7 +1,7 @@
 //! The files in `deploy/` would work: the example is a valid configuration, the unit file and the
 //! image start existing programs with existing flags, and none of them grants more than it must.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, process::Command};
 
 use serde_json::Value;
 use taskpass_tests::{Installation, program, workspace};
@@ -158,15 +158,33 @@ fn the_brokers_vault_policy_names_the_paths_it_needs() {
     ] {
         assert!(paths.contains(&needed), "`{needed}` is missing");
     }
-    for path in paths {
+    for path in &paths {
         assert!(
-            !path.starts_with('*')
-                && !path.starts_with("sys/policies")
+            !path.starts_with("sys/policies")
                 && !path.starts_with("auth/token/*")
-                && path != "auth/token/create-orphan",
+                && !path.contains('*')
+                && *path != "auth/token/create-orphan",
             "`{path}` is too much"
         );
     }
+    // The rules for leases are those of the roles in the example beside it.
+    let roles = read("deploy/examples/taskpass.toml");
+    let dynamic = roles.split("[[provider.role]]").filter_map(|role| {
+        let (_, path) = role
+            .split_once("type = \"dynamic\"")?
+            .1
+            .split_once("path = \"")?;
+        path.split('"').next()
+    });
+    let expected: BTreeSet<String> = dynamic
+        .map(|path| format!("sys/leases/lookup/{path}/"))
+        .collect();
+    let listed = paths
+        .iter()
+        .filter(|path| path.starts_with("sys/leases/lookup/"));
+    let listed: BTreeSet<String> = listed.map(|&path| path.to_owned()).collect();
+    assert_eq!(listed, expected);
+    assert!(policy.contains("token_explicit_max_ttl="));
 }
 
 /// The keys of systemd that the unit uses. systemd ignores a mistyped key with no more than a line

@@ -11,13 +11,15 @@
 mod compare;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     sync::Arc,
 };
 
 use taskpass_ca::{Authority, RootRecord};
-use taskpass_core::{Event, RecordedRoot, RootNumber, RootStage};
+use taskpass_core::{
+    EndCause, Event, RecordedRoot, RevokeCause, RootNumber, RootStage, TaskId, Timestamp,
+};
 use taskpass_store::RootUse;
 
 pub use self::compare::{RootsDiffer, compare_roots};
@@ -41,8 +43,20 @@ pub struct RootView {
 pub enum RetireRoot {
     /// Only when nothing hangs on it.
     Unused,
-    /// At once. What hangs on it ends with it.
+    /// At once. What hangs on it ends with it, and so does every task of an agent that is left
+    /// without an SVID.
     Forced,
+}
+
+/// A root that was retired, and the end of what hung on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetiredRoot {
+    /// The root, with what hung on it until then.
+    pub view: RootView,
+    /// The tasks that ended with it.
+    pub tasks: Vec<TaskId>,
+    /// How many of their credentials are being revoked.
+    pub revoking: usize,
 }
 
 impl Engine {
@@ -80,12 +94,17 @@ impl Engine {
     }
 
     /// Takes the outgoing root out of the bundle, and returns what ended with it.
-    pub async fn retire_root(&self, how: RetireRoot) -> Result<RootView, Error> {
+    /// The credentials of ended tasks are revoked in the background.
+    pub async fn retire_root(&self, how: RetireRoot) -> Result<RetiredRoot, Error> {
         let _order = self.root_orders.lock().await;
         if let Some(record) = self.settle().await? {
             // An earlier order is on record, and everything that hung on the root ended then.
             let used = RootUse::default();
-            return Ok(RootView { record, used });
+            return Ok(RetiredRoot {
+                view: RootView { record, used },
+                tasks: Vec::new(),
+                revoking: 0,
+            });
         }
         let views = self.roots().await?;
         let outgoing = |view: &RootView| view.record.stage == RootStage::Outgoing;
@@ -102,14 +121,80 @@ impl Engine {
             RootStage::Retired,
             how == RetireRoot::Forced && !view.used.is_empty(),
         );
-        self.commit_reserved(vec![retired], Vec::new()).await?;
+        let open = self.open_tasks_on(&view.used).await?;
+        let committed = self.commit_reserved(vec![retired], Vec::new()).await?;
         failpoint::reached("root.retiring");
         let number = view.record.number;
         self.take_out(number)
             .await
             .map_err(|error| unfinished(number, &error))?;
         failpoint::reached("root.retired");
-        Ok(view)
+        let (tasks, revoking) = self.ended_with_a_root(&open, committed.time).await?;
+        Ok(RetiredRoot {
+            view,
+            tasks,
+            revoking,
+        })
+    }
+
+    /// The open tasks of every agent that has an SVID on a root, for itself or for a task, and the
+    /// tasks below.
+    async fn open_tasks_on(&self, used: &RootUse) -> Result<BTreeSet<TaskId>, Error> {
+        let store = &self.context.store;
+        let mut agents = used.agents.clone();
+        for task in &used.tasks {
+            let task = store.task(*task).await?;
+            agents.extend(task.map(|task| task.agent.clone()));
+        }
+        let mut found = BTreeSet::new();
+        for agent in &agents {
+            for task in store.open_tasks_of_agent(agent).await? {
+                found.insert(task);
+                found.extend(store.descendants(task).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Cancels the calls for those of the tasks that ended with a root. The store decided which: an
+    /// agent may have renewed since the caller looked.
+    async fn ended_with_a_root(
+        &self,
+        before: &BTreeSet<TaskId>,
+        since: Timestamp,
+    ) -> Result<(Vec<TaskId>, usize), Error> {
+        let store = &self.context.store;
+        let (mut ended, mut revoking) = (Vec::new(), 0_usize);
+        for id in before.iter().copied() {
+            let task = store.task(id).await?;
+            let with_it = task.is_some_and(|task| {
+                let cause = task.end_cause;
+                let fits = matches!(
+                    cause,
+                    Some(EndCause::IdentityReplaced | EndCause::ParentEnded)
+                );
+                fits && task.ending_at == Some(since)
+            });
+            if !with_it {
+                continue;
+            }
+            let credentials = store.credentials_of_task(id).await?;
+            let of_task = credentials.iter().filter(|c| {
+                let cause = c.revocation.as_ref().map(|revocation| revocation.cause);
+                matches!(cause, Some(RevokeCause::TaskEnded(_)))
+            });
+            revoking = revoking.saturating_add(of_task.count());
+            ended.push(id);
+        }
+        self.stop_tasks(&ended);
+        if !ended.is_empty() {
+            tracing::warn!(
+                tasks = ended.len(),
+                credentials = revoking,
+                "tasks ended with a root: their agents have no identity any more"
+            );
+        }
+        Ok((ended, revoking))
     }
 
     /// Compares the authority's files with the ledger. A start fails with this, before anything is

@@ -164,9 +164,9 @@ Refused while certificates that count or unused join tokens hang on the outgoing
 says how many, and `status` which. Agents move to the new root within an hour, operators with the
 next command of `taskpass`, and join tokens end after a day at most.
 
-With --force all of these end at once, for a root that was stolen. Agents then log in anew with join
-tokens that are made afterwards, which ends the tasks that they had, and operators get an identity
-from `taskpassd operator issue`.
+With --force all of these end at once, for a root that was stolen. So does every task of an agent
+that is left without a certificate, with its credentials. Such an agent then logs in anew with a
+join token that is made afterwards, and operators get an identity from `taskpassd operator issue`.
 
 EXAMPLES:
   taskpassd root retire --config /var/lib/taskpass/taskpass.toml

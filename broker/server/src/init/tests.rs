@@ -83,6 +83,7 @@ fn everything_is_there_and_for_its_owner_only() {
             dir.display()
         ),
         format!("TASKPASS_IDENTITY={}/operator\n", dir.display()),
+        "key.pem\n                 is in plain text".to_owned(),
     ] {
         assert!(next.contains(&command), "{next}");
     }

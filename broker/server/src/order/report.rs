@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use taskpass_core::{AgentName, OperatorName, RootNumber, RootStage, TaskId, Timestamp};
-use taskpass_engine::{Engine, Error, RootView};
+use taskpass_engine::{Engine, Error, RetiredRoot, RootView};
 
 /// What an order did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +26,16 @@ pub enum Done {
 pub struct RootReport {
     /// The active one first.
     pub roots: Vec<RootLine>,
-    /// The root that was retired by this order, with what ended with it.
+    /// The root that was retired by this order. The certificates and join tokens that hung on it
+    /// ended with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<RootLine>,
+    /// The tasks that ended with it, since their agents have no certificate any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_tasks: Vec<TaskId>,
+    /// How many credentials of these tasks are being revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoking: Option<usize>,
 }
 
 /// One root, and what hangs on it.
@@ -73,15 +80,19 @@ impl RootReport {
         Ok(Self {
             roots: views.iter().map(RootLine::of).collect(),
             retired: None,
+            ended_tasks: Vec::new(),
+            revoking: None,
         })
     }
 
     /// The roots of a broker that has just retired one.
-    pub(super) async fn after(engine: &Arc<Engine>, retired: &RootView) -> Result<Self, Error> {
-        let mut line = RootLine::of(retired);
+    pub(super) async fn after(engine: &Arc<Engine>, retired: &RetiredRoot) -> Result<Self, Error> {
+        let mut line = RootLine::of(&retired.view);
         line.stage = RootStage::Retired;
         Ok(Self {
             retired: Some(line),
+            ended_tasks: retired.tasks.clone(),
+            revoking: Some(retired.revoking),
             ..Self::of(engine).await?
         })
     }
@@ -133,6 +144,7 @@ impl fmt::Display for Done {
             } => write!(
                 f,
                 "no identity of `{operator}` counts any more; {identities} did until now\n\
+                 what a thief of it may have left still counts: `taskpass ledger export` shows join tokens made, and agents registered, released or given to another owner; `taskpass join-token withdraw` and `taskpass agent freeze` end them\n\
                  `taskpassd operator issue {operator}` makes another one, with the broker stopped"
             ),
         }
@@ -147,6 +159,15 @@ impl fmt::Display for RootReport {
         }
         if let Some(retired) = &self.retired {
             retired.fmt(f)?;
+            writeln!(
+                f,
+                "  {} tasks ended, since their agents have no certificate any more; {} credentials of theirs are being revoked: `taskpass credential list --live` shows the rest",
+                self.ended_tasks.len(),
+                self.revoking.unwrap_or_default(),
+            )?;
+            for task in &self.ended_tasks {
+                writeln!(f, "  task {task}")?;
+            }
         }
         let stages: Vec<RootStage> = self.roots.iter().map(|line| line.stage).collect();
         let outgoing = self.roots.iter().find(|it| it.stage == RootStage::Outgoing);
@@ -181,7 +202,7 @@ impl fmt::Display for RootLine {
         };
         writeln!(
             f,
-            "  {agents} agents, {tasks} tasks, {} operators and {} join tokens {verb}; the last one's own end is {last_end}",
+            "  certificates of {agents} agents, {tasks} tasks and {} operators, and {} join tokens {verb}; the last one's own end is {last_end}",
             self.operators.len(),
             self.join_tokens,
         )?;

@@ -1,10 +1,16 @@
 //! Roots, and what hangs on each: SVIDs with a chain that ends in it, and unused join tokens that
 //! carry its fingerprint. A root is not retired before nothing hangs on it, unless a person says
-//! so; then all of it ends with the root.
+//! so; then all of it ends with the root, and with it every task of an agent that has no other SVID.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use taskpass_core::{Identity, RecordedRoot, RootCertificate, RootNumber, RootStage, Timestamp};
+use taskpass_core::{
+    Actor, AgentName, EndCause, Event, Identity, RecordedRoot, RootCertificate, RootNumber,
+    RootStage, Timestamp,
+};
 
 use super::{
     Change, State,
@@ -144,6 +150,53 @@ impl State {
             }));
         }
         changes
+    }
+
+    /// The events that the retirement of a root brings along: the end of every open task of an agent
+    /// that loses its last SVID with it. Such an agent cannot end a task itself, and a thief of the
+    /// root's identities may have opened any of them.
+    pub(super) fn root_cascade(
+        &self,
+        root: RootNumber,
+        stage: RootStage,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        if stage != RootStage::Retired {
+            return Vec::new();
+        }
+        let mut cut_off = BTreeSet::new();
+        for svid in self.svids_on(root) {
+            if let Identity::Agent(name) | Identity::AgentTask(name, _) = &svid.holder
+                && self.live_svid(&svid.serial, now).is_some()
+                && !self.has_svid_beside(root, name, now)
+            {
+                cut_off.insert(name.clone());
+            }
+        }
+        let ending = |name| self.tasks_ending(name, EndCause::IdentityReplaced, &Actor::Broker);
+        let mut events: Vec<Event> = cut_off.iter().flat_map(ending).collect();
+        // A task may be below a task of another agent that ends here, too.
+        let mut seen = (BTreeSet::new(), BTreeSet::new());
+        events.retain(|event| {
+            if let Event::TaskEnding { task, .. } = event {
+                seen.0.insert(*task)
+            } else if let Event::CredentialRevoking { credential, .. } = event {
+                seen.1.insert(*credential)
+            } else {
+                true
+            }
+        });
+        events
+    }
+
+    /// Whether an agent has an SVID for itself on another root.
+    fn has_svid_beside(&self, root: RootNumber, name: &AgentName, now: Timestamp) -> bool {
+        let holder = Identity::Agent(name.clone());
+        let on_other_root = |serial: &str| {
+            let live = self.live_svid(serial, now);
+            live.is_some_and(|svid| svid.root != root)
+        };
+        self.serials_of(&holder).any(on_other_root)
     }
 
     fn svids_on(&self, root: RootNumber) -> impl Iterator<Item = &Arc<SvidRecord>> {

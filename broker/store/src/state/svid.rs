@@ -111,7 +111,7 @@ impl State {
             .collect()
     }
 
-    fn serials_of(&self, holder: &Identity) -> impl Iterator<Item = &str> {
+    pub(super) fn serials_of(&self, holder: &Identity) -> impl Iterator<Item = &str> {
         let of_holder = self.svids_of.get(holder);
         of_holder
             .into_iter()

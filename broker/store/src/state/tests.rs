@@ -6,6 +6,7 @@ mod ends;
 mod keys;
 mod random;
 mod rebase;
+mod roots;
 
 use std::time::Duration;
 

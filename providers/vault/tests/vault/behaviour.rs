@@ -210,7 +210,7 @@ async fn a_credential_lost_in_the_answer_dies_with_its_session() {
 #[tokio::test]
 async fn a_credential_in_doubt_is_unproven_where_leases_cannot_be_listed() {
     let world = World::new("pki").await;
-    let weaker = taskpass_provider_vault::BROKER_POLICY.replace("\"list\", \"sudo\"", "\"deny\"");
+    let weaker = crate::world::broker_policy().replace("\"list\", \"sudo\"", "\"deny\"");
     world
         .bao
         .must(
@@ -417,8 +417,7 @@ async fn many_leases_end_with_their_task() {
     let world = World::new("pki").await;
     for may_list in [true, false] {
         if !may_list {
-            let weaker =
-                taskpass_provider_vault::BROKER_POLICY.replace("\"list\", \"sudo\"", "\"deny\"");
+            let weaker = crate::world::broker_policy().replace("\"list\", \"sudo\"", "\"deny\"");
             world
                 .bao
                 .must(

@@ -9,9 +9,14 @@ use taskpass_provider::{
     Provider, ProviderError, RenewOrder, RevokeOrder, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
 };
-use taskpass_provider_vault::{BROKER_POLICY, VaultProvider};
+use taskpass_provider_vault::VaultProvider;
 
-use crate::world::{CREATE_ORPHAN, World, write_secret};
+use crate::world::{CREATE_ORPHAN, World, broker_policy, write_secret};
+
+/// Where the example policy lets the broker find the leases of a role of these tests.
+const LEASES_OF_ROLE: &str = "sys/leases/lookup/pki/issue/+/";
+/// The same of a role with an engine that revokes nothing, so that nothing is proven there.
+const LEASES_OF_OTHER_ROLE: &str = "sys/leases/lookup/leased/+/";
 
 /// Each right of the example policy, and the first step of a broker's work that fails without it.
 const NEEDED_FOR: [(&str, &str, &str); 15] = [
@@ -22,8 +27,8 @@ const NEEDED_FOR: [(&str, &str, &str); 15] = [
     ("sys/leases/lookup", "update", "revoke a lease"),
     ("sys/leases/renew", "update", "renew"),
     ("sys/leases/revoke", "update", "revoke a lease"),
-    ("sys/leases/lookup/*", "list", "prove a lost answer"),
-    ("sys/leases/lookup/*", "sudo", "prove a lost answer"),
+    (LEASES_OF_ROLE, "list", "prove a lost answer"),
+    (LEASES_OF_ROLE, "sudo", "prove a lost answer"),
     ("sys/mounts", "read", "prove a lost answer"),
     ("auth/token/lookup-self", "read", "maintain"),
     ("auth/token/renew-self", "update", "maintain"),
@@ -65,7 +70,8 @@ fn policy(rights: &[(String, String)]) -> String {
 
 #[tokio::test]
 async fn with_the_example_policy_everything_works_and_with_less_it_does_not() {
-    let granted = rights(BROKER_POLICY);
+    let mut granted = rights(&broker_policy());
+    granted.retain(|(path, _)| path != LEASES_OF_OTHER_ROLE);
     let named = NEEDED_FOR.map(|(path, one, _)| (path.to_owned(), one.to_owned()));
     let mut sorted = [granted.clone(), named.to_vec()];
     sorted.iter_mut().for_each(|list| list.sort());
@@ -137,7 +143,12 @@ async fn failing_step(world: &World, clock: &Arc<ManualClock>) -> Option<&'stati
     }
     let health = after.check().await;
     // The other warnings are about roles of the tests.
-    let about_rights = |w: &String| w.starts_with("without") || w.starts_with("token role");
+    let about_rights = |w: &String| {
+        let of_other_role = w.contains("`sys/leases/lookup/leased/");
+        (w.starts_with("without") && !of_other_role)
+            || w.starts_with("token role")
+            || w.starts_with("the broker's token")
+    };
     match health {
         Ok(health) if !health.warnings.iter().any(about_rights) => None,
         _ => Some("check"),
@@ -296,7 +307,7 @@ async fn a_token_role_that_makes_other_tokens_is_refused() {
 async fn rights_that_are_wider_than_needed_are_named() {
     let world = World::new("reader").await;
     world
-        .set_broker_policy(&format!("{BROKER_POLICY}\n{CREATE_ORPHAN}"))
+        .set_broker_policy(&format!("{}\n{CREATE_ORPHAN}", broker_policy()))
         .await;
     let warned = |warnings: &[String], word: &str| warnings.iter().any(|w| w.contains(word));
     let warnings = world.provider.check().await.unwrap().warnings;
@@ -304,11 +315,42 @@ async fn rights_that_are_wider_than_needed_are_named() {
     let world = world.without_token_role().await;
     let warnings = world.provider.check().await.unwrap().warnings;
     assert!(warned(&warnings, "without `token_role`"), "{warnings:?}");
-    let wide = BROKER_POLICY.replacen("[\"update\"]", "[\"update\", \"sudo\"]", 1);
+    let wide = broker_policy().replacen("[\"update\"]", "[\"update\", \"sudo\"]", 1);
     world.set_broker_policy(&wide).await;
     let warnings = world.restarted().check().await.unwrap().warnings;
     assert!(
         warned(&warnings, "sudo on `auth/token/create/taskpass`"),
         "{warnings:?}"
     );
+}
+
+/// A thief who may list every lease of Vault could revoke those of everybody else.
+#[tokio::test]
+async fn the_brokers_token_lists_the_leases_of_its_roles_only() {
+    let world = World::new("pki").await;
+    let above = "sys/leases/lookup/pki/";
+    let of_role = "sys/leases/lookup/pki/issue/web/";
+    let lists = async |path: &str| {
+        let token = &world.broker_token;
+        world.bao.call_as(token, "LIST", path, Value::Null).await.0
+    };
+    let too_wide = async || {
+        let warnings = world.provider.check().await.unwrap().warnings;
+        let found = warnings.iter().find(|w| w.contains("may list all leases"));
+        found.cloned()
+    };
+    for path in ["sys/leases/lookup/", above, "sys/leases/lookup/auth/"] {
+        assert_eq!(lists(path).await, 403, "{path}");
+    }
+    assert_eq!(lists(of_role).await, 404, "allowed, and there is none");
+    assert_eq!(too_wide().await, None);
+
+    let wide = format!(
+        "{}\npath \"sys/leases/lookup/*\" {{ capabilities = [\"list\", \"sudo\"] }}",
+        broker_policy()
+    );
+    world.set_broker_policy(&wide).await;
+    assert_ne!(lists(above).await, 403);
+    let warning = too_wide().await.unwrap();
+    assert!(warning.contains(&format!("`{of_role}`")), "{warning}");
 }

@@ -128,9 +128,15 @@ const ALLOWED: [&str; 4] = ["web", "reader", "payroll", "nobody-wrote-this"];
 pub(crate) const CREATE_ORPHAN: &str =
     "path \"auth/token/create-orphan\" { capabilities = [\"update\", \"sudo\"] }";
 
-/// The policies of the roles, and the broker's own.
-const POLICIES: [(&str, &str); 4] = [
-    ("broker", BROKER_POLICY),
+/// The example policy with the paths of the roles here in place of those of the example.
+pub(crate) fn broker_policy() -> String {
+    BROKER_POLICY
+        .replace("lookup/database/creds/ci/", "lookup/leased/+/")
+        .replace("lookup/pki/issue/ci/", "lookup/pki/issue/+/")
+}
+
+/// The policies of the roles.
+const POLICIES: [(&str, &str); 3] = [
     (
         "payroll",
         "path \"secret/data/payroll\" { capabilities = [\"read\"] }",
@@ -144,6 +150,13 @@ const POLICIES: [(&str, &str); 4] = [
         "path \"secret/data/app\" { capabilities = [\"read\"] }\npath \"old/app\" { capabilities = [\"read\"] }\npath \"leased/app\" { capabilities = [\"read\"] }\npath \"auth/token/renew-self\" { capabilities = [\"update\"] }",
     ),
 ];
+
+/// The same, and the broker's own.
+fn policies() -> Vec<(&'static str, String)> {
+    let of_roles = POLICIES.map(|(name, text)| (name, text.to_owned()));
+    let own = ("broker", broker_policy());
+    of_roles.into_iter().chain([own]).collect()
+}
 
 /// A server, a proxy in front of it, and a provider.
 pub(crate) struct World {
@@ -252,7 +265,7 @@ impl World {
     pub(crate) async fn in_namespace(&self, name: &str) -> VaultProvider {
         let path = format!("sys/namespaces/{name}");
         self.bao.must("POST", &path, json!({})).await;
-        for (policy, text) in POLICIES {
+        for (policy, text) in policies() {
             let path = format!("{name}/sys/policies/acl/{policy}");
             self.bao
                 .must("POST", &path, json!({ "policy": text }))
@@ -274,7 +287,7 @@ impl World {
 
     /// A world in which the broker uses no token role, and may create orphans of any kind.
     pub(crate) async fn without_token_role(mut self) -> Self {
-        let policy = format!("{BROKER_POLICY}\n{CREATE_ORPHAN}");
+        let policy = format!("{}\n{CREATE_ORPHAN}", broker_policy());
         self.set_broker_policy(&policy).await;
         let config = self.config("token_file = \"token\"");
         let clock = Arc::clone(&self.clock);
@@ -463,7 +476,7 @@ async fn prepare(bao: &Bao) -> String {
     bao.must("POST", "leased/app", with_ttl).await;
     bao.must("POST", "secret/data/app", json!({ "data": secret }))
         .await;
-    for (name, policy) in POLICIES {
+    for (name, policy) in policies() {
         bao.must(
             "POST",
             &format!("sys/policies/acl/{name}"),

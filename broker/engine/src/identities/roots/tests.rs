@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use taskpass_ca::NewKey;
-use taskpass_core::{OperatorName, Timestamp};
+use taskpass_core::{EndCause, OperatorName, RevokeCause, Timestamp};
 use taskpass_store::{Batch, CommitError, JoinTokenState, Store as _};
 
 use super::*;
@@ -78,8 +80,24 @@ async fn a_root_is_not_retired_while_something_hangs_on_it() {
         "{message}"
     );
 
-    let ended = bench.engine.retire_root(RetireRoot::Forced).await.unwrap();
-    assert_eq!((ended.used.agents.len(), ended.used.join_tokens), (1, 1));
+    let task = bench.task().await;
+    let issued = bench.issued(&bench.fakes[0], task, Duration::from_secs(600));
+    let credential = issued.await.id;
+    let retired = bench.engine.retire_root(RetireRoot::Forced).await.unwrap();
+    let used = &retired.view.used;
+    assert_eq!((used.agents.len(), used.join_tokens), (1, 1));
+    // The agent has no identity any more with which it could end its task.
+    assert_eq!((retired.tasks, retired.revoking), (vec![task], 1));
+    let task = bench.store.task(task).await.unwrap().unwrap();
+    assert_eq!(task.end_cause, Some(EndCause::IdentityReplaced));
+    let cause = bench
+        .credential(credential)
+        .await
+        .revocation
+        .clone()
+        .unwrap()
+        .cause;
+    assert_eq!(cause, RevokeCause::TaskEnded(EndCause::IdentityReplaced));
     assert_eq!(stages(&bench).await, [("2".to_owned(), "active")]);
     let agents = bench.store.svid(bench.agent.caller.serial()).await.unwrap();
     assert!(agents.is_none(), "it ended with its root");

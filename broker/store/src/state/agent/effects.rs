@@ -74,7 +74,11 @@ impl State {
 
     /// The events that a step of an agent brings along, in the same batch: the end of everything
     /// that it has.
-    pub(in crate::state) fn agent_cascade(&self, step: &AgentStep<'_>) -> Vec<Event> {
+    pub(in crate::state) fn agent_cascade(
+        &self,
+        step: &AgentStep<'_>,
+        time: Timestamp,
+    ) -> Vec<Event> {
         match step {
             AgentStep::Frozen { agent, by, .. } | AgentStep::Retired { agent, by, .. } => {
                 let mut events = self.tokens_withdrawn(agent, by);
@@ -92,7 +96,7 @@ impl State {
                     reason: (*reason).clone(),
                     by: (*by).clone(),
                 };
-                let follow = self.cascade(&frozen);
+                let follow = self.cascade(&frozen, time);
                 std::iter::once(frozen).chain(follow).collect()
             }
             AgentStep::Registered { .. }
