@@ -37,8 +37,8 @@ use std::{
 
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
-    InstallationStep, JoinTokenId, ProviderName, RecordedRoot, RootNumber, RootStage, SvidStep,
-    TaskId, TaskStep, Timestamp, Topic, TrustDomain,
+    InstallationStep, JoinTokenId, ProviderName, RecordedRoot, RootNumber, SvidStep, TaskId,
+    TaskStep, Timestamp, Topic, TrustDomain,
 };
 
 use self::table::Table;

@@ -201,7 +201,7 @@ async fn a_retirement_that_the_disk_was_too_full_for_is_finished() {
             );
         } else {
             let retired = bench.engine.retire_root(RetireRoot::Unused).await.unwrap();
-            assert_eq!(retired.record.number, RootNumber::FIRST);
+            assert_eq!(retired.view.record.number, RootNumber::FIRST);
         }
         assert_eq!(stages(&bench).await, [("2".to_owned(), "active")]);
         assert_eq!(bench.engine.authority().bundle().roots_der.len(), 1);
