@@ -72,15 +72,16 @@ impl Context {
 }
 
 /// Renews an SVID that is due, an agent's or an operator's. A renewal that fails is told once, and
-/// the command goes on with the present SVID. Fails only if the broker shows another ledger, or if the files that
-/// tell this ledger from another cannot be used.
+/// the command goes on with the present SVID. Fails only if the broker shows another ledger, or if
+/// the files that tell this ledger from another cannot be used.
 pub(crate) async fn refresh(client: &Client) -> Result<(), Error> {
     client.config().directory.pinned()?;
     match client.renew_svid_if_due().await {
         // Going on would hide the other history until the identity has expired.
         Err(error) if error.is_other_ledger() => Err(error),
         Err(error) => {
-            // Where no broker answers, or it does not know the identity, the command says so itself.
+            // Where no broker answers, or it does not know the identity, the command says so
+            // itself.
             if error.is_unavailable() || error.reason() == Some("UNAUTHENTICATED") {
                 tracing::debug!(%error, "the identity could not be renewed");
             } else {

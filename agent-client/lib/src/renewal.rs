@@ -1,8 +1,8 @@
 //! Renewal of the SVID: at two thirds of its life, when the broker shows other roots than those of
 //! the bundle, or when a caller asks.
 //!
-//! The answer brings the trust bundle. It came over a connection to a broker that proved itself by a
-//! root which this client trusts already, and that is the only way by which a root gets into an
+//! The answer brings the trust bundle. It came over a connection to a broker that proved itself by
+//! a root which this client trusts already, and that is the only way by which a root gets into an
 //! identity directory that has one.
 //!
 //! The order makes every crash harmless. The new pair is durable before its first use, since the

@@ -5,9 +5,9 @@
 //! ([`Trust::Pin`]); afterwards it has the bundle. Sessions are not resumed, so every connection is
 //! verified in full.
 //!
-//! A broker sends the roots of its bundle after its own certificate. A client that knows other roots,
-//! or that has an identity under another root than the broker's own, renews: the answer brings the
-//! new bundle. The chain alone changes nothing here.
+//! A broker sends the roots of its bundle after its own certificate. A client that knows other
+//! roots, or that has an identity under another root than the broker's own, renews: the answer
+//! brings the new bundle. The chain alone changes nothing here.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -191,8 +191,8 @@ impl BrokerVerifier {
         Ok(())
     }
 
-    /// Compares the roots that the broker sends with ours. An attacker cannot send others: the chain
-    /// is part of the handshake that the broker's key signs.
+    /// Compares the roots that the broker sends with ours. An attacker cannot send others: the
+    /// chain is part of the handshake that the broker's key signs.
     fn other_than_ours(
         &self,
         chain: &[CertificateDer<'_>],

@@ -5,8 +5,8 @@
 //! Therefore the keys of issuing authorities live for a day, and what the erased key of a root
 //! signs counts only until the root is retired.
 //!
-//! A file whose name ends in `.key` holds a private key, and [`KeyFiles`] decides its content. So no
-//! caller can write a key in plain text where the installation is sealed.
+//! A file whose name ends in `.key` holds a private key, and [`KeyFiles`] decides its content. So
+//! no caller can write a key in plain text where the installation is sealed.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -2,10 +2,10 @@
 //!
 //! A self-signed *root* is the trust bundle. It signs *issuing authorities*, each valid for a day,
 //! and the identities of operators. The one active issuing authority signs everything else. While a
-//! root is replaced, the bundle holds the old one and the new one. Files in, certificates out: no network, no task runtime, and no rule about which caller
-//! may have which identity. Time comes from [`taskpass_core::Clock`] and serial numbers from
-//! [`taskpass_core::Entropy`]; private keys and signature nonces come from the system's random
-//! source inside ring, which takes no other.
+//! root is replaced, the bundle holds the old one and the new one. Files in, certificates out: no
+//! network, no task runtime, and no rule about which caller may have which identity. Time comes
+//! from [`taskpass_core::Clock`] and serial numbers from [`taskpass_core::Entropy`]; private keys
+//! and signature nonces come from the system's random source inside ring, which takes no other.
 //!
 //! The rules X-1 … X-13 that comments and tests name are rules of the SPIFFE standards X509-SVID.md
 //! and SPIFFE_Trust_Domain_and_Bundle.md, numbered in the order they appear there.

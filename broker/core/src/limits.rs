@@ -33,7 +33,8 @@ pub const FOLD_WINDOW: Duration = Duration::from_secs(60);
 /// Decisions, over all callers, whose repeats are counted at a time. A further one is recorded each
 /// time, and a denial then counts against its agent's budget each time.
 pub const FOLDS_MAX: usize = 8192;
-/// The same of one agent with all its tasks, or of one operator, so that no caller takes all places.
+/// The same of one agent with all its tasks, or of one operator, so that no caller takes all
+/// places.
 pub const FOLDS_PER_CALLER_MAX: usize = 128;
 /// How much later than asked a credential may end and still count as ending when asked: clocks
 /// differ, and providers round.
@@ -55,8 +56,8 @@ pub const PENDING_SVIDS_PER_IDENTITY_MAX: usize = 4;
 pub const SUPERSEDED_SVIDS_PER_IDENTITY_MAX: usize = 16;
 /// SVIDs are valid from this long before they are signed, for machines with a clock that lags.
 pub const SVID_BACKDATE: Duration = Duration::from_secs(10);
-/// The life of an operator's SVID where the configuration says nothing. `taskpass` renews it when it
-/// is used after two thirds of this life.
+/// The life of an operator's SVID where the configuration says nothing. `taskpass` renews it when
+/// it is used after two thirds of this life.
 pub const OPERATOR_SVID_SECONDS_DEFAULT: u64 = 30 * 86_400;
 /// The longest life of an operator's SVID that the configuration may say.
 pub const OPERATOR_SVID_SECONDS_MAX: u64 = 365 * 86_400;

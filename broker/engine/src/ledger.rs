@@ -165,8 +165,8 @@ impl Engine {
             Selection::From(index) => Some(*index),
             Selection::Some(indexes) => indexes.first().copied(),
         };
-        // Archiving may run at the same time. Without the pin, it would take segments away after the
-        // first lines were sent.
+        // Archiving may run at the same time. Without the pin, it would take segments away after
+        // the first lines were sent.
         let pin = match first {
             Some(first) => Some(readable(self.context.ledger.pin(first))?),
             None => None,

@@ -171,8 +171,8 @@ impl Engine {
         Ok(false)
     }
 
-    /// A permit to revoke credentials of an agent at a provider, if there is one now. Revocations at
-    /// a provider that is not configured get one too, at the pace of an outage, and fail.
+    /// A permit to revoke credentials of an agent at a provider, if there is one now. Revocations
+    /// at a provider that is not configured get one too, at the pace of an outage, and fail.
     pub(crate) fn revoke_permit(
         &self,
         name: &ProviderName,

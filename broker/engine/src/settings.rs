@@ -130,9 +130,9 @@ taskpass_config::section! {
 }
 
 taskpass_config::section! {
-    /// What one agent may use up in an hour of things that all agents share. A budget fills up again
-    /// all the time: after half an hour, half of it is there. Operators have no budget, and no
-    /// budget refuses the end of a task or a revocation.
+    /// What one agent may use up in an hour of things that all agents share. A budget fills up
+    /// again all the time: after half an hour, half of it is there. Operators have no budget, and
+    /// no budget refuses the end of a task or a revocation.
     pub struct Budgets in "limits" {
         /// Bytes that one agent may write to the ledger in an hour: its decisions, tasks, SVIDs and
         /// credentials, with their ends. A call beyond it is refused with `BUDGET_EXCEEDED`.
@@ -141,14 +141,15 @@ taskpass_config::section! {
         /// Tasks that one agent may start in an hour.
         agent_task_starts_per_hour: u32 = 2000, 1..=100_000_000;
         /// Denials of one agent that are recorded in an hour. Repeats of a denial within a minute
-        /// are one entry with their number, and cost nothing. A further call that would be denied is
-        /// refused with `BUDGET_EXCEEDED` instead.
+        /// are one entry with their number, and cost nothing. A further call that would be denied
+        /// is refused with `BUDGET_EXCEEDED` instead.
         agent_denials_per_hour: u32 = 1000, 1..=100_000_000;
     }
 }
 
 taskpass_config::section! {
-    /// How the broker calls providers. Each provider has queues of its own, and each role a breaker.
+    /// How the broker calls providers. Each provider has queues of its own, and each role a
+    /// breaker.
     pub struct ProviderSettings in "provider_calls" {
         /// The deadline of one call to issue or renew.
         issue_timeout: Duration = Duration::from_secs(15), CALL_MIN..=Duration::from_secs(300);

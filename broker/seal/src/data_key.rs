@@ -1,8 +1,8 @@
 //! The key that seals other keys.
 //!
 //! Each message gets a subkey of its own, derived with a random salt (HKDF-SHA256), and AES-256-GCM
-//! under the subkey has a fixed nonce. So no count of messages has to be kept, and a nonce under one
-//! subkey never repeats.
+//! under the subkey has a fixed nonce. So no count of messages has to be kept, and a nonce under
+//! one subkey never repeats.
 
 use std::fmt;
 

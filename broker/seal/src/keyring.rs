@@ -1,4 +1,5 @@
-//! The file with the wrapped data keys, `seal.json`. Without the seal's own secret it opens nothing.
+//! The file with the wrapped data keys, `seal.json`. Without the seal's own secret it opens
+//! nothing.
 
 use std::{fs, io, path::Path};
 

@@ -10,8 +10,8 @@
 //! swapped, or that come from another installation, do not open.
 //!
 //! This crate calls no key service: the caller wraps and unwraps the data key
-//! ([`DataKey::to_secret`]), and [`wrap_with_passphrase`] does it with a passphrase. A second use of
-//! the same seal, such as secrets of back ends, takes a data key of its own.
+//! ([`DataKey::to_secret`]), and [`wrap_with_passphrase`] does it with a passphrase. A second use
+//! of the same seal, such as secrets of back ends, takes a data key of its own.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -19,7 +19,8 @@ pub(crate) const ITERATIONS: NonZeroU32 = match NonZeroU32::new(600_000) {
     None => NonZeroU32::MAX,
 };
 /// A wrapped key that asks for more was written by no release. The count is used before anything is
-/// authenticated, and a thief who may write the file could keep the broker's start busy for minutes.
+/// authenticated, and a thief who may write the file could keep the broker's start busy for
+/// minutes.
 const ITERATIONS_MAX: u32 = 5_000_000;
 /// The shortest passphrase. Iterations do not help against one that is guessed.
 pub const PASSPHRASE_BYTES_MIN: usize = 16;

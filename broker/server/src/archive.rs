@@ -217,8 +217,8 @@ impl Archiving {
         Ok(archived)
     }
 
-    /// Begins an archive for a person. Without one, the directory must have it: it may be the place of
-    /// a volume that is not mounted, and another archive would begin on the wrong disk.
+    /// Begins an archive for a person. Without one, the directory must have it: it may be the place
+    /// of a volume that is not mounted, and another archive would begin on the wrong disk.
     async fn begin(&self, to: &Path, user: Option<u32>) -> Result<Begun, Error> {
         let (archiver, to) = (self.archiver.clone(), to.to_owned());
         blocking(move || {

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// The back end fails, is slow or busy, perhaps for this role alone: try again later. It may have
-    /// minted the thing or not.
+    /// The back end fails, is slow or busy, perhaps for this role alone: try again later. It may
+    /// have minted the thing or not.
     #[error("{message}")]
     Retryable {
         /// The failure, in words.
@@ -17,8 +17,8 @@ pub enum ProviderError {
         /// How long to wait, if the back end tells.
         after: Option<Duration>,
     },
-    /// The back end cannot be reached for any role: it takes no connection, TLS fails, it is sealed,
-    /// or it says itself that it does not work. It may have minted the thing or not. Only a
+    /// The back end cannot be reached for any role: it takes no connection, TLS fails, it is
+    /// sealed, or it says itself that it does not work. It may have minted the thing or not. Only a
     /// provider that can tell this from the failure of one role says so.
     #[error("{0}")]
     Unreachable(String),

@@ -81,8 +81,8 @@ pub struct RevokerConfig {
     pub policy_characters_max: usize,
     /// The part of a deny list, in percent, that one agent may take while no other agent takes any.
     /// Every task with a session that may still live takes about 25 characters. Each share shrinks
-    /// as more agents take some: at 50, an agent never takes more than it leaves free. An agent over
-    /// its share gets no further session (`RESOURCE_EXHAUSTED`), while revoking goes on.
+    /// as more agents take some: at 50, an agent never takes more than it leaves free. An agent
+    /// over its share gets no further session (`RESOURCE_EXHAUSTED`), while revoking goes on.
     #[serde(default = "default_agent_share")]
     #[schemars(range(min = 1, max = 100))]
     pub agent_share: u32,

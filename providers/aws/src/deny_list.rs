@@ -138,8 +138,8 @@ pub(crate) struct DenyList {
 }
 
 impl DenyList {
-    /// Denies `mark` of an agent; its last session ends at `session_end` at the latest. `now` may be
-    /// late, never early: a later folding covers the sessions issued before it.
+    /// Denies `mark` of an agent; its last session ends at `session_end` at the latest. `now` may
+    /// be late, never early: a later folding covers the sessions issued before it.
     pub(crate) fn add(
         &mut self,
         agent: &AgentName,

@@ -155,8 +155,8 @@ impl Revocation {
         Ok(outcomes)
     }
 
-    /// Proves that the deny list is in force for `tags`, which it holds since `written`. `deny` puts
-    /// them there again.
+    /// Proves that the deny list is in force for `tags`, which it holds since `written`. `deny`
+    /// puts them there again.
     async fn prove<F, R>(
         &self,
         role: &Role,

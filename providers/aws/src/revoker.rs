@@ -111,8 +111,8 @@ impl RoleDenyList {
             .reserve(agent, task, session_end, self.clock.now())
     }
 
-    /// Returns once the role's policy denies all `marks` of an agent, each until the end of its last
-    /// session.
+    /// Returns once the role's policy denies all `marks` of an agent, each until the end of its
+    /// last session.
     pub(crate) async fn deny(
         &self,
         agent: &AgentName,

@@ -10,8 +10,8 @@ use taskpass_provider::config::{EnvConfig, FilePath, ParamConfigs, SecretFile};
 
 use crate::engine::EngineRevokes;
 
-/// HashiCorp Vault or OpenBao. A task gets Vault tokens of its own, through which its credentials are
-/// issued: one for each set of `policies` of the roles that it uses.
+/// HashiCorp Vault or OpenBao. A task gets Vault tokens of its own, through which its credentials
+/// are issued: one for each set of `policies` of the roles that it uses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultConfig {

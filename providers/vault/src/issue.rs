@@ -167,8 +167,8 @@ impl Issuing<'_> {
         })
     }
 
-    /// Calls an engine with the task's session for these policies. If an operator has revoked the session, a new one
-    /// is minted and the call is made once more.
+    /// Calls an engine with the task's session for these policies. If an operator has revoked the
+    /// session, a new one is minted and the call is made once more.
     async fn call_engine(
         &self,
         call: &EngineCall,

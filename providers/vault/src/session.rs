@@ -1,5 +1,5 @@
-//! Sessions: the Vault tokens through which a task's credentials are issued. They are kept in memory
-//! only.
+//! Sessions: the Vault tokens through which a task's credentials are issued. They are kept in
+//! memory only.
 //!
 //! A session has the policies of the roles that are issued through it: roles with the same policies
 //! share one, and no role reaches what only another role of its task may use. Otherwise a role with

@@ -1,9 +1,9 @@
 //! Replacement of the root by a person on the broker's machine, while the broker serves.
 //!
-//! `prepare` and `activate` change the keys on the disk first and are recorded then, as the rotation
-//! of the issuing authorities is. `retire` is recorded first: the store sees in ledger order that
-//! nothing hangs on the root. A broker that was killed in between finishes at its next start, and a
-//! broker that could not write its disk in between finishes as soon as it can.
+//! `prepare` and `activate` change the keys on the disk first and are recorded then, as the
+//! rotation of the issuing authorities is. `retire` is recorded first: the store sees in ledger
+//! order that nothing hangs on the root. A broker that was killed in between finishes at its next
+//! start, and a broker that could not write its disk in between finishes as soon as it can.
 //!
 //! The ledger is signed and the files of the authority are not, so the two are compared before a
 //! root is recorded or served.
@@ -211,7 +211,8 @@ impl Engine {
         self.settle().await.map(drop)
     }
 
-    /// The caller has the permit for orders. Returns the root with the retirement that was finished.
+    /// The caller has the permit for orders. Returns the root with the retirement that was
+    /// finished.
     async fn settle(&self) -> Result<Option<RootRecord>, Error> {
         let (mut events, mut retired) = (Vec::new(), None);
         let recorded = self.compared_roots().await?;

@@ -1,7 +1,7 @@
 //! The pace at which a provider is called: whether it may be called now, else when.
 //!
-//! Issuing from a role stops for a while after some failures of that role in a row: its *breaker* is
-//! open. Callers learn when to come back, and what is behind the role gets a rest. An agent that
+//! Issuing from a role stops for a while after some failures of that role in a row: its *breaker*
+//! is open. Callers learn when to come back, and what is behind the role gets a rest. An agent that
 //! makes one role fail stops no other role. Only failures to reach the provider at all open the
 //! breaker of the provider, which stops issuing from all its roles.
 //!
@@ -73,8 +73,8 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// The provider answered, so it can be reached for issuing as well. What this shows of a role is
-    /// not known. Returns whether that ends an outage.
+    /// The provider answered, so it can be reached for issuing as well. What this shows of a role
+    /// is not known. Returns whether that ends an outage.
     pub(crate) fn succeeded(self) -> bool {
         let state = &mut *self.pacer.0.lock();
         state.of_provider = Breaker::default();

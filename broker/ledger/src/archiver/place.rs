@@ -86,7 +86,8 @@ impl Place {
         self.path.join(segment::file_name(first))
     }
 
-    /// Opens a segment in this directory, wherever the path leads by now; none when it is not there.
+    /// Opens a segment in this directory, wherever the path leads by now; none when it is not
+    /// there.
     pub(super) fn segment(&self, first: u64) -> Result<Option<File>, ArchiveError> {
         // A pipe would hold the thread without NONBLOCK.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -102,8 +102,8 @@ pub async fn archive(
             let asked = ask(&mut stream, &order, progress).map_err(CommandError::NoAnswer)?;
             asked.map_err(CommandError::Refused)
         }
-        // No broker listens there, or this user may not ask it. The lock of the ledger shows whether
-        // one runs.
+        // No broker listens there, or this user may not ask it. The lock of the ledger shows
+        // whether one runs.
         Err(_) => alone(request, order, deps, progress).await,
     }
 }

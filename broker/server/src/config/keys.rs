@@ -1,5 +1,5 @@
-//! `[keys]`: how the private keys of the installation lie on the disk. Each kind of seal has keys of
-//! its own in the table.
+//! `[keys]`: how the private keys of the installation lie on the disk. Each kind of seal has keys
+//! of its own in the table.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 

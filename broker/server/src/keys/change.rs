@@ -2,8 +2,8 @@
 //! on the broker's machine while no broker runs.
 //!
 //! At any moment the files can be read with the keyring on the disk. The new data key is in
-//! `seal.json` before the first file is sealed with it, and the old one is there until the last file
-//! has left it. After a crash, the same command goes on where it was.
+//! `seal.json` before the first file is sealed with it, and the old one is there until the last
+//! file has left it. After a crash, the same command goes on where it was.
 
 use std::{
     fmt,

@@ -10,8 +10,8 @@ use taskpass_seal::{DataKey, Keyring, PlainFiles, WrappedKey};
 
 use crate::{app::Deps, config::Config, init::quoted};
 
-/// How long a start waits for a key service that does not answer. Then the broker ends, says so, and
-/// its supervisor starts it again.
+/// How long a start waits for a key service that does not answer. Then the broker ends, says so,
+/// and its supervisor starts it again.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The pause before the key service is asked again.
 const START_PAUSE: Duration = Duration::from_secs(2);
@@ -151,8 +151,8 @@ fn other_seal(config: &Config, keyring: &Keyring) -> KeysError {
     }
 }
 
-/// A new data key, wrapped by the seal of `[keys]` and unwrapped again to see that the seal gives it
-/// back. `None` for keys in plain text.
+/// A new data key, wrapped by the seal of `[keys]` and unwrapped again to see that the seal gives
+/// it back. `None` for keys in plain text.
 pub(crate) async fn fresh(
     config: &Config,
     deps: &Deps,

@@ -41,8 +41,8 @@ enum PassphraseWord {
     PassphraseFile,
 }
 
-/// A passphrase that systemd hands over: `LoadCredentialEncrypted=` in the unit takes it from a file
-/// that `systemd-creds` has sealed to this machine's TPM or to its host key.
+/// A passphrase that systemd hands over: `LoadCredentialEncrypted=` in the unit takes it from a
+/// file that `systemd-creds` has sealed to this machine's TPM or to its host key.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SystemdCredential {

@@ -4,9 +4,9 @@
 //! It is a file of mode 0600 in the data directory, which only the broker's user can enter, and the
 //! broker checks the user of each peer as well: root or its own. A connection carries one line, the
 //! command, and one answer in JSON: `reload` does what SIGHUP does, `reconcilers` asks how the
-//! reconcilers stand, `breakers` which breakers are open, `archive` moves old segments of the ledger
-//! away, with a line of JSON for each progress, and an [`Order`] in JSON is carried out. Nothing else
-//! can be asked for.
+//! reconcilers stand, `breakers` which breakers are open, `archive` moves old segments of the
+//! ledger away, with a line of JSON for each progress, and an [`Order`] in JSON is carried out.
+//! Nothing else can be asked for.
 
 use std::{
     fs, io,

@@ -71,8 +71,8 @@ taskpass_config::section! {
         exports: usize = 16, 1..=1024;
         /// Exports of the ledger of one operator at the same time. Set at the start.
         exports_per_operator: usize = 4, 1..=1024;
-        /// How long an export may wait for its reader to take anything. Then the broker ends it with
-        /// `RESOURCE_EXHAUSTED`. Set at the start.
+        /// How long an export may wait for its reader to take anything. Then the broker ends it
+        /// with `RESOURCE_EXHAUSTED`. Set at the start.
         export_stall: Duration = seconds(30), SHORT..=HOUR;
         /// Bytes per second that the reader of an export must take, counted over the time for which
         /// the export waits for it, from `export_stall` on. Set at the start.

@@ -1,6 +1,7 @@
 //! Roots, and what hangs on each: SVIDs with a chain that ends in it, and unused join tokens that
 //! carry its fingerprint. A root is not retired before nothing hangs on it, unless a person says
-//! so; then all of it ends with the root, and with it every task of an agent that has no other SVID.
+//! so; then all of it ends with the root, and with it every task of an agent that has no other
+//! SVID.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,9 +153,9 @@ impl State {
         changes
     }
 
-    /// The events that the retirement of a root brings along: the end of every open task of an agent
-    /// that loses its last SVID with it. Such an agent cannot end a task itself, and a thief of the
-    /// root's identities may have opened any of them.
+    /// The events that the retirement of a root brings along: the end of every open task of an
+    /// agent that loses its last SVID with it. Such an agent cannot end a task itself, and a thief
+    /// of the root's identities may have opened any of them.
     pub(super) fn root_cascade(
         &self,
         root: RootNumber,
