@@ -324,6 +324,7 @@ async fn a_ledger_in_an_archive_gives_the_same() {
     opened.store.seal().await.unwrap();
     opened.store.flush_index().await.unwrap();
     assert_eq!(opened.archiver.cuts(), [size]);
+    opened.archiver.begin(&archive).unwrap();
     let copied = opened.archiver.copy(size, &archive, &mut |_| ()).unwrap();
     opened.archiver.forget(&copied.unwrap()).unwrap();
     opened.store.close().await.unwrap();
