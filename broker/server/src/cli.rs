@@ -80,7 +80,7 @@ pub struct Init {
     /// The first operator, who may do everything that operators can do
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub operator: OperatorName,
-    /// A file with the table [keys] for the new taskpass.toml, to seal the broker's private keys
+    /// A file with the table `[keys]` for the new taskpass.toml, to seal the broker's private keys
     /// from the start; paths in it begin at DIR. DIR/operator/key.pem is never sealed: move it away
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
@@ -259,7 +259,7 @@ pub struct Reseal {
     /// The configuration, `taskpass.toml`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// A configuration whose [keys] has the seal of before
+    /// A configuration whose `[keys]` has the seal of before
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// The form of the report
@@ -273,7 +273,7 @@ pub struct Unseal {
     /// The configuration, `taskpass.toml`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// A configuration whose [keys] has the seal, if it is gone from the other
+    /// A configuration whose `[keys]` has the seal, if it is gone from the other
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// The form of the report
