@@ -136,7 +136,7 @@ async fn installation(config: &ClientConfig, token: &JoinToken) -> Result<Instal
 }
 
 /// An installation with other roots is the same one if its ledger is: its root was replaced while
-/// this identity was not used. The answer to the token proves the ledger, and until then nothing is
+/// this identity was not used. The answer to the token shows the ledger, and until then nothing is
 /// stored. Another installation leaves a stored identity alone, before the token is sent.
 async fn same_ledger(
     config: &ClientConfig,

@@ -67,7 +67,7 @@ pub struct State {
     pub ledger: Option<crate::ledger::FakeLedger>,
     /// Identities come without the ledger's head.
     pub shows_no_head: bool,
-    /// The roots of the bundle in place of the one that signs.
+    /// The roots that the bundle names. `None`: the root that signs.
     pub bundle_roots: Option<Vec<CertificateDer<'static>>>,
 }
 

@@ -188,7 +188,7 @@ pub struct Credential {
     /// what it asked for from that time on. Ask [`Credential::renewal_in_doubt`].
     #[serde(default, skip_serializing_if = "is_zero")]
     renewals_unanswered: u32,
-    /// The key of the anchor it is issued through, if it is issued through one that has a key.
+    /// The key of its anchor. `None`: it needs no anchor, or an earlier version recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor_key: Option<AnchorKey>,
     /// The anchor it was issued through.

@@ -56,8 +56,8 @@ impl Root {
     }
 }
 
-/// Before the first replacement the state names no root: then the installation has the one that it
-/// was made with.
+/// Before the first replacement the state names no root, and `root.pem` from `init` is the only
+/// root.
 pub(super) fn adopt_first_root(
     custody: &Custody,
     domain: &TrustDomain,

@@ -49,7 +49,7 @@ pub struct CredentialIntent {
     pub intended_at: Timestamp,
     /// The end that is asked for.
     pub expires_at: Timestamp,
-    /// The key of the anchor that it will be issued through, if it needs one that has a key.
+    /// The key of its future anchor. `None`: the provider issues it without an anchor.
     pub anchor_key: Option<AnchorKey>,
     /// How the provider finds it, where that is known before it is minted; never a secret.
     pub handle: Option<Handle>,

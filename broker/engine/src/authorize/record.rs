@@ -1,5 +1,5 @@
 //! Recording decisions that change nothing: denials and readings. Repeats are folded, and an agent
-//! pays from its budgets for what is recorded.
+//! pays for each entry from its budgets.
 
 use std::time::Duration;
 
@@ -39,9 +39,8 @@ impl Engine {
     }
 
     /// The same for ending or revoking a thing that had ended before. No budget refuses it, since
-    /// its caller may have missed the first answer. Without a budget for an entry of its own it is
-    /// counted in one that names no thing: its agent could ask a thousand times for each of a
-    /// thousand ended tasks.
+    /// its caller may have missed the first answer. An agent without budget could ask a thousand
+    /// times for each of a thousand ended tasks, so its calls share one entry, which names no task.
     pub(crate) async fn commit_ended_before(
         &self,
         call: &Call,
@@ -130,8 +129,8 @@ impl Engine {
     }
 
     /// Refuses a call that its agent has no budget for, before policy is asked: a decision costs
-    /// more than a refusal. `bytes` is what is known of the record by then. The commit asks again,
-    /// since other calls of the agent pay meanwhile.
+    /// more than a refusal. `bytes` is the length of the record as far as it is known. The commit
+    /// asks again, since other calls of the agent pay meanwhile.
     pub(crate) fn require_budget(
         &self,
         call: &Call,
@@ -234,7 +233,7 @@ impl Engine {
         Ok(next.into_iter().flatten().fold(window, std::cmp::min))
     }
 
-    /// Writes entries that stand for repeats. Returns those that could not be written.
+    /// Writes the counted entries. Returns the entries that the store refused.
     async fn write_folded(&self, mut folded: Vec<Folded>) -> (Vec<Folded>, Result<(), Error>) {
         while !folded.is_empty() {
             let rest = folded.split_off(folded.len().min(ENTRIES_AT_ONCE));
