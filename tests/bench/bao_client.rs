@@ -74,13 +74,11 @@ impl Client {
     }
 }
 
-/// An HTTP client that trusts only `root`, or no certificate at all. Without `keep` every call
+/// An HTTP client that trusts only `root`. Without `keep` every call
 /// makes its own connection with a full handshake, as a call of the broker does.
-pub(crate) fn http(root: Option<CertificateDer<'static>>, keep: bool) -> reqwest::Client {
+pub(crate) fn http(root: CertificateDer<'static>, keep: bool) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
-    if let Some(root) = root {
-        roots.add(root).expect("a root");
-    }
+    roots.add(root).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // reqwest asks for the process's default provider even when it receives a configuration.
     let _installed = rustls::crypto::ring::default_provider().install_default();

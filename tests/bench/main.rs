@@ -133,7 +133,7 @@ const AREAS: [Area; 8] = [
     ("fairness", fairness::measure),
     ("history", history::measure),
 ];
-const USAGE: &str = "usage: taskpass-bench [--quick] [--flood SECONDS] [rest|svid|decision|share|ending|freeze|fairness|history]â¦
+const USAGE: &str = "usage: taskpass-bench [--quick] [--flood SECONDS] [rest|svid|decision|share|ending|freeze|fairness|history]…
        taskpass-bench check
 
   AREA…       only these areas; all of them when none is named

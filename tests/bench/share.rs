@@ -1,10 +1,11 @@
 //! The broker's own share of a Vault credential: the same lease issued through the broker and
-//! directly, in turn, so that noise of the machine reaches both. This OpenBao keeps everything in
-//! memory and speaks plain HTTP: the less time it takes, the clearer is the time that the broker
-//! adds.
+//! directly, in turn, so that noise of the machine reaches both. Both keep their connection to
+//! OpenBao, over TLS. This OpenBao keeps everything in memory: the less time it takes, the clearer
+//! is the time that the broker adds.
 
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use taskpass_tests::{OpenBao, wire::runtime};
 
@@ -21,7 +22,7 @@ const AREA: &str = "A Vault credential (PKI lease), 1 in flight";
 const PEER: &str = "the direct call";
 
 pub(crate) fn measure(effort: &Effort, report: &mut Report) {
-    let bao = OpenBao::start();
+    let bao = OpenBao::start_with_tls();
     let installation = broker::installation();
     installation.configure(&bao.provider("vault-main", ""));
     let running = broker::start(&installation);
@@ -31,7 +32,9 @@ pub(crate) fn measure(effort: &Effort, report: &mut Report) {
         .call("POST", "auth/token/create-orphan", Some(root))
         .expect("a token");
     let root = root["auth"]["client_token"].as_str().expect("a token");
-    let direct = Client::new(http(None, true), bao.address().to_owned(), root.to_owned());
+    let authority = CertificateDer::from_pem_file(bao.authority()).expect("a certificate");
+    let http = http(authority, true);
+    let direct = Client::new(http, bao.address().to_owned(), root.to_owned());
     let session = runtime().block_on(session(&direct, "cert"));
     let task = caller::start(&agent, CERT);
     caller::issue(&agent, &task, CERT);

@@ -1,6 +1,9 @@
 //! A real OpenBao development server, and its own word on which credentials are alive.
 
-use std::sync::OnceLock;
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,27 +14,59 @@ const ROOT_TOKEN: &str = "root-of-the-test";
 /// The longest that the server works on one request. A call without an answer is in doubt for that
 /// long.
 const REQUEST_MAX: &str = "5s";
+const AUTHORITY: &str = "vault-ca.pem";
 
 /// An OpenBao with a secret, a PKI engine that gives leases, and the policies the test roles use.
 #[derive(Debug)]
 pub struct OpenBao {
     server: Option<Server>,
     address: String,
+    /// The line of `[[provider]]` that says how its certificate is checked.
+    trust: String,
+    http: reqwest::Client,
     dir: TempDir,
 }
 
 impl OpenBao {
-    /// Starts it on a free port and prepares it.
+    /// Starts it on a free port and prepares it. It speaks plain HTTP.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (server, port) = launch(&dir, 0);
-        let bao = Self {
+        let (server, port) = launch(&dir, &[]);
+        Self::prepared(Self {
             server: Some(server),
             address: format!("http://127.0.0.1:{port}"),
+            trust: "allow_plaintext = true".to_owned(),
+            http: http(),
             dir,
-        };
-        bao.prepare();
-        bao
+        })
+    }
+
+    /// The same over TLS, with a certificate of its own authority ([`OpenBao::authority`]).
+    pub fn start_with_tls() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let certificates = format!("-dev-tls-cert-dir={}", dir.path().display());
+        let (server, port) = launch(&dir, &["-dev-tls", &certificates]);
+        let authority = dir.path().join(AUTHORITY);
+        let pem = std::fs::read(&authority).expect("OpenBao writes its authority");
+        let root = reqwest::Certificate::from_pem(&pem).expect("a certificate");
+        let http = http_client(|builder| builder.tls_certs_only([root]));
+        Self::prepared(Self {
+            server: Some(server),
+            address: format!("https://127.0.0.1:{port}"),
+            trust: format!("ca_file = \"{}\"", authority.display()),
+            http,
+            dir,
+        })
+    }
+
+    fn prepared(self) -> Self {
+        self.prepare();
+        self
+    }
+
+    /// The file with the authority of its certificate, if it speaks TLS.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join(AUTHORITY)
     }
 
     /// Where it listens.
@@ -72,7 +107,7 @@ impl OpenBao {
 name = "{name}"
 kind = "vault"
 address = "{address}"
-allow_plaintext = true
+{trust}
 token_file = "{token}"
 token_role = "taskpass"
 max_request_duration = "{REQUEST_MAX}"
@@ -104,6 +139,7 @@ max_request_duration = "{REQUEST_MAX}"
   impact = 0
 {more}"#,
             address = self.address,
+            trust = self.trust,
             token = token.display(),
         )
     }
@@ -121,7 +157,8 @@ max_request_duration = "{REQUEST_MAX}"
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, u16> {
-        let request = http()
+        let request = self
+            .http
             .request(
                 method.parse().expect("a method"),
                 format!("{}/v1/{path}", self.address),
@@ -351,7 +388,7 @@ max_request_duration = "{REQUEST_MAX}"
 }
 
 /// Writes a file that only its owner can read.
-pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
     let mut file = OpenOptions::new()
         .write(true)
@@ -363,21 +400,23 @@ pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
         .expect("the file can be written");
 }
 
-fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
+fn launch(dir: &TempDir, more: &[&str]) -> (Server, u16) {
     // The witness needs the raw storage: no other call tells the certificate of a lease.
     let config = format!(
         "disable_clustering = true\nraw_storage_endpoint = true\ndefault_max_request_duration = \"{REQUEST_MAX}\"\n"
     );
     std::fs::write(dir.path().join("dev.hcl"), config).expect("a file");
-    let args = [
+    let token = format!("-dev-root-token-id={ROOT_TOKEN}");
+    let mut args = vec![
         "server",
         "-dev",
         "-config=dev.hcl",
-        &format!("-dev-root-token-id={ROOT_TOKEN}"),
-        &format!("-dev-listen-address=127.0.0.1:{port}"),
+        &token,
+        "-dev-listen-address=127.0.0.1:0",
         "-dev-no-store-token",
         "-log-level=warn",
     ];
+    args.extend(more);
     let mut server = Server::start(&tool("bao"), &args, &[], dir.path());
     let port = server.wait_for("OpenBao listens", |s| {
         let port = listening_port(s.pid())?;
@@ -386,19 +425,19 @@ fn launch(dir: &TempDir, port: u16) -> (Server, u16) {
     (server, port)
 }
 
-/// One HTTP client for the test process.
+/// One HTTP client for all servers of the test process that speak plain HTTP.
 fn http() -> reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
-    CLIENT
-        .get_or_init(|| {
-            // Another part of the process may have installed it first.
-            let _installed = rustls::crypto::ring::default_provider().install_default();
-            reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("an HTTP client")
-        })
-        .clone()
+    CLIENT.get_or_init(|| http_client(|b| b)).clone()
+}
+
+fn http_client(
+    with: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> reqwest::Client {
+    // Another part of the process may have installed it first.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let builder = with(reqwest::Client::builder().no_proxy());
+    builder.build().expect("an HTTP client")
 }
 
 fn runtime() -> &'static tokio::runtime::Runtime {

@@ -3,13 +3,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::server::{Bao, Proxy, REQUEST_MAX, Weather, program};
 
@@ -36,8 +37,7 @@ impl Cluster {
         drop(rustls::crypto::ring::default_provider().install_default());
         let dir = tempfile::tempdir().unwrap();
         // A server must know its addresses beforehand, so the free ports are chosen here.
-        let sockets = [(); 6].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [a, b, c, d, e, f] = sockets.map(|s| s.local_addr().unwrap().port());
+        let [a, b, c, d, e, f] = [(); 6].map(|()| reserved_port());
         let replication = Proxy::start(f).await;
         let ports = [(a, d, d), (b, e, e), (c, f, replication.port)];
         let [active, voter, standby] = ports.map(|(api, cluster, advertised)| {
@@ -101,6 +101,20 @@ impl Cluster {
     }
 }
 
+/// A free port that the kernel gives to no other test for the next minute. One end of a connection
+/// waits on it (`TIME_WAIT`), which keeps it from a socket that asks for any port; a server that names
+/// the port and reuses addresses, as programs in Go do, may listen on it.
+fn reserved_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    // The end that closes first is the end that waits.
+    drop(accepted);
+    drop(client);
+    address.port()
+}
+
 fn launch(dir: &Path, ports: &Ports) -> Bao {
     let Ports {
         api,
@@ -142,14 +156,17 @@ default_max_request_duration = "{REQUEST_MAX}"
 
 /// Repeats a call until the server carries it out.
 async fn patiently(bao: &Bao, method: &str, path: &str, body: Value) -> Value {
-    let carried_out = async {
-        loop {
-            if let Some((200..300, answer)) = bao.try_admin(method, path, body.clone()).await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let mut last = None;
+    loop {
+        let call = bao.try_admin(method, path, body.clone());
+        let Ok(answer) = tokio::time::timeout_at(give_up, call).await else {
+            panic!("{method} {path}: the cluster does not start: {last:?}");
+        };
+        if let Some((200..300, answer)) = answer {
+            return answer;
         }
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(60), carried_out).await;
-    answer.unwrap_or_else(|_| panic!("{method} {path}: the cluster does not start"))
+        last = answer;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
