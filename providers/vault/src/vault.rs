@@ -145,7 +145,9 @@ impl Vault {
             increment: Some(format!("{seconds}s")),
         };
         let reply = self.call_after(minted, request).await?;
-        Ok(reply.auth.map_or(0, |auth| auth.lease_duration))
+        let auth = reply.auth.filter(|auth| auth.accessor == accessor);
+        let auth = auth.ok_or_else(|| Fault::Garbled("it is about another token".to_owned()))?;
+        Ok(auth.lease_duration)
     }
 
     /// Whether a token exists, by a place that has seen what `after` stands for.
@@ -220,7 +222,11 @@ impl Vault {
             lease_id,
             increment: seconds,
         };
-        self.call_after(minted, request).await
+        let reply = self.call_after(minted, request).await?;
+        if reply.lease_id != lease_id {
+            return Err(Fault::Garbled("it is about another lease".to_owned()));
+        }
+        Ok(reply)
     }
 
     /// Whether a lease exists, by a place that has seen what `after` stands for. A lease that Vault

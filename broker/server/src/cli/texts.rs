@@ -230,7 +230,9 @@ pub(super) const ARCHIVE_AFTER: &str = "\
 The ledger is kept in segments. Whole segments with entries from before the time are copied to the
 directory. Each copy is read back and compared with the signed tree. Then the ledger gets an entry,
 and only then are the segments deleted here. The tree's tiles and checkpoints stay, so proofs and
-verification work as before. To run it again does no harm, also after it was interrupted.
+verification work as before. To run it again does no harm, also after it was interrupted. A
+directory without an archive gets one, and the command says so; `[ledger] keep` begins none. A
+segment that an export still reads stays here until the next run.
 
 The directory should be on another disk. The user that the broker runs as must be able to write
 there; under systemd, name it in `ReadWritePaths=`. Keep it: without it nobody can read the old

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use taskpass_core::{Clock, SystemClock, TaskId};
 use taskpass_provider::{
-    IssueOrder, Provider, ProviderError, RevokeItem, RevokeScope,
+    IssueOrder, Provider, ProviderError, RenewOrder, RevokeItem, RevokeScope,
     conformance::{RecordedAnchors, revoke_order},
 };
 use taskpass_provider_vault::VaultProvider;
@@ -306,6 +306,33 @@ async fn answers_that_cannot_be_used_leave_the_outcome_open() {
             error.is_retryable() && !error.to_string().contains("canary"),
             "{error:?}"
         );
+    }
+}
+
+/// A proxy that mixes answers up must neither shorten nor lengthen what is on record.
+#[tokio::test]
+async fn an_answer_about_another_thing_renews_nothing() {
+    let of_token = r#"{"auth":{"client_token":"","accessor":"other","policies":[],"token_policies":[],"metadata":null,"lease_duration":1800,"renewable":true,"entity_id":"","token_type":"service","orphan":true}}"#;
+    let of_lease = r#"{"lease_id":"pki/issue/web/other","lease_duration":1800,"renewable":true}"#;
+    let nothing = r#"{"data":null,"auth":null,"lease_id":""}"#;
+    for body in ["", "{}", nothing, of_token, of_lease] {
+        let fake = Fake::start(move |_| answer("200 OK", "", body)).await;
+        for handle in [
+            json!({"lease_id": "pki/issue/web/own"}),
+            json!({"accessor": "own"}),
+        ] {
+            let order = order();
+            let order = RenewOrder {
+                credential: order.credential,
+                task: order.task,
+                role: order.role,
+                handle: Some(handle.clone()),
+                anchor: Some(json!({"accessor": "own"})),
+                until: order.expires_at,
+            };
+            let error = fake.provider.renew(&order).await.unwrap_err();
+            assert!(error.is_retryable(), "{handle} {body}: {error:?}");
+        }
     }
 }
 
