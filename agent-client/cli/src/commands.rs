@@ -73,7 +73,7 @@ enum Command {
     /// Show and check the configured providers and their roles.
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
-    /// Check policies, and show those in force.
+    /// Check policies, and show the policies in force.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Export the history, verify it, and prove entries.

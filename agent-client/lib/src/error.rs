@@ -15,7 +15,7 @@ const ERROR_DOMAIN: &str = "taskpass";
 const REQUEST_ID: &str = "request_id";
 /// and in this header of every response.
 const REQUEST_ID_HEADER: &str = "x-request-id";
-/// The reasons of the library itself, beside those that the broker gives.
+/// The reasons of the library itself, beside the broker's reasons.
 const LEDGER_KEY_CHANGED: &str = "LEDGER_KEY_CHANGED";
 const LEDGER_REWRITTEN: &str = "LEDGER_REWRITTEN";
 /// Bytes of a request id. The broker's own are half as long.

@@ -1,4 +1,4 @@
-//! Renewal of the SVID: at two thirds of its life, when the broker shows other roots than those of
+//! Renewal of the SVID: at two thirds of its life, when the broker's roots differ from the roots of
 //! the bundle, or when a caller asks.
 //!
 //! The answer brings the trust bundle. It came over a connection to a broker that proved itself by

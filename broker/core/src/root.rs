@@ -21,8 +21,8 @@ impl RootNumber {
         Self(self.0.saturating_add(1))
     }
 
-    /// Whether it is the first root. Records leave it out: they are then those of an installation
-    /// that knows no other.
+    /// Whether it is the first root. Records leave out the number of the first root, so they equal
+    /// the records of an installation that knows no other root.
     pub const fn is_first(&self) -> bool {
         self.0 == Self::FIRST.0
     }

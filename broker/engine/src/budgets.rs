@@ -155,8 +155,8 @@ pub(crate) struct Meters {
 #[derive(Debug)]
 struct OfAgents {
     meters: HashMap<AgentName, Meter>,
-    /// So many meters bring about the next look for whole ones. The number doubles with those that
-    /// stay, so that a call rarely pays for the look.
+    /// At so many meters the next new agent's call drops the whole ones. The number becomes twice
+    /// the number of meters that stay, so that a call rarely pays for the sweep.
     sweep_at: usize,
 }
 

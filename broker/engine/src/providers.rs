@@ -50,7 +50,7 @@ pub struct ProviderView {
 }
 
 impl Engine {
-    /// All providers: those that are configured by name, then the retired ones.
+    /// All providers: first the configured providers by name, then the retired providers.
     pub async fn list_providers(&self, call: &Call) -> Result<Vec<ProviderView>, Error> {
         self.require_operator(call, Action::ProviderRead).await?;
         self.authorize_read(call, Action::ProviderRead, Resource::Installation)

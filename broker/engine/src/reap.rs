@@ -1,5 +1,5 @@
-//! Work of the broker itself: it takes no input, looks at the state, and does what is due. Every
-//! step is idempotent and is found again after a crash.
+//! Work of the broker itself: the reaper takes no input, looks at the state, and takes the steps
+//! that are due. Every step is idempotent and is found again after a crash.
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! The archive of a ledger, for reading old entries from.
 //!
-//! A start does not look at it. A segment is read and hashed as a whole when one of its entries is
-//! asked for: each entry must be the one that the tree has. So an entry of an archive is believed
-//! as one of the ledger's own segments is.
+//! A start does not look at the archive. When a caller asks for an entry, the ledger reads and
+//! hashes the entry's whole segment, and each entry must have the hash that the tree has. So the
+//! ledger believes an entry of an archive as it believes an entry of its own segments.
 
 use std::{
     collections::BTreeMap,

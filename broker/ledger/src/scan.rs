@@ -206,8 +206,8 @@ impl BadPlace {
 }
 
 impl<'a> SegmentFile<'a> {
-    /// The segment files from the entry `first` on. Those before it are in an archive, and were not
-    /// deleted yet or came back: nothing reads them.
+    /// The segment files from the entry `first` on. Earlier segments are in an archive, and their
+    /// files were not deleted yet or came back: nothing reads them.
     pub(crate) fn from(ledger: &'a Path, first: u64) -> Result<Vec<Self>, Error> {
         let mut files = Self::all(ledger)?;
         files.retain(|file| file.first >= first);

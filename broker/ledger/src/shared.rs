@@ -98,7 +98,7 @@ impl Shared {
         if index < first {
             return Err(Error::Archived { index, first });
         }
-        // What is before the first segment comes from the archive.
+        // The archive has the entries before the first segment.
         let from = index.max(state.first);
         let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         *pins.entry(from).or_default() += 1;

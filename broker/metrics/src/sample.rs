@@ -94,7 +94,7 @@ pub struct Sample {
     pub clock_ahead: Option<f64>,
     /// The roots of the trust bundle.
     pub roots: Vec<RootSample>,
-    /// The providers that are configured, and those that only revoke.
+    /// The configured providers, and the providers that only revoke.
     pub providers: Option<Vec<ProviderSample>>,
 }
 
@@ -137,7 +137,7 @@ pub struct ProviderSample {
 pub struct CallSample {
     /// Calls that run.
     pub running: usize,
-    /// Calls that wait for one that runs to end.
+    /// Calls that wait until a running call ends.
     pub waiting: usize,
 }
 

@@ -22,7 +22,7 @@ pub(crate) const ITERATIONS: NonZeroU32 = match NonZeroU32::new(600_000) {
 /// authenticated, and a thief who may write the file could keep the broker's start busy for
 /// minutes.
 const ITERATIONS_MAX: u32 = 5_000_000;
-/// The shortest passphrase. Iterations do not help against one that is guessed.
+/// The shortest passphrase. Iterations do not protect a passphrase that a thief can guess.
 pub const PASSPHRASE_BYTES_MIN: usize = 16;
 /// The longest passphrase.
 pub const PASSPHRASE_BYTES_MAX: usize = 4096;

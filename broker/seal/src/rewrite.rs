@@ -40,7 +40,7 @@ pub fn rewrite(
     };
     let content = read_private(path)?;
     if to.is_current(&content) {
-        // The caller reports success, so the key must be one that opens.
+        // The caller reports success, so the key must open.
         to.reveal(name, &content).map_err(of_file)?;
         return Ok(Rewritten::Already);
     }

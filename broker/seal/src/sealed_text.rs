@@ -73,7 +73,7 @@ impl SealedText {
         text
     }
 
-    /// What is authenticated besides the key: all that the file says about itself, and the
+    /// The text that is authenticated besides the key: all that the file says about itself, and the
     /// installation.
     pub(crate) fn context(domain: &str, key: &str, name: &str) -> String {
         format!("taskpass sealed key {VERSION}\n{domain}\n{key}\n{name}")

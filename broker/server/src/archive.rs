@@ -103,7 +103,7 @@ pub(crate) enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The archive is not there, or is not one that this ledger can go on with.
+    /// The archive is missing, or this ledger cannot go on with it.
     #[error("old segments stay on this machine")]
     Archive(#[source] ArchiveError),
     /// The ledger does not say so.

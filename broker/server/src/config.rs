@@ -2,9 +2,9 @@
 //!
 //! Every part of the broker declares the keys it takes, and every provider its own; `schema` puts
 //! them together, and `taskpass_config` compares the file with the whole. Every complaint has file,
-//! line and column, and one reading finds all of them. No value of a key is a secret: secrets are
-//! named by the files they are in. Nothing here opens those files or calls a provider; `check` also
-//! reads other files, for `taskpassd config check`.
+//! line and column, and one reading finds all of them. No value of a key is a secret: a key names
+//! the file of a secret. Nothing here opens a secret's file or calls a provider; `check` also reads
+//! other files, for `taskpassd config check`.
 
 mod change;
 pub mod check;

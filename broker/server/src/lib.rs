@@ -31,6 +31,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+#[cfg(test)]
+mod fixture;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod init;

@@ -126,7 +126,7 @@ pub enum Error {
     /// The ledger could not be asked.
     #[error("the roots on record cannot be read; start the broker, which checks the files")]
     Read(#[source] StoreError),
-    /// The authority's files are not those of the ledger.
+    /// The authority's files have other roots than the ledger.
     #[error(transparent)]
     Roots(#[from] RootsDiffer),
     /// A bug.

@@ -203,7 +203,7 @@ fn read_and_build(
 ) -> Result<Prepared, Vec<String>> {
     let config = read_again(in_force, kinds)?;
     let mut report = check::Report::default();
-    // The set that was checked is the one that comes into force: a file may change in between.
+    // The checked set itself comes into force, since a file may change in between.
     let Some(policy) = check::policy(&config, &mut report).filter(|_| report.is_ok()) else {
         return Err(report.problems);
     };

@@ -1,4 +1,4 @@
-//! What is remembered of requests with an idempotency key.
+//! What the broker remembers of requests with an idempotency key.
 
 use taskpass_core::{AgentName, CredentialId, JoinTokenId, TaskId, Timestamp};
 

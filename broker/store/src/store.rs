@@ -121,8 +121,8 @@ impl LogStore {
         self.shared.state.read().open_task_count()
     }
 
-    /// Since when the oldest credential has to be revoked, of those that still have to. Costs no
-    /// more with many than with few.
+    /// The earliest time since which a credential waits to be revoked. Costs no more with many
+    /// credentials than with few.
     pub fn oldest_revocation(&self) -> Option<Timestamp> {
         self.shared.state.read().oldest_revocation()
     }

@@ -26,7 +26,7 @@ pub enum ProviderError {
     /// need, too.
     #[error("{message}")]
     Exhausted {
-        /// What is used up, with the name of its limit.
+        /// Names the share that the agent used up, and its limit.
         message: String,
         /// When some of it is free again.
         after: Duration,

@@ -122,7 +122,7 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
     schema.into()
 }
 
-/// Reads a table, or says what is wrong with it.
+/// Reads a table, or names the mistake in it.
 pub(crate) fn read<T: DeserializeOwned>(table: &Value) -> Result<T, Finding> {
     serde_path_to_error::deserialize(table).map_err(|error| {
         let place = error.path().iter().filter_map(token).collect::<String>();

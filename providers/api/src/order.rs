@@ -137,11 +137,12 @@ pub struct RevokeOrder {
     pub scope: RevokeScope,
     /// Handles of anchors that the task recorded at this provider and that may still be alive.
     ///
-    /// With [`RevokeScope::Task`] they are all of them. With [`RevokeScope::Credentials`] they are
-    /// for items with an unknown outcome: those with the [key](crate::Provider::anchor_key) of such
-    /// an item. It was issued through one of these anchors or not at all, and the provider may have
-    /// to revoke the anchors to be sure. Before that, the broker has marked all other credentials
-    /// of these anchors as being revoked.
+    /// With [`RevokeScope::Task`] the order has all these anchors. With
+    /// [`RevokeScope::Credentials`] it has the anchors with the
+    /// [key](crate::Provider::anchor_key) of an item whose outcome is unknown. Such an item was
+    /// issued through one of them or not at all, so the provider may have to revoke them to be
+    /// sure. Before that, the broker has marked all other credentials of these anchors as being
+    /// revoked.
     pub anchors: Vec<(AnchorId, Value)>,
     /// The credentials. May be empty for a task with anchors only.
     pub items: Vec<RevokeItem>,

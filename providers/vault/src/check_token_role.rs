@@ -1,5 +1,5 @@
-//! Whether the broker's rights to create tokens are as narrow as they can be: the settings of the
-//! token role, which come before those of each request.
+//! Whether the broker's rights to create tokens are as narrow as they can be: Vault follows the
+//! settings of the token role before the settings of each request.
 
 use serde_json::Value;
 use taskpass_provider::{Health, ProviderError};
@@ -9,7 +9,7 @@ use crate::{api::TokenRole, vault::Vault};
 /// The tokens that the broker's own token may create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenCreation {
-    /// Those that the token role allows.
+    /// The tokens that the token role allows.
     AsTheRoleAllows,
     /// Through the token role, with `sudo`.
     AnyOfRole,
@@ -108,7 +108,7 @@ fn unusable(settings: &Value) -> Option<String> {
 }
 
 /// The settings that allow more than the broker needs. Vault takes the longest life of a token from
-/// its token role at each renewal, and forgets the one that the broker asked for.
+/// its token role at each renewal, and forgets the life that the broker asked for.
 fn wider_than_needed(settings: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let any = |name: &String| name.chars().all(|c| c == '*');

@@ -131,7 +131,7 @@ impl Issuing<'_> {
             expires_at: end_on_record(order.expires_at, token.dead_by),
             // The holder of a renewable token may renew it behind the broker's back, so the broker
             // revokes it at its end. At a renewal Vault takes the longest life from the token role
-            // and forgets the one that the broker asked for, so there each token is renewable.
+            // and forgets the life that the broker asked for, so there each token is renewable.
             lives_for: (!role.spec.renewable && self.vault.token_role.is_none())
                 .then_some(token.granted),
             revocation_class: RevocationClass::Inherits,

@@ -20,7 +20,7 @@ pub(crate) struct TokenSpec {
     pub(crate) policies: Vec<String>,
     /// Its end: at the latest the task's deadline.
     pub(crate) until: Timestamp,
-    /// The latest end that a renewal can give it, also one that its holder asks Vault for.
+    /// The latest end that a renewal can give it, also a renewal that its holder asks Vault for.
     pub(crate) until_at_most: Timestamp,
     /// The credential that the token is; `None` for a session.
     pub(crate) credential: Option<CredentialId>,
@@ -145,8 +145,8 @@ fn new_token(order: &IssueOrder, policies: &[String], ttl: u64, ttl_max: u64) ->
     }
 }
 
-/// Why a new token is not the one that was asked for: the settings of a token role come before
-/// those of the request.
+/// How a new token differs from the request: the settings of a token role come before the settings
+/// of the request.
 pub(crate) fn misfit(
     auth: &AuthInfo,
     wanted: &NewToken,

@@ -43,7 +43,7 @@ struct VerifiedView {
     valid: bool,
     entries: u64,
     complete: bool,
-    /// The first entry that was verified; those before it are in an archive that was not named.
+    /// The first verified entry; the entries before it are in an archive that was not named.
     first: u64,
     origin: String,
     ledger_size: u64,

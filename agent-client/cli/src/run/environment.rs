@@ -53,7 +53,8 @@ pub(super) type Variables = BTreeMap<String, Secret>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptName(OsString);
 
-/// The caller's variables: the ones that the command gets, and the names of the withheld ones.
+/// The caller's variables: the variables that the command gets, and the names of the withheld
+/// variables.
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) passed: Vec<(OsString, OsString)>,

@@ -131,33 +131,6 @@ async fn of_two_processes_that_share_the_directory_one_renews() {
 }
 
 #[tokio::test]
-async fn a_renewal_and_a_login_wait_for_the_process_that_renews() {
-    let fake = Fake::start().await;
-    let client = fake.client().await;
-    let old = client.svid();
-    let lock = std::fs::File::open(fake.identity().join("renew.lock")).unwrap();
-    lock.lock().unwrap();
-    fake.state().token_used = false;
-    let (config, token) = (fake.config(), fake.token());
-    let nothing_happens_until_it_is_free = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(fake.state().count("renew_svid"), 0);
-        assert!(!fake.state().token_used, "the token was sent");
-        assert_eq!(fake.config().directory.leaf().unwrap(), old);
-        drop(lock);
-    };
-    let (renewed, new, ()) = tokio::join!(
-        client.renew_svid(),
-        Client::login(&config, &token),
-        nothing_happens_until_it_is_free
-    );
-    let new = new.unwrap();
-    // The login may come first or last, and is in the directory if it came last.
-    let stored = fake.config().directory.leaf().unwrap();
-    assert!(stored == new || renewed.is_ok_and(|leaf| leaf == stored));
-}
-
-#[tokio::test]
 async fn identities_are_renewed_in_the_background_when_due() {
     let fake = Fake::start().await;
     // Backdated by 10 s and valid for 4 s more: past two thirds of its life from the start.

@@ -8,5 +8,7 @@ mod directory;
 mod history;
 #[cfg(test)]
 mod library;
+#[cfg(all(test, target_os = "linux"))]
+mod renew_lock;
 #[cfg(test)]
 mod trust;

@@ -205,9 +205,9 @@ impl Engine {
         repeats
     }
 
-    /// Writes the entries that stand for repeats and for calls that were refused over a budget: at
-    /// the end of the process all, else those whose time has come. What cannot be written is tried
-    /// again. Returns how long until the next ones are due.
+    /// Writes the due entries that stand for repeats and for calls that were refused over a budget;
+    /// at the end of the process, all of them. An entry that cannot be written is tried again.
+    /// Returns how long until the next entries are due.
     pub(crate) async fn write_counted(&self, all: bool) -> Result<Duration, Error> {
         let now = self.context.clock.monotonic();
         let (rest, written) = self.write_folded(self.folds.due(now, all)).await;

@@ -87,8 +87,8 @@ impl Exceeded {
         self.began.notified().await;
     }
 
-    /// Takes out what is to be written: tallies that no entry speaks of, tallies whose hour is
-    /// over, and at the end of the process all.
+    /// Takes out the tallies to be written: the tallies that no entry speaks of, the tallies whose
+    /// hour is over, and at the end of the process all tallies.
     pub(crate) fn due(&self, now: Duration, all: bool) -> Vec<OverBudget> {
         let mut due = Vec::new();
         self.tallies.lock().retain(|(agent, budget), tally| {

@@ -194,8 +194,8 @@ impl Engine {
         })
     }
 
-    /// Has policy decide on the class that the provider found while it minted, which is weaker than
-    /// the one that policy saw. If policy refuses, the secret is dropped, which revokes the
+    /// Has policy decide on the class that the provider found while it minted. Policy saw a
+    /// stronger class before. If policy refuses, the secret is dropped, which revokes the
     /// credential.
     async fn decide_again(
         &self,

@@ -178,8 +178,8 @@ impl Engine {
     }
 
     /// Registers the renewal; only one runs for each credential. A repeated request waits for the
-    /// one that runs, which may be its own first attempt. A reload may come while it waits, and
-    /// nothing is decided yet: the call goes on with the snapshot in force after the wait.
+    /// running renewal, which may be its own first attempt. Nothing is decided while it waits, and
+    /// a reload may come: the call goes on with the snapshot in force after the wait.
     async fn begin_renewal<'a>(
         &self,
         id: CredentialId,

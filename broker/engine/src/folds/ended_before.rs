@@ -78,8 +78,8 @@ impl EndedBefore {
         }
     }
 
-    /// Takes out the entries that are to be written: those whose minute is over, at the end of the
-    /// process all.
+    /// Takes out the entries whose minute is over, to be written; at the end of the process, all
+    /// entries.
     pub(crate) fn due(&self, now: Duration, all: bool) -> Vec<Folded> {
         let mut due = Vec::new();
         self.0.lock().retain(|_, slot| {

@@ -156,8 +156,8 @@ impl Engine {
         Ok(found)
     }
 
-    /// Cancels the calls for those of the tasks that ended with a root. The store decided which: an
-    /// agent may have renewed since the caller looked.
+    /// Cancels the calls for the tasks that ended with a root. The store decided which tasks ended,
+    /// since an agent may have renewed after the caller looked.
     async fn ended_with_a_root(
         &self,
         before: &BTreeSet<TaskId>,

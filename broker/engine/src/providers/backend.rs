@@ -51,7 +51,7 @@ pub struct CallCounts {
 }
 
 impl BackendStatus {
-    /// Calls that the provider works on, and those to issue that wait.
+    /// Calls that the provider works on, and calls to issue that wait.
     pub const fn in_flight(&self) -> usize {
         let issue = self.issue.running.saturating_add(self.issue.waiting);
         issue.saturating_add(self.revoke.running)
@@ -138,8 +138,8 @@ impl Backend {
         }
     }
 
-    /// The same back end under these settings. What is known of its health goes on; calls that run
-    /// keep the permits of the settings under which they began.
+    /// The same back end under these settings. The back end keeps its health; running calls keep
+    /// the permits of the settings under which they began.
     pub(crate) fn with_settings(this: &Arc<Self>, settings: &ProviderSettings) -> Arc<Self> {
         if this.settings == *settings {
             return Arc::clone(this);
@@ -331,9 +331,9 @@ impl Backend {
         result
     }
 
-    /// Runs the provider's own maintenance. It takes no place of revocations: those that hang would
-    /// delay it, and with it the maintenance of the other providers. There is one call at a time,
-    /// since one reconciler maintains all providers. Its result says nothing about revoking.
+    /// Runs the provider's own maintenance. It takes no place of revocations: revocations that hang
+    /// would delay it, and with it the maintenance of the other providers. There is one call at a
+    /// time, since one reconciler maintains all providers. Its result says nothing about revoking.
     pub(crate) async fn maintain(&self) -> Result<(), ProviderError> {
         let limit = self.settings.revoke_timeout;
         let maintained = self.within(limit, self.provider.maintain()).await;

@@ -105,7 +105,7 @@ impl Backends {
         self.retired.values()
     }
 
-    /// All of them: the configured ones by name, then those that only revoke.
+    /// All back ends: first the configured back ends by name, then the back ends that only revoke.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<Backend>, ProviderState)> {
         let configured = self.configured().map(|b| (b, ProviderState::Configured));
         configured.chain(self.retired().map(|b| (b, ProviderState::Retired)))

@@ -1,9 +1,9 @@
 //! The pace at which a provider is called: whether it may be called now, else when.
 //!
 //! Issuing from a role stops for a while after some failures of that role in a row: its *breaker*
-//! is open. Callers learn when to come back, and what is behind the role gets a rest. An agent that
-//! makes one role fail stops no other role. Only failures to reach the provider at all open the
-//! breaker of the provider, which stops issuing from all its roles.
+//! is open. Callers learn when to come back, and the part of the back end behind the role gets a
+//! rest. An agent that makes one role fail stops no other role. Only failures to reach the provider
+//! at all open the breaker of the provider, which stops issuing from all its roles.
 //!
 //! Revoking never stops. In an *outage* one revocation at a time tries the provider. A provider is
 //! out when it is down, when it refuses the broker's token, or when it is not configured. Each

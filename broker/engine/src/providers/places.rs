@@ -126,7 +126,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Gives the free places to those that wait.
+    /// Gives the free places to the waiting calls.
     fn serve(self: &Arc<Self>, taken: &mut Taken) -> Vec<(Waiting, Place)> {
         taken.waiting.retain(|waiting| !waiting.place.is_closed());
         let mut served = Vec::new();

@@ -58,7 +58,7 @@ struct Session {
     anchor: AnchorId,
 }
 
-/// A thing, and what is known of it from the answer.
+/// A thing, and what the answer said of it.
 struct Minted {
     thing: usize,
     index: Index,

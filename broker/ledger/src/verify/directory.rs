@@ -108,7 +108,7 @@ impl Directory<'_> {
         let mut files = SegmentFile::all(self.ledger).map_err(VerifyError::Ledger)?;
         let base = Base::read(self.ledger, key).map_err(VerifyError::Ledger)?;
         let archived = base.as_ref().map_or(0, Base::size);
-        // Those before it are in an archive. They were not deleted yet, or came back.
+        // The segments before it are in an archive. They were not deleted yet, or came back.
         files.retain(|file| file.first >= archived);
         let begin = match (&base, self.archives.is_empty()) {
             (None, false) => {

@@ -61,8 +61,9 @@ impl KeepLimit {
     }
 }
 
-/// A directory that is not there may be a volume that is not mounted: making it would fill the
-/// disk that archiving is to empty. Whether one that is there has the archive is found out later.
+/// Why the archive's directory cannot be written. A missing directory may be a volume that is not
+/// mounted: making it would fill the disk that archiving is to empty. The archiver finds out later
+/// whether the directory has the archive.
 fn writable(archive: &Path) -> Result<(), String> {
     let reason = if archive.is_dir() {
         let granted = access(archive, Access::WRITE_OK | Access::EXEC_OK);

@@ -1,63 +1,29 @@
-use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{fs, time::Duration};
 
 use taskpass_ca::KeyFiles;
-use taskpass_core::{ManualClock, SeededEntropy};
 use taskpass_engine::reconcile::{Reconciler as _, Round};
 use taskpass_ledger::{disk::SystemDisk, verify::Directory};
 
 use super::*;
 use crate::{
-    app::{self, Deps},
-    config::{Archive, Config},
-    init::{Plan, install},
+    app,
+    config::Archive,
+    fixture::{BEGIN, Installation},
     provider_kinds,
 };
 
-const BEGIN: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An installation with a ledger of small segments.
-struct Installation {
-    scratch: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    deps: Deps,
-    config: Config,
-}
-
 impl Installation {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(BEGIN));
-        let deps = Deps {
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(3)),
-            credentials: None,
-        };
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        let installed = install(plan, &provider_kinds(), &deps.clock, &deps.entropy).unwrap();
-        let mut config = installed.config().clone();
-        config.ledger.segment_bytes = 4096;
-        Self {
-            scratch,
-            clock,
-            deps,
-            config,
-        }
+    /// An installation with a ledger of small segments.
+    fn of_small_segments() -> Self {
+        let mut this = Self::new();
+        this.config.ledger.segment_bytes = 4096;
+        this
     }
 
     fn archive(&self) -> PathBuf {
-        self.scratch.path().join("archive")
-    }
-
-    async fn open(&self) -> app::OpenStore {
-        let disk = Arc::new(SystemDisk);
-        app::open_store(&self.config, &self.deps, disk, &KeyFiles::plain())
-            .await
-            .unwrap()
+        self.beside("archive")
     }
 
     /// Records something on each of some days, one segment for about each.
@@ -80,7 +46,7 @@ impl Installation {
             config: self.config.clone(),
             before,
             to,
-            user: fs::metadata(&self.config.data_dir).unwrap().uid(),
+            user: self.user(),
         };
         let archived = super::archive(request, &self.deps, &mut |_| ()).await;
         archived.map_err(|error| with_sources(&error))
@@ -102,7 +68,7 @@ impl Installation {
 
 #[tokio::test]
 async fn the_command_moves_old_segments_and_the_ledger_says_so_before_they_go() {
-    let installation = Installation::new();
+    let installation = Installation::of_small_segments();
     installation.live(10).await;
     let now = installation.clock.now();
     let archived = installation
@@ -145,16 +111,16 @@ async fn the_command_moves_old_segments_and_the_ledger_says_so_before_they_go() 
 
 #[tokio::test]
 async fn what_cannot_be_archived_is_refused_in_one_line() {
-    let installation = Installation::new();
+    let installation = Installation::of_small_segments();
     installation.live(4).await;
     let now = installation.clock.now();
     let data = installation.config.data_dir.clone();
-    fs::write(installation.scratch.path().join("file"), "").unwrap();
+    fs::write(installation.beside("file"), "").unwrap();
     for (before, to, words) in [
         (now.plus(DAY), installation.archive(), "is in the future"),
         (now, data.clone(), "own place"),
         (now, data.join("ledger/old"), "own place"),
-        (now, installation.scratch.path().join("file"), "cannot"),
+        (now, installation.beside("file"), "cannot"),
     ] {
         let refused = installation.run(before, to.clone()).await.unwrap_err();
         assert!(refused.contains(words), "{to:?}: {refused}");
@@ -173,7 +139,7 @@ async fn what_cannot_be_archived_is_refused_in_one_line() {
 
 #[tokio::test]
 async fn a_lost_index_is_built_again_from_archive_and_rest() {
-    let installation = Installation::new();
+    let installation = Installation::of_small_segments();
     installation.live(10).await;
     let now = installation.clock.now();
     let archived = installation
@@ -204,7 +170,7 @@ async fn a_lost_index_is_built_again_from_archive_and_rest() {
 
 #[tokio::test]
 async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
-    let installation = Installation::new();
+    let installation = Installation::of_small_segments();
     installation.live(10).await;
     let opened = installation.open().await;
     let clock: Arc<dyn Clock> = installation.clock.clone();
@@ -277,15 +243,14 @@ async fn the_broker_keeps_the_limit_by_itself_and_says_why_it_does_not() {
 
 #[tokio::test]
 async fn doctor_names_an_archive_that_is_missing_not_begun_or_beside_the_ledger() {
-    let installation = Installation::new();
-    let (path, archive) = (installation.config.path.clone(), installation.archive());
-    let mut text = fs::read_to_string(&path).unwrap();
-    text += &format!("\n[ledger]\narchive = \"{}\"\n", archive.display());
-    fs::write(&path, text).unwrap();
+    let installation = Installation::of_small_segments();
+    let (path, archive) = (&installation.config.path, installation.archive());
+    let table = format!("\n[ledger]\narchive = \"{}\"\n", archive.display());
+    installation.edit(|text| text.to_owned() + &table);
     let begun = archive.join("ledger.vkey");
     for words in ["is not there", "has no archive", "on the same file system"] {
         let kinds = provider_kinds();
-        let diagnosis = crate::doctor::diagnose(&path, &kinds, &installation.deps, |_| Vec::new());
+        let diagnosis = crate::doctor::diagnose(path, &kinds, &installation.deps, |_| Vec::new());
         let findings = diagnosis.await.findings;
         let found = findings.iter().find(|it| it.check == "archive").unwrap();
         assert!(found.message.contains(words), "{found:?}");

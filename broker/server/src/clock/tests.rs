@@ -1,5 +1,3 @@
-use std::os::unix::fs::MetadataExt as _;
-
 use taskpass_ca::{KeyFiles, NewKey};
 use taskpass_core::{Event, Identity, ManualClock, SeededEntropy, Timestamp};
 use taskpass_ledger::disk::SystemDisk;
@@ -8,11 +6,10 @@ use taskpass_store::{Batch, Store as _};
 use super::*;
 use crate::{
     app::{self, Deps},
-    init::{Plan, install},
-    operator, provider_kinds,
+    fixture::{BEGIN, Installation},
+    operator,
 };
 
-const BEGIN: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEARS: Duration = Duration::from_secs(5 * 365 * 86_400);
 
@@ -34,39 +31,9 @@ impl Clock for Machine {
     }
 }
 
-struct Installation {
-    scratch: tempfile::TempDir,
-    machine: Arc<Machine>,
-    deps: Deps,
-    config: Config,
-}
-
-impl Installation {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let machine = Arc::new(Machine(ManualClock::new(BEGIN)));
-        let deps = Deps {
-            clock: Arc::<Machine>::clone(&machine),
-            entropy: Arc::new(SeededEntropy::new(3)),
-            credentials: None,
-        };
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        let installed = install(plan, &provider_kinds(), &deps.clock, &deps.entropy);
-        let config = installed.unwrap().config().clone();
-        Self {
-            scratch,
-            machine,
-            deps,
-            config,
-        }
-    }
-
-    fn user(&self) -> u32 {
-        fs::metadata(&self.config.data_dir).unwrap().uid()
+impl Installation<Machine> {
+    fn on_machine() -> Self {
+        Self::on(Machine(ManualClock::new(BEGIN)))
     }
 
     async fn accept(&self, time: Option<Timestamp>) -> Result<Accepted, Error> {
@@ -82,7 +49,7 @@ impl Installation {
         let request = operator::Request {
             config: self.config.clone(),
             operator: operator.parse().unwrap(),
-            dir: self.scratch.path().join(operator),
+            dir: self.beside(operator),
             user: self.user(),
         };
         operator::issue(request, &self.deps).await
@@ -90,9 +57,7 @@ impl Installation {
 
     /// Works with the store at the machine's own time, as brokers did before they watched it.
     async fn record(&self, events: Vec<Event>) -> Timestamp {
-        let keys = KeyFiles::plain();
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk), &keys);
-        let store = opened.await.unwrap().store;
+        let store = self.open().await.store;
         for event in events {
             store.commit(Batch::new([event])).await.unwrap();
         }
@@ -101,19 +66,9 @@ impl Installation {
         last
     }
 
-    /// The serials of the operator's SVIDs that count.
-    async fn counts(&self, serial: &str) -> bool {
-        let keys = KeyFiles::plain();
-        let opened = app::open_store(&self.config, &self.deps, Arc::new(SystemDisk), &keys);
-        let store = opened.await.unwrap().store;
-        let found = store.svid(serial).await.unwrap().is_some();
-        store.close().await.unwrap();
-        found
-    }
-
     /// Signs for an agent, at the machine's own time.
     fn sign(&self) -> Result<(), String> {
-        let authority = app::open_authority(&self.config, &self.deps, &KeyFiles::plain()).unwrap();
+        let authority = self.authority();
         let rotated = authority.rotate().map_err(|e| with_sources(&e));
         rotated?;
         let builder = Identity::Agent("builder".parse().unwrap());
@@ -126,9 +81,9 @@ impl Installation {
 
 #[tokio::test]
 async fn an_installation_that_was_brought_years_ahead_comes_back() {
-    let installation = Installation::new();
+    let installation = Installation::on_machine();
     let ann = installation.issue("ann").await.unwrap();
-    let clock = &installation.machine.0;
+    let clock = &installation.clock.0;
 
     clock.set(BEGIN.plus(YEARS));
     fs::remove_file(installation.config.data_dir.join(MARK)).ok();
@@ -189,8 +144,8 @@ async fn an_installation_that_was_brought_years_ahead_comes_back() {
 /// The index is lost as well: opening the store records that, and not at the wrong time.
 #[tokio::test]
 async fn a_clock_years_ahead_is_not_recorded_before_it_is_accepted() {
-    let installation = Installation::new();
-    let clock = &installation.machine.0;
+    let installation = Installation::on_machine();
+    let clock = &installation.clock.0;
     let started = Event::BrokerStarted {
         version: "0.0.0".to_owned(),
         config_sha256: String::new(),
@@ -219,8 +174,8 @@ async fn a_clock_years_ahead_is_not_recorded_before_it_is_accepted() {
 
 #[tokio::test]
 async fn the_watch_tells_people_and_the_next_process() {
-    let installation = Installation::new();
-    let (machine, data_dir) = (&installation.machine, &installation.config.data_dir);
+    let installation = Installation::on_machine();
+    let (machine, data_dir) = (&installation.clock, &installation.config.data_dir);
     let clock = trusted(data_dir, Arc::<Machine>::clone(machine));
     clock.resumes_after(BEGIN);
     let (health, _) = tonic_health::server::health_reporter();
@@ -259,7 +214,7 @@ async fn the_watch_tells_people_and_the_next_process() {
 /// Another program wrote the mark.
 #[tokio::test]
 async fn a_forged_mark_dates_no_entry() {
-    let installation = Installation::new();
+    let installation = Installation::on_machine();
     let data_dir = &installation.config.data_dir;
     let forged = ClockMark {
         boot: "this run".to_owned(),
@@ -269,7 +224,7 @@ async fn a_forged_mark_dates_no_entry() {
     };
     leave(data_dir, &forged).unwrap();
     let deps = Deps {
-        clock: trusted(data_dir, Arc::<Machine>::clone(&installation.machine)),
+        clock: trusted(data_dir, Arc::<Machine>::clone(&installation.clock)),
         entropy: Arc::new(SeededEntropy::new(4)),
         credentials: None,
     };

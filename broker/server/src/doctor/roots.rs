@@ -1,4 +1,4 @@
-//! Whether the roots on the authority's disk are those of the ledger, as the broker's start checks.
+//! Whether the authority's disk and the ledger have the same roots, as the broker's start checks.
 
 use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path};
 

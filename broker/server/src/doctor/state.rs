@@ -24,8 +24,8 @@ const CLOCK_LAG: std::time::Duration = std::time::Duration::from_secs(5);
 /// How long before the root's end `doctor` starts to warn.
 const ROOT_LEFT: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
 /// How long before the end of an operator's certificate `doctor` starts to warn. `taskpass` renews
-/// one that is used before then; after its end, another one can only be issued while the broker is
-/// stopped.
+/// a certificate that is used before then. After its end, another certificate can only be issued
+/// while the broker is stopped.
 const OPERATOR_LEFT: std::time::Duration = std::time::Duration::from_secs(5 * 86_400);
 
 /// `keys` is absent when the private keys do not open, which another check has reported.

@@ -1,84 +1,27 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use taskpass_ca::{Authority, IssueOptions, NewKey};
-use taskpass_core::{Clock, Entropy, Identity, ManualClock, RootNumber, SeededEntropy, Timestamp};
+use taskpass_core::{Identity, ManualClock, RootNumber, Timestamp};
 
 use super::*;
-use crate::{
-    init::{Plan, install},
-    provider_kinds,
-};
-
-struct Installation {
-    scratch: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-}
+use crate::{fixture::Installation, provider_kinds};
 
 impl Installation {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        // After the times of the files that are written now.
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(4_000_000_000_000)));
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        let dyn_clock: Arc<dyn Clock> = clock.clone();
-        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        install(plan, &provider_kinds(), &dyn_clock, &entropy).unwrap();
-        let this = Self { scratch, clock };
-        // Tests run in parallel, and other programs listen on this machine, too.
-        this.edit(|text| text.replace("127.0.0.1:7443", "127.0.0.1:0"));
-        this
-    }
-
-    fn dir(&self, below: &str) -> PathBuf {
-        self.scratch.path().join("t").join(below)
-    }
-
-    fn edit(&self, change: impl FnOnce(&str) -> String) {
-        let path = self.dir("taskpass.toml");
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(path, change(&text)).unwrap();
-    }
-
-    fn config(&self) -> Config {
-        Config::load(&self.dir("taskpass.toml"), &provider_kinds()).unwrap()
+    /// An installation whose clock is ahead of the times of the files that are written now.
+    fn in_future() -> Self {
+        Self::on(ManualClock::new(Timestamp::from_millis(4_000_000_000_000)))
     }
 
     /// The authority as a running broker holds it.
-    fn authority(&self) -> Authority {
-        let config = self.config();
-        let deps = taskpass_ca::Deps {
-            trust_domain: config.trust_domain.clone(),
-            config: config.ca().unwrap(),
-            clock: self.clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(2)),
-            keys: taskpass_ca::KeyFiles::plain(),
-        };
-        let authority = Authority::open(&config.ca_dir(), deps).unwrap();
+    fn running_authority(&self) -> Arc<Authority> {
+        let authority = self.authority();
         authority.rotate().unwrap();
         authority
     }
 
-    fn deps(&self) -> Deps {
-        Deps {
-            clock: self.clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(3)),
-            credentials: None,
-        }
-    }
-
     async fn diagnose(&self) -> Diagnosis {
         let none = |_: &Config| Vec::new();
-        diagnose(
-            &self.dir("taskpass.toml"),
-            &provider_kinds(),
-            &self.deps(),
-            none,
-        )
-        .await
+        diagnose(&self.config.path, &provider_kinds(), &self.deps, none).await
     }
 
     /// The only finding that is not ok.
@@ -114,8 +57,8 @@ fn chmod(path: &std::path::Path, mode: u32) {
 
 #[tokio::test]
 async fn a_new_installation_is_well_and_is_left_as_it_was() {
-    let installation = Installation::new();
-    let lock = fs::metadata(installation.dir("data/ledger/lock"))
+    let installation = Installation::in_future();
+    let lock = fs::metadata(installation.path("data/ledger/lock"))
         .unwrap()
         .modified()
         .unwrap();
@@ -140,7 +83,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
         assert!(found, "{check} {words}\n{text}");
     }
     assert_eq!(
-        fs::metadata(installation.dir("data/ledger/lock"))
+        fs::metadata(installation.path("data/ledger/lock"))
             .unwrap()
             .modified()
             .unwrap(),
@@ -150,7 +93,7 @@ async fn a_new_installation_is_well_and_is_left_as_it_was() {
 
 #[tokio::test]
 async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     let diagnosis = installation.diagnose().await;
     let mut found = diagnosis.findings.iter();
     let finding = found.find(|finding| finding.check == "seal").unwrap();
@@ -165,7 +108,7 @@ async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
     );
 
     // The configuration names a seal, and the keys are as they were.
-    let pass = installation.scratch.path().join("pass");
+    let pass = installation.beside("pass");
     fs::write(&pass, "correct horse battery staple").unwrap();
     chmod(&pass, 0o600);
     let keys = "seal = \"passphrase_file\"\npassphrase_file = \"../pass\"";
@@ -186,9 +129,9 @@ async fn keys_in_plain_text_are_named_with_the_command_that_seals_them() {
 /// A running broker holds the locks; `doctor` must need none of them.
 #[tokio::test]
 async fn it_works_beside_a_running_broker() {
-    let installation = Installation::new();
-    let config = installation.config();
-    let _authority = installation.authority();
+    let installation = Installation::in_future();
+    let config = &installation.config;
+    let _authority = installation.running_authority();
     let key =
         taskpass_ledger::SigningKey::load(&config.ledger_origin(), &config.ledger_key()).unwrap();
     let _ledger =
@@ -211,19 +154,19 @@ async fn a_file_that_others_can_read_is_a_failure_with_the_command_that_helps() 
         ("data/ca", 0o701, "chmod 700 "),
         ("taskpass.toml", 0o620, "chmod go-w "),
     ] {
-        let installation = Installation::new();
-        chmod(&installation.dir(name), mode);
+        let installation = Installation::in_future();
+        chmod(&installation.path(name), mode);
         let diagnosis = installation.diagnose().await;
         let text = diagnosis.to_string();
         assert!(diagnosis.has_failed(), "{name}: {text}");
-        let advice = format!("{words}{}", installation.dir(name).display());
+        let advice = format!("{words}{}", installation.path(name).display());
         assert!(text.contains(&advice), "{text}");
     }
 }
 
 #[tokio::test]
 async fn a_provider_s_secret_must_be_there_and_private() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     installation.edit(|text| {
         format!("{text}\n[[provider]]\nname = \"v\"\nkind = \"vault\"\naddress = \"http://127.0.0.1:1\"\ntoken_file = \"token\"\n")
     });
@@ -232,18 +175,18 @@ async fn a_provider_s_secret_must_be_there_and_private() {
         problem.message.ends_with("/t/token` is not there"),
         "{problem:?}"
     );
-    fs::write(installation.dir("token"), "secret").unwrap();
-    chmod(&installation.dir("token"), 0o644);
+    fs::write(installation.path("token"), "secret").unwrap();
+    chmod(&installation.path("token"), 0o644);
     let problem = installation.only_problem().await;
     assert!(problem.message.contains("(mode 0644)"), "{problem:?}");
-    chmod(&installation.dir("token"), 0o600);
+    chmod(&installation.path("token"), 0o600);
     assert!(!installation.diagnose().await.has_failed());
 }
 
 #[tokio::test]
 async fn a_changed_ledger_is_a_failure() {
-    let installation = Installation::new();
-    let segments = installation.dir("data/ledger/segments");
+    let installation = Installation::in_future();
+    let segments = installation.path("data/ledger/segments");
     let segment = fs::read_dir(&segments)
         .unwrap()
         .next()
@@ -263,7 +206,7 @@ async fn a_changed_ledger_is_a_failure() {
 
 #[tokio::test]
 async fn a_clock_that_is_behind_is_a_failure() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     installation
         .clock
         .set(Timestamp::EPOCH.plus(Duration::from_secs(86_400)));
@@ -280,7 +223,7 @@ async fn a_clock_that_is_behind_is_a_failure() {
 
 #[tokio::test]
 async fn a_clock_that_is_years_ahead_is_a_failure() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     installation
         .clock
         .set(Timestamp::from_millis(4_000_000_000_000).plus(Duration::from_secs(5 * 365 * 86_400)));
@@ -300,7 +243,7 @@ async fn a_clock_that_is_years_ahead_is_a_failure() {
 
 #[tokio::test]
 async fn an_operators_identity_near_its_end_is_reported() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     for (days, verdict) in [(26, Verdict::Warn), (5, Verdict::Fail)] {
         installation
             .clock
@@ -316,16 +259,16 @@ async fn an_operators_identity_near_its_end_is_reported() {
         let advice = problem.advice.unwrap();
         assert!(advice.contains("taskpassd operator issue"), "{advice}");
     }
-    fs::write(installation.dir("operator/svid.pem"), "not a certificate").unwrap();
+    fs::write(installation.path("operator/svid.pem"), "not a certificate").unwrap();
     let problem = installation.only_problem_after_months().await;
     assert!(problem.message.contains("cannot be read"), "{problem:?}");
 }
 
 #[tokio::test]
 async fn a_root_in_its_last_year_and_an_unfinished_replacement_are_reported() {
-    let installation = Installation::new();
-    fs::remove_file(installation.dir("operator/svid.pem")).unwrap();
-    let authority = installation.authority();
+    let installation = Installation::in_future();
+    fs::remove_file(installation.path("operator/svid.pem")).unwrap();
+    let authority = installation.running_authority();
     authority.prepare_root().unwrap();
     let unfinished = async |next: &str, beside: &[&str]| {
         let problem = installation.only_problem_beside(beside).await;
@@ -338,7 +281,7 @@ async fn a_root_in_its_last_year_and_an_unfinished_replacement_are_reported() {
     unfinished("taskpassd root retire", &["roots"]).await;
     authority.retire_root(RootNumber::FIRST).unwrap();
     drop(authority);
-    assert!(!installation.dir("data/ca/root.pem").exists());
+    assert!(!installation.path("data/ca/root.pem").exists());
     let years = 10 * 365 - 364;
     installation
         .clock
@@ -354,14 +297,14 @@ async fn a_root_in_its_last_year_and_an_unfinished_replacement_are_reported() {
 /// A login into the operator's directory leaves an agent's certificate there.
 #[tokio::test]
 async fn an_identity_of_another_kind_is_no_operators() {
-    let installation = Installation::new();
-    let authority = installation.authority();
+    let installation = Installation::in_future();
+    let authority = installation.running_authority();
     let key = NewKey::generate().unwrap();
     let builder = Identity::Agent("builder".parse().unwrap());
     let issued = authority.issue(&builder, key.public_key(), &IssueOptions::default());
     drop(authority);
     fs::write(
-        installation.dir("operator/svid.pem"),
+        installation.path("operator/svid.pem"),
         issued.unwrap().chain_pem(),
     )
     .unwrap();
@@ -380,9 +323,9 @@ async fn an_identity_of_another_kind_is_no_operators() {
 
 #[tokio::test]
 async fn an_old_root_and_a_wrong_policy_are_reported() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     // As if the operator had moved the identity to another machine, where it belongs.
-    fs::remove_dir_all(installation.dir("operator")).unwrap();
+    fs::remove_dir_all(installation.path("operator")).unwrap();
     installation
         .clock
         .advance(Duration::from_secs(3600 * 86_400));
@@ -398,8 +341,8 @@ async fn an_old_root_and_a_wrong_policy_are_reported() {
         ("authority", Verdict::Fail)
     );
 
-    let installation = Installation::new();
-    fs::write(installation.dir("policy/x.cedar"), "permit(").unwrap();
+    let installation = Installation::in_future();
+    fs::write(installation.path("policy/x.cedar"), "permit(").unwrap();
     let problem = installation.only_problem().await;
     assert_eq!(
         (problem.check.as_str(), problem.verdict),
@@ -409,7 +352,7 @@ async fn an_old_root_and_a_wrong_policy_are_reported() {
 
 #[tokio::test]
 async fn a_wrong_configuration_ends_the_diagnosis() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     installation.edit(|text| format!("adress = 1\n{text}"));
     let diagnosis = installation.diagnose().await;
     assert_eq!(diagnosis.findings.len(), 1);
@@ -427,7 +370,7 @@ async fn a_wrong_configuration_ends_the_diagnosis() {
 async fn an_address_in_use_is_reported() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     installation.edit(|text| text.replace("127.0.0.1:0", &address.to_string()));
     let diagnosis = installation.diagnose().await;
     let found = format!("something answers at {address}");
@@ -439,11 +382,11 @@ async fn an_address_in_use_is_reported() {
 
 #[tokio::test]
 async fn a_provider_that_cannot_be_built_is_reported() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     let providers =
         |_: &Config| vec![("v".parse().unwrap(), Err("a template is wrong".to_owned()))];
-    let path = installation.dir("taskpass.toml");
-    let diagnosis = diagnose(&path, &provider_kinds(), &installation.deps(), providers).await;
+    let path = &installation.config.path;
+    let diagnosis = diagnose(path, &provider_kinds(), &installation.deps, providers).await;
     assert!(diagnosis.has_failed());
     assert!(
         diagnosis
@@ -464,7 +407,7 @@ const BREAKERS: &str =
 )]
 fn answering(installation: &Installation, answer: &'static str) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let socket = installation.dir("data/control.sock");
+    let socket = installation.path("data/control.sock");
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     tokio::spawn(async move {
         loop {
@@ -485,7 +428,7 @@ fn answering(installation: &Installation, answer: &'static str) {
 
 #[tokio::test]
 async fn reconcilers_that_fail_are_a_warning_and_without_a_broker_there_are_none() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     let diagnosis = installation.diagnose().await;
     let none = "[ok]   reconcilers: no broker runs with this data directory, so there are none";
     assert!(diagnosis.to_string().contains(none), "{diagnosis}");
@@ -528,7 +471,7 @@ async fn reconcilers_that_fail_are_a_warning_and_without_a_broker_there_are_none
 
 #[tokio::test]
 async fn a_broker_that_does_not_answer_is_a_warning() {
-    let installation = Installation::new();
+    let installation = Installation::in_future();
     answering(&installation, "");
     let diagnosis = installation.diagnose().await;
     let warned = "[warn] reconcilers: the broker does not answer: ";
@@ -540,8 +483,8 @@ async fn a_broker_that_does_not_answer_is_a_warning() {
 
 #[tokio::test]
 async fn an_index_that_was_set_aside_is_named() {
-    let installation = Installation::new();
-    fs::create_dir(installation.dir("data/index.damaged-1")).unwrap();
+    let installation = Installation::in_future();
+    fs::create_dir(installation.path("data/index.damaged-1")).unwrap();
     let found = installation.only_problem().await;
     assert_eq!(
         (found.check.as_str(), found.verdict),

@@ -5,19 +5,13 @@ use taskpass_ledger::VerifyingKey;
 use taskpass_policy::PolicySet;
 
 use super::*;
-use crate::provider_kinds;
-
-fn plan(dir: &Path) -> Plan {
-    Plan {
-        dir: dir.to_owned(),
-        trust_domain: "acme.test".parse().unwrap(),
-        operator: "admin".parse().unwrap(),
-    }
-}
+use crate::{
+    fixture::{BEGIN, plan},
+    provider_kinds,
+};
 
 fn try_install(dir: &Path) -> Result<Installed, Error> {
-    let clock: Arc<dyn Clock> =
-        Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(BEGIN));
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
     install(plan(dir), &provider_kinds(), &clock, &entropy)
 }
@@ -163,7 +157,7 @@ fn the_configuration_comes_last() {
     // The policy directory is the step before the last; a file in its place stops the steps after
     // it.
     let clock: Arc<dyn Clock> = Arc::new(Obstructing {
-        clock: ManualClock::new(Timestamp::from_millis(1_800_000_000_000)),
+        clock: ManualClock::new(BEGIN),
         path: dir.join(POLICY),
     });
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));

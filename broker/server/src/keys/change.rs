@@ -123,7 +123,7 @@ pub struct Changed {
     config: PathBuf,
 }
 
-/// The way from the files on the disk to those that are wanted.
+/// The way from the files on the disk to the wanted files.
 struct Plan {
     previous: String,
     seal: String,
@@ -330,7 +330,7 @@ pub(super) async fn move_now(config: &Config, change: &Change, deps: &Deps) -> R
         .map_err(Error::Unfinished)
 }
 
-/// The files that were rewritten, and those that had the form already.
+/// Rewrites the files; returns the rewritten files and the files that had the form already.
 fn move_files(config: &Config, plan: &Plan) -> Result<(Files, Files), taskpass_seal::Error> {
     let path = config.keyring();
     plan.between.save(&path)?;

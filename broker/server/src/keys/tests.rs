@@ -1,6 +1,6 @@
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -8,7 +8,6 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use taskpass_ca::KeyFiles;
 use taskpass_core::{
     Clock as _, Event, ManualClock, Secret, SeededEntropy, Timestamp, with_sources,
 };
@@ -16,13 +15,12 @@ use taskpass_engine::Timer;
 use taskpass_files::power_cut::Fuse;
 use taskpass_ledger::disk::SystemDisk;
 use taskpass_provider::{BuildError, Finding, ProviderError, Seal, SealFactory, SealParts};
-use taskpass_store::Entry;
 
 use super::{change::move_now, *};
 use crate::{
-    app::{self, Deps},
+    app,
     config::{Config, KeysConfig},
-    init::{Plan, install},
+    fixture::Installation,
     provider_kinds,
 };
 
@@ -98,37 +96,7 @@ impl Timer for Passing {
     }
 }
 
-struct Installation {
-    _scratch: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    deps: Deps,
-    config: Config,
-}
-
 impl Installation {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        let deps = Deps {
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(3)),
-            credentials: None,
-        };
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        let installed = install(plan, &provider_kinds(), &deps.clock, &deps.entropy).unwrap();
-        let config = installed.config().clone();
-        Self {
-            _scratch: scratch,
-            clock,
-            deps,
-            config,
-        }
-    }
-
     /// The configuration with this service in `[keys]`.
     fn with(&self, service: &Service) -> Config {
         let keys = KeysConfig::of(Arc::new(service.clone()), self.config.data_dir.clone());
@@ -141,7 +109,7 @@ impl Installation {
         let request = Request {
             config: config.clone(),
             change,
-            user: fs::metadata(&config.data_dir).unwrap().uid(),
+            user: self.user(),
         };
         super::change(request, &self.deps).await
     }
@@ -256,17 +224,13 @@ async fn a_copy_of_a_sealed_directory_has_no_private_key_and_the_broker_has_all_
     installation.opens(plain).await;
     assert!(holders(data, &secrets).len() >= 3);
 
-    let keys = KeyFiles::plain();
-    let opened = app::open_store(plain, &installation.deps, Arc::new(SystemDisk), &keys);
-    let opened = opened.await.unwrap();
-    let entries = (0..opened.ledger.size()).map(|i| opened.ledger.entry(i).unwrap());
-    let moves: Vec<String> = entries
-        .filter_map(|entry| match Entry::parse(&entry).unwrap().event {
+    let events = installation.events().await.into_iter();
+    let moves: Vec<String> = events
+        .filter_map(|event| match event {
             Event::KeysSealed { previous, seal } => Some(format!("{previous} {seal}")),
             _ => None,
         })
         .collect();
-    opened.store.close().await.unwrap();
     let expected = ["plain one", "one one", "one two", "two two", "two plain"];
     assert_eq!(moves, expected);
 }

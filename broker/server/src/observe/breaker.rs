@@ -17,7 +17,7 @@ pub struct BreakerReport {
 }
 
 impl BreakerReport {
-    /// Those of this process.
+    /// The open breakers of this process.
     pub(crate) fn open(engine: &Engine) -> Vec<Self> {
         let open = engine.open_breakers().into_iter();
         open.map(|(provider, status)| Self {

@@ -24,7 +24,7 @@ impl Recent {
         }
     }
 
-    /// The last text while it is young, else the one that `make` makes now.
+    /// The last text while it is young, else a text that `make` makes now.
     pub(super) async fn get(&self, make: impl Future<Output = String> + Send) -> Arc<str> {
         let mut last = self.last.lock().await;
         let now = self.clock.monotonic();

@@ -9,16 +9,16 @@ use taskpass_engine::{
     reconcile::{Failure, ReconcilerStatus},
 };
 
-/// How one reconciler stands. The keys are those of `taskpassd doctor -o json`.
+/// How one reconciler stands. `taskpassd doctor -o json` has the same keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReconcilerReport {
     /// Its name.
     pub name: String,
     /// Its rounds since the broker started.
     pub runs: u64,
-    /// Those that failed.
+    /// The failed rounds among them.
     pub failures: u64,
-    /// Those that failed in a row, up to the last one.
+    /// The rounds that failed in a row, up to the last one.
     pub failures_in_a_row: u32,
     /// When the last round was over.
     pub last_run_at: Timestamp,

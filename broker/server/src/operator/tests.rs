@@ -1,60 +1,23 @@
-use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use taskpass_ca::KeyFiles;
-use taskpass_core::{Clock as _, ManualClock, SeededEntropy};
-use taskpass_store::Entry;
+use taskpass_core::Clock as _;
 
 use super::*;
-use crate::init::{Plan, install};
+use crate::fixture::Installation;
 
 /// Longer than any certificate of an operator.
 const OVER_A_YEAR: Duration = Duration::from_secs(366 * 86_400);
 
-struct Installation {
-    scratch: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    deps: Deps,
-    config: Config,
-}
-
 impl Installation {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        let deps = Deps {
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(3)),
-            credentials: None,
-        };
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        let installed =
-            install(plan, &crate::provider_kinds(), &deps.clock, &deps.entropy).unwrap();
-        let config = installed.config().clone();
-        Self {
-            scratch,
-            clock,
-            deps,
-            config,
-        }
-    }
-
-    fn owner(&self) -> u32 {
-        fs::metadata(&self.config.data_dir).unwrap().uid()
-    }
-
     async fn issue(&self, operator: &str, dir: &str) -> Result<Issued, Error> {
-        self.issue_as(self.owner(), operator, dir).await
+        self.issue_as(self.user(), operator, dir).await
     }
 
     async fn issue_as(&self, user: u32, operator: &str, dir: &str) -> Result<Issued, Error> {
         let request = Request {
             config: self.config.clone(),
             operator: operator.parse().unwrap(),
-            dir: self.scratch.path().join(dir),
+            dir: self.beside(dir),
             user,
         };
         issue(request, &self.deps).await
@@ -64,42 +27,9 @@ impl Installation {
         let request = clock::Request {
             config: self.config.clone(),
             time: Some(self.clock.now()),
-            user: self.owner(),
+            user: self.user(),
         };
         clock::accept(request, &self.deps).await.unwrap();
-    }
-
-    /// Every event, in the order of the ledger.
-    async fn events(&self) -> Vec<Event> {
-        let opened = app::open_store(
-            &self.config,
-            &self.deps,
-            Arc::new(SystemDisk),
-            &KeyFiles::plain(),
-        )
-        .await
-        .unwrap();
-        let reader = opened.ledger;
-        let events = (0..reader.size())
-            .map(|i| Entry::parse(&reader.entry(i).unwrap()).unwrap().event)
-            .collect();
-        opened.store.close().await.unwrap();
-        events
-    }
-
-    async fn counts(&self, serial: &str) -> bool {
-        let opened = app::open_store(
-            &self.config,
-            &self.deps,
-            Arc::new(SystemDisk),
-            &KeyFiles::plain(),
-        )
-        .await
-        .unwrap();
-        let store = opened.store;
-        let found = store.svid(serial).await.unwrap().is_some();
-        store.close().await.unwrap();
-        found
     }
 }
 
@@ -132,7 +62,7 @@ async fn an_operator_gets_another_certificate_after_the_only_one_expired() {
         let metadata = fs::metadata(issued.identity_dir.join(name)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{name}");
     }
-    let first = installation.scratch.path().join("t/operator");
+    let first = installation.path("operator");
     for name in ["bundle.pem", "ledger.vkey"] {
         let read = |dir: &Path| fs::read_to_string(dir.join(name)).unwrap();
         assert_eq!(read(&issued.identity_dir), read(&first), "{name}");
@@ -169,25 +99,17 @@ async fn a_refused_request_changes_nothing() {
     assert!(matches!(error, Error::Directory(_)), "{error}");
 
     // The broker could not open files that another user writes here.
-    let owner = installation.owner();
+    let owner = installation.user();
     let refused = installation.issue_as(owner + 1, "admin", "two").await;
     let message = refused.unwrap_err().to_string();
     assert!(message.contains(&format!("--reuid={owner} ")), "{message}");
 
-    let held = app::open_store(
-        &installation.config,
-        &installation.deps,
-        Arc::new(SystemDisk),
-        &KeyFiles::plain(),
-    )
-    .await
-    .unwrap();
+    let held = installation.open().await;
     let error = installation.issue("admin", "two").await.unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
     held.store.close().await.unwrap();
     drop(held);
-    let held =
-        app::open_authority(&installation.config, &installation.deps, &KeyFiles::plain()).unwrap();
+    let held = installation.authority();
     let error = installation.issue("admin", "two").await.unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
     drop(held);
@@ -199,7 +121,7 @@ async fn a_refused_request_changes_nothing() {
     assert!(matches!(error, Error::ClockWentBack { .. }), "{error}");
     installation.clock.set(now);
 
-    assert!(!installation.scratch.path().join("two").exists());
+    assert!(!installation.beside("two").exists());
     assert!(installation.counts(&before.serial).await);
     let made = |event: &&Event| matches!(event, Event::OperatorSvidIssued { .. });
     assert_eq!(installation.events().await.iter().filter(made).count(), 2);

@@ -3,18 +3,14 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use taskpass_core::{Clock, Entropy, SeededEntropy, SystemClock};
+use taskpass_core::SystemClock;
 
 use super::*;
-use crate::{
-    App,
-    init::{Plan, install},
-    provider_kinds,
-};
+use crate::{App, fixture::Installation};
 
 /// An installation with a broker in this process, which serves no caller.
 struct Bench {
-    scratch: tempfile::TempDir,
+    installation: Installation<SystemClock>,
     reloads: Reloads,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -26,30 +22,14 @@ impl Bench {
         reason = "the broker is awaited by its handle in `stop`"
     )]
     async fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
-        let plan = Plan {
-            dir: scratch.path().join("t"),
-            trust_domain: "acme.test".parse().unwrap(),
-            operator: "admin".parse().unwrap(),
-        };
-        install(plan, &provider_kinds(), &clock, &entropy).unwrap();
-        let file = scratch.path().join("t/taskpass.toml");
-        let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, text.replace("127.0.0.1:7443", "127.0.0.1:0")).unwrap();
-        let config = Config::load(&file, &provider_kinds()).unwrap();
-        let deps = Deps {
-            clock,
-            entropy,
-            credentials: None,
-        };
+        let installation = Installation::on(SystemClock::new());
+        let (config, deps) = (installation.config.clone(), installation.deps.clone());
         let app = App::build(config, deps).await.unwrap();
         let (reloads, stop) = (app.reloads(), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();
         let served = tokio::spawn(async move { app.run(stopped).await.unwrap() });
         Self {
-            scratch,
+            installation,
             reloads,
             stop,
             served,
@@ -57,13 +37,11 @@ impl Bench {
     }
 
     fn path(&self, below: &str) -> PathBuf {
-        self.scratch.path().join("t").join(below)
+        self.installation.path(below)
     }
 
     fn add(&self, text: &str) {
-        let file = self.path("taskpass.toml");
-        let before = fs::read_to_string(&file).unwrap();
-        fs::write(file, before + text).unwrap();
+        self.installation.edit(|before| before.to_owned() + text);
     }
 
     async fn reload(&self) -> Verdict {
@@ -77,10 +55,10 @@ impl Bench {
             .unwrap()
     }
 
-    async fn stop(self) -> tempfile::TempDir {
+    async fn stop(self) -> Installation<SystemClock> {
         self.stop.cancel();
         self.served.await.unwrap();
-        self.scratch
+        self.installation
     }
 }
 
@@ -193,10 +171,10 @@ async fn the_answer_comes_through_the_socket_and_stays_on_disk() {
     assert!(!outcome.is_in_force(), "{outcome}");
     assert_eq!(Outcome::last(&data), Some(outcome));
     assert_eq!((mode("control.sock"), mode("reload.json")), (0o600, 0o600));
-    let scratch = bench.stop().await;
+    let installation = bench.stop().await;
     assert!(!data.join("control.sock").exists());
     assert_eq!(Outcome::last(&data), None);
-    let refused = ask(&scratch.path().join("t/data")).unwrap_err();
+    let refused = ask(&installation.path("data")).unwrap_err();
     assert!(matches!(refused, AskError::NotRunning { .. }), "{refused}");
 }
 

@@ -66,8 +66,8 @@ impl DenyList {
         json!({"Version": "2012-10-17", "Statement": statements}).to_string()
     }
 
-    /// The live ids of each agent with a statement of its own, and those of all others, with the
-    /// time until which the last one is needed.
+    /// The live ids of each agent with a statement of its own, and the live ids of all other
+    /// agents, with the time until which the last id is needed.
     fn exact_by_agent(
         &self,
         kind: Kind,

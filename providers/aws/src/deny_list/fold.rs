@@ -67,8 +67,8 @@ impl DenyList {
         order
     }
 
-    /// This list with the oldest ids of `agents` folded, or more of them if even one window for all
-    /// of those does not fit.
+    /// This list with the oldest ids of `agents` folded. If even one window for all the oldest ids
+    /// does not fit, more ids are folded.
     fn folded_for(&self, agents: &Agents, now: Timestamp, characters_max: usize) -> (Self, String) {
         let is_of = |agent: Option<&AgentName>| {
             agents.is_empty() || agent.is_some_and(|agent| agents.contains(agent))
@@ -128,8 +128,8 @@ impl DenyList {
     }
 }
 
-/// The windows with those of `agents` alone made wider: windows for several agents take up the ones
-/// for each, and windows for any agent take up all.
+/// Makes some windows wider and leaves the rest as they are. A window for several agents takes up
+/// the windows for each of them, and a window for any agent takes up all windows.
 fn shortened(
     windows: &BTreeMap<WindowKey, Window>,
     agents: &Agents,

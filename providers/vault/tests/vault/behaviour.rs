@@ -20,15 +20,8 @@ use taskpass_provider_vault::VaultProvider;
 
 use crate::{
     server::Weather,
-    world::{World, config, write_secret},
+    world::{World, config, lease_id, revoke, write_secret},
 };
-
-fn lease_id(issued: &taskpass_provider::Issued) -> String {
-    issued.handle.as_ref().unwrap()["lease_id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
 
 fn accessor(handle: &Value) -> &str {
     handle["accessor"].as_str().unwrap()
@@ -63,19 +56,8 @@ async fn the_brokers_token_can_be_replaced_and_revoked_under_running_tasks() {
         .issue(&world.order(task), &anchors)
         .await
         .unwrap();
-    let created = world
-        .bao
-        .must(
-            "POST",
-            "auth/token/create-orphan",
-            json!({"period": "1h", "policies": ["broker"]}),
-        )
-        .await;
-    write_secret(
-        &world.dir,
-        "token",
-        created["auth"]["client_token"].as_str().unwrap(),
-    );
+    let settings = json!({"period": "1h", "policies": ["broker"]});
+    world.replace_broker_token(settings).await;
     world
         .bao
         .must(
@@ -210,15 +192,7 @@ async fn a_credential_lost_in_the_answer_dies_with_its_session() {
 #[tokio::test]
 async fn a_credential_in_doubt_is_unproven_where_leases_cannot_be_listed() {
     let world = World::new("pki").await;
-    let weaker = crate::world::broker_policy().replace("\"list\", \"sudo\"", "\"deny\"");
-    world
-        .bao
-        .must(
-            "POST",
-            "sys/policies/acl/broker",
-            json!({ "policy": weaker }),
-        )
-        .await;
+    world.forbid_listing().await;
     let health = world.provider.check().await.unwrap();
     assert!(
         health.warnings.iter().any(|w| w.contains("pki/issue/web")),
@@ -228,9 +202,9 @@ async fn a_credential_in_doubt_is_unproven_where_leases_cannot_be_listed() {
     let order = world.order(world.new_task());
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
     let item = intent_item(world.provider(), &order, world.now());
-    let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let in_doubt = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
     let revoked = loop {
-        match world.provider.revoke(&revoke).await.unwrap().remove(0) {
+        match revoke(&world.provider, &in_doubt).await {
             Err(error) if error.is_retryable() => tokio::task::yield_now().await,
             revoked => break revoked.unwrap(),
         }
@@ -252,8 +226,8 @@ async fn an_intent_without_a_session_waits_until_no_token_can_be_left() {
     let order = world.order(world.new_task());
     let item = intent_item(world.provider(), &order, world.now());
     let none = RecordedAnchors::new();
-    let revoke = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
-    let early = world.provider.revoke(&revoke).await.unwrap().remove(0);
+    let in_doubt = revoke_order(&order, RevokeScope::Credentials, &none, vec![item]);
+    let early = revoke(&world.provider, &in_doubt).await;
     let Err(ProviderError::Retryable {
         after: Some(after), ..
     }) = early
@@ -261,13 +235,7 @@ async fn an_intent_without_a_session_waits_until_no_token_can_be_left() {
         panic!("an unrecorded token may still live: {early:?}");
     };
     clock.advance(after);
-    let late = world
-        .provider
-        .revoke(&revoke)
-        .await
-        .unwrap()
-        .remove(0)
-        .unwrap();
+    let late = revoke(&world.provider, &in_doubt).await.unwrap();
     assert!(
         late.verified && after >= Duration::from_secs(20),
         "{late:?} after {after:?}"
@@ -311,14 +279,8 @@ async fn a_credential_without_a_lease_is_recorded_until_its_own_end() {
         .unwrap();
     assert_eq!(issued.expires_at, Timestamp::from_millis(told * 1000));
     let item = known_item(&order, &issued, &anchors, world.now());
-    let revoke = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
-    let revoked = world
-        .provider
-        .revoke(&revoke)
-        .await
-        .unwrap()
-        .remove(0)
-        .unwrap();
+    let end = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    let revoked = revoke(&world.provider, &end).await.unwrap();
     assert!(
         !revoked.verified && revoked.may_live_until == Some(issued.expires_at),
         "{revoked:?}"
@@ -328,18 +290,7 @@ async fn a_credential_without_a_lease_is_recorded_until_its_own_end() {
 #[tokio::test]
 async fn maintain_renews_a_token_in_the_second_half_of_its_life() {
     let world = World::new("pki").await;
-    let created = world
-        .bao
-        .must(
-            "POST",
-            "auth/token/create-orphan",
-            json!({"ttl": "1h", "policies": ["broker"]}),
-        )
-        .await;
-    let token = created["auth"]["client_token"].as_str().unwrap();
-    let short = json!({"token": token, "increment": "20s"});
-    world.bao.must("POST", "auth/token/renew", short).await;
-    write_secret(&world.dir, "token", token);
+    let token = world.use_an_old_token().await;
     world.provider.maintain().await.unwrap();
     let found = world
         .bao
@@ -417,15 +368,7 @@ async fn many_leases_end_with_their_task() {
     let world = World::new("pki").await;
     for may_list in [true, false] {
         if !may_list {
-            let weaker = crate::world::broker_policy().replace("\"list\", \"sudo\"", "\"deny\"");
-            world
-                .bao
-                .must(
-                    "POST",
-                    "sys/policies/acl/broker",
-                    json!({ "policy": weaker }),
-                )
-                .await;
+            world.forbid_listing().await;
         }
         let anchors = RecordedAnchors::new();
         let task = world.new_task();
@@ -478,12 +421,8 @@ impl Anchors for Observer<'_> {
         handle: Value,
         expires_at: Timestamp,
     ) -> Result<AnchorId, ProviderError> {
-        let found = self
-            .world
-            .bao
-            .must("POST", "auth/token/lookup-accessor", handle.clone())
-            .await;
-        let ttl = found["data"]["ttl"].as_i64().unwrap();
+        let found = self.world.token_data(handle.clone()).await;
+        let ttl = found["ttl"].as_i64().unwrap();
         self.ttl_seconds.store(ttl, Ordering::SeqCst);
         self.recorded.record(handle, expires_at).await
     }
@@ -508,12 +447,9 @@ async fn a_token_is_short_lived_until_it_is_on_record() {
             "{role}: {before} s before it was recorded"
         );
         let handle = anchors.recorded.handles().remove(0).1;
-        let found = world
-            .bao
-            .must("POST", "auth/token/lookup-accessor", handle)
-            .await;
+        let found = world.token_data(handle).await;
         assert!(
-            found["data"]["ttl"].as_i64().unwrap() > 500,
+            found["ttl"].as_i64().unwrap() > 500,
             "{role}: it was not extended"
         );
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use taskpass_provider::{Provider, ProviderError};
 
-use crate::world::{World, write_secret};
+use crate::world::World;
 
 #[tokio::test]
 async fn the_check_names_the_rights_that_the_brokers_token_lacks() {
@@ -13,19 +13,8 @@ async fn the_check_names_the_rights_that_the_brokers_token_lacks() {
         .bao
         .must("POST", "sys/policies/acl/weak", json!({ "policy": policy }))
         .await;
-    let created = world
-        .bao
-        .must(
-            "POST",
-            "auth/token/create-orphan",
-            json!({"policies": ["weak"]}),
-        )
-        .await;
-    write_secret(
-        &world.dir,
-        "token",
-        created["auth"]["client_token"].as_str().unwrap(),
-    );
+    let settings = json!({"policies": ["weak"]});
+    world.replace_broker_token(settings).await;
     let error = world.provider.check().await.unwrap_err();
     let text = error.to_string();
     assert!(

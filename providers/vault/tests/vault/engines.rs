@@ -1,14 +1,12 @@
 //! Engines that revoke nothing are never the reason for a death.
 
-use std::sync::Arc;
-
-use taskpass_core::{Clock as _, ManualClock, RevocationClass, SystemClock, Timestamp};
+use taskpass_core::{RevocationClass, Timestamp};
 use taskpass_provider::{
     Liveness, Provider, ProviderError, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
 };
 
-use crate::world::World;
+use crate::world::{World, revoke};
 
 /// Issues a credential of `role`, and revokes it twice: alone, and with its task.
 async fn revoked(
@@ -91,8 +89,7 @@ async fn a_record_without_the_type_of_its_engine_is_believed_as_far_as_the_mount
 /// Of a credential in doubt, only the path is on record.
 #[tokio::test]
 async fn a_credential_in_doubt_of_an_engine_that_revokes_nothing_is_unverified() {
-    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
-    let world = World::with_clock("no-op", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("no-op").await;
     let (order, anchors) = (
         world.order_for(world.new_task(), "no-op", &[]),
         RecordedAnchors::new(),
@@ -105,10 +102,10 @@ async fn a_credential_in_doubt_of_an_engine_that_revokes_nothing_is_unverified()
     let restarted = world.restarted();
     let item = intent_item(&restarted, &order, long_ago);
     assert_eq!(item.revocation_class, RevocationClass::Inherits);
-    let revoke = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    let end = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
     // The provider waits as long as Vault may still be working on the call.
     let receipt = loop {
-        match restarted.revoke(&revoke).await.unwrap().remove(0) {
+        match revoke(&restarted, &end).await {
             Err(ProviderError::Retryable { after, .. }) => {
                 clock.advance(after.unwrap());
             }

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use taskpass_core::{Clock, SystemClock, TaskId};
 use taskpass_provider::{
-    IssueOrder, Provider, ProviderError, RenewOrder, RevokeItem, RevokeScope,
+    IssueOrder, Provider, ProviderError, RenewOrder, RevokeItem, RevokeOrder, RevokeScope,
     conformance::{RecordedAnchors, revoke_order},
 };
 use taskpass_provider_vault::VaultProvider;
@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::world::{config, write_secret};
+use crate::world::{config, revoke, write_secret};
 
 const MOUNT_OF_PKI: &str = r#"{"request_id":"r","lease_id":"","lease_duration":0,"renewable":false,"data":{"path":"pki/","type":"pki"}}"#;
 
@@ -90,6 +90,15 @@ impl Fake {
             dir,
             provider,
         }
+    }
+
+    /// A server that gives out tokens, and whose engine gives this answer.
+    async fn with_engine(engine: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::start(move |line| match line.contains("pki") {
+            true => engine(),
+            false => token_answer(),
+        })
+        .await
     }
 
     async fn issue(&self) -> ProviderError {
@@ -172,6 +181,11 @@ pub(crate) fn order() -> IssueOrder {
     }
 }
 
+/// The order to revoke one item of a task without sessions.
+pub(crate) fn revoking(scope: RevokeScope, item: RevokeItem) -> RevokeOrder {
+    revoke_order(&order(), scope, &RecordedAnchors::new(), vec![item])
+}
+
 fn leased_item(lease_id: &str) -> RevokeItem {
     let order = order();
     RevokeItem {
@@ -252,14 +266,7 @@ async fn a_role_that_fails_is_told_from_a_server_that_nothing_reaches() {
 
 #[tokio::test]
 async fn silence_ends_after_the_timeout_with_the_outcome_open() {
-    let fake = Fake::start(|line| {
-        if line.contains("pki") {
-            None
-        } else {
-            token_answer()
-        }
-    })
-    .await;
+    let fake = Fake::with_engine(|| None).await;
     let error = fake.issue().await;
     assert!(
         error.is_retryable() && error.to_string().contains("no answer in time"),
@@ -293,14 +300,7 @@ async fn answers_that_cannot_be_used_leave_the_outcome_open() {
         format!("\"{}\"", "x".repeat(5 * 1024 * 1024)),
     ];
     for body in bodies {
-        let fake = Fake::start(move |line| {
-            if line.contains("pki") {
-                answer("200 OK", "", &body)
-            } else {
-                token_answer()
-            }
-        })
-        .await;
+        let fake = Fake::with_engine(move || answer("200 OK", "", &body)).await;
         let error = fake.issue().await;
         assert!(
             error.is_retryable() && !error.to_string().contains("canary"),
@@ -338,17 +338,8 @@ async fn an_answer_about_another_thing_renews_nothing() {
 
 #[tokio::test]
 async fn engine_errors_lose_their_secrets_on_the_way() {
-    let fake = Fake::start(|line| {
-        if line.contains("pki") {
-            refusal(
-                "400 Bad Request",
-                "statement failed: PASSWORD 'Xk29dkJw0aPq83LmZ0' (hvs.task-canary-0123456789)",
-            )
-        } else {
-            token_answer()
-        }
-    })
-    .await;
+    let words = "statement failed: PASSWORD 'Xk29dkJw0aPq83LmZ0' (hvs.task-canary-0123456789)";
+    let fake = Fake::with_engine(move || refusal("400 Bad Request", words)).await;
     let text = fake.issue().await.to_string();
     assert!(text.contains("statement failed"), "{text}");
     assert!(
@@ -375,19 +366,14 @@ async fn a_lease_that_stays_is_never_called_dead() {
     // At the task's end the provider waits for the lease, then revokes it by itself, then reports
     // the failure.
     for scope in [RevokeScope::Credentials, RevokeScope::Task] {
-        let revoke = revoke_order(
-            &order(),
-            scope,
-            &RecordedAnchors::new(),
-            vec![leased_item("pki/issue/web/x")],
-        );
-        let result = fake.provider.revoke(&revoke).await.unwrap().remove(0);
+        let end = revoking(scope, leased_item("pki/issue/web/x"));
+        let result = revoke(&fake.provider, &end).await;
         assert!(
             matches!(&result, Err(e) if e.is_retryable() && e.to_string().contains("connection refused")),
             "{result:?}"
         );
         assert!(!matches!(
-            fake.provider.probe(&revoke).await,
+            fake.provider.probe(&end).await,
             Ok(taskpass_provider::Liveness::Dead(_))
         ));
     }
@@ -406,13 +392,8 @@ async fn a_session_that_stays_proves_nothing() {
         }
     })
     .await;
-    let revoke = revoke_order(
-        &order(),
-        RevokeScope::Task,
-        &RecordedAnchors::new(),
-        vec![leased_item("pki/issue/web/x")],
-    );
-    let result = fake.provider.revoke(&revoke).await;
+    let end = revoking(RevokeScope::Task, leased_item("pki/issue/web/x"));
+    let result = fake.provider.revoke(&end).await;
     assert!(
         matches!(result, Err(ProviderError::Denied(_))),
         "{result:?}"
@@ -424,13 +405,7 @@ async fn handles_of_other_providers_are_refused() {
     let fake = Fake::start(|_| answer("204 No Content", "", "")).await;
     let mut item = leased_item("x");
     item.handle = Some(Value::from("something else"));
-    let revoke = revoke_order(
-        &order(),
-        RevokeScope::Credentials,
-        &RecordedAnchors::new(),
-        vec![item],
-    );
-    let result = fake.provider.revoke(&revoke).await.unwrap().remove(0);
+    let result = revoke(&fake.provider, &revoking(RevokeScope::Credentials, item)).await;
     assert!(
         matches!(result, Err(ProviderError::Misconfigured(_))),
         "{result:?}"

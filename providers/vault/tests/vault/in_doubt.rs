@@ -1,10 +1,10 @@
 //! No credential is called dead too early: calls in doubt, unrecorded tokens, clocks that jump,
 //! changed roles and servers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use taskpass_core::{Clock, ManualClock, RevocationClass, SystemClock, Timestamp};
+use taskpass_core::{Clock, ManualClock, RevocationClass, Timestamp};
 use taskpass_provider::{
     Liveness, Provider, ProviderError, RevokeItem, RevokeOrder, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
@@ -13,20 +13,11 @@ use taskpass_provider_vault::BROKER_POLICY;
 
 use crate::{
     cluster::Cluster,
-    failures::{Fake, answer, order, refusal},
-    world::World,
+    failures::{Fake, answer, order, refusal, revoking},
+    world::{World, lease_id, revoke, right_clock},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// A clock that only the test moves; it starts with Vault's time.
-fn right_clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::new(SystemClock::new().now()))
-}
-
-async fn revoke(provider: &dyn Provider, order: &RevokeOrder) -> Result<Revoked, ProviderError> {
-    provider.revoke(order).await.unwrap().remove(0)
-}
 
 /// How long a revocation says to wait that cannot succeed yet.
 fn time_to_wait(result: Result<Revoked, ProviderError>) -> Duration {
@@ -70,8 +61,7 @@ async fn beside_a_session(world: &World, role: &str) -> (RevokeItem, RevokeOrder
 
 #[tokio::test]
 async fn an_unrecorded_token_is_waited_for_although_the_recorded_sessions_were_revoked() {
-    let clock = right_clock();
-    let world = World::with_clock("reader", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("reader").await;
     let (_, order) = beside_a_session(&world, "reader").await;
     let ended = once_no_call_runs(&world.provider, &order, &clock).await;
     let left = time_to_wait(ended);
@@ -86,8 +76,7 @@ async fn an_unrecorded_token_is_waited_for_although_the_recorded_sessions_were_r
 
 #[tokio::test]
 async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() {
-    let clock = right_clock();
-    let world = World::with_clock("reader", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("reader").await;
     let anchors = RecordedAnchors::new();
     let order = world.order(world.new_task());
     let lost = world.provider.issue(&order, &anchors).await.unwrap();
@@ -102,21 +91,12 @@ async fn a_token_that_was_recorded_is_proven_dead_without_waiting_for_another() 
 /// it would belong to no token.
 #[tokio::test]
 async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
-    let clock = right_clock();
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     let (_, mut order) = beside_a_session(&world, "pki").await;
     // The call was sent three hours ago: a Vault that stood still begins with it only now.
     order.items[0].intended_at = clock.now().minus(3 * HOUR);
     let accessor = order.anchors[0].1["accessor"].clone();
-    let is_there = async || {
-        let body = json!({"accessor": accessor});
-        world
-            .bao
-            .admin("POST", "auth/token/lookup-accessor", body)
-            .await
-            .0
-            == 200
-    };
+    let accessor = accessor.as_str().unwrap();
     let patient = world.with_request_max("90s");
     assert_eq!(
         time_to_wait(revoke(&patient, &order).await),
@@ -124,17 +104,16 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     );
     clock.advance(Duration::from_secs(89));
     time_to_wait(revoke(&patient, &order).await);
-    assert!(is_there().await);
+    assert!(world.token_is_there(accessor).await);
     clock.advance(Duration::from_secs(1));
     let revoked = revoke(&patient, &order).await.unwrap();
     assert!(revoked.verified, "{revoked:?}");
-    assert!(!is_there().await);
+    assert!(!world.token_is_there(accessor).await);
 }
 
 #[tokio::test]
 async fn a_session_that_vault_cuts_short_is_replaced_before_a_call_could_outlive_it() {
-    let clock = right_clock();
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     let short = json!({"max_lease_ttl": "40s"});
     world
         .bao
@@ -155,8 +134,7 @@ async fn a_session_that_vault_cuts_short_is_replaced_before_a_call_could_outlive
 #[tokio::test]
 async fn a_call_that_its_session_may_not_have_outlived_is_unproven() {
     for (still_alive, deadline) in [(true, 10), (false, 10), (false, 3600)] {
-        let clock = right_clock();
-        let world = World::with_clock("pki", clock.clone()).await;
+        let (world, clock) = World::with_manual_clock("pki").await;
         let (_, mut order) = beside_a_session(&world, "pki").await;
         order.task_deadline = clock.now().plus(Duration::from_secs(deadline));
         if !still_alive {
@@ -244,8 +222,7 @@ async fn a_session_that_only_a_lagging_standby_takes_for_alive_has_not_outlived_
 
 #[tokio::test]
 async fn a_session_newer_than_the_call_in_doubt_is_kept() {
-    let clock = right_clock();
-    let world = World::with_clock("reader", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("reader").await;
     let task = world.new_task();
     let lost = world.order_for(task, "reader", &[]);
     let item = intent_item(world.provider(), &lost, world.now());
@@ -261,22 +238,17 @@ async fn a_session_newer_than_the_call_in_doubt_is_kept() {
         .issue(&sibling, &RecordedAnchors::new())
         .await
         .unwrap();
-    let lease_id = issued.handle.unwrap()["lease_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
 
     clock.advance(time_to_wait(revoke(&world.provider, &in_doubt).await));
     let late = revoke(&world.provider, &in_doubt).await.unwrap();
 
     assert!(late.verified, "{late:?}");
-    assert!(world.lease_is_there(&lease_id).await);
+    assert!(world.lease_is_there(&lease_id(&issued)).await);
 }
 
 #[tokio::test]
 async fn a_clock_that_jumps_forward_ends_no_unrecorded_token() {
-    let clock = right_clock();
-    let world = World::with_clock("reader", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("reader").await;
     let order = world.order(world.new_task());
     let item = intent_item(world.provider(), &order, world.now());
     let none = RecordedAnchors::new();
@@ -319,7 +291,7 @@ async fn a_lease_is_searched_where_the_intent_says() {
     // The role was configured with another path, and then removed.
     for role in ["vault-test/pki", "vault-test/removed", "vault-test/reader"] {
         item.role = role.parse().unwrap();
-        let mut order = order_of(&item);
+        let mut order = revoking(RevokeScope::Credentials, item.clone());
         order.anchors = vec![(
             "a0123456789abcdef".parse().unwrap(),
             json!({"accessor": "a"}),
@@ -341,19 +313,9 @@ fn vault_answer(data: &Value) -> String {
     answer.to_string()
 }
 
-fn order_of(item: &RevokeItem) -> RevokeOrder {
-    revoke_order(
-        &order(),
-        RevokeScope::Credentials,
-        &RecordedAnchors::new(),
-        vec![item.clone()],
-    )
-}
-
 #[tokio::test]
 async fn an_intent_that_does_not_say_where_to_look_is_unproven() {
-    let clock = right_clock();
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     let (item, mut order) = beside_a_session(&world, "pki").await;
     assert!(item.handle.is_some());
     order.items[0].handle = None;
@@ -368,8 +330,7 @@ async fn an_intent_that_does_not_say_where_to_look_is_unproven() {
 
 #[tokio::test]
 async fn where_the_engine_gives_no_leases_finding_none_proves_nothing() {
-    let clock = right_clock();
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     let (_, order) = beside_a_session(&world, "pki-unleased").await;
     let other = world.pki_order(world.new_task(), "pki-unleased");
     let seen = world.provider.issue(&other, &RecordedAnchors::new()).await;

@@ -1,17 +1,17 @@
 //! The rights of the broker's own token: all that the example policy grants is needed, and with it
 //! the broker gets no policy that the token role does not allow.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use taskpass_core::{Clock, ManualClock, SystemClock};
+use taskpass_core::ManualClock;
 use taskpass_provider::{
     Provider, ProviderError, RenewOrder, RevokeOrder, RevokeScope, Revoked,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
 };
 use taskpass_provider_vault::VaultProvider;
 
-use crate::world::{CREATE_ORPHAN, World, broker_policy, write_secret};
+use crate::world::{CREATE_ORPHAN, World, broker_policy};
 
 /// Where the example policy lets the broker find the leases of a role of these tests.
 const LEASES_OF_ROLE: &str = "sys/leases/lookup/pki/issue/+/";
@@ -77,8 +77,7 @@ async fn with_the_example_policy_everything_works_and_with_less_it_does_not() {
     sorted.iter_mut().for_each(|list| list.sort());
     assert_eq!(sorted[0], sorted[1], "the table has every right");
 
-    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     world.set_broker_policy(&policy(&granted)).await;
     assert_eq!(failing_step(&world, &clock).await, None);
     for (path, capability, step) in NEEDED_FOR {
@@ -91,7 +90,7 @@ async fn with_the_example_policy_everything_works_and_with_less_it_does_not() {
 }
 
 /// Does all that a broker does at Vault, in a fresh process, and names the first step that fails.
-async fn failing_step(world: &World, clock: &Arc<ManualClock>) -> Option<&'static str> {
+async fn failing_step(world: &World, clock: &ManualClock) -> Option<&'static str> {
     let provider = world.restarted();
     let (task, anchors) = (world.new_task(), RecordedAnchors::new());
     let token = world.order_for(task, "reader", &[]);
@@ -137,7 +136,7 @@ async fn failing_step(world: &World, clock: &Arc<ManualClock>) -> Option<&'stati
     if !is_verified(revoked(&after, &end).await) {
         return Some("prove a lost answer");
     }
-    use_an_old_token(world).await;
+    world.use_an_old_token().await;
     if after.maintain().await.is_err() {
         return Some("maintain");
     }
@@ -153,17 +152,6 @@ async fn failing_step(world: &World, clock: &Arc<ManualClock>) -> Option<&'stati
         Ok(health) if !health.warnings.iter().any(about_rights) => None,
         _ => Some("check"),
     }
-}
-
-/// Gives the broker a token that it has to renew now.
-async fn use_an_old_token(world: &World) {
-    let path = "auth/token/create-orphan";
-    let new = json!({"ttl": "1h", "policies": ["broker"], "no_default_policy": true});
-    let created = world.bao.must("POST", path, new).await;
-    let token = created["auth"]["client_token"].as_str().unwrap();
-    let short = json!({"token": token, "increment": "20s"});
-    world.bao.must("POST", "auth/token/renew", short).await;
-    write_secret(&world.dir, "token", token);
 }
 
 async fn revoked(provider: &VaultProvider, order: &RevokeOrder) -> Result<Revoked, ProviderError> {

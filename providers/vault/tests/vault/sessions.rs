@@ -1,9 +1,7 @@
 //! A session has the policies of the roles that are issued through it, and no others.
 
-use std::sync::Arc;
-
-use serde_json::{Value, json};
-use taskpass_core::{ManualClock, TaskId};
+use serde_json::json;
+use taskpass_core::TaskId;
 use taskpass_provider::{
     IssueOrder, Provider, ProviderError, RevokeScope,
     conformance::{Fixture, RecordedAnchors, intent_item, known_item, revoke_order},
@@ -22,16 +20,6 @@ async fn with_payroll() -> World {
 
 fn shelf(world: &World, task: TaskId, app: &str) -> IssueOrder {
     world.order_for(task, "shelf", &[("app", app)])
-}
-
-/// The policies of the token behind an anchor, as OpenBao tells them.
-async fn policies_of(world: &World, anchor: &Value) -> Value {
-    let accessor = json!({ "accessor": anchor["accessor"] });
-    let found = world
-        .bao
-        .must("POST", "auth/token/lookup-accessor", accessor)
-        .await;
-    found["data"]["policies"].clone()
 }
 
 /// Policy may forbid the role `payroll` to an agent that may use `shelf`. Vault must agree.
@@ -70,7 +58,8 @@ async fn roles_with_the_same_policies_share_a_session_and_others_do_not() {
         let order = world.order_for(task, role, &[]);
         let issued = world.provider.issue(&order, &anchors).await.unwrap();
         let anchor = anchors.handle(issued.anchor.unwrap()).unwrap();
-        assert_eq!(policies_of(&world, &anchor).await, json!([policies]));
+        let token = world.token_data(anchor).await;
+        assert_eq!(token["policies"], json!([policies]));
         assert_eq!(anchors.handles().len(), sessions, "{role}");
         used.push(known_item(&order, &issued, &anchors, world.now()));
     }
@@ -149,10 +138,7 @@ async fn each_set_of_policies_costs_three_calls_to_begin_and_two_to_end() {
 
 #[tokio::test]
 async fn a_doubt_about_one_role_keeps_the_session_of_another() {
-    let clock = Arc::new(ManualClock::new(taskpass_core::Clock::now(
-        &taskpass_core::SystemClock::new(),
-    )));
-    let world = World::with_clock("pki", clock.clone()).await;
+    let (world, clock) = World::with_manual_clock("pki").await;
     let (task, anchors) = (world.new_task(), RecordedAnchors::new());
     let kept = world.pki_order(task, "pki");
     let kept = world.provider.issue(&kept, &anchors).await.unwrap();

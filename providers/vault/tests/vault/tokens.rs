@@ -7,7 +7,7 @@ use taskpass_provider::{
     conformance::{Fixture, RecordedAnchors, known_item, revoke_order},
 };
 
-use crate::world::World;
+use crate::world::{World, revoke};
 
 #[tokio::test]
 async fn an_issued_token_has_only_its_policies_and_ends_with_the_task() {
@@ -23,11 +23,7 @@ async fn an_issued_token_has_only_its_policies(world: &World) {
     let order = world.order(world.new_task());
     let issued = world.provider.issue(&order, &anchors).await.unwrap();
     let handle = issued.handle.clone().unwrap();
-    let found = world
-        .bao
-        .must("POST", "auth/token/lookup-accessor", handle)
-        .await;
-    let data = &found["data"];
+    let data = world.token_data(handle).await;
     assert_eq!(data["policies"], json!(["reader"]));
     assert_eq!(
         (&data["orphan"], &data["type"]),
@@ -65,9 +61,8 @@ async fn the_holder_of_a_token_cannot_renew_it_beyond_its_end() {
         let life = renewed["auth"]["lease_duration"].as_i64().unwrap();
         assert!((longest - 10..=longest).contains(&life), "{role}: {life} s");
         let item = known_item(&order, &issued, &anchors, began);
-        let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
-        let receipt = world.provider.revoke(&revoke).await.unwrap().remove(0);
-        let receipt = receipt.unwrap();
+        let end = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+        let receipt = revoke(&world.provider, &end).await.unwrap();
         assert!(receipt.verified && receipt.proof.contains("as its engines allow"));
         assert!(!world.usable(&issued).await);
     }
@@ -86,8 +81,7 @@ async fn the_receipt_of_a_token_speaks_of_the_token_alone() {
     assert_eq!(status, 200, "{minted}");
     let item = known_item(&order, &issued, &anchors, world.now());
     let end = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
-    let receipt = world.provider.revoke(&end).await.unwrap().remove(0);
-    let receipt = receipt.unwrap();
+    let receipt = revoke(&world.provider, &end).await.unwrap();
     let path = format!(
         "pki/cert/{}",
         minted["data"]["serial_number"].as_str().unwrap()
@@ -127,7 +121,7 @@ async fn a_token_of_a_token_role_is_never_called_expired() {
     let life = renewed["auth"]["lease_duration"].as_i64().unwrap();
     assert!((1190..=1200).contains(&life), "{life} s");
     let item = known_item(&order, &issued, &anchors, world.now());
-    let revoke = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
-    let receipt = world.provider.revoke(&revoke).await.unwrap().remove(0);
-    assert!(receipt.unwrap().verified && !world.usable(&issued).await);
+    let end = revoke_order(&order, RevokeScope::Credentials, &anchors, vec![item]);
+    let receipt = revoke(&world.provider, &end).await.unwrap();
+    assert!(receipt.verified && !world.usable(&issued).await);
 }

@@ -7,7 +7,10 @@ use taskpass_core::{Secret, SeededEntropy, SystemClock};
 use taskpass_provider::{Seal, SealParts, seal_factory};
 use taskpass_provider_vault::TransitConfig;
 
-use crate::server::Bao;
+use crate::{
+    server::Bao,
+    world::{created_token, write_secret},
+};
 
 fn seal(dir: &std::path::Path, address: &str, key: &str) -> Arc<dyn Seal> {
     let table = json!({
@@ -27,43 +30,30 @@ fn seal(dir: &std::path::Path, address: &str, key: &str) -> Arc<dyn Seal> {
     factory.build(&table, &parts).unwrap()
 }
 
-fn token(dir: &std::path::Path, token: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = dir.join("token");
-    std::fs::write(&path, token).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
 #[tokio::test]
 async fn transit_wraps_and_unwraps_with_the_two_rights_of_the_reference() {
     let bao = Bao::start();
     let address = format!("http://127.0.0.1:{}", bao.port);
-    let done = |(status, answer): (u16, serde_json::Value)| {
-        assert!(status < 300, "{status} {answer}");
-        answer
-    };
     let mount = json!({ "type": "transit" });
-    done(bao.admin("POST", "sys/mounts/transit", mount).await);
+    bao.must("POST", "sys/mounts/transit", mount).await;
     for (key, body) in [
         ("taskpass", json!({})),
         ("another", json!({ "type": "chacha20-poly1305" })),
         ("derived", json!({ "derived": true })),
     ] {
-        done(
-            bao.admin("POST", &format!("transit/keys/{key}"), body)
-                .await,
-        );
+        let path = format!("transit/keys/{key}");
+        bao.must("POST", &path, body).await;
     }
     let rights = r#"
         path "transit/encrypt/*" { capabilities = ["update"] }
         path "transit/decrypt/*" { capabilities = ["update"] }
     "#;
     let policy = json!({ "policy": rights });
-    done(bao.admin("PUT", "sys/policies/acl/seal", policy).await);
+    bao.must("PUT", "sys/policies/acl/seal", policy).await;
     let order = json!({ "policies": ["seal"], "no_default_policy": true });
-    let made = done(bao.admin("POST", "auth/token/create", order).await);
+    let token = created_token(&bao, "auth/token/create", order).await;
     let dir = tempfile::tempdir().unwrap();
-    token(dir.path(), made["auth"]["client_token"].as_str().unwrap());
+    write_secret(&dir, "token", &token);
 
     let data_key = Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned());
     for key in ["taskpass", "another", "derived"] {
@@ -80,7 +70,7 @@ async fn transit_wraps_and_unwraps_with_the_two_rights_of_the_reference() {
     let down = seal(dir.path(), "http://127.0.0.1:1", "taskpass");
     let unreachable = down.unwrap(&wrapped, "acme.test 1").await.unwrap_err();
     assert!(unreachable.is_retryable(), "{unreachable}");
-    token(dir.path(), "hvs.no-token-of-this-server");
+    write_secret(&dir, "token", "hvs.no-token-of-this-server");
     let denied = ours.unwrap(&wrapped, "acme.test 1").await.unwrap_err();
     assert_eq!(denied.kind(), "denied", "{denied}");
 }

@@ -1,13 +1,16 @@
 //! A server with engines, policies and roles, and a provider for it.
 
-use std::{os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use taskpass_core::{
-    Clock, CredentialId, RoleName, Scope, SeededEntropy, SystemClock, TaskId, Timestamp,
+    Clock, CredentialId, ManualClock, RoleName, Scope, SeededEntropy, SystemClock, TaskId,
+    Timestamp,
 };
-use taskpass_provider::{IssueOrder, Issued, Provider, conformance::Fixture};
+use taskpass_provider::{
+    IssueOrder, Issued, Provider, ProviderError, RevokeOrder, Revoked, conformance::Fixture,
+};
 use taskpass_provider_vault::{BROKER_POLICY, VaultConfig, VaultProvider};
 
 use crate::server::{Bao, Proxy, REQUEST_MAX, ROOT_TOKEN, Weather};
@@ -179,6 +182,12 @@ impl World {
         Self::with_clock(role, Arc::new(SystemClock::new())).await
     }
 
+    /// A world whose clock only the test moves; it starts with Vault's time.
+    pub(crate) async fn with_manual_clock(role: &'static str) -> (Self, Arc<ManualClock>) {
+        let clock = right_clock();
+        (Self::with_clock(role, clock.clone()).await, clock)
+    }
+
     pub(crate) async fn with_clock(role: &'static str, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::around(Bao::start(), dir, role, clock, "").await
@@ -258,40 +267,26 @@ impl World {
     pub(crate) fn with_request_max(&self, longest: &str) -> VaultProvider {
         let mut config = self.config(TOKEN_FILE);
         config.max_request_duration = longest.parse().unwrap();
-        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+        self.provider_with(&config)
     }
 
     /// A provider of the same Vault in a namespace of its own.
     pub(crate) async fn in_namespace(&self, name: &str) -> VaultProvider {
         let path = format!("sys/namespaces/{name}");
         self.bao.must("POST", &path, json!({})).await;
-        for (policy, text) in policies() {
-            let path = format!("{name}/sys/policies/acl/{policy}");
-            self.bao
-                .must("POST", &path, json!({ "policy": text }))
-                .await;
-        }
-        let path = format!("{name}/auth/token/roles/taskpass");
-        self.bao.must("POST", &path, token_role()).await;
-        let path = format!("{name}/auth/token/create-orphan");
-        let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
-        let created = self.bao.must("POST", &path, body).await;
-        let token = created["auth"]["client_token"].as_str().unwrap();
-        write_secret(&self.dir, "token-of-namespace", token);
+        let token = admit_broker(&self.bao, &format!("{name}/")).await;
+        write_secret(&self.dir, "token-of-namespace", &token);
         let access = format!(
             "token_file = \"token-of-namespace\"\ntoken_role = \"taskpass\"\nnamespace = \"{name}\""
         );
-        let config = self.config(&access);
-        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+        self.provider_with(&self.config(&access))
     }
 
     /// A world in which the broker uses no token role, and may create orphans of any kind.
     pub(crate) async fn without_token_role(mut self) -> Self {
         let policy = format!("{}\n{CREATE_ORPHAN}", broker_policy());
         self.set_broker_policy(&policy).await;
-        let config = self.config("token_file = \"token\"");
-        let clock = Arc::clone(&self.clock);
-        self.provider = VaultProvider::new(&config, self.dir.path(), clock).unwrap();
+        self.provider = self.provider_with(&self.config("token_file = \"token\""));
         self
     }
 
@@ -300,6 +295,28 @@ impl World {
         let policy = json!({ "policy": policy });
         let path = "sys/policies/acl/broker";
         self.bao.must("POST", path, policy).await;
+    }
+
+    /// Takes from the broker's token the right to list leases.
+    pub(crate) async fn forbid_listing(&self) {
+        let weaker = broker_policy().replace("\"list\", \"sudo\"", "\"deny\"");
+        self.set_broker_policy(&weaker).await;
+    }
+
+    /// Makes another token and gives it to the broker.
+    pub(crate) async fn replace_broker_token(&self, settings: Value) -> String {
+        let token = created_token(&self.bao, "auth/token/create-orphan", settings).await;
+        write_secret(&self.dir, "token", &token);
+        token
+    }
+
+    /// Gives the broker a token that it has to renew now.
+    pub(crate) async fn use_an_old_token(&self) -> String {
+        let new = json!({"ttl": "1h", "policies": ["broker"], "no_default_policy": true});
+        let token = self.replace_broker_token(new).await;
+        let short = json!({"token": token, "increment": "20s"});
+        self.bao.must("POST", "auth/token/renew", short).await;
+        token
     }
 
     /// Writes settings of the token role, beside those that make it work.
@@ -313,8 +330,11 @@ impl World {
 
     /// Another broker process on the same Vault, without sessions in memory.
     pub(crate) fn restarted(&self) -> VaultProvider {
-        let config = self.config(TOKEN_FILE);
-        VaultProvider::new(&config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
+        self.provider_with(&self.config(TOKEN_FILE))
+    }
+
+    fn provider_with(&self, config: &VaultConfig) -> VaultProvider {
+        VaultProvider::new(config, self.dir.path(), Arc::clone(&self.clock)).unwrap()
     }
 
     fn config(&self, access: &str) -> VaultConfig {
@@ -335,6 +355,12 @@ impl World {
             .await
             .0
             == 200
+    }
+
+    /// What Vault says of the token with this handle.
+    pub(crate) async fn token_data(&self, handle: Value) -> Value {
+        let path = "auth/token/lookup-accessor";
+        self.bao.must("POST", path, handle).await["data"].take()
     }
 
     /// The accessors of all tokens.
@@ -430,6 +456,24 @@ impl Fixture for World {
     }
 }
 
+/// A clock that only the test moves; it starts with Vault's time.
+pub(crate) fn right_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(SystemClock::new().now()))
+}
+
+/// The outcome for the first item of an order that the provider takes on.
+pub(crate) async fn revoke(
+    provider: &dyn Provider,
+    order: &RevokeOrder,
+) -> Result<Revoked, ProviderError> {
+    provider.revoke(order).await.unwrap().remove(0)
+}
+
+pub(crate) fn lease_id(issued: &Issued) -> String {
+    let handle = issued.handle.as_ref().unwrap();
+    handle["lease_id"].as_str().unwrap().to_owned()
+}
+
 /// The configuration with every role of the tests.
 pub(crate) fn config(port: u16, access: &str) -> VaultConfig {
     config_at(&format!("http://127.0.0.1:{port}"), access)
@@ -443,8 +487,8 @@ fn config_at(address: &str, access: &str) -> VaultConfig {
 }
 
 /// Writes a secret file as an operator would.
-pub(crate) fn write_secret(dir: &tempfile::TempDir, name: &str, secret: &str) {
-    let (path, new) = (dir.path().join(name), dir.path().join("new"));
+pub(crate) fn write_secret(dir: impl AsRef<Path>, name: &str, secret: &str) {
+    let (path, new) = (dir.as_ref().join(name), dir.as_ref().join("new"));
     std::fs::write(&new, secret).unwrap();
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::rename(new, path).unwrap();
@@ -476,18 +520,25 @@ async fn prepare(bao: &Bao) -> String {
     bao.must("POST", "leased/app", with_ttl).await;
     bao.must("POST", "secret/data/app", json!({ "data": secret }))
         .await;
+    admit_broker(bao, "").await
+}
+
+/// Writes the policies and the token role below a prefix; returns the broker's own token there.
+async fn admit_broker(bao: &Bao, prefix: &str) -> String {
     for (name, policy) in policies() {
-        bao.must(
-            "POST",
-            &format!("sys/policies/acl/{name}"),
-            json!({ "policy": policy }),
-        )
-        .await;
+        let path = format!("{prefix}sys/policies/acl/{name}");
+        bao.must("POST", &path, json!({ "policy": policy })).await;
     }
-    bao.must("POST", "auth/token/roles/taskpass", token_role())
-        .await;
-    let body = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
-    let created = bao.must("POST", "auth/token/create-orphan", body).await;
+    let path = format!("{prefix}auth/token/roles/taskpass");
+    bao.must("POST", &path, token_role()).await;
+    let path = format!("{prefix}auth/token/create-orphan");
+    let settings = json!({"period": "1h", "policies": ["broker"], "no_default_policy": true});
+    created_token(bao, &path, settings).await
+}
+
+/// The token that a call to `path` makes.
+pub(crate) async fn created_token(bao: &Bao, path: &str, settings: Value) -> String {
+    let created = bao.must("POST", path, settings).await;
     created["auth"]["client_token"].as_str().unwrap().to_owned()
 }
 

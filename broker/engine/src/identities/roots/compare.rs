@@ -1,4 +1,4 @@
-//! Whether the roots on the authority's disk are those of the ledger.
+//! Whether the authority's disk and the ledger have the same roots.
 //!
 //! `state.json` and the certificates in `ca/` are not signed. A program that writes the directory
 //! could add a root of its own, which every client would take, or put an older copy there, of which
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use taskpass_ca::RootRecord;
 use taskpass_core::{RecordedRoot, RootNumber, RootStage};
 
-/// Why the roots on the disk are not those of the ledger.
+/// How the roots on the disk differ from the roots in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RootsDiffer {
     /// The certificate is another one.
@@ -51,9 +51,9 @@ pub enum RootsDiffer {
     },
 }
 
-/// Compares the roots on the disk with those in the ledger. The disk may be ahead by one step that
-/// a crash kept from the ledger, and behind by the last step of a retirement, which is recorded
-/// first.
+/// Compares the roots on the disk with the roots in the ledger. The disk may be ahead by one step
+/// that a crash kept from the ledger, and behind by the last step of a retirement, which the broker
+/// records first.
 pub fn compare_roots(
     recorded: &BTreeMap<RootNumber, RecordedRoot>,
     on_disk: &[RootRecord],

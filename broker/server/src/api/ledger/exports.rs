@@ -150,8 +150,8 @@ impl Stream for ExportStream {
             return Poll::Ready(None);
         }
         let next = self.receiver.poll_recv(cx);
-        // Looked at last: the writer ends the messages right after it says why. Those that wait are
-        // dropped, or the reader would learn late that it was too slow.
+        // Looked at last: the writer ends the messages right after it says why. The messages that
+        // wait are dropped, or the reader would learn late that it was too slow.
         if let Some(status) = self.cut.get().cloned() {
             self.receiver.close();
             while self.receiver.try_recv().is_ok() {}
@@ -180,7 +180,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Sends what is left, and how it ended. Must be called where blocking is allowed.
+    /// Sends the rest of the lines, and how the export ended. Must be called where blocking is
+    /// allowed.
     pub(super) fn end(mut self, result: Result<(), Error>) {
         if self.cut.get().is_some() || self.sender.is_closed() {
             // The reader is gone or was cut, and the ledger is not to blame.

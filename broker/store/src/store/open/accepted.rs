@@ -1,7 +1,7 @@
 //! The times that persons accepted, which a replay has to know before it comes to them.
 //!
 //! The entries before an accepted time may have later times than the entries after it. A replay
-//! that pruned by those times would forget records that the entries after it still need.
+//! that pruned by the later times would forget records that the entries after it still need.
 
 use taskpass_core::{Event, Timestamp};
 
