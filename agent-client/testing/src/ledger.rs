@@ -14,6 +14,9 @@ use crate::{
     services::{Reply, refusal},
 };
 
+/// The entries that a new ledger has.
+pub const ENTRIES: [&str; 2] = [r#"{"event":"one"}"#, "not json"];
+
 /// A real ledger with two entries.
 pub struct FakeLedger {
     pub vkey: String,
@@ -63,7 +66,7 @@ impl FakeLedger {
         let key = SigningKey::generate(&origin, &dir.join("ledger.key"), &entropy).unwrap();
         let vkey = key.verifying_key().to_string();
         let (mut ledger, _) = Ledger::open(&dir.join("ledger"), Options::new(key)).unwrap();
-        let entries: [&[u8]; 2] = [br#"{"event":"one"}"#, b"not json"];
+        let entries = ENTRIES.map(str::as_bytes);
         ledger.append_batch(&entries, Priority::Normal).unwrap();
         let checkpoint = ledger.checkpoint_now().unwrap();
         Self {
@@ -125,7 +128,7 @@ impl ledger_service_server::LedgerService for Shared {
         let proof = proof.map_err(|_missing| refusal(Code::NotFound, "ENTRY_NOT_FOUND", &[]))?;
         Ok(Response::new(ProveEntryResponse {
             proof: proof.to_string(),
-            entry: br#"{"event":"one"}"#.to_vec(),
+            entry: ENTRIES[0].as_bytes().to_vec(),
         }))
     }
 }
