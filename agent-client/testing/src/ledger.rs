@@ -1,6 +1,6 @@
 //! The ledger of the tests' broker: a real one, which a test can grow, replace and rewrite.
 
-use taskpass_core::SystemEntropy;
+use taskpass_core::{SystemEntropy, Timestamp};
 use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, ProofFile, SigningKey, export};
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, GetCheckpointRequest, GetCheckpointResponse,
@@ -59,6 +59,11 @@ impl FakeLedger {
             checkpoint: self.checkpoint.note().to_owned(),
             consistency: proof.iter().map(|hash| hash.to_vec()).collect(),
         }
+    }
+
+    /// A note by this ledger's key about the root with this public key.
+    pub fn signed_roots(&self, root: &[u8; 32], time: Timestamp) -> String {
+        self.ledger.roots_signer().sign(&[*root], time)
     }
 
     pub fn create(dir: &std::path::Path) -> Self {
