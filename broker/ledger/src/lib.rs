@@ -67,4 +67,4 @@ pub use scan::{DamageAt, Torn};
 pub use segment::ENTRY_BYTES_MAX;
 pub use shared::Pin;
 pub use tail::{Priority, SEGMENT_BYTES};
-pub use taskpass_ledger_verify::{Checkpoint, Hash, NoteError, VerifyingKey, tree};
+pub use taskpass_ledger_verify::{Checkpoint, Hash, NoteError, SignedRoots, VerifyingKey, tree};

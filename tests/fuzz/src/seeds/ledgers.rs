@@ -56,6 +56,9 @@ fn directories() -> Seeds {
     ]
 }
 
+/// A list of roots, as it is signed.
+const ROOTS: &str = "taskpass roots v1\ntaskpass/acme.test\n2026-11-22T10:00:00.000Z\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n";
+
 fn checkpoints() -> Seeds {
     let history = fixtures::history();
     let note = history.checkpoint.note();
@@ -65,6 +68,7 @@ fn checkpoints() -> Seeds {
         choosing(0, "witnessed", format!("{note}{WITNESS}")),
         choosing(1, "signed-here", format!("{text}\n")),
         choosing(1, "with-extension", format!("{text}\nextension\n")),
+        choosing(1, "roots", ROOTS),
         choosing(2, "vkey", history.key.to_string()),
     ]
 }
