@@ -144,9 +144,9 @@ async fn an_installation_that_signs_its_new_root_takes_the_identity_along() {
     }
 }
 
-/// One of them moves the directory, and the other finds it moved.
+/// They follow each other in either order, and neither order helps the stranger.
 #[tokio::test]
-async fn of_two_logins_at_once_a_stranger_wins_neither() {
+async fn of_two_logins_at_once_the_strangers_moves_nothing() {
     let first = Fake::start().await;
     drop(first.client().await);
     first.state().token_used = false;

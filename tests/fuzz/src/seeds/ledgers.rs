@@ -7,6 +7,9 @@ use super::{Seeds, choosing};
 /// A signature of another party, which a note may carry.
 const WITNESS: &str = "\u{2014} witness.test x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 
+/// A list of roots, as it is signed.
+const ROOTS: &str = "taskpass roots v1\ntaskpass/acme.test\n2026-11-22T10:00:00.000Z\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n";
+
 pub(super) fn all() -> Vec<(&'static str, Seeds)> {
     vec![
         ("ledger_export", exports()),
@@ -55,9 +58,6 @@ fn directories() -> Seeds {
         choosing(2, "nothing", joined::<&[u8]>(&[])),
     ]
 }
-
-/// A list of roots, as it is signed.
-const ROOTS: &str = "taskpass roots v1\ntaskpass/acme.test\n2026-11-22T10:00:00.000Z\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n";
 
 fn checkpoints() -> Seeds {
     let history = fixtures::history();
