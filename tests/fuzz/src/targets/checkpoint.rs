@@ -50,7 +50,11 @@ fn note(note: &str) {
 fn roots(note: &str) {
     match SignedRoots::open(note, &fixtures::history().key) {
         Ok(roots) => {
-            let head = format!("taskpass roots v1\n{}\n{}\n", fixtures::ORIGIN, roots.time());
+            let head = format!(
+                "taskpass roots v1\n{}\n{}\n",
+                fixtures::ORIGIN,
+                roots.time()
+            );
             assert!(note.starts_with(&head));
             assert!(Checkpoint::open(note, &fixtures::history().key).is_err());
         }
