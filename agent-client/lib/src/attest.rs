@@ -5,9 +5,9 @@
 
 use rustls_pki_types::CertificateDer;
 use taskpass_core::{Identity, SpiffeId, Timestamp, TrustDomain};
-use taskpass_ledger_verify::VerifyingKey;
+use taskpass_ledger_verify::{SignedRoots, VerifyingKey};
 use taskpass_proto::v1::{
-    AttestRequest, Bundle, GetBundleRequest, X509Svid, attest_request::Evidence,
+    AttestRequest, Bundle, GetBundleRequest, GetBundleResponse, X509Svid, attest_request::Evidence,
     identity_service_client::IdentityServiceClient,
 };
 use taskpass_spiffe_verify::PeerVerifier;
@@ -48,14 +48,13 @@ pub(crate) async fn attest(
     login: &Login,
 ) -> Result<Leaf, Error> {
     let _lock = renew_lock::acquire(&config.directory).await?;
-    let installation = installation(config, token).await?;
     let holder = match login.predecessor {
         Predecessor::Same => holder(config).await?,
         Predecessor::Any => None,
     };
     let tls = tls::client_config(Trust::Pin(*token.root_pin()), None, config.clock.clone())?;
     let channel = channel::connect(&config.addr, tls.config).await?;
-    let installation = same_ledger(config, installation, login, &channel).await?;
+    let installation = installation(config, token, login, &channel).await?;
     let (pinned, pin) = pinned(config, login, installation, &channel).await?;
     let (key, csr) = new_key_and_csr()?;
     let request = AttestRequest {
@@ -110,7 +109,7 @@ pub(crate) async fn attest(
 enum Installation {
     /// It does, or it belongs to none.
     Same,
-    /// It holds the trust bundle of another one.
+    /// It belongs to another one.
     Other,
 }
 
@@ -121,51 +120,56 @@ enum Pin {
     Replace,
 }
 
-/// Compares the stored trust bundle with the root that the join token names. Two installations may
-/// have the same trust domain and the same agent, so names alone would let the second one replace
-/// the identity of the first.
-async fn installation(config: &ClientConfig, token: &JoinToken) -> Result<Installation, Error> {
-    let directory = config.directory.clone();
-    let roots = link::blocking(move || Ok(directory.roots())).await?;
-    Ok(match roots {
-        Some(roots) if !pinned_is_among(&roots, token.root_pin()).unwrap_or(false) => {
-            Installation::Other
-        }
-        Some(_) | None => Installation::Same,
-    })
-}
-
-/// An installation with other roots is the same one if its ledger is: its root was replaced while
-/// this identity was not used. The answer to the token shows the ledger, and until then nothing is
-/// stored. Another installation leaves a stored identity alone, before the token is sent.
-async fn same_ledger(
+/// Compares the directory with the root that the join token names, before the token is sent. Two
+/// installations may have the same trust domain and the same agent, so names alone would let the
+/// second one replace the identity of the first.
+///
+/// An installation with another root is the same one if the pinned ledger key says so: its root was
+/// replaced while this identity was not used. That the server shows the ledger is not enough, since
+/// every agent of the installation can show it.
+async fn installation(
     config: &ClientConfig,
-    installation: Installation,
+    token: &JoinToken,
     login: &Login,
     channel: &Channel,
 ) -> Result<Installation, Error> {
     let directory = config.directory.clone();
-    let (stored, holder) =
-        link::blocking(move || Ok((directory.pinned(), directory.holder()))).await?;
-    let Some(holder) = holder.filter(|_| installation == Installation::Other) else {
-        return Ok(installation);
+    let read = move || Ok((directory.roots(), directory.holder(), directory.pinned()));
+    let (roots, holder, stored) = link::blocking(read).await?;
+    let known = roots.map(|roots| pinned_is_among(&roots, token.root_pin()).unwrap_or(false));
+    let as_roots_say = match known {
+        Some(false) => Installation::Other,
+        Some(true) | None => Installation::Same,
     };
-    if let Ok(stored) = stored
-        && stored.key.is_some()
-    {
-        match check_bundle(config, &stored, channel).await {
-            Ok(()) => return Ok(Installation::Same),
-            Err(Error::LedgerKeyChanged { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let Some(holder) = holder.filter(|_| known != Some(true)) else {
+        return Ok(as_roots_say);
+    };
+    let same = match stored.ok().and_then(|stored| stored.key) {
+        Some(key) => has_root(config, token, (&key, &holder), channel).await?,
+        None => known.is_none(),
+    };
     match login.predecessor {
-        Predecessor::Any => Ok(Installation::Other),
+        _ if same => Ok(Installation::Same),
+        Predecessor::Any => Ok(as_roots_say),
         Predecessor::Same => Err(Error::OtherInstallation {
             dir: config.directory.path().to_owned(),
             holder: holder.spiffe_id.to_string(),
         }),
     }
+}
+
+/// Whether the ledger's key says that the root of the join token belongs to its installation. It
+/// must have said so after the stored identity began: an earlier list may name a root that was
+/// retired since, and its key may be in other hands.
+async fn has_root(
+    config: &ClientConfig,
+    token: &JoinToken,
+    (key, holder): (&VerifyingKey, &Leaf),
+    channel: &Channel,
+) -> Result<bool, Error> {
+    let reply = bundle(config, channel).await?;
+    Ok(SignedRoots::open(&reply.signed_roots, key)
+        .is_ok_and(|roots| roots.has(token.root_pin()) && roots.time() >= holder.not_before))
 }
 
 /// The ledger that the broker's answer is compared with, and what happens to the pinned key. A
@@ -204,11 +208,14 @@ async fn check_bundle(
     pinned: &Pinned,
     channel: &Channel,
 ) -> Result<(), Error> {
+    let bundle = wire::required(bundle(config, channel).await?.bundle, "bundle")?;
+    pinned.check_key(&bundle, &config.directory).map(drop)
+}
+
+async fn bundle(config: &ClientConfig, channel: &Channel) -> Result<GetBundleResponse, Error> {
     let mut service = IdentityServiceClient::new(channel.clone());
     let asked = service.get_bundle(GetBundleRequest {});
-    let reply = link::attempt(config.addr.as_str(), RPC_TIMEOUT, asked).await?;
-    let bundle = wire::required(reply.bundle, "bundle")?;
-    pinned.check_key(&bundle, &config.directory).map(drop)
+    link::attempt(config.addr.as_str(), RPC_TIMEOUT, asked).await
 }
 
 /// The agent of a stored identity that has not expired. Join tokens are for agents only, so an

@@ -11,6 +11,7 @@ use std::{
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use taskpass_client::{BrokerAddr, Client, ClientConfig, JoinToken};
+use taskpass_core::{Clock, SystemClock};
 use taskpass_proto::v1;
 use tempfile::TempDir;
 use tokio::{
@@ -23,7 +24,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::{Status, transport::server::Connected};
 
-use crate::pki::{Bearer, DOMAIN, Leaf, Pki};
+use crate::{
+    ledger::FakeLedger,
+    pki::{Bearer, DOMAIN, Leaf, Pki},
+};
 
 pub const SECRET: &str = "c2VjcmV0";
 pub const AGENT: &str = "/agent/builder";
@@ -64,9 +68,11 @@ pub struct State {
     /// What receipts say of the identity that is left.
     pub identity_until: Option<prost_types::Timestamp>,
     pub tasks: Vec<v1::Task>,
-    pub ledger: Option<crate::ledger::FakeLedger>,
+    pub ledger: Option<FakeLedger>,
     /// Identities come without the ledger's head.
     pub shows_no_head: bool,
+    /// The note that the bundle comes with. `None`: about the root that signs, by the ledger's key.
+    pub signed_roots: Option<String>,
     /// The roots that the bundle names. `None`: the root that signs.
     pub bundle_roots: Option<Vec<CertificateDer<'static>>>,
 }
@@ -147,7 +153,7 @@ impl Fake {
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&pki.root, server)));
         let dir = tempfile::tempdir().unwrap();
         let mut state = State::new(pki);
-        state.ledger = Some(crate::ledger::FakeLedger::create(dir.path()));
+        state.ledger = Some(FakeLedger::create(dir.path()));
         let shared = Shared {
             state: Arc::new(Mutex::new(state)),
             events: watch::Sender::new(0),
@@ -231,6 +237,7 @@ impl State {
             tasks: Vec::new(),
             ledger: None,
             shows_no_head: false,
+            signed_roots: None,
             bundle_roots: None,
         }
     }
@@ -243,6 +250,13 @@ impl State {
     pub fn head(&self, older: u64) -> Option<v1::LedgerHead> {
         let ledger = self.ledger.as_ref().filter(|_| !self.shows_no_head);
         ledger.map(|ledger| ledger.head(older))
+    }
+
+    pub fn signed_roots(&self) -> String {
+        let signed =
+            |ledger: &FakeLedger| ledger.signed_roots(&self.pki.pin, SystemClock::new().now());
+        let usual = || self.ledger.as_ref().map(signed).unwrap_or_default();
+        self.signed_roots.clone().unwrap_or_else(usual)
     }
 
     pub fn bundle(&self) -> v1::Bundle {

@@ -1,6 +1,6 @@
 //! The ledger of the tests' broker: a real one, which a test can grow, replace and rewrite.
 
-use taskpass_core::SystemEntropy;
+use taskpass_core::{SystemEntropy, Timestamp};
 use taskpass_ledger::{Checkpoint, Ledger, Options, Priority, ProofFile, SigningKey, export};
 use taskpass_proto::v1::{
     ExportLedgerRequest, ExportLedgerResponse, GetCheckpointRequest, GetCheckpointResponse,
@@ -13,6 +13,9 @@ use crate::{
     pki::DOMAIN,
     services::{Reply, refusal},
 };
+
+/// The entries that a new ledger has.
+pub const ENTRIES: [&str; 2] = [r#"{"event":"one"}"#, "not json"];
 
 /// A real ledger with two entries.
 pub struct FakeLedger {
@@ -58,12 +61,17 @@ impl FakeLedger {
         }
     }
 
+    /// A note by this ledger's key about the root with this public key.
+    pub fn signed_roots(&self, root: &[u8; 32], time: Timestamp) -> String {
+        self.ledger.roots_signer().sign(&[*root], time)
+    }
+
     pub fn create(dir: &std::path::Path) -> Self {
         let (origin, entropy) = (format!("taskpass/{DOMAIN}"), SystemEntropy::new());
         let key = SigningKey::generate(&origin, &dir.join("ledger.key"), &entropy).unwrap();
         let vkey = key.verifying_key().to_string();
         let (mut ledger, _) = Ledger::open(&dir.join("ledger"), Options::new(key)).unwrap();
-        let entries: [&[u8]; 2] = [br#"{"event":"one"}"#, b"not json"];
+        let entries = ENTRIES.map(str::as_bytes);
         ledger.append_batch(&entries, Priority::Normal).unwrap();
         let checkpoint = ledger.checkpoint_now().unwrap();
         Self {
@@ -125,7 +133,7 @@ impl ledger_service_server::LedgerService for Shared {
         let proof = proof.map_err(|_missing| refusal(Code::NotFound, "ENTRY_NOT_FOUND", &[]))?;
         Ok(Response::new(ProveEntryResponse {
             proof: proof.to_string(),
-            entry: br#"{"event":"one"}"#.to_vec(),
+            entry: ENTRIES[0].as_bytes().to_vec(),
         }))
     }
 }

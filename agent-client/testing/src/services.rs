@@ -138,8 +138,14 @@ impl identity_service_server::IdentityService for Shared {
 
     async fn get_bundle(&self, _request: Request<GetBundleRequest>) -> Reply<GetBundleResponse> {
         self.enter("get_bundle")?;
-        let bundle = Some(self.lock().bundle());
-        self.leave("get_bundle", GetBundleResponse { bundle })
+        let reply = {
+            let state = self.lock();
+            GetBundleResponse {
+                bundle: Some(state.bundle()),
+                signed_roots: state.signed_roots(),
+            }
+        };
+        self.leave("get_bundle", reply)
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Reply<WhoAmIResponse> {

@@ -8,6 +8,7 @@ use base64::{
 };
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use taskpass_core::Digest;
 
 use crate::{PublicKey, pem};
 
@@ -24,6 +25,8 @@ pub struct Bundle {
     pub jwks: String,
     /// The roots as DER.
     pub roots_der: Vec<CertificateDer<'static>>,
+    /// SHA-256 of each root's public key (SubjectPublicKeyInfo), as join tokens pin it.
+    pub root_keys: Vec<Digest>,
 }
 
 impl Bundle {
@@ -33,10 +36,11 @@ impl Bundle {
         roots: impl Iterator<Item = (&'a CertificateDer<'static>, &'a PublicKey)>,
         sequence: u64,
     ) -> Self {
-        let (mut keys, mut roots_der) = (Vec::new(), Vec::new());
+        let (mut keys, mut roots_der, mut root_keys) = (Vec::new(), Vec::new(), Vec::new());
         for (certificate, key) in roots {
             keys.push(jwk(certificate, key));
             roots_der.push(certificate.clone());
+            root_keys.push(key.digest());
         }
         let jwks = json!({
             "spiffe_sequence": sequence,
@@ -47,6 +51,7 @@ impl Bundle {
             pem: roots_der.iter().map(pem::certificate).collect(),
             jwks: jwks.to_string(),
             roots_der,
+            root_keys,
         }
     }
 }

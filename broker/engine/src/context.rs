@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taskpass_ca::Authority;
 use taskpass_core::{Clock, Entropy, TrustDomain};
-use taskpass_ledger::{Reader, VerifyingKey};
+use taskpass_ledger::{Reader, RootsSigner};
 use taskpass_metrics::Metrics;
 use taskpass_store::Store;
 use tokio_util::task::TaskTracker;
@@ -21,8 +21,8 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// The history, for export and proofs.
     pub ledger: Reader,
-    /// With which the ledger's checkpoints are verified.
-    pub ledger_key: VerifyingKey,
+    /// Signs the roots with the ledger's key, and has its public half.
+    pub roots_signer: RootsSigner,
     /// Signs SVIDs.
     pub authority: Arc<Authority>,
     /// The attestors, which verify the evidence of agents.

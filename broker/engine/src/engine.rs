@@ -129,8 +129,8 @@ impl Engine {
     }
 
     /// The key with which the ledger's checkpoints are verified.
-    pub const fn ledger_key(&self) -> &VerifyingKey {
-        &self.context.ledger_key
+    pub fn ledger_key(&self) -> &VerifyingKey {
+        self.context.roots_signer.verifying_key()
     }
 
     /// Counts a request against its caller's rate.

@@ -276,7 +276,6 @@ impl Bench {
         let domain: taskpass_core::TrustDomain = "acme.test".parse().unwrap();
         let key_file = dir.path().join("ledger.key");
         let key = SigningKey::generate("taskpass/acme.test", &key_file, &*entropy).unwrap();
-        let ledger_key = key.verifying_key().clone();
         let disk = FaultyDisk::default();
         let config = taskpass_store::Config {
             disk: Arc::new(disk.clone()),
@@ -305,7 +304,7 @@ impl Bench {
             trust_domain: domain,
             store: store.clone(),
             ledger: opened.ledger,
-            ledger_key,
+            roots_signer: opened.roots_signer,
             authority: Arc::new(authority),
             attestors: attestors(store.clone()),
             connections: Arc::new(crate::NoConnections),

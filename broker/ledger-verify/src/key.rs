@@ -11,7 +11,7 @@ use crate::note::{Note, NoteError, is_key_name, malformed};
 /// The type of a plain Ed25519 signature in keys and key ids.
 const ED25519_TYPE: u8 = 0x01;
 
-/// The public half: verifies checkpoints. Printed and parsed as a vkey.
+/// The public half: verifies checkpoints and roots. Printed and parsed as a vkey.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifyingKey {
     name: String,

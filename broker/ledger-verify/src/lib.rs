@@ -1,5 +1,5 @@
-//! The parts that verify a ledger: its public key, signed checkpoints, and the proofs of its Merkle
-//! tree. They know no files.
+//! The parts that verify a ledger: its public key, signed checkpoints and roots, and the proofs of
+//! its Merkle tree. They know no files.
 //!
 //! The broker's ledger and its clients share it, so both follow the same rules. A client links
 //! nothing else of a ledger.
@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod key;
 pub mod note;
+mod roots;
 #[cfg(test)]
 mod testing;
 pub mod tree;
@@ -14,4 +15,5 @@ pub mod tree;
 pub use checkpoint::{Checkpoint, Signer};
 pub use key::VerifyingKey;
 pub use note::NoteError;
+pub use roots::SignedRoots;
 pub use tree::Hash;

@@ -103,7 +103,7 @@ impl From<taskpass_files::Error> for KeyError {
     }
 }
 
-/// The private half: signs checkpoints.
+/// The private half: signs checkpoints and roots.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     verifying: VerifyingKey,

@@ -7,7 +7,7 @@
 use std::{fs::File, ops::Range, sync::Arc};
 
 use crate::{
-    Archiver, Checkpoint, Error, Priority, Reader, SigningKey, checkpoint,
+    Archiver, Checkpoint, Error, Priority, Reader, RootsSigner, SigningKey, checkpoint,
     disk::Disk,
     segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
     shared::Shared,
@@ -66,6 +66,11 @@ impl Ledger {
             Arc::clone(&self.key),
             Arc::downgrade(&self.lock),
         )
+    }
+
+    /// Signs roots with the key of this ledger.
+    pub fn roots_signer(&self) -> RootsSigner {
+        RootsSigner::new(Arc::clone(&self.key))
     }
 
     /// Appends entries in order and returns their indexes once all of them are durable.

@@ -16,7 +16,7 @@ use taskpass_engine::{
     self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
-    Archiver, Reader, SigningKey,
+    Archiver, Reader, RootsSigner, SigningKey,
     disk::{Disk, SystemDisk},
 };
 use taskpass_metrics::{Labels, Metrics};
@@ -264,7 +264,7 @@ async fn open_engine(
         store,
         ledger,
         archiver,
-        ledger_key,
+        roots_signer,
     } = open_store(config, deps, Arc::new(disk), &keys).await?;
     let archiving = Archiving::new(
         Arc::clone(&store),
@@ -279,7 +279,7 @@ async fn open_engine(
         trust_domain: config.trust_domain.clone(),
         store: Arc::<LogStore>::clone(&store),
         ledger,
-        ledger_key,
+        roots_signer,
         authority,
         metrics: Arc::clone(metrics),
         attestors: attestors(Arc::<LogStore>::clone(&store)),
@@ -343,7 +343,7 @@ pub(crate) struct OpenStore {
     pub(crate) store: Arc<LogStore>,
     pub(crate) ledger: Reader,
     pub(crate) archiver: Archiver,
-    pub(crate) ledger_key: taskpass_ledger::VerifyingKey,
+    pub(crate) roots_signer: RootsSigner,
 }
 
 /// How the private keys lie on the disk, for a command that a person waits for.
@@ -366,7 +366,6 @@ pub(crate) async fn open_store(
         "loading the ledger's key `{}`",
         key_path.display()
     )))?;
-    let verifying = key.verifying_key().clone();
     let mut store_config = taskpass_store::Config::new(&config.data_dir);
     store_config.disk = disk;
     store_config.archive = config.ledger.archive.directory();
@@ -379,6 +378,7 @@ pub(crate) async fn open_store(
         store,
         ledger,
         archiver,
+        roots_signer,
         report,
     } = opened.map_err(AppError::setup(format!(
         "opening the store in `{}`",
@@ -391,7 +391,7 @@ pub(crate) async fn open_store(
         store: Arc::new(store),
         ledger,
         archiver,
-        ledger_key: verifying,
+        roots_signer,
     })
 }
 

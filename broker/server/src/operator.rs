@@ -174,7 +174,7 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     let opened = app::open_store(&config, deps, Arc::new(SystemDisk), &keys).await;
     let app::OpenStore {
         store,
-        ledger_key: vkey,
+        roots_signer,
         ..
     } = opened.map_err(|e| open_failed(e, &config))?;
     require_sane_clock(deps.clock.as_ref(), store.last_time(), &config)?;
@@ -187,7 +187,10 @@ pub async fn issue(request: Request, deps: &Deps) -> Result<Issued, Error> {
     // longer count, so a crash in between would leave the operator without any; the files alone do
     // not count and do no harm.
     make_dir(&dir)?;
-    let (bundle, vkey) = (authority.bundle(), format!("{vkey}\n"));
+    let (bundle, vkey) = (
+        authority.bundle(),
+        format!("{}\n", roots_signer.verifying_key()),
+    );
     init::write_identity(&dir, &key, &svid.chain_pem(), &bundle.pem, &vkey)
         .inspect_err(|_| remove_identity(&dir))?;
     let event = Event::OperatorSvidIssued {

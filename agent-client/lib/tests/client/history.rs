@@ -7,7 +7,7 @@ use taskpass_client::{Client, Error, IdentityDirectory, Login};
 use taskpass_client_testing::{fake::Fake, ledger::FakeLedger};
 
 /// All files of a directory.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();

@@ -6,6 +6,7 @@ mod bound;
 mod directory;
 #[cfg(test)]
 mod history;
+mod installation;
 #[cfg(test)]
 mod library;
 #[cfg(all(test, target_os = "linux"))]

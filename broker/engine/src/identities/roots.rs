@@ -71,6 +71,17 @@ impl Engine {
         Ok(views)
     }
 
+    /// The roots of the bundle, signed with the ledger's key at this moment. A client with an
+    /// identity of before a replacement sees by it that this is still its installation.
+    ///
+    /// Takes no decision of policy: it names public keys only, to everyone who asks for the bundle.
+    pub fn signed_roots(&self) -> String {
+        let bundle = self.context.authority.bundle();
+        let keys: Vec<[u8; 32]> = bundle.root_keys.iter().map(|key| *key.bytes()).collect();
+        let now = self.context.clock.now();
+        self.context.roots_signer.sign(&keys, now)
+    }
+
     /// Makes another root and publishes it in the bundle.
     pub async fn prepare_root(&self) -> Result<(), Error> {
         self.require_sane_clock()?;

@@ -8,7 +8,7 @@ use taskpass_ca::{Authority, NewKey, PublicKey};
 use taskpass_core::{
     Clock, ClockDoubt, Entropy, EntropyError, SeededEntropy, Timestamp, TrustDomain,
 };
-use taskpass_ledger::{Ledger, Options, Reader, SigningKey, VerifyingKey};
+use taskpass_ledger::{Ledger, Options, Reader, RootsSigner, SigningKey};
 use taskpass_policy::{PolicySet, StarterOptions, starter_policy};
 
 use super::time::SimTime;
@@ -20,7 +20,7 @@ pub(super) struct Fixture {
     pub(super) authority: Arc<Authority>,
     pub(super) policy: Arc<PolicySet>,
     pub(super) reader: Reader,
-    pub(super) ledger_key: VerifyingKey,
+    pub(super) roots_signer: RootsSigner,
     pub(super) csr: Vec<u8>,
     pub(super) current: Arc<Current>,
     _dir: tempfile::TempDir,
@@ -50,7 +50,6 @@ impl Fixture {
         authority.rotate().unwrap();
         let key_path = dir.path().join("ledger.key");
         let key = SigningKey::generate("taskpass/acme.test", &key_path, current.as_ref()).unwrap();
-        let ledger_key = key.verifying_key().clone();
         let (ledger, _) = Ledger::open(&dir.path().join("ledger"), Options::new(key)).unwrap();
         let admin = "admin".parse().unwrap();
         let starter = starter_policy(&StarterOptions { admin: &admin });
@@ -59,7 +58,7 @@ impl Fixture {
             authority: Arc::new(authority),
             policy: Arc::new(PolicySet::parse(&[starter, grants()]).unwrap()),
             reader: ledger.reader(),
-            ledger_key,
+            roots_signer: ledger.roots_signer(),
             csr: NewKey::generate().unwrap().csr_der().unwrap(),
             current,
             _dir: dir,

@@ -188,7 +188,7 @@ impl History {
             trust_domain: self.fixture.domain.clone(),
             store: Arc::<SimStore>::clone(store),
             ledger: self.fixture.reader.clone(),
-            ledger_key: self.fixture.ledger_key.clone(),
+            roots_signer: self.fixture.roots_signer.clone(),
             authority: Arc::clone(&self.fixture.authority),
             attestors: attestors(Arc::<SimStore>::clone(store)),
             connections: Arc::new(crate::NoConnections),

@@ -146,7 +146,7 @@ impl Site {
             trust_domain: fixture.domain.clone(),
             store: Arc::<LogStore>::clone(&store),
             ledger: fixture.reader.clone(),
-            ledger_key: fixture.ledger_key.clone(),
+            roots_signer: fixture.roots_signer.clone(),
             authority: Arc::clone(&fixture.authority),
             attestors: Attestors::default(),
             connections: Arc::new(crate::NoConnections),

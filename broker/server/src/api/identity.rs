@@ -46,6 +46,7 @@ impl pb::identity_service_server::IdentityService for Api {
     async fn get_bundle(&self, _: Request<pb::GetBundleRequest>) -> Answer<pb::GetBundleResponse> {
         Ok(Response::new(pb::GetBundleResponse {
             bundle: Some(bundle(&self.engine)),
+            signed_roots: self.engine.signed_roots(),
         }))
     }
 

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use ring::hmac;
 use taskpass_core::{Clock, Event};
-use taskpass_ledger::{Archiver, Ledger, Options, Reader, SigningKey};
+use taskpass_ledger::{Archiver, Ledger, Options, Reader, RootsSigner, SigningKey};
 use tokio::sync::{Semaphore, watch};
 
 use self::accepted::AcceptedTimes;
@@ -46,6 +46,8 @@ pub struct Opened {
     pub ledger: Reader,
     /// Moves old segments of the ledger to an archive.
     pub archiver: Archiver,
+    /// Signs roots with the ledger's key.
+    pub roots_signer: RootsSigner,
     /// Findings of the opening.
     pub report: OpenReport,
 }
@@ -99,6 +101,7 @@ impl LogStore {
             source: Box::new(source),
         })?;
         let (reader, archiver) = (ledger.reader(), ledger.archiver());
+        let roots_signer = ledger.roots_signer();
         let (index, mut state, mut report) = open_index(config, &ledger_key, &reader)?;
         let index = Arc::new(index);
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
@@ -118,6 +121,7 @@ impl LogStore {
             store,
             ledger: reader,
             archiver,
+            roots_signer,
             report,
         })
     }

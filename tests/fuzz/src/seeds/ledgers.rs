@@ -7,6 +7,9 @@ use super::{Seeds, choosing};
 /// A signature of another party, which a note may carry.
 const WITNESS: &str = "\u{2014} witness.test x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 
+/// A list of roots, as it is signed.
+const ROOTS: &str = "taskpass roots v1\ntaskpass/acme.test\n2026-11-22T10:00:00.000Z\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n";
+
 pub(super) fn all() -> Vec<(&'static str, Seeds)> {
     vec![
         ("ledger_export", exports()),
@@ -65,6 +68,7 @@ fn checkpoints() -> Seeds {
         choosing(0, "witnessed", format!("{note}{WITNESS}")),
         choosing(1, "signed-here", format!("{text}\n")),
         choosing(1, "with-extension", format!("{text}\nextension\n")),
+        choosing(1, "roots", ROOTS),
         choosing(2, "vkey", history.key.to_string()),
     ]
 }

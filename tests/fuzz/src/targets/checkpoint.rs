@@ -1,8 +1,8 @@
-//! Checkpoints and verifier keys. The first byte chooses: the note as it is, a text that gets a
+//! Checkpoints, lists of roots and verifier keys. The first byte chooses: the note as it is, a text that gets a
 //! valid signature, or a key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use taskpass_ledger::{Checkpoint, VerifyingKey};
+use taskpass_ledger::{Checkpoint, SignedRoots, VerifyingKey};
 
 use crate::{fixtures, input, wording::one_line};
 
@@ -41,6 +41,22 @@ fn note(note: &str) {
             let root = STANDARD.encode(checkpoint.root());
             let head = format!("{}\n{}\n{root}\n", fixtures::ORIGIN, checkpoint.size());
             assert!(note.starts_with(&head));
+        }
+        Err(error) => drop(one_line(error, 1000)),
+    }
+    roots(note);
+}
+
+fn roots(note: &str) {
+    match SignedRoots::open(note, &fixtures::history().key) {
+        Ok(roots) => {
+            let head = format!(
+                "taskpass roots v1\n{}\n{}\n",
+                fixtures::ORIGIN,
+                roots.time()
+            );
+            assert!(note.starts_with(&head));
+            assert!(Checkpoint::open(note, &fixtures::history().key).is_err());
         }
         Err(error) => drop(one_line(error, 1000)),
     }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use taskpass_ca::NewKey;
-use taskpass_core::{EndCause, OperatorName, RevokeCause, Timestamp};
+use taskpass_core::{Clock as _, EndCause, OperatorName, RevokeCause, Timestamp};
+use taskpass_ledger::SignedRoots;
 use taskpass_store::{Batch, CommitError, JoinTokenState, Store as _};
 
 use super::*;
@@ -110,6 +111,23 @@ async fn a_root_is_not_retired_while_something_hangs_on_it() {
     }
     let stage = recorded(&bench, RootNumber::FIRST).await;
     assert_eq!(stage, Some(RootStage::Retired));
+}
+
+/// A client with an identity of before the replacement learns from them which root it may follow.
+#[tokio::test]
+async fn the_signed_roots_are_those_of_the_bundle_at_each_step() {
+    let bench = bench().await;
+    let engine = &bench.engine;
+    let (first, _) = engine.authority().pinned_root();
+    let signed = || SignedRoots::open(&engine.signed_roots(), engine.ledger_key()).unwrap();
+    assert!(signed().has(first.bytes()));
+    engine.prepare_root().await.unwrap();
+    engine.activate_root().await.unwrap();
+    let (second, _) = engine.authority().pinned_root();
+    assert!(signed().has(first.bytes()) && signed().has(second.bytes()));
+    engine.retire_root(RetireRoot::Forced).await.unwrap();
+    assert!(!signed().has(first.bytes()) && signed().has(second.bytes()));
+    assert_eq!(signed().time(), bench.clock.now());
 }
 
 /// The answer to the person is not the last word: the store checks again in ledger order.
