@@ -6,10 +6,12 @@ mod bound;
 mod directory;
 #[cfg(test)]
 mod history;
+#[cfg(test)]
 mod installation;
 #[cfg(test)]
 mod library;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod renew_lock;
 #[cfg(test)]
 mod trust;
