@@ -262,7 +262,6 @@ async fn parts(
     let domain = fixtures::trust_domain();
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let ledger_key = fixtures::ledger_key(scratch);
-    let verifying = ledger_key.verifying_key().clone();
     let opened = LogStore::open(
         &Config::new(scratch.join("data")),
         ledger_key,
@@ -310,7 +309,7 @@ async fn parts(
         trust_domain: domain,
         store: Arc::<LogStore>::clone(&store),
         ledger: opened.ledger.clone(),
-        ledger_key: verifying,
+        roots_signer: opened.roots_signer,
         authority: Arc::clone(&authority),
         attestors: Attestors::new(vec![Arc::new(join_tokens)]),
         connections: Arc::new(taskpass_engine::NoConnections),
