@@ -5,13 +5,15 @@ use std::{collections::HashMap, path::Path};
 use cedar_policy::Policy;
 
 use crate::{
-    KnownNames, LoadError, PolicyFile, Report, check, files, index::Index, schema::Language,
+    KnownNames, LoadError, PolicyFile, Report, check, conditions::Rules, files, index::Index,
+    schema::Language,
 };
 
 /// Policies, checked and ready to decide. A set never changes; to change policy, load another one.
 #[derive(Debug)]
 pub struct PolicySet {
     pub(crate) language: Language,
+    pub(crate) rules: Rules,
     pub(crate) index: Index,
     /// `@reason` by policy id.
     pub(crate) reasons: HashMap<String, String>,
@@ -55,20 +57,30 @@ impl PolicySet {
         if report.has_errors() {
             return Ok((report, None));
         }
+        let set = Self::of(language, &policies, files).map_err(LoadError::Schema)?;
+        Ok((report, Some(set)))
+    }
+
+    pub(crate) fn of(
+        language: Language,
+        policies: &[Policy],
+        files: &[PolicyFile],
+    ) -> Result<Self, String> {
         let reasons = policies
             .iter()
             .filter_map(|p| Some((p.id().to_string(), p.annotation("reason")?.to_owned())))
             .collect();
-        let set = Self {
+        let rules = Rules::of(policies);
+        Ok(Self {
             reads_counts: policies.iter().any(reads_counts),
-            index: Index::build(&language, &policies).map_err(LoadError::Schema)?,
+            index: Index::build(&language, policies, &rules)?,
+            rules,
             language,
             reasons,
             hash: files::set_hash(files),
             files: files.to_vec(),
             len: policies.len(),
-        };
-        Ok((report, Some(set)))
+        })
     }
 
     /// The files the set was made from, as they were read.
