@@ -15,6 +15,7 @@ use cedar_policy_core::{
     ast::{self, Expr, ExprKind, Literal, SlotEnv, ValueKind},
     evaluator::Evaluator,
 };
+use serde_json::Value;
 
 /// A policy that is ready to be evaluated.
 #[derive(Debug)]
@@ -41,8 +42,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn of(policies: &[Policy]) -> Self {
-        let cut: Vec<Vec<Expr>> = policies.iter().map(parts).collect();
+    /// `forms` are the JSON forms of `policies`.
+    pub(crate) fn of(policies: &[Policy], forms: Vec<Option<Value>>) -> Self {
+        let conditions = policies.iter().zip(forms);
+        let conditions = conditions.map(|(policy, form)| without_places(policy, form));
+        let cut: Vec<Vec<Expr>> = conditions.map(parts).collect();
         let mut uses = HashMap::<&Expr, usize>::new();
         for expr in cut.iter().flatten() {
             *uses.entry(expr).or_default() += 1;
@@ -86,9 +90,9 @@ impl Rules {
 }
 
 /// The parts of a condition in the order of their evaluation.
-fn parts(policy: &Policy) -> Vec<Expr> {
+fn parts(condition: Expr) -> Vec<Expr> {
     let mut parts = Vec::new();
-    let mut open = vec![without_places(policy)];
+    let mut open = vec![condition];
     while let Some(expr) = open.pop() {
         match expr.expr_kind() {
             ExprKind::And { left, right } => {
@@ -103,10 +107,9 @@ fn parts(policy: &Policy) -> Vec<Expr> {
 
 /// The condition of a policy. It does not know where in a file its parts are, because handing that
 /// on costs as much as evaluating them; Cedar's JSON form has no places.
-fn without_places(policy: &Policy) -> Expr {
+fn without_places(policy: &Policy, form: Option<Value>) -> Expr {
     let condition = policy.as_ref().condition();
-    let bare = policy.to_json().ok();
-    let bare = bare.and_then(|json| Policy::from_json(Some(policy.id().clone()), json).ok());
+    let bare = form.and_then(|form| Policy::from_json(Some(policy.id().clone()), form).ok());
     // Places do not count here: the two are the same condition, or the policy keeps its own.
     let bare = bare.map(|policy| policy.as_ref().condition());
     bare.filter(|bare| *bare == condition).unwrap_or(condition)
@@ -153,7 +156,7 @@ impl Answers<'_> {
 
 fn ask(evaluator: &Evaluator<'_>, part: &Part, none: &SlotEnv) -> Answer {
     let value = evaluator.interpret(&part.expr, none);
-    match value.as_ref().map(|value| value.value_kind()) {
+    match value.as_ref().map(ast::Value::value_kind) {
         Ok(ValueKind::Lit(Literal::Bool(true))) => Answer::True,
         Ok(ValueKind::Lit(Literal::Bool(false))) => Answer::False,
         _ => Answer::Neither,

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use cedar_policy::Policy;
+use serde_json::Value;
 
 use crate::{
     KnownNames, LoadError, PolicyFile, Report, check, conditions::Rules, files, index::Index,
@@ -70,9 +71,12 @@ impl PolicySet {
             .iter()
             .filter_map(|p| Some((p.id().to_string(), p.annotation("reason")?.to_owned())))
             .collect();
-        let rules = Rules::of(policies);
+        let forms: Vec<Option<Value>> = policies.iter().map(|p| p.to_json().ok()).collect();
+        let reads = |form: &Option<Value>| form.as_ref().is_none_or(reads_counts);
+        let reads_counts = forms.iter().any(reads);
+        let rules = Rules::of(policies, forms);
         Ok(Self {
-            reads_counts: policies.iter().any(reads_counts),
+            reads_counts,
             index: Index::build(&language, policies, &rules)?,
             rules,
             language,
@@ -113,11 +117,9 @@ impl PolicySet {
 
 /// Whether a policy names a counter. The JSON form has no comments; a counter's name in a text is
 /// taken for the counter. A policy without a JSON form is taken to read them.
-fn reads_counts(policy: &Policy) -> bool {
-    policy.to_json().map_or(true, |json| {
-        let text = json.to_string();
-        COUNTERS.iter().any(|counter| text.contains(counter))
-    })
+fn reads_counts(form: &Value) -> bool {
+    let text = form.to_string();
+    COUNTERS.iter().any(|counter| text.contains(counter))
 }
 
 #[cfg(test)]

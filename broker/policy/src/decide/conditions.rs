@@ -124,7 +124,7 @@ fn plainly(set: &PolicySet, policies: &Plain, facts: &Facts<'_>) -> DecisionReco
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn conditions_in_parts_decide_as_whole_policies_do(
         texts in vec(policy(), 1..12),
