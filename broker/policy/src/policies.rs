@@ -62,6 +62,7 @@ impl PolicySet {
         Ok((report, Some(set)))
     }
 
+    /// Makes the set from policies that were checked, and the files they are in.
     pub(crate) fn of(
         language: Language,
         policies: &[Policy],
