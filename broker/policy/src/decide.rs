@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
-use cedar_policy::{AuthorizationError, Authorizer, EntityUid};
+use cedar_policy::{Effect, EntityUid, EvaluationError};
+use cedar_policy_core::{evaluator::Evaluator, extensions::Extensions};
 use taskpass_core::{Clock, DecisionRecord, Identity, Outcome, sha256_hex};
 
-use crate::{Facts, PolicySet, Principal, Resource, limits, schema::one_line, view::View};
+use crate::{
+    Facts, PolicySet, Principal, Resource, conditions::Rule, limits, schema::one_line, view::View,
+};
 
 /// A decision and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +41,29 @@ impl Decision {
 
 /// Cedar's answers over all policies that can apply.
 #[derive(Debug, Default)]
-struct Verdict {
-    permits: BTreeSet<String>,
-    forbids: BTreeSet<String>,
+struct Verdict<'a> {
+    permits: BTreeSet<&'a str>,
+    forbids: BTreeSet<&'a str>,
     /// Each policy that could not be evaluated, with Cedar's message.
-    failed: BTreeSet<(String, String)>,
+    failed: BTreeSet<(&'a str, String)>,
+}
+
+impl<'a> Verdict<'a> {
+    fn add(&mut self, rule: &'a Rule, applies: Result<bool, EvaluationError>) {
+        match applies {
+            Ok(false) => {}
+            Ok(true) => {
+                let ids = match rule.effect {
+                    Effect::Permit => &mut self.permits,
+                    Effect::Forbid => &mut self.forbids,
+                };
+                ids.insert(&rule.id);
+            }
+            Err(error) => {
+                self.failed.insert((&rule.id, one_line(&error)));
+            }
+        }
+    }
 }
 
 impl PolicySet {
@@ -79,7 +100,7 @@ impl PolicySet {
         Decision(record)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>, view: &View) -> Result<Verdict, String> {
+    fn evaluate(&self, facts: &Facts<'_>, view: &View) -> Result<Verdict<'_>, String> {
         let policies = self
             .index
             .get(facts.action)
@@ -91,34 +112,27 @@ impl PolicySet {
             .chain(view.lineage(&view.resource))
             .map(|uid| self.language.uid(uid))
             .collect::<Result<HashSet<EntityUid>, String>>()?;
-        let authorizer = Authorizer::new();
+        let evaluator = Evaluator::new(
+            request.as_ref().clone(),
+            entities.as_ref(),
+            Extensions::all_available(),
+        );
+        let mut answers = self.rules.answers(&evaluator);
         let mut verdict = Verdict::default();
-        // INVARIANT: sets that are evaluated one by one decide as one set would: a forbid in any of
-        // them forbids, else a permit in any of them permits.
-        for set in policies.candidates(involved.iter()) {
-            let response = authorizer.is_authorized(&request, set, &entities);
-            let ids = response.diagnostics().reason().map(ToString::to_string);
-            match response.decision() {
-                cedar_policy::Decision::Allow => verdict.permits.extend(ids),
-                cedar_policy::Decision::Deny => verdict.forbids.extend(ids),
-            }
-            for error in response.diagnostics().errors() {
-                let AuthorizationError::PolicyEvaluationError(error) = error;
-                let (id, message) = (error.policy_id().to_string(), one_line(error.inner()));
-                verdict.failed.insert((id, message));
-            }
+        for rule in policies.candidates(involved.iter()) {
+            verdict.add(rule, answers.applies(rule));
         }
         Ok(verdict)
     }
 
     /// Concludes, in this order: a failure denies, a forbid denies, a permit allows.
-    fn conclude(&self, verdict: Verdict, record: &mut DecisionRecord) {
+    fn conclude(&self, verdict: Verdict<'_>, record: &mut DecisionRecord) {
         let Verdict {
             permits,
             forbids,
             failed,
         } = verdict;
-        let deciding: BTreeSet<String> = if !failed.is_empty() {
+        let deciding: BTreeSet<&str> = if !failed.is_empty() {
             let errors = failed.iter().take(limits::ERRORS_MAX);
             record.errors = errors
                 .map(|(id, message)| excerpt(&format!("policy `{id}`: {message}")))
@@ -134,11 +148,11 @@ impl PolicySet {
         };
         record.reason = self.reason(&deciding, record);
         let named = deciding.into_iter().take(limits::DECIDING_POLICIES_MAX);
-        record.policies = named.collect();
+        record.policies = named.map(ToOwned::to_owned).collect();
     }
 
     /// The first `@reason` of a deciding policy, else the policy's name.
-    fn reason(&self, deciding: &BTreeSet<String>, record: &DecisionRecord) -> String {
+    fn reason(&self, deciding: &BTreeSet<&str>, record: &DecisionRecord) -> String {
         let Some(first) = deciding.first() else {
             return "no policy permits it".to_owned();
         };
@@ -146,7 +160,7 @@ impl PolicySet {
         if !record.errors.is_empty() {
             return format!("denied because policy `{first}` cannot be evaluated");
         }
-        let stated = deciding.iter().find_map(|id| self.reasons.get(id));
+        let stated = deciding.iter().find_map(|id| self.reasons.get(*id));
         stated.cloned().unwrap_or_else(|| match record.outcome {
             Outcome::Allow => format!("permitted by policy `{first}`"),
             Outcome::Deny => format!("forbidden by policy `{first}`"),
@@ -195,6 +209,8 @@ fn resource_text(resource: &Resource<'_>) -> String {
     }
 }
 
+#[cfg(test)]
+mod conditions;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]

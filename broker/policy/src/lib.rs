@@ -32,6 +32,7 @@
 //! ```
 
 mod check;
+mod conditions;
 mod decide;
 mod error;
 mod facts;

@@ -3,15 +3,18 @@
 use std::{collections::HashMap, path::Path};
 
 use cedar_policy::Policy;
+use serde_json::Value;
 
 use crate::{
-    KnownNames, LoadError, PolicyFile, Report, check, files, index::Index, schema::Language,
+    KnownNames, LoadError, PolicyFile, Report, check, conditions::Rules, files, index::Index,
+    schema::Language,
 };
 
 /// Policies, checked and ready to decide. A set never changes; to change policy, load another one.
 #[derive(Debug)]
 pub struct PolicySet {
     pub(crate) language: Language,
+    pub(crate) rules: Rules,
     pub(crate) index: Index,
     /// `@reason` by policy id.
     pub(crate) reasons: HashMap<String, String>,
@@ -55,20 +58,34 @@ impl PolicySet {
         if report.has_errors() {
             return Ok((report, None));
         }
+        let set = Self::of(language, &policies, files).map_err(LoadError::Schema)?;
+        Ok((report, Some(set)))
+    }
+
+    /// Makes the set from policies that were checked, and the files they are in.
+    pub(crate) fn of(
+        language: Language,
+        policies: &[Policy],
+        files: &[PolicyFile],
+    ) -> Result<Self, String> {
         let reasons = policies
             .iter()
             .filter_map(|p| Some((p.id().to_string(), p.annotation("reason")?.to_owned())))
             .collect();
-        let set = Self {
-            reads_counts: policies.iter().any(reads_counts),
-            index: Index::build(&language, &policies).map_err(LoadError::Schema)?,
+        let forms: Vec<Option<Value>> = policies.iter().map(|p| p.to_json().ok()).collect();
+        let reads = |form: &Option<Value>| form.as_ref().is_none_or(reads_counts);
+        let reads_counts = forms.iter().any(reads);
+        let rules = Rules::of(policies, forms);
+        Ok(Self {
+            reads_counts,
+            index: Index::build(&language, policies, &rules)?,
+            rules,
             language,
             reasons,
             hash: files::set_hash(files),
             files: files.to_vec(),
             len: policies.len(),
-        };
-        Ok((report, Some(set)))
+        })
     }
 
     /// The files the set was made from, as they were read.
@@ -101,11 +118,9 @@ impl PolicySet {
 
 /// Whether a policy names a counter. The JSON form has no comments; a counter's name in a text is
 /// taken for the counter. A policy without a JSON form is taken to read them.
-fn reads_counts(policy: &Policy) -> bool {
-    policy.to_json().map_or(true, |json| {
-        let text = json.to_string();
-        COUNTERS.iter().any(|counter| text.contains(counter))
-    })
+fn reads_counts(form: &Value) -> bool {
+    let text = form.to_string();
+    COUNTERS.iter().any(|counter| text.contains(counter))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     testing::{World, credential, decide, policies, role},
 };
 
-const PRINCIPALS: &[&str] = &[
+pub(super) const PRINCIPALS: &[&str] = &[
     "principal",
     "principal is Taskpass::Agent",
     "principal is Taskpass::Operator",
@@ -29,7 +29,7 @@ const PRINCIPALS: &[&str] = &[
     r#"principal is Taskpass::Agent in Taskpass::Team::"build""#,
     r#"principal == Taskpass::Operator::"admin""#,
 ];
-const ACTIONS: &[&str] = &[
+pub(super) const ACTIONS: &[&str] = &[
     "action",
     r#"action == Taskpass::Action::"credential.issue""#,
     r#"action == Taskpass::Action::"task.read""#,
@@ -37,7 +37,7 @@ const ACTIONS: &[&str] = &[
     r#"action in Taskpass::Action::"credential""#,
     r#"action in [Taskpass::Action::"access", Taskpass::Action::"svid.renew"]"#,
 ];
-const RESOURCES: &[&str] = &[
+pub(super) const RESOURCES: &[&str] = &[
     "resource",
     "resource is Taskpass::Role",
     "resource is Taskpass::Credential",
