@@ -134,12 +134,12 @@ enum Answer {
 
 impl Answers<'_> {
     /// Whether the policy applies. Fails as Cedar does.
-    pub(crate) fn applies(&mut self, rule: &Rule) -> Result<bool, EvaluationError> {
+    pub(crate) fn applies(&mut self, rule: &Rule) -> Result<bool, Box<EvaluationError>> {
         for part in &rule.parts {
             match self.answer(part) {
                 Answer::True => {}
                 Answer::False => return Ok(false),
-                Answer::Neither => return self.evaluator.evaluate(&rule.policy),
+                Answer::Neither => return self.evaluator.evaluate(&rule.policy).map_err(Box::new),
             }
         }
         Ok(true)

@@ -49,7 +49,7 @@ struct Verdict<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    fn add(&mut self, rule: &'a Rule, applies: Result<bool, EvaluationError>) {
+    fn add(&mut self, rule: &'a Rule, applies: Result<bool, Box<EvaluationError>>) {
         match applies {
             Ok(false) => {}
             Ok(true) => {
@@ -60,7 +60,7 @@ impl<'a> Verdict<'a> {
                 ids.insert(&rule.id);
             }
             Err(error) => {
-                self.failed.insert((&rule.id, one_line(&error)));
+                self.failed.insert((&rule.id, one_line(error.as_ref())));
             }
         }
     }

@@ -152,6 +152,18 @@ impl<'a> Play<'a> {
         Ok(token)
     }
 
+    /// Whether the agent's identity has ended: it has expired, or the wrong clock has ended the
+    /// authority that signed it. A connection may break before the broker's alert is read.
+    fn needs_a_login(&self, why: &str) -> bool {
+        // Says so of the broker's own certificate, too, until the broker has noticed the corrected
+        // clock.
+        why.contains("expired")
+            || (self.stage.cell.fault == Fault::ClockAheadThenRight
+                && ["does not accept this identity", "broken pipe"]
+                    .iter()
+                    .any(|refusal| why.contains(refusal)))
+    }
+
     /// Attests the agent anew, in another directory.
     fn attest_anew(&self, broker: &Broker<'_>) -> Answer {
         let token = self.join_token_for("builder", broker)?;
@@ -326,8 +338,7 @@ impl<'a> Play<'a> {
                     .push(format!("the service is not back: {why}"));
                 return broker;
             }
-            // The broker's own certificate may be expired until it has noticed the corrected clock.
-            if why.contains("expired") && self.attest_anew(&broker).is_ok() {
+            if self.needs_a_login(&why) && self.attest_anew(&broker).is_ok() {
                 self.remark("the agent attests anew");
             }
             pause(250);
