@@ -37,9 +37,10 @@ quickstart: tools build ## from nothing to a revoked credential, on this machine
 
 # The runner goes last, so that its summary is the last thing on the screen. Properties are tried on
 # the same values each time, so that a red run is about the change; `cargo nextest run` without the
-# seed tries others.
+# seed tries others. Many tests wait for a server most of the time, so two share a core.
 .PHONY: test
 test: export PROPTEST_RNG_SEED ?= 1
+test: export NEXTEST_TEST_THREADS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 test: tools build ## run every test against the real back ends
 	cargo test --locked --workspace --all-features --doc --quiet
 	$(NEXTEST) run --locked --workspace --all-features
