@@ -210,8 +210,6 @@ fn resource_text(resource: &Resource<'_>) -> String {
 }
 
 #[cfg(test)]
-mod conditions;
-#[cfg(test)]
 mod differential;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The policies that decide, the record of a decision, and that every failure denies.
 
+mod conditions;
+
 use cedar_policy::Entities;
 use proptest::prelude::*;
 use taskpass_core::{Agent, Labels, ManualClock, Requester, Scope, Task, Text, Timestamp, Ttl};

@@ -7,12 +7,12 @@ use cedar_policy::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use super::{
-    differential::{ACTIONS, PRINCIPALS, RESOURCES},
-    *,
-};
 use crate::{
     Action,
+    decide::{
+        differential::{ACTIONS, PRINCIPALS, RESOURCES},
+        *,
+    },
     schema::Language,
     testing::{World, credential, decide, role},
 };
@@ -124,7 +124,7 @@ fn plainly(set: &PolicySet, policies: &Plain, facts: &Facts<'_>) -> DecisionReco
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn conditions_in_parts_decide_as_whole_policies_do(
         texts in vec(policy(), 1..12),
