@@ -65,7 +65,9 @@ impl Flood {
     pub fn begin(address: &str, agent: &Certificate) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .on_thread_start(|| drop(rustix::process::nice(LEAST_URGENT)))
+            .on_thread_start(|| {
+                rustix::process::nice(LEAST_URGENT).expect("a thread may step back");
+            })
             .enable_all()
             .build()
             .expect("a runtime");
