@@ -16,7 +16,7 @@ use std::{
 
 use prost::Message;
 use taskpass_proto::v1 as pb;
-use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -30,15 +30,12 @@ const END: &str = "/taskpass.v1.TaskService/EndTask";
 const GET: &str = "/taskpass.v1.TaskService/GetTask";
 /// Callers of the flood, on one connection.
 const CALLERS: u64 = 8;
-/// The niceness of its thread.
-const LEAST_URGENT: i32 = 19;
 
 /// A flood under way.
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
     callers: Vec<JoinHandle<Noted>>,
-    runtime: Runtime,
 }
 
 /// What became of the calls of a flood.
@@ -60,32 +57,19 @@ pub struct Noted {
 }
 
 impl Flood {
-    /// Begins to flood, on a thread of its own. What the thread needs of the machine is not the
-    /// broker's work, so it runs only where nothing else does.
+    /// Begins to flood.
     pub fn begin(address: &str, agent: &Certificate) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .on_thread_start(|| {
-                rustix::process::nice(LEAST_URGENT).expect("a thread may step back");
-            })
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let entered = runtime.enter();
         let (wire, stop) = (
             Wire::new(address, Some(agent)),
             Arc::<AtomicBool>::default(),
         );
         let callers = (0..CALLERS).map(|number| {
             let (wire, stop) = (wire.clone(), Arc::clone(&stop));
-            runtime.spawn(call_until(stop, wire, number))
+            runtime().spawn(call_until(stop, wire, number))
         });
-        let callers = callers.collect();
-        drop(entered);
         Self {
+            callers: callers.collect(),
             stop,
-            callers,
-            runtime,
         }
     }
 
@@ -94,7 +78,7 @@ impl Flood {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Noted::default();
         for caller in self.callers {
-            let noted = self.runtime.block_on(caller).expect("a caller ends");
+            let noted = runtime().block_on(caller).expect("a caller ends");
             all.calls += noted.calls;
             all.started += noted.started;
             all.denied += noted.denied;

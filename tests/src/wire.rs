@@ -23,7 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    runtime::{Handle, Runtime},
+    runtime::Runtime,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
@@ -51,7 +51,7 @@ pub struct Wire {
 
 impl Wire {
     /// Talks to `address`, with a certificate or without. It trusts every server, and sends nothing
-    /// before the first call. It works in the runtime that it is made in, if there is one.
+    /// before the first call.
     pub fn new(address: &str, certificate: Option<&Certificate>) -> Self {
         Self::from(HERE, address, certificate)
     }
@@ -68,8 +68,7 @@ impl Wire {
                     .map(hyper_util::rt::TokioIo::new)
             }
         });
-        let runtime = Handle::try_current().unwrap_or_else(|_| runtime().handle().clone());
-        let _entered = runtime.enter();
+        let _entered = runtime().enter();
         let endpoint = Endpoint::from_shared(format!("https://{address}"))
             .expect("an address")
             .timeout(TIMEOUT);

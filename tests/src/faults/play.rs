@@ -153,12 +153,14 @@ impl<'a> Play<'a> {
     }
 
     /// Whether the agent's identity has ended: it has expired, or the wrong clock has ended the
-    /// authority that signed it. A connection may break before the broker's alert is read.
+    /// authority that signed it, which happens in the cell with a short-lived authority only. A
+    /// connection may break before the client reads the broker's alert.
     fn needs_a_login(&self, why: &str) -> bool {
         // Says so of the broker's own certificate, too, until the broker has noticed the corrected
         // clock.
         why.contains("expired")
             || (self.stage.cell.fault == Fault::ClockAheadThenRight
+                && self.stage.cell.operation == Operation::Rotate
                 && ["does not accept this identity", "broken pipe"]
                     .iter()
                     .any(|refusal| why.contains(refusal)))

@@ -1,4 +1,5 @@
-//! A login leaves the identity of another installation alone, whatever its server shows.
+//! A login leaves the identity of another installation alone, also where the server shows that
+//! installation's ledger.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -95,7 +96,8 @@ async fn a_stranger_who_shows_our_ledger_does_not_move_the_identity() {
         stranger.fake.state().signed_roots = Some(note);
         refused(&first, &stranger, shown).await;
     }
-    // No list helps a directory that has lost its roots, and the end of the identity helps nobody.
+    // The ledger alone proves nothing, also to a directory that has lost its roots, and after the
+    // identity has expired.
     stranger.fake.state().signed_roots = Some(String::new());
     let bundle = first.identity().join("bundle.pem");
     let roots = fs::read(&bundle).unwrap();

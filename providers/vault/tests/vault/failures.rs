@@ -309,7 +309,7 @@ async fn answers_that_cannot_be_used_leave_the_outcome_open() {
     }
 }
 
-/// A proxy that mixes answers up must neither shorten nor lengthen what is on record.
+/// A proxy that mixes answers up must not change the end of a credential on record.
 #[tokio::test]
 async fn an_answer_about_another_thing_renews_nothing() {
     let of_token = r#"{"auth":{"client_token":"","accessor":"other","policies":[],"token_policies":[],"metadata":null,"lease_duration":1800,"renewable":true,"entity_id":"","token_type":"service","orphan":true}}"#;
