@@ -5,11 +5,11 @@ use std::fs;
 
 use serde_json::Value;
 use taskpass_core::{Clock as _, SystemClock, Timestamp};
-use taskpass_tests::{Broker, Cli, Installation, World, eventually, wire::Wire};
+use taskpass_tests::{Broker, Cli, Installation, World, eventually};
 
 use crate::{
     metrics::Metrics,
-    support::{export, receipt, text, time, vkey},
+    support::{export, health_of_issuing, receipt, text, time, vkey},
 };
 
 const DAY: i64 = 86_400;
@@ -29,15 +29,6 @@ fn doctors_word_on_the_clock(installation: &Installation) -> String {
     let is_of_clock = |line: &&str| line.starts_with('[') && line.get(7..13) == Some("clock:");
     let line = said.lines().find(is_of_clock);
     line.unwrap_or_else(|| panic!("{said}")).to_owned()
-}
-
-/// What gRPC health says about issuing: 1 when it goes on, 2 when it does not.
-fn health_of_issuing(broker: &Broker<'_>) -> Option<u8> {
-    const SERVICE: &[u8] = b"\x0a\x10taskpass.issuing";
-    let asked = Wire::new(broker.address(), None)
-        .call("/grpc.health.v1.Health/Check", SERVICE.to_vec())
-        .ok()?;
-    asked.concat().last().copied()
 }
 
 /// The times of all entries.

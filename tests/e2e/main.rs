@@ -18,6 +18,7 @@ mod budgets;
 mod canary;
 mod clock;
 mod crash;
+mod damage;
 mod denied;
 mod doctor;
 mod ends;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use taskpass_tests::{Broker, Cli};
+use taskpass_tests::{Broker, Cli, wire::Wire};
 
 pub use taskpass_tests::{
     History, export, vkey,
@@ -21,6 +21,15 @@ pub fn assert_not_shortened(before: &Value, after: &Value) {
         after.plus(Duration::from_secs(2)) >= before,
         "{before} became {after}"
     );
+}
+
+/// What gRPC health says about issuing: 1 when it goes on, 2 when it does not.
+pub fn health_of_issuing(broker: &Broker<'_>) -> Option<u8> {
+    const SERVICE: &[u8] = b"\x0a\x10taskpass.issuing";
+    let asked = Wire::new(broker.address(), None)
+        .call("/grpc.health.v1.Health/Check", SERVICE.to_vec())
+        .ok()?;
+    asked.concat().last().copied()
 }
 
 /// Ends a task.

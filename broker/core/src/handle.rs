@@ -59,12 +59,21 @@ impl fmt::Debug for Handle {
 
 impl Serialize for Handle {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_json().serialize(serializer)
+        if serializer.is_human_readable() {
+            self.to_json().serialize(serializer)
+        } else {
+            serializer.serialize_str(&self.0)
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Handle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::from)
+        if deserializer.is_human_readable() {
+            Value::deserialize(deserializer).map(Self::from)
+        } else {
+            // INVARIANT: only a handle is written like this.
+            Box::<str>::deserialize(deserializer).map(Self)
+        }
     }
 }

@@ -7,7 +7,12 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Clock, Entropy, EntropyError, InvalidValue, Timestamp, excerpt, text::prints_as_text};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
+
+use crate::{Clock, Entropy, EntropyError, InvalidValue, Timestamp, excerpt};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const DIGITS: usize = 16;
@@ -21,6 +26,16 @@ fn encode(millis: u64, random: u32) -> [u8; DIGITS] {
         *digit = ALPHABET.get(index).copied().unwrap_or(b'0');
     }
     digits
+}
+
+fn digits(bytes: &[u8]) -> Option<[u8; DIGITS]> {
+    let digits = <[u8; DIGITS]>::try_from(bytes).ok()?;
+    digits.iter().copied().all(is_digit).then_some(digits)
+}
+
+/// Whether a byte is in [`ALPHABET`]. A start asks millions of times.
+const fn is_digit(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z')
 }
 
 macro_rules! id {
@@ -62,8 +77,7 @@ macro_rules! id {
 
             fn from_str(s: &str) -> Result<Self, Self::Err> {
                 s.strip_prefix($prefix)
-                    .and_then(|digits| <[u8; DIGITS]>::try_from(digits.as_bytes()).ok())
-                    .filter(|digits| digits.iter().all(|d| ALPHABET.contains(d)))
+                    .and_then(|text| digits(text.as_bytes()))
                     .map(Self)
                     .ok_or_else(|| {
                         InvalidValue(format!(
@@ -74,7 +88,45 @@ macro_rules! id {
             }
         }
 
-        prints_as_text!($name);
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    serializer.serialize_bytes(&self.0)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Printed;
+
+                impl Visitor<'_> for Printed {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!("a ", $what))
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+
+                    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<$name, E> {
+                        let digits = digits(bytes).map($name);
+                        digits.ok_or_else(|| E::custom(concat!("not the digits of a ", $what)))
+                    }
+                }
+
+                // A tagged enum asks for the text in a binary format, too, and finds the digits.
+                if deserializer.is_human_readable() {
+                    deserializer.deserialize_str(Printed)
+                } else {
+                    deserializer.deserialize_bytes(Printed)
+                }
+            }
+        }
     };
 }
 
@@ -113,6 +165,13 @@ mod tests {
         assert_eq!(first.to_string().parse::<TaskId>().unwrap(), first);
         assert_eq!(first.to_string().len(), 17);
         assert!(TaskId::first_at(Timestamp::from_millis(1_700_000_000_000)) <= first);
+    }
+
+    #[test]
+    fn the_digits_are_the_alphabet() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_digit(byte), ALPHABET.contains(&byte), "{byte}");
+        }
     }
 
     #[test]

@@ -4,7 +4,12 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{InvalidValue, excerpt, text::prints_as_text};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{
+    InvalidValue, excerpt,
+    text::{Parses, prints_as_text},
+};
 
 /// A point in time in UTC with millisecond resolution, printed as RFC 3339 with exactly three
 /// decimals. The default is the epoch.
@@ -107,7 +112,25 @@ impl FromStr for Timestamp {
     }
 }
 
-prints_as_text!(Timestamp);
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_i64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Parses::new())
+        } else {
+            i64::deserialize(deserializer).map(Self::from_millis)
+        }
+    }
+}
 
 /// A lifetime in whole seconds, at least 1 s and at most 366 days.
 ///

@@ -173,8 +173,16 @@ impl Engine {
             .max(self.newest.lock().flowed(clock.monotonic()))
     }
 
-    /// Refuses to mint while the clock is in doubt, or behind the newest ledger entry: lifetimes
-    /// would be computed from a wrong time.
+    /// Refuses to mint while the ledger is known to be damaged, or the clock is not right.
+    pub(crate) fn require_sound(&self) -> Result<Timestamp, Error> {
+        if let Some(at) = self.context.ledger.damage() {
+            return Err(Error::LedgerDamaged(Box::new(at.into())));
+        }
+        self.require_sane_clock()
+    }
+
+    /// Refuses while the clock is in doubt, or behind the newest ledger entry: lifetimes would be
+    /// computed from a wrong time.
     pub(crate) fn require_sane_clock(&self) -> Result<Timestamp, Error> {
         if let Some(doubt) = self.context.clock.doubt() {
             return Err(Error::ClockInDoubt(doubt));

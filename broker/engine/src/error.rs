@@ -166,6 +166,11 @@ pub enum Error {
         /// The newest entry.
         ledger: Timestamp,
     },
+    /// An entry of the ledger is not the one that was signed.
+    #[error(
+        "the broker's ledger is damaged: nothing is issued until a person has looked at it; revoking goes on"
+    )]
+    LedgerDamaged(#[source] Box<taskpass_ledger::Error>),
     /// The disk is full: nothing is issued, revoking goes on.
     #[error(
         "the broker's disk is full: nothing can be issued until there is room; revoking goes on"

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     Error, Hash,
     cursor::{Place, Reach, place_in},
+    genuine::NOT_SIGNED,
     scan::{self, Content, SegmentFile, read_open_segment},
     segment::Segment,
     tree::leaf_hash,
@@ -111,10 +112,7 @@ pub(crate) fn hash_open(
         if failed.is_none() && frame.index < expected.next() {
             match leaf(frame.index) {
                 Ok(signed) if signed == leaf_hash(frame.bytes) => {}
-                Ok(_) => {
-                    let reason = "the entry is not the one that was signed";
-                    failed = Some(damaged(offset, frame.index, reason));
-                }
+                Ok(_) => failed = Some(damaged(offset, frame.index, NOT_SIGNED)),
                 Err(error) => failed = Some(error),
             }
         }

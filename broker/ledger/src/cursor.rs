@@ -83,6 +83,11 @@ impl Cursor {
         self.end.saturating_sub(self.next)
     }
 
+    /// The index of the next entry, if there is one.
+    pub(crate) fn position(&self) -> Option<u64> {
+        (self.next < self.end).then_some(self.next)
+    }
+
     /// The next entry and its index; calls `locate` at the beginning of each segment.
     pub(crate) fn next(
         &mut self,

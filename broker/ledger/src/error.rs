@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{NoteError, disk};
+use crate::{DamageAt, NoteError, disk};
 
 /// A ledger operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +159,19 @@ impl Error {
     /// Whether the disk is full, so that the caller can stop issuing and go on revoking.
     pub const fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull { .. })
+    }
+
+    /// Where the ledger is damaged, if it is.
+    pub(crate) fn damage(&self) -> Option<DamageAt> {
+        match self {
+            Self::Damaged {
+                segment,
+                offset,
+                index,
+                reason,
+            } => Some(DamageAt::new(segment, *offset, *index, reason)),
+            _ => None,
+        }
     }
 
     /// For `map_err`: names the operation and the file.

@@ -7,7 +7,7 @@
 use std::{fs::File, ops::Range, sync::Arc};
 
 use crate::{
-    Archiver, Checkpoint, Error, Priority, Reader, RootsSigner, SigningKey, checkpoint,
+    Archiver, Checkpoint, Error, Priority, Reader, RootsSigner, SigningKey, Unhashed, checkpoint,
     disk::Disk,
     segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
     shared::Shared,
@@ -31,6 +31,8 @@ pub struct Ledger {
     poisoned: bool,
     segment_bytes: u64,
     lock: Arc<File>,
+    /// The entries that opening did not hash.
+    unhashed: Range<u64>,
 }
 
 impl Ledger {
@@ -51,7 +53,17 @@ impl Ledger {
             poisoned: false,
             segment_bytes,
             lock: Arc::new(lock),
+            unhashed: 0..0,
         }
+    }
+
+    pub(crate) fn leave_unhashed(&mut self, entries: Range<u64>) {
+        self.unhashed = entries;
+    }
+
+    /// The entries that opening did not hash; none of a small ledger.
+    pub fn unhashed(&self) -> Unhashed {
+        Unhashed::new(Arc::clone(&self.shared), self.unhashed.clone())
     }
 
     /// A view for reading; any number of them may be used on any thread.

@@ -3,6 +3,8 @@
 //! Every entry is hashed, and the hashes must lead to the signed root. A checksum finds a bad disk;
 //! a writer of the files mends the checksum, but has no key to sign another root. Entries that are
 //! younger than the checkpoint, of the last second before a crash, have only their checksums.
+//!
+//! The entries of a large ledger are hashed while it is in use already (`resume.rs`).
 
 use std::{
     fs::{self, File, TryLockError},
@@ -20,6 +22,8 @@ use crate::{
     checkpoint::{self, checkpoint_path},
     disk::{Disk, SystemDisk},
     forest::{self, Forest},
+    genuine,
+    resume::resume,
     scan::{self, Scan, SegmentFile},
     segment::{self, HEADER_BYTES, Segment},
     shared::{Shared, State},
@@ -28,6 +32,9 @@ use crate::{
     tiles::Edge,
     tree::empty_root,
 };
+
+/// Hashing so many bytes takes some 50 ms on one core without SHA-256 instructions.
+const HASH_FIRST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The treatment of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +62,9 @@ pub struct Options {
     pub archive: Option<PathBuf>,
     /// Once a segment has grown to this, the next batch begins a new one.
     pub segment_bytes: u64,
+    /// A ledger with more bytes than this opens before all its entries are hashed; see
+    /// [`Ledger::unhashed`].
+    pub hash_first_bytes: u64,
 }
 
 impl Options {
@@ -66,6 +76,7 @@ impl Options {
             disk: Arc::new(SystemDisk),
             archive: None,
             segment_bytes: SEGMENT_BYTES,
+            hash_first_bytes: HASH_FIRST_BYTES,
         }
     }
 }
@@ -111,11 +122,13 @@ impl Ledger {
             disk,
             archive,
             segment_bytes,
+            hash_first_bytes,
         } = options;
         let mut opening = Opening {
             ledger: directory,
             disk,
             damage,
+            hash_first_bytes,
             accepted: Vec::new(),
         };
         let created = opening.is_new()?;
@@ -129,7 +142,13 @@ impl Ledger {
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
         let survey = opening.survey(&mut checkpoint, base)?;
         let tiles_rebuilt = opening.compare(&mut checkpoint, &survey)?;
-        let Survey { scan, edge, .. } = survey;
+        opening.remove_mark()?;
+        let Survey {
+            scan,
+            edge,
+            hashed_from,
+            ..
+        } = survey;
         let mut segments = scan.segments;
         if segments.is_empty() {
             segments.push(Segment::empty(first));
@@ -160,7 +179,8 @@ impl Ledger {
             checkpoint: Arc::new(checkpoint),
         };
         let shared = Shared::new(directory.to_owned(), archive.map(Attached::new), state);
-        let ledger = Ledger::assemble(shared, key, opening.disk, tail, segment_bytes, lock);
+        let mut ledger = Ledger::assemble(shared, key, opening.disk, tail, segment_bytes, lock);
+        ledger.leave_unhashed(first..hashed_from);
         Ok((ledger, report))
     }
 }
@@ -189,6 +209,7 @@ struct Opening<'a> {
     ledger: &'a Path,
     disk: Arc<dyn Disk>,
     damage: Damage,
+    hash_first_bytes: u64,
     accepted: Vec<Accepted>,
 }
 
@@ -247,7 +268,17 @@ impl Opening<'_> {
     /// accepted.
     fn survey(&mut self, checkpoint: &mut Option<Checkpoint>, base: Edge) -> Result<Survey, Error> {
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
-        let survey = survey::survey(self.ledger, signed, base)?;
+        let resumed = match checkpoint {
+            // Who accepts damage wants to know all of it.
+            Some(signed) if self.damage == Damage::Refuse && !self.is_marked() => {
+                resume(self.ledger, signed, base.size(), self.hash_first_bytes)?
+            }
+            _ => None,
+        };
+        let survey = match resumed {
+            Some(resumed) => resumed,
+            None => survey::survey(self.ledger, signed, base)?,
+        };
         let scan = &survey.scan;
         if let Some(torn) = &scan.torn {
             tracing::warn!(segment = %torn.segment.display(), offset = torn.offset, bytes = torn.bytes, "an unfinished write was cut off the ledger");
@@ -268,6 +299,20 @@ impl Opening<'_> {
             });
         }
         Ok(survey)
+    }
+
+    /// Whether damage was found while the ledger was in use.
+    fn is_marked(&self) -> bool {
+        genuine::mark(self.ledger).symlink_metadata().is_ok()
+    }
+
+    /// Takes the mark away: every entry was hashed, or damage was accepted.
+    fn remove_mark(&self) -> Result<(), Error> {
+        let path = genuine::mark(self.ledger);
+        match self.disk.remove(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Compares the hashed entries with the signed root, and makes wrong tiles again from them.

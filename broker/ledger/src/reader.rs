@@ -12,7 +12,7 @@ use crate::{
 /// A view of an open ledger; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -108,7 +108,7 @@ impl Reader {
         })
     }
 
-    fn within(&self, size: u64) -> Result<(), Error> {
+    pub(crate) fn within(&self, size: u64) -> Result<(), Error> {
         let durable = self.size();
         if size <= durable {
             Ok(())

@@ -131,13 +131,31 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Frame<'_>, Bad> {
 }
 
 /// The index of the one entry that fills exactly these bytes.
-pub(crate) fn whole(bytes: &[u8]) -> Option<u64> {
+fn whole(bytes: &[u8]) -> Option<u64> {
     // The length is compared first: a checksum at each place of a file's end takes too long.
     let length = bytes.get(4..8)?.first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length) & !BATCH_FLAG).ok()?;
     let fits = FRAME_BYTES.checked_add(length) == Some(bytes.len());
     fits.then(|| decode(bytes).ok().map(|frame| frame.index))
         .flatten()
+}
+
+/// Whether the last entry of a segment's file is the one before `next`. Reads only the file's end,
+/// since there may be very many segments.
+pub(crate) fn ends_before(file: &fs::File, next: u64) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let longest = (FRAME_BYTES + ENTRY_BYTES_MAX) as u64;
+    let from = length.saturating_sub(longest);
+    let mut tail = vec![0; usize::try_from(length - from).unwrap_or_default()];
+    file.read_exact_at(&mut tail, from)?;
+    let mut rest = tail.as_slice();
+    while !rest.is_empty() {
+        if whole(rest).is_some_and(|index| index.checked_add(1) == Some(next)) {
+            return Ok(true);
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    Ok(false)
 }
 
 /// The answers of a [`FrameReader`].
@@ -302,13 +320,19 @@ impl Segment {
         }
     }
 
-    /// A segment that was not read: its end is that of its file.
+    /// A segment that was not read: its end is that of its file, and an entry is found from its
+    /// beginning on.
     pub(crate) fn unread(first: u64, next: u64, end: u64) -> Self {
         Self {
             count: next.saturating_sub(first),
             end,
             ..Self::empty(first)
         }
+    }
+
+    /// Whether nothing but its ends is known.
+    pub(crate) const fn is_unread(&self) -> bool {
+        self.count > 0 && self.offsets.is_empty()
     }
 
     /// The segment of an entry among segments in order.

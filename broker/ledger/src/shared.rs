@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     cache: Mutex<VecDeque<(u32, u64, Arc<Tile>)>>,
     /// From which entries on readers need the ledger's own segments, and how many readers do.
     pins: Mutex<BTreeMap<u64, usize>>,
+    /// The first damage that was found while the ledger was in use.
+    pub(crate) damage: OnceLock<DamageAt>,
 }
 
 /// The durable part of the ledger.
@@ -53,6 +55,7 @@ impl Shared {
             state: RwLock::new(state),
             cache: Mutex::new(VecDeque::with_capacity(CACHED_TILES + 1)),
             pins: Mutex::default(),
+            damage: OnceLock::new(),
         }
     }
 
@@ -64,6 +67,24 @@ impl Shared {
 
     pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the facts about a segment that opening did not read.
+    pub(crate) fn now_read(&self, read: Segment) -> Result<(), Error> {
+        let mut state = self.state_mut();
+        let known = state.segments.iter_mut().find(|it| it.first == read.first);
+        // It may have gone to the archive meanwhile, or it is the last one.
+        let Some(known) = known.filter(|it| it.is_unread()) else {
+            return Ok(());
+        };
+        if read.end != known.end {
+            let reason = "the segment has entries of the next one";
+            return Err(
+                DamageAt::new(read.path(&self.ledger), read.end, read.next(), reason).into(),
+            );
+        }
+        *known = read;
+        Ok(())
     }
 
     pub(crate) fn locate(&self, index: u64, reach: Reach) -> Result<Place, Error> {

@@ -33,6 +33,8 @@ pub(crate) struct Survey {
     pub(crate) edge: Edge,
     /// The root over the signed entries; none when there are fewer.
     pub(crate) signed_root: Option<Hash>,
+    /// The first entry that was hashed; the tree over those before it leads to the signed root.
+    pub(crate) hashed_from: u64,
     /// Full tiles whose file is missing or has other hashes, lower levels first.
     pub(crate) wrong_tiles: Vec<(u32, u64)>,
     /// Wrong tiles over entries of which some are in an archive, made of the base and the rest.
@@ -273,6 +275,7 @@ impl<'a> Joined<'a> {
             scan: self.scan.finish(self.ledger, self.signed),
             edge: self.edge,
             signed_root: self.signed_root,
+            hashed_from: self.archived,
             wrong_tiles: wrong,
             wrong_across: self.wrong_across,
             differs: differs.map(|(_, entry)| entry),

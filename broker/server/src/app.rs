@@ -16,7 +16,7 @@ use taskpass_engine::{
     self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
-    Archiver, Reader, RootsSigner, SigningKey,
+    Archiver, Reader, RootsSigner, SigningKey, Unhashed,
     disk::{Disk, SystemDisk},
 };
 use taskpass_metrics::{Labels, Metrics};
@@ -33,6 +33,7 @@ use crate::{
     certificate::{CertificateRenewal, ServerCertificate, ShownCertificate},
     clock::{self, ClockWatch},
     config::Config,
+    issuing::Issuing,
     keys,
     observe::{disk::ObservedDisk, endpoint::Endpoint, request::Observer, sample::Sampler},
     reload::{
@@ -40,6 +41,7 @@ use crate::{
         control::{ControlSocket, Parts},
     },
     transport::{Connections, ServerTls, Transport},
+    unhashed::LedgerHashing,
 };
 
 /// How long background work may go on after the last connection is closed. The next start takes up
@@ -63,6 +65,7 @@ pub struct App {
     reloads: Reloads,
     control: Option<ControlSocket>,
     archiving: Arc<Archiving>,
+    unhashed: Unhashed,
     clock: Arc<TrustedClock>,
     tasks: TaskTracker,
 }
@@ -83,7 +86,7 @@ impl App {
             .map_err(AppError::setup("naming this run of the broker"))?;
         let connections = Connections::default();
         let parts = (&metrics, &tasks, &connections);
-        let (store, engine, archiving) = open_engine(&config, &deps, parts).await?;
+        let (store, engine, archiving, unhashed) = open_engine(&config, &deps, parts).await?;
         let ServerCertificate { chain, key, .. } =
             ServerCertificate::new(engine.authority(), &config)?;
         let authority = Arc::clone(engine.authority());
@@ -134,6 +137,7 @@ impl App {
             reloads,
             control,
             archiving,
+            unhashed,
             clock: trusted,
             tasks,
         })
@@ -158,8 +162,12 @@ impl App {
         let clock = Arc::clone(self.engine.clock());
         let certificate = CertificateRenewal::new(self.certificate, clock);
         reconcile::drive(&self.engine, certificate, &stop);
-        let watch = ClockWatch::new(self.clock, &self.config, self.health.clone());
+        let issuing = Issuing::new(self.health.clone());
+        let watch = ClockWatch::new(self.clock, &self.config, issuing.clone());
         reconcile::drive(&self.engine, watch, &stop);
+        let clock = Arc::clone(self.engine.clock());
+        let hashing = LedgerHashing::new(self.unhashed, clock, issuing);
+        reconcile::drive(&self.engine, hashing, &stop);
         if let (Some(keep), Some(archive)) = self.config.ledger.kept() {
             let clock = Arc::clone(self.engine.clock());
             let limit = KeepLimit::new(self.archiving, clock, keep, archive);
@@ -251,7 +259,7 @@ async fn open_engine(
     config: &Config,
     deps: &Deps,
     (metrics, tasks, connections): (&Arc<Metrics>, &TaskTracker, &Connections),
-) -> Result<(Arc<LogStore>, Arc<Engine>, Arc<Archiving>), AppError> {
+) -> Result<(Arc<LogStore>, Arc<Engine>, Arc<Archiving>, Unhashed), AppError> {
     let keys = keys::open_at_start(config, deps, &SystemTimer)
         .await
         .map_err(AppError::setup("opening the private keys"))?;
@@ -264,6 +272,7 @@ async fn open_engine(
         store,
         ledger,
         archiver,
+        unhashed,
         roots_signer,
     } = open_store(config, deps, Arc::new(disk), &keys).await?;
     let archiving = Archiving::new(
@@ -311,7 +320,7 @@ async fn open_engine(
     if let Err(error) = engine.rotate_authority().await {
         tracing::error!(error = %error.message(), "the certificate authority could not be rotated; trying again");
     }
-    Ok((store, engine, Arc::new(archiving)))
+    Ok((store, engine, Arc::new(archiving), unhashed))
 }
 
 /// Records `BrokerStarted` from the disk reserve for revocations. If even the reserve is full, the
@@ -343,6 +352,7 @@ pub(crate) struct OpenStore {
     pub(crate) store: Arc<LogStore>,
     pub(crate) ledger: Reader,
     pub(crate) archiver: Archiver,
+    pub(crate) unhashed: Unhashed,
     pub(crate) roots_signer: RootsSigner,
 }
 
@@ -378,6 +388,7 @@ pub(crate) async fn open_store(
         store,
         ledger,
         archiver,
+        unhashed,
         roots_signer,
         report,
     } = opened.map_err(AppError::setup(format!(
@@ -391,6 +402,7 @@ pub(crate) async fn open_store(
         store: Arc::new(store),
         ledger,
         archiver,
+        unhashed,
         roots_signer,
     })
 }

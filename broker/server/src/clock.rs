@@ -20,9 +20,8 @@ use async_trait::async_trait;
 use taskpass_core::{Clock, ClockMark, TrustedClock, with_sources};
 use taskpass_engine::reconcile::{Reconciler, Round};
 use taskpass_files::{Access, replace};
-use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{config::Config, init::quoted};
+use crate::{config::Config, init::quoted, issuing::Issuing};
 
 pub use accept::{Accepted, Error, Request, accept};
 
@@ -33,8 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the mark is written while nothing changes. It is good for as long as the machine runs;
 /// a newer one takes over the drift of the clock.
 const MARK_EVERY: Duration = Duration::from_secs(600);
-/// The name under which gRPC health says whether anything is issued.
-const ISSUING: &str = "taskpass.issuing";
+/// Names this watcher.
+const NAME: &str = "clock";
 
 /// Watches the machine's clock, from where the last process on this machine left it.
 pub(crate) fn trusted(data_dir: &Path, machine: Arc<dyn Clock>) -> Arc<TrustedClock> {
@@ -69,7 +68,7 @@ pub(crate) struct ClockWatch {
     data_dir: PathBuf,
     /// The configuration, as an argument of a command.
     config: String,
-    health: HealthReporter,
+    issuing: Issuing,
     /// The last mark that was left, and when.
     left: Option<(ClockMark, Duration)>,
     told: Option<Told>,
@@ -83,12 +82,12 @@ enum Told {
 }
 
 impl ClockWatch {
-    pub(crate) fn new(clock: Arc<TrustedClock>, config: &Config, health: HealthReporter) -> Self {
+    pub(crate) fn new(clock: Arc<TrustedClock>, config: &Config, issuing: Issuing) -> Self {
         Self {
             clock,
             data_dir: config.data_dir.clone(),
             config: quoted(&config.path),
-            health,
+            issuing,
             left: None,
             told: None,
         }
@@ -110,17 +109,11 @@ impl ClockWatch {
         if self.told.replace(now) == Some(now) {
             return message;
         }
-        let status = match &message {
-            Some(message) => {
-                tracing::error!("the clock is in doubt: {message}");
-                ServingStatus::NotServing
-            }
-            None => {
-                tracing::info!("the clock is right");
-                ServingStatus::Serving
-            }
-        };
-        self.health.set_service_status(ISSUING, status).await;
+        match &message {
+            Some(message) => tracing::error!("the clock is in doubt: {message}"),
+            None => tracing::info!("the clock is right"),
+        }
+        self.issuing.say(NAME, message.is_none()).await;
         message
     }
 
@@ -145,7 +138,7 @@ impl ClockWatch {
 #[async_trait]
 impl Reconciler for ClockWatch {
     fn name(&self) -> &'static str {
-        "clock"
+        NAME
     }
 
     async fn round(&mut self) -> Round {

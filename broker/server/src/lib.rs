@@ -36,6 +36,7 @@ mod fixture;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod init;
+mod issuing;
 pub mod keys;
 pub mod observe;
 pub mod operator;
@@ -43,5 +44,6 @@ pub mod order;
 pub mod reason;
 pub mod reload;
 pub mod transport;
+mod unhashed;
 
 pub use app::{App, AppError, Deps, provider_kinds};

@@ -105,6 +105,9 @@ reasons! {
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable,
         "The store cannot be read or written.",
         "Try again; an operator reads the broker's log.";
+    LedgerDamaged = "LEDGER_DAMAGED", Unavailable,
+        "An entry of the broker's ledger is not the one that was signed. It issues nothing; it goes on revoking.",
+        "An operator runs `taskpassd doctor`, keeps a copy of the data directory, and restores a backup.";
     LedgerUnreadable = "LEDGER_UNREADABLE", Internal,
         "The ledger cannot be read.",
         "An operator reads the broker's log.";

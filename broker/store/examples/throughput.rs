@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! throughput commit             commits per second with 1 and 64 committers
-//! throughput fill DIR ENTRIES   makes a store with ENTRIES of history and 10,000 live credentials
+//! throughput fill DIR ENTRIES LIVE
+//!                               makes a store with ENTRIES of history and LIVE credentials
 //! throughput open DIR           the time and memory that opening this store takes
 //! ```
 
@@ -37,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["fill", dir, entries] => fill(Path::new(dir), entries.parse()?).await,
+        ["fill", dir, entries, live] => fill(Path::new(dir), entries.parse()?, live.parse()?).await,
         ["open", dir] => open(Path::new(dir)).await,
         _ => commit().await,
     }
@@ -220,7 +221,7 @@ async fn work(bench: &Bench, rounds: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fill(dir: &Path, entries: u64) -> anyhow::Result<()> {
+async fn fill(dir: &Path, entries: u64, live: u64) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
     let bench = Bench::open(dir)?;
     bench.install().await?;
@@ -246,7 +247,7 @@ async fn fill(dir: &Path, entries: u64) -> anyhow::Result<()> {
         }
         bench.store.commit(Batch::new(events)).await?;
     }
-    for _ in 0..1000 {
+    for _ in 0..live / 10 {
         let task = bench.task()?;
         let mut events = vec![Event::TaskStarted {
             task: task.clone(),
@@ -272,8 +273,9 @@ async fn fill(dir: &Path, entries: u64) -> anyhow::Result<()> {
 
 async fn open(dir: &Path) -> anyhow::Result<()> {
     let clock = SystemClock::new();
+    let start = clock.monotonic();
     let bench = Bench::open(dir)?;
-    let took = clock.monotonic();
+    let took = clock.monotonic().saturating_sub(start);
     let open = bench.store.open_tasks().await?.len();
     let size = bench.ledger.size();
     say(&format!(

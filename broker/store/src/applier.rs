@@ -16,6 +16,7 @@ use taskpass_core::Clock;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::{
+    imager::Imager,
     index::{Index, IndexError},
     portion::{self, Portion},
     shared::Shared,
@@ -113,23 +114,26 @@ pub(crate) struct Applier {
     clock: Arc<dyn Clock>,
     progress: watch::Sender<Progress>,
     shared: Arc<Shared>,
+    /// `None` once the store closes.
+    imager: Option<Imager>,
     /// How far readers want the index to be.
     wanted: u64,
     is_closed: bool,
 }
 
 impl Applier {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         index: Arc<Index>,
         clock: Arc<dyn Clock>,
         progress: watch::Sender<Progress>,
-        shared: Arc<Shared>,
+        imager: Imager,
     ) -> Self {
         Self {
             index,
             clock,
             progress,
-            shared,
+            shared: imager.shared(),
+            imager: Some(imager),
             wanted: 0,
             is_closed: false,
         }
@@ -203,13 +207,20 @@ impl Applier {
                 }
             }
             if self.is_closed {
-                return self.index.flush();
+                self.index.flush()?;
+                // The sequencer is gone, so the index has all that the image has.
+                self.imager.take().into_iter().for_each(Imager::close);
+                return Ok(());
             }
             let now = self.clock.monotonic();
             let is_due = flushed_at.is_some_and(|at| now.saturating_sub(at) >= FLUSH_AFTER);
             if dirty >= FLUSH_CHANGES || (dirty > 0 && is_due) {
                 self.index.flush()?;
                 (dirty, flushed_at) = (0, Some(now));
+                let applied = self.progress.borrow().applied;
+                if let Some(imager) = &mut self.imager {
+                    imager.make_when_due(applied);
+                }
             }
         }
     }

@@ -39,6 +39,8 @@ mod entry;
 mod error;
 mod history;
 mod idempotency;
+mod image;
+mod imager;
 mod index;
 mod log;
 mod past;

@@ -35,6 +35,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use taskpass_core::{
     Agent, AgentName, Anchor, AnchorId, Credential, CredentialId, DecisionRecord, Event, Identity,
     InstallationStep, JoinTokenId, ProviderName, RecordedRoot, RootNumber, SvidStep, TaskId,
@@ -59,7 +60,7 @@ use crate::{
 macro_rules! tables {
     ($($name:ident: $table:ty,)*) => {
         /// One record set to a value, or removed.
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub(crate) enum Change {
             /// How many entries were applied, and the time of the last.
             Position(u64, Timestamp),
@@ -113,6 +114,16 @@ macro_rules! tables {
                         Change::$name(key.clone(), <$table>::set(self, key, record.as_ref()))
                     })*
                 }
+            }
+
+            /// Every record, in the order in which another state takes them.
+            pub(crate) fn records(&self) -> Vec<Change> {
+                let mut records = Vec::new();
+                $(
+                    let all = <$table>::all(self);
+                    records.extend(all.map(|(key, record)| Change::$name(key, Some(record))));
+                )*
+                records
             }
 
             /// Reads everything that is alive from the index.

@@ -96,7 +96,7 @@ impl Engine {
         key: Option<&RequestKey>,
         request: &IssueCredential,
     ) -> Result<IssuedCredential, Error> {
-        let now = self.require_sane_clock()?;
+        let now = self.require_sound()?;
         let (task, pins) = self.task_and_pins(call, request, now).await?;
         let (backend, spec) = call.snapshot.backends().role(&request.role)?;
         let idempotency = Self::idempotency_key(call, key, request)?;

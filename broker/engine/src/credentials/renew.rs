@@ -65,7 +65,7 @@ impl Engine {
             .ttl
             .map_or(spec.max_ttl, |ttl| ttl.min(spec.max_ttl));
         // From here on no other renewal changes the credential.
-        let now = self.require_sane_clock()?;
+        let now = self.require_sound()?;
         if let Some(answer) = self
             .renewed_before(backend, id, idempotency.as_ref())
             .await?

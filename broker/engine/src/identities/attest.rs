@@ -63,7 +63,7 @@ impl Engine {
     /// Verifies the evidence, uses it up if it counts once, and signs the agent's key. Of any
     /// number of attempts with one join token, one wins.
     pub async fn attest(&self, request: &Attest<'_>) -> Result<IssuedSvid, Error> {
-        let now = self.require_sane_clock()?;
+        let now = self.require_sound()?;
         let snapshot = self.snapshot();
         let kind = request.evidence.kind();
         let attestor = self.context.attestors.of(kind)?;

@@ -14,7 +14,7 @@ impl Engine {
     /// Signs a new SVID for the caller, over `key`. The old one counts until the new one is first
     /// used, so that a lost answer locks no caller out.
     pub async fn renew_svid(&self, call: &Call, key: &PublicKey) -> Result<IssuedSvid, Error> {
-        self.require_sane_clock()?;
+        self.require_sound()?;
         let (decided, issued, event) = match &call.caller {
             Caller::Agent {
                 agent,

@@ -89,7 +89,7 @@ impl Engine {
         key: Option<&RequestKey>,
         request: &StartTask,
     ) -> Result<StartedTask, Error> {
-        let now = self.require_sane_clock()?;
+        let now = self.require_sound()?;
         let Some(agent) = call.agent() else {
             return Err(self
                 .refuse_kind(call, Action::TaskStart, "only agents start tasks")

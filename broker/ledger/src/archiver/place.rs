@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use rustix::{
 use super::ArchiveError;
 use crate::{
     Error,
-    segment::{self, ENTRY_BYTES_MAX, FRAME_BYTES, Segment},
+    segment::{self, Segment},
 };
 
 /// What tells one file from every other, whatever its path is.
@@ -126,26 +126,13 @@ impl Place {
         Ok((expected < ends).then_some(expected))
     }
 
-    /// Whether the last entry of a segment is the one before `next`. Reads only the file's end,
-    /// since an archive may be very large.
+    /// Whether the last entry of a segment is the one before `next`.
     fn ends_before(&self, first: u64, next: u64) -> Result<bool, ArchiveError> {
         let Some(file) = self.segment(first)? else {
             return Ok(false);
         };
-        let read = |e| Error::io("read", self.path_of(first))(e);
-        let length = file.metadata().map_err(read)?.len();
-        let longest = (FRAME_BYTES + ENTRY_BYTES_MAX) as u64;
-        let from = length.saturating_sub(longest);
-        let mut tail = vec![0; usize::try_from(length - from).unwrap_or_default()];
-        file.read_exact_at(&mut tail, from).map_err(read)?;
-        let mut rest = tail.as_slice();
-        while !rest.is_empty() {
-            if segment::whole(rest).is_some_and(|index| index.checked_add(1) == Some(next)) {
-                return Ok(true);
-            }
-            rest = rest.get(1..).unwrap_or_default();
-        }
-        Ok(false)
+        let ends = segment::ends_before(&file, next);
+        Ok(ends.map_err(Error::io("read", self.path_of(first)))?)
     }
 }
 

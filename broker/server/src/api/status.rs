@@ -178,6 +178,7 @@ const fn classify(error: &Error) -> Reason {
             ..
         } => Reason::ProviderUnsupported,
         Error::ClockInDoubt(_) => Reason::ClockInDoubt,
+        Error::LedgerDamaged(_) => Reason::LedgerDamaged,
         Error::ClockWentBack { .. } => Reason::ClockWentBack,
         Error::DiskFull => Reason::DiskFull,
         Error::Store(_) => Reason::StoreUnavailable,

@@ -19,6 +19,12 @@ use super::{Index, IndexError, record, rows::parse, seal::Tally};
 /// Threads that read at the same time; sled's cache is shared, and more gain little.
 const READERS_MAX: NonZero<usize> = NonZero::new(4).expect("not zero");
 
+/// How many threads read live records.
+pub(crate) fn loading_threads() -> usize {
+    let cores = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    cores.min(READERS_MAX).get()
+}
+
 /// The records under one task.
 type Found<T> = Result<Vec<Arc<T>>, IndexError>;
 
@@ -94,8 +100,7 @@ impl<'a> LiveRows<'a> {
         prefix: fn(TaskId) -> String,
         mut put: impl FnMut(Arc<T>),
     ) -> Result<(), IndexError> {
-        let cores = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        let share = tasks.len().div_ceil(cores.min(READERS_MAX).get()).max(1);
+        let share = tasks.len().div_ceil(loading_threads()).max(1);
         thread::scope(|scope| {
             let (found, inbox) = mpsc::channel();
             for tasks in tasks.chunks(share) {

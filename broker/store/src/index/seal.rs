@@ -8,9 +8,11 @@
 //!
 //! The records are a set that changes all the time, so the seal stands over the XOR of one code for
 //! each record: a change costs two codes, however many records there are. The XOR itself is never
-//! written. Codes that were known could be combined into another set with the same XOR.
+//! written in the clear. Codes that were known could be combined into another set with the same
+//! XOR. A start from an image does not read the records, so the XOR stands beside the seal, masked
+//! with a code of the seal. The seal follows from the XOR, so no two of them have the same mask.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt, num::ParseIntError, str::FromStr};
 
 use parking_lot::Mutex;
 use ring::hmac;
@@ -27,6 +29,7 @@ use crate::{
 pub(super) struct Seal {
     rows: hmac::Key,
     heads: hmac::Key,
+    masks: hmac::Key,
     /// Over the records that are alive now.
     tally: Mutex<Tally>,
 }
@@ -45,6 +48,20 @@ impl Tally {
     }
 }
 
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for Tally {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
 impl Seal {
     pub(super) fn new(key: &hmac::Key) -> Self {
         let derived = |purpose: &[u8]| {
@@ -54,6 +71,7 @@ impl Seal {
         Self {
             rows: derived(b"rows"),
             heads: derived(b"heads"),
+            masks: derived(b"masks"),
             tally: Mutex::default(),
         }
     }
@@ -76,6 +94,13 @@ impl Seal {
         context.update(&tally.0.to_be_bytes());
         context.update(head);
         hex(context.sign().as_ref())
+    }
+
+    /// Masks the tally that `seal` was made of, or takes the mask off again.
+    pub(super) fn mask(&self, tally: Tally, seal: &str) -> Tally {
+        let tag = hmac::sign(&self.masks, seal.as_bytes());
+        let mask = tag.as_ref().first_chunk().copied().unwrap_or_default();
+        tally.toggle(u128::from_be_bytes(mask))
     }
 
     /// The index has these records now.

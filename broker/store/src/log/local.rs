@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use taskpass_core::{Clock, with_sources};
-use taskpass_ledger::{Error, Ledger, Reader};
+use taskpass_ledger::{Error, GenuineEntries, Ledger, Reader};
 
 use super::{Entries, Log, LogError, Position, Sealed, Turn};
 use crate::Priority;
@@ -17,6 +17,8 @@ pub(crate) struct LocalLog {
     ledger: Ledger,
     reader: Reader,
     clock: Arc<dyn Clock>,
+    /// Where the last call to [`Log::news`] stopped.
+    following: Option<(u64, GenuineEntries)>,
 }
 
 impl LocalLog {
@@ -26,6 +28,7 @@ impl LocalLog {
             ledger,
             reader,
             clock,
+            following: None,
         }
     }
 }
@@ -74,10 +77,23 @@ impl Log for LocalLog {
             index: first,
             reason: error.to_string(),
         };
-        let mut entries = self.reader.entries(first..to).map_err(unreadable)?;
+        // The next call goes on where this one stops.
+        let mut entries = match self.following.take() {
+            Some((at, entries)) if at == first => entries,
+            _ => {
+                let rest = first..self.reader.size();
+                self.reader.genuine_entries(rest).map_err(unreadable)?
+            }
+        };
         let mut news = Sealed::new(first);
-        while let Some((_, entry)) = entries.next_entry().map_err(unreadable)? {
+        while news.end() < Position(to)
+            && let Some((_, entry)) = entries.next_entry().map_err(unreadable)?
+        {
             news.push_entry(entry);
+        }
+        let Position(end) = news.end();
+        if end < self.reader.size() {
+            self.following = Some((end, entries));
         }
         Ok(vec![news])
     }

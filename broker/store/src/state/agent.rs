@@ -45,6 +45,11 @@ impl Table for Agents {
         }
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (AgentName, Arc<Agent>)> {
+        let all = state.agents.iter();
+        all.map(|(key, record)| (key.clone(), Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         rows.each_record(AGENT, |_, agent: Arc<Agent>| {
             state.set(&Change::Agent(agent.name.clone(), Some(agent)));

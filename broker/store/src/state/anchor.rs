@@ -56,6 +56,11 @@ impl Table for Anchors {
         );
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (AnchorId, Arc<Anchor>)> {
+        let all = state.anchors.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
         rows.each_under(&tasks, of_task, |anchor: Arc<Anchor>| {

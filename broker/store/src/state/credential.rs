@@ -74,6 +74,11 @@ impl Table for Credentials {
         }
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (CredentialId, Arc<Credential>)> {
+        let all = state.credentials.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
         rows.each_under(&tasks, of_task, |credential: Arc<Credential>| {

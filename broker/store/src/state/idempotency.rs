@@ -124,6 +124,11 @@ impl Table for Keys {
         rows.put(name, Value::of(key));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (KeyHash, Arc<Remembered>)> {
+        let all = state.keys.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         rows.each_record(KEYS, |name, remembered| {
             let hash = name

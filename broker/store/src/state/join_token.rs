@@ -51,6 +51,11 @@ impl Table for JoinTokens {
         rows.put(record(TOKEN, id), Value::of(token));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (JoinTokenId, Arc<JoinTokenRecord>)> {
+        let all = state.tokens.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         rows.each_record(TOKEN, |_, token: Arc<JoinTokenRecord>| {
             state.set(&Change::Token(token.token.id, Some(token)));

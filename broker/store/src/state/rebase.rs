@@ -36,6 +36,11 @@ impl Table for Rebases {
         rows.put(record(REBASE, entry), Value::of(accepted));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (u64, Arc<Timestamp>)> {
+        let all = state.rebases.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let mut found = Vec::new();
         rows.each_record(REBASE, |name, accepted: Arc<Timestamp>| {

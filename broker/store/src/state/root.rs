@@ -48,6 +48,11 @@ impl Table for Roots {
         rows.put(record(ROOT, number), Value::of(root));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (RootNumber, Arc<RecordedRoot>)> {
+        let all = state.roots.iter();
+        all.map(|(key, record)| (*key, Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let mut found = Vec::new();
         rows.each_record(ROOT, |name, root: Arc<RecordedRoot>| {

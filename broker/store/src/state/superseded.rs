@@ -52,6 +52,11 @@ impl Table for SupersededSvids {
         rows.put(record(SUPERSEDED, serial), Value::of(svid));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (String, Arc<SupersededSvid>)> {
+        let all = state.superseded.iter();
+        all.map(|(key, record)| (key.clone(), Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         rows.each_record(SUPERSEDED, |_, svid: Arc<SupersededSvid>| {
             state.set(&Change::Superseded(svid.svid.serial.clone(), Some(svid)));

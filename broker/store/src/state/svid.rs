@@ -52,6 +52,11 @@ impl Table for Svids {
         rows.put(record(SVID, serial), Value::of(svid));
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (String, Arc<SvidRecord>)> {
+        let all = state.svids.iter();
+        all.map(|(key, record)| (key.clone(), Arc::clone(record)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         rows.each_record(SVID, |_, svid: Arc<SvidRecord>| {
             state.set(&Change::Svid(svid.serial.clone(), Some(svid)));

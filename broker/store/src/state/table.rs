@@ -32,6 +32,9 @@ pub(crate) trait Table {
     /// keeps its rows.
     fn rows<'a>(key: &'a Self::Key, record: Option<&'a Self::Record>, rows: &mut Rows<'a>);
 
+    /// Every record with its key, in an order in which another state takes them.
+    fn all(state: &State) -> impl Iterator<Item = (Self::Key, Arc<Self::Record>)>;
+
     /// Reads the live records into the state. The tables that they depend on are loaded before.
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError>;
 

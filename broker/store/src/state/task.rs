@@ -117,6 +117,13 @@ impl Table for Tasks {
         }
     }
 
+    fn all(state: &State) -> impl Iterator<Item = (TaskId, Arc<Task>)> {
+        let mut tasks: Vec<_> = state.tasks.values().map(|node| &node.task).collect();
+        // Parents first.
+        tasks.sort_by_key(|task| task.depth);
+        tasks.into_iter().map(|task| (task.id, Arc::clone(task)))
+    }
+
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let ids: Vec<TaskId> = rows.ids(LIVE)?;
         let mut tasks: Vec<Arc<Task>> = Vec::with_capacity(ids.len());

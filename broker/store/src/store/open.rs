@@ -1,6 +1,7 @@
 //! Opening: the log, the index if it fits, and the entries that the index has not seen.
 
 mod accepted;
+mod imaged;
 
 use std::{
     fs, io,
@@ -12,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use ring::hmac;
 use taskpass_core::{Clock, Event};
-use taskpass_ledger::{Archiver, Ledger, Options, Reader, RootsSigner, SigningKey};
+use taskpass_ledger::{Archiver, Ledger, Options, Reader, RootsSigner, SigningKey, Unhashed};
 use tokio::sync::{Semaphore, watch};
 
 use self::accepted::AcceptedTimes;
@@ -22,6 +23,8 @@ use crate::{
     applier::{Applier, FLUSH_CHANGES, Feed, Progress},
     decider::Decider,
     history::is_full,
+    image::ImageKey,
+    imager::{self, Imager},
     index::{Index, IndexError},
     log::{Entries, InMemory, LocalLog, Log, LogError, Position},
     past::Past,
@@ -34,6 +37,8 @@ use crate::{
 
 /// The use of the key that seals the index, derived from the ledger's.
 const SEAL_PURPOSE: &str = "taskpass index v1";
+/// The use of the key that seals the image of the live records.
+const IMAGE_PURPOSE: &str = "taskpass image v1";
 /// Why an index with other records is built again.
 const CHANGED: &str = "its records are not those that this broker wrote";
 
@@ -46,6 +51,8 @@ pub struct Opened {
     pub ledger: Reader,
     /// Moves old segments of the ledger to an archive.
     pub archiver: Archiver,
+    /// The entries of the ledger that opening did not hash.
+    pub unhashed: Unhashed,
     /// Signs roots with the ledger's key.
     pub roots_signer: RootsSigner,
     /// Findings of the opening.
@@ -68,6 +75,8 @@ pub struct IndexReport {
     pub rebuilt: Option<String>,
     /// Where the old one is now.
     pub moved_to: Option<PathBuf>,
+    /// Whether the live records were read from their image, and not from it.
+    pub from_image: bool,
     /// Entries it had not seen.
     pub replayed: u64,
     /// Why it cannot be opened or written. History cannot be read until this is mended and the
@@ -86,6 +95,7 @@ impl LogStore {
         let ledger_key = LedgerKey {
             origin: key.verifying_key().name().to_owned(),
             seal: key.derive(SEAL_PURPOSE),
+            image: ImageKey::new(&key.derive(IMAGE_PURPOSE)),
         };
         let directory = config.dir.join("ledger");
         let options = Options {
@@ -101,18 +111,20 @@ impl LogStore {
             source: Box::new(source),
         })?;
         let (reader, archiver) = (ledger.reader(), ledger.archiver());
-        let roots_signer = ledger.roots_signer();
-        let (index, mut state, mut report) = open_index(config, &ledger_key, &reader)?;
-        let index = Arc::new(index);
+        let (unhashed, roots_signer) = (ledger.unhashed(), ledger.roots_signer());
+        let (found, mut report) = open_index(config, &ledger_key, &reader)?;
+        let (index, mut state) = (Arc::new(found.index), found.state);
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
             path: config.dir.join("index").display().to_string(),
             reason: e.0,
         })?;
         let mut log = LocalLog::new(ledger, Arc::clone(&clock));
-        follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        let behind = (&*index, found.position);
+        follow(&mut state, &mut past, behind, &mut log, &mut report)?;
         clock.resumes_after(state.last_time());
         let ahead = Decider { state, past };
-        let store = Self::start(log, index, ahead, clock, &report)?;
+        let image = (config.dir.join(imager::FILE), ledger_key);
+        let store = Self::start(log, index, ahead, (clock, image), &report)?;
         let report = OpenReport {
             ledger: ledger_report,
             index: report,
@@ -121,6 +133,7 @@ impl LogStore {
             store,
             ledger: reader,
             archiver,
+            unhashed,
             roots_signer,
             report,
         })
@@ -137,7 +150,7 @@ impl LogStore {
         })?;
         let mut log = InMemory::new(log.clone(), Arc::clone(&clock));
         let mut report = IndexReport::default();
-        follow(&mut state, &mut past, &index, &mut log, &mut report)?;
+        follow(&mut state, &mut past, (&*index, 0), &mut log, &mut report)?;
         clock.resumes_after(state.last_time());
         let (progress, watched) = progress(&state, &report);
         let shared = Arc::new(Shared::new(state.clone()));
@@ -183,11 +196,12 @@ impl LogStore {
         log: LocalLog,
         index: Arc<Index>,
         ahead: Decider<Past>,
-        clock: Arc<dyn Clock>,
+        (clock, (image, key)): (Arc<dyn Clock>, (PathBuf, LedgerKey)),
         report: &IndexReport,
     ) -> Result<Self, OpenError> {
         let entries = log.entries();
         let (progress, watched) = progress(&ahead.state, report);
+        let next = ahead.state.next();
         let shared = Arc::new(Shared::new(ahead.state.clone()));
         let (to_index, portions) = mpsc::channel();
         let (inbox, messages) = mpsc::channel();
@@ -200,11 +214,18 @@ impl LogStore {
             watched.clone(),
         );
         record_rebuild(&mut sequencer, &shared, report);
+        let source = imager::Source {
+            path: image,
+            key: key.image,
+            origin: key.origin,
+            shared: Arc::clone(&shared),
+            entries: Arc::clone(&entries),
+        };
         let applier = Applier::new(
             Arc::clone(&index),
             Arc::clone(&clock),
             progress,
-            Arc::clone(&shared),
+            Imager::new(source, next),
         );
         let writer = Writer(sequencer);
         let threads = vec![
@@ -266,6 +287,29 @@ struct LedgerKey {
     origin: String,
     /// Seals the records.
     seal: hmac::Key,
+    /// Seals the image of the live ones.
+    image: ImageKey,
+}
+
+/// The index, and the state that a start goes on from.
+struct Found {
+    index: Index,
+    state: State,
+    /// How many entries the index has seen. The state may have seen fewer.
+    position: u64,
+    from_image: bool,
+}
+
+impl Found {
+    /// Nothing is in the index.
+    fn nothing(index: Index) -> Self {
+        Self {
+            index,
+            state: State::default(),
+            position: 0,
+            from_image: false,
+        }
+    }
 }
 
 /// Why an index is not used.
@@ -288,7 +332,7 @@ fn open_index(
     config: &Config,
     key: &LedgerKey,
     ledger: &dyn Entries,
-) -> Result<(Index, State, IndexReport), OpenError> {
+) -> Result<(Found, IndexReport), OpenError> {
     let origin = key.origin.as_str();
     let path = config.dir.join("index");
     let mut report = IndexReport::default();
@@ -299,7 +343,10 @@ fn open_index(
     }
     if existed {
         match load(&path, config, key, ledger) {
-            Ok(Some((index, state))) => return Ok((index, state, report)),
+            Ok(Some(found)) => {
+                report.from_image = found.from_image;
+                return Ok((found, report));
+            }
             // Nothing was ever written to it: the broker stopped right after it was made.
             Ok(None) if ledger.size() == 0 => {}
             Ok(None) => report.rebuilt = Some("it is empty".to_owned()),
@@ -329,7 +376,7 @@ fn open_index(
         false => Ok(()),
     };
     match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin, &key.seal)) {
-        Ok(index) => Ok((index, State::default(), report)),
+        Ok(index) => Ok((Found::nothing(index), report)),
         Err(error) => {
             require_all(ledger, &error.0)?;
             Ok(without_index(&path, origin, error, report))
@@ -363,7 +410,7 @@ fn without_index(
     origin: &str,
     error: IndexError,
     report: IndexReport,
-) -> (Index, State, IndexReport) {
+) -> (Found, IndexReport) {
     let waits_for_room = is_full(path);
     let what_next = match waits_for_room {
         true => "free some space, and the broker ends by itself to be started again with it",
@@ -375,8 +422,7 @@ fn without_index(
         failed: Some(error.0),
         ..report
     };
-    let index = Index::absent(path, origin);
-    (index, State::default(), report)
+    (Found::nothing(Index::absent(path, origin)), report)
 }
 
 /// Whether a broker ever ran on this ledger. Before the first one there is no index, and none was
@@ -397,18 +443,34 @@ fn load(
     config: &Config,
     key: &LedgerKey,
     ledger: &dyn Entries,
-) -> Result<Option<(Index, State)>, Unfit> {
+) -> Result<Option<Found>, Unfit> {
     let index = Index::open(path, config.index_cache_bytes, &key.origin, &key.seal)?;
     let Some(meta) = index.checked_meta(ledger)? else {
         return Ok(None);
     };
+    let position = meta.position;
+    if let Some(state) = imaged::state(config, key, ledger, position)
+        && index.accept_unread(&meta)?
+    {
+        return Ok(Some(Found {
+            index,
+            state,
+            position,
+            from_image: true,
+        }));
+    }
     let mut state = State::default();
-    state.set(&Change::Position(meta.position, meta.time));
+    state.set(&Change::Position(position, meta.time));
     state.set(&Change::TrustDomain(meta.trust_domain.clone()));
     let rows = index.live_rows();
     state.load(&rows)?;
     match index.accept(&meta, &rows)? {
-        true => Ok(Some((index, state))),
+        true => Ok(Some(Found {
+            index,
+            state,
+            position,
+            from_image: false,
+        })),
         false => Err(Unfit::Changed),
     }
 }
@@ -449,11 +511,12 @@ fn move_aside(path: &Path) -> Result<PathBuf, IndexError> {
     moved().map_err(|e| IndexError(format!("the old one could not be moved aside: {e}")))
 }
 
-/// Brings the state, and the index with it, to the end of the log.
+/// Brings the state, and the index with it, to the end of the log. The index has seen the entries
+/// before `indexed` already.
 fn follow(
     state: &mut State,
     past: &mut Past,
-    index: &Index,
+    (index, indexed): (&Index, u64),
     log: &mut dyn Log,
     report: &mut IndexReport,
 ) -> Result<(), OpenError> {
@@ -461,9 +524,17 @@ fn follow(
     let accepted = AcceptedTimes::read(log, Position(state.next())).map_err(unreadable)?;
     loop {
         let from = state.next();
-        let news = log.news(Position(from)).map_err(unreadable)?;
+        let mut news = log.news(Position(from)).map_err(unreadable)?;
         if news.is_empty() {
             break;
+        }
+        // Up to there only the state has to follow.
+        let seen = usize::try_from(indexed.saturating_sub(from)).unwrap_or(usize::MAX);
+        if let (1.., Some(news)) = (seen, news.first_mut()) {
+            news.truncate(seen.min(news.len()));
+            let earliest = accepted.earliest_since(news.end());
+            replayed(state, news, earliest).map_err(unreadable)?;
+            continue;
         }
         for news in &news {
             let earliest = accepted.earliest_since(news.end());

@@ -2,6 +2,7 @@
 
 mod clock;
 mod crash;
+mod imaged;
 mod listing;
 mod log;
 mod sealed;
