@@ -198,8 +198,9 @@ pub struct Credential {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
     /// How far revoking it has come.
+    // Apart, since most records have none and there are very many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revocation: Option<Revocation>,
+    pub revocation: Option<Box<Revocation>>,
 }
 
 #[expect(

@@ -1,6 +1,6 @@
 //! Names that people give: agents, operators, owners, providers, roles, labels, and free text.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
     InvalidValue, breaks_line, excerpt, limits,
@@ -21,7 +21,8 @@ macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr, $what:literal, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        // Most names stand in many records, and each copies them.
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as written.
@@ -36,7 +37,7 @@ macro_rules! text_type {
             fn from_str(s: &str) -> Result<Self, Self::Err> {
                 let check: fn(&str) -> bool = $check;
                 if check(s) {
-                    Ok(Self(s.to_owned()))
+                    Ok(Self(s.into()))
                 } else {
                     Err(InvalidValue(format!("`{}` is not {}: {}", excerpt(s), $what, $rule)))
                 }

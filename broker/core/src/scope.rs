@@ -9,7 +9,7 @@ use crate::{InvalidValue, breaks_line, excerpt, limits, text::is_text};
 
 /// The name of a scope parameter: a letter, then letters, digits and `_`, at most 63.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ParamName(String);
+pub struct ParamName(Box<str>);
 
 impl ParamName {
     /// The name as written.
@@ -25,7 +25,7 @@ impl FromStr for ParamName {
         let first = s.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
         let rest = s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if first && rest && s.len() <= limits::NAME_BYTES_MAX {
-            Ok(Self(s.to_owned()))
+            Ok(Self(s.into()))
         } else {
             Err(InvalidValue(format!(
                 "`{}` is not a parameter name: begin with a letter, then letters, digits and `_`, at most 63",

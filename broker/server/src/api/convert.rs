@@ -172,7 +172,7 @@ pub(super) fn credential(view: &CredentialView) -> pb::Credential {
         revocation_class: revocation_class(credential.revocation_class).into(),
         issued_at: credential.issued_at().map(time),
         expires_at: Some(time(credential.ends_at())),
-        revocation: credential.revocation.as_ref().map(revocation),
+        revocation: credential.revocation.as_deref().map(revocation),
         renewable: view.renewable,
     }
 }

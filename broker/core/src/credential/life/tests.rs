@@ -28,7 +28,7 @@ fn intent() -> Credential {
 
 fn revoking(credential: &mut Credential, since: Timestamp, state: CredentialState) {
     credential.state = state;
-    credential.revocation = Some(Revocation {
+    credential.revocation = Some(Box::new(Revocation {
         cause: RevokeCause::OutcomeUnknown,
         since,
         attempts: 0,
@@ -39,7 +39,7 @@ fn revoking(credential: &mut Credential, since: Timestamp, state: CredentialStat
         proof: None,
         may_live_until: None,
         identity_until: None,
-    });
+    }));
 }
 
 #[test]

@@ -348,7 +348,7 @@ fn role() -> RoleName {
 
 fn revoking(credential: &mut Credential, since: u32) {
     credential.state = CredentialState::Revoking;
-    credential.revocation = Some(Revocation {
+    credential.revocation = Some(Box::new(Revocation {
         cause: RevokeCause::OutcomeUnknown,
         since: at(since),
         attempts: 0,
@@ -359,7 +359,7 @@ fn revoking(credential: &mut Credential, since: u32) {
         proof: None,
         may_live_until: None,
         identity_until: None,
-    });
+    }));
 }
 
 fn credential(task: &Task, n: u64, is: Is) -> Credential {
