@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     app::{self, Deps},
     fixture::{BEGIN, Installation},
+    issuing::Issuing,
     operator,
 };
 
@@ -179,7 +180,8 @@ async fn the_watch_tells_people_and_the_next_process() {
     let clock = trusted(data_dir, Arc::<Machine>::clone(machine));
     clock.resumes_after(BEGIN);
     let (health, _) = tonic_health::server::health_reporter();
-    let mut watch = ClockWatch::new(clock, &installation.config, health);
+    let issuing = Issuing::new(health);
+    let mut watch = ClockWatch::new(clock, &installation.config, issuing);
     assert!(matches!(watch.round().await, Round::Done(_)));
     assert_eq!(watch.told, Some(Told::Right));
     let left = mark(data_dir).unwrap();

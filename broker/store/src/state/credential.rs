@@ -81,7 +81,8 @@ impl Table for Credentials {
 
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
-        rows.each_under(&tasks, of_task, |credential: Arc<Credential>| {
+        rows.each_under(&tasks, of_task, |mut credential: Arc<Credential>| {
+            state.share_names(&mut credential);
             state.set(&Change::Credential(credential.id, Some(credential)));
         })
     }
@@ -145,6 +146,21 @@ impl Index {
 }
 
 impl State {
+    /// Takes the names in a record that was just read from its task, which has them already: there
+    /// are very many records, and few names.
+    pub(crate) fn share_names(&self, credential: &mut Arc<Credential>) {
+        let node = self.tasks.get(&credential.task);
+        let (Some(node), Some(credential)) = (node, Arc::get_mut(credential)) else {
+            return;
+        };
+        if node.task.agent == credential.agent {
+            credential.agent = node.task.agent.clone();
+        }
+        if let Some((role, _)) = node.task.roles.get_key_value(&credential.role) {
+            credential.role = role.clone();
+        }
+    }
+
     /// Counts a live credential at its task, the tasks above it, its agent and its provider.
     fn count_live(&mut self, credential: &Credential, count: Count) {
         let mut at = Some(credential.task);

@@ -16,7 +16,7 @@ use taskpass_core::{Clock, Event};
 use taskpass_ledger::{Archiver, Ledger, Options, Reader, RootsSigner, SigningKey, Unhashed};
 use tokio::sync::{Semaphore, watch};
 
-use self::accepted::AcceptedTimes;
+use self::{accepted::AcceptedTimes, imaged::Reading};
 use super::{Commits, Config, LogStore, QUEUE_EVENTS_MAX, Queue, UNINDEXED_EVENTS_MAX};
 use crate::{
     Batch, Entry, MemoryLog, OpenError,
@@ -97,22 +97,16 @@ impl LogStore {
             seal: key.derive(SEAL_PURPOSE),
             image: ImageKey::new(&key.derive(IMAGE_PURPOSE)),
         };
-        let directory = config.dir.join("ledger");
-        let options = Options {
-            damage: config.damage,
-            disk: Arc::clone(&config.disk),
-            archive: config.archive.clone(),
-            segment_bytes: config.segment_bytes,
-            ..Options::new(key)
-        };
-        let opened = Ledger::open(&directory, options);
-        let (ledger, ledger_report) = opened.map_err(|source| OpenError::Ledger {
-            dir: directory.display().to_string(),
-            source: Box::new(source),
-        })?;
+        let image = config.dir.join(imager::FILE);
+        let files = thread::scope(|scope| {
+            let image = Reading::begin(scope, &image, &ledger_key.image);
+            let (ledger, report) = open_ledger(config, key)?;
+            let (found, index_report) = open_index(config, &ledger_key, &ledger.reader(), image)?;
+            Ok::<_, OpenError>((ledger, report, found, index_report))
+        });
+        let (ledger, ledger_report, found, mut report) = files?;
         let (reader, archiver) = (ledger.reader(), ledger.archiver());
         let (unhashed, roots_signer) = (ledger.unhashed(), ledger.roots_signer());
-        let (found, mut report) = open_index(config, &ledger_key, &reader)?;
         let (index, mut state) = (Arc::new(found.index), found.state);
         let mut past = Past::new(Arc::clone(&index)).map_err(|e| OpenError::Index {
             path: config.dir.join("index").display().to_string(),
@@ -123,8 +117,7 @@ impl LogStore {
         follow(&mut state, &mut past, behind, &mut log, &mut report)?;
         clock.resumes_after(state.last_time());
         let ahead = Decider { state, past };
-        let image = (config.dir.join(imager::FILE), ledger_key);
-        let store = Self::start(log, index, ahead, (clock, image), &report)?;
+        let store = Self::start(log, index, ahead, (clock, (image, ledger_key)), &report)?;
         let report = OpenReport {
             ledger: ledger_report,
             index: report,
@@ -326,12 +319,31 @@ impl From<IndexError> for Unfit {
     }
 }
 
+fn open_ledger(
+    config: &Config,
+    key: SigningKey,
+) -> Result<(Ledger, taskpass_ledger::OpenReport), OpenError> {
+    let directory = config.dir.join("ledger");
+    let options = Options {
+        damage: config.damage,
+        disk: Arc::clone(&config.disk),
+        archive: config.archive.clone(),
+        segment_bytes: config.segment_bytes,
+        ..Options::new(key)
+    };
+    Ledger::open(&directory, options).map_err(|source| OpenError::Ledger {
+        dir: directory.display().to_string(),
+        source: Box::new(source),
+    })
+}
+
 /// The index and the state it holds; a new one when the old does not fit, and none when that cannot
 /// be made either.
 fn open_index(
     config: &Config,
     key: &LedgerKey,
     ledger: &dyn Entries,
+    image: Reading<'_>,
 ) -> Result<(Found, IndexReport), OpenError> {
     let origin = key.origin.as_str();
     let path = config.dir.join("index");
@@ -342,7 +354,7 @@ fn open_index(
         return Ok(without_index(&path, origin, no_room(), report));
     }
     if existed {
-        match load(&path, config, key, ledger) {
+        match load((&path, config), key, ledger, image) {
             Ok(Some(found)) => {
                 report.from_image = found.from_image;
                 return Ok((found, report));
@@ -439,17 +451,17 @@ fn was_served(ledger: &dyn Entries) -> bool {
 }
 
 fn load(
-    path: &Path,
-    config: &Config,
+    (path, config): (&Path, &Config),
     key: &LedgerKey,
     ledger: &dyn Entries,
+    mut image: Reading<'_>,
 ) -> Result<Option<Found>, Unfit> {
     let index = Index::open(path, config.index_cache_bytes, &key.origin, &key.seal)?;
     let Some(meta) = index.checked_meta(ledger)? else {
         return Ok(None);
     };
     let position = meta.position;
-    if let Some(state) = imaged::state(config, key, ledger, position)
+    if let Some(state) = image.state(key, ledger, position)
         && index.accept_unread(&meta)?
     {
         return Ok(Some(Found {

@@ -74,7 +74,7 @@ fn advance(mut credential: Credential, step: &CredentialStep<'_>, time: Timestam
         }
         CredentialStep::Revoking { cause } => {
             credential.state = CredentialState::Revoking;
-            credential.revocation = Some(new_revocation(cause, time));
+            credential.revocation = Some(Box::new(new_revocation(cause, time)));
         }
         CredentialStep::RevokeFailed {
             attempt,

@@ -1,55 +1,73 @@
 //! The state from an image, where one fits the ledger and the index.
 
+use std::{
+    path::Path,
+    thread::{self, Scope, ScopedJoinHandle},
+};
+
 use taskpass_core::Digest;
 
-use super::{Config, LedgerKey};
+use super::LedgerKey;
 use crate::{
-    image::{Image, ImageError, Standing},
-    imager::{EVERY_ENTRIES, FILE},
+    image::{Image, ImageError, ImageKey, Standing},
+    imager::EVERY_ENTRIES,
     log::Entries,
     state::{Change, State},
 };
 
-/// The state from the image, which may be some entries behind the index at `indexed`. `None` when
-/// there is none that fits: the rows of the index are read then.
-pub(super) fn state(
-    config: &Config,
-    key: &LedgerKey,
-    ledger: &dyn Entries,
-    indexed: u64,
-) -> Option<State> {
-    let path = config.dir.join(FILE);
-    match read(config, key, ledger, indexed) {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the image of the live records is not used; the index has them, too");
-            None
-        }
+/// An image that is being read, while the ledger and the index are opened.
+pub(super) struct Reading<'s>(Option<ScopedJoinHandle<'s, Option<Imaged>>>);
+
+/// The state of an image.
+struct Imaged {
+    standing: Standing,
+    state: State,
+}
+
+impl<'s> Reading<'s> {
+    pub(super) fn begin<'e>(scope: &'s Scope<'s, 'e>, path: &'e Path, key: &'e ImageKey) -> Self {
+        let thread = thread::Builder::new().name("store-image".to_owned());
+        let reading = thread.spawn_scoped(scope, move || match read(path, key) {
+            Ok(imaged) => imaged,
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the image of the live records is not used; the index has them, too");
+                None
+            }
+        });
+        // Without a thread for it, the index is read.
+        Self(reading.ok())
+    }
+
+    /// The state, which may be some entries behind the index at `indexed`. `None` when there is no
+    /// image that fits: the rows of the index are read then.
+    pub(super) fn state(
+        &mut self,
+        key: &LedgerKey,
+        ledger: &dyn Entries,
+        indexed: u64,
+    ) -> Option<State> {
+        let imaged = self.0.take()?.join().ok()??;
+        fits(&imaged.standing, key, ledger, indexed).then_some(imaged.state)
     }
 }
 
-fn read(
-    config: &Config,
-    key: &LedgerKey,
-    ledger: &dyn Entries,
-    indexed: u64,
-) -> Result<Option<State>, ImageError> {
-    let Some(image) = Image::open(&config.dir.join(FILE), &key.image)? else {
+fn read(path: &Path, key: &ImageKey) -> Result<Option<Imaged>, ImageError> {
+    let Some(image) = Image::open(path, key)? else {
         return Ok(None);
     };
-    let standing = image.standing();
-    if !fits(standing, key, ledger, indexed) {
-        return Ok(None);
-    }
+    let standing = image.standing().clone();
     let mut state = State::default();
     state.set(&Change::Position(standing.position, standing.time));
     state.set(&Change::TrustDomain(standing.trust_domain.clone()));
     image.each_part(|records| {
-        for record in &records {
-            state.set(record);
+        for mut record in records {
+            if let Change::Credential(_, Some(credential)) = &mut record {
+                state.share_names(credential);
+            }
+            state.set(&record);
         }
     })?;
-    Ok(Some(state))
+    Ok(Some(Imaged { standing, state }))
 }
 
 fn fits(standing: &Standing, key: &LedgerKey, ledger: &dyn Entries, indexed: u64) -> bool {
