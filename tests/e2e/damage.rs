@@ -10,22 +10,27 @@ use taskpass_tests::{Installation, World, eventually};
 
 use crate::support::{health_of_issuing, receipt, runtime, text};
 
-/// A place in the middle of the entries that `enlarge` adds.
-const PLACE: u64 = 4 * 1024 * 1024;
+/// A place in the first segment, among the entries that `enlarge` adds.
+const PLACE: u64 = 1024 * 1024;
 
 /// Adds nine megabytes of refusals, more than a start hashes first.
 fn enlarge(installation: &Installation) {
     let data = installation.home().join("data");
     let key = SigningKey::load("taskpass/acme.test", &data.join("ledger.key"));
     let clock = Arc::new(SystemClock::new());
-    let opened = LogStore::open(&Config::new(data), key.expect("the key"), clock);
+    let config = Config {
+        // The start reads the last one.
+        segment_bytes: 2 * 1024 * 1024,
+        ..Config::new(data)
+    };
+    let opened = LogStore::open(&config, key.expect("the key"), clock);
     let store = opened.expect("the store opens").store;
     let decision = DecisionRecord {
         principal: "spiffe://acme.test/agent/builder".to_owned(),
         action: "credential.issue".to_owned(),
         resource: "role vault-main/config".to_owned(),
         outcome: Outcome::Deny,
-        reason: "x".repeat(60_000),
+        reason: "x".repeat(30_000),
         policy_set: "0".repeat(64),
         policies: Vec::new(),
         errors: Vec::new(),
@@ -37,7 +42,7 @@ fn enlarge(installation: &Installation) {
         repeated: None,
     };
     runtime().block_on(async {
-        for _ in 0..15 {
+        for _ in 0..30 {
             let batch = Batch::new(vec![refused.clone(); 10]);
             store.commit(batch).await.expect("they are taken");
         }
