@@ -33,7 +33,10 @@ use serde::{Deserialize, Serialize};
 use taskpass_core::{Timestamp, TrustDomain};
 use taskpass_files::{Access, Draft};
 
-use crate::{index::loading_threads, state::Change};
+use crate::{
+    index::loading_threads,
+    state::{Change, Names},
+};
 
 const MAGIC: &[u8] = b"taskpass image v1\n";
 const SALT_BYTES: usize = 32;
@@ -262,13 +265,23 @@ impl Parts {
             if number >= self.places.len() {
                 return;
             }
-            let text = self.read(number);
-            let records = text.and_then(|text| Ok(rmp_serde::from_slice(&text)?));
+            let records = self.records(number);
             let failed = records.is_err();
             if to.send((number, records)).is_err() || failed {
                 return;
             }
         }
+    }
+
+    fn records(&self, number: usize) -> Result<Vec<Change>, ImageError> {
+        let mut records: Vec<Change> = rmp_serde::from_slice(&self.read(number)?)?;
+        let mut names = Names::default();
+        for record in &mut records {
+            if let Change::Credential(_, Some(credential)) = record {
+                names.share(credential);
+            }
+        }
+        Ok(records)
     }
 
     /// The text of one part.

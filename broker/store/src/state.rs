@@ -45,7 +45,7 @@ use taskpass_core::{
 use self::table::Table;
 use self::{agent::AgentUse, idempotency::KeyHash, refusal::Refusal};
 pub(crate) use self::{
-    credential::Owner,
+    credential::{Names, Owner},
     effects::Effects,
     idempotency::{Remembered, key_hash},
     table::{UsedId, UsedIds},

@@ -6,7 +6,7 @@ mod query;
 
 use std::sync::Arc;
 
-use taskpass_core::{AgentName, Credential, CredentialId, CredentialState, TaskId};
+use taskpass_core::{AgentName, Credential, CredentialId, CredentialState, RoleName, TaskId};
 
 use super::{
     Change, State,
@@ -81,14 +81,38 @@ impl Table for Credentials {
 
     fn load(rows: &LiveRows<'_>, state: &mut State) -> Result<(), IndexError> {
         let tasks: Vec<_> = state.tasks.keys().copied().collect();
+        let mut names = Names::default();
         rows.each_under(&tasks, of_task, |mut credential: Arc<Credential>| {
-            state.share_names(&mut credential);
+            names.share(&mut credential);
             state.set(&Change::Credential(credential.id, Some(credential)));
         })
     }
 
     fn used(id: &CredentialId) -> Option<UsedId> {
         Some(UsedId::new(CREDENTIAL, id))
+    }
+}
+
+/// The names in the record that was read last. There are very many records and few names, and
+/// neighbours have the same ones.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Option<(AgentName, RoleName)>);
+
+impl Names {
+    /// Lets a record that was just read have the names of the one before.
+    pub(crate) fn share(&mut self, credential: &mut Arc<Credential>) {
+        let Some(credential) = Arc::get_mut(credential) else {
+            return;
+        };
+        if let Some((agent, role)) = &self.0
+            && *agent == credential.agent
+            && *role == credential.role
+        {
+            credential.agent = agent.clone();
+            credential.role = role.clone();
+        } else {
+            self.0 = Some((credential.agent.clone(), credential.role.clone()));
+        }
     }
 }
 
@@ -146,21 +170,6 @@ impl Index {
 }
 
 impl State {
-    /// Takes the names in a record that was just read from its task, which has them already: there
-    /// are very many records, and few names.
-    pub(crate) fn share_names(&self, credential: &mut Arc<Credential>) {
-        let node = self.tasks.get(&credential.task);
-        let (Some(node), Some(credential)) = (node, Arc::get_mut(credential)) else {
-            return;
-        };
-        if node.task.agent == credential.agent {
-            credential.agent = node.task.agent.clone();
-        }
-        if let Some((role, _)) = node.task.roles.get_key_value(&credential.role) {
-            credential.role = role.clone();
-        }
-    }
-
     /// Counts a live credential at its task, the tasks above it, its agent and its provider.
     fn count_live(&mut self, credential: &Credential, count: Count) {
         let mut at = Some(credential.task);

@@ -60,11 +60,8 @@ fn read(path: &Path, key: &ImageKey) -> Result<Option<Imaged>, ImageError> {
     state.set(&Change::Position(standing.position, standing.time));
     state.set(&Change::TrustDomain(standing.trust_domain.clone()));
     image.each_part(|records| {
-        for mut record in records {
-            if let Change::Credential(_, Some(credential)) = &mut record {
-                state.share_names(credential);
-            }
-            state.set(&record);
+        for record in &records {
+            state.set(record);
         }
     })?;
     Ok(Some(Imaged { standing, state }))
