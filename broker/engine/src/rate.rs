@@ -7,6 +7,9 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use parking_lot::Mutex;
 
+/// How much longer than for the next place a caller waits behind others at most. One that comes
+/// again and again too early must not send the others away for long.
+const WAIT_MORE_MAX: Duration = Duration::from_secs(1);
 /// Cells kept before full ones are dropped.
 const CELLS_MAX: usize = 16_384;
 
@@ -19,11 +22,20 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// How often each of many keys was used. A cell holds the time at which its burst is whole again.
-/// The rate comes with each use, so that it can change while earlier uses stay counted.
+/// How often each of many keys was used. The rate comes with each use, so that it can change while
+/// earlier uses stay counted.
 #[derive(Debug)]
 pub struct Limiter<K> {
-    cells: Mutex<HashMap<K, Duration>>,
+    cells: Mutex<HashMap<K, Cell>>,
+}
+
+/// The use of one key.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    /// When its burst is whole again.
+    whole_at: Duration,
+    /// The last time that was named to a caller who came too early.
+    named: Duration,
 }
 
 impl<K> Default for Limiter<K> {
@@ -35,20 +47,27 @@ impl<K> Default for Limiter<K> {
 }
 
 impl<K: Eq + Hash> Limiter<K> {
-    /// Counts a use against `rate`, or says how long to wait.
+    /// Counts a use against `rate`, or says how long to wait. Callers that wait at the same time
+    /// hear different times: otherwise all of them would come back for the next place.
     pub fn check_rate(&self, rate: Rate, key: K, now: Duration) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         let tolerance = interval * rate.burst.max(1).saturating_sub(1);
         let mut cells = self.cells.lock();
         if cells.len() >= CELLS_MAX {
-            cells.retain(|_, whole_at| *whole_at > now);
+            cells.retain(|_, cell| cell.whole_at > now);
         }
-        let whole_at = cells.get(&key).copied().unwrap_or(now).max(now);
-        let ahead = whole_at - now;
-        if ahead > tolerance {
-            return Err(ahead - tolerance);
+        let cell = cells.entry(key).or_insert(Cell {
+            whole_at: now,
+            named: now,
+        });
+        cell.whole_at = cell.whole_at.max(now);
+        let free_at = cell.whole_at.saturating_sub(tolerance);
+        if free_at > now {
+            let behind_others = (cell.named + interval).min(free_at + WAIT_MORE_MAX);
+            cell.named = free_at.max(behind_others);
+            return Err(cell.named - now);
         }
-        cells.insert(key, whole_at + interval);
+        cell.whole_at += interval;
         Ok(())
     }
 }
@@ -70,9 +89,43 @@ mod tests {
         }
         assert_eq!(limiter.check_rate(rate, "a", at(0)), Err(at(100)));
         assert_eq!(limiter.check_rate(rate, "b", at(0)), Ok(()));
-        assert_eq!(limiter.check_rate(rate, "a", at(99)), Err(at(1)));
         assert_eq!(limiter.check_rate(rate, "a", at(100)), Ok(()));
         assert_eq!(limiter.check_rate(rate, "a", at(100)), Err(at(100)));
+    }
+
+    #[test]
+    fn callers_that_wait_together_hear_different_times() {
+        let rate = Rate {
+            per_second: 100,
+            burst: 1,
+        };
+        let limiter = Limiter::default();
+        let at = Duration::from_millis;
+        assert_eq!(limiter.check_rate(rate, "a", at(0)), Ok(()));
+        let waits: Vec<_> = (0..8)
+            .map(|_| limiter.check_rate(rate, "a", at(0)).unwrap_err())
+            .collect();
+        assert_eq!(waits, (1..=8).map(|n| at(n * 10)).collect::<Vec<_>>());
+        // Each that waits as it was told comes through.
+        for wait in waits {
+            assert_eq!(limiter.check_rate(rate, "a", wait), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_caller_that_does_not_wait_sends_no_other_away_for_long() {
+        let rate = Rate {
+            per_second: 100,
+            burst: 1,
+        };
+        let limiter = Limiter::default();
+        let at = Duration::from_millis;
+        assert_eq!(limiter.check_rate(rate, "a", at(0)), Ok(()));
+        for _ in 0..10_000 {
+            assert!(limiter.check_rate(rate, "a", at(1)).is_err());
+        }
+        let longest = limiter.check_rate(rate, "a", at(1));
+        assert_eq!(longest, Err(at(9) + WAIT_MORE_MAX));
     }
 
     /// A new rate neither forgets earlier uses nor adds any.
