@@ -17,10 +17,15 @@ use crate::{
     vault::{CONCURRENT_CALLS_MAX, Vault},
 };
 
-/// The pauses between two lookups of a lease: short at first, because Vault revokes one in
-/// milliseconds.
-const PAUSE_MIN: Duration = Duration::from_millis(4);
+/// The pauses between two lookups of leases that still exist. Vault revokes one in a millisecond or
+/// two, and the more there are the longer the last one takes: an eighth of the time so far is late
+/// by no more than that.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+const PAUSE_PART: u32 = 8;
+/// Lookups at the same time. One lease that exists is enough to know that Vault is not ready, and
+/// each lookup takes time from the revocations that it waits for.
+const LOOKUPS: usize = 2;
 /// Fewer leases than this are looked up one by one.
 const LISTED_LEASES_MIN: usize = 32;
 /// Leases below more paths than this are looked up one by one.
@@ -47,7 +52,7 @@ pub(crate) async fn await_revoked(
 ) -> LeaseOutcomes {
     let pending = PendingLeases::new(lease_ids, after, &*vault.clock);
     resolve_by_listing(vault, &pending).await;
-    let lookups = (0..CONCURRENT_CALLS_MAX)
+    let lookups = (0..LOOKUPS)
         .map(|_| resolve_by_lookup(vault, &pending))
         .collect::<Vec<_>>();
     join_all(lookups).await;
@@ -168,6 +173,10 @@ impl<'a> PendingLeases<'a> {
         self.since(*self.progress_at.lock()) > STALL
     }
 
+    fn pause(&self) -> Duration {
+        (self.since(self.began_at) / PAUSE_PART).clamp(PAUSE_MIN, PAUSE_MAX)
+    }
+
     fn is_out_of_time(&self) -> bool {
         self.since(self.began_at) > WAIT_MAX
     }
@@ -230,13 +239,9 @@ async fn existing_of(
 }
 
 async fn resolve_by_lookup(vault: &Vault, pending: &PendingLeases<'_>) {
-    let mut pause = PAUSE_MIN;
     while let Some(lease_id) = pending.next() {
         match vault.lease_exists(&lease_id, pending.after).await {
-            Ok(false) => {
-                pending.record(lease_id, Ok(()));
-                pause = PAUSE_MIN;
-            }
+            Ok(false) => pending.record(lease_id, Ok(())),
             Ok(true) if pending.is_out_of_time() => {
                 let error = ProviderError::retryable("Vault is still revoking the task's leases");
                 pending.record(lease_id, Err(error));
@@ -247,8 +252,7 @@ async fn resolve_by_lookup(vault: &Vault, pending: &PendingLeases<'_>) {
             }
             Ok(true) => {
                 pending.put_back(lease_id);
-                tokio::time::sleep(pause).await;
-                pause = pause.saturating_mul(2).min(PAUSE_MAX);
+                tokio::time::sleep(pending.pause()).await;
             }
             Err(fault) => {
                 let error = fault.while_doing("look up a revoked lease");
