@@ -11,7 +11,7 @@ use std::{fmt, ops::ControlFlow};
 
 pub(crate) use self::{
     memory::MemoryHistory,
-    sled::{AbsentHistory, SledHistory, is_full},
+    sled::{AbsentHistory, SledHistory, has_room, is_full},
 };
 
 /// Why the index failed.

@@ -10,6 +10,7 @@ use std::{
 use taskpass_core::Digest;
 
 use crate::{
+    history::has_room,
     image::{self, ImageError, ImageKey, Standing},
     log::Entries,
     shared::Shared,
@@ -22,6 +23,8 @@ pub(crate) const FILE: &str = "live.image";
 pub(crate) const EVERY_ENTRIES: u64 = 32_768;
 /// With fewer records, the index is read as fast.
 const RECORDS_MIN: usize = 1000;
+/// More than a record takes in an image.
+const RECORD_BYTES: u64 = 1024;
 
 /// The parts that an image is made of.
 #[derive(Debug)]
@@ -107,6 +110,11 @@ impl Source {
             let domain = state.trust_domain().cloned();
             (state.records(), state.next(), state.last_time(), domain)
         };
+        let bytes = records.len() as u64 * RECORD_BYTES;
+        if records.len() >= RECORDS_MIN && !has_room(&self.path, bytes) {
+            // The ledger needs the rest of the disk more than the next start needs an image.
+            return Ok(None);
+        }
         let Some(last) = position
             .checked_sub(1)
             .filter(|_| records.len() >= RECORDS_MIN)

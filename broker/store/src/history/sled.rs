@@ -194,10 +194,10 @@ impl History for AbsentHistory {
     }
 }
 
-/// Whether the disk has room for another index of `bytes` and for the reserve beside it, twice
+/// Whether the disk has room for another file of `bytes` and for the reserve beside it, twice
 /// over. An index may only have to be opened, which takes less. It asks for as much all the same,
 /// since the disk may fill up further and the ledger sets its own reserve aside first.
-fn has_room(path: &Path, bytes: u64) -> bool {
+pub(crate) fn has_room(path: &Path, bytes: u64) -> bool {
     let wanted = bytes.saturating_add(RESERVE_BYTES).saturating_mul(2);
     free_bytes(path).is_ok_and(|free| free >= wanted)
 }
