@@ -5,6 +5,7 @@
 //! the next start builds the index again.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -17,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::{
     imager::Imager,
-    index::{Index, IndexError},
+    index::{Comparison, Index, IndexError},
     portion::{self, Portion},
     shared::Shared,
 };
@@ -33,6 +34,12 @@ const GATHER_FOR: Duration = Duration::from_millis(200);
 pub(crate) const FLUSH_CHANGES: usize = 50_000;
 /// Time after which the index is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// A pause is so many times as long as the comparison before it: callers that connect again after
+/// a start have the cores.
+const COMPARE_PAUSES: u32 = 150;
+const COMPARE_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Changes that wait for the comparison at most; then it makes no pauses.
+const HELD_CHANGES_MAX: usize = 8192;
 /// How often a full disk is looked at.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
@@ -116,6 +123,10 @@ pub(crate) struct Applier {
     shared: Arc<Shared>,
     /// `None` once the store closes.
     imager: Option<Imager>,
+    /// Set where the start had its records from an image.
+    uncompared: Option<Comparison>,
+    /// Messages that came while the rows were compared.
+    held: VecDeque<ToIndex>,
     /// How far readers want the index to be.
     wanted: u64,
     is_closed: bool,
@@ -127,6 +138,7 @@ impl Applier {
         clock: Arc<dyn Clock>,
         progress: watch::Sender<Progress>,
         imager: Imager,
+        uncompared: Option<Comparison>,
     ) -> Self {
         Self {
             index,
@@ -134,6 +146,8 @@ impl Applier {
             progress,
             shared: imager.shared(),
             imager: Some(imager),
+            uncompared,
+            held: VecDeque::new(),
             wanted: 0,
             is_closed: false,
         }
@@ -142,7 +156,7 @@ impl Applier {
     /// Works until the sequencer is gone.
     pub(crate) fn run(mut self, inbox: &Receiver<ToIndex>) {
         if self.progress.borrow().failed.is_none()
-            && let Err(error) = self.apply(inbox)
+            && let Err(error) = self.compare(inbox).and_then(|()| self.apply(inbox))
         {
             tracing::error!(%error, "the index of history failed; restart the broker to build it again");
             self.progress
@@ -177,6 +191,62 @@ impl Applier {
         }
     }
 
+    /// Compares the rows that the start did not read, before anything is written over them. Takes
+    /// its time, unless someone waits for the index.
+    fn compare(&mut self, inbox: &Receiver<ToIndex>) -> Result<(), IndexError> {
+        let Some(mut comparison) = self.uncompared.take() else {
+            return Ok(());
+        };
+        let (mut held, mut is_closing) = (0, false);
+        while !comparison.ended() {
+            let began = self.clock.monotonic();
+            comparison.step(&self.index)?;
+            let took = self.clock.monotonic().saturating_sub(began);
+            let is_wanted = self.wanted > self.progress.borrow().applied;
+            let mut pause = (took * COMPARE_PAUSES).min(COMPARE_PAUSE_MAX);
+            while held < HELD_CHANGES_MAX && !is_wanted && !is_closing {
+                let waited = self.clock.monotonic();
+                match inbox.recv_timeout(pause) {
+                    Ok(ToIndex::Wanted(position)) => {
+                        self.wanted = self.wanted.max(position);
+                        break;
+                    }
+                    Ok(message) => {
+                        match &message {
+                            ToIndex::Portion(portion, _) => held += portion.changes.len(),
+                            ToIndex::Wanted(_) | ToIndex::Close => is_closing = true,
+                        }
+                        self.held.push_back(message);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => is_closing = true,
+                }
+                pause = pause.saturating_sub(self.clock.monotonic().saturating_sub(waited));
+            }
+        }
+        if comparison.fits(&self.index) {
+            return Ok(());
+        }
+        // The next start reads the rows, finds the same and builds the index again.
+        self.imager.take().into_iter().for_each(Imager::discard);
+        self.shared.broken.send_replace(true);
+        Err(IndexError(
+            "its records are not those that this broker wrote".to_owned(),
+        ))
+    }
+
+    /// The next message, of those that were held first.
+    fn receive(
+        &mut self,
+        inbox: &Receiver<ToIndex>,
+        patience: Duration,
+    ) -> Result<ToIndex, RecvTimeoutError> {
+        match self.held.pop_front() {
+            Some(message) => Ok(message),
+            None => inbox.recv_timeout(patience),
+        }
+    }
+
     fn apply(&mut self, inbox: &Receiver<ToIndex>) -> Result<(), IndexError> {
         let mut dirty = 0;
         let mut flushed_at = None;
@@ -186,7 +256,7 @@ impl Applier {
             } else {
                 FLUSH_AFTER
             };
-            match inbox.recv_timeout(pause) {
+            match self.receive(inbox, pause) {
                 Ok(ToIndex::Portion(first, room)) => {
                     // The rooms are given back when the portions are written.
                     let (portions, _rooms) = self.gather(first, room, inbox);
@@ -244,7 +314,7 @@ impl Applier {
             } else {
                 GATHER_FOR.saturating_sub(waited)
             };
-            match inbox.recv_timeout(patience) {
+            match self.receive(inbox, patience) {
                 Ok(ToIndex::Portion(portion, room)) => {
                     changes += portion.changes.len();
                     portions.push(portion);

@@ -3,23 +3,23 @@
 //!
 //! Another program that writes the file could give an agent another class or hide a credential from
 //! revoking, as it could in the index. So each part is sealed with a key that only the holder of
-//! the ledger's key can make. An older image with its older seals is genuine, too: the start
-//! replays the entries behind it.
+//! the ledger's key can make. An older image of the same index is genuine, too: the start replays
+//! the entries behind it. A start that does not use an image removes it.
 //!
 //! ```text
 //! "taskpass image v1\n"  salt: 32 bytes  parts: u32  length of each part: u32 …
 //! part …                 MessagePack, sealed by AES-256-GCM
 //! ```
 //!
-//! The first part says where the image stands, the others hold the records. The salt is a code over
-//! all parts. The key of the file follows from it, so two images with one key have the same content
+//! The first part says where the image stands and covers the header, the others hold the records.
+//! The salt is a code over all parts. The key of the file follows from it, so two images with one key have the same content
 //! and a nonce never seals two texts.
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -29,6 +29,7 @@ use std::{
 };
 
 use ring::{aead, hmac};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use taskpass_core::{Timestamp, TrustDomain};
 use taskpass_files::{Access, Draft};
@@ -44,13 +45,18 @@ const TAG_BYTES: usize = 16;
 /// Records in one part; a core takes a part at a time.
 const PART_RECORDS: usize = 1024;
 /// No part is longer: a wrong length must not take all memory.
-const PART_BYTES_MAX: u32 = 256 * 1024 * 1024;
+const PART_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// No header is longer: it has the lengths of the parts of more than a billion records.
+const HEADER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Where an image stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Standing {
     /// The ledger it belongs to.
     pub(crate) origin: String,
+    /// The index it is a copy of: its layout, and how many entries the ledger had when it was begun.
+    /// An index that is built anew may have records that the one before had forgotten.
+    pub(crate) index: (u32, u64),
     /// How many entries it has seen.
     pub(crate) position: u64,
     /// SHA-256 of the last of them.
@@ -105,13 +111,13 @@ impl ImageKey {
     }
 }
 
-/// Binds a part to its place and to the number of parts.
-fn place(part: u32, parts: u32) -> (aead::Nonce, aead::Aad<[u8; 4]>) {
+/// Binds a part to its place, and the first one to the header. The key follows from all parts.
+fn place(part: u32, header: &[u8]) -> (aead::Nonce, aead::Aad<&[u8]>) {
     let mut nonce = [0; aead::NONCE_LEN];
     if let Some(last) = nonce.last_chunk_mut() {
         *last = part.to_be_bytes();
     }
-    let aad = aead::Aad::from(parts.to_be_bytes());
+    let aad = aead::Aad::from(if part == 0 { header } else { &[] });
     (aead::Nonce::assume_unique_for_key(nonce), aad)
 }
 
@@ -141,7 +147,7 @@ pub(crate) fn write(
     draft.write_all(&header)?;
     let mut part = 0;
     each_part(standing, records, &mut |text| {
-        let (nonce, aad) = place(part, parts);
+        let (nonce, aad) = place(part, &header);
         let sealed = sealing.seal_in_place_append_tag(nonce, aad, text);
         sealed.ok().ok_or(ImageError::Changed)?;
         part += 1;
@@ -172,7 +178,12 @@ pub(crate) struct Image {
 impl Image {
     /// Opens the image in `path`; `None` when there is none.
     pub(crate) fn open(path: &Path, key: &ImageKey) -> Result<Option<Self>, ImageError> {
-        let file = match File::open(path) {
+        // A pipe in its place would hold the start without NONBLOCK.
+        let opened = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path);
+        let file = match opened {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -220,23 +231,27 @@ impl Image {
 struct Parts {
     file: File,
     opening: aead::LessSafeKey,
+    header: Vec<u8>,
     /// Where each is, and how long.
     places: Vec<(u64, usize)>,
 }
 
 impl Parts {
     fn of(file: File, key: &ImageKey) -> Result<Self, ImageError> {
-        let mut fixed = [0; MAGIC.len() + SALT_BYTES + 4];
-        file.read_exact_at(&mut fixed, 0)?;
-        let (magic, rest) = fixed.split_at(MAGIC.len());
-        let (salt, count) = rest.split_at(SALT_BYTES);
-        let count = count.first_chunk().map_or(0, |it| u32::from_be_bytes(*it));
-        let mut at = fixed.len() as u64 + u64::from(count) * 4;
-        if magic != MAGIC || count == 0 || at > file.metadata()?.len() {
+        const FIXED: usize = MAGIC.len() + SALT_BYTES + 4;
+        let metadata = file.metadata()?;
+        let mut header = vec![0; FIXED];
+        file.read_exact_at(&mut header, 0)?;
+        let count = header.last_chunk().map_or(0, |it| u32::from_be_bytes(*it));
+        let mut at = FIXED as u64 + u64::from(count) * 4;
+        // Before room is taken for so many lengths.
+        let is_image = metadata.is_file() && header.starts_with(MAGIC);
+        if !is_image || count == 0 || at > metadata.len().min(HEADER_BYTES_MAX) {
             return Err(ImageError::Changed);
         }
-        let mut lengths = vec![0; usize::try_from(count).unwrap_or(0) * 4];
-        file.read_exact_at(&mut lengths, fixed.len() as u64)?;
+        header.resize(usize::try_from(at).unwrap_or(FIXED), 0);
+        let (fixed, lengths) = header.split_at_mut(FIXED);
+        file.read_exact_at(lengths, FIXED as u64)?;
         let mut places = Vec::new();
         for length in lengths.as_chunks().0 {
             let length = u32::from_be_bytes(*length);
@@ -246,11 +261,15 @@ impl Parts {
             places.push((at, usize::try_from(length).unwrap_or(0)));
             at += u64::from(length);
         }
-        let opening = key.of_file(salt)?;
+        if at != metadata.len() {
+            return Err(ImageError::Changed);
+        }
+        let salt = fixed.get(MAGIC.len()..FIXED - 4).unwrap_or_default();
         Ok(Self {
+            opening: key.of_file(salt)?,
             file,
-            opening,
             places,
+            header,
         })
     }
 
@@ -289,8 +308,8 @@ impl Parts {
         let (at, length) = self.places.get(number).copied().unwrap_or_default();
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, at)?;
-        let of = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (nonce, aad) = place(of(number), of(self.places.len()));
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let (nonce, aad) = place(number, &self.header);
         let opened = self.opening.open_in_place(nonce, aad, &mut bytes);
         let length = opened.ok().ok_or(ImageError::Changed)?.len();
         bytes.truncate(length);

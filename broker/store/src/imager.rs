@@ -1,17 +1,19 @@
 //! Makes images of the live records now and then, and when the store closes.
 
 use std::{
-    fs,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use taskpass_core::Digest;
+use taskpass_files::unfinished;
 
 use crate::{
     history::has_room,
     image::{self, ImageError, ImageKey, Standing},
+    index::{FORMAT, Index},
     log::Entries,
     shared::Shared,
 };
@@ -32,6 +34,7 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) key: ImageKey,
     pub(crate) origin: String,
+    pub(crate) index: Arc<Index>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) entries: Arc<dyn Entries>,
 }
@@ -81,12 +84,44 @@ impl Imager {
         self.source.make();
     }
 
+    /// Makes no more, and removes the last one: the next start reads the index.
+    pub(crate) fn discard(mut self) {
+        self.wait();
+        if let Err(error) = remove(&self.source.path) {
+            tracing::warn!(%error, path = %self.source.path.display(), "the image of the live records could not be removed");
+        }
+    }
+
     /// Waits for the image that is being made.
     pub(crate) fn wait(&mut self) {
         let made = self.making.take().and_then(|making| making.join().ok());
         if let Some(Some(standing)) = made {
             self.last = (standing.position, standing.records);
         }
+    }
+}
+
+impl Drop for Imager {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// Removes an image, and one that was not finished, durably.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let mut found = false;
+    for file in [path.to_owned(), unfinished(path)] {
+        match fs::remove_file(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed?;
+                found = true;
+            }
+        }
+    }
+    match path.parent().filter(|_| found) {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -104,7 +139,7 @@ impl Source {
     }
 
     fn try_to_make(&self) -> Result<Option<Standing>, ImageError> {
-        // The lock is held for copying pointers only: commits wait for it.
+        // The lock is held only until every record is named: commits wait for it.
         let (records, position, time, trust_domain) = {
             let state = self.shared.state.read();
             let domain = state.trust_domain().cloned();
@@ -119,14 +154,13 @@ impl Source {
             .checked_sub(1)
             .filter(|_| records.len() >= RECORDS_MIN)
         else {
-            match fs::remove_file(&self.path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-                _ => return Ok(None),
-            }
+            remove(&self.path)?;
+            return Ok(None);
         };
-        let entry = self.entries.entry(last).map_err(std::io::Error::other)?;
+        let entry = self.entries.entry(last).map_err(io::Error::other)?;
         let standing = Standing {
             origin: self.origin.clone(),
+            index: (FORMAT, self.index.begun_at()),
             position,
             entry_sha256: Digest::of(&entry).to_string(),
             time,

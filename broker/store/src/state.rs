@@ -49,7 +49,7 @@ pub(crate) use self::{
     effects::Effects,
     idempotency::{Remembered, key_hash},
     table::{UsedId, UsedIds},
-    task::Node,
+    task::{Node, live_in},
 };
 use crate::{
     CommitError, Conflict, JoinTokenRecord, ProviderUsage, SupersededSvid, SvidRecord,
@@ -97,6 +97,11 @@ macro_rules! tables {
             pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
                 [$(<$table>::IDS),*].into_iter().flatten()
             }
+        }
+
+        /// The beginnings of the keys under which the index has records of no task.
+        pub(crate) fn rows_of_no_task() -> impl Iterator<Item = &'static str> {
+            [$(<$table>::ROWS),*].into_iter().flatten()
         }
 
         impl State {

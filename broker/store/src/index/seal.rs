@@ -4,7 +4,7 @@
 //! Another program that writes the files could otherwise give an agent another class, make a used
 //! join token new, revive a certificate, or hide a credential from revoking. The seal is written in
 //! the same atomic batch as the rows. An older index with its older seal is genuine, too: the start
-//! replays the entries behind it, and has hashed all of them.
+//! replays the entries behind it, and compares each with the tree.
 //!
 //! The records are a set that changes all the time, so the seal stands over the XOR of one code for
 //! each record: a change costs two codes, however many records there are. The XOR itself is never
@@ -101,6 +101,11 @@ impl Seal {
         let tag = hmac::sign(&self.masks, seal.as_bytes());
         let mask = tag.as_ref().first_chunk().copied().unwrap_or_default();
         tally.toggle(u128::from_be_bytes(mask))
+    }
+
+    /// Whether the index had these records when it was written last.
+    pub(super) fn has(&self, tally: Tally) -> bool {
+        *self.tally.lock() == tally
     }
 
     /// The index has these records now.

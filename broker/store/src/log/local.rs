@@ -130,6 +130,18 @@ impl Entries for Reader {
         })
     }
 
+    fn genuine(&self, index: u64) -> Result<Vec<u8>, LogError> {
+        let read = || {
+            let mut entries = self.genuine_entries(index..index.saturating_add(1))?;
+            let found = entries.next_entry()?;
+            Ok(found.map(|(_, entry)| entry.to_vec()).unwrap_or_default())
+        };
+        read().map_err(|error: Error| LogError::Unreadable {
+            index,
+            reason: error.to_string(),
+        })
+    }
+
     fn blocks(&self) -> bool {
         true
     }

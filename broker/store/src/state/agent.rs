@@ -32,6 +32,8 @@ impl Table for Agents {
     type Key = AgentName;
     type Record = Agent;
 
+    const ROWS: Option<&'static str> = Some(AGENT);
+
     fn set(state: &mut State, name: &AgentName, agent: Option<&Arc<Agent>>) -> Option<Arc<Agent>> {
         match agent {
             Some(agent) => state.agents.insert(name.clone(), Arc::clone(agent)),

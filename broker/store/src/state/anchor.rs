@@ -31,6 +31,7 @@ impl Table for Anchors {
     type Record = Anchor;
 
     const IDS: Option<&'static str> = Some(ANCHOR);
+    const ROWS: Option<&'static str> = None;
 
     fn set(state: &mut State, id: &AnchorId, anchor: Option<&Arc<Anchor>>) -> Option<Arc<Anchor>> {
         let before = put(&mut state.anchors, *id, anchor.cloned());

@@ -37,6 +37,7 @@ impl Table for Credentials {
     type Record = Credential;
 
     const IDS: Option<&'static str> = Some(CREDENTIAL);
+    const ROWS: Option<&'static str> = None;
 
     fn set(
         state: &mut State,

@@ -99,6 +99,8 @@ impl Table for Keys {
     type Key = KeyHash;
     type Record = Remembered;
 
+    const ROWS: Option<&'static str> = Some(KEYS);
+
     fn set(
         state: &mut State,
         hash: &KeyHash,

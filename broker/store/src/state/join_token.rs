@@ -26,6 +26,8 @@ impl Table for JoinTokens {
     type Key = JoinTokenId;
     type Record = JoinTokenRecord;
 
+    const ROWS: Option<&'static str> = Some(TOKEN);
+
     fn set(
         state: &mut State,
         id: &JoinTokenId,

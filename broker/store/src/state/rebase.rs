@@ -21,6 +21,8 @@ impl Table for Rebases {
     type Key = u64;
     type Record = Timestamp;
 
+    const ROWS: Option<&'static str> = Some(REBASE);
+
     fn set(
         state: &mut State,
         entry: &u64,

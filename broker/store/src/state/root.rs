@@ -33,6 +33,8 @@ impl Table for Roots {
     type Key = RootNumber;
     type Record = RecordedRoot;
 
+    const ROWS: Option<&'static str> = Some(ROOT);
+
     fn set(
         state: &mut State,
         number: &RootNumber,

@@ -26,6 +26,8 @@ impl Table for SupersededSvids {
     type Key = String;
     type Record = SupersededSvid;
 
+    const ROWS: Option<&'static str> = Some(SUPERSEDED);
+
     fn set(
         state: &mut State,
         serial: &String,

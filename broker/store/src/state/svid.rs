@@ -29,6 +29,8 @@ impl Table for Svids {
     type Key = String;
     type Record = SvidRecord;
 
+    const ROWS: Option<&'static str> = Some(SVID);
+
     fn set(
         state: &mut State,
         serial: &String,

@@ -20,6 +20,9 @@ pub(crate) trait Table {
     /// for tables that forget their records.
     const IDS: Option<&'static str> = None;
 
+    /// Where the index has the records that are alive. `None` where they stand under their tasks.
+    const ROWS: Option<&'static str>;
+
     /// Sets or removes one record in the state, and returns the record before. Keeps all derived
     /// values up to date: counts, orders by time, the lists of a task.
     fn set(

@@ -63,6 +63,11 @@ impl Node {
 /// Tasks by id.
 pub(crate) enum Tasks {}
 
+/// The tasks that have not ended, as the index lists them.
+pub(crate) fn live_in(index: &Index) -> Result<Vec<TaskId>, IndexError> {
+    index.ids(LIVE)
+}
+
 /// Where the record of a task stands.
 pub(super) fn row_of(id: TaskId) -> Vec<u8> {
     record(TASK, &id)
@@ -73,6 +78,7 @@ impl Table for Tasks {
     type Record = Task;
 
     const IDS: Option<&'static str> = Some(TASK);
+    const ROWS: Option<&'static str> = None;
 
     fn set(state: &mut State, id: &TaskId, task: Option<&Arc<Task>>) -> Option<Arc<Task>> {
         let before = state.tasks.get(id).map(|node| Arc::clone(&node.task));

@@ -25,7 +25,7 @@ use crate::{
     history::is_full,
     image::ImageKey,
     imager::{self, Imager},
-    index::{Index, IndexError},
+    index::{Comparison, Index, IndexError},
     log::{Entries, InMemory, LocalLog, Log, LogError, Position},
     past::Past,
     portion::{self, replayed},
@@ -117,7 +117,8 @@ impl LogStore {
         follow(&mut state, &mut past, behind, &mut log, &mut report)?;
         clock.resumes_after(state.last_time());
         let ahead = Decider { state, past };
-        let store = Self::start(log, index, ahead, (clock, (image, ledger_key)), &report)?;
+        let imaging = (image, ledger_key, found.uncompared);
+        let store = Self::start(log, index, ahead, (clock, imaging), &report)?;
         let report = OpenReport {
             ledger: ledger_report,
             index: report,
@@ -189,7 +190,10 @@ impl LogStore {
         log: LocalLog,
         index: Arc<Index>,
         ahead: Decider<Past>,
-        (clock, (image, key)): (Arc<dyn Clock>, (PathBuf, LedgerKey)),
+        (clock, (image, key, uncompared)): (
+            Arc<dyn Clock>,
+            (PathBuf, LedgerKey, Option<Comparison>),
+        ),
         report: &IndexReport,
     ) -> Result<Self, OpenError> {
         let entries = log.entries();
@@ -211,6 +215,7 @@ impl LogStore {
             path: image,
             key: key.image,
             origin: key.origin,
+            index: Arc::clone(&index),
             shared: Arc::clone(&shared),
             entries: Arc::clone(&entries),
         };
@@ -219,6 +224,7 @@ impl LogStore {
             Arc::clone(&clock),
             progress,
             Imager::new(source, next),
+            uncompared,
         );
         let writer = Writer(sequencer);
         let threads = vec![
@@ -290,7 +296,8 @@ struct Found {
     state: State,
     /// How many entries the index has seen. The state may have seen fewer.
     position: u64,
-    from_image: bool,
+    /// How far the rows are compared, where the state is from the image.
+    uncompared: Option<Comparison>,
 }
 
 impl Found {
@@ -300,7 +307,7 @@ impl Found {
             index,
             state: State::default(),
             position: 0,
-            from_image: false,
+            uncompared: None,
         }
     }
 }
@@ -349,6 +356,10 @@ fn open_index(
     let path = config.dir.join("index");
     let mut report = IndexReport::default();
     let existed = path.symlink_metadata().is_ok();
+    if is_full(&path) {
+        // Only a copy, and the index needs the room.
+        forget_image(config).ok();
+    }
     if is_full(&path) && (existed || was_served(ledger)) {
         require_all(ledger, &no_room().0)?;
         return Ok(without_index(&path, origin, no_room(), report));
@@ -356,7 +367,7 @@ fn open_index(
     if existed {
         match load((&path, config), key, ledger, image) {
             Ok(Some(found)) => {
-                report.from_image = found.from_image;
+                report.from_image = found.uncompared.is_some();
                 return Ok((found, report));
             }
             // Nothing was ever written to it: the broker stopped right after it was made.
@@ -387,13 +398,25 @@ fn open_index(
         true => move_aside(&path).map(|aside| report.moved_to = Some(aside)),
         false => Ok(()),
     };
+    let opened = opened.and_then(|()| forget_image(config));
     match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin, &key.seal)) {
-        Ok(index) => Ok((Found::nothing(index), report)),
+        Ok(index) => {
+            index.begins_at(ledger.size());
+            Ok((Found::nothing(index), report))
+        }
         Err(error) => {
             require_all(ledger, &error.0)?;
             Ok(without_index(&path, origin, error, report))
         }
     }
+}
+
+/// Removes an image that this start does not use. The index goes on without it, and an image that
+/// stayed could come back with records that were right for another index.
+fn forget_image(config: &Config) -> Result<(), IndexError> {
+    let path = config.dir.join(imager::FILE);
+    imager::remove(&path)
+        .map_err(|e| IndexError(format!("`{}` cannot be removed: {e}", path.display())))
 }
 
 /// Without the index the state comes from all entries, the archived ones among them.
@@ -443,7 +466,7 @@ fn was_served(ledger: &dyn Entries) -> bool {
     /// A new installation has a handful of entries.
     const FIRST_ENTRIES: u64 = 16;
     let started = |index| {
-        let entry = ledger.entry(index).ok()?;
+        let entry = ledger.genuine(index).ok()?;
         let event = Entry::parse(&entry).ok()?.event;
         matches!(event, Event::BrokerStarted { .. }).then_some(())
     };
@@ -461,16 +484,28 @@ fn load(
         return Ok(None);
     };
     let position = meta.position;
-    if let Some(state) = image.state(key, ledger, position)
+    if let Some(state) = image.state(key, ledger, &meta)
         && index.accept_unread(&meta)?
     {
+        // Nothing is written over rows that were not compared. Otherwise the thread of the index
+        // compares them, when the broker serves.
+        let mut comparison = Comparison::new();
+        if ledger.size() > position {
+            while !comparison.ended() {
+                comparison.step(&index)?;
+            }
+            if !comparison.fits(&index) {
+                return Err(Unfit::Changed);
+            }
+        }
         return Ok(Some(Found {
             index,
             state,
             position,
-            from_image: true,
+            uncompared: Some(comparison),
         }));
     }
+    forget_image(config)?;
     let mut state = State::default();
     state.set(&Change::Position(position, meta.time));
     state.set(&Change::TrustDomain(meta.trust_domain.clone()));
@@ -481,7 +516,7 @@ fn load(
             index,
             state,
             position,
-            from_image: false,
+            uncompared: None,
         })),
         false => Err(Unfit::Changed),
     }

@@ -11,6 +11,7 @@ use super::LedgerKey;
 use crate::{
     image::{Image, ImageError, ImageKey, Standing},
     imager::EVERY_ENTRIES,
+    index::{FORMAT, Meta},
     log::Entries,
     state::{Change, State},
 };
@@ -38,16 +39,16 @@ impl<'s> Reading<'s> {
         Self(reading.ok())
     }
 
-    /// The state, which may be some entries behind the index at `indexed`. `None` when there is no
-    /// image that fits: the rows of the index are read then.
+    /// The state, which may be some entries behind the index. `None` when there is no image that
+    /// fits: the rows of the index are read then.
     pub(super) fn state(
         &mut self,
         key: &LedgerKey,
         ledger: &dyn Entries,
-        indexed: u64,
+        meta: &Meta,
     ) -> Option<State> {
         let imaged = self.0.take()?.join().ok()??;
-        fits(&imaged.standing, key, ledger, indexed).then_some(imaged.state)
+        fits(&imaged.standing, key, ledger, meta).then_some(imaged.state)
     }
 }
 
@@ -67,14 +68,15 @@ fn read(path: &Path, key: &ImageKey) -> Result<Option<Imaged>, ImageError> {
     Ok(Some(Imaged { standing, state }))
 }
 
-fn fits(standing: &Standing, key: &LedgerKey, ledger: &dyn Entries, indexed: u64) -> bool {
+fn fits(standing: &Standing, key: &LedgerKey, ledger: &dyn Entries, meta: &Meta) -> bool {
     // Ahead of the index, the entries between would be missing in it.
-    let Some(behind) = indexed.checked_sub(standing.position) else {
+    let Some(behind) = meta.position.checked_sub(standing.position) else {
         return false;
     };
     let last = standing.position.checked_sub(1);
-    let last = last.and_then(|last| ledger.entry(last).ok());
+    let last = last.and_then(|last| ledger.genuine(last).ok());
     standing.origin == key.origin
+        && standing.index == (FORMAT, meta.begun_at)
         && behind <= EVERY_ENTRIES.max(standing.records).saturating_mul(2)
         && last.is_some_and(|entry| Digest::of(&entry).to_string() == standing.entry_sha256)
 }

@@ -3,8 +3,9 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use super::{
-    Batch, CommitError, Fixture, SeededEntropy, SigningKey, Store, crash::copy, furnish, intended,
-    issued, new_task, revoked, revoking, started, task_id,
+    Batch, CommitError, Fixture, SeededEntropy, SigningKey, Store, agent_name, crash::copy,
+    furnish, intended, issued, new_task, revoked, revoking, started, svid, svid_activated,
+    svid_issued, task_id,
 };
 use crate::{
     image::ImageKey,
@@ -136,6 +137,12 @@ async fn an_image_that_another_program_changed_is_not_used() {
     wrong.push(good[..good.len() / 2].to_vec());
     wrong.push(good[..header + 2].to_vec());
     wrong.push(Vec::new());
+    let mut count = good.clone();
+    count[header + 32..header + 36].fill(0xff);
+    wrong.push(count);
+    let mut longer = good.clone();
+    longer.push(0);
+    wrong.push(longer);
     // One part fewer, with a header that says so.
     let parts = u32::from_be_bytes(good[header + 32..header + 36].try_into().unwrap());
     let lengths = header + 36..header + 36 + 4 * usize::try_from(parts).unwrap();
@@ -152,11 +159,111 @@ async fn an_image_that_another_program_changed_is_not_used() {
             (false, None),
             "{number}"
         );
+        assert!(!fixture.image().exists(), "{number}: it was not used");
         assert_eq!(fixture.everything(6).await, before, "{number}");
         fixture.close().await;
     }
     fs::write(fixture.image(), good).unwrap();
     assert!(fixture.open().index.from_image);
+}
+
+/// The image may have forgotten records by a clock that was wrong, or by the rules of another
+/// release. An index that is built anew has them again.
+#[tokio::test]
+async fn an_image_of_an_index_that_was_built_anew_since_is_not_used() {
+    let mut fixture = filled().await;
+    fixture.close().await;
+    let old = fs::read(fixture.image()).unwrap();
+    fs::remove_dir_all(fixture.dir.path().join("index")).unwrap();
+    let report = fixture.open().index;
+    assert_eq!((report.from_image, report.rebuilt.is_some()), (false, true));
+    let removed = !fixture.image().exists();
+    assert!(removed, "a kill leaves no image of another index");
+    let before = fixture.everything(6).await;
+    fixture.close().await;
+    fs::write(fixture.image(), old).unwrap();
+    let report = fixture.open().index;
+    assert_eq!((report.from_image, report.rebuilt), (false, None));
+    assert_eq!(fixture.everything(6).await, before);
+    assert!(fixture.reopen().await.index.from_image);
+}
+
+/// Hides a row while no broker runs, and returns it.
+fn hide(fixture: &Fixture, key: &[u8]) -> Vec<u8> {
+    let index = sled::open(fixture.dir.path().join("index")).unwrap();
+    let row = index.remove(key).unwrap().unwrap().to_vec();
+    index.flush().unwrap();
+    row
+}
+
+#[tokio::test]
+async fn a_row_that_was_hidden_is_noticed_although_the_start_does_not_read_it() {
+    let mut fixture = filled().await;
+    fixture.all([svid_issued(svid("s7", 2, None))]).await;
+    fixture.close().await;
+    hide(&fixture, b"s/s7");
+    assert!(fixture.open().index.from_image);
+    // The broker has it all the same, and ends so that the next start builds the index again.
+    assert!(fixture.store().svid("s7").await.unwrap().is_some());
+    fixture.store().broken().await;
+    fixture.close().await;
+    assert!(!fixture.image().exists());
+    let report = fixture.open().index;
+    assert!(!report.from_image && report.moved_to.is_some());
+    assert!(fixture.store().svid("s7").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_row_that_was_hidden_cannot_be_put_back_after_its_end() {
+    let mut fixture = filled().await;
+    fixture.all([svid_issued(svid("s7", 2, None))]).await;
+    fixture.close().await;
+    let row = hide(&fixture, b"s/s7");
+    fixture.open();
+    fixture
+        .all([svid_issued(svid("s8", 2, None)), svid_activated("s8")])
+        .await;
+    assert!(fixture.store().svid("s7").await.unwrap().is_none());
+    fixture.store().broken().await;
+    fixture.close().await;
+    let index = sled::open(fixture.dir.path().join("index")).unwrap();
+    index.insert(b"s/s7", row).unwrap();
+    index.flush().unwrap();
+    drop(index);
+    fs::remove_file(fixture.image()).ok();
+    fixture.open();
+    assert!(fixture.store().svid("s7").await.unwrap().is_none());
+}
+
+/// A kill leaves entries that the index has not seen. The start writes them, so it compares the
+/// rows before.
+#[tokio::test]
+async fn a_hidden_row_is_noticed_before_the_start_writes_anything() {
+    let mut fixture = filled().await;
+    fixture.close().await;
+    let kept = tempfile::tempdir().unwrap();
+    let index = fixture.dir.path().join("index");
+    let image = fs::read(fixture.image()).unwrap();
+    copy(&index, &kept.path().join("index"));
+    fixture.open();
+    fixture.all([revoking(100), revoked(100)]).await;
+    let before = fixture.everything(6).await;
+    fixture.close().await;
+    for hidden in [false, true] {
+        fs::remove_dir_all(&index).unwrap();
+        copy(&kept.path().join("index"), &index);
+        fs::write(fixture.image(), &image).unwrap();
+        if hidden {
+            hide(&fixture, format!("a/{}", agent_name(2)).as_bytes());
+        }
+        let report = fixture.open().index;
+        assert_eq!(report.from_image, !hidden);
+        assert_eq!(report.moved_to.is_some(), hidden);
+        fixture.close().await;
+    }
+    fixture.open();
+    let agents = |everything: String| everything.matches("agent-2").count();
+    assert_eq!(agents(fixture.everything(6).await), agents(before));
 }
 
 #[tokio::test]
@@ -191,6 +298,7 @@ async fn images_are_made_while_the_store_is_open() {
         path,
         key: ImageKey::new(&super::key_in(fixture.dir.path()).derive("taskpass image v1")),
         origin: "taskpass/acme.test".to_owned(),
+        index: Arc::clone(&fixture.store().index),
         shared: Arc::clone(&fixture.store().shared),
         entries: Arc::clone(&fixture.store().entries),
     };
