@@ -48,7 +48,8 @@ impl<K> Default for Limiter<K> {
 
 impl<K: Eq + Hash> Limiter<K> {
     /// Counts a use against `rate`, or says how long to wait. Callers that wait at the same time
-    /// hear different times: otherwise all of them would come back for the next place.
+    /// hear different times, up to a second later than the next place: otherwise all of them would
+    /// come back for that one. It is a hint and no reservation.
     pub fn check_rate(&self, rate: Rate, key: K, now: Duration) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         let tolerance = interval * rate.burst.max(1).saturating_sub(1);

@@ -1,7 +1,7 @@
 //! Full tiles, made from the tile files below them that can be trusted, else from entries.
 //!
-//! Tile files are a cache and never synced. Opening a ledger compares each with the entries. Each
-//! is compared with the hash in the tile above it whenever it is read.
+//! Tile files are a cache and never synced. Each is compared with the hash in the tile above it
+//! whenever it is read, and with the entries when these are hashed.
 
 use std::{
     fs, io,
@@ -106,7 +106,7 @@ pub(crate) fn bytes(ledger: &Path, level: u32, index: u64) -> Option<Vec<u8>> {
 pub(crate) fn write(ledger: &Path, full: &FullTile) {
     let path = file(ledger, full.level, full.index);
     if let Err(error) = store(ledger, full.level, full.index, &full.tile.bytes()) {
-        tracing::warn!(path = %path.display(), %error, "a tile could not be kept; proofs will be slower until the next start");
+        tracing::warn!(path = %path.display(), %error, "a tile could not be kept; proofs will be slower until it is made again");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     tree::leaf_hash,
 };
 
-/// Entries that one [`Unhashed::step`] reads at most.
+/// Entries that one [`Unhashed::step`] reads at most: a megabyte of ordinary ones.
 const STEP_ENTRIES: u64 = 2048;
 
 /// Why an entry is not believed.
@@ -98,6 +98,8 @@ pub struct Unhashed {
     end: u64,
     /// The segment that is being read, as far as it was.
     reading: Option<(GenuineEntries, Segment)>,
+    /// The first entry of the first segment that could not be read in this round.
+    unreadable: Option<u64>,
 }
 
 impl Unhashed {
@@ -107,24 +109,29 @@ impl Unhashed {
             next: range.start,
             end: range.end,
             reading: None,
+            unreadable: None,
         }
     }
 
     /// How many entries are left.
-    pub const fn left(&self) -> u64 {
-        self.end.saturating_sub(self.next)
+    pub fn left(&self) -> u64 {
+        let next = self.unreadable.unwrap_or(self.next);
+        self.end.saturating_sub(next)
     }
 
-    /// Compares some more entries; at most about a megabyte of them. [`Reader::damage`] says from
-    /// then on where they differ. An error that is no damage may pass: the next step tries again.
+    /// Compares some more entries. [`Reader::damage`] says from then on where they differ. An error
+    /// that is no damage may pass: later steps go on with the next segment, and come back.
     pub fn step(&mut self) -> Result<(), Error> {
         let stepped = self.read_on();
-        if let Err(error) = &stepped {
-            self.reading = None;
-            if let Some(at) = error.damage() {
-                leave_mark(&self.shared.ledger, error);
-                self.shared.damage.get_or_init(|| at);
-            }
+        let Err(error) = &stepped else {
+            return stepped;
+        };
+        if let Some(at) = error.damage() {
+            leave_mark(&self.shared.ledger, error);
+            self.shared.damage.get_or_init(|| at);
+        } else {
+            self.unreadable.get_or_insert(self.next);
+            self.next = self.behind_segment();
         }
         stepped
     }
@@ -151,6 +158,9 @@ impl Unhashed {
 
     /// Begins with the next segment. Archiving compared the segments that have left meanwhile.
     fn begin(&mut self) -> Option<(GenuineEntries, Segment)> {
+        if self.next >= self.end {
+            self.next = self.unreadable.take()?;
+        }
         let segment = {
             let state = self.shared.state();
             self.next = self.next.max(state.first);
@@ -160,6 +170,13 @@ impl Unhashed {
         let range = segment.first..segment.next().min(self.end);
         let entries = GenuineEntries::new(Arc::clone(&self.shared), &range);
         Some((entries, Segment::empty(segment.first)))
+    }
+
+    /// The first entry behind the segment of the next one.
+    fn behind_segment(&self) -> u64 {
+        let state = self.shared.state();
+        let segment = Segment::holding(&state.segments, self.next);
+        segment.map_or(self.end, |segment| segment.next().max(self.next + 1))
     }
 }
 

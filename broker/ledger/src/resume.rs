@@ -61,7 +61,8 @@ pub(crate) fn resume(
         (edge, read)
     });
     let (scan, leaves) = read?;
-    let Some(edge) = edge.filter(|_| scan.damage.is_none()) else {
+    let edge = edge.filter(|edge| scan.damage.is_none() && has_tiles_across(ledger, edge, base));
+    let Some(edge) = edge else {
         return Ok(None);
     };
     Ok(joined(ledger, signed, edge, &leaves).map(|survey| Survey {
@@ -134,6 +135,24 @@ fn edge_over_tiles(ledger: &Path, size: u64) -> Option<Edge> {
         levels.push(roots.collect::<Option<_>>()?);
     }
     Edge::of_tiles(size, &levels)
+}
+
+/// Whether the tiles are right that some archived entries and some kept ones share. They cannot be
+/// made again from the kept ones alone: the survey makes them with the base.
+fn has_tiles_across(ledger: &Path, edge: &Edge, base: u64) -> bool {
+    (0..u64::BITS / TILE_LEVELS - 1).all(|level| {
+        let index = full_tiles(base, level);
+        if edge_width(base, level) == 0 || index >= edge.full_tiles(level) {
+            return true;
+        }
+        let above = TILE_LEVELS * (level + 1);
+        let expected = edge.node(above, index).or_else(|| {
+            let parent = forest::read(ledger, level + 1, index / TILE_WIDTH)?;
+            parent.node(0, index % TILE_WIDTH)
+        });
+        let tile = forest::read(ledger, level, index);
+        expected.is_some() && tile.and_then(|tile| tile.root()) == expected
+    })
 }
 
 /// Adds the hashed leaves to the edge. `None` unless they lead to the signed root.

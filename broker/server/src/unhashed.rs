@@ -1,7 +1,7 @@
 //! Hashes the entries that the start of a large ledger left out, while the broker serves.
 //!
-//! Live records do not depend on them: the index is sealed, and what a start replays was compared
-//! with the tree. So the broker does not hurry. It takes a hundredth of a core and leaves the rest
+//! Live records do not depend on them: the records that a start reads are sealed, and each entry that
+//! it replays is compared with the tree. So the broker does not hurry. It takes a hundredth of a core and leaves the rest
 //! to callers that connect again after a start.
 
 use std::{sync::Arc, time::Duration};
@@ -28,6 +28,8 @@ const DONE: Duration = Duration::from_secs(86_400);
 pub(crate) struct LedgerHashing {
     /// `None` once every entry was hashed, or one was found that differs.
     unhashed: Option<Unhashed>,
+    /// Set when a step did not come back.
+    lost: Option<String>,
     ledger: Reader,
     clock: Arc<dyn Clock>,
     issuing: Issuing,
@@ -38,6 +40,7 @@ impl LedgerHashing {
         Self {
             ledger: unhashed.reader(),
             unhashed: Some(unhashed).filter(|it| it.left() > 0),
+            lost: None,
             clock,
             issuing,
         }
@@ -47,7 +50,12 @@ impl LedgerHashing {
     async fn step(&mut self, mut unhashed: Unhashed) -> Result<Duration, String> {
         let began = self.clock.monotonic();
         let stepped = spawn_blocking(move || (unhashed.step(), unhashed)).await;
-        let (stepped, unhashed) = stepped.map_err(|error| with_sources(&error))?;
+        let (stepped, unhashed) = stepped.map_err(|error| {
+            let message = format!(
+                "hashing the ledger failed: {error}; restart the broker, so that it begins again"
+            );
+            self.lost.insert(message).clone()
+        })?;
         let left = unhashed.left();
         self.unhashed = Some(unhashed).filter(|_| left > 0);
         stepped.map_err(|error| with_sources(&error))?;
@@ -69,7 +77,7 @@ impl Reconciler for LedgerHashing {
     async fn round(&mut self) -> Round {
         let stepped = match self.unhashed.take() {
             Some(unhashed) => self.step(unhashed).await,
-            None => Ok(DONE),
+            None => self.lost.clone().map_or(Ok(DONE), Err),
         };
         let damage = self.ledger.damage();
         match (stepped, damage) {

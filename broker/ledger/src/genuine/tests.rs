@@ -174,6 +174,30 @@ fn an_error_of_the_disk_is_no_damage_and_passes() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_keeps_no_other_from_being_hashed() {
+    let scratch = filled();
+    let (path, _, _) = segment_of(&scratch, 300);
+    let (wrong, mut bytes, offset) = segment_of(&scratch, 900);
+    bytes[offset + FRAME_BYTES + 3] ^= 1;
+    let ledger = open(&scratch);
+    let aside = scratch.path.with_file_name("aside");
+    fs::rename(&path, &aside).unwrap();
+    let mut unhashed = ledger.unhashed();
+    let mut failed = 0;
+    for _ in 0..20 {
+        failed += u32::from(unhashed.step().is_err());
+    }
+    assert!(failed > 1, "it comes back");
+    assert!(unhashed.left() >= FLOOR - 300);
+    fs::write(&wrong, bytes).unwrap();
+    while ledger.reader().damage().is_none() {
+        drop(unhashed.step());
+    }
+    assert_eq!(ledger.reader().damage().unwrap().index, 900);
+    fs::rename(&aside, &path).unwrap();
+}
+
+#[test]
 fn a_wrong_tile_below_the_edge_is_made_again() {
     let scratch = Scratch::new();
     let mut ledger = Ledger::open(&scratch.path, options()).unwrap().0;

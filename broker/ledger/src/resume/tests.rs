@@ -188,6 +188,33 @@ fn a_small_ledger_and_accepted_damage_are_hashed_whole() {
     }
 }
 
+/// The archived entries are not here to make it again while the ledger is in use.
+#[test]
+fn a_wrong_tile_across_the_beginning_brings_the_survey() {
+    let scratch = filled(1300, 0);
+    let archive = scratch.path.with_file_name("archive");
+    let ledger = open(&scratch).unwrap().0;
+    let archiver = ledger.archiver();
+    let cut = archiver.cuts()[1];
+    assert!(cut > 256 && !cut.is_multiple_of(256), "{cut}");
+    archiver.begin(&archive).unwrap();
+    let copied = archiver.copy(cut, &archive, &mut |_| ()).unwrap().unwrap();
+    archiver.forget(&copied).unwrap();
+    drop((archiver, ledger));
+    assert_eq!(left(&open(&scratch).unwrap().0), 1280 - cut);
+    let path = forest::file(&scratch.path, 0, cut / 256);
+    let good = fs::read(&path).unwrap();
+    for content in [None, Some(vec![7; 8192])] {
+        match content {
+            Some(content) => fs::write(&path, content).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let (ledger, report) = open(&scratch).unwrap();
+        assert_eq!((left(&ledger), report.tiles_rebuilt), (0, 1));
+        assert_eq!(fs::read(&path).unwrap(), good);
+    }
+}
+
 #[test]
 fn a_torn_batch_behind_the_checkpoint_is_cut_off() {
     let scratch = filled(1300, 0);

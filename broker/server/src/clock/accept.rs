@@ -194,8 +194,11 @@ fn was_accepted(ledger: &Reader) -> Result<bool, Error> {
     let Some(last) = ledger.size().checked_sub(1) else {
         return Ok(false);
     };
-    let entry = ledger.entry(last).map_err(failed)?;
-    let entry = Entry::parse(&entry).map_err(|error| Error::LastEntry(Box::new(error)))?;
+    let mut entries = ledger.genuine_entries(last..last + 1).map_err(failed)?;
+    let Some((_, entry)) = entries.next_entry().map_err(failed)? else {
+        return Ok(false);
+    };
+    let entry = Entry::parse(entry).map_err(|error| Error::LastEntry(Box::new(error)))?;
     Ok(matches!(entry.event, Event::ClockAccepted { .. }))
 }
 
