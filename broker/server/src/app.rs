@@ -13,7 +13,7 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration
 use taskpass_ca::{Authority, KeyFiles};
 use taskpass_core::{Event, TrustedClock};
 use taskpass_engine::{
-    self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
+    self as engine, Attestors, Context, Engine, JoinTokenAttestor, LastRun, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
     Archiver, Reader, RootsSigner, SigningKey,
@@ -22,7 +22,7 @@ use taskpass_ledger::{
 use taskpass_metrics::{Labels, Metrics};
 use taskpass_policy::{Action, PolicySet};
 use taskpass_provider::ProviderFactory;
-use taskpass_store::{Batch, CommitError, LogStore, Opened, Store};
+use taskpass_store::{Batch, CommitError, Entry, LogStore, Opened, Store};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -214,8 +214,24 @@ impl App {
         if let Err(error) = self.engine.close_counts().await {
             tracing::warn!(error = %error.message(), "how often decisions of the last minute were repeated is not recorded");
         }
-        record_stop(&self.store).await
+        match self.engine.every_call_is_on_record().await {
+            Ok(true) => record_stop(&self.store).await,
+            Ok(false) | Err(_) => {
+                tracing::info!(
+                    "the stop is not recorded: a call to a provider may still run that is not on record, and the next start has to wait for it"
+                );
+                close(&self.store).await
+            }
+        }
     }
+}
+
+/// Whether the newest entry says that the broker before stopped in good order.
+fn ends_with_stop(ledger: &Reader) -> bool {
+    let newest = ledger.size().checked_sub(1);
+    let entry = newest.and_then(|index| ledger.entry(index).ok());
+    let entry = entry.and_then(|bytes| Entry::parse(&bytes).ok());
+    entry.is_some_and(|entry| matches!(entry.event, Event::BrokerStopped {}))
 }
 
 /// The values of the labels that are known beforehand.
@@ -240,6 +256,10 @@ async fn record_stop(store: &LogStore) -> Result<(), AppError> {
         }
         Err(error) => return Err(AppError::setup("recording the stop")(error)),
     }
+    close(store).await
+}
+
+async fn close(store: &LogStore) -> Result<(), AppError> {
     store
         .close()
         .await
@@ -274,7 +294,10 @@ async fn open_engine(
         tasks.clone(),
     );
     let authority = open_authority(config, deps, &keys)?;
-    let newest = store.last_time();
+    let last_run = LastRun {
+        newest: store.last_time(),
+        stopped: ends_with_stop(&ledger),
+    };
     let context = Context {
         trust_domain: config.trust_domain.clone(),
         store: Arc::<LogStore>::clone(&store),
@@ -292,7 +315,7 @@ async fn open_engine(
     let policy =
         PolicySet::load_dir(&config.policy.dir).map_err(AppError::setup("loading the policy"))?;
     let configuration = configuration(config, policy, deps, metrics)?;
-    let engine = Engine::new(context, configuration, newest)
+    let engine = Engine::new(context, configuration, last_run)
         .await
         .map_err(AppError::setup("setting up the engine"))?;
     // Before anything is signed: the files of the authority are not signed, and the ledger is.

@@ -2,6 +2,7 @@
 
 mod clock;
 mod crash;
+mod in_order;
 mod listing;
 mod log;
 mod sealed;
