@@ -93,8 +93,14 @@ impl Callers {
         });
     }
 
-    /// An agent starts a task.
+    /// An agent starts a task. Sometimes a task of before the start ends first, for which a call may
+    /// still run.
     pub(super) async fn begin(self) {
+        let drawn = self.known.lock().drawn.take();
+        if let Some((caller, request)) = drawn.filter(|_| self.fate.percent(50)) {
+            let ended = self.end(request.task, &caller).await;
+            self.fate.note(|| format!("begin: {ended:?}"));
+        }
         let outcome = self.start_task().await;
         self.fate.note(|| format!("begin: {outcome:?}"));
     }
@@ -390,8 +396,12 @@ impl Callers {
         } else {
             owner
         };
+        self.end(task.id, &caller).await
+    }
+
+    async fn end(&self, task: TaskId, caller: &PeerIdentity) -> Result<String, Error> {
         let request = EndTask {
-            task: task.id,
+            task,
             how: if self.fate.percent(50) {
                 Ending::Cancel
             } else {
@@ -399,12 +409,12 @@ impl Callers {
             },
             wait: Some(Duration::from_millis(self.fate.between(1, 5000))),
         };
-        let call = self.call(&caller).await?;
+        let call = self.call(caller).await?;
         self.fate
-            .note(|| format!("ask: end {} by {}", task.id, caller.serial));
+            .note(|| format!("ask: end {task} by {}", caller.serial));
         let ended = self.engine.end_task(&call, &request).await?;
-        self.known.lock().over.insert(task.id);
-        Ok(format!("{} is {}", task.id, ended.task.state.as_str()))
+        self.known.lock().over.insert(task);
+        Ok(format!("{task} is {}", ended.task.state.as_str()))
     }
 
     async fn heartbeat(&self) -> Result<String, Error> {

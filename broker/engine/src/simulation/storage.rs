@@ -156,7 +156,7 @@ impl SimStore {
 
     /// Writes a batch that is in order, while the broker goes on. A kill loses it.
     async fn sync(&self, batch: Batch) -> Result<Committed, CommitError> {
-        if self.fate.wrong(100) {
+        if self.fate.wrong(250) {
             self.fate.kill_at(self.fate.below(3 * SYNC_PLACES));
         }
         for _ in 0..self.fate.below(SYNC_PLACES) {
