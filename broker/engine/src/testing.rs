@@ -39,6 +39,12 @@ pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
 /// Nothing here takes this long; a test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// No broker before lost a call.
+const STOPPED: LastRun = LastRun {
+    newest: NOW,
+    stopped: true,
+};
+
 /// Tells tests that wait that a provider was called or that a request is over.
 type Happened = Arc<watch::Sender<()>>;
 
@@ -144,11 +150,7 @@ impl Bench {
             providers: fakes.iter().map(|fake| configured(fake.clone())).collect(),
             settings,
         };
-        let last_run = LastRun {
-            newest: NOW,
-            stopped: true,
-        };
-        let engine = Engine::new(context, configuration, last_run).await.unwrap();
+        let engine = Engine::new(context, configuration, STOPPED).await.unwrap();
         let call = |caller| Call {
             caller,
             ip: None,

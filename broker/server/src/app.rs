@@ -214,15 +214,7 @@ impl App {
         if let Err(error) = self.engine.close_counts().await {
             tracing::warn!(error = %error.message(), "how often decisions of the last minute were repeated is not recorded");
         }
-        match self.engine.every_call_is_on_record().await {
-            Ok(true) => record_stop(&self.store).await,
-            Ok(false) | Err(_) => {
-                tracing::info!(
-                    "the stop is not recorded: a call to a provider may still run that is not on record, and the next start has to wait for it"
-                );
-                close(&self.store).await
-            }
-        }
+        record_stop(&self.store, &self.engine).await
     }
 }
 
@@ -246,8 +238,15 @@ fn labels() -> Labels {
     }
 }
 
-/// Records the end of this run, and closes the store.
-async fn record_stop(store: &LogStore) -> Result<(), AppError> {
+/// Records the end of this run, and closes the store. A stop is one in good order if no call to a
+/// provider may still run that is not on record.
+async fn record_stop(store: &LogStore, engine: &Engine) -> Result<(), AppError> {
+    if !engine.every_call_is_on_record().await.unwrap_or(false) {
+        tracing::info!(
+            "the stop is not recorded: a call to a provider may still run that is not on record, and the next start has to wait for it"
+        );
+        return close(store).await;
+    }
     let stopped = Batch::reserved([Event::BrokerStopped {}]);
     match store.commit(stopped).await {
         Ok(_) => {}
