@@ -18,6 +18,8 @@ const CERT: &str = "vault-main/cert";
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Issue(&'static str),
+    /// A second lease through a session that the broker holds.
+    IssueAgain,
     Renew,
     Revoke,
     End,
@@ -45,6 +47,9 @@ killed_at! {
     issue_lease_minted: "issue.minted", Act::Issue(CERT);
     issue_token_recorded: "issue.recorded", Act::Issue(CONFIG);
     issue_lease_recorded: "issue.recorded", Act::Issue(CERT);
+    issue_again_in_order: "issue.intended:2", Act::IssueAgain;
+    issue_again_minted: "issue.minted:2", Act::IssueAgain;
+    issue_again_recorded: "issue.recorded:2", Act::IssueAgain;
     renew_intended: "renew.intended", Act::Renew;
     renew_extended: "renew.extended", Act::Renew;
     renew_recorded: "renew.recorded", Act::Renew;
@@ -93,7 +98,9 @@ fn survive(place: &str, act: Act) {
     assert_outcome(&world, &operator, act, &token);
     match act {
         Act::End | Act::Deadline => assert!(!world.bao.token_works(text(&token["data"], "token"))),
-        Act::Issue(_) | Act::Renew | Act::Revoke => go_on_and_end(&world, &agent, &operator, &task),
+        Act::Issue(_) | Act::IssueAgain | Act::Renew | Act::Revoke => {
+            go_on_and_end(&world, &agent, &operator, &task)
+        }
     }
     let history = History::verified(&world.installation, &operator, "at-the-end.jsonl");
     assert_nothing_untracked(&world.bao, &history, &operator);
@@ -121,7 +128,7 @@ fn stage(agent: &Cli, act: Act) -> (String, Value) {
     ];
     let task = text(&agent.json(&args), "task_id").to_owned();
     let token = match act {
-        Act::Issue(_) => Value::Null,
+        Act::Issue(_) | Act::IssueAgain => Value::Null,
         _ => World::issue(agent, &task, CONFIG, &[]),
     };
     (task, token)
@@ -131,8 +138,11 @@ fn stage(agent: &Cli, act: Act) -> (String, Value) {
 fn start(agent: &Cli, act: Act, task: &str, token: &Value) -> Option<std::process::Child> {
     let id = token["credential_id"].as_str().unwrap_or_default();
     let scope = "common_name=ci.acme.test";
+    if matches!(act, Act::IssueAgain) {
+        World::issue(agent, task, CERT, &[scope]);
+    }
     let args = match act {
-        Act::Issue(CERT) => vec![
+        Act::Issue(CERT) | Act::IssueAgain => vec![
             "credential",
             "issue",
             "--task",
@@ -157,14 +167,14 @@ fn start(agent: &Cli, act: Act, task: &str, token: &Value) -> Option<std::proces
 fn assert_outcome(world: &World, operator: &Cli, act: Act, token: &Value) {
     match act {
         // Its secret was never delivered, so it must not stay alive.
-        Act::Issue(role) => {
+        Act::Issue(_) | Act::IssueAgain => {
             let all = operator.json(&["credential", "list"]);
             for credential in all.as_array().expect("credentials") {
                 let state = text(credential, "state");
                 let waits = state == "revoking";
                 assert!(
                     waits || state == "revoked_verified" || state == "active",
-                    "{role}: {credential}"
+                    "{credential}"
                 );
             }
         }

@@ -262,13 +262,24 @@ max_request_duration = "{REQUEST_MAX}"
     /// The serial of a lease's certificate, from OpenBao's record of the lease; `None` when it is
     /// gone.
     pub fn leased_certificate(&self, lease: &str) -> Option<String> {
-        let record = self
-            .call("GET", &format!("sys/raw/sys/expire/id/{lease}"), None)
-            .ok()?;
-        let record = record["data"]["value"].as_str().expect("a record");
-        let record: Value = serde_json::from_str(record).expect("a record in JSON");
+        let record = self.stored_lease(lease)?;
         let serial = &record["secret"]["internal_data"]["serial_number"];
         Some(serial.as_str().expect("a certificate's lease").to_owned())
+    }
+
+    /// The accessor of the token that a lease ends with, from OpenBao's record of the lease; `None`
+    /// when either is gone.
+    pub fn accessor_of_lease(&self, lease: &str) -> Option<String> {
+        let token = self.stored_lease(lease)?["client_token"].clone();
+        let found = self.call("POST", "auth/token/lookup", Some(json!({ "token": token })));
+        Some(found.ok()?["data"]["accessor"].as_str()?.to_owned())
+    }
+
+    fn stored_lease(&self, lease: &str) -> Option<Value> {
+        let path = format!("sys/raw/sys/expire/id/{lease}");
+        let stored = self.call("GET", &path, None).ok()?;
+        let record = stored["data"]["value"].as_str().expect("a record");
+        Some(serde_json::from_str(record).expect("a record in JSON"))
     }
 
     /// Serials of the certificates that the PKI engine made and has not revoked, without its own.

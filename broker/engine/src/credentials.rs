@@ -1,5 +1,6 @@
 //! Credentials: issue, renew, revoke, read, and their anchors at the providers.
 
+mod ahead;
 mod anchors;
 mod delivery;
 mod in_flight;
@@ -15,6 +16,7 @@ mod revoke;
 mod told;
 mod wanted;
 
+pub(crate) use ahead::{Ahead, IntentRecord};
 pub use delivery::Delivery;
 pub(crate) use in_flight::InFlight;
 pub use issue::{IssueCredential, IssuedCredential};

@@ -7,13 +7,14 @@ use parking_lot::Mutex;
 use taskpass_ca::Authority;
 use taskpass_core::{Clock, Event, ProviderName, Timestamp, TrustDomain};
 use taskpass_ledger::VerifyingKey;
+use taskpass_metrics::Prepared;
 use taskpass_store::{Batch, Committed, Guard, Priority, Store};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     Call, Caller, Configuration, Context, Error, Snapshot, Timer,
     budgets::{Exceeded, Meters},
-    credentials::{InFlight, Lives, Renewals},
+    credentials::{Ahead, InFlight, Lives, Renewals},
     folds::{EndedBefore, Folds},
     identities::RefusalLog,
     providers::Pacer,
@@ -24,6 +25,15 @@ use crate::{
 
 /// How far the wall clock may lag behind the newest ledger entry before nothing more is issued.
 pub const CLOCK_LAG_MAX: Duration = Duration::from_secs(5);
+
+/// How the broker before this one left the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct LastRun {
+    /// The time of the newest entry.
+    pub newest: Timestamp,
+    /// Whether the newest entry says that it stopped in good order.
+    pub stopped: bool,
+}
 
 /// The broker's use cases. Shared by all connections.
 #[derive(Debug)]
@@ -41,6 +51,7 @@ pub struct Engine {
     pub(crate) unconfigured: Mutex<BTreeMap<ProviderName, Arc<Pacer>>>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) in_flight: InFlight,
+    pub(crate) ahead: Ahead,
     pub(crate) renewals: Renewals,
     pub(crate) lives: Lives,
     pub(crate) rates: RateLimits,
@@ -59,14 +70,14 @@ pub struct Engine {
 
 impl Engine {
     /// Puts the engine together and takes up the open tasks' heartbeats, which begin anew after a
-    /// restart. `newest` is the time of the newest entry in the ledger.
+    /// restart.
     pub async fn new(
         context: Context,
         configuration: Configuration,
-        newest: Timestamp,
+        last_run: LastRun,
     ) -> Result<Arc<Self>, Error> {
         let newest = Newest {
-            time: newest,
+            time: last_run.newest,
             at: context.clock.monotonic(),
         };
         let snapshot = Snapshot::first(&context, configuration);
@@ -77,6 +88,7 @@ impl Engine {
             unconfigured: Mutex::default(),
             heartbeats: Heartbeats::new(Arc::clone(&context.clock)),
             in_flight: InFlight::default(),
+            ahead: Ahead::new(newest.at, !last_run.stopped),
             renewals: Renewals::default(),
             lives: Lives::default(),
             rates: RateLimits::new(Arc::clone(&context.clock)),
@@ -226,11 +238,19 @@ impl Engine {
             priority,
         };
         let committed = self.context.store.commit(batch).await?;
+        self.note_committed(&committed, counted);
+        if priority == Priority::Normal {
+            self.ahead.took_intent(true);
+        }
+        Ok(committed)
+    }
+
+    /// Events are durable.
+    pub(crate) fn note_committed(&self, committed: &Committed, counted: Prepared) {
         counted.committed();
         self.newest
             .lock()
             .advance(committed.time, self.context.clock.monotonic());
-        Ok(committed)
     }
 }
 

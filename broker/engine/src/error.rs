@@ -256,7 +256,8 @@ impl Error {
                 message,
                 retry_after: *wait,
             },
-            GuardFailure::InDoubt { provider, .. } => Self::Provider {
+            GuardFailure::InDoubt { provider, .. }
+            | GuardFailure::AnchorNotLive { provider, .. } => Self::Provider {
                 provider: provider.clone(),
                 source: ProviderError::Retryable {
                     message,

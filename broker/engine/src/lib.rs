@@ -55,7 +55,7 @@ pub use credentials::{
     CredentialView, Delivery, IssueCredential, IssuedCredential, RenewCredential,
     RenewedCredential, RevokeCredential,
 };
-pub use engine::{CLOCK_LAG_MAX, Engine};
+pub use engine::{CLOCK_LAG_MAX, Engine, LastRun};
 pub use error::{Error, Field};
 pub use idempotency::RequestKey;
 pub use identities::{

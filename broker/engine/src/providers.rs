@@ -16,7 +16,7 @@ pub(crate) use pacer::Pacer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use taskpass_core::{AgentName, AnchorState, ProviderName, RoleSpec, TaskState, limits};
+use taskpass_core::{AgentName, Anchor, AnchorState, ProviderName, RoleSpec, TaskState, limits};
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{Health, ProviderError};
 use taskpass_store::{Page, ProviderUsage, TaskFilter};
@@ -127,6 +127,7 @@ impl Engine {
             if let Err(error) = backend.maintain().await {
                 tracing::warn!(provider = %backend.provider().name(), %error, "the provider's upkeep failed");
             }
+            self.watch_earlier_calls(backend).await;
         }
         // After the upkeep, which must not wait for the store.
         let mut done = Vec::new();
@@ -139,6 +140,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Asks whether the calls are over that a broker before this one may have lost. A provider
+    /// counts from the first time that it is asked, so that ending a task later need not wait.
+    async fn watch_earlier_calls(&self, backend: &Backend) {
+        let name = backend.provider().name();
+        if let Some(sent_before) = self.ahead.of_earlier(name)
+            && backend.calls_are_over(sent_before).await.is_ok()
+        {
+            self.ahead.are_over(name, sent_before);
+        }
+    }
+
     /// Whether the ledger knows a live credential or anchor of the provider.
     pub(crate) async fn holds_anything(&self, name: &ProviderName) -> Result<bool, Error> {
         let store = &self.context.store;
@@ -146,6 +158,16 @@ impl Engine {
         if usage.live_credentials > 0 || usage.revoking > 0 {
             return Ok(true);
         }
+        self.any_live_anchor(|anchor| anchor.provider == *name)
+            .await
+    }
+
+    /// Whether there is a live anchor of this kind.
+    pub(crate) async fn any_live_anchor(
+        &self,
+        is_wanted: impl Fn(&Arc<Anchor>) -> bool + Send + Sync,
+    ) -> Result<bool, Error> {
+        let store = &self.context.store;
         for state in [TaskState::Open, TaskState::Ending] {
             let filter = TaskFilter {
                 agent: None,
@@ -156,10 +178,8 @@ impl Engine {
                 let listing = store.list_tasks(&filter, &page).await?;
                 for task in &listing.rows {
                     let anchors = store.anchors_of_task(task.id).await?;
-                    if anchors
-                        .iter()
-                        .any(|a| a.provider == *name && a.state == AnchorState::Live)
-                    {
+                    let mut live = anchors.iter().filter(|a| a.state == AnchorState::Live);
+                    if live.any(&is_wanted) {
                         return Ok(true);
                     }
                 }

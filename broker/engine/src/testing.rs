@@ -1,80 +1,49 @@
 //! An engine over a real store in a temporary directory, with providers that a test controls.
 
 mod callers;
+mod fake;
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
 use taskpass_ca::{Authority, Config as CaConfig};
 use taskpass_core::{
-    Clock, Credential, CredentialId, Event, Impact, Labels, ManualClock, ProviderName,
-    RevocationClass, RoleName, RoleSpec, Scope, Secret, SecretFields, SeededEntropy, TaskId,
-    Timestamp, TrustedClock, Ttl,
+    Credential, CredentialId, Event, Labels, ManualClock, Scope, SeededEntropy, TaskId, Timestamp,
+    TrustedClock, Ttl,
 };
 use taskpass_ledger::{SigningKey, disk::FaultyDisk};
 use taskpass_policy::{PolicyFile, PolicySet, StarterOptions, starter_policy};
-use taskpass_provider::{
-    Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
-    RevokeOrder, Revoked,
-};
+use taskpass_provider::Provider;
 use taskpass_store::{Batch, LogStore, MemoryLog, Store};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     Attestors, Call, Change, Configuration, ConfiguredProvider, Context, Engine, Error,
-    IssueCredential, IssuedCredential, JoinTokenAttestor, RequestKey, Settings, StartTask,
+    IssueCredential, IssuedCredential, JoinTokenAttestor, LastRun, RequestKey, Settings, StartTask,
     SystemTimer, TaskRoles,
 };
 
 pub(crate) use callers::builder_name;
+pub(crate) use fake::{Answer, Fake, fake_role};
+
 use callers::{agent, builder, first_events, operator, svid, svid_issued};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_760_000_000_000);
 /// Nothing here takes this long; a test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How a call to issue shall end.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// A credential that lives so long.
-    Give(Duration),
-    /// The same, but nothing ends it earlier. The role said otherwise.
-    GiveIrrevocable(Duration),
-    /// An error that leaves the outcome unknown.
-    Doubt,
-}
-
-/// A provider with the role `<name>/r` and a session for each task. Its calls wait until the test
-/// answers.
-#[derive(Debug)]
-pub(crate) struct Fake {
-    name: ProviderName,
-    roles: Vec<RoleSpec>,
-    clock: Arc<ManualClock>,
-    pub(crate) issues: Mutex<BTreeMap<CredentialId, oneshot::Sender<Answer>>>,
-    pub(crate) renewals: AtomicUsize,
-    /// Calls to renew wait while a test holds all of these.
-    pub(crate) renewing: Semaphore,
-    /// Calls to revoke pass one by one with these.
-    pub(crate) revokes: Semaphore,
-    pub(crate) revoking: AtomicUsize,
-    pub(crate) revoking_most: AtomicUsize,
-    pub(crate) orders: Mutex<Vec<RevokeOrder>>,
-    /// Whether calls to issue, to renew and to revoke fail.
-    pub(crate) is_down: AtomicBool,
-    /// Why calls to issue from one role fail, if they do.
-    pub(crate) sick: Mutex<Option<(RoleName, ProviderError)>>,
-    happened: Happened,
-}
+/// No broker before lost a call.
+const STOPPED: LastRun = LastRun {
+    newest: NOW,
+    stopped: true,
+};
 
 /// Tells tests that wait that a provider was called or that a request is over.
 type Happened = Arc<watch::Sender<()>>;
@@ -91,143 +60,6 @@ pub(crate) struct Bench {
     pub(crate) operator: Call,
     happened: Happened,
     dir: tempfile::TempDir,
-}
-
-impl Fake {
-    fn new(name: &str, clock: &Arc<ManualClock>, happened: &Happened) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.parse().unwrap(),
-            roles: vec![fake_role(name), other_role(name)],
-            clock: Arc::clone(clock),
-            issues: Mutex::default(),
-            renewals: AtomicUsize::new(0),
-            renewing: Semaphore::new(1),
-            revokes: Semaphore::new(0),
-            revoking: AtomicUsize::new(0),
-            revoking_most: AtomicUsize::new(0),
-            orders: Mutex::default(),
-            is_down: false.into(),
-            sick: Mutex::default(),
-            happened: Arc::clone(happened),
-        })
-    }
-
-    /// Its first role.
-    pub(crate) fn role(&self) -> &RoleName {
-        &self.roles[0].name
-    }
-
-    /// Its second role.
-    pub(crate) fn other_role(&self) -> &RoleName {
-        &self.roles[1].name
-    }
-
-    /// Answers the call for the credential that has waited longest.
-    pub(crate) fn answer(&self, answer: Answer) {
-        let (_, waiting) = self.issues.lock().pop_first().unwrap();
-        assert!(waiting.send(answer).is_ok());
-    }
-}
-
-#[async_trait]
-impl Provider for Fake {
-    fn name(&self) -> &ProviderName {
-        &self.name
-    }
-
-    fn kind(&self) -> &'static str {
-        "fake"
-    }
-
-    fn roles(&self) -> &[RoleSpec] {
-        &self.roles
-    }
-
-    async fn check(&self) -> Result<Health, ProviderError> {
-        Err(ProviderError::Unsupported("a test".to_owned()))
-    }
-
-    async fn issue(
-        &self,
-        order: &IssueOrder,
-        anchors: &dyn Anchors,
-    ) -> Result<Issued, ProviderError> {
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err(ProviderError::retryable("it is down"));
-        }
-        let sick = self.sick.lock().clone();
-        if let Some((_, error)) = sick.filter(|(role, _)| *role == order.role) {
-            return Err(error);
-        }
-        let (answer, answered) = oneshot::channel();
-        let handle = serde_json::json!({"session": order.credential});
-        let anchor = anchors.record(handle, order.task_deadline).await?;
-        self.issues.lock().insert(order.credential, answer);
-        self.happened.send_replace(());
-        match answered.await {
-            Ok(answer @ (Answer::Give(life) | Answer::GiveIrrevocable(life))) => {
-                let revocation_class = match answer {
-                    Answer::GiveIrrevocable(_) => RevocationClass::ExpiryOnly,
-                    _ => RevocationClass::Immediate,
-                };
-                let mut data = SecretFields::new();
-                data.insert("token", Secret::new("s3cret".to_owned()))
-                    .unwrap();
-                Ok(Issued {
-                    data,
-                    expires_at: self.clock.now().plus(life),
-                    lives_for: Some(life),
-                    revocation_class,
-                    handle: None,
-                    anchor: Some(anchor),
-                })
-            }
-            _ => Err(ProviderError::retryable("no answer")),
-        }
-    }
-
-    async fn renew(&self, order: &RenewOrder) -> Result<Renewed, ProviderError> {
-        self.renewals.fetch_add(1, Ordering::SeqCst);
-        self.happened.send_replace(());
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err(ProviderError::retryable("it is down"));
-        }
-        let _waited = self.renewing.acquire().await;
-        Ok(Renewed {
-            expires_at: order.until,
-            lives_for: Some(order.until.since(self.clock.now())),
-        })
-    }
-
-    async fn revoke(
-        &self,
-        order: &RevokeOrder,
-    ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
-        let now = self.revoking.fetch_add(1, Ordering::SeqCst) + 1;
-        self.revoking_most.fetch_max(now, Ordering::SeqCst);
-        self.orders.lock().push(order.clone());
-        self.happened.send_replace(());
-        self.revokes.acquire().await.unwrap().forget();
-        self.revoking.fetch_sub(1, Ordering::SeqCst);
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err(ProviderError::retryable("it is down"));
-        }
-        let dead = Revoked {
-            verified: true,
-            proof: "the test says so".to_owned(),
-            may_live_until: None,
-            identity_until: None,
-        };
-        Ok(vec![Ok(dead); order.items.len()])
-    }
-
-    async fn probe(&self, _order: &RevokeOrder) -> Result<Liveness, ProviderError> {
-        Ok(Liveness::Unknown("a test".to_owned()))
-    }
-
-    async fn maintain(&self) -> Result<(), ProviderError> {
-        Ok(())
-    }
 }
 
 fn authority(
@@ -318,7 +150,7 @@ impl Bench {
             providers: fakes.iter().map(|fake| configured(fake.clone())).collect(),
             settings,
         };
-        let engine = Engine::new(context, configuration, NOW).await.unwrap();
+        let engine = Engine::new(context, configuration, STOPPED).await.unwrap();
         let call = |caller| Call {
             caller,
             ip: None,
@@ -336,6 +168,53 @@ impl Bench {
             happened,
             dir,
         }
+    }
+
+    /// Uses up all room but the reserve.
+    pub(crate) async fn fill(&self) {
+        self.disk.set_free(Some(0));
+        // Ever smaller batches fill the blocks that are allocated already.
+        for (bytes, times) in [(60_000, 50), (60_000, 1), (10, 1)] {
+            let filler = Event::IndexRebuilt {
+                reason: "x".repeat(bytes),
+            };
+            let batch = Batch::new(vec![filler; times]);
+            while self.store.commit(batch.clone()).await.is_ok() {}
+        }
+    }
+
+    /// Another broker process over the same ledger and the same back ends. Its providers hold
+    /// nothing that the process before held in memory.
+    pub(crate) async fn restart(&mut self, settings: Settings, stopped: bool) {
+        let before = &self.engine.context;
+        let context = Context {
+            metrics: Arc::default(),
+            trust_domain: before.trust_domain.clone(),
+            store: Arc::clone(&before.store),
+            ledger: before.ledger.clone(),
+            roots_signer: before.roots_signer.clone(),
+            authority: Arc::clone(&before.authority),
+            attestors: attestors(self.store.clone()),
+            connections: Arc::clone(&before.connections),
+            clock: Arc::clone(&before.clock),
+            timer: Arc::clone(&before.timer),
+            entropy: Arc::clone(&before.entropy),
+            tasks: TaskTracker::new(),
+        };
+        let configuration = Configuration {
+            settings,
+            ..self.configuration()
+        };
+        let last_run = LastRun {
+            newest: self.store.last_time(),
+            stopped,
+        };
+        for fake in &self.fakes {
+            fake.sessions.lock().clear();
+        }
+        self.engine = Engine::new(context, configuration, last_run).await.unwrap();
+        self.agent = self.again(&self.agent);
+        self.operator = self.again(&self.operator);
     }
 
     /// The authority's directory.
@@ -393,7 +272,7 @@ impl Bench {
 
     /// The same of another agent.
     pub(crate) async fn task_of(&self, call: &Call) -> TaskId {
-        let roles = self.fakes.iter().flat_map(|fake| &fake.roles);
+        let roles = self.fakes.iter().flat_map(|fake| fake.roles());
         let roles = roles.map(|role| (role.name.clone(), Scope::default()));
         let request = StartTask {
             purpose: "a test".parse().unwrap(),
@@ -524,38 +403,11 @@ pub(crate) fn configured(provider: Arc<dyn Provider>) -> ConfiguredProvider {
     }
 }
 
-/// The role `<provider>/r`, without parameters.
-pub(crate) fn fake_role(provider: &str) -> RoleSpec {
-    role_named(&format!("{provider}/r"))
-}
-
-/// The role `<provider>/s`.
-fn other_role(provider: &str) -> RoleSpec {
-    role_named(&format!("{provider}/s"))
-}
-
-fn role_named(name: &str) -> RoleSpec {
-    RoleSpec {
-        name: name.parse().unwrap(),
-        kind: "fake".to_owned(),
-        params: BTreeMap::new(),
-        required: Vec::new(),
-        max_ttl: Ttl::from_seconds(3600).unwrap(),
-        max_total_ttl: None,
-        impact: Impact::try_from(0).unwrap(),
-        environment: String::new(),
-        data_classes: Vec::new(),
-        revocation_class: RevocationClass::Immediate,
-        renewable: true,
-        env: BTreeMap::new(),
-    }
-}
-
 /// A request for the role of `fake`, for half an hour.
 pub(crate) fn wish(fake: &Fake, task: TaskId) -> IssueCredential {
     IssueCredential {
         task,
-        role: fake.roles[0].name.clone(),
+        role: fake.role().clone(),
         scope: Scope::default(),
         ttl: Some(Ttl::from_seconds(1800).unwrap()),
     }

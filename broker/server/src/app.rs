@@ -13,7 +13,7 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration
 use taskpass_ca::{Authority, KeyFiles};
 use taskpass_core::{Event, TrustedClock};
 use taskpass_engine::{
-    self as engine, Attestors, Context, Engine, JoinTokenAttestor, SystemTimer, reconcile,
+    self as engine, Attestors, Context, Engine, JoinTokenAttestor, LastRun, SystemTimer, reconcile,
 };
 use taskpass_ledger::{
     Archiver, Reader, RootsSigner, SigningKey, Unhashed,
@@ -22,7 +22,7 @@ use taskpass_ledger::{
 use taskpass_metrics::{Labels, Metrics};
 use taskpass_policy::{Action, PolicySet};
 use taskpass_provider::ProviderFactory;
-use taskpass_store::{Batch, CommitError, LogStore, Opened, Store};
+use taskpass_store::{Batch, CommitError, Entry, LogStore, Opened, Store};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -222,8 +222,16 @@ impl App {
         if let Err(error) = self.engine.close_counts().await {
             tracing::warn!(error = %error.message(), "how often decisions of the last minute were repeated is not recorded");
         }
-        record_stop(&self.store).await
+        record_stop(&self.store, &self.engine).await
     }
+}
+
+/// Whether the newest entry says that the broker before stopped in good order.
+fn ends_with_stop(ledger: &Reader) -> bool {
+    let newest = ledger.size().checked_sub(1);
+    let entry = newest.and_then(|index| ledger.entry(index).ok());
+    let entry = entry.and_then(|bytes| Entry::parse(&bytes).ok());
+    entry.is_some_and(|entry| matches!(entry.event, Event::BrokerStopped {}))
 }
 
 /// The values of the labels that are known beforehand.
@@ -238,8 +246,15 @@ fn labels() -> Labels {
     }
 }
 
-/// Records the end of this run, and closes the store.
-async fn record_stop(store: &LogStore) -> Result<(), AppError> {
+/// Records the end of this run, and closes the store. A stop is one in good order if no call to a
+/// provider may still run that is not on record.
+async fn record_stop(store: &LogStore, engine: &Engine) -> Result<(), AppError> {
+    if !engine.every_call_is_on_record().await.unwrap_or(false) {
+        tracing::info!(
+            "the stop is not recorded: a call to a provider may still run that is not on record, and the next start has to wait for it"
+        );
+        return close(store).await;
+    }
     let stopped = Batch::reserved([Event::BrokerStopped {}]);
     match store.commit(stopped).await {
         Ok(_) => {}
@@ -248,6 +263,10 @@ async fn record_stop(store: &LogStore) -> Result<(), AppError> {
         }
         Err(error) => return Err(AppError::setup("recording the stop")(error)),
     }
+    close(store).await
+}
+
+async fn close(store: &LogStore) -> Result<(), AppError> {
     store
         .close()
         .await
@@ -283,7 +302,10 @@ async fn open_engine(
         tasks.clone(),
     );
     let authority = open_authority(config, deps, &keys)?;
-    let newest = store.last_time();
+    let last_run = LastRun {
+        newest: store.last_time(),
+        stopped: ends_with_stop(&ledger),
+    };
     let context = Context {
         trust_domain: config.trust_domain.clone(),
         store: Arc::<LogStore>::clone(&store),
@@ -301,7 +323,7 @@ async fn open_engine(
     let policy =
         PolicySet::load_dir(&config.policy.dir).map_err(AppError::setup("loading the policy"))?;
     let configuration = configuration(config, policy, deps, metrics)?;
-    let engine = Engine::new(context, configuration, newest)
+    let engine = Engine::new(context, configuration, last_run)
         .await
         .map_err(AppError::setup("setting up the engine"))?;
     // Before anything is signed: the files of the authority are not signed, and the ledger is.

@@ -14,7 +14,7 @@ use taskpass_core::{
     SvidState, Task, TaskId, TaskState, Timestamp, limits,
 };
 
-use crate::{Batch, CommitError, Committed, IdempotencyRecord, StoreError};
+use crate::{Batch, CommitError, Committed, Guard, IdempotencyRecord, InOrder, StoreError};
 
 /// Guarded, ordered, durable state.
 ///
@@ -29,6 +29,15 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// Dropping the future does not take the batch back: it may still be committed.
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError>;
+
+    /// The same, and returns once the batch is in order: each guard held, each event was admitted,
+    /// and every batch that is sent from now on is decided behind it. It can still be lost, by a
+    /// power cut or by a log that does not take it; [`InOrder::durable`] tells. No reader sees it
+    /// before it is durable.
+    async fn commit_in_order(&self, batch: Batch) -> Result<InOrder, CommitError>;
+
+    /// Whether all these conditions hold for what is durable now.
+    async fn holds(&self, guards: &[Guard]) -> Result<bool, StoreError>;
 
     /// The agent of this name.
     async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError>;

@@ -1,9 +1,13 @@
 //! Batches of events, and the conditions under which they are committed.
 
+use std::{fmt, pin::Pin};
+
 use taskpass_core::{
-    AgentName, AnchorKey, CredentialId, CredentialState, Event, ProviderName, SpiffeId, TaskId,
-    Timestamp,
+    AgentName, AnchorId, AnchorKey, CredentialId, CredentialState, Event, ProviderName, SpiffeId,
+    TaskId, Timestamp,
 };
+
+use crate::CommitError;
 
 /// Events that one batch may bring, before the store adds the events that follow from them.
 pub const BATCH_EVENTS_MAX: usize = 4096;
@@ -99,8 +103,43 @@ pub enum Guard {
     /// No anchor of the task at the provider that can have this key is about to be revoked for a
     /// credential in doubt. A credential that is issued through such an anchor would die with it.
     NothingInDoubt(TaskId, ProviderName, Option<AnchorKey>),
+    /// This anchor of the task at the provider is live, and has exactly this key.
+    AnchorLive {
+        /// The anchor.
+        anchor: AnchorId,
+        /// Its task.
+        task: TaskId,
+        /// Its provider.
+        provider: ProviderName,
+        /// Its key.
+        key: Option<AnchorKey>,
+    },
     /// The credential is in one of these states.
     CredentialState(CredentialId, &'static [CredentialState]),
+}
+
+/// A batch that is in order and may not be durable yet. Dropping it does not take the batch back.
+pub struct InOrder(Pin<Box<dyn Future<Output = Result<Committed, CommitError>> + Send>>);
+
+impl InOrder {
+    /// In order; `durable` ends when it is durable, or cannot be any more.
+    pub fn new(
+        durable: impl Future<Output = Result<Committed, CommitError>> + Send + 'static,
+    ) -> Self {
+        Self(Box::pin(durable))
+    }
+
+    /// Returns once the batch is durable. After an error it is not in the log, except possibly
+    /// after [`CommitError::Unavailable`].
+    pub async fn durable(self) -> Result<Committed, CommitError> {
+        self.0.await
+    }
+}
+
+impl fmt::Debug for InOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InOrder")
+    }
 }
 
 /// A batch that is durable.

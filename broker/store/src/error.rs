@@ -1,8 +1,8 @@
 //! Reasons for which a commit or a read does not happen.
 
 use taskpass_core::{
-    AgentName, AgentState, CredentialId, InvalidValue, JoinTokenId, ProviderName, RoleName,
-    SpiffeId, TaskId, TaskState,
+    AgentName, AgentState, AnchorId, CredentialId, InvalidValue, JoinTokenId, ProviderName,
+    RoleName, SpiffeId, TaskId, TaskState,
 };
 
 use crate::IdempotencyRecord;
@@ -139,6 +139,14 @@ pub enum GuardFailure {
     InDoubt {
         /// The task.
         task: TaskId,
+        /// The provider.
+        provider: ProviderName,
+    },
+    /// The anchor is not one of the task's at the provider with the key, or is gone.
+    #[error("anchor `{anchor}` of provider `{provider}` is not a live one of the task")]
+    AnchorNotLive {
+        /// The anchor.
+        anchor: AnchorId,
         /// The provider.
         provider: ProviderName,
     },

@@ -58,7 +58,7 @@ pub use api::{
     ProviderUsage, Revocations, RootUse, Store, SupersededSvid, SvidRecord, TaskFilter, Usage,
     Work,
 };
-pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, Priority};
+pub use batch::{BATCH_EVENTS_MAX, Batch, Committed, Guard, InOrder, Priority};
 pub use entry::Entry;
 pub use error::{CommitError, Conflict, GuardFailure, OpenError, StoreError, Wider};
 pub use idempotency::{IdempotencyRecord, Subject};

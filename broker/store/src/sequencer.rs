@@ -3,8 +3,9 @@
 //!
 //! It decides on a state that runs ahead of the log and is undone when the append fails. Readers
 //! have a copy that only ever holds durable records. Replies wait for the append, and refusals do
-//! too: they may rest on an earlier decision of the same group. It has no thread of its own: the
-//! writer's thread drives it, or the caller itself.
+//! too: they may rest on an earlier decision of the same group. Only a caller that asked for it
+//! learns earlier that its batch is in order, and then has to reckon with its loss. It has no
+//! thread of its own: the writer's thread drives it, or the caller itself.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -35,6 +36,8 @@ pub(crate) struct Request {
     batch: Batch,
     json: Vec<Vec<u8>>,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
+    /// Is told once the batch is in order, where the caller asked.
+    ordered: Option<oneshot::Sender<()>>,
     rooms: Option<Rooms>,
 }
 
@@ -57,9 +60,30 @@ impl Request {
             batch,
             json,
             reply,
+            ordered: None,
             rooms,
         };
         (request, outcome)
+    }
+
+    /// Tells, before the outcome, when the batch is in order. Without an order the outcome is known
+    /// once the other end is dropped.
+    pub(crate) fn tell_order(&mut self) -> oneshot::Receiver<()> {
+        let (ordered, told) = oneshot::channel();
+        self.ordered = Some(ordered);
+        told
+    }
+
+    /// Decides on it. A caller that goes on once its batch is in order goes on now.
+    fn decide(&mut self, ahead: &mut Decider<Past>, now: Timestamp, group: &mut Group) -> Outcome {
+        let outcome = ahead.decide(&self.batch, &self.json, now, group);
+        if outcome.is_ok()
+            && let Some(ordered) = self.ordered.take()
+        {
+            // A caller that has gone changes nothing.
+            let _told = ordered.send(());
+        }
+        outcome
     }
 
     pub(crate) const fn events(&self) -> usize {
@@ -160,11 +184,11 @@ impl Sequencer {
     }
 
     /// Decides on each request in order, makes them durable together, and replies.
-    pub(crate) fn process(&mut self, requests: Vec<Request>) {
+    pub(crate) fn process(&mut self, mut requests: Vec<Request>) {
         self.ahead.past.indexed(self.progress.borrow().applied);
         self.prune();
         for _ in 0..TURNS_MAX {
-            match self.append(&requests) {
+            match self.append(&mut requests) {
                 Ok((group, outcomes)) => return self.appended(group, requests, outcomes),
                 // No request is answered yet. The next turn shows the entries that the other broker
                 // appended.
@@ -176,18 +200,17 @@ impl Sequencer {
     }
 
     /// Decides and appends within one turn. Afterwards the state is where the log is.
-    fn append(&mut self, requests: &[Request]) -> Result<(Group, Vec<Outcome>), LogError> {
+    fn append(&mut self, requests: &mut [Request]) -> Result<(Group, Vec<Outcome>), LogError> {
         let known = Position(self.ahead.state.next());
         let mut turn = self.log.turn(known)?;
         for news in mem::take(&mut turn.news) {
             self.follow(&news)?;
         }
         let mut group = Group::new(self.ahead.state.next());
-        let decide = |request: &Request| {
-            let Request { batch, json, .. } = request;
-            self.ahead.decide(batch, json, turn.now, &mut group)
-        };
-        let outcomes: Vec<_> = requests.iter().map(decide).collect();
+        let outcomes: Vec<_> = requests
+            .iter_mut()
+            .map(|request| request.decide(&mut self.ahead, turn.now, &mut group))
+            .collect();
         if group.entries.is_empty() {
             return Ok((group, outcomes));
         }

@@ -20,11 +20,11 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::open::{IndexReport, OpenReport, Opened, indexes_set_aside};
 use crate::{
-    AgentCounts, BATCH_EVENTS_MAX, Batch, CommitError, Committed, StoreError,
+    AgentCounts, BATCH_EVENTS_MAX, Batch, CommitError, Committed, InOrder, StoreError,
     applier::{Progress, ToIndex},
     index::Index,
     log::Entries,
-    sequencer::{self, Request, Rooms, Sequencer},
+    sequencer::{self, Reply, Request, Rooms, Sequencer},
     shared::Shared,
     writer::Message,
 };
@@ -174,17 +174,48 @@ impl LogStore {
     }
 
     async fn submit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        let json = Self::checked(&batch)?;
+        match &self.commits {
+            Commits::Here(sequencer) => sequencer.lock().commit(batch, json),
+            Commits::Queued(queue) => {
+                let (request, outcome) = queue.request(batch, json).await?;
+                queue.send(request)?;
+                outcome.await.unwrap_or_else(|_| Err(closed()))
+            }
+        }
+    }
+
+    /// Submits a batch, and returns once it is in order.
+    async fn submit_in_order(&self, batch: Batch) -> Result<InOrder, CommitError> {
+        let json = Self::checked(&batch)?;
+        let queue = match &self.commits {
+            Commits::Here(sequencer) => {
+                let committed = sequencer.lock().commit(batch, json)?;
+                return Ok(InOrder::new(std::future::ready(Ok(committed))));
+            }
+            Commits::Queued(queue) => queue,
+        };
+        let (mut request, outcome) = queue.request(batch, json).await?;
+        let ordered = request.tell_order();
+        queue.send(request)?;
+        let durable = async { outcome.await.unwrap_or_else(|_| Err(closed())) };
+        if ordered.await.is_ok() {
+            return Ok(InOrder::new(durable));
+        }
+        // It was refused, or the store was closed.
+        let committed = durable.await?;
+        Ok(InOrder::new(std::future::ready(Ok(committed))))
+    }
+
+    /// The events of a batch as JSON, unless they are too many or too large.
+    fn checked(batch: &Batch) -> Result<Vec<Vec<u8>>, CommitError> {
         if batch.events.len() > BATCH_EVENTS_MAX {
             return Err(CommitError::TooLarge(format!(
                 "a batch has at most {BATCH_EVENTS_MAX} events, not {}",
                 batch.events.len()
             )));
         }
-        let json = sequencer::encode(&batch)?;
-        match &self.commits {
-            Commits::Here(sequencer) => sequencer.lock().commit(batch, json),
-            Commits::Queued(queue) => queue.commit(batch, json).await,
-        }
+        sequencer::encode(batch)
     }
 
     async fn sign(&self) -> Result<(), StoreError> {
@@ -207,20 +238,29 @@ impl LogStore {
 }
 
 impl Queue {
-    async fn commit(&self, batch: Batch, json: Vec<Vec<u8>>) -> Result<Committed, CommitError> {
-        let closed = || CommitError::Unavailable("it is closed".to_owned());
+    /// A request with room in the queue, and its outcome.
+    async fn request(
+        &self,
+        batch: Batch,
+        json: Vec<Vec<u8>>,
+    ) -> Result<(Request, Reply), CommitError> {
         let events = u32::try_from(json.len().max(1)).unwrap_or(u32::MAX);
         let acquire = |from: &Arc<Semaphore>| Arc::clone(from).acquire_many_owned(events);
         let (Ok(unindexed), Ok(room)) = (acquire(&self.unindexed).await, acquire(&self.room).await)
         else {
             return Err(closed());
         };
-        let (request, outcome) = Request::new(batch, json, Some(Rooms { room, unindexed }));
-        if self.inbox.send(Message::Commit(request)).is_err() {
-            return Err(closed());
-        }
-        outcome.await.unwrap_or_else(|_| Err(closed()))
+        Ok(Request::new(batch, json, Some(Rooms { room, unindexed })))
     }
+
+    fn send(&self, request: Request) -> Result<(), CommitError> {
+        let sent = self.inbox.send(Message::Commit(request));
+        sent.map_err(|_closed| closed())
+    }
+}
+
+fn closed() -> CommitError {
+    CommitError::Unavailable("it is closed".to_owned())
 }
 
 impl Drop for LogStore {

@@ -83,25 +83,32 @@ pub struct RecordedAnchors {
     clock: ManualClock,
     records: Mutex<Vec<(AnchorId, Value, Timestamp)>>,
     refuses: bool,
+    loses_intents: bool,
 }
 
 impl RecordedAnchors {
     /// Records every anchor.
     pub fn new() -> Self {
-        Self::with(false)
+        Self::with(false, false)
     }
 
     /// Fails every record, as a full disk does.
     pub fn refusing() -> Self {
-        Self::with(true)
+        Self::with(true, false)
     }
 
-    fn with(refuses: bool) -> Self {
+    /// Stands for a broker whose intents do not reach the disk.
+    pub fn losing_intents() -> Self {
+        Self::with(true, true)
+    }
+
+    fn with(refuses: bool, loses_intents: bool) -> Self {
         Self {
             entropy: SeededEntropy::new(1),
             clock: ManualClock::new(Timestamp::from_millis(1_700_000_000_000)),
             records: Mutex::new(Vec::new()),
             refuses,
+            loses_intents,
         }
     }
 
@@ -141,6 +148,13 @@ impl Default for RecordedAnchors {
 
 #[async_trait]
 impl Anchors for RecordedAnchors {
+    async fn intent_durable(&self) -> Result<(), ProviderError> {
+        if self.loses_intents {
+            return Err(ProviderError::Unsupported("the intent was lost".to_owned()));
+        }
+        Ok(())
+    }
+
     async fn record(
         &self,
         handle: Value,
@@ -218,6 +232,7 @@ pub fn revoke_order(
         task_deadline: order.task_deadline,
         scope,
         anchors: anchors.handles(),
+        calls_may_run: false,
         items,
     }
 }

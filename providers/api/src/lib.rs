@@ -5,7 +5,8 @@
 //! life are checked before it is called. It keeps nothing that must survive a restart, except
 //! through [`Anchors`].
 //!
-//! The broker promises a provider: the intent is durable before [`Provider::issue`] runs; calls
+//! The broker promises a provider: the intent is durable before [`Provider::issue`] runs, unless
+//! the provider said that the credential hangs on an anchor ([`Provider::held_anchor`]); calls
 //! carry a deadline; calls for one task may run concurrently; `revoke` may come at any time and any
 //! number of times, also for an intent with an unknown outcome.
 //!
@@ -35,9 +36,13 @@ pub use order::{
 };
 pub use seal::{Seal, SealConfiguration, SealFactory, SealParts, seal_factory};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
-use taskpass_core::{AnchorKey, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{
+    AnchorId, AnchorKey, CredentialId, ProviderName, RoleName, RoleSpec, Scope, TaskId,
+};
 
 /// One configured back end that mints credentials.
 #[async_trait]
@@ -69,6 +74,24 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
         _credential: CredentialId,
     ) -> Option<AnchorKey> {
         None
+    }
+
+    /// The anchor through which `issue` would issue a credential right now, if the provider holds
+    /// it ready. Whatever `issue` mints through it must be found and ended with the anchor alone:
+    /// the broker may then call `issue` before the intent is durable, and a power cut may leave no
+    /// other trace of the call. `issue` waits with [`Anchors::intent_durable`] before it mints
+    /// anything outside that anchor. The anchor must outlive the call. `None` where credentials do
+    /// not hang on anchors, or none is ready. Makes no call to the back end.
+    fn held_anchor(&self, _task: TaskId, _role: &RoleName, _scope: &Scope) -> Option<AnchorId> {
+        None
+    }
+
+    /// Whether each call to `issue` that was sent before `sent_before`, on the monotonic clock,
+    /// must be over at the back end. The broker asks when it may have lost such a call through a
+    /// [held anchor](Provider::held_anchor), and ends none of the task's anchors before the answer
+    /// is `Ok`. A retryable error says how long a call may still run. Changes nothing.
+    async fn calls_are_over(&self, _sent_before: Duration) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     /// Whether another instance for the same place at the back end may work at the same time, as

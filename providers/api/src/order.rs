@@ -14,6 +14,10 @@ use crate::ProviderError;
 /// Records anchors: handles that must be durable before the things behind them may live long.
 #[async_trait]
 pub trait Anchors: Send + Sync {
+    /// Returns once the credential's intent is on disk. On error the provider must mint nothing,
+    /// and may say so.
+    async fn intent_durable(&self) -> Result<(), ProviderError>;
+
     /// Returns once the handle is on disk. On error the provider must revoke the thing, or leave it
     /// to its short life.
     async fn record(&self, handle: Value, expires_at: Timestamp)
@@ -144,6 +148,10 @@ pub struct RevokeOrder {
     /// sure. Before that, the broker has marked all other credentials of these anchors as being
     /// revoked.
     pub anchors: Vec<(AnchorId, Value)>,
+    /// Whether a call that the broker has no record of may still be issuing through one of the
+    /// anchors ([`crate::Provider::calls_are_over`]). Then the provider ends no anchor, and leaves
+    /// the items whose outcome is unknown to a later order.
+    pub calls_may_run: bool,
     /// The credentials. May be empty for a task with anchors only.
     pub items: Vec<RevokeItem>,
 }

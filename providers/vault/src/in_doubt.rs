@@ -21,6 +21,9 @@ use crate::{consistency::Index, handle::is_token, token::PROBATION, vault::Vault
 const FINISH_MIN: Duration = Duration::from_secs(5);
 /// When more calls than this are remembered, the calls that must be over are dropped.
 const CALLS_MAX: usize = 16_384;
+/// When more times of calls that no record names are remembered, the earliest is forgotten, and
+/// would count from a later answer.
+const UNNAMED_MAX: usize = 64;
 /// A lease id that cannot exist: looking it up only shows whether Vault answers.
 const NO_LEASE: &str = "taskpass/is-vault-there";
 
@@ -35,9 +38,50 @@ struct Observed {
 
 /// The calls in doubt that this process knows of.
 #[derive(Debug, Default)]
-pub(crate) struct CallsInDoubt(Mutex<HashMap<CredentialId, Observed>>);
+pub(crate) struct CallsInDoubt {
+    by_credential: Mutex<HashMap<CredentialId, Observed>>,
+    /// For calls of which no record names the credential: by when the last of them was sent, and
+    /// when Vault was first seen to answer after that.
+    unnamed: Mutex<BTreeMap<Duration, Duration>>,
+}
 
 impl CallsInDoubt {
+    /// Fails while a call that was sent before `sent_before` may still run.
+    pub(crate) async fn are_over(
+        &self,
+        vault: &Vault,
+        sent_before: Duration,
+    ) -> Result<(), ProviderError> {
+        must_answer(vault).await?;
+        let span = vault.request_max.max(FINISH_MIN);
+        let left = self.unnamed_left(sent_before, vault.clock.monotonic(), span);
+        if left.is_zero() {
+            return Ok(());
+        }
+        Err(ProviderError::Retryable {
+            message: format!(
+                "Vault may still be working on a call that is not on record for {} s",
+                left.as_secs() + 1
+            ),
+            after: Some(left),
+        })
+    }
+
+    /// The rest of `span`, counted from the first answer after `sent_before`: this one, if there
+    /// was none before.
+    fn unnamed_left(&self, sent_before: Duration, now: Duration, span: Duration) -> Duration {
+        let mut unnamed = self.unnamed.lock();
+        let first = unnamed.range(sent_before..).map(|(_, first)| *first).min();
+        let first = first.unwrap_or_else(|| {
+            if unnamed.len() >= UNNAMED_MAX {
+                unnamed.pop_first();
+            }
+            unnamed.insert(sent_before, now);
+            now
+        });
+        span.saturating_sub(now.saturating_sub(first))
+    }
+
     /// How long the sessions of this order must still live because Vault may be working on a call
     /// made with one. `None` if they can be revoked now.
     pub(crate) async fn sessions_needed_for(
@@ -49,10 +93,7 @@ impl CallsInDoubt {
         if in_doubt.clone().next().is_none() {
             return Ok(None);
         }
-        vault
-            .lease_exists(NO_LEASE, None)
-            .await
-            .map_err(|e| e.while_doing("see whether Vault answers"))?;
+        must_answer(vault).await?;
         let longest = in_doubt
             .map(|item| self.left_of(vault, item, vault.request_max))
             .max();
@@ -114,7 +155,7 @@ impl CallsInDoubt {
 
     /// Drops the observations about calls of `items`, which are revoked.
     pub(crate) fn remove(&self, items: &[RevokeItem]) {
-        let mut calls = self.0.lock();
+        let mut calls = self.by_credential.lock();
         for item in items {
             calls.remove(&item.credential);
         }
@@ -132,7 +173,7 @@ impl CallsInDoubt {
 
     /// How long Vault has been seen to answer after the call. An entry matters for `keep`.
     fn answering_for(&self, credential: CredentialId, now: Duration, keep: Duration) -> Duration {
-        let mut calls = self.0.lock();
+        let mut calls = self.by_credential.lock();
         if calls.len() >= CALLS_MAX {
             calls.retain(|_, call| now.saturating_sub(call.answering_since) < keep);
         }
@@ -144,20 +185,27 @@ impl CallsInDoubt {
     }
 
     fn sessions_outlived(&self, credential: CredentialId) -> bool {
-        let calls = self.0.lock();
+        let calls = self.by_credential.lock();
         calls
             .get(&credential)
             .is_some_and(|call| call.sessions_outlived_it)
     }
 
     fn mark_outlived(&self, credentials: &BTreeSet<CredentialId>) {
-        let mut calls = self.0.lock();
+        let mut calls = self.by_credential.lock();
         for credential in credentials {
             if let Some(call) = calls.get_mut(credential) {
                 call.sessions_outlived_it = true;
             }
         }
     }
+}
+
+/// Fails unless Vault answers.
+async fn must_answer(vault: &Vault) -> Result<(), ProviderError> {
+    let answered = vault.lease_exists(NO_LEASE, None).await;
+    let answered = answered.map_err(|e| e.while_doing("see whether Vault answers"));
+    answered.map(drop)
 }
 
 #[cfg(test)]
@@ -176,6 +224,22 @@ mod tests {
                 Duration::from_secs(answering_for)
             );
         }
+    }
+
+    /// A call that no record names counts from the first answer after it was sent, and a later one
+    /// is not over because an earlier one is.
+    #[test]
+    fn an_unnamed_call_counts_from_the_first_answer_after_it() {
+        let calls = CallsInDoubt::default();
+        let seconds = Duration::from_secs;
+        let left = |sent, now| calls.unnamed_left(seconds(sent), seconds(now), seconds(9));
+        assert_eq!(left(0, 3), seconds(9));
+        assert_eq!(left(0, 5), seconds(7));
+        assert_eq!(left(4, 6), seconds(9));
+        assert_eq!((left(0, 12), left(4, 12)), (seconds(0), seconds(3)));
+        assert_eq!(left(0, 100), seconds(0), "it stays over");
+        // An answer after a later call came after the earlier call, too.
+        assert_eq!(left(2, 101), seconds(0));
     }
 
     #[test]

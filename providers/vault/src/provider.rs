@@ -1,10 +1,12 @@
 //! The provider: its parts, and the trait.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use taskpass_core::{AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{
+    AnchorId, AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope, TaskId,
+};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
     RevokeOrder, Revoked,
@@ -100,6 +102,15 @@ impl Provider for VaultProvider {
         credential: CredentialId,
     ) -> Option<AnchorKey> {
         self.roles.anchor_key(role, credential)
+    }
+
+    fn held_anchor(&self, task: TaskId, role: &RoleName, _scope: &Scope) -> Option<AnchorId> {
+        let policies = self.roles.session_policies(role)?;
+        self.sessions.held(&self.vault, task, &policies)
+    }
+
+    async fn calls_are_over(&self, sent_before: Duration) -> Result<(), ProviderError> {
+        self.calls.are_over(&self.vault, sent_before).await
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

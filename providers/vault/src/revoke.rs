@@ -26,6 +26,9 @@ use crate::{
 /// differ.
 const OLDER: Duration = Duration::from_secs(86_400);
 
+/// When an item in doubt is tried again while only a call that no record names may still run.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often, and with which pause, one attempt searches for overdue leases.
 const SEARCHES_MAX: u32 = 40;
 const SEARCH_PAUSE: Duration = Duration::from_millis(250);
@@ -77,7 +80,9 @@ impl Revoking<'_> {
     pub(crate) async fn revoke(&self) -> Result<Vec<ItemResult>, ProviderError> {
         let (vault, order) = (self.vault, self.order);
         must_have_minted(vault, order).await?;
-        if let Some(left) = self.calls.sessions_needed_for(vault, order).await? {
+        let needed_for = self.calls.sessions_needed_for(vault, order).await?;
+        let needed_for = needed_for.or_else(|| order.calls_may_run.then_some(LOOK_AGAIN));
+        if let Some(left) = needed_for {
             return Ok(self.revoke_known(left).await);
         }
         let sessions = match order.scope {

@@ -50,13 +50,20 @@ impl Roles {
         name: &RoleName,
         credential: CredentialId,
     ) -> Option<AnchorKey> {
-        let role = self.find(name)?;
-        Some(match role.source {
-            CredentialSource::Token => AnchorKey::of([credential.to_string().as_str()]),
-            CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => {
-                Policies::of(role).anchor_key()
-            }
+        self.find(name)?;
+        Some(match self.session_policies(name) {
+            None => AnchorKey::of([credential.to_string().as_str()]),
+            Some(policies) => policies.anchor_key(),
         })
+    }
+
+    /// The policies of the session through which the role issues; `None` where it needs none.
+    pub(crate) fn session_policies(&self, name: &RoleName) -> Option<Policies> {
+        let role = self.find(name)?;
+        match role.source {
+            CredentialSource::Token => None,
+            CredentialSource::Dynamic(_) | CredentialSource::Kv { .. } => Some(Policies::of(role)),
+        }
     }
 
     /// Where to search for a lease of `scope` if the answer is lost.

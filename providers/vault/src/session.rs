@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{AnchorKey, TaskId, Timestamp, limits};
+use taskpass_core::{AnchorId, AnchorKey, TaskId, Timestamp, limits};
 use taskpass_provider::{Anchors, IssueOrder, ProviderError};
 
 use crate::{
@@ -94,6 +94,26 @@ impl Sessions {
         Ok(session)
     }
 
+    /// The anchor of the session that [`Sessions::get_or_mint`] would give without minting one, if
+    /// the session outlives a call made with it. Of such a call there may be no record: a lease
+    /// that was filed after the end of the session would never be found.
+    pub(crate) fn held(
+        &self,
+        vault: &Vault,
+        task: TaskId,
+        policies: &Policies,
+    ) -> Option<AnchorId> {
+        let slot = {
+            let by_task = self.by_task.lock();
+            Arc::clone(by_task.get(&task)?.slots.get(policies)?)
+        };
+        // While its lock is held, a session is being minted or removed.
+        let held = slot.0.try_lock().ok()?;
+        let session = held.as_ref()?;
+        let outlives = session.usable_until > vault.clock.now().plus(call_ends_within(vault));
+        outlives.then_some(session.anchor)
+    }
+
     /// Removes the task's sessions. Returns their accessors, and how far the storage was when each
     /// was minted.
     pub(crate) async fn remove(&self, task: TaskId) -> Vec<(String, Option<Index>)> {
@@ -164,11 +184,15 @@ impl Sessions {
 fn lasts(session: &AnchoredToken, vault: &Vault, order: &IssueOrder, now: Timestamp) -> bool {
     let is_cut_short = session.usable_until.plus(SESSION_LEFT_MIN) < order.task_deadline;
     let needed = if is_cut_short {
-        vault.request_max + CALL_BEGINS_WITHIN
+        call_ends_within(vault)
     } else {
         SESSION_LEFT_MIN
     };
     session.usable_until > now.plus(needed)
+}
+
+fn call_ends_within(vault: &Vault) -> Duration {
+    vault.request_max + CALL_BEGINS_WITHIN
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub(crate) async fn mint_token(
     spec: TokenSpec,
     anchors: &dyn Anchors,
 ) -> Result<AnchoredToken, ProviderError> {
+    // The new token hangs on nothing that is on record.
+    anchors.intent_durable().await?;
     let now = vault.clock.now();
     let life = whole_seconds(spec.until.since(now))?;
     let life_max = whole_seconds(spec.until_at_most.since(now))?;

@@ -10,7 +10,7 @@ use taskpass_ca::{Authority, Config as Lifetimes, PeerIdentity};
 use taskpass_core::{Clock, Entropy, Event, Identity, ManualClock, SeededEntropy};
 use taskpass_engine::{
     Attestors, Budgets, Configuration, ConfiguredProvider, Context, Credentials, Engine,
-    JoinTokenAttestor, Requests, Settings, SystemTimer,
+    JoinTokenAttestor, LastRun, Requests, Settings, SystemTimer,
 };
 use taskpass_ledger::Reader;
 use taskpass_policy::{PolicyFile, PolicySet};
@@ -340,7 +340,11 @@ async fn parts(
             ..Settings::default()
         },
     };
-    let engine = Engine::new(context, configuration, fixtures::now());
+    let last_run = LastRun {
+        newest: fixtures::now(),
+        stopped: true,
+    };
+    let engine = Engine::new(context, configuration, last_run);
     let engine = engine.await.expect("an engine");
     (engine, store, opened.ledger, authority)
 }

@@ -1,15 +1,16 @@
 //! Recording decisions that change nothing: denials and readings. Repeats are folded, and an agent
 //! pays for each entry from its budgets.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use taskpass_core::{AgentName, Event};
-use taskpass_store::{Committed, Guard, Priority};
+use taskpass_store::{Batch, Committed, Guard, Priority};
 
 use super::Allowed;
 use crate::{
     Budgets, Call, Engine, Error,
     budgets::{Price, Spending, Spent},
+    credentials::IntentRecord,
     folds::{Decided, Folded, standing_for_all},
 };
 
@@ -128,6 +129,19 @@ impl Engine {
         self.paid(call.account(), price, committed)
     }
 
+    /// The same for an intent, which the call to the provider follows once it is in order.
+    pub(crate) async fn commit_for_ahead(
+        self: &Arc<Self>,
+        call: &Call,
+        spending: Spending,
+        batch: (Vec<Event>, Vec<Guard>),
+        again: Batch,
+    ) -> Result<IntentRecord, Error> {
+        let price = self.pay(call.account(), spending, &batch.0)?;
+        let in_order = self.commit_in_order(batch, again).await;
+        self.paid(call.account(), price, in_order)
+    }
+
     /// Refuses a call that its agent has no budget for, before policy is asked: a decision costs
     /// more than a refusal. `bytes` is the length of the record as far as it is known. The commit
     /// asks again, since other calls of the agent pay meanwhile.
@@ -171,12 +185,12 @@ impl Engine {
     }
 
     /// Gives back the price of a batch that the store refused.
-    fn paid(
+    fn paid<T>(
         &self,
         account: Account<'_>,
         price: Option<Price>,
-        committed: Result<Committed, Error>,
-    ) -> Result<Committed, Error> {
+        committed: Result<T, Error>,
+    ) -> Result<T, Error> {
         if committed.is_err()
             && let (Some((agent, _)), Some(price)) = (account, price)
         {

@@ -1,6 +1,8 @@
 //! Recording anchors while a provider mints: an anchor is durable before the provider gives it a
 //! long life.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use taskpass_core::{
@@ -10,7 +12,11 @@ use taskpass_core::{
 use taskpass_provider::{Anchors, ProviderError};
 use taskpass_store::Guard;
 
+use super::ahead::IntentRecord;
 use crate::{Engine, failpoint};
+
+/// When an intent that could not be recorded may be tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// Records the anchors of one credential that is being issued.
 #[derive(Debug)]
@@ -21,10 +27,20 @@ pub(crate) struct AnchorRecorder<'a> {
     pub(crate) provider: ProviderName,
     /// Of the credential.
     pub(crate) key: Option<AnchorKey>,
+    pub(crate) intent: &'a IntentRecord,
 }
 
 #[async_trait]
 impl Anchors for AnchorRecorder<'_> {
+    async fn intent_durable(&self) -> Result<(), ProviderError> {
+        let durable = self.intent.durable().await;
+        // Nothing was minted, and the provider is not to blame.
+        durable.map_err(|error| ProviderError::Exhausted {
+            message: format!("the intent could not be recorded: {error}"),
+            after: RECORD_AGAIN,
+        })
+    }
+
     async fn record(
         &self,
         handle: Value,
@@ -62,6 +78,7 @@ impl Anchors for AnchorRecorder<'_> {
             .commit(vec![Event::AnchorRecorded { anchor }], guards)
             .await
             .map_err(|e| refused(e.to_string()))?;
+        self.engine.ahead.recorded(id);
         failpoint::reached("anchor.recorded");
         Ok(id)
     }

@@ -10,9 +10,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, TaskId};
+use taskpass_core::{AnchorKey, Credential, CredentialId, ProviderName, TaskId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+impl AheadOf {
+    pub(crate) fn of(credential: &Credential) -> Self {
+        Self {
+            provider: credential.role.provider().clone(),
+            key: credential.anchor_key,
+        }
+    }
+}
 
 /// The running calls by credential.
 #[derive(Debug, Default)]
@@ -20,18 +29,41 @@ pub(crate) struct InFlight(Arc<Calls>);
 
 #[derive(Debug, Default)]
 struct Calls {
-    running: Mutex<BTreeMap<CredentialId, (TaskId, CancellationToken)>>,
+    running: Mutex<BTreeMap<CredentialId, Call>>,
     left: Notify,
+}
+
+#[derive(Debug)]
+struct Call {
+    task: TaskId,
+    cancelled: CancellationToken,
+    /// Set where the call may begin before its intent is durable.
+    ahead: Option<AheadOf>,
+}
+
+/// What is known of a call that no intent may name yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AheadOf {
+    pub(crate) provider: ProviderName,
+    /// Of the credential and its anchor.
+    pub(crate) key: Option<AnchorKey>,
 }
 
 impl InFlight {
     /// Registers a call. Must be done before its intent is committed.
-    pub(crate) fn enter(&self, credential: CredentialId, task: TaskId) -> InFlightCall {
+    pub(crate) fn enter(
+        &self,
+        credential: CredentialId,
+        task: TaskId,
+        ahead: Option<AheadOf>,
+    ) -> InFlightCall {
         let cancelled = CancellationToken::new();
-        self.0
-            .running
-            .lock()
-            .insert(credential, (task, cancelled.clone()));
+        let call = Call {
+            task,
+            cancelled: cancelled.clone(),
+            ahead,
+        };
+        self.0.running.lock().insert(credential, call);
         InFlightCall {
             calls: Arc::clone(&self.0),
             credential,
@@ -47,8 +79,24 @@ impl InFlight {
     /// The credentials of a task for which a call runs.
     pub(crate) fn of_task(&self, task: TaskId) -> BTreeSet<CredentialId> {
         let running = self.0.running.lock();
-        let of_task = running.iter().filter(|(_, (owner, _))| *owner == task);
+        let of_task = running.iter().filter(|(_, call)| call.task == task);
         of_task.map(|(id, _)| *id).collect()
+    }
+
+    /// The calls of a task that may run ahead of their intents.
+    pub(crate) fn ahead_of_task(&self, task: TaskId) -> Vec<(CredentialId, AheadOf)> {
+        let running = self.0.running.lock();
+        let of_task = running.iter().filter(|(_, call)| call.task == task);
+        of_task
+            .filter_map(|(id, call)| Some((*id, call.ahead.clone()?)))
+            .collect()
+    }
+
+    /// The calls of all tasks that may run ahead of their intents.
+    pub(crate) fn ahead(&self) -> Vec<CredentialId> {
+        let running = self.0.running.lock();
+        let ahead = running.iter().filter(|(_, call)| call.ahead.is_some());
+        ahead.map(|(id, _)| *id).collect()
     }
 
     /// Ends when a call has ended: reconcilers may wait for it.
@@ -58,9 +106,9 @@ impl InFlight {
 
     /// Cancels the calls of a task.
     pub(crate) fn cancel(&self, task: TaskId) {
-        for (owner, token) in self.0.running.lock().values() {
-            if *owner == task {
-                token.cancel();
+        for call in self.0.running.lock().values() {
+            if call.task == task {
+                call.cancelled.cancel();
             }
         }
     }

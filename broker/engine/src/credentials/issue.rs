@@ -1,5 +1,9 @@
 //! Issuing a credential: decide, record the intent, call the provider, record the outcome, deliver.
 //!
+//! The intent is durable before the call, except where the credential will hang on an anchor that
+//! is durable: then the intent is in order before the call and durable before the outcome (see
+//! `ahead.rs`).
+//!
 //! The provider call runs in a task of its own, not in the request, so a caller that goes away
 //! cannot leave a call half done. If the secret cannot be delivered any more, the credential is
 //! revoked at once (see `delivery.rs`).
@@ -14,7 +18,7 @@ use taskpass_core::{
 };
 use taskpass_policy::{Action, Resource};
 use taskpass_provider::{IssueOrder, Issued, ProviderError};
-use taskpass_store::{Guard, Subject};
+use taskpass_store::{Batch, Guard, Subject};
 use tracing::Instrument as _;
 
 use crate::{
@@ -24,7 +28,12 @@ use crate::{
     providers::{Backend, IssuePermit},
 };
 
-use super::{anchors::AnchorRecorder, in_flight::InFlightCall, told::told};
+use super::{
+    ahead::{IntentRecord, nothing_in_doubt},
+    anchors::AnchorRecorder,
+    in_flight::{AheadOf, InFlightCall},
+    told::told,
+};
 
 /// How long a provider call may run on after its task ended. A call that ends by itself has a known
 /// outcome, and a credential with a known outcome is revoked more surely than one in doubt.
@@ -59,12 +68,13 @@ struct Wanted<'a> {
     idempotency: Option<IdempotencyKey>,
 }
 
-/// A credential whose intent is on record, with the right to call its provider.
+/// A credential whose intent is in order, with the right to call its provider.
 #[derive(Debug)]
 struct Intended {
     credential: Credential,
     permit: IssuePermit,
     running: InFlightCall,
+    intent: IntentRecord,
 }
 
 /// An issued credential. This is the only place where a secret leaves the broker.
@@ -140,7 +150,7 @@ impl Engine {
 
     /// Has policy decide, and records the decision together with the intent.
     async fn decide_and_intend(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         backend: &Arc<Backend>,
         wanted: &Wanted<'_>,
@@ -162,10 +172,50 @@ impl Engine {
         // refuses.
         fits(spec, wanted.scope, wanted.ttl)?;
         let permit = backend.acquire(&task.agent, &spec.name)?;
+        let credential = self.intent_of(backend, wanted)?;
+        let ahead = self.may_run_ahead(backend, &credential).await?;
+        // Before an anchor ends, the broker looks for registered calls. A call that registers later
+        // is refused by its guards.
+        let registered = ahead.is_some().then(|| AheadOf::of(&credential));
+        let running = self.in_flight.enter(credential.id, task.id, registered);
+        let mut guards = Self::intent_guards(call, &credential, wanted.idempotency.as_ref());
+        guards.extend(Self::counts_guard(call, &request));
+        let allowed = allowed.into_event();
+        let again = ahead
+            .is_some()
+            .then(|| Self::lost_intent(call, &allowed, &credential));
+        guards.extend(ahead);
+        let intent = Event::CredentialIntended {
+            credential: Box::new(credential.clone()),
+            idempotency: wanted.idempotency.clone(),
+        };
+        let events = vec![allowed, intent];
+        let intent = match again {
+            Some(again) => {
+                self.commit_for_ahead(call, Spending::Issue, (events, guards), again)
+                    .await?
+            }
+            None => {
+                self.commit_for(call, Spending::Issue, events, guards)
+                    .await?;
+                IntentRecord::Durable
+            }
+        };
+        Ok(Intended {
+            credential,
+            permit,
+            running,
+            intent,
+        })
+    }
+
+    /// A new credential, as its intent says.
+    fn intent_of(&self, backend: &Backend, wanted: &Wanted<'_>) -> Result<Credential, Error> {
+        let Wanted { spec, task, .. } = *wanted;
         let id =
             CredentialId::generate(self.context.clock.as_ref(), self.context.entropy.as_ref())?;
         let provider = backend.provider();
-        let credential = Credential::from(CredentialIntent {
+        Ok(Credential::from(CredentialIntent {
             id,
             task: task.id,
             agent: task.agent.clone(),
@@ -176,22 +226,7 @@ impl Engine {
             expires_at: wanted.expires_at,
             anchor_key: provider.anchor_key(&spec.name, wanted.scope, id),
             handle: provider.locator(&spec.name, wanted.scope).map(Handle::from),
-        });
-        let running = self.in_flight.enter(credential.id, task.id);
-        let mut guards = Self::intent_guards(call, &credential, wanted.idempotency.as_ref());
-        guards.extend(Self::counts_guard(call, &request));
-        let intent = Event::CredentialIntended {
-            credential: Box::new(credential.clone()),
-            idempotency: wanted.idempotency.clone(),
-        };
-        let events = vec![allowed.into_event(), intent];
-        self.commit_for(call, Spending::Issue, events, guards)
-            .await?;
-        Ok(Intended {
-            credential,
-            permit,
-            running,
-        })
+        }))
     }
 
     /// Has policy decide on the class that the provider found while it minted. Policy saw a
@@ -270,19 +305,33 @@ impl Engine {
             Guard::AgentActive(credential.agent.clone()),
             Guard::SvidLive(call.caller.serial().to_owned()),
             Guard::TaskOpen(credential.task),
-            Guard::NothingInDoubt(
-                credential.task,
-                credential.role.provider().clone(),
-                credential.anchor_key,
-            ),
-            Guard::AgentLiveCredentialsBelow(
-                credential.agent.clone(),
-                call.snapshot.settings().credentials.live_per_agent,
-            ),
-            Guard::TaskCredentialsWithin(credential.task),
+            nothing_in_doubt(credential),
         ];
+        guards.extend(Self::limits_of(call, credential));
         guards.extend(Self::share_of_keys(call, key, Some(credential.task)));
         guards
+    }
+
+    /// How many live credentials there may be.
+    fn limits_of(call: &Call, credential: &Credential) -> [Guard; 2] {
+        let of_agent = call.snapshot.settings().credentials.live_per_agent;
+        [
+            Guard::AgentLiveCredentialsBelow(credential.agent.clone(), of_agent),
+            Guard::TaskCredentialsWithin(credential.task),
+        ]
+    }
+
+    /// How an intent is recorded that did not reach the disk in time for its call. The idempotency
+    /// key is left out: the request failed, and may be made again.
+    fn lost_intent(call: &Call, allowed: &Event, credential: &Credential) -> Batch {
+        let intent = Event::CredentialIntended {
+            credential: Box::new(credential.clone()),
+            idempotency: None,
+        };
+        Batch {
+            guards: Self::limits_of(call, credential).into(),
+            ..Batch::reserved([allowed.clone(), intent])
+        }
     }
 
     /// Calls the provider in a task of its own and waits for the outcome.
@@ -293,13 +342,7 @@ impl Engine {
         spec: RoleSpec,
         intended: Intended,
     ) -> Result<IssuedCredential, Error> {
-        let Intended {
-            credential,
-            permit,
-            running,
-        } = intended;
-        let provider = backend.provider().name().clone();
-        let key = credential.anchor_key;
+        let credential = &intended.credential;
         let order = IssueOrder {
             credential: credential.id,
             task: task.id,
@@ -312,35 +355,62 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
         let calling = async move {
-            let anchors = AnchorRecorder {
-                engine: &engine,
-                task: order.task,
-                credential: order.credential,
-                provider,
-                key,
-            };
-            let began = engine.context.clock.monotonic();
-            // An answer that is ready counts, even if the task ended in the same moment.
-            let result = tokio::select! {
-                biased;
-                result = backend.issue(permit, backend.provider().issue(&order, &anchors)) => result,
-                () = engine.cancelled(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
-            };
-            failpoint::reached("issue.minted");
-            let took = engine.context.clock.monotonic().saturating_sub(began);
-            let outcome = engine
-                .commit_outcome(&backend, &order, result, took, &spec)
-                .await;
-            failpoint::reached("issue.recorded");
-            drop(running);
+            let outcome = engine.call_and_record(&backend, &order, &spec, intended);
             // If the request is gone, the answer is dropped here, which revokes the credential.
-            drop(answer.send(outcome));
+            drop(answer.send(outcome.await));
         };
         // The call may outlive its request; its log lines carry the request's id all the same.
         self.context.tasks.spawn(calling.in_current_span());
         answered
             .await
             .unwrap_or_else(|_stopped| Err(Error::stopping()))
+    }
+
+    /// Calls the provider, and records its answer behind the intent.
+    async fn call_and_record(
+        self: &Arc<Self>,
+        backend: &Backend,
+        order: &IssueOrder,
+        spec: &RoleSpec,
+        intended: Intended,
+    ) -> Result<IssuedCredential, Error> {
+        let Intended {
+            credential,
+            permit,
+            running,
+            intent,
+        } = intended;
+        let anchors = AnchorRecorder {
+            engine: self,
+            task: order.task,
+            credential: order.credential,
+            provider: backend.provider().name().clone(),
+            key: credential.anchor_key,
+            intent: &intent,
+        };
+        let began = self.context.clock.monotonic();
+        // An answer that is ready counts, even if the task ended in the same moment.
+        let result = tokio::select! {
+            biased;
+            result = backend.issue(permit, backend.provider().issue(order, &anchors)) => result,
+            () = self.cancelled(&running) => Err(ProviderError::retryable("the task ended meanwhile")),
+        };
+        failpoint::reached("issue.minted");
+        let took = self.context.clock.monotonic().saturating_sub(began);
+        let outcome = match intent.durable().await {
+            Ok(()) => {
+                self.commit_outcome(backend, order, result, took, spec)
+                    .await
+            }
+            Err(lost) => {
+                let result = result.and_then(with_handle);
+                self.record_lost(&credential, intent, result, took).await;
+                Err(lost.into())
+            }
+        };
+        failpoint::reached("issue.recorded");
+        drop(running);
+        outcome
     }
 
     /// Ends [`CANCEL_GRACE`] after the task did.
@@ -372,7 +442,7 @@ impl Engine {
             revocation_class: issued.revocation_class,
             anchor: issued.anchor,
             handle,
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            took_ms: millis(took),
         };
         let answered = self.context.clock.monotonic();
         self.lives
@@ -479,6 +549,11 @@ fn with_handle(mut issued: Issued) -> Result<(Issued, Option<Handle>), ProviderE
     let handle = issued.handle.take().map(Handle::recordable).transpose();
     let handle = handle.map_err(|e| ProviderError::retryable(e.to_string()))?;
     Ok((issued, handle))
+}
+
+/// A span as the ledger has it.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A provider's text, shortened for the ledger.

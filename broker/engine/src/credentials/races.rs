@@ -18,7 +18,7 @@ use crate::{
     testing::{Answer, Bench, NOW, builder_name, grants, key_of, wish},
 };
 
-use super::{GroupOutcome, anchors::AnchorRecorder};
+use super::{GroupOutcome, IntentRecord, anchors::AnchorRecorder};
 
 const HALF: Duration = Duration::from_secs(1800);
 
@@ -131,6 +131,7 @@ async fn a_revoking_credential_records_no_anchor() {
         credential: issued,
         provider: "a".parse().unwrap(),
         key: None,
+        intent: &IntentRecord::Durable,
     };
     let refused = late.record(serde_json::json!({}), NOW.plus(HALF)).await;
     assert!(refused.is_err(), "{refused:?}");

@@ -21,6 +21,8 @@ use super::issue::shortened;
 
 /// The spread, in milliseconds, that is added to a pause that the provider asks for.
 const ASKED_SPREAD_MS: u64 = 250;
+/// When a provider is asked again whether calls are over, if it does not say itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Outcomes in one commit.
 const EVENTS_PER_COMMIT: usize = 512;
 
@@ -36,6 +38,9 @@ pub(crate) enum GroupOutcome {
     /// Every credential has its outcome, but an anchor of the task could not be ended. The ledger
     /// has no retry time for that.
     AnchorsLeft(ProviderError),
+    /// Every credential has its outcome, and the anchors of the task are kept for so long: a call
+    /// that is not on record may still issue through one of them.
+    AnchorsWait(Duration),
     /// Nothing could be tried yet, because calls to issue are still being cancelled.
     NotYet,
 }
@@ -66,7 +71,19 @@ impl Engine {
                 Plan::Revoke(selected) => break (selected, situation.anchors),
             }
         };
-        let order = order(&task, &selected, &anchors);
+        let of_group = (provider, task.id);
+        let calls_may_run = self
+            .calls_may_run(of_group, &selected.anchors, &permit)
+            .await;
+        if let Some(left) = calls_may_run
+            && selected.credentials.is_empty()
+        {
+            return Ok(GroupOutcome::AnchorsWait(left));
+        }
+        let order = RevokeOrder {
+            calls_may_run: calls_may_run.is_some(),
+            ..order(&task, &selected, &anchors)
+        };
         let began = self.context.clock.monotonic();
         let answer = self.call(provider, permit, &order).await;
         let outcomes = outcomes(answer, selected.credentials.len());
@@ -76,7 +93,9 @@ impl Engine {
             .await?;
         failpoint::reached("revoke.recorded");
         let Some(error) = outcomes.into_iter().find_map(Result::err) else {
-            self.record_ended_anchors(provider, &order).await?;
+            if !order.calls_may_run {
+                self.record_ended_anchors(provider, &order).await?;
+            }
             return Ok(GroupOutcome::Done);
         };
         Ok(if selected.credentials.is_empty() {
@@ -96,6 +115,7 @@ impl Engine {
     ) -> Result<Situation, Error> {
         let store = &self.context.store;
         let in_flight = self.in_flight.of_task(task.id);
+        let mut ahead = self.in_flight.ahead_of_task(task.id);
         let mut credentials = Vec::with_capacity(due.len());
         for id in due {
             credentials.extend(store.credential(*id).await?);
@@ -106,12 +126,38 @@ impl Engine {
         }
         let mut anchors = store.anchors_of_task(task.id).await?;
         anchors.retain(|anchor| anchor.provider == *provider && anchor.state == AnchorState::Live);
+        ahead.retain(|(id, of)| {
+            of.provider == *provider && credentials.iter().all(|credential| credential.id != *id)
+        });
         Ok(Situation {
             task: Arc::clone(task),
             credentials,
             anchors,
             in_flight,
+            unrecorded: ahead.into_iter().map(|(_, of)| of.key).collect(),
         })
+    }
+
+    /// How long a call that is not on record may still issue through one of the anchors that are to
+    /// end; `None` where there can be none.
+    async fn calls_may_run(
+        &self,
+        (provider, task): (&ProviderName, TaskId),
+        anchors: &[Arc<Anchor>],
+        permit: &RevokePermit,
+    ) -> Option<Duration> {
+        let sent_before = self.ahead.sent_before(task, provider, anchors)?;
+        // Where the provider is not configured, the order fails and ends nothing.
+        match permit.backend()?.calls_are_over(sent_before).await {
+            Ok(()) => {
+                self.ahead.are_over(provider, sent_before);
+                None
+            }
+            Err(error) => {
+                tracing::info!(%provider, %task, %error, "an anchor of the task waits for calls of an earlier broker");
+                Some(error.after().unwrap_or(LOOK_AGAIN))
+            }
+        }
     }
 
     /// Marks credentials that die with an anchor of a credential in doubt.
@@ -165,6 +211,9 @@ impl Engine {
         let ended = order.anchors.iter();
         let gone = ended.map(|(anchor, _)| Event::AnchorGone { anchor: *anchor });
         self.commit_reserved(gone.collect(), Vec::new()).await?;
+        for (anchor, _) in &order.anchors {
+            self.ahead.gone(*anchor);
+        }
         Ok(())
     }
 
@@ -257,6 +306,7 @@ fn order(task: &Task, selected: &Selection, anchors: &[Arc<Anchor>]) -> RevokeOr
         task_deadline: task.deadline,
         scope: selected.scope,
         anchors: ended.map(|a| (a.id, a.handle.to_json())).collect(),
+        calls_may_run: false,
         items: items.collect(),
     }
 }

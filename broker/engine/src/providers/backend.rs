@@ -88,6 +88,11 @@ impl RevokePermit {
         }
     }
 
+    /// The back end to call, if there is one.
+    pub(crate) fn backend(&self) -> Option<&Arc<Backend>> {
+        self.called.as_ref().map(|(backend, _)| backend)
+    }
+
     /// Uses the permit. Returns the back end to call, if there is one, with its concurrency permit.
     pub(crate) fn spend(self) -> (Option<(Arc<Backend>, Place)>, Attempt) {
         (self.called, self.paced.spend())
@@ -338,6 +343,13 @@ impl Backend {
         let limit = self.settings.revoke_timeout;
         let maintained = self.within(limit, self.provider.maintain()).await;
         maintained.unwrap_or_else(|| Err(no_answer(limit)))
+    }
+
+    /// Whether each call to issue that was sent before this time is over.
+    pub(crate) async fn calls_are_over(&self, sent_before: Duration) -> Result<(), ProviderError> {
+        let limit = self.settings.revoke_timeout;
+        let asked = self.within(limit, self.provider.calls_are_over(sent_before));
+        asked.await.unwrap_or_else(|| Err(no_answer(limit)))
     }
 
     fn revokes_again(&self, attempt: Attempt) {

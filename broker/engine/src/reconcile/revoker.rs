@@ -155,6 +155,7 @@ async fn carry_out(
         .await
     {
         Ok(GroupOutcome::NotYet) => (REST_SHORT, attempts),
+        Ok(GroupOutcome::AnchorsWait(left)) => (left.clamp(REST_SHORT, REST_MAX), attempts),
         Ok(GroupOutcome::Done | GroupOutcome::Failed) => (Duration::ZERO, 0),
         Ok(GroupOutcome::AnchorsLeft(error)) => {
             let attempt = attempts.saturating_add(1);

@@ -77,6 +77,11 @@ impl Fate {
             .store(i64::try_from(place).unwrap(), Ordering::Relaxed);
     }
 
+    /// Whether a kill is planned.
+    pub(super) fn kills_soon(&self) -> bool {
+        self.kill_in.load(Ordering::Relaxed) >= 0
+    }
+
     pub(super) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }

@@ -26,7 +26,8 @@ use super::{
     world::{Kind, World},
 };
 use crate::{
-    Configuration, Context, Credentials, Engine, ProviderSettings, Settings, Tasks, reconcile,
+    Configuration, Context, Credentials, Engine, LastRun, ProviderSettings, Settings, Tasks,
+    reconcile,
     testing::{attestors, configured},
 };
 
@@ -89,6 +90,7 @@ struct Process {
 pub(super) struct Outcome {
     pub(super) wrong: Option<String>,
     pub(super) secrets: u64,
+    pub(super) ahead: u64,
     pub(super) trace: Vec<String>,
 }
 
@@ -106,6 +108,7 @@ pub(super) fn run(fixture: &Arc<Fixture>, seed: u64, traced: bool) -> Outcome {
     Outcome {
         wrong: history.oracle.verdict(),
         secrets: history.oracle.secrets(),
+        ahead: history.oracle.ahead(),
         trace: history.fate.trace(),
     }
 }
@@ -155,7 +158,6 @@ impl History {
             .build()
             .unwrap();
         let store = SimStore::open(self.entries.clone(), &self.time, &self.fate, &self.oracle);
-        let store = Arc::new(store);
         store.show_ledger();
         runtime.block_on(async {
             let process = self.start(&store).await;
@@ -205,7 +207,12 @@ impl History {
                 .collect(),
             settings: settings(),
         };
-        let engine = Engine::new(context, configuration, last.unwrap_or(Timestamp::EPOCH));
+        // Every process before it was killed.
+        let last_run = LastRun {
+            newest: last.unwrap_or(Timestamp::EPOCH),
+            stopped: false,
+        };
+        let engine = Engine::new(context, configuration, last_run);
         let engine = engine.await.unwrap();
         reconcile::start_revoking(&engine, &CancellationToken::new());
         let callers = Callers {

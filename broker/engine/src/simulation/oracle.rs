@@ -8,9 +8,9 @@ mod book;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use taskpass_core::{CredentialId, CredentialState, TaskId, TaskState};
+use taskpass_core::{CredentialId, CredentialState, Event, TaskId, TaskState};
 use taskpass_provider::{RevokeOrder, RevokeScope};
-use taskpass_store::MemoryLog;
+use taskpass_store::{Batch, MemoryLog};
 
 use self::book::Book;
 use super::{
@@ -49,6 +49,7 @@ struct Seen {
     book: Book,
     entries: usize,
     secrets: u64,
+    ahead: u64,
     broken: Option<String>,
 }
 
@@ -70,6 +71,11 @@ impl Oracle {
     /// How many credentials were delivered.
     pub(super) fn secrets(&self) -> u64 {
         self.seen.lock().secrets
+    }
+
+    /// How many calls ran ahead of their intents.
+    pub(super) fn ahead(&self) -> u64 {
+        self.seen.lock().ahead
     }
 
     pub(super) fn clock_is_wrong(&self) {
@@ -142,7 +148,12 @@ impl Oracle {
     fn judge(&self, seen: &Seen, thing: &Thing, now: Millis) -> Result<(), String> {
         let id = thing.credential;
         let Some(entry) = seen.book.credential(id) else {
-            return Err(format!("1: `{id}` is alive and has no intent"));
+            return match thing.session {
+                Some(session) if seen.book.hangs_on(id, session) => Ok(()),
+                _ => Err(format!(
+                    "1: `{id}` is alive, and neither an intent nor an anchor finds it"
+                )),
+            };
         };
         let may_live = match entry.state {
             CredentialState::Intended | CredentialState::Active | CredentialState::Revoking => true,
@@ -170,11 +181,38 @@ impl Oracle {
         ))
     }
 
-    /// The engine asks a provider to issue.
-    pub(super) fn asked_to_issue(&self, id: CredentialId) {
+    /// An intent is in order, and may still be lost.
+    pub(super) fn in_order(&self, batch: &Batch) {
         let mut seen = self.seen.lock();
-        let entry = seen.book.credential(id);
-        if entry.is_none_or(|c| c.issued_at.is_some() || c.state.is_final()) {
+        for event in &batch.events {
+            if let Event::CredentialIntended { credential, .. } = event {
+                seen.book.put_in_order(credential.id, credential.task);
+            }
+        }
+    }
+
+    /// The engine asks a provider to issue something that only its intent finds.
+    pub(super) fn asked_to_issue(&self, id: CredentialId) {
+        self.asked(id, false);
+    }
+
+    /// The engine asks a provider to issue something through a session.
+    pub(super) fn asked_to_issue_through(&self, id: CredentialId, session: usize) {
+        let hangs_on = self.seen.lock().book.hangs_on(id, session);
+        self.asked(id, hangs_on);
+    }
+
+    /// The intent is durable, or in order where an anchor finds what is minted.
+    fn asked(&self, id: CredentialId, is_anchored: bool) {
+        let mut seen = self.seen.lock();
+        let is_intent = match seen.book.credential(id) {
+            Some(entry) => entry.issued_at.is_none() && !entry.state.is_final(),
+            None => {
+                seen.ahead += 1;
+                is_anchored
+            }
+        };
+        if !is_intent {
             seen.wrong(format!(
                 "1, 6: a provider is asked for `{id}`, which is not an intent"
             ));

@@ -36,7 +36,7 @@ use super::{
     time::{Millis, SimTime, SimTimer},
 };
 use crate::{
-    Attestors, Call, Configuration, Context, Credentials, Engine, IssueCredential,
+    Attestors, Call, Configuration, Context, Credentials, Engine, IssueCredential, LastRun,
     ProviderSettings, Settings, StartTask, TaskRoles, Tasks, reconcile,
     testing::{configured, fake_role},
 };
@@ -163,7 +163,11 @@ impl Site {
             ],
             settings: settings(),
         };
-        let engine = Engine::new(context, configuration, Timestamp::EPOCH);
+        let last_run = LastRun {
+            newest: Timestamp::EPOCH,
+            stopped: true,
+        };
+        let engine = Engine::new(context, configuration, last_run);
         let engine = engine.await.unwrap();
         reconcile::start_revoking(&engine, &CancellationToken::new());
         let identity = Some(&known.identities[0]);

@@ -30,6 +30,11 @@ const PROBATION: Duration = Duration::from_secs(8);
 /// The extra life that some back ends add to the requested one.
 const GENEROSITY: Duration = Duration::from_secs(30);
 
+/// A call is sent at most this long after its broker looked for a session.
+const BEGINS_WITHIN: Millis = 6000;
+/// When an item in doubt is tried again while another call may be under way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The sessions of one task.
 type ByScope = BTreeMap<AnchorKey, Session>;
 
@@ -56,6 +61,7 @@ struct Session {
     /// A place that has not seen this write does not know the session.
     minted: Index,
     anchor: AnchorId,
+    ends: Millis,
 }
 
 /// A thing, and what the answer said of it.
@@ -90,6 +96,8 @@ impl SimProvider {
         if let Some(found) = self.held(order.task, key) {
             return Ok(found);
         }
+        anchors.intent_durable().await?;
+        self.oracle.asked_to_issue(order.credential);
         let ends = self.wire.time.truth(order.task_deadline);
         let probation = Clock::now(self.wire.time.as_ref()).plus(PROBATION);
         let expires = self.wire.time.truth(probation).min(ends);
@@ -117,6 +125,7 @@ impl SimProvider {
             number: session,
             minted,
             anchor,
+            ends,
         };
         let mut sessions = self.sessions.lock();
         let of_task = sessions.entry(task).or_default();
@@ -139,7 +148,8 @@ impl SimProvider {
         let (effect, session) = match self.kind {
             Kind::Session => {
                 let session = self.session(order, anchors).await?;
-                self.oracle.asked_to_issue(credential);
+                self.oracle
+                    .asked_to_issue_through(credential, session.number);
                 let request = Effect::CredentialRequest {
                     session: session.number,
                     credential,
@@ -148,6 +158,7 @@ impl SimProvider {
                 (request, Some(session))
             }
             kind => {
+                self.oracle.asked_to_issue(credential);
                 let mint = Effect::Mint {
                     kind,
                     credential,
@@ -313,6 +324,10 @@ impl SimProvider {
         &self,
         order: &RevokeOrder,
     ) -> Result<Vec<Result<Revoked, ProviderError>>, ProviderError> {
+        if order.calls_may_run {
+            let left = self.under_way(&order.items).unwrap_or(LOOK_AGAIN);
+            return Ok(self.revoke_known(order, left).await);
+        }
         if matches!(self.kind, Kind::Session | Kind::Named)
             && let Some(left) = self.under_way(&order.items)
         {
@@ -376,6 +391,26 @@ impl Provider for SimProvider {
         (self.kind == Kind::Session).then(|| key_of(scope))
     }
 
+    fn held_anchor(&self, task: TaskId, _: &RoleName, scope: &Scope) -> Option<AnchorId> {
+        // The session must outlive a call of which there may be no record.
+        let call_ends = self.wire.time.now() + BEGINS_WITHIN + LATE_MAX;
+        let held = self.held(task, key_of(scope));
+        held.filter(|held| held.ends > call_ends)
+            .map(|held| held.anchor)
+    }
+
+    async fn calls_are_over(&self, sent_before: Duration) -> Result<(), ProviderError> {
+        let over = sent_before + Duration::from_millis(LATE_MAX + 1);
+        let now = Clock::monotonic(self.wire.time.as_ref());
+        match over.checked_sub(now).filter(|left| !left.is_zero()) {
+            None => Ok(()),
+            Some(left) => Err(ProviderError::Retryable {
+                message: "a call may be under way".to_owned(),
+                after: Some(left),
+            }),
+        }
+    }
+
     async fn check(&self) -> Result<Health, ProviderError> {
         Err(ProviderError::Unsupported("nobody asks".to_owned()))
     }
@@ -385,7 +420,6 @@ impl Provider for SimProvider {
         order: &IssueOrder,
         anchors: &dyn Anchors,
     ) -> Result<Issued, ProviderError> {
-        self.oracle.asked_to_issue(order.credential);
         // Some back ends give a longer life than asked for. The back end without revocation does
         // not.
         let is_generous = self.kind != Kind::ExpiryOnly && self.wire.fate.percent(8);
@@ -501,7 +535,7 @@ fn key_of(scope: &Scope) -> AnchorKey {
     AnchorKey::of(scope.iter().map(|(_, value)| value))
 }
 
-fn number(handle: &Value, name: &str) -> Option<usize> {
+pub(super) fn number(handle: &Value, name: &str) -> Option<usize> {
     usize::try_from(handle.get(name)?.as_u64()?).ok()
 }
 

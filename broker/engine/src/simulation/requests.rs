@@ -35,6 +35,8 @@ pub(super) struct Known {
     over: BTreeSet<TaskId>,
     /// Each credential with the identity that requested it.
     credentials: Vec<(CredentialId, SpiffeId)>,
+    /// The last request that gave a credential of a session, and its caller.
+    drawn: Option<(PeerIdentity, IssueCredential)>,
     /// Calls that the engine authenticated a while ago.
     stale: Vec<Call>,
     /// For each caller's idempotency key, the task in which the broker issued a credential.
@@ -91,8 +93,14 @@ impl Callers {
         });
     }
 
-    /// An agent starts a task.
+    /// An agent starts a task. Sometimes a task of before the start ends first, for which a call may
+    /// still run.
     pub(super) async fn begin(self) {
+        let drawn = self.known.lock().drawn.take();
+        if let Some((caller, request)) = drawn.filter(|_| self.fate.percent(50)) {
+            let ended = self.end(request.task, &caller).await;
+            self.fate.note(|| format!("begin: {ended:?}"));
+        }
         let outcome = self.start_task().await;
         self.fate.note(|| format!("begin: {outcome:?}"));
     }
@@ -236,9 +244,66 @@ impl Callers {
 
     async fn issue(&self) -> Result<String, Error> {
         let fate = &self.fate;
-        let Some((task, caller)) = self.task() else {
-            return self.start_task().await;
+        let again = self.known.lock().drawn.clone();
+        let (caller, request) = match again.filter(|_| fate.percent(50)) {
+            Some(again) => again,
+            None => match self.task() {
+                Some((task, caller)) => (caller, self.any_credential(&task)),
+                None => return self.start_task().await,
+            },
         };
+        let mut said = self.draw(&caller, &request).await?;
+        // Agents draw on a session that they have again and again.
+        let of_session = request.role.provider().as_str() == name_of(Kind::Session);
+        for _ in 0..fate.below(if of_session { 4 } else { 1 }) {
+            said = self.draw(&caller, &request).await?;
+        }
+        Ok(said)
+    }
+
+    async fn draw(
+        &self,
+        caller: &PeerIdentity,
+        request: &IssueCredential,
+    ) -> Result<String, Error> {
+        let fate = &self.fate;
+        let key = self.key();
+        let call = self.call(caller).await?;
+        fate.note(|| {
+            format!(
+                "ask: issue {} of {} by {}",
+                request.role, request.task, caller.serial
+            )
+        });
+        let issued = self
+            .engine
+            .issue_credential(&call, key_of(&key).as_ref(), request)
+            .await?;
+        if request.role.provider().as_str() == name_of(Kind::Session) {
+            self.known.lock().drawn = Some((caller.clone(), request.clone()));
+        }
+        if fate.percent(6) {
+            return Ok(format!("credential {} is lost on the way", issued.id));
+        }
+        issued.delivery.confirm();
+        let secret = issued.data.field("secret").unwrap().expose().to_owned();
+        self.oracle.delivered(issued.id, &caller.serial, &secret);
+        let mut known = self.known.lock();
+        known
+            .credentials
+            .push((issued.id, caller.spiffe_id.clone()));
+        let given = (caller.spiffe_id.clone(), key.clone());
+        let before = known.given.insert(given, request.task);
+        if !key.is_empty()
+            && let Some(before) = before
+        {
+            self.oracle.gave_again(&key, before, request.task);
+        }
+        Ok(format!("credential {}", issued.id))
+    }
+
+    fn any_credential(&self, task: &Task) -> IssueCredential {
+        let fate = &self.fate;
         let roles: Vec<&RoleName> = task.roles.keys().collect();
         let role = match fate.pick(&roles) {
             Some(role) if !fate.percent(4) => (*role).clone(),
@@ -251,43 +316,12 @@ impl Callers {
         } else {
             Scope::default()
         };
-        let request = IssueCredential {
+        IssueCredential {
             task: task.id,
             role,
             scope,
             ttl: (!fate.percent(50)).then(|| seconds(fate.between(1, 65))),
-        };
-        let key = self.key();
-        let call = self.call(&caller).await?;
-        fate.note(|| {
-            format!(
-                "ask: issue {} of {} by {}",
-                request.role, request.task, caller.serial
-            )
-        });
-        let issued = self
-            .engine
-            .issue_credential(&call, key_of(&key).as_ref(), &request)
-            .await?;
-        if fate.percent(6) {
-            return Ok(format!("credential {} is lost on the way", issued.id));
         }
-        issued.delivery.confirm();
-        let secret = issued.data.field("secret").unwrap().expose().to_owned();
-        self.oracle.delivered(issued.id, &caller.serial, &secret);
-        let mut known = self.known.lock();
-        known
-            .credentials
-            .push((issued.id, caller.spiffe_id.clone()));
-        let before = known
-            .given
-            .insert((caller.spiffe_id.clone(), key.clone()), task.id);
-        if !key.is_empty()
-            && let Some(before) = before
-        {
-            self.oracle.gave_again(&key, before, task.id);
-        }
-        Ok(format!("credential {}", issued.id))
     }
 
     /// No idempotency key, a fresh key, or a key of an earlier request.
@@ -362,8 +396,12 @@ impl Callers {
         } else {
             owner
         };
+        self.end(task.id, &caller).await
+    }
+
+    async fn end(&self, task: TaskId, caller: &PeerIdentity) -> Result<String, Error> {
         let request = EndTask {
-            task: task.id,
+            task,
             how: if self.fate.percent(50) {
                 Ending::Cancel
             } else {
@@ -371,12 +409,12 @@ impl Callers {
             },
             wait: Some(Duration::from_millis(self.fate.between(1, 5000))),
         };
-        let call = self.call(&caller).await?;
+        let call = self.call(caller).await?;
         self.fate
-            .note(|| format!("ask: end {} by {}", task.id, caller.serial));
+            .note(|| format!("ask: end {task} by {}", caller.serial));
         let ended = self.engine.end_task(&call, &request).await?;
-        self.known.lock().over.insert(task.id);
-        Ok(format!("{} is {}", task.id, ended.task.state.as_str()))
+        self.known.lock().over.insert(task);
+        Ok(format!("{task} is {}", ended.task.state.as_str()))
     }
 
     async fn heartbeat(&self) -> Result<String, Error> {

@@ -1,22 +1,35 @@
 //! The broker's store: the real rules in memory, and a disk that fills up, breaks, and loses
 //! batches that were not acknowledged.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use taskpass_core::{
     Agent, AgentName, Anchor, Credential, CredentialId, Identity, JoinTokenId, ProviderName,
     RecordedRoot, RootNumber, SpiffeId, Task, TaskId, Timestamp,
 };
 use taskpass_store::{
-    Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations, RootUse, Store, StoreError,
-    SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
+    Batch, CommitError, Committed, CredentialFilter, Guard, IdempotencyRecord, InOrder,
+    JoinTokenRecord, Listing, LogStore, MemoryLog, Page, Priority, ProviderUsage, Revocations,
+    RootUse, Store, StoreError, SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::{fate::Fate, oracle::Oracle, time::SimTime};
+use super::{
+    fate::Fate,
+    oracle::Oracle,
+    time::{SimTime, SimTimer},
+};
+use crate::Timer as _;
+
+/// Places that a sync passes at most while the broker goes on.
+const SYNC_PLACES: u64 = 12;
 
 /// How much room the disk has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +61,9 @@ pub(super) struct SimStore {
     fate: Arc<Fate>,
     oracle: Arc<Oracle>,
     disk: Mutex<Disk>,
+    /// Held while batches reach the disk: those after them wait to be decided.
+    syncing: Arc<tokio::sync::Mutex<()>>,
+    me: Weak<Self>,
 }
 
 impl SimStore {
@@ -56,17 +72,19 @@ impl SimStore {
         time: &Arc<SimTime>,
         fate: &Arc<Fate>,
         oracle: &Arc<Oracle>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let clock = Arc::<SimTime>::clone(time);
         let log = MemoryLog::new(entries);
-        Self {
+        Arc::new_cyclic(|me| Self {
             memory: LogStore::in_memory(&log, clock).unwrap(),
             log,
             time: Arc::clone(time),
             fate: Arc::clone(fate),
             oracle: Arc::clone(oracle),
             disk: Mutex::default(),
-        }
+            syncing: Arc::default(),
+            me: Weak::clone(me),
+        })
     }
 
     /// Shows the oracle the ledger that the starting broker finds.
@@ -122,14 +140,39 @@ impl SimStore {
         let is_written = disk.fails_next.take()?;
         disk.broken = true;
         if is_written {
-            let clock = Arc::<SimTime>::clone(&self.time);
-            let log = MemoryLog::new(self.log.since(0));
-            let shadow = LogStore::in_memory(&log, clock).unwrap();
-            if futures_util::FutureExt::now_or_never(shadow.commit(batch.clone())).is_some() {
-                disk.unacknowledged = Some(log.since(0));
-            }
+            disk.unacknowledged = Some(self.shadow(batch).1);
         }
         Some(broken())
+    }
+
+    /// What would become of the batch, and of the entries.
+    fn shadow(&self, batch: &Batch) -> (Result<Committed, CommitError>, Vec<Vec<u8>>) {
+        let clock = Arc::<SimTime>::clone(&self.time);
+        let log = MemoryLog::new(self.log.since(0));
+        let shadow = LogStore::in_memory(&log, clock).unwrap();
+        let committed = shadow.commit(batch.clone()).now_or_never();
+        (committed.unwrap_or_else(|| Err(broken())), log.since(0))
+    }
+
+    /// Writes a batch that is in order, while the broker goes on. A kill loses it.
+    async fn sync(&self, batch: Batch) -> Result<Committed, CommitError> {
+        if self.fate.wrong(250) {
+            self.fate.kill_at(self.fate.below(3 * SYNC_PLACES));
+        }
+        for _ in 0..self.fate.below(SYNC_PLACES) {
+            self.fate.place().await;
+        }
+        if self.fate.percent(20) {
+            let slow = Duration::from_millis(self.fate.between(1, 200));
+            SimTimer(Arc::clone(&self.time)).sleep(slow).await;
+            self.fate.place().await;
+        }
+        if let Some(refusal) = self.refusal(&batch) {
+            return Err(refusal);
+        }
+        let committed = self.memory.commit(batch).await;
+        self.oracle.read_ledger(&self.log);
+        committed
     }
 }
 
@@ -141,13 +184,41 @@ fn broken() -> CommitError {
 impl Store for SimStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.fate.place().await;
+        let syncing = self.syncing.lock().await;
         if let Some(refusal) = self.refusal(&batch) {
             return Err(refusal);
         }
         let committed = self.memory.commit(batch).await;
         self.oracle.read_ledger(&self.log);
+        drop(syncing);
         self.fate.place().await;
         committed
+    }
+
+    async fn commit_in_order(&self, batch: Batch) -> Result<InOrder, CommitError> {
+        self.fate.place().await;
+        let syncing = Arc::clone(&self.syncing).lock_owned().await;
+        if self.is_broken() {
+            return Err(broken());
+        }
+        self.shadow(&batch).0?;
+        self.oracle.in_order(&batch);
+        let (done, outcome) = oneshot::channel();
+        if let Some(store) = self.me.upgrade() {
+            tokio::spawn(async move {
+                let synced = store.sync(batch).await;
+                drop(syncing);
+                drop(done.send(synced));
+            });
+        }
+        self.fate.place().await;
+        let durable = async { outcome.await.unwrap_or_else(|_| Err(broken())) };
+        Ok(InOrder::new(durable))
+    }
+
+    async fn holds(&self, guards: &[Guard]) -> Result<bool, StoreError> {
+        self.fate.others_first().await;
+        self.memory.holds(guards).await
     }
 
     async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError> {

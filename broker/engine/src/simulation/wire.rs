@@ -171,7 +171,9 @@ impl Wire {
 
     fn delay(&self) -> Millis {
         let fate = &self.fate;
-        if *self.mood.lock() == Mood::Slow || fate.wrong(40) {
+        // A broker that is about to be killed leaves late calls behind, rather than others.
+        let late = if fate.kills_soon() { 500 } else { 40 };
+        if *self.mood.lock() == Mood::Slow || fate.wrong(late) {
             return fate.between(500, LATE_MAX);
         }
         fate.between(1, 60)

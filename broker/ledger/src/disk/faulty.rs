@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{Disk, DiskFile, SystemDisk};
@@ -15,6 +15,7 @@ use super::{Disk, DiskFile, SystemDisk};
 #[derive(Debug, Clone, Default)]
 pub struct FaultyDisk {
     faults: Arc<Mutex<Faults>>,
+    syncs_go_on: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +30,19 @@ struct Faults {
     short_write: Option<usize>,
     write_to_fail: bool,
     syncs: u64,
+    syncs_held: bool,
+}
+
+/// Lets no `fdatasync` begin while it lives.
+#[derive(Debug)]
+#[must_use = "syncs go on once it is dropped"]
+pub struct HeldSyncs(FaultyDisk);
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.0.faults().syncs_held = false;
+        self.0.syncs_go_on.notify_all();
+    }
 }
 
 impl FaultyDisk {
@@ -40,6 +54,12 @@ impl FaultyDisk {
     /// Makes the next `times` calls of `fdatasync` fail.
     pub fn fail_syncs(&self, times: u32) {
         self.faults().syncs_to_fail = times;
+    }
+
+    /// Makes calls of `fdatasync` wait.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        self.faults().syncs_held = true;
+        HeldSyncs(self.clone())
     }
 
     /// Makes the next `times` truncations fail.
@@ -137,7 +157,9 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut faults = self.disk.faults();
+        let faults = self.disk.faults();
+        let going_on = self.disk.syncs_go_on.wait_while(faults, |f| f.syncs_held);
+        let mut faults = going_on.unwrap_or_else(PoisonError::into_inner);
         if faults.syncs_to_fail > 0 {
             faults.syncs_to_fail -= 1;
             return Err(io::Error::from_raw_os_error(5));

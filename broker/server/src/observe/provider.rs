@@ -6,7 +6,9 @@ mod tests;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use taskpass_core::{AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope};
+use taskpass_core::{
+    AnchorId, AnchorKey, Clock, CredentialId, ProviderName, RoleName, RoleSpec, Scope, TaskId,
+};
 use taskpass_metrics::{Call, Metrics, ProviderMetrics};
 use taskpass_provider::{
     Anchors, Health, IssueOrder, Issued, Liveness, Provider, ProviderError, RenewOrder, Renewed,
@@ -97,6 +99,14 @@ impl Provider for ObservedProvider {
         credential: CredentialId,
     ) -> Option<AnchorKey> {
         self.inner.anchor_key(role, scope, credential)
+    }
+
+    fn held_anchor(&self, task: TaskId, role: &RoleName, scope: &Scope) -> Option<AnchorId> {
+        self.inner.held_anchor(task, role, scope)
+    }
+
+    async fn calls_are_over(&self, sent_before: Duration) -> Result<(), ProviderError> {
+        self.inner.calls_are_over(sent_before).await
     }
 
     async fn check(&self) -> Result<Health, ProviderError> {

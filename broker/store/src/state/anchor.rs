@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use taskpass_core::{Anchor, AnchorId, AnchorState, AnchorStep, TaskId, Timestamp};
+use taskpass_core::{
+    Anchor, AnchorId, AnchorKey, AnchorState, AnchorStep, ProviderName, TaskId, Timestamp,
+};
 
 use super::{
     Change, Effects, Node, State,
@@ -11,7 +13,7 @@ use super::{
     table::{Table, UsedId, UsedIds},
 };
 use crate::{
-    Conflict,
+    Conflict, GuardFailure,
     index::{Index, IndexError, LiveRows, Rows, Value, record},
 };
 
@@ -129,6 +131,29 @@ impl State {
         };
         let task = anchor.task;
         Ok(Effects::of([Change::Anchor(id, Some(Arc::new(anchor)))]).about([task]))
+    }
+
+    /// Whether credentials of the task with this key may be issued through the anchor.
+    pub(super) fn anchor_live(
+        &self,
+        id: AnchorId,
+        task: TaskId,
+        provider: &ProviderName,
+        key: Option<AnchorKey>,
+    ) -> Result<(), GuardFailure> {
+        let fits = |anchor: &&Arc<Anchor>| {
+            anchor.state == AnchorState::Live
+                && anchor.task == task
+                && anchor.provider == *provider
+                && anchor.key == key
+        };
+        match self.anchors.get(&id).filter(fits) {
+            Some(_) => Ok(()),
+            None => Err(GuardFailure::AnchorNotLive {
+                anchor: id,
+                provider: provider.clone(),
+            }),
+        }
     }
 
     fn recorded_anchor(&self, id: AnchorId) -> Result<&Arc<Anchor>, Conflict> {

@@ -59,6 +59,12 @@ impl State {
             Guard::NothingInDoubt(task, provider, key) => {
                 self.nothing_in_doubt(*task, provider, *key)
             }
+            Guard::AnchorLive {
+                anchor,
+                task,
+                provider,
+                key,
+            } => self.anchor_live(*anchor, *task, provider, *key),
             Guard::CredentialState(id, states) => self.credential_in(*id, states),
         }
     }

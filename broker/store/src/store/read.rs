@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use super::{Commits, LogStore};
 use crate::{
-    Batch, CommitError, Committed, CredentialFilter, IdempotencyRecord, JoinTokenRecord, Listing,
-    Page, ProviderUsage, Revocations, RootUse, Store, StoreError, SupersededSvid, SvidRecord,
-    TaskFilter, Usage, Work,
+    Batch, CommitError, Committed, CredentialFilter, Guard, IdempotencyRecord, InOrder,
+    JoinTokenRecord, Listing, Page, ProviderUsage, Revocations, RootUse, Store, StoreError,
+    SupersededSvid, SvidRecord, TaskFilter, Usage, Work,
     applier::ToIndex,
     entry,
     index::{Index, IndexError},
@@ -85,6 +85,16 @@ impl LogStore {
 impl Store for LogStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.submit(batch).await
+    }
+
+    async fn commit_in_order(&self, batch: Batch) -> Result<InOrder, CommitError> {
+        self.submit_in_order(batch).await
+    }
+
+    async fn holds(&self, guards: &[Guard]) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let hold = |state: &State| guards.iter().all(|guard| state.check(guard, now).is_ok());
+        Ok(self.alive(hold))
     }
 
     async fn agent(&self, name: &AgentName) -> Result<Option<Arc<Agent>>, StoreError> {

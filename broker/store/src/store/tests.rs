@@ -3,6 +3,7 @@
 mod clock;
 mod crash;
 mod imaged;
+mod in_order;
 mod listing;
 mod log;
 mod sealed;

@@ -416,6 +416,10 @@ struct Observer<'a> {
 
 #[async_trait]
 impl Anchors for Observer<'_> {
+    async fn intent_durable(&self) -> Result<(), ProviderError> {
+        self.recorded.intent_durable().await
+    }
+
     async fn record(
         &self,
         handle: Value,

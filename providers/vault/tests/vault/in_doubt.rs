@@ -111,6 +111,35 @@ async fn a_session_outlives_the_longest_call_that_may_have_used_it() {
     assert!(!world.token_is_there(accessor).await);
 }
 
+/// The same where no record names the call: the session stays, and what is known is revoked.
+#[tokio::test]
+async fn a_session_outlives_a_call_that_no_record_names() {
+    let (world, clock) = World::with_manual_clock("pki").await;
+    let anchors = RecordedAnchors::new();
+    let order = world.pki_order(world.new_task(), "pki");
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    let accessor = anchors.handles()[0].1["accessor"].clone();
+    let accessor = accessor.as_str().unwrap();
+    let (patient, sent_before) = (world.with_request_max("90s"), clock.monotonic());
+    let asked = patient.calls_are_over(sent_before).await.unwrap_err();
+    assert_eq!(asked.after(), Some(Duration::from_secs(90)));
+
+    let item = known_item(&order, &issued, &anchors, world.now());
+    let mut end = revoke_order(&order, RevokeScope::Task, &anchors, vec![item]);
+    end.calls_may_run = true;
+    let revoked = revoke(&patient, &end).await.unwrap();
+    assert!(revoked.verified && !world.usable(&issued).await);
+    clock.advance(Duration::from_secs(89));
+    assert!(patient.calls_are_over(sent_before).await.is_err());
+    assert!(world.token_is_there(accessor).await);
+
+    clock.advance(Duration::from_secs(1));
+    patient.calls_are_over(sent_before).await.unwrap();
+    end.calls_may_run = false;
+    patient.revoke(&end).await.unwrap()[0].as_ref().unwrap();
+    assert!(!world.token_is_there(accessor).await);
+}
+
 #[tokio::test]
 async fn a_session_that_vault_cuts_short_is_replaced_before_a_call_could_outlive_it() {
     let (world, clock) = World::with_manual_clock("pki").await;

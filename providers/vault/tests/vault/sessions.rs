@@ -160,3 +160,44 @@ async fn a_doubt_about_one_role_keeps_the_session_of_another() {
     let again = world.provider.issue(&again, &anchors).await.unwrap();
     assert_eq!(again.anchor, kept.anchor);
 }
+
+/// The broker may call ahead of the disk where a session is held for the role, and only there: what
+/// no session finds is minted behind the intent.
+#[tokio::test]
+async fn nothing_but_a_held_session_is_used_ahead_of_the_intent() {
+    let world = with_payroll().await;
+    let (task, anchors) = (world.new_task(), RecordedAnchors::new());
+    let held = |role: &str| {
+        let order = world.order_for(task, role, &[]);
+        world.provider.held_anchor(task, &order.role, &order.scope)
+    };
+    let lost = RecordedAnchors::losing_intents();
+    let before = world.accessors().await.len();
+    for role in ["static", "reader"] {
+        assert_eq!(held(role), None);
+        let order = world.order_for(task, role, &[]);
+        let error = world.provider.issue(&order, &lost).await.unwrap_err();
+        assert!(error.nothing_was_minted(), "{error}");
+    }
+    assert_eq!(world.accessors().await.len(), before, "a token was minted");
+
+    let order = world.order_for(task, "static", &[]);
+    let issued = world.provider.issue(&order, &anchors).await.unwrap();
+    assert_eq!(held("static"), issued.anchor);
+    assert_eq!(held("static-v1"), issued.anchor, "it has the same policies");
+    assert_eq!((held("payroll"), held("reader")), (None, None));
+    let order = world.order_for(task, "static-v1", &[]);
+    let ahead = world.provider.issue(&order, &lost).await.unwrap();
+    assert_eq!(ahead.anchor, issued.anchor);
+    let other = world.order_for(world.new_task(), "static", &[]);
+    assert_eq!(
+        world
+            .provider
+            .held_anchor(other.task, &other.role, &other.scope),
+        None
+    );
+
+    let end = revoke_order(&order, RevokeScope::Task, &anchors, Vec::new());
+    world.provider.revoke(&end).await.unwrap();
+    assert_eq!(held("static"), None);
+}

@@ -33,6 +33,8 @@ pub(super) struct Situation {
     pub(super) anchors: Vec<Arc<Anchor>>,
     /// The credentials for which a call to issue runs in this process.
     pub(super) in_flight: BTreeSet<CredentialId>,
+    /// The keys of the calls among them that run ahead of an intent, and have none on record.
+    pub(super) unrecorded: Vec<Option<AnchorKey>>,
 }
 
 /// The next step.
@@ -141,7 +143,7 @@ impl Situation {
     /// being issued is one: it must not be delivered any more.
     fn issued_through(&self, anchors: &[Arc<Anchor>]) -> Vec<CredentialId> {
         let dies = |c: &&Arc<Credential>| match c.state {
-            CredentialState::Intended => may_hang_on(c, anchors),
+            CredentialState::Intended => may_hang_on(c.anchor_key, anchors),
             CredentialState::Active => hangs_on(c, anchors),
             _ => false,
         };
@@ -174,7 +176,11 @@ impl Situation {
     ) -> bool {
         let ids: BTreeSet<_> = chosen.iter().map(|c| c.id).collect();
         let mut others = self.credentials.iter().filter(|c| !ids.contains(&c.id));
-        others.any(|c| c.may_yet_be_minted() && (has_ended || may_hang_on(c, doubted)))
+        // A call whose intent was lost hangs on an anchor all the same, and is recorded once it is
+        // over.
+        let mut unrecorded = self.unrecorded.iter();
+        others.any(|c| c.may_yet_be_minted() && (has_ended || may_hang_on(c.anchor_key, doubted)))
+            || unrecorded.any(|key| has_ended || may_hang_on(*key, doubted))
     }
 }
 
@@ -184,11 +190,11 @@ fn hangs_on(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
         .is_some_and(|id| anchors.iter().any(|anchor| anchor.id == id))
 }
 
-/// Whether the credential, which the provider has not answered for, may be issued through one of
-/// these anchors.
-fn may_hang_on(credential: &Credential, anchors: &[Arc<Anchor>]) -> bool {
+/// Whether a credential with this key, which the provider has not answered for, may be issued
+/// through one of these anchors.
+fn may_hang_on(key: Option<AnchorKey>, anchors: &[Arc<Anchor>]) -> bool {
     let mut keys = anchors.iter().map(|anchor| anchor.key);
-    keys.any(|key| AnchorKey::may_match(credential.anchor_key, key))
+    keys.any(|of_anchor| AnchorKey::may_match(key, of_anchor))
 }
 
 #[cfg(test)]

@@ -4,19 +4,6 @@ use taskpass_store::{Batch, CommitError, Store as _};
 use super::*;
 use crate::{Settings, testing::Bench};
 
-/// Uses up all room but the reserve.
-async fn fill(bench: &Bench) {
-    bench.disk.set_free(Some(0));
-    // Ever smaller batches fill the blocks that are allocated already.
-    for (bytes, times) in [(60_000, 50), (60_000, 1), (10, 1)] {
-        let filler = Event::IndexRebuilt {
-            reason: "x".repeat(bytes),
-        };
-        let batch = Batch::new(vec![filler; times]);
-        while bench.store.commit(batch.clone()).await.is_ok() {}
-    }
-}
-
 /// Otherwise a thief would go on working with the earlier identity for as long as the disk is full.
 #[tokio::test]
 async fn a_full_disk_keeps_no_login_from_its_first_use() {
@@ -24,7 +11,7 @@ async fn a_full_disk_keeps_no_login_from_its_first_use() {
     let serial = bench.agent.caller.serial();
     let svid = bench.store.svid(serial).await.unwrap().unwrap();
     assert_eq!(svid.state, SvidState::Pending);
-    fill(&bench).await;
+    bench.fill().await;
     let gift = Event::IndexRebuilt {
         reason: String::new(),
     };

@@ -96,7 +96,7 @@ impl Book {
         let anchored = self
             .anchors
             .values()
-            .any(|(task, live)| *task == id && *live);
+            .any(|anchor| anchor.task == id && anchor.is_live);
         match self.tasks.get_mut(&id) {
             Some(page) if page.state == TaskState::Ending && !alive && !open_below && !anchored => {
                 page.state = TaskState::Ended;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use taskpass_core::{
-    AgentName, AnchorStep, CredentialId, CredentialState, CredentialStep, DecisionRecord, Event,
-    Identity, Outcome, RoleName, Scope, Svid, SvidOrigin, SvidStep, Task, TaskId, TaskState,
+    AgentName, AnchorId, AnchorStep, CredentialId, CredentialState, CredentialStep, DecisionRecord,
+    Event, Identity, Outcome, RoleName, Scope, Svid, SvidOrigin, SvidStep, Task, TaskId, TaskState,
     TaskStep, Timestamp, Topic,
 };
 use taskpass_store::Entry;
 
-use super::{LIVE_PER_AGENT, LIVE_PER_TASK, OPEN_TASKS};
+use super::{super::provider::number, LIVE_PER_AGENT, LIVE_PER_TASK, OPEN_TASKS};
 
 type Checked = Result<(), String>;
 
@@ -26,7 +26,9 @@ pub(super) struct Book {
     pub(super) tasks: BTreeMap<TaskId, TaskPage>,
     pub(super) credentials: BTreeMap<CredentialId, CredentialPage>,
     pub(super) svids: BTreeMap<String, SvidPage>,
-    pub(super) anchors: BTreeMap<taskpass_core::AnchorId, (TaskId, bool)>,
+    pub(super) anchors: BTreeMap<AnchorId, AnchorPage>,
+    /// The tasks of intents that are in order and need not be in the ledger yet.
+    in_order: BTreeMap<CredentialId, TaskId>,
     /// The entry of the first use of each agent's newest login.
     logins: BTreeMap<AgentName, u64>,
     /// Permissions since the last entry that was not one.
@@ -58,6 +60,13 @@ pub(super) struct CredentialPage {
 }
 
 #[derive(Debug)]
+pub(super) struct AnchorPage {
+    pub(super) task: TaskId,
+    pub(super) is_live: bool,
+    session: Option<usize>,
+}
+
+#[derive(Debug)]
 pub(super) struct SvidPage {
     pub(super) svid: Svid,
     origin: Option<SvidOrigin>,
@@ -84,6 +93,19 @@ impl Book {
 
     pub(super) fn task_state(&self, id: TaskId) -> Option<TaskState> {
         self.tasks.get(&id).map(|page| page.state)
+    }
+
+    /// An intent is in order.
+    pub(super) fn put_in_order(&mut self, id: CredentialId, task: TaskId) {
+        self.in_order.insert(id, task);
+    }
+
+    /// Whether a credential whose intent may never reach the ledger is found by a live anchor of
+    /// its task that is in the ledger.
+    pub(super) fn hangs_on(&self, id: CredentialId, session: usize) -> bool {
+        let task = self.in_order.get(&id);
+        let mut anchors = self.anchors.values();
+        anchors.any(|a| a.is_live && a.session == Some(session) && task == Some(&a.task))
     }
 
     /// Uses up an intent to renew.
@@ -134,11 +156,17 @@ impl Book {
             Topic::Task(task, TaskStep::Ending { .. }) => self.task_ending(task),
             Topic::Task(task, TaskStep::Ended) => self.task_ended(task),
             Topic::Anchor(id, AnchorStep::Recorded(anchor)) => {
-                self.anchors.insert(id, (anchor.task, true));
+                let session = number(&anchor.handle.to_json(), "session");
+                let page = AnchorPage {
+                    task: anchor.task,
+                    is_live: true,
+                    session,
+                };
+                self.anchors.insert(id, page);
                 Ok(())
             }
             Topic::Anchor(id, AnchorStep::Gone) => {
-                self.anchors.entry(id).and_modify(|a| a.1 = false);
+                self.anchors.entry(id).and_modify(|a| a.is_live = false);
                 Ok(())
             }
             Topic::Credential(_, CredentialStep::Intended { credential, .. }) => {

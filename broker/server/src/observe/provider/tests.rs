@@ -56,6 +56,15 @@ impl Provider for Recorder {
         Some(AnchorKey::of(["a kind"]))
     }
 
+    fn held_anchor(&self, _: TaskId, _: &RoleName, _: &Scope) -> Option<AnchorId> {
+        self.note("held_anchor");
+        Some(AnchorId::first_at(Timestamp::EPOCH))
+    }
+
+    async fn calls_are_over(&self, _: Duration) -> Result<(), ProviderError> {
+        self.failed("calls_are_over")
+    }
+
     fn may_overlap(&self) -> bool {
         self.note("may_overlap");
         false
@@ -95,6 +104,10 @@ struct NoAnchors;
 
 #[tonic::async_trait]
 impl Anchors for NoAnchors {
+    async fn intent_durable(&self) -> Result<(), ProviderError> {
+        Err(ProviderError::retryable("nothing is recorded here"))
+    }
+
     async fn record(&self, _: Value, _: Timestamp) -> Result<AnchorId, ProviderError> {
         Err(ProviderError::retryable("nothing is recorded here"))
     }
@@ -155,6 +168,7 @@ async fn every_method_is_forwarded() {
         task_deadline: Timestamp::EPOCH,
         scope: RevokeScope::Task,
         anchors: Vec::new(),
+        calls_may_run: false,
         items: Vec::new(),
     };
     assert_eq!(observed.name().to_string(), "vault-main");
@@ -164,6 +178,10 @@ async fn every_method_is_forwarded() {
     assert_eq!(place, Some(json!("a place")));
     let key = observed.anchor_key(&role, &Scope::default(), credential);
     assert_eq!(key, Some(AnchorKey::of(["a kind"])));
+    let held = observed.held_anchor(task, &role, &Scope::default());
+    assert_eq!(held, Some(AnchorId::first_at(Timestamp::EPOCH)));
+    let over = observed.calls_are_over(Duration::ZERO).await;
+    assert_eq!(word(over), "calls_are_over");
     assert!(!observed.may_overlap());
     assert_eq!(word(observed.check().await), "check");
     assert_eq!(word(observed.issue(&issue, &NoAnchors).await), "issue");

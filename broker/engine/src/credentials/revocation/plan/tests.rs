@@ -35,6 +35,8 @@ struct Row {
     /// The keys of credentials and anchors with these numbers; the others have none.
     keys: &'static [(u64, &'static str)],
     in_flight: &'static [u64],
+    /// The calls without an intent on record.
+    unrecorded: &'static [u64],
     due: &'static [u64],
     plan: &'static str,
 }
@@ -46,6 +48,7 @@ const OPEN: Row = Row {
     anchors: &[],
     keys: &[],
     in_flight: &[],
+    unrecorded: &[],
     due: &[],
     plan: "wait",
 };
@@ -282,6 +285,40 @@ const TABLE: &[Row] = &[
         ..ENDED
     },
     Row {
+        why: "the task ended: a call that no intent names keeps the anchors, too",
+        credentials: &[(1, Revoking(Some(1)))],
+        anchors: &[(1, 0)],
+        unrecorded: &[2],
+        due: &[1],
+        plan: "credentials 1, no anchor",
+        ..ENDED
+    },
+    Row {
+        why: "the task ended and only a call that no intent names is left",
+        anchors: &[(1, 0)],
+        unrecorded: &[2],
+        ..ENDED
+    },
+    Row {
+        why: "a call that no intent names keeps the anchor of a doubt with its key",
+        credentials: &[(1, InDoubt(5))],
+        anchors: &[(3, 0)],
+        keys: &[(1, "k"), (2, "k"), (3, "k")],
+        unrecorded: &[2],
+        due: &[1],
+        ..OPEN
+    },
+    Row {
+        why: "a call that no intent names and with another key keeps nothing",
+        credentials: &[(1, InDoubt(5))],
+        anchors: &[(3, 0)],
+        keys: &[(1, "k"), (2, "other"), (3, "k")],
+        unrecorded: &[2],
+        due: &[1],
+        plan: "credentials 1, anchors 3",
+        ..OPEN
+    },
+    Row {
         why: "the task ended and only a call is left: nothing can be done yet",
         credentials: &[(1, InDoubt(5))],
         anchors: &[(1, 0)],
@@ -439,6 +476,7 @@ fn situation(row: &Row) -> Situation {
             .collect(),
         anchors: row.anchors.iter().map(anchor).map(Arc::new).collect(),
         in_flight: row.in_flight.iter().map(|n| credential_id(*n)).collect(),
+        unrecorded: row.unrecorded.iter().map(|n| key(*n)).collect(),
         task: Arc::new(task),
     }
 }
