@@ -89,15 +89,14 @@ impl Engine {
         let outcomes = outcomes(answer, selected.credentials.len());
         failpoint::reached("revoke.called");
         let took = self.context.clock.monotonic().saturating_sub(began);
-        self.record(provider, &selected.credentials, &outcomes, took)
-            .await?;
-        failpoint::reached("revoke.recorded");
+        let revoked = (provider, selected.credentials.as_slice());
+        let events = self.recorded(revoked, &outcomes, took)?;
         let Some(error) = outcomes.into_iter().find_map(Result::err) else {
-            if !order.calls_may_run {
-                self.record_ended_anchors(provider, &order).await?;
-            }
+            self.record_with_its_end(revoked, events, &order).await?;
             return Ok(GroupOutcome::Done);
         };
+        self.record(&events).await?;
+        failpoint::reached("revoke.recorded");
         Ok(if selected.credentials.is_empty() {
             GroupOutcome::AnchorsLeft(error)
         } else {
@@ -193,37 +192,79 @@ impl Engine {
         }
     }
 
-    /// Records that the anchors of an ended task are gone. They stay while a credential has no
-    /// final state: without a known outcome it can only be revoked through them.
-    async fn record_ended_anchors(
+    /// Records that everything in an order is revoked. If nothing else holds the anchors of an ended
+    /// task, or the task itself, the same commit says that they are gone and that it has ended: the
+    /// caller waits for that, and each commit waits for the disk.
+    async fn record_with_its_end(
         &self,
-        provider: &ProviderName,
+        revoked: (&ProviderName, &[Arc<Credential>]),
+        mut events: Vec<Event>,
         order: &RevokeOrder,
     ) -> Result<(), Error> {
-        if order.scope != RevokeScope::Task {
+        let follow = self.ends_with(revoked, order).await?;
+        let last = events.len().saturating_sub(1) / EVENTS_PER_COMMIT * EVENTS_PER_COMMIT;
+        let rest = events.split_off(last);
+        self.record(&events).await?;
+        let has_ended = matches!(follow.last(), Some(Event::TaskEnded { .. }));
+        let with_end = [rest.clone(), follow.clone()].concat();
+        let at_once = self.commit_reserved(with_end, Vec::new()).await;
+        if let Err(error) = at_once {
+            // Something else of the task came to be meanwhile. The reconcilers end it later.
+            tracing::debug!(error = %error.message(), task = %order.task, "the end of a task is not recorded yet");
+            self.record(&rest).await?;
+            failpoint::reached("revoke.recorded");
             return Ok(());
         }
-        let all = self.context.store.credentials_of_task(order.task).await?;
-        let mut of_provider = all.iter().filter(|c| c.role.provider() == provider);
-        if of_provider.any(|c| !c.state.is_final()) {
-            return Ok(());
+        failpoint::reached("revoke.recorded");
+        if !follow.is_empty() {
+            for (anchor, _) in &order.anchors {
+                self.ahead.gone(*anchor);
+            }
         }
-        let ended = order.anchors.iter();
-        let gone = ended.map(|(anchor, _)| Event::AnchorGone { anchor: *anchor });
-        self.commit_reserved(gone.collect(), Vec::new()).await?;
-        for (anchor, _) in &order.anchors {
-            self.ahead.gone(*anchor);
+        if has_ended {
+            failpoint::reached("end.recorded");
         }
         Ok(())
     }
 
-    async fn record(
+    /// The events that follow once the credentials of an order are revoked. Anchors stay while a
+    /// credential has no final state: without a known outcome it can only be revoked through them.
+    async fn ends_with(
         &self,
-        provider: &ProviderName,
-        credentials: &[Arc<Credential>],
+        (provider, revoked): (&ProviderName, &[Arc<Credential>]),
+        order: &RevokeOrder,
+    ) -> Result<Vec<Event>, Error> {
+        if order.scope != RevokeScope::Task || order.calls_may_run {
+            return Ok(Vec::new());
+        }
+        let store = &self.context.store;
+        let revoked: BTreeSet<_> = revoked.iter().map(|credential| credential.id).collect();
+        let mut open = store.credentials_of_task(order.task).await?;
+        open.retain(|it| !it.state.is_final() && !revoked.contains(&it.id));
+        if open.iter().any(|it| it.role.provider() == provider) {
+            return Ok(Vec::new());
+        }
+        let gone: BTreeSet<_> = order.anchors.iter().map(|(anchor, _)| *anchor).collect();
+        let mut anchors = store.anchors_of_task(order.task).await?;
+        anchors.retain(|it| it.state == AnchorState::Live && !gone.contains(&it.id));
+        let has_children = !store.descendants(order.task).await?.is_empty();
+        let mut follow: Vec<_> = gone
+            .into_iter()
+            .map(|anchor| Event::AnchorGone { anchor })
+            .collect();
+        if open.is_empty() && anchors.is_empty() && !has_children {
+            follow.push(Event::TaskEnded { task: order.task });
+        }
+        Ok(follow)
+    }
+
+    /// The outcomes as events.
+    fn recorded(
+        &self,
+        (provider, credentials): (&ProviderName, &[Arc<Credential>]),
         outcomes: &[Outcome],
         took: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Event>, Error> {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut events = Vec::with_capacity(credentials.len());
         for (credential, outcome) in credentials.iter().zip(outcomes) {
@@ -243,6 +284,10 @@ impl Engine {
                 Err(error) => self.failed_attempt(provider, credential, error)?,
             });
         }
+        Ok(events)
+    }
+
+    async fn record(&self, events: &[Event]) -> Result<(), Error> {
         for chunk in events.chunks(EVENTS_PER_COMMIT) {
             self.commit_reserved(chunk.to_vec(), Vec::new()).await?;
         }
