@@ -187,6 +187,7 @@ async fn a_broker_tells_how_its_reconcilers_stand() {
         "certificate",
         "clock",
         "counts",
+        "ledger",
         "maintenance",
         "reaper",
         "revoker",
