@@ -40,7 +40,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("taskpass-provider", &["taskpass-core"]),
     ("taskpass-metrics", &["taskpass-core"]),
-    ("taskpass-store", &["taskpass-core", "taskpass-ledger"]),
+    (
+        "taskpass-store",
+        &["taskpass-core", "taskpass-files", "taskpass-ledger"],
+    ),
     (
         "taskpass-engine",
         &[
