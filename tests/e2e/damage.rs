@@ -20,7 +20,7 @@ fn enlarge(installation: &Installation) {
     let clock = Arc::new(SystemClock::new());
     let config = Config {
         // The start reads the last one.
-        segment_bytes: 2 * 1024 * 1024,
+        segment_bytes: 4 * 1024 * 1024,
         ..Config::new(data)
     };
     let opened = LogStore::open(&config, key.expect("the key"), clock);

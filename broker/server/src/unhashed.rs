@@ -1,8 +1,8 @@
 //! Hashes the entries that the start of a large ledger left out, while the broker serves.
 //!
 //! Live records do not depend on them: the records that a start reads are sealed, and each entry that
-//! it replays is compared with the tree. So the broker does not hurry. It takes a hundredth of a core and leaves the rest
-//! to callers that connect again after a start.
+//! it replays is compared with the tree. So the broker does not hurry. It takes less than a
+//! hundredth of a core, and leaves the rest to callers that connect again after a start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,9 +16,9 @@ use crate::issuing::Issuing;
 
 const NAME: &str = "ledger";
 /// A pause is so many times as long as the hashing before it.
-const PAUSES: u32 = 150;
+const PAUSES: u32 = 400;
 /// However long a step took: a disk that is slow for others is no reason to stop.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The pause after a disk did not answer.
 const RETRY: Duration = Duration::from_secs(60);
 /// Nothing is left to do.

@@ -36,8 +36,8 @@ pub(crate) const FLUSH_CHANGES: usize = 50_000;
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// A pause is so many times as long as the comparison before it: callers that connect again after
 /// a start have the cores.
-const COMPARE_PAUSES: u32 = 150;
-const COMPARE_PAUSE_MAX: Duration = Duration::from_secs(1);
+const COMPARE_PAUSES: u32 = 400;
+const COMPARE_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Changes that wait for the comparison at most; then it makes no pauses.
 const HELD_CHANGES_MAX: usize = 8192;
 /// How often a full disk is looked at.
