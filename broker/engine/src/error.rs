@@ -166,7 +166,7 @@ pub enum Error {
         /// The newest entry.
         ledger: Timestamp,
     },
-    /// An entry of the ledger is not the one that was signed.
+    /// The ledger is damaged: the hash of an entry differs from the signed tree.
     #[error(
         "the broker's ledger is damaged: nothing is issued until a person has looked at it; revoking goes on"
     )]

@@ -7,8 +7,8 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use parking_lot::Mutex;
 
-/// How much longer than for the next place a caller waits behind others at most. One that comes
-/// again and again too early must not send the others away for long.
+/// The longest that a caller is told to wait beyond the next free place, behind other callers. A
+/// caller that comes too early again and again must not send the others away for long.
 const WAIT_MORE_MAX: Duration = Duration::from_secs(1);
 /// Cells kept before full ones are dropped.
 const CELLS_MAX: usize = 16_384;

@@ -1,8 +1,8 @@
 //! Where a ledger begins whose old segments are in an archive: the right edge of the tree over the
 //! entries before, signed.
 //!
-//! A start needs nothing else of the archived entries. The hashes of the others go on from the edge,
-//! and must lead to the signed root. The signature is there because the edge alone proves no
+//! A start needs nothing else of the archived entries. The hashes of the others go on from the
+//! edge, and must lead to the signed root. The signature is there because the edge alone proves no
 //! permission: another program could delete segments and call them archived.
 //!
 //! ```text

@@ -4,8 +4,8 @@
 //! writer of the files, who mends it.
 //!
 //! Damage that is found while the ledger is in use leaves a mark: the file `damaged` beside the
-//! segments. The next start hashes everything before it opens the ledger, so that no restart brings
-//! a time of trust in what is known to be damaged.
+//! segments. The next start hashes everything before it opens the ledger. Otherwise each restart
+//! would trust a damaged ledger for a while.
 
 use std::{
     ops::Range,

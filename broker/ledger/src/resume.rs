@@ -1,12 +1,12 @@
 //! Opening a large ledger without hashing all of it first.
 //!
-//! The checkpoint signs a root. The root follows from the tile files, and from the last entries,
-//! which are in no full tile. When it does, the tiles are those of the signed entries, since SHA-256
-//! lets no other hashes lead to the same root. The tree is known then, and an entry is believed once
-//! it was compared with it: a replay compares each entry that it reads, and
+//! The checkpoint signs a root. The root follows from the tile files and from the last entries, which
+//! are in no full tile. If they lead to the signed root, the tiles are those of the signed entries:
+//! SHA-256 lets no other hashes lead there. The tree is known then, and the ledger believes an entry
+//! once it was compared with the tree. A replay compares each entry that it reads, and
 //! [`Unhashed`](crate::Unhashed) compares all others while the ledger is in use.
 //!
-//! When anything is not as it should be, the survey hashes all entries and says what is wrong.
+//! If the files differ from this in any way, the survey hashes all entries and names the damage.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,7 @@
 //! Hashes the entries that the start of a large ledger left out, while the broker serves.
 //!
-//! Live records do not depend on them: the records that a start reads are sealed, and each entry that
-//! it replays is compared with the tree. So the broker does not hurry. It takes less than a
+//! Live records do not depend on them: a start reads sealed records, and compares each entry that it
+//! replays with the tree. So the broker does not hurry. It takes less than a
 //! hundredth of a core, and leaves the rest to callers that connect again after a start.
 
 use std::{sync::Arc, time::Duration};

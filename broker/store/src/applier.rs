@@ -162,6 +162,10 @@ impl Applier {
             self.progress
                 .send_modify(|progress| progress.failed = Some(error.to_string().into()));
         }
+        // After a failure the store may have been closed already, by a message that was held.
+        let mut held = self.held.drain(..);
+        self.is_closed |= held.any(|message| matches!(message, ToIndex::Close));
+        drop(held);
         if !self.is_closed {
             self.discard(inbox);
         }

@@ -1,5 +1,5 @@
 //! An image of the live records in a file, from which a start gets them faster than from the rows
-//! of the index. Only a copy: a start without it, or with one that does not fit, reads the rows.
+//! of the index. A start without an image, or with an image that does not fit, reads the rows.
 //!
 //! Another program that writes the file could give an agent another class or hide a credential from
 //! revoking, as it could in the index. So each part is sealed with a key that only the holder of
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The first part says where the image stands and covers the header, the others hold the records.
-//! The salt is a code over all parts. The key of the file follows from it, so two images with one key have the same content
-//! and a nonce never seals two texts.
+//! The salt is a code over all parts. The key of the file follows from the salt, so two images with
+//! one key have the same content, and a nonce never seals two texts.
 
 use std::{
     collections::BTreeMap,
@@ -121,7 +121,7 @@ fn place(part: u32, header: &[u8]) -> (aead::Nonce, aead::Aad<&[u8]>) {
     (aead::Nonce::assume_unique_for_key(nonce), aad)
 }
 
-/// Writes an image, durably, over the one that may be there. `records` are in the order in which
+/// Writes an image durably, and replaces an older one. `records` are in the order in which
 /// they are set.
 pub(crate) fn write(
     path: &Path,

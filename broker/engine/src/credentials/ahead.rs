@@ -52,7 +52,7 @@ struct Remembered {
 }
 
 impl Ahead {
-    /// For a process that begins at `began`, after one that may have lost calls, or did not.
+    /// This process begins at `began`; `may_have_lost` is about the calls of the process before it.
     pub(crate) fn new(began: Duration, may_have_lost: bool) -> Self {
         Self {
             began: may_have_lost.then_some(began),

@@ -41,7 +41,7 @@ struct Call {
     ahead: Option<AheadOf>,
 }
 
-/// What is known of a call that no intent may name yet.
+/// The provider and the key of a call that no intent may name yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AheadOf {
     pub(crate) provider: ProviderName,

@@ -202,7 +202,7 @@ impl Oracle {
         self.asked(id, hangs_on);
     }
 
-    /// The intent is durable, or in order where an anchor finds what is minted.
+    /// The intent is durable; or it is in order, and a durable anchor finds the credential.
     fn asked(&self, id: CredentialId, is_anchored: bool) {
         let mut seen = self.seen.lock();
         let is_intent = match seen.book.credential(id) {

@@ -1,4 +1,5 @@
-//! Comparing the live records in the index with its seal, after a start that had them from an image.
+//! Comparing the live records in the index with its seal, after a start that read them from an
+//! image.
 //!
 //! The seal follows the rows by what stands in them before each write. So before the first write it
 //! has to be known that they are those that the broker wrote: a row that another program hid could

@@ -130,7 +130,8 @@ async fn without_a_durable_anchor_of_its_own_the_call_waits_for_the_disk() {
     assert!(bench.engine.ahead.is_own(own));
 }
 
-/// On a full disk the secret stays, and what was minted is recorded from the reserve and revoked.
+/// On a full disk the engine keeps the secret, records the credential from the reserve, and revokes
+/// it.
 /// Then no call runs ahead any more until there is room.
 #[tokio::test]
 async fn an_intent_without_room_is_recorded_from_the_reserve_and_revoked() {

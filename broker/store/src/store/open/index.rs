@@ -70,7 +70,7 @@ pub(super) fn open_index(
     let existed = path.symlink_metadata().is_ok();
     if is_full(&path) {
         // Only a copy, and the index needs the room.
-        forget_image(config).ok();
+        forget_image(config);
     }
     if is_full(&path) && (existed || was_served(ledger)) {
         require_all(ledger, &no_room().0)?;
@@ -110,7 +110,7 @@ pub(super) fn open_index(
         true => move_aside(&path).map(|aside| report.moved_to = Some(aside)),
         false => Ok(()),
     };
-    let opened = opened.and_then(|()| forget_image(config));
+    forget_image(config);
     match opened.and_then(|()| Index::open(&path, config.index_cache_bytes, origin, &key.seal)) {
         Ok(index) => {
             index.begins_at(ledger.size());
@@ -123,12 +123,13 @@ pub(super) fn open_index(
     }
 }
 
-/// Removes an image that this start does not use. The index goes on without it, and an image that
-/// stayed could come back with records that were right for another index.
-fn forget_image(config: &Config) -> Result<(), IndexError> {
+/// Removes an image that this start does not use. The index goes on without it, and a later start
+/// must not take it for a copy of what the index has by then.
+fn forget_image(config: &Config) {
     let path = config.dir.join(imager::FILE);
-    imager::remove(&path)
-        .map_err(|e| IndexError(format!("`{}` cannot be removed: {e}", path.display())))
+    if let Err(error) = imager::remove(&path) {
+        tracing::warn!(%error, path = %path.display(), "an image of the live records that is not used could not be removed; remove it");
+    }
 }
 
 /// Without the index the state comes from all entries, the archived ones among them.
@@ -217,7 +218,7 @@ fn load(
             uncompared: Some(comparison),
         }));
     }
-    forget_image(config)?;
+    forget_image(config);
     let mut state = State::default();
     state.set(&Change::Position(position, meta.time));
     state.set(&Change::TrustDomain(meta.trust_domain.clone()));

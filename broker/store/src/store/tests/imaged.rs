@@ -1,6 +1,6 @@
 //! Starts from an image of the live records: faster, and never with other records.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Batch, CommitError, Fixture, SeededEntropy, SigningKey, Store, agent_name, crash::copy,
@@ -211,6 +211,21 @@ async fn a_row_that_was_hidden_is_noticed_although_the_start_does_not_read_it() 
     let report = fixture.open().index;
     assert!(!report.from_image && report.moved_to.is_some());
     assert!(fixture.store().svid("s7").await.unwrap().is_some());
+}
+
+/// The thread of the index ends although it found the difference while the store closed.
+#[tokio::test]
+async fn a_store_with_a_hidden_row_can_be_closed_at_once() {
+    let mut fixture = filled().await;
+    fixture.close().await;
+    hide(&fixture, format!("a/{}", agent_name(2)).as_bytes());
+    fixture.open();
+    fixture.all([intended(4000, 5, 2)]).await;
+    let closing = fixture.store().close();
+    let closed = tokio::time::timeout(Duration::from_secs(20), closing).await;
+    closed.expect("it closes").unwrap();
+    fixture.store = None;
+    assert!(!fixture.image().exists());
 }
 
 #[tokio::test]
